@@ -1,0 +1,266 @@
+"""What one run is made of: a frozen record, from a TOML file, from command-line flags, or from both."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from classify.errors import ConfigError
+from features_store.errors import unknown_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # the same parser under its older name
+    import tomli as tomllib
+
+__all__ = ["RunConfig", "dump_config", "load_config", "parse_settings"]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One head on one task of one store.
+
+    Parameters
+    ----------
+    store : str
+        A dump, or a folder of dumps over one index.
+    task : str
+        Name of a task in the store.
+    head : str
+        Name of a head; ``classify heads`` lists them.
+    blocks : tuple of str
+        Blocks to concatenate, in this order. Empty: every block whose vectors have one dimension, by name.
+    split : str
+        Name of a split in the store.
+    seed : int
+        Everything random in the run follows from it.
+    settings : mapping
+        Options of the head, by name (the table ``[set]`` of the file, ``--set`` on the command line).
+    on_failed : {"drop", "error"}
+        What happens to images that have a label but lack a vector in one of the blocks.
+    resamples : int
+        Bootstrap resamples behind each interval, at least 20.
+    out : str or None
+        The run folder. None: ``runs/CORPUS/TASK/HEAD``.
+    """
+
+    store: str
+    task: str
+    head: str
+    blocks: tuple[str, ...] = ()
+    split: str = "default"
+    seed: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    on_failed: Literal["drop", "error"] = "drop"
+    resamples: int = 1000
+    out: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.on_failed not in ("drop", "error"):
+            message = f"on_failed is {self.on_failed!r}; valid: drop, error"
+            raise ConfigError(message)
+        if self.resamples < 20:
+            message = f"resamples is {self.resamples}; an interval of 95% needs at least 20"
+            raise ConfigError(message)
+        if self.seed < 0:
+            message = f"seed is {self.seed}; give a whole number from 0 up"
+            raise ConfigError(message)
+        repeated = sorted({name for name in self.blocks if self.blocks.count(name) > 1})
+        if repeated:
+            message = f"blocks names {repeated[0]!r} more than once; name each block once"
+            raise ConfigError(message)
+
+    @property
+    def corpus(self) -> str:
+        """Name of the corpus: the store's own folder or file name."""
+        path = Path(self.store).expanduser()
+        name = path.stem if path.suffix in (".h5", ".hdf5") else path.name
+        return name or path.resolve().name or "store"
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the run is written to."""
+        return Path(self.out).expanduser() if self.out else Path("runs", self.corpus, self.task, self.head)
+
+
+# How each key is written in a TOML file: its name there, the types it takes, and how to say them.
+_KEYS: dict[str, tuple[str, tuple[type, ...], str]] = {
+    "store": ("store", (str,), "a path"),
+    "task": ("task", (str,), "a name"),
+    "head": ("head", (str,), "a name"),
+    "blocks": ("blocks", (list, str), "a list of names"),
+    "split": ("split", (str,), "a name"),
+    "seed": ("seed", (int,), "a whole number"),
+    "set": ("settings", (dict,), "a table of the head's options"),
+    "on_failed": ("on_failed", (str,), '"drop" or "error"'),
+    "resamples": ("resamples", (int,), "a whole number"),
+    "out": ("out", (str,), "a path"),
+}
+
+
+def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """Read a run's settings from a TOML file, from *overrides*, or from the first under the second.
+
+    Parameters
+    ----------
+    path : Path or None
+        A TOML file. None: the overrides say everything.
+    overrides : mapping or None
+        Values under the names that the file uses; those that are None count as not given. ``set`` is merged
+        into the file's table, option by option, the rest replaces.
+
+    Returns
+    -------
+    RunConfig
+
+    Raises
+    ------
+    ConfigError
+        The file can't be read, a key is unknown, a value has the wrong type, or store, task or head is missing.
+    """
+    values = _checked(_read(path), str(path)) if path else {}
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    given = _checked(given, "the command line")
+    settings = {**values.pop("settings", {}), **given.pop("settings", {})}
+    merged = {**values, **given, "settings": settings}
+    missing = [name for name in ("store", "task", "head") if not merged.get(name)]
+    if missing:
+        where = f"{path} doesn't give" if path else "the run lacks"
+        message = f"{where} {', '.join(missing)}; a run needs a store, a task and a head"
+        raise ConfigError(message)
+    return RunConfig(**merged)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        message = f"can't read the config file {path}: {error.strerror or error}"
+        raise ConfigError(message) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        message = f"{path} isn't valid TOML: {error}"
+        raise ConfigError(message) from error
+
+
+def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Turn the keys of a file into fields of `RunConfig`; refuse unknown names and wrong types."""
+    fields: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in _KEYS:
+            message = f"{where}: {unknown_name('key', key, _KEYS)}"
+            raise ConfigError(message)
+        name, types, wanted = _KEYS[key]
+        if not isinstance(value, types) or isinstance(value, bool):
+            message = f"{where}: {key} is {value!r}; it takes {wanted}"
+            raise ConfigError(message)
+        fields[name] = value
+    if "blocks" in fields:
+        fields["blocks"] = _names(fields["blocks"], where)
+    if "settings" in fields:
+        fields["settings"] = {key: _plain(value) for key, value in fields["settings"].items()}
+    return fields
+
+
+def _names(value: str | list[Any], where: str) -> tuple[str, ...]:
+    names = value.split(",") if isinstance(value, str) else value
+    if not all(isinstance(name, str) and name.strip() for name in names):
+        message = f"{where}: blocks is {value!r}; it takes names, like efficientnet_b2.pool"
+        raise ConfigError(message)
+    return tuple(name.strip() for name in names)
+
+
+def _plain(value: Any) -> Any:
+    """Let the word ``none`` stand for None, for which TOML has no value."""
+    return None if value == "none" else value
+
+
+def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
+    """Read ``key=value`` pairs as the command line gives them.
+
+    A value that is valid TOML is taken as such (``300``, ``1e-5``, ``true``, ``[1000, 200]``); any other is a
+    text, and ``none`` is None.
+
+    Parameters
+    ----------
+    pairs : iterable of str
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    ConfigError
+        A pair has no ``=``, no name before it, or a name that came before.
+    """
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            message = f"--set {pair!r} isn't key=value; write for example --set epochs=50"
+            raise ConfigError(message)
+        if key in settings:
+            message = f"--set gives {key!r} twice; give it once"
+            raise ConfigError(message)
+        settings[key] = _plain(_value(text.strip()))
+    return settings
+
+
+def _value(text: str) -> Any:
+    if "\n" in text:
+        return text
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def dump_config(config: RunConfig) -> str:
+    """Write *config* as TOML that `load_config` reads back to an equal record.
+
+    The place of the run is left out: the file lies in it.
+
+    Parameters
+    ----------
+    config : RunConfig
+
+    Returns
+    -------
+    str
+    """
+    values = dataclasses.asdict(config)
+    lines = [f"{key} = {_toml(values[name])}" for key, (name, _, _) in _KEYS.items() if key not in ("set", "out")]
+    if config.settings:
+        lines += ["", "[set]", *(f"{_toml_key(k)} = {_toml(v)}" for k, v in config.settings.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
+
+
+def _toml(value: Any) -> str:
+    if value is None:
+        return '"none"'
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return repr(value) if math.isfinite(value) else str(value)  # TOML, too, says inf and nan
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_toml(item) for item in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_toml_key(k)} = {_toml(v)}' for k, v in value.items())}}}"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    message = f"a setting of type {type(value).__name__} ({value!r}) can't be written to a config file"
+    raise ConfigError(message)
