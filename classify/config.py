@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -123,7 +122,8 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
     Raises
     ------
     ConfigError
-        The file can't be read, a key is unknown, a value has the wrong type, or store, task or head is missing.
+        The file can't be read, a key is unknown, a value has the wrong type, or one of store, task and head
+        is missing.
     """
     values = _checked(_read(path), str(path)) if path else {}
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
@@ -237,7 +237,8 @@ def dump_config(config: RunConfig) -> str:
     str
     """
     values = dataclasses.asdict(config)
-    lines = [f"{key} = {_toml(values[name])}" for key, (name, _, _) in _KEYS.items() if key not in ("set", "out")]
+    keys = {key: name for key, (name, _, _) in _KEYS.items() if key not in ("set", "out")}
+    lines = [f"{key} = {_toml(values[name])}" for key, name in keys.items()]
     if config.settings:
         lines += ["", "[set]", *(f"{_toml_key(k)} = {_toml(v)}" for k, v in config.settings.items())]
     return "\n".join(lines) + "\n"
@@ -248,14 +249,11 @@ def _toml_key(key: str) -> str:
 
 
 def _toml(value: Any) -> str:
-    if value is None:
-        return '"none"'
+    value = "none" if value is None else value
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float):
-        return repr(value) if math.isfinite(value) else str(value)  # TOML, too, says inf and nan
+    if isinstance(value, int | float):
+        return repr(value)  # also inf and nan, which TOML spells as Python does
     if isinstance(value, list | tuple):
         return f"[{', '.join(_toml(item) for item in value)}]"
     if isinstance(value, Mapping):

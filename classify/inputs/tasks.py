@@ -1,0 +1,254 @@
+"""From a task and a split of a store to the rows and targets of each part, with every image accounted for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classify.errors import TaskError
+from features_store.errors import FailedRowsError, UnknownNameError, unknown_name
+from features_store.schema import PART_NAMES, Status, Task
+
+if TYPE_CHECKING:
+    from features_store import Labels, Split, Store
+
+__all__ = ["Part", "TaskRows", "choose_blocks", "task_rows"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The images of one part of a split that have a label and all their vectors.
+
+    Parameters
+    ----------
+    name : {"train", "validation", "test"}
+    rows : ndarray of shape (n_images,), int64
+        Rows of the store, ascending.
+    y : ndarray
+        single: (n_images,) int64 codes into the task's classes; multi: (n_images, n_classes) uint8;
+        regression: (n_images,) float64 for one output, (n_images, n_outputs) for several.
+    ids : ndarray of shape (n_images,), str
+    groups : ndarray of shape (n_images,), int64, or None
+        Images of one group belong together; -1 = alone. None = all alone.
+    """
+
+    name: str
+    rows: NDArray[np.int64]
+    y: NDArray[Any]
+    ids: NDArray[np.str_]
+    groups: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over ids and targets, in hexadecimal: runs that share it are scored on the same."""
+        text = "\0".join(self.ids.tolist()).encode()
+        return hashlib.sha256(text + b"\0\0" + np.ascontiguousarray(self.y).tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class TaskRows:
+    """A task laid out for a run.
+
+    Parameters
+    ----------
+    task : Task
+    parts : mapping of str to Part
+        Only parts that hold images; ``train`` is always there.
+    dropped : mapping of str to mapping of str to int
+        Part, then reason, then how many of its images are left out for it.
+    unused : int
+        Images that the split leaves out.
+    warnings : tuple of str
+        What a reader of the results has to know: classes without images, and the like.
+    """
+
+    task: Task
+    parts: Mapping[str, Part]
+    dropped: Mapping[str, Mapping[str, int]]
+    unused: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+def choose_blocks(store: Store, names: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the blocks to concatenate.
+
+    Parameters
+    ----------
+    store : Store
+    names : sequence of str
+        Blocks by name. Empty: all whose vectors have one dimension, sorted by name.
+
+    Returns
+    -------
+    tuple of str
+
+    Raises
+    ------
+    UnknownNameError
+        A block isn't in the store.
+    TaskError
+        A named block holds maps, or the store has no block to choose.
+    """
+    flat = sorted(name for name, block in store.blocks.items() if len(block.item_shape) == 1)
+    for name in names:
+        if name not in store.blocks:
+            message = unknown_name("block", name, store.blocks)
+            raise UnknownNameError(message)
+        if name not in flat:
+            shape = store.blocks[name].item_shape
+            valid = ", ".join(flat) or "none"
+            message = f"block {name!r} holds maps of shape {shape}, not vectors; blocks with vectors: {valid}"
+            raise TaskError(message)
+    if not names and not flat:
+        message = "the store has no block of vectors; run `extract` on it first"
+        raise TaskError(message)
+    return tuple(names) or tuple(flat)
+
+
+def task_rows(
+    store: Store,
+    task: str,
+    *,
+    split: str,
+    blocks: Sequence[str],
+    on_failed: Literal["drop", "error"] = "drop",
+) -> TaskRows:
+    """Lay out a task: which rows and targets each part of the split has, and what is left out and why.
+
+    Parameters
+    ----------
+    store : Store
+    task, split : str
+        Names of a task and of a split of the store.
+    blocks : sequence of str
+        An image counts only if it has a vector in each of them.
+    on_failed : {"drop", "error"}
+        Whether labelled images without a vector are left out and counted, or refused.
+
+    Returns
+    -------
+    TaskRows
+
+    Raises
+    ------
+    UnknownNameError
+        The store has no such task or split.
+    FailedRowsError
+        With ``on_failed="error"``: an image of the split has a label but lacks a vector.
+    TaskError
+        Nothing is left to train on or to score, or the training images are all of one class.
+    """
+    labels = _named(store.labels, "task", task)
+    places = _parts_of(_named(store.splits, "split", split))
+    reasons = _failures(store, blocks)
+    parts: dict[str, Part] = {}
+    dropped: dict[str, dict[str, int]] = {}
+    for code, name in enumerate(PART_NAMES):
+        inside = places == code
+        kept = inside & labels.known & (reasons == "")
+        counts = _count(inside & labels.known, reasons)
+        if on_failed == "error" and counts:
+            remedy = 'extract them, or leave them out with on_failed = "drop"'
+            message = f"{_worded(counts)} of the {name} part lack a vector; {remedy}"
+            raise FailedRowsError(message)
+        unlabelled = int((inside & ~labels.known).sum())
+        counts = {"no label": unlabelled, **counts} if unlabelled else counts
+        if counts:
+            dropped[name] = counts
+        if kept.any():
+            parts[name] = _part(store, name, np.flatnonzero(kept), labels)
+    unused = int((places < 0).sum())
+    laid_out = TaskRows(labels.task, parts, dropped, unused=unused, warnings=_gaps(labels.task, parts))
+    _check(laid_out, split)
+    return laid_out
+
+
+def _named(table: Mapping[str, Any], kind: str, name: str) -> Any:
+    if name not in table:
+        message = unknown_name(kind, name, table)
+        raise UnknownNameError(message)
+    return table[name]
+
+
+def _parts_of(split: Split) -> NDArray[np.int8]:
+    if split.kind != "parts":
+        message = f"split {split.name!r} holds folds; a run needs one with train, validation and test parts"
+        raise TaskError(message)
+    return split.values
+
+
+def _failures(store: Store, blocks: Sequence[str]) -> NDArray[np.str_]:
+    """Why each image lacks a vector, in words, by the first block that lacks it; "" = it lacks none."""
+    words = np.array([_reason(status) for status in Status])
+    reasons = np.zeros(store.n_images, dtype=words.dtype)
+    for name in blocks:
+        status = np.asarray(store.blocks[name].status)[:, 0]
+        reasons = np.where(reasons == "", words[status], reasons)
+    return reasons
+
+
+def _reason(status: Status) -> str:
+    if status is Status.WRITTEN:
+        return ""
+    return "not extracted yet" if status is Status.PENDING else status.reason
+
+
+def _count(rows: NDArray[np.bool_], reasons: NDArray[np.str_]) -> dict[str, int]:
+    names, counts = np.unique(reasons[rows], return_counts=True)
+    return {str(name): int(count) for name, count in zip(names, counts, strict=True) if name}
+
+
+def _worded(counts: Mapping[str, int]) -> str:
+    total = sum(counts.values())
+    images = "image" if total == 1 else "images"
+    return f"{total} {images} ({', '.join(f'{reason}: {count}' for reason, count in counts.items())})"
+
+
+def _part(store: Store, name: str, rows: NDArray[np.int64], labels: Labels) -> Part:
+    y: NDArray[Any] = labels.values[rows]
+    if labels.task.kind == "single":
+        y = y.astype(np.int64)
+    elif labels.task.kind == "regression":
+        y = y.astype(np.float64)
+        y = y[:, 0] if y.shape[1] == 1 else y
+    groups = None if store.groups is None else np.asarray(store.groups)[rows]
+    return Part(name, rows, y, np.asarray(store.ids)[rows], groups)
+
+
+def _gaps(task: Task, parts: Mapping[str, Part]) -> tuple[str, ...]:
+    """Say which classes have no image in a part."""
+    warnings = []
+    for part in parts.values() if task.kind != "regression" else ():
+        single = task.kind == "single"
+        counts = np.bincount(part.y, minlength=len(task.classes)) if single else part.y.sum(axis=0)
+        for name, count in zip(task.classes, counts, strict=True):
+            if not count:
+                effect = "it can't be learned" if part.name == "train" else "its row stays, empty"
+                warnings.append(f"No image of the {part.name} part has the class {name!r}: {effect}.")
+    return tuple(warnings)
+
+
+def _check(laid_out: TaskRows, split: str) -> None:
+    task, parts = laid_out.task, laid_out.parts
+    lost = "; ".join(f"{part}: {_worded(counts)} left out" for part, counts in laid_out.dropped.items())
+    because = f" ({lost})" if lost else ""
+    if "train" not in parts:
+        message = f"task {task.name!r} has nothing to train on in split {split!r}{because}"
+        raise TaskError(message)
+    if len(parts) == 1:
+        neither = f"no validation and no test part{because}"
+        message = f"task {task.name!r} has nothing to score on in split {split!r}: {neither}"
+        raise TaskError(message)
+    if task.kind == "single" and len(np.unique(parts["train"].y)) < 2:
+        only = task.classes[int(parts["train"].y[0])]
+        images = f"all {len(parts['train'])} training images of task {task.name!r}"
+        message = f"{images} are {only!r}; a head needs two classes"
+        raise TaskError(message)
