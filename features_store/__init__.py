@@ -1,0 +1,43 @@
+"""Vectors of images on disk: a shareable, resumable, checkable cache between a GPU and a laptop (see FORMAT.md)."""
+
+from features_store.block import Block
+from features_store.dump import write_index
+from features_store.errors import (
+    AffectoryError,
+    DiskSpaceError,
+    ExistsError,
+    FailedRowsError,
+    FormatError,
+    LockedError,
+    MismatchError,
+    StoreError,
+    UnknownNameError,
+    UnsafeFileError,
+)
+from features_store.reader import Store, open_store
+from features_store.schema import BlockSpec, Index, Labels, Split, Status, Task
+from features_store.writer import BlockWriter
+
+__all__ = [
+    "AffectoryError",
+    "Block",
+    "BlockSpec",
+    "BlockWriter",
+    "DiskSpaceError",
+    "ExistsError",
+    "FailedRowsError",
+    "FormatError",
+    "Index",
+    "Labels",
+    "LockedError",
+    "MismatchError",
+    "Split",
+    "Status",
+    "Store",
+    "StoreError",
+    "Task",
+    "UnknownNameError",
+    "UnsafeFileError",
+    "open_store",
+    "write_index",
+]

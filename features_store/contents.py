@@ -1,0 +1,297 @@
+"""Reading everything but the vectors of one dump, checked against FORMAT.md."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from features_store.block import Block
+from features_store.errors import FormatError, StoreError
+from features_store.ids import check_ids, digest_of_ids
+from features_store.safety import check_file
+from features_store.schema import (
+    FORMAT,
+    FORMAT_VERSION,
+    KINDS,
+    LABEL_DTYPES,
+    VECTOR_DTYPES,
+    Labels,
+    Split,
+    Task,
+    check_name,
+)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """One dump, as read from its file; vectors and status stay on the disk.
+
+    `raw_ids` is (n_images,) fixed-length UTF-8.
+    """
+
+    path: Path
+    raw_ids: NDArray[np.bytes_]
+    index_digest: str
+    corpus: Mapping[str, Any]
+    groups: NDArray[np.int64] | None
+    content: NDArray[np.uint8] | None
+    labels: Mapping[str, Labels]
+    splits: Mapping[str, Split]
+    blocks: Mapping[str, Block]
+
+
+def read_contents(path: Path, *, same_ids: NDArray[np.bytes_] | None = None) -> Contents:
+    """Read and check one dump.
+
+    Parameters
+    ----------
+    path : Path
+    same_ids : ndarray of fixed-length bytes, optional
+        Ids that were checked already: if the dump has just these, they need no second look.
+
+    Raises
+    ------
+    FormatError
+        If the file is no dump, or breaks a rule of the format; the message names the file and the object.
+    UnsafeFileError
+        If it was refused before anything was read.
+    """
+    if not path.is_file():
+        msg = f"{path} is not there; give the path of a dump, or of a folder of dumps"
+        raise FormatError(msg)
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            check_file(file, path)
+            return _Reading(file, path).contents(same_ids)
+    except StoreError as error:
+        if str(path) in str(error):
+            raise
+        msg = f"{path}: {error}"
+        raise type(error)(msg) from error
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        # h5py answers damage in any of these ways.
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        msg = f"{path} cannot be read as HDF5: it is damaged, cut short, or another kind of file ({first_line[:160]})"
+        raise FormatError(msg) from error
+
+
+class _Reading:
+    """The open file of one dump; lives only as long as `read_contents`."""
+
+    def __init__(self, file: h5py.File, path: Path) -> None:
+        self.file = file
+        self.path = path
+
+    def contents(self, same_ids: NDArray[np.bytes_] | None) -> Contents:
+        self.version()
+        raw_ids = self.ids()
+        claimed = _text(self.file, "index_digest")
+        if same_ids is None or raw_ids.dtype != same_ids.dtype or not np.array_equal(raw_ids, same_ids):
+            check_ids(raw_ids.tolist())
+            digest = digest_of_ids(raw_ids)
+        else:
+            digest = digest_of_ids(same_ids)
+        if claimed != digest:
+            msg = f"index_digest is {claimed!r}, but the ids have {digest!r}: the ids or the digest were changed"
+            raise FormatError(msg)
+        corpus = json_object(_text(self.file, "corpus"), "corpus") if "corpus" in self.file.attrs else {}
+        n_images = len(raw_ids)
+        return Contents(
+            path=self.path,
+            raw_ids=raw_ids,
+            index_digest=digest,
+            corpus=corpus,
+            groups=self.column("images/group", "<i8", (n_images,)) if "images/group" in self.file else None,
+            content=self.column("images/content", "|u1", (n_images, 32)) if "images/content" in self.file else None,
+            labels={name: self.labels(name, n_images) for name in self.names("labels", h5py.Dataset)},
+            splits={name: self.split(name, n_images) for name in self.names("splits", h5py.Dataset)},
+            blocks={name: self.block(name, n_images) for name in self.names("blocks", h5py.Group)},
+        )
+
+    def version(self) -> None:
+        if "format" not in self.file.attrs or _text(self.file, "format") != FORMAT:
+            msg = f"{self.path} is an HDF5 file, but no feature dump: its attribute 'format' is not {FORMAT!r}"
+            raise FormatError(msg)
+        version = _text(self.file, "format_version")
+        major, _, minor = version.partition(".")
+        if not (major.isdecimal() and minor.isdecimal()):
+            msg = f"format_version is {version!r}; expected two numbers, such as {FORMAT_VERSION!r}"
+            raise FormatError(msg)
+        if major != FORMAT_VERSION.partition(".")[0]:
+            msg = f"format_version is {version}, and this software reads 1.x; install a newer release of it"
+            raise FormatError(msg)
+
+    def ids(self) -> NDArray[np.bytes_]:
+        dataset = self.dataset("images/id")
+        if dataset.dtype.kind != "S" or dataset.ndim != 1 or not dataset.shape[0]:
+            msg = f"/images/id is {dataset.dtype} of shape {dataset.shape}; expected one row of fixed-length text"
+            raise FormatError(msg)
+        return np.asarray(dataset[:])
+
+    def dataset(self, path: str) -> h5py.Dataset:
+        item = self.file.get(path)
+        if not isinstance(item, h5py.Dataset):
+            msg = f"there is no dataset /{path}"
+            raise FormatError(msg)
+        return item
+
+    def column(self, path: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        dataset = self.dataset(path)
+        if dataset.dtype != np.dtype(dtype) or dataset.shape != shape:
+            msg = f"/{path} is {dataset.dtype.str} of shape {dataset.shape}; expected {dtype} of shape {shape}"
+            raise FormatError(msg)
+        return np.asarray(dataset[()])
+
+    def names(self, group: str, kind: type) -> list[str]:
+        """Name the members of a top-level group; a member of another kind is unknown, and ignored."""
+        if group not in self.file:
+            return []
+        found = self.file[group]
+        if not isinstance(found, h5py.Group):
+            msg = f"/{group} is not a group"
+            raise FormatError(msg)
+        return [check_name(group, name) for name, item in found.items() if isinstance(item, kind)]
+
+    def labels(self, name: str, n_images: int) -> Labels:
+        dataset = self.dataset(f"labels/{name}")
+        kind = _text(dataset, "kind")
+        if kind not in KINDS:
+            msg = f"/labels/{name} has kind {kind!r}; valid: {', '.join(KINDS)}"
+            raise FormatError(msg)
+        classes = json_strings(_text(dataset, "classes"), f"/labels/{name} classes")
+        ends = None
+        if kind == "regression":
+            ends = json_range(_text(dataset, "range"), f"/labels/{name} range")
+        source = _text(dataset, "source") if "source" in dataset.attrs else ""
+        task = Task(name, kind, classes, ends, source)
+        shape = (n_images,) if kind == "single" else (n_images, len(classes))
+        return Labels(task, self.column(f"labels/{name}", LABEL_DTYPES[kind], shape))
+
+    def split(self, name: str, n_images: int) -> Split:
+        kind: Any = _text(self.dataset(f"splits/{name}"), "kind")
+        return Split(name, self.column(f"splits/{name}", "|i1", (n_images,)), kind)
+
+    def block(self, name: str, n_images: int) -> Block:
+        where = f"blocks/{name}"
+        vectors, status, seal = (self.dataset(f"{where}/{part}") for part in ("vectors", "status", "seal"))
+        if vectors.dtype.name not in VECTOR_DTYPES or vectors.dtype.byteorder == ">":
+            msg = f"/{where}/vectors is {vectors.dtype.str}; expected little-endian float16 or float32"
+            raise FormatError(msg)
+        if vectors.ndim != 3 or vectors.shape[0] != n_images or min(vectors.shape) < 1:
+            msg = f"/{where}/vectors has shape {vectors.shape}; expected ({n_images}, n_views, n_features)"
+            raise FormatError(msg)
+        for part, found, expected in (("status", status, vectors.shape[:2]), ("seal", seal, (40,))):
+            if found.dtype != np.uint8 or found.shape != expected:
+                msg = f"/{where}/{part} is {found.dtype.str} of shape {found.shape}; expected |u1 of shape {expected}"
+                raise FormatError(msg)
+        offsets = self.offsets({"vectors": vectors, "status": status, "seal": seal})
+        passport = json_object(_text(self.file[where], "passport"), f"/{where} passport")
+        return Block(
+            name=name,
+            path=self.path,
+            shape=vectors.shape,
+            item_shape=self.item_shape(vectors, where),
+            dtype=np.dtype(vectors.dtype.str),
+            passport=passport,
+            names=self.feature_names(where, vectors.shape[2]),
+            offsets=offsets,
+        )
+
+    def offsets(self, parts: Mapping[str, h5py.Dataset]) -> Mapping[str, int] | None:
+        """Return where the parts lie in the file, or None if they can only be read through HDF5."""
+        found: dict[str, int] = {}
+        size = self.path.stat().st_size
+        for part, dataset in parts.items():
+            offset = dataset.id.get_offset()
+            if offset is None:
+                return None
+            if offset + dataset.nbytes > size:
+                msg = f"{dataset.name} ends behind the end of the file, which was cut short"
+                raise FormatError(msg)
+            found[part] = offset
+        ranges = sorted((offset, offset + parts[part].nbytes) for part, offset in found.items())
+        if any(end > start for (_, end), (start, _) in itertools.pairwise(ranges)):
+            msg = f"{next(iter(parts.values())).parent.name} has parts that overlap in the file"
+            raise FormatError(msg)
+        return found
+
+    def item_shape(self, vectors: h5py.Dataset, where: str) -> tuple[int, ...]:
+        stored = np.atleast_1d(np.asarray(vectors.attrs.get("shape", [])))
+        good = stored.dtype.kind in "iu" and stored.ndim == 1 and 1 <= stored.size <= 4
+        shape = tuple(int(n) for n in stored) if good else ()
+        product = 1
+        for n in shape:
+            product *= n
+        if not shape or min(shape) < 1 or product != vectors.shape[2]:
+            msg = f"/{where}/vectors has attribute shape {stored.tolist()!r}; its product must be {vectors.shape[2]}"
+            raise FormatError(msg)
+        return shape
+
+    def feature_names(self, where: str, n_features: int) -> tuple[str, ...] | None:
+        if f"{where}/names" not in self.file:
+            return None
+        dataset = self.dataset(f"{where}/names")
+        if dataset.dtype.kind != "S" or dataset.shape != (n_features,):
+            msg = f"/{where}/names is {dataset.dtype} of shape {dataset.shape}; expected text of shape ({n_features},)"
+            raise FormatError(msg)
+        return tuple(raw.decode() for raw in dataset[:].tolist())
+
+
+def json_object(text: str, what: str) -> dict[str, Any]:
+    """Parse a JSON object from a file that is not trusted."""
+    value = _json(text, what)
+    if not isinstance(value, dict):
+        msg = f"{what} is not a JSON object"
+        raise FormatError(msg)
+    return value
+
+
+def json_strings(text: str, what: str) -> tuple[str, ...]:
+    """Parse a JSON list of strings."""
+    value = _json(text, what)
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        msg = f"{what} is not a JSON list of strings"
+        raise FormatError(msg)
+    return tuple(value)
+
+
+def json_range(text: str, what: str) -> tuple[float, float]:
+    """Parse a JSON list of two numbers."""
+    value = _json(text, what)
+    if not isinstance(value, list) or len(value) != 2 or not all(type(one) in (int, float) for one in value):
+        msg = f"{what} is not a JSON list of two numbers"
+        raise FormatError(msg)
+    return float(value[0]), float(value[1])
+
+
+def _json(text: str, what: str) -> Any:
+    def refuse(constant: str) -> None:
+        msg = f"{what} holds {constant}"
+        raise FormatError(msg)
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        msg = f"{what} is not JSON that can be read: {str(error)[:80]}"
+        raise FormatError(msg) from error
+
+
+def _text(item: h5py.HLObject, name: str) -> str:
+    if name not in item.attrs:
+        msg = f"{item.name} has no attribute {name!r}"
+        raise FormatError(msg)
+    value = item.attrs[name]
+    if isinstance(value, bytes):
+        value = value.decode()
+    if not isinstance(value, str):
+        msg = f"{item.name} attribute {name!r} is not text"
+        raise FormatError(msg)
+    return value

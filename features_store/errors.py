@@ -1,0 +1,88 @@
+"""The one tree of exceptions; the other packages hang their own branches under its root.
+
+::
+
+    AffectoryError
+    ├── StoreError
+    │   ├── FormatError (ValueError)          not a dump, or it breaks FORMAT.md
+    │   │   └── UnsafeFileError               refused before any dataset was read
+    │   ├── MismatchError (ValueError)        two things that must agree don't: index, passport, shape
+    │   ├── UnknownNameError (LookupError)    no block, task, split or image of that name
+    │   ├── FailedRowsError (ValueError)      rows without a vector were asked for
+    │   ├── LockedError (RuntimeError)        another process writes this block
+    │   ├── ExistsError (FileExistsError)     the output is there already
+    │   └── DiskSpaceError (OSError)          the output does not fit on the disk
+    ├── extract.errors.ExtractError
+    └── classify.errors.ClassifyError
+
+Every message says what failed, quotes the offending value, lists what is valid, and says what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AffectoryError(Exception):
+    """A mistake that the user can mend; the command line prints it as one sentence and exits with 2."""
+
+
+class StoreError(AffectoryError):
+    """Something is wrong with a dump or with how it is used."""
+
+
+class FormatError(StoreError, ValueError):
+    """The file is not a dump, or it breaks a rule of FORMAT.md."""
+
+
+class UnsafeFileError(FormatError):
+    """The file could read or fill more than its own bytes, and was refused before any of its data."""
+
+
+class MismatchError(StoreError, ValueError):
+    """Two things that must agree do not: indexes, passports, shapes."""
+
+
+class UnknownNameError(StoreError, LookupError):
+    """There is no block, task, split or image of that name."""
+
+
+class FailedRowsError(StoreError, ValueError):
+    """Rows were asked for that carry no vector."""
+
+
+class LockedError(StoreError, RuntimeError):
+    """Another process holds the block for writing."""
+
+
+class ExistsError(StoreError, FileExistsError):
+    """The output exists already, and nothing is overwritten without being asked."""
+
+
+class DiskSpaceError(StoreError, OSError):
+    """The output does not fit on the disk."""
+
+
+def unknown_name(kind: str, name: str, valid: Iterable[str]) -> str:
+    """Word the message for a name that is not in a table.
+
+    Parameters
+    ----------
+    kind : str
+        What was looked up, in the singular: ``"block"``.
+    name : str
+        The name that was asked for.
+    valid : iterable of str
+        The names that exist.
+
+    Returns
+    -------
+    str
+        One sentence with the nearest name, if one is near, and all valid names.
+    """
+    names = sorted(valid)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    listed = ", ".join(names) if names else "none"
+    return f"unknown {kind} {name!r}{hint}; valid: {listed}"

@@ -1,0 +1,281 @@
+"""Opening stores: one dump, a folder of dumps over one index, or several of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from features_store.block import Block
+from features_store.contents import Contents, read_contents
+from features_store.errors import FailedRowsError, FormatError, MismatchError, UnknownNameError, unknown_name
+from features_store.schema import Index, Labels, Split, Status
+
+OnFailed = Literal["error", "drop", "nan"]
+Item = TypeVar("Item")
+
+
+def open_store(paths: str | Path | Sequence[str | Path]) -> Store:
+    """Open a dump, a folder of dumps, or several of them, over one index.
+
+    Everything but vectors and status is read and checked now; no file stays open.
+
+    Parameters
+    ----------
+    paths : path-like, or sequence of path-like
+
+    Returns
+    -------
+    Store
+
+    Raises
+    ------
+    FormatError
+        If a file is no dump, or breaks FORMAT.md.
+    UnsafeFileError
+        If a file could make its reader do more than read it.
+    MismatchError
+        If the dumps have different indexes, or one block, task or split stands in two of them.
+    """
+    given = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    files = [file for path in given for file in _dumps(Path(path))]
+    contents: list[Contents] = []
+    for file in files:
+        contents.append(read_contents(file, same_ids=contents[0].raw_ids if contents else None))
+    _same_index(contents)
+    return Store(
+        paths=tuple(files),
+        raw_ids=contents[0].raw_ids,
+        index_digest=contents[0].index_digest,
+        corpus=next((c.corpus for c in contents if c.corpus), {}),
+        groups=next((c.groups for c in contents if c.groups is not None), None),
+        content=next((c.content for c in contents if c.content is not None), None),
+        labels=_join("task", [c.labels for c in contents], contents),
+        splits=_join("split", [c.splits for c in contents], contents),
+        blocks=_join("block", [c.blocks for c in contents], contents),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """Images with their labels, splits and blocks; vectors stay on the disk until they are asked for.
+
+    Attributes
+    ----------
+    paths : tuple of Path
+        The dumps.
+    raw_ids : ndarray of shape (n_images,), fixed-length UTF-8
+    index_digest : str
+    corpus : mapping
+        Name and options of the reader that made the index.
+    groups : ndarray of shape (n_images,), int64, or None
+    content : ndarray of shape (n_images, 32), uint8, or None
+    labels, splits, blocks : mapping of str
+    """
+
+    paths: tuple[Path, ...]
+    raw_ids: NDArray[np.bytes_]
+    index_digest: str
+    corpus: Mapping[str, Any]
+    groups: NDArray[np.int64] | None
+    content: NDArray[np.uint8] | None
+    labels: Mapping[str, Labels]
+    splits: Mapping[str, Split]
+    blocks: Mapping[str, Block]
+
+    @property
+    def n_images(self) -> int:
+        """Number of images in the index."""
+        return len(self.raw_ids)
+
+    @cached_property
+    def ids(self) -> NDArray[np.str_]:
+        """Image ids, (n_images,) str."""
+        return np.array([raw.decode() for raw in self.raw_ids.tolist()], dtype=np.str_)
+
+    @property
+    def index(self) -> Index:
+        """The index with its labels and splits, as a writer takes it."""
+        return Index(self.ids, self.labels, self.splits, self.groups, self.content, self.corpus)
+
+    def block(self, name: str) -> Block:
+        """Return a block by name, or say which there are."""
+        return _look_up("block", name, self.blocks)
+
+    def task_labels(self, name: str) -> Labels:
+        """Return the labels of a task by name, or say which there are."""
+        return _look_up("task", name, self.labels)
+
+    def split(self, name: str) -> Split:
+        """Return a split by name, or say which there are."""
+        return _look_up("split", name, self.splits)
+
+    def n_features(self, blocks: Sequence[str]) -> int:
+        """Return the width of the concatenation of some blocks."""
+        return sum(self.block(name).n_features for name in blocks)
+
+    def usable(self, blocks: Sequence[str], *, view: int = 0) -> NDArray[np.bool_]:
+        """Tell which images have a written vector in each of the blocks: (n_images,) bool."""
+        good = np.ones(self.n_images, dtype=bool)
+        for name in blocks:
+            good &= self.block(name).status[:, view] == Status.WRITTEN
+        return good
+
+    def matrix(
+        self,
+        blocks: Sequence[str],
+        rows: ArrayLike | None = None,
+        *,
+        dtype: DTypeLike = np.float32,
+        out: NDArray[Any] | None = None,
+        view: int = 0,
+        on_failed: OnFailed = "error",
+    ) -> NDArray[Any]:
+        """Gather the concatenated vectors of some images into one buffer.
+
+        Parameters
+        ----------
+        blocks : sequence of str
+            Concatenated in this order.
+        rows : array-like of int, shape (n,), optional
+            Positions in the index, in any order; None means all images.
+        dtype : dtype
+            Of the result; ignored if `out` is given.
+        out : ndarray of shape (at least n, n_features), optional
+            A buffer to fill and return a view of.
+        view : int
+            Which view of the images.
+        on_failed : {"error", "drop", "nan"}
+            What to do with rows that have no vector in one of the blocks.
+
+        Returns
+        -------
+        ndarray of shape (n, n_features)
+            With "drop", n is the number of usable rows; their positions are ``rows[usable(blocks)[rows]]``.
+
+        Raises
+        ------
+        FailedRowsError
+            If `on_failed` is "error" and a row has no vector.
+        """
+        positions = self._positions(rows)
+        positions, failed = self._decide(positions, self.usable(blocks, view=view)[positions], on_failed, blocks)
+        width = self.n_features(blocks)
+        if out is None:
+            out = np.empty((len(positions), width), dtype=dtype)
+        elif out.ndim != 2 or out.shape[0] < len(positions) or out.shape[1] != width:
+            msg = f"the buffer has shape {out.shape}; {len(positions)} rows of {width} values were asked for"
+            raise MismatchError(msg)
+        filled = out[: len(positions)]
+        column = 0
+        for name in blocks:
+            block = self.blocks[name]
+            block.gather(positions, filled[:, column : column + block.n_features], view=view)
+            column += block.n_features
+        if failed.any():
+            filled[failed] = np.nan
+        return filled
+
+    def batches(
+        self,
+        blocks: Sequence[str],
+        rows: ArrayLike | None,
+        batch_size: int,
+        *,
+        dtype: DTypeLike = np.float32,
+        view: int = 0,
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        """Iterate over rows in the given order, gathering each batch into one buffer that is used again.
+
+        Yields
+        ------
+        rows : ndarray of shape (n,), int64
+        vectors : ndarray of shape (n, n_features)
+            Valid until the next step.
+        """
+        positions = self._positions(rows)
+        buffer = np.empty((min(batch_size, len(positions)), self.n_features(blocks)), dtype=dtype)
+        for start in range(0, len(positions), batch_size):
+            batch = positions[start : start + batch_size]
+            yield batch, self.matrix(blocks, batch, out=buffer, view=view)
+
+    def _positions(self, rows: ArrayLike | None) -> NDArray[np.int64]:
+        if rows is None:
+            return np.arange(self.n_images)
+        positions = np.asarray(rows)
+        if positions.size == 0:
+            return np.zeros(0, dtype=np.int64)
+        if positions.ndim != 1 or positions.dtype.kind not in "iu":
+            msg = f"rows must be one row of whole numbers; got {positions.dtype} of shape {positions.shape}"
+            raise MismatchError(msg)
+        if positions.min() < 0 or positions.max() >= self.n_images:
+            msg = f"rows run from {positions.min()} to {positions.max()}; the index has rows 0 to {self.n_images - 1}"
+            raise MismatchError(msg)
+        return positions.astype(np.int64, copy=False)
+
+    def _decide(
+        self, positions: NDArray[np.int64], good: NDArray[np.bool_], on_failed: OnFailed, blocks: Sequence[str]
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Apply `on_failed`: return the rows to gather, and which of those are to become NaN."""
+        if good.all() or on_failed == "nan":
+            return positions, ~good
+        if on_failed == "drop":
+            return positions[good], np.zeros(int(good.sum()), dtype=bool)
+        bad = positions[~good]
+        named = ", ".join(self.raw_ids[row].decode() for row in bad[:3])
+        msg = (
+            f"{len(bad)} of {len(positions)} rows have no vector in {', '.join(blocks)} ({named}...); "
+            "choose on_failed='drop' or 'nan', or extract them again with --retry-failed"
+        )
+        raise FailedRowsError(msg)
+
+
+def _look_up(kind: str, name: str, table: Mapping[str, Item]) -> Item:
+    if name not in table:
+        raise UnknownNameError(unknown_name(kind, name, table))
+    return table[name]
+
+
+def _dumps(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    # A name that begins with a dot is a temporary file or a lock.
+    files = sorted(file for file in path.glob("*.h5") if not file.name.startswith("."))
+    if not files:
+        msg = f"{path} holds no dump (*.h5); make one with `extract run`, or give another folder"
+        raise FormatError(msg)
+    return files
+
+
+def _same_index(contents: list[Contents]) -> None:
+    first = contents[0]
+    for other in contents[1:]:
+        if other.index_digest != first.index_digest:
+            msg = (
+                f"{first.path} has {len(first.raw_ids)} images and {other.path} has {len(other.raw_ids)}, of different "
+                "indexes; `features-store merge --join` aligns them by id"
+            )
+            raise MismatchError(msg)
+
+
+def _join(kind: str, tables: list[Mapping[str, Any]], contents: list[Contents]) -> dict[str, Any]:
+    joined: dict[str, Any] = {}
+    origin: dict[str, Path] = {}
+    for table, one in zip(tables, contents, strict=True):
+        for name, item in table.items():
+            if name in joined and (kind == "block" or not _equal(joined[name], item)):
+                msg = f"{kind} {name!r} is in {origin[name]} and in {one.path}; keep one of them"
+                raise MismatchError(msg)
+            joined[name], origin[name] = item, one.path
+    return joined
+
+
+def _equal(one: Labels | Split, other: Labels | Split) -> bool:
+    if isinstance(one, Labels) and isinstance(other, Labels) and one.task != other.task:
+        return False
+    return np.array_equal(one.values, other.values, equal_nan=one.values.dtype.kind == "f")

@@ -1,0 +1,55 @@
+"""The seal of a block: row count and SHA-256 over its vectors and status (FORMAT.md section 6)."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features_store.schema import Status
+
+SEAL_BYTES = 40
+_PIECE = 16 * 2**20  # bytes hashed at a time
+
+
+def compute(
+    vectors: NDArray[Any], status: NDArray[np.uint8], *, progress: Callable[[int], object] | None = None
+) -> bytes:
+    """Compute the seal of a block.
+
+    Parameters
+    ----------
+    vectors : ndarray of shape (n_images, n_views, n_features), float16 or float32
+        May be a memmap; it is read once, a piece at a time.
+    status : ndarray of shape (n_images, n_views), uint8
+    progress : callable, optional
+        Called with the number of rows hashed since the last call.
+
+    Returns
+    -------
+    bytes
+        Forty bytes: the row count (unsigned, little-endian) and the digest.
+    """
+    sha = hashlib.sha256()
+    n_images = len(status)
+    step = max(1, _PIECE // max(1, vectors[0].nbytes))
+    for start in range(0, n_images, step):
+        piece = np.ascontiguousarray(vectors[start : start + step], dtype=vectors.dtype.newbyteorder("<"))
+        unwritten = status[start : start + step] != Status.WRITTEN
+        if unwritten.any():
+            piece = piece.copy()
+            piece[unwritten] = 0
+        sha.update(piece.view(np.uint8).reshape(-1).data)
+        if progress is not None:
+            progress(len(piece))
+    sha.update(np.ascontiguousarray(status).reshape(-1).data)
+    return struct.pack("<Q", n_images) + sha.digest()
+
+
+def is_open(seal: bytes) -> bool:
+    """Tell whether the stored seal says that the block may still change."""
+    return not any(seal)

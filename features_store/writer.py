@@ -1,0 +1,293 @@
+"""Writing a block row by row into a file that was created whole.
+
+After the file is created, no HDF5 metadata is ever written again: rows go in with ``pwrite`` at the
+offset of the dataset, are made durable, and only then get their status byte. A writer killed at any instant leaves
+a file that opens, with each row either pending or whole.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from features_store import passport, seal
+from features_store.block import Block
+from features_store.dump import add_block, fill_index, new_dump
+from features_store.errors import FormatError, MismatchError
+from features_store.lock import FileLock
+from features_store.reader import open_store
+from features_store.schema import BlockSpec, Index, Status
+from features_store.whole import disk_errors, reserve, whole_file
+
+_COMMIT_SECONDS = 2.0
+_COMMIT_BYTES = 256 * 2**20
+
+
+class BlockWriter:
+    """Write one block into its own file; create the file, or go on with it where an earlier writer ended.
+
+    Parameters
+    ----------
+    path : path-like
+        The file, usually ``STORE/BLOCK.h5``.
+    index : Index
+        The images; its labels and splits are not copied.
+    spec : BlockSpec
+        What the block is. An existing file must have been made in the same way.
+
+    Raises
+    ------
+    MismatchError
+        If the file exists and its index, shape, type or passport key is another; each differing field is named.
+    LockedError
+        If another process writes the block.
+    DiskSpaceError
+        If the whole block does not fit on the disk. Nothing is left behind.
+
+    Examples
+    --------
+    >>> with BlockWriter(path, index, spec) as writer:    # doctest: +SKIP
+    ...     for rows in batches(writer.pending()):
+    ...         writer.write(rows, vectors_of(rows))
+    ...     writer.seal()
+    """
+
+    def __init__(self, path: Path | str, index: Index, spec: BlockSpec) -> None:
+        self.path = Path(path)
+        self.spec = spec
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._fd = -1
+        self._lock = FileLock(self.path)
+        try:
+            if not self.path.exists():
+                _create(self.path, index, spec)
+            block = _same_block(self.path, index, spec)
+            self._offsets = dict(block.offsets or {})
+            self._dtype = np.dtype(spec.dtype).newbyteorder("<")
+            self._status = np.array(block.status)
+            self._fd = os.open(self.path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+        except BaseException:
+            self._lock.release()
+            raise
+        self._uncommitted: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]] = []
+        self._uncommitted_bytes = 0
+        self._last_commit = time.monotonic()
+
+    # ---- what is to be done -------------------------------------------------------------------------------------
+
+    def pending(self) -> NDArray[np.int64]:
+        """Return the rows in which any view is pending: (n_pending,) int64, ascending."""
+        return np.flatnonzero((self._status == Status.PENDING).any(axis=1))
+
+    def counts(self) -> dict[Status, int]:
+        """Return how many vectors are in each state, states that occur only."""
+        values, counts = np.unique(self._status, return_counts=True)
+        return {Status(int(v)): int(n) for v, n in zip(values, counts, strict=True)}
+
+    # ---- rows ---------------------------------------------------------------------------------------------------
+
+    def write(self, rows: ArrayLike, vectors: ArrayLike, *, view: int = 0) -> NDArray[np.uint8]:
+        """Write the vectors of some rows.
+
+        Parameters
+        ----------
+        rows : array-like of int, shape (n,)
+            Positions in the index.
+        vectors : array-like of float, shape (n, n_features) or (n, *shape)
+            A vector with a value that is not finite, or too large for the block's type, makes its row
+            `Status.NON_FINITE` and is not written.
+        view : int
+            Which view of the images the vectors belong to.
+
+        Returns
+        -------
+        ndarray of shape (n,), uint8
+            The status that each row got.
+        """
+        positions = self._positions(rows, view)
+        values = np.asarray(vectors)
+        if values.shape not in ((len(positions), self.spec.n_features), (len(positions), *self.spec.shape)):
+            msg = (
+                f"block {self.spec.name!r} takes vectors of shape ({len(positions)}, {self.spec.n_features}) "
+                f"for {len(positions)} rows; got {values.shape}"
+            )
+            raise FormatError(msg)
+        with np.errstate(over="ignore"):
+            values = np.ascontiguousarray(values.reshape(len(positions), -1), dtype=self._dtype)
+        status = np.where(np.isfinite(values).all(axis=1), Status.WRITTEN, Status.NON_FINITE).astype(np.uint8)
+        good = status == Status.WRITTEN
+        with disk_errors(self.path):
+            self._write_runs(positions[good], values[good], view)
+        self._mark(positions, np.full(len(positions), view), status)
+        return status
+
+    def fail(self, rows: ArrayLike, status: Status, *, view: int | None = None) -> None:
+        """Record that rows have no vector, and why; `view` None means all views."""
+        if status in (Status.PENDING, Status.WRITTEN):
+            msg = f"{Status(status).name} is not a failure; valid: {', '.join(s.name for s in Status if s > 1)}"
+            raise FormatError(msg)
+        positions = self._positions(rows, view or 0)
+        views = range(self.spec.n_views) if view is None else [view]
+        for one in views:
+            self._mark(positions, np.full(len(positions), one), np.full(len(positions), status, dtype=np.uint8))
+
+    def reset(self, statuses: Iterable[Status]) -> NDArray[np.int64]:
+        """Make rows that failed in one of these ways pending again; the seal is broken first.
+
+        Returns
+        -------
+        ndarray of shape (n,), int64
+            The rows.
+        """
+        self.flush()
+        rows, views = np.nonzero(np.isin(self._status, [int(s) for s in statuses]))
+        if len(rows):
+            self._pwrite(b"\0" * seal.SEAL_BYTES, self._offsets["seal"])
+            self._mark(rows, views, np.zeros(len(rows), dtype=np.uint8))
+            self.flush()
+        return np.unique(rows)
+
+    # ---- durability ---------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Make all vectors durable, then set their status bytes."""
+        if self._uncommitted:
+            with disk_errors(self.path):
+                _sync(self._fd)
+                for rows, views, status in self._uncommitted:
+                    self._status[rows, views] = status
+                rows = np.concatenate([rows for rows, _, _ in self._uncommitted])
+                first, last = int(rows.min()), int(rows.max()) + 1
+                # One writer holds the block, so the bytes between are what this process last knew them to be.
+                self._pwrite(self._status[first:last].tobytes(), self._offsets["status"] + first * self.spec.n_views)
+            self._uncommitted.clear()
+        self._uncommitted_bytes = 0
+        self._last_commit = time.monotonic()
+
+    def seal(self, *, progress: Callable[[int], object] | None = None) -> bytes:
+        """Close the block for good: write its row count and digest.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            Called with the number of rows hashed since the last call.
+
+        Raises
+        ------
+        FormatError
+            If a row is still pending.
+        """
+        self.flush()
+        pending = self.pending()
+        if len(pending):
+            msg = f"block {self.spec.name!r} cannot be sealed: {len(pending)} of {len(self._status)} rows are pending"
+            raise FormatError(msg)
+        shape = (*self._status.shape, self.spec.n_features)
+        vectors = np.memmap(self.path, self._dtype, "r", offset=self._offsets["vectors"], shape=shape)
+        forty = seal.compute(vectors, self._status, progress=progress)
+        with disk_errors(self.path):
+            _sync(self._fd)
+            self._pwrite(forty, self._offsets["seal"])
+            _sync(self._fd)
+        return forty
+
+    def close(self) -> None:
+        """Flush, and give the block back; a second call does nothing."""
+        if self._fd < 0:
+            return
+        try:
+            self.flush()
+            _sync(self._fd)
+        finally:
+            os.close(self._fd)
+            self._fd = -1
+            self._lock.release()
+
+    def __enter__(self) -> BlockWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---- bytes --------------------------------------------------------------------------------------------------
+
+    def _positions(self, rows: ArrayLike, view: int) -> NDArray[np.int64]:
+        positions = np.atleast_1d(np.asarray(rows, dtype=np.int64))
+        n_images = len(self._status)
+        if positions.ndim != 1 or (len(positions) and not (positions.min() >= 0 and positions.max() < n_images)):
+            msg = f"block {self.spec.name!r} has rows 0 to {n_images - 1}; got {rows!r}"
+            raise FormatError(msg)
+        if not 0 <= view < self.spec.n_views:
+            msg = f"block {self.spec.name!r} has views 0 to {self.spec.n_views - 1}; got {view}"
+            raise FormatError(msg)
+        return positions
+
+    def _mark(self, rows: NDArray[np.int64], views: NDArray[np.int64], status: NDArray[np.uint8]) -> None:
+        if not len(rows):
+            return
+        self._uncommitted.append((rows, views, status))
+        late = time.monotonic() - self._last_commit > _COMMIT_SECONDS
+        if late or self._uncommitted_bytes > _COMMIT_BYTES:
+            self.flush()
+
+    def _write_runs(self, rows: NDArray[np.int64], values: NDArray[Any], view: int) -> None:
+        """Write each run of neighbouring rows with one call; with several views each row is a run."""
+        n_views, row_bytes = self.spec.n_views, values.itemsize * self.spec.n_features
+        breaks = np.flatnonzero(np.diff(rows) != 1) + 1 if n_views == 1 else np.arange(1, len(rows))
+        for run_rows, run in zip(np.split(rows, breaks), np.split(values, breaks), strict=True):
+            if len(run_rows):
+                offset = self._offsets["vectors"] + (int(run_rows[0]) * n_views + view) * row_bytes
+                self._pwrite(run.reshape(-1).view(np.uint8).data, offset)
+        self._uncommitted_bytes += values.nbytes
+
+    def _pwrite(self, data: bytes | memoryview, offset: int) -> None:
+        left = memoryview(data)
+        while left:
+            if hasattr(os, "pwrite"):
+                written = os.pwrite(self._fd, left, offset)
+            else:
+                os.lseek(self._fd, offset, os.SEEK_SET)
+                written = os.write(self._fd, left)
+            left, offset = left[written:], offset + written
+
+
+def _create(path: Path, index: Index, spec: BlockSpec) -> None:
+    with whole_file(path) as temporary:
+        with new_dump(temporary) as file:
+            fill_index(file, index, labels=False)
+            add_block(file, spec, len(index))
+        reserve(temporary)
+
+
+def _same_block(path: Path, index: Index, spec: BlockSpec) -> Block:
+    store = open_store(path)
+    found = []
+    if store.index_digest != index.digest:
+        found.append(f"index_digest: {store.index_digest[:12]!r} / {index.digest[:12]!r}")
+    block = store.blocks.get(spec.name)
+    if block is None or block.offsets is None:
+        msg = f"{path} holds no contiguous block {spec.name!r} that could be continued; write to another file"
+        raise MismatchError(msg)
+    expected = (len(index), spec.n_views, spec.n_features)
+    if block.shape != expected or block.item_shape != spec.shape:
+        found.append(f"shape: {block.shape} {block.item_shape} / {expected} {spec.shape}")
+    if block.dtype != np.dtype(spec.dtype):
+        found.append(f"dtype: {block.dtype} / {spec.dtype}")
+    found += passport.differences(block.passport, spec.passport)
+    if found:
+        msg = f"{path} was made in another way (there / here): {'; '.join(found)}; remove it, or write to another store"
+        raise MismatchError(msg)
+    return block
+
+
+def _sync(fd: int) -> None:
+    getattr(os, "fdatasync", os.fsync)(fd)
