@@ -1,0 +1,78 @@
+# Affectory. `make help` lists what there is. Everything runs in .venv, which is made once and again when pyproject.toml changes.
+
+PYTHON  ?= python3
+VENV    := .venv
+BIN     := $(VENV)/bin
+STAMP   := $(VENV)/.installed
+# Further arguments for pip, e.g. PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" for a laptop without a GPU.
+PIP_ARGS ?=
+
+DATASET ?= emoji
+DATA    ?=
+STORE   ?= features/$(DATASET)
+PROFILE ?=
+TASK    ?= polarity
+HEAD    ?= mlp
+
+DEMO_TASKS := polarity evokes valence
+DEMO_HEADS := mlp moe svm gbm
+
+.DEFAULT_GOAL := help
+.PHONY: help install extract classify report demo test test-all check format bench fuzz clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo
+	@echo '  variables: DATASET=emoji DATA= STORE=features/$$DATASET PROFILE= TASK=polarity HEAD=mlp PIP_ARGS='
+
+install: $(STAMP) ## make the environment .venv and install everything into it
+
+$(STAMP): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo 'installing into $(VENV) (torch is large: minutes, once)'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --editable '.[extract,demo,dev]'
+	@touch $@
+
+extract: $(STAMP) ## stage 1: images -> vectors       (DATASET=b-t4sa DATA=/data/b-t4sa PROFILE=card)
+	$(BIN)/extract run $(DATASET) --store $(STORE) $(if $(DATA),--data $(DATA)) $(if $(PROFILE),--profile $(PROFILE))
+
+classify: $(STAMP) ## stage 2: vectors -> one head      (DATASET=emoji TASK=polarity HEAD=mlp)
+	$(BIN)/classify run $(STORE) --task $(TASK) --head $(HEAD)
+
+report: $(STAMP) ## one page over all runs of DATASET
+	$(BIN)/classify report runs/$(DATASET)/*/* --output report.html --force
+
+demo: $(STAMP) ## emoji pictures -> vectors -> 12 heads -> report.html, with real weights and no model hub
+	$(MAKE) --no-print-directory extract DATASET=emoji PROFILE=offline
+	@set -e; for task in $(DEMO_TASKS); do for head in $(DEMO_HEADS); do \
+	    test -f runs/emoji/$$task/$$head/report.json \
+	    || $(BIN)/classify run features/emoji --task $$task --head $$head; \
+	done; done
+	$(MAKE) --no-print-directory report DATASET=emoji
+	$(BIN)/classify compare runs/emoji/*/*
+
+test: $(STAMP) ## the tests (minutes)
+	$(BIN)/python -m pytest -q
+
+test-all: $(STAMP) ## the tests and the long proofs
+	$(BIN)/python -m pytest -q -m ''
+
+check: $(STAMP) ## style, types, import rule
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+format: $(STAMP) ## put the code into the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## speed against competitors, as ratios measured in one run
+	$(BIN)/python -m tests.bench
+
+fuzz: $(STAMP) ## damaged and hostile dumps for a minute
+	$(BIN)/python tests/features_store/fuzz.py --seconds 60
+
+clean: ## remove caches; .venv, features, runs and data stay
+	rm -rf build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
