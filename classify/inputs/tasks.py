@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classify.errors import TaskError
-from features_store.errors import FailedRowsError, UnknownNameError, unknown_name
+from features_store.errors import FailedRowsError
 from features_store.schema import PART_NAMES, Status, Task
 
 if TYPE_CHECKING:
@@ -99,11 +99,8 @@ def choose_blocks(store: Store, names: Sequence[str] = ()) -> tuple[str, ...]:
     """
     flat = sorted(name for name, block in store.blocks.items() if len(block.item_shape) == 1)
     for name in names:
-        if name not in store.blocks:
-            message = unknown_name("block", name, store.blocks)
-            raise UnknownNameError(message)
+        shape = store.block(name).item_shape
         if name not in flat:
-            shape = store.blocks[name].item_shape
             valid = ", ".join(flat) or "none"
             message = f"block {name!r} holds maps of shape {shape}, not vectors; blocks with vectors: {valid}"
             raise TaskError(message)
@@ -146,8 +143,8 @@ def task_rows(
     TaskError
         Nothing is left to train on or to score, or the training images are all of one class.
     """
-    labels = _named(store.labels, "task", task)
-    places = _parts_of(_named(store.splits, "split", split))
+    labels = store.task_labels(task)
+    places = _parts_of(store.split(split))
     reasons = _failures(store, blocks)
     parts: dict[str, Part] = {}
     dropped: dict[str, dict[str, int]] = {}
@@ -169,13 +166,6 @@ def task_rows(
     laid_out = TaskRows(labels.task, parts, dropped, unused=unused, warnings=_gaps(labels.task, parts))
     _check(laid_out, split)
     return laid_out
-
-
-def _named(table: Mapping[str, Any], kind: str, name: str) -> Any:
-    if name not in table:
-        message = unknown_name(kind, name, table)
-        raise UnknownNameError(message)
-    return table[name]
 
 
 def _parts_of(split: Split) -> NDArray[np.int8]:

@@ -1,0 +1,101 @@
+"""The command line of stage 2: ``classify run``, ``compare``, ``report`` and ``heads``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from features_store.console import main as _program
+
+app = typer.Typer(
+    help="Train shallow heads on the vectors of a store, and show how good they are.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def run(
+    store: Annotated[str | None, typer.Argument(help="A dump, or a folder of dumps.", show_default=False)] = None,
+    task: Annotated[str | None, typer.Option(help="A task of the store.")] = None,
+    head: Annotated[str | None, typer.Option(help="A head; see `classify heads`.")] = None,
+    blocks: Annotated[str | None, typer.Option(help="Blocks A,B,... [default: all of vectors]")] = None,
+    split: Annotated[str | None, typer.Option(help="A split of the store. [default: default]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random. [default: 0]")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the head; repeatable.")
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="Run folder. [default: runs/CORPUS/TASK/HEAD]")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file with the same keys; flags win over it.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the run that is there.")] = False,
+) -> None:
+    """Fit one head on one task, score it beside the majority baseline, and write a run folder."""
+    from classify.config import load_config, parse_settings
+    from classify.experiment import run as run_experiment
+    from classify.output.summary import run_summary
+
+    given: dict[str, Any] = {
+        "store": store, "task": task, "head": head, "blocks": blocks, "split": split, "seed": seed, "out": out,
+        "set": parse_settings(settings) if settings else None,
+    }  # fmt: skip
+    done = run_experiment(load_config(config, given), force=force, notify=_note)
+    print(run_summary(done))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print a leaderboard per task: each run with its intervals, and the majority baseline."""
+    from classify.output import leaderboard
+    from classify.runs import find_runs
+
+    found = leaderboard.boards(find_runs(runs))
+    if as_json:
+        print(json.dumps(leaderboard.as_json(found), indent=2, ensure_ascii=False))
+    else:
+        print("\n\n".join(leaderboard.as_text(board) for board in found))
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write one self-contained HTML page: leaderboards, confusion matrices, tables, curves."""
+    from classify.output.report import write_report_page
+    from classify.runs import find_runs
+
+    found = find_runs(runs)
+    write_report_page(found, out, force=force)
+    print(f"{out}: {len(found)} run{'s' if len(found) != 1 else ''}, {out.stat().st_size / 1024:.0f} KiB")
+
+
+@app.command()
+def heads(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the defaults of every option.")] = False,
+) -> None:
+    """List the heads, the kinds of task that each can do, and their options."""
+    from classify.output.summary import head_list, head_records
+
+    print(json.dumps(head_records(), indent=2) if as_json else head_list())
+
+
+def _note(line: str) -> None:
+    print(f"note: {line}", file=sys.stderr)
+
+
+def main() -> None:
+    """Run the command line."""
+    _program(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""The report of a run: everything that came out of it, and everything that it came out of, as one JSON object."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classify.config import RunConfig
+from classify.evidence.intervals import LEVEL, Interval
+from classify.evidence.metrics import confusion, per_class, primary_metric
+from classify.inputs.tasks import TaskRows
+from features_store.schema import PART_NAMES
+
+if TYPE_CHECKING:
+    from features_store import Store
+
+__all__ = ["Outcome", "run_report"]
+
+_LIBRARIES = ("affectory", "numpy", "h5py", "scikit-learn", "torch", "lightgbm")
+Intervals = Mapping[str, Mapping[str, Interval]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run found.
+
+    Parameters
+    ----------
+    head : estimator
+        Fitted.
+    scores : mapping of str to ndarray
+        By part: probabilities or values.
+    metrics, majority : mapping of str to mapping of str to Interval
+        By part and metric: of the head, and of the majority baseline on the same images.
+    noted : sequence of str
+        What libraries warned of during the fit.
+    timings : mapping of str to float
+        Seconds by stage.
+    """
+
+    head: Any
+    scores: Mapping[str, NDArray[np.float64]]
+    metrics: Intervals
+    majority: Intervals
+    noted: Sequence[str]
+    timings: Mapping[str, float]
+
+
+def run_report(
+    config: RunConfig, *, store: Store, blocks: Sequence[str], data: TaskRows, outcome: Outcome
+) -> dict[str, Any]:
+    """Put together what ``report.json`` holds.
+
+    Parameters
+    ----------
+    config : RunConfig
+    store : Store
+    blocks : sequence of str
+        Those that were concatenated, in order.
+    data : TaskRows
+    outcome : Outcome
+
+    Returns
+    -------
+    dict
+        Plain values only: no NaN, no numpy, no local path.
+    """
+    task, parts = data.task, data.parts
+    classified = task.kind != "regression"
+    return {
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "corpus": config.corpus,
+        "task": task.name,
+        "kind": task.kind,
+        "classes": list(task.classes),
+        "range": list(task.range) if task.range else None,
+        "source": task.source,
+        "head": config.head,
+        "parameters": plain(outcome.head.get_params(deep=False)),
+        "n_parameters": plain(getattr(outcome.head, "n_parameters_", None)),
+        "blocks": list(blocks),
+        "n_features": store.n_features(blocks),
+        "split": config.split,
+        **{f"n_{name}": len(parts[name]) if name in parts else 0 for name in PART_NAMES},
+        "seed": config.seed,
+        "primary_metric": primary_metric(task),
+        "metrics": _as_json(outcome.metrics),
+        "baselines": {"majority": _as_json(outcome.majority)},
+        "intervals": {
+            "method": "percentile bootstrap",
+            "level": LEVEL,
+            "resamples": config.resamples,
+            "resampled": "images" if store.groups is None else "groups",
+        },
+        "per_class": {n: per_class(task, p.y, outcome.scores[n]) for n, p in parts.items()} if classified else {},
+        "confusion": _confusions(data, outcome.scores) if task.kind == "single" else {},
+        "history": plain(getattr(outcome.head, "history_", [])),
+        "dropped": {name: dict(counts) for name, counts in data.dropped.items()},
+        "unused": data.unused,
+        "warnings": [*data.warnings, *_random_weights(store, blocks), *outcome.noted],
+        "timings": dict(outcome.timings),
+        "index_digest": store.index_digest,
+        "part_digests": {name: part.digest for name, part in parts.items()},
+        "passports": {name: plain(store.blocks[name].passport) for name in blocks},
+        "versions": _versions(),
+    }
+
+
+def _as_json(intervals: Intervals) -> dict[str, dict[str, dict[str, float | None]]]:
+    return {part: {name: interval.as_json() for name, interval in found.items()} for part, found in intervals.items()}
+
+
+def _confusions(data: TaskRows, scores: Mapping[str, NDArray[np.float64]]) -> dict[str, list[list[int]]]:
+    return {name: confusion(data.task, part.y, scores[name]).tolist() for name, part in data.parts.items()}
+
+
+def _random_weights(store: Store, blocks: Sequence[str]) -> list[str]:
+    texts = []
+    for name in blocks:
+        weights = store.blocks[name].passport.get("weights")
+        source = str(weights.get("source", "")) if isinstance(weights, Mapping) else ""
+        if source.startswith("random"):
+            texts.append(
+                f"Block {name!r} was made with random weights ({source}): its vectors come from an untrained "
+                "network, and numbers that rest on it are no result."
+            )
+    return texts
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # used from a checkout without being installed
+    return versions
+
+
+def plain(value: Any) -> Any:
+    """Turn *value* into what JSON can hold: None for NaN and infinities, text for what has no form there."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

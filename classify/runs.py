@@ -1,0 +1,219 @@
+"""Runs as folders on disk: written whole or not at all, found again by their report.
+
+::
+
+    FOLDER/
+        config.toml        what was asked for; `classify run --config` does it again
+        report.json        what came out: metrics with intervals, baselines, history, timings, passports
+        predictions.csv    every scored image: id, part, truth, probabilities (or values)
+        model/             the fitted head
+        plots/             figures, as SVG
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from classify.config import RunConfig, dump_config
+from classify.errors import RunError
+from classify.output.plots import run_plots
+from classify.predictions import PartPredictions, read_predictions, write_predictions
+from features_store.schema import Task
+
+__all__ = ["Run", "check_free", "find_runs", "new_folder", "read_run", "write_run"]
+
+REPORT, CONFIG, PREDICTIONS = "report.json", "config.toml", "predictions.csv"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that lies on disk.
+
+    Parameters
+    ----------
+    folder : Path
+    report : mapping
+        What ``report.json`` holds.
+    """
+
+    folder: Path
+    report: Mapping[str, Any]
+
+    @property
+    def task(self) -> Task:
+        """The task that the head was fitted on."""
+        report = self.report
+        span = tuple(report["range"]) if report.get("range") else None
+        return Task(report["task"], report["kind"], tuple(report["classes"]), span, report.get("source", ""))
+
+    @cached_property
+    def predictions(self) -> dict[str, PartPredictions]:
+        """The predictions, by part; read from ``predictions.csv`` when first asked for."""
+        return read_predictions(self.folder / PREDICTIONS, self.task)
+
+
+def check_free(folder: Path, *, force: bool) -> None:
+    """Refuse a place that is taken, before any work is done for it.
+
+    Raises
+    ------
+    RunError
+        The folder exists and *force* isn't given, or it exists and holds something other than a run.
+    """
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if not (folder / REPORT).is_file():
+        message = f"{folder} exists and isn't a run, so it won't be replaced; choose another place with --out"
+        raise RunError(message)
+    if not force:
+        message = f"{folder} holds a run already; replace it with --force, or choose another place with --out"
+        raise RunError(message)
+
+
+@contextmanager
+def new_folder(folder: Path, *, force: bool = False) -> Iterator[Path]:
+    """Give a temporary folder to write into, and put it in its place when the block ends without an error.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the run goes. Its parents are made.
+    force : bool
+        Whether a run that lies there may be replaced.
+
+    Yields
+    ------
+    Path
+        The temporary folder, beside *folder*.
+
+    Raises
+    ------
+    RunError
+        The place is taken, or can't be written.
+    """
+    check_free(folder, force=force)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        _sync(temporary)
+        check_free(folder, force=force)  # another run may have arrived meanwhile
+        _replace(temporary, folder)
+    except OSError as error:
+        if isinstance(error, RunError):
+            raise
+        message = f"can't write the run {folder}: {error.strerror or error}"
+        raise RunError(message) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace(new: Path, place: Path) -> None:
+    """Rename *new* to *place*; what lay there is moved aside first, and removed last."""
+    old = place.with_name(f".{place.name}.{os.getpid()}.old")
+    if place.exists():
+        place.rename(old)
+    try:
+        new.rename(place)
+    except OSError:
+        if old.exists():
+            old.rename(place)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    """Hand every file to the disk before the folder gets its name."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+
+
+def write_run(
+    folder: Path,
+    config: RunConfig,
+    *,
+    report: Mapping[str, Any],
+    predictions: Mapping[str, PartPredictions],
+    head: Any,
+) -> None:
+    """Fill the folder of a run.
+
+    Parameters
+    ----------
+    folder : Path
+        A temporary folder that `new_folder` gave.
+    config : RunConfig
+    report : mapping
+        Plain values. A NaN among them is an error: JSON has none.
+    predictions : mapping of str to PartPredictions
+    head : estimator
+        Fitted.
+    """
+    from classify.heads.persistence import save_head
+
+    run = Run(folder, report)
+    (folder / CONFIG).write_text(dump_config(config), encoding="utf-8")
+    text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / REPORT).write_text(text + "\n", encoding="utf-8")
+    write_predictions(folder / PREDICTIONS, run.task, predictions)
+    save_head(head, folder / "model")
+    (folder / "plots").mkdir()
+    for name, figure in run_plots(run.task, report, predictions).items():
+        (folder / "plots" / f"{name}.svg").write_text(figure, encoding="utf-8")
+
+
+def read_run(folder: Path) -> Run:
+    """Open one run.
+
+    Raises
+    ------
+    RunError
+        The folder holds no report, or one that can't be read.
+    """
+    path = folder / REPORT
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        message = f"{folder} isn't a run: it has no readable {REPORT}"
+        raise RunError(message) from error
+    except ValueError as error:
+        message = f"{path} isn't valid JSON: {error}"
+        raise RunError(message) from error
+    needed = ("task", "kind", "classes", "head", "metrics", "baselines")
+    lacking = [name for name in needed if not isinstance(report, dict) or name not in report]
+    if lacking:
+        message = f"{path} lacks {', '.join(lacking)}; was it written by `classify run`?"
+        raise RunError(message)
+    return Run(folder, report)
+
+
+def find_runs(places: Iterable[Path]) -> list[Run]:
+    """Open the runs at and below the given places, each once, sorted by path.
+
+    Raises
+    ------
+    RunError
+        A place doesn't exist or holds no run.
+    """
+    found: dict[Path, Path] = {}
+    for place in places:
+        reports = sorted(path for path in place.rglob(REPORT) if not path.parent.name.startswith("."))
+        if not place.exists() or not reports:
+            state = "holds no run" if place.exists() else "doesn't exist"
+            message = f"{place} {state}; give run folders, or folders that hold some, like runs/emoji"
+            raise RunError(message)
+        found.update({path.parent.resolve(): path.parent for path in reports})
+    return [read_run(folder) for _, folder in sorted(found.items())]
