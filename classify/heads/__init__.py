@@ -1,0 +1,148 @@
+"""The table of heads: what can be trained, and how each is made."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from classify.errors import HeadError
+from features_store.errors import unknown_name
+
+__all__ = ["HEADS", "Head", "head_class", "head_options", "make_head"]
+
+KINDS = ("single", "multi", "regression")
+
+
+@dataclass(frozen=True)
+class Head:
+    """One line of the table.
+
+    Parameters
+    ----------
+    name : str
+        As on the command line.
+    description : str
+        One line for the menu.
+    classifier, regressor : str or None
+        ``"module:Class"``, imported when a head is made. None: there is none.
+    kinds : tuple of str
+        The kinds of task it takes.
+    defaults : mapping
+        Options that differ from the estimator's own defaults.
+    """
+
+    name: str
+    description: str
+    classifier: str | None
+    regressor: str | None
+    kinds: tuple[str, ...] = KINDS
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _table(*heads: Head) -> dict[str, Head]:
+    table = {head.name: head for head in heads}
+    if len(table) != len(heads):
+        message = "two heads share a name"
+        raise HeadError(message)
+    return table
+
+
+HEADS: dict[str, Head] = _table(
+    Head(
+        "mlp",
+        "multi-layer perceptron, ReLU and dropout",
+        "classify.heads.mlp:MLPClassifier",
+        "classify.heads.mlp:MLPRegressor",
+    ),
+    Head(
+        "moe",
+        "mixture of experts with a dummy gate",
+        "classify.heads.moe:MoEClassifier",
+        "classify.heads.moe:MoERegressor",
+    ),
+    Head(
+        "svm",
+        "support vector machine, RBF or linear kernel, calibrated",
+        "classify.heads.svm:SVMClassifier",
+        "classify.heads.svm:SVMRegressor",
+    ),
+    Head(
+        "linear",
+        "logistic regression, ridge",
+        "classify.heads.linear:LinearClassifier",
+        "classify.heads.linear:LinearRegressor",
+    ),
+    Head(
+        "gbm",
+        "gradient-boosted trees (LightGBM)",
+        "classify.heads.gbm:GBMClassifier",
+        "classify.heads.gbm:GBMRegressor",
+    ),
+    Head(
+        "dummy",
+        "majority class, mean: looks at no feature",
+        "classify.heads.dummy:DummyClassifier",
+        "classify.heads.dummy:DummyRegressor",
+    ),
+)
+
+
+def head_class(name: str, kind: str) -> type:
+    """Import the estimator class of a head for a kind of task.
+
+    Raises
+    ------
+    HeadError
+        When there is no such head, or it doesn't take that kind.
+    """
+    if name not in HEADS:
+        raise HeadError(unknown_name("head", name, HEADS))
+    head = HEADS[name]
+    place = head.regressor if kind == "regression" else head.classifier
+    if kind not in head.kinds or place is None:
+        message = f"head {name!r} takes tasks of kind {', '.join(head.kinds)}; this one is {kind!r}"
+        raise HeadError(message)
+    module, _, class_name = place.partition(":")
+    return getattr(importlib.import_module(module), class_name)
+
+
+def head_options(name: str, kind: str) -> dict[str, Any]:
+    """Return a head's options with their defaults."""
+    found = inspect.signature(head_class(name, kind)).parameters.values()
+    return {p.name: p.default for p in found} | dict(HEADS[name].defaults)
+
+
+def make_head(name: str, kind: str, *, random_state: Any = 0, **params: Any) -> Any:
+    """Make an unfitted head.
+
+    Parameters
+    ----------
+    name : str
+        A name of `HEADS`.
+    kind : {"single", "multi", "regression"}
+        The kind of the task.
+    random_state : int, default=0
+        For the heads that have randomness.
+    **params
+        Options of the head.
+
+    Returns
+    -------
+    estimator
+
+    Raises
+    ------
+    HeadError
+        When the head or an option is unknown, or the head doesn't take that kind.
+    """
+    made = head_class(name, kind)
+    options = head_options(name, kind)
+    for option in params:
+        if option not in options:
+            raise HeadError(unknown_name(f"option of head {name} ({kind})", option, options))
+    if "random_state" in options:
+        options["random_state"] = random_state
+    return made(**options | params)

@@ -1,0 +1,109 @@
+"""Tasks as binary columns, one for each class against the rest: how they are weighed, dealt out and calibrated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit, log_expit, logit
+from sklearn.utils import compute_class_weight
+
+from classify.errors import HeadError
+
+__all__ = [
+    "class_weights",
+    "constant_log_odds",
+    "fit_sigmoid",
+    "indicator_columns",
+    "probabilities",
+    "stratified_folds",
+]
+
+
+def indicator_columns(codes: np.ndarray, n_classes: int) -> np.ndarray:
+    """Return codes (n,) or 0/1 (n, K) as binary columns; two exclusive classes are one column, of the second."""
+    if codes.ndim == 2:
+        return codes
+    return codes[:, None] if n_classes == 2 else (codes[:, None] == np.arange(n_classes)).astype(np.int64)
+
+
+def probabilities(log_odds: np.ndarray, *, multilabel: bool) -> np.ndarray:
+    """Turn the columns' log-odds (n, n_columns) into probabilities (n, n_classes); rows sum to 1 unless multi-label."""
+    if multilabel:
+        return expit(log_odds)
+    if log_odds.shape[1] == 1:
+        return expit(np.concatenate([-log_odds, log_odds], axis=1))
+    log_p = log_expit(log_odds)
+    p = np.exp(log_p - log_p.max(axis=1, keepdims=True))
+    return p / p.sum(axis=1, keepdims=True)
+
+
+def class_weights(codes: np.ndarray, classes: np.ndarray, class_weight: Any) -> np.ndarray:
+    """Return the weight of each row in each binary column, float64 (n, n_columns).
+
+    One label an image: a row weighs as its class does, in every column. Several labels: "balanced" makes the
+    two sides of each column weigh the same; a dict has no meaning there.
+    """
+    columns = indicator_columns(codes, len(classes))
+    if class_weight is None:
+        return np.ones(columns.shape)
+    if codes.ndim == 1:
+        try:
+            by_class = compute_class_weight(class_weight, classes=classes, y=classes[codes])
+        except ValueError as error:
+            raise HeadError(str(error)) from error
+        return np.repeat(by_class[codes][:, None], columns.shape[1], axis=1)
+    if class_weight != "balanced":
+        message = f'class_weight is {class_weight!r}; a multi-label task takes "balanced" or none'
+        raise HeadError(message)
+    share = columns.mean(axis=0).clip(0.5 / len(columns), 1 - 0.5 / len(columns))
+    return np.where(columns == 1, 0.5 / share, 0.5 / (1 - share))
+
+
+def constant_log_odds(y: np.ndarray) -> float:
+    """Return the log-odds of a column that can't be learned: its share, with one row of each side added."""
+    return float(logit((y.sum() + 1) / (len(y) + 2)))
+
+
+def stratified_folds(y: np.ndarray, n_folds: int, random: np.random.RandomState) -> np.ndarray:
+    """Deal the rows of each side of a binary column evenly to folds: int64 (n,), each fold has both sides."""
+    fold_of = np.empty(len(y), dtype=np.int64)
+    for side in (0, 1):
+        members = random.permutation(np.flatnonzero(y == side))
+        fold_of[members] = np.arange(len(members)) % n_folds
+    return fold_of
+
+
+def fit_sigmoid(decision: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Fit ``P(y = 1) = sigmoid(a * decision + b)`` and return ``[a, b]``.
+
+    Platt (1999), with the targets drawn off 0 and 1 as if each side had one row more. The slope is kept at or
+    above 0: a machine whose held-out values point the wrong way knows nothing, it is not an oracle reversed.
+
+    Parameters
+    ----------
+    decision : numpy.ndarray of float64, shape (n,)
+        From machines that did not see the row.
+    y : numpy.ndarray of int, shape (n,)
+        0 or 1, both present.
+    weights : numpy.ndarray of float64, shape (n,)
+
+    Returns
+    -------
+    numpy.ndarray of float64, shape (2,)
+    """
+    n_positive, n_negative = y.sum(), len(y) - y.sum()
+    target = np.where(y == 1, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
+    scale = max(float(np.abs(decision).max()), 1e-12)
+    scaled, weights = decision / scale, weights / weights.sum()
+
+    def loss(ab: np.ndarray) -> tuple[float, np.ndarray]:
+        z = ab[0] * scaled + ab[1]
+        value = weights @ (np.logaddexp(0, z) - target * z)
+        slope = weights * (expit(z) - target)
+        return float(value), np.array([slope @ scaled, slope.sum()])
+
+    start = np.array([1.0, float(logit(weights @ target))])
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)])
+    return found.x / [scale, 1.0]

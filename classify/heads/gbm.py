@@ -1,0 +1,272 @@
+"""Gradient-boosted trees by LightGBM: one booster for all classes, or one for each label or output."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import lightgbm
+import numpy as np
+from scipy.special import expit
+from sklearn.utils import check_random_state
+
+from classify.errors import HeadError
+from classify.heads.columns import constant_log_odds
+from classify.heads.estimator import ClassifierHead, FittedState, Head, RegressorHead, finite_batches
+from classify.inputs.matrix import Rows
+
+__all__ = ["GBMClassifier", "GBMRegressor"]
+
+
+class _BoostedHead(Head):
+    """Base of the boosted heads.
+
+    Parameters
+    ----------
+    n_rounds : int, default=200
+        Trees of each class, label or output.
+    learning_rate : float, default=0.05
+    num_leaves : int, default=15
+        Leaves of a tree, at most.
+    min_leaf : int, default=10
+        Training rows in a leaf, at least.
+    feature_fraction : float in (0, 1], default=0.2
+        Share of the features that each tree may use: of thousands of correlated ones a few suffice.
+    row_fraction : float in (0, 1], default=0.8
+        Share of the training rows that each tree sees.
+    l2 : float, default=1.0
+        Penalty on the leaves' values.
+    max_bin : int, default=63
+        Values that a feature is rounded to.
+    patience : int or None, default=20
+        Given validation rows, stop after so many rounds without a lower validation loss. None: never.
+    n_jobs : int or None, default=None
+        Threads. None: as many as this process may use.
+    random_state : int, RandomState or None, default=None
+        Draws features and rows.
+
+    Attributes
+    ----------
+    boosters_ : list of lightgbm.Booster or None
+        None where a label never varies in the training rows.
+    n_parameters_ : int
+        Leaves of all trees.
+    n_features_in_, classes_, multilabel_
+    """
+
+    def __init__(  # noqa: PLR0913 - scikit-learn reads an estimator's options from this flat signature
+        self,
+        *,
+        n_rounds: int = 200,
+        learning_rate: float = 0.05,
+        num_leaves: int = 15,
+        min_leaf: int = 10,
+        feature_fraction: float = 0.2,
+        row_fraction: float = 0.8,
+        l2: float = 1.0,
+        max_bin: int = 63,
+        patience: int | None = 20,
+        n_jobs: int | None = None,
+        random_state: Any = None,
+    ) -> None:
+        self.n_rounds = n_rounds
+        self.learning_rate = learning_rate
+        self.num_leaves = num_leaves
+        self.min_leaf = min_leaf
+        self.feature_fraction = feature_fraction
+        self.row_fraction = row_fraction
+        self.l2 = l2
+        self.max_bin = max_bin
+        self.patience = patience
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    def _options(self) -> dict[str, Any]:
+        """Return LightGBM's options; wide data is histogrammed feature by feature, and bits repeat."""
+        return {
+            "learning_rate": self.learning_rate,
+            "num_leaves": self.num_leaves,
+            "min_data_in_leaf": self.min_leaf,
+            "feature_fraction": self.feature_fraction,
+            "bagging_fraction": self.row_fraction,
+            "bagging_freq": 1,
+            "lambda_l2": self.l2,
+            "max_bin": self.max_bin,
+            "feature_pre_filter": False,
+            "force_col_wise": True,
+            "deterministic": True,
+            "num_threads": self.n_jobs or _usable_cores(),
+            "seed": int(check_random_state(self.random_state).randint(2**31 - 1)),
+            "verbosity": -1,
+        }
+
+    def _boost(
+        self,
+        rows: Rows,
+        columns: np.ndarray,
+        validation: tuple[Rows, np.ndarray] | None,
+        objective: dict[str, Any],
+    ) -> list[lightgbm.Booster]:
+        """Fit one booster to each column of *columns*; the features are binned once for all."""
+        options = {**self._options(), **objective}
+        try:
+            train = lightgbm.Dataset(_whole(rows), columns[:, 0], params=options, free_raw_data=False)
+            train.construct()
+            sets = [] if validation is None else [train.create_valid(_whole(validation[0]), validation[1][:, 0])]
+            return [
+                self._booster(options, train.set_label(columns[:, k]), sets, validation and validation[1][:, k])
+                for k in range(columns.shape[1])
+            ]
+        except lightgbm.basic.LightGBMError as error:
+            message = f"LightGBM refused to train: {error}"
+            raise HeadError(message) from error
+
+    def _booster(
+        self, options: dict[str, Any], train: Any, sets: list[Any], held_out: np.ndarray | None
+    ) -> lightgbm.Booster:
+        callbacks = []
+        if held_out is not None:
+            sets[0].set_label(held_out)
+            callbacks = [lightgbm.early_stopping(self.patience, verbose=False)] if self.patience else []
+        booster = lightgbm.train(options, train, self.n_rounds, valid_sets=sets, callbacks=callbacks)
+        # Rounds past the best are dropped here, so that a saved head and this one can't differ in them.
+        text = booster.model_to_string(num_iteration=booster.best_iteration or None)
+        return lightgbm.Booster(model_str=text)
+
+    def _finish(self, boosters: list[Any]) -> None:
+        self.boosters_, self.history_ = boosters, []
+        dumps = [booster.dump_model()["tree_info"] for booster in boosters if booster is not None]
+        self.n_parameters_ = sum(tree["num_leaves"] for trees in dumps for tree in trees)
+
+    def _outputs(self, rows: Rows, constants: np.ndarray) -> np.ndarray:
+        """Return each booster's output, or its constant, side by side: float64 (n_images, n_outputs)."""
+        threads = self.n_jobs or _usable_cores()
+        parts = []
+        for _, x in finite_batches(rows):
+            columns = [
+                np.full(len(x), constants[k]) if booster is None else booster.predict(x, num_threads=threads)
+                for k, booster in enumerate(self.boosters_)
+            ]
+            parts.append(np.column_stack(columns))
+        return np.concatenate(parts)
+
+    def fitted_state(self) -> FittedState:
+        """Return the boosters as LightGBM's own text."""
+        texts = {f"booster-{k}": b.model_to_string() for k, b in enumerate(self.boosters_) if b is not None}
+        return FittedState(values={"n_boosters": len(self.boosters_)}, texts=texts)
+
+    def restore(self, state: FittedState) -> None:
+        """Read the boosters back."""
+        texts = [state.texts.get(f"booster-{k}") for k in range(state.values["n_boosters"])]
+        self.boosters_ = [None if text is None else lightgbm.Booster(model_str=text) for text in texts]
+
+
+def _whole(rows: Rows) -> np.ndarray:
+    return rows.take(np.arange(rows.shape[0]))
+
+
+def _usable_cores() -> int:
+    """Return how many cores this process may run on; never 0, which LightGBM takes for "find out"."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class GBMClassifier(ClassifierHead, _BoostedHead):
+    """Boosted trees for one label an image (softmax; logistic for two classes) or several (a booster for each).
+
+    A label that never varies in the training rows gets its smoothed share as a constant. Rows are not
+    standardised: trees don't change under it. Parameters and attributes are those of the base class, with
+    ``classes_`` and ``multilabel_``.
+    """
+
+    def fit(self, X: Any, y: Any, *, validation: tuple[Any, Any] | None = None) -> GBMClassifier:
+        """Fit the boosters.
+
+        Parameters
+        ----------
+        X : array or RowMatrix of shape (n_images, n_features)
+        y : array
+            single-label: (n_images,) labels; multi-label: (n_images, n_labels) of 0 and 1.
+        validation : (X, y), default=None
+            Rows for early stopping; never trained on.
+
+        Returns
+        -------
+        self
+        """
+        rows = self._rows(X, reset=True)
+        codes = self._encode(y)
+        self._check_pair(rows, codes)
+        held_out = None if validation is None else self._held_out(*validation)
+        if self.multilabel_:
+            self._fit_labels(rows, codes, held_out)
+            return self
+        n = len(self.classes_)
+        objective = {"objective": "binary"} if n == 2 else {"objective": "multiclass", "num_class": n}
+        self.constants_ = np.zeros(1)
+        columns = None if held_out is None else (held_out[0], held_out[1][:, None])
+        self._finish(self._boost(rows, codes[:, None], columns, objective))
+        return self
+
+    def _fit_labels(self, rows: Rows, codes: np.ndarray, held_out: tuple[Rows, np.ndarray] | None) -> None:
+        self.constants_ = np.array([constant_log_odds(column) for column in codes.T])
+        varied = np.flatnonzero(codes.min(axis=0) != codes.max(axis=0))
+        boosters: list[Any] = [None] * codes.shape[1]
+        if len(varied):
+            columns = None if held_out is None else (held_out[0], held_out[1][:, varied])
+            fitted = self._boost(rows, codes[:, varied], columns, {"objective": "binary"})
+            for k, booster in zip(varied, fitted, strict=True):
+                boosters[k] = booster
+        self._finish(boosters)
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return probabilities, float64 (n_images, n_classes); rows sum to 1 unless multi-label."""
+        rows = self._rows(X, reset=False)
+        if self.multilabel_:
+            return self._outputs(rows, np.asarray(expit(self.constants_)))
+        found = self._outputs(rows, self.constants_)
+        return np.concatenate([1 - found, found], axis=1) if len(self.classes_) == 2 else found
+
+    def fitted_state(self) -> FittedState:
+        """Return the boosters as LightGBM's own text, and the constants of labels that never vary."""
+        state = super().fitted_state()
+        state.values["constants"] = self.constants_.tolist()
+        return state
+
+    def restore(self, state: FittedState) -> None:
+        """Read the boosters back."""
+        super().restore(state)
+        self.constants_ = np.array(state.values["constants"])
+
+
+class GBMRegressor(RegressorHead, _BoostedHead):
+    """Boosted trees for one or several real outputs, a booster for each, on the squared error.
+
+    Rows are not standardised: trees don't change under it. Parameters and attributes are those of the base
+    class.
+    """
+
+    def fit(self, X: Any, y: Any, *, validation: tuple[Any, Any] | None = None) -> GBMRegressor:
+        """Fit the boosters.
+
+        Parameters
+        ----------
+        X : array or RowMatrix of shape (n_images, n_features)
+        y : array of shape (n_images,) or (n_images, n_outputs)
+        validation : (X, y), default=None
+            Rows for early stopping; never trained on.
+
+        Returns
+        -------
+        self
+        """
+        rows = self._rows(X, reset=True)
+        targets = self._targets(y)
+        self._check_pair(rows, targets)
+        held_out = None if validation is None else self._held_out(*validation)
+        self._finish(self._boost(rows, targets, held_out, {"objective": "regression"}))
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return values in the units of y, float64 (n_images,) or (n_images, n_outputs)."""
+        rows = self._rows(X, reset=False)
+        return self._shaped(self._outputs(rows, np.zeros(len(self.boosters_))))

@@ -1,0 +1,173 @@
+"""Linear heads: logistic regression and ridge, the plainest that look at the features."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from classify.heads.columns import class_weights, constant_log_odds, probabilities
+from classify.heads.estimator import ClassifierHead, FittedState, Head, RegressorHead, Standardiser, finite_batches
+from classify.inputs.matrix import Rows
+
+__all__ = ["LinearClassifier", "LinearRegressor"]
+
+
+class _LinearHead(Head):
+    """Weights (n_outputs, n_features) over standardised features, and intercepts."""
+
+    standardize: bool
+
+    def _design(self, rows: Rows) -> np.ndarray:
+        """Return the training rows, standardised and divided by the root of their number of features.
+
+        So rows have squared length about 1 whatever their width, and the penalty means the same as blocks are
+        added.
+        """
+        fitted = Standardiser.fit(rows, standardize=self.standardize)
+        width = np.float32(math.sqrt(rows.shape[1]) if self.standardize else 1)
+        self.standardiser_ = Standardiser(fitted.mean, fitted.scale * width)
+        return self.standardiser_.whole(rows).astype(np.float64)
+
+    def _keep(self, coef: np.ndarray, intercept: np.ndarray) -> None:
+        self.coef_, self.intercept_ = np.atleast_2d(coef), np.atleast_1d(intercept)
+        self.history_, self.n_parameters_ = [], self.coef_.size + self.intercept_.size
+
+    def _values(self, X: Any) -> np.ndarray:
+        """Return ``x @ coef.T + intercept``, float64 (n_images, n_outputs)."""
+        batches = finite_batches(self._rows(X, reset=False))
+        return np.concatenate(
+            [self.standardiser_(x).astype(np.float64) @ self.coef_.T + self.intercept_ for _, x in batches]
+        )
+
+    def fitted_state(self) -> FittedState:
+        """Return weights, intercepts and the standardiser."""
+        arrays = {"coef": self.coef_, "intercept": self.intercept_}
+        arrays |= {"mean": self.standardiser_.mean, "scale": self.standardiser_.scale}
+        return FittedState(arrays=arrays)
+
+    def restore(self, state: FittedState) -> None:
+        """Take over what `fitted_state` returned."""
+        arrays = state.arrays
+        self.coef_, self.intercept_ = arrays["coef"], arrays["intercept"]
+        self.standardiser_ = Standardiser(arrays["mean"], arrays["scale"])
+
+
+class LinearClassifier(ClassifierHead, _LinearHead):
+    """Logistic regression: softmax over the classes, or one binary regression for each label.
+
+    Parameters
+    ----------
+    C : float, default=1.0
+        Inverse of the L2 penalty, for rows of squared length about 1 (see ``standardize``).
+    class_weight : "balanced", dict or None, default=None
+        Weight of the rows of each class; a dict, by label, is for single-label tasks.
+    max_iter : int, default=1000
+        At most so many iterations of L-BFGS.
+    standardize : bool, default=True
+        Bring each feature to mean 0 and variance 1 over n_features, measured on the training rows.
+
+    Attributes
+    ----------
+    classes_, multilabel_, n_features_in_, n_parameters_
+    coef_ : numpy.ndarray of float64, shape (n_classes, n_features), or (1, n_features) for two classes
+    intercept_ : numpy.ndarray of float64
+    """
+
+    def __init__(
+        self, *, C: float = 1.0, class_weight: Any = None, max_iter: int = 1000, standardize: bool = True
+    ) -> None:
+        self.C = C
+        self.class_weight = class_weight
+        self.max_iter = max_iter
+        self.standardize = standardize
+
+    def fit(self, X: Any, y: Any, *, validation: object = None) -> LinearClassifier:
+        """Fit by full-batch L-BFGS; *validation* is ignored.
+
+        Parameters
+        ----------
+        X : array or RowMatrix of shape (n_images, n_features)
+        y : array
+            single-label: (n_images,) labels; multi-label: (n_images, n_labels) of 0 and 1.
+
+        Returns
+        -------
+        self
+        """
+        rows = self._rows(X, reset=True)
+        codes = self._encode(y)
+        self._check_pair(rows, codes)
+        design = self._design(rows)
+        weights = class_weights(codes, self.classes_, self.class_weight)
+        if not self.multilabel_:
+            self._keep(*self._solve(design, codes, weights[:, 0]))
+            return self
+        fits = [self._column(design, codes[:, k], weights[:, k]) for k in range(codes.shape[1])]
+        self._keep(np.concatenate([coef for coef, _ in fits]), np.concatenate([b for _, b in fits]))
+        return self
+
+    def _column(self, design: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if y.min() == y.max():
+            return np.zeros((1, design.shape[1])), np.array([constant_log_odds(y)])
+        return self._solve(design, y, weights)
+
+    def _solve(self, design: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        model = LogisticRegression(C=self.C, max_iter=self.max_iter).fit(design, y, sample_weight=weights)
+        return model.coef_, model.intercept_
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return probabilities, float64 (n_images, n_classes); rows sum to 1 unless multi-label."""
+        values = self._values(X)
+        if self.multilabel_ or values.shape[1] == 1:
+            return probabilities(values, multilabel=self.multilabel_)
+        return softmax(values, axis=1)
+
+
+class LinearRegressor(RegressorHead, _LinearHead):
+    """Ridge regression, all outputs at once.
+
+    Parameters
+    ----------
+    alpha : float, default=1.0
+        L2 penalty, for rows of squared length about 1 (see ``standardize``).
+    standardize : bool, default=True
+        Bring each feature to mean 0 and variance 1 over n_features, measured on the training rows.
+
+    Attributes
+    ----------
+    coef_ : numpy.ndarray of float64, shape (n_outputs, n_features)
+    intercept_ : numpy.ndarray of float64, shape (n_outputs,)
+    n_features_in_, n_parameters_
+    """
+
+    def __init__(self, *, alpha: float = 1.0, standardize: bool = True) -> None:
+        self.alpha = alpha
+        self.standardize = standardize
+
+    def fit(self, X: Any, y: Any, *, validation: object = None) -> LinearRegressor:
+        """Solve for the weights; *validation* is ignored.
+
+        Parameters
+        ----------
+        X : array or RowMatrix of shape (n_images, n_features)
+        y : array of shape (n_images,) or (n_images, n_outputs)
+
+        Returns
+        -------
+        self
+        """
+        rows = self._rows(X, reset=True)
+        targets = self._targets(y)
+        self._check_pair(rows, targets)
+        design = self._design(rows)
+        model = Ridge(alpha=self.alpha).fit(design, targets)
+        self._keep(model.coef_, model.intercept_)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return values in the units of y, float64 (n_images,) or (n_images, n_outputs)."""
+        return self._shaped(self._values(X))

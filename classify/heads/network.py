@@ -1,0 +1,219 @@
+"""The estimator around a torch module: what the multi-layer perceptron and the mixture of experts share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from torch import nn
+
+from classify.errors import HeadError
+from classify.heads.estimator import FittedState, Head, Standardiser, finite_batches
+from classify.inputs.matrix import Rows
+from classify.solvers.minibatch import Batches, Loss, Plan, Progress, fit_loop
+from features_store.errors import unknown_name
+
+__all__ = ["INITS", "NetworkHead", "hidden_layers"]
+
+INITS: dict[str, Callable[[torch.Tensor], torch.Tensor] | None] = {
+    "glorot_normal": nn.init.xavier_normal_,
+    "glorot_uniform": nn.init.xavier_uniform_,
+    "he_normal": nn.init.kaiming_normal_,
+    "he_uniform": nn.init.kaiming_uniform_,
+    "torch": None,
+}
+
+
+def hidden_layers(n_features: int, sizes: Sequence[int], dropout: float) -> list[nn.Module]:
+    """Return fully connected layers of *sizes*, each followed by ReLU and dropout (of a fraction of units)."""
+    layers: list[nn.Module] = []
+    for n_in, n_out in zip((n_features, *sizes[:-1]), sizes, strict=True):
+        layers += [nn.Linear(n_in, n_out), nn.ReLU(), nn.Dropout(dropout)]
+    return layers
+
+
+class NetworkHead(Head):
+    """Base of the heads trained by mini-batches; a subclass says how the module is built.
+
+    Parameters
+    ----------
+    hidden : sequence of int, or int
+        Units of the hidden layers; one number is one layer.
+    dropout : float in [0, 1), default=0.4
+        Fraction of hidden units dropped in training.
+    init : {"glorot_normal", "glorot_uniform", "he_normal", "he_uniform", "torch"}, default="glorot_uniform"
+        Initial weights; biases start at 0. "torch": PyTorch's own for both.
+    optimizer : {"adam", "nadam", "sgd"}, default="adam"
+        sgd has Nesterov momentum.
+    learning_rate : float, default=1e-3
+        At the start of training.
+    momentum : float, default=0.9
+        Of sgd.
+    decay : float, default=0.0
+        Per step: the rate of step t is ``learning_rate / (1 + decay * t)``.
+    weight_decay : float, default=0.0
+        L2 penalty, added to the gradient.
+    epochs : int, default=60
+        At most so many passes over the training rows.
+    batch_size : int, default=64
+        Rows in a step.
+    halve_every : int, default=None
+        Halve the rate after each so many epochs. None: never.
+    patience : int, default=10
+        Given validation rows, stop after so many epochs without a lower validation loss. None: never.
+    standardize : bool, default=True
+        Bring each feature to mean 0 and variance 1, measured on the training rows.
+    verbose : bool, default=False
+        Show a progress bar over the epochs, if they take longer than two seconds.
+    random_state : int, RandomState or None, default=None
+        Initial weights, order of the rows and dropout follow from it; the global generators don't.
+
+    Attributes
+    ----------
+    module_ : torch.nn.Module
+        The trained network, from standardised features to outputs.
+    standardiser_ : Standardiser
+    history_ : list of dict
+        One record an epoch: ``epoch``, ``learning_rate``, ``loss``, with validation also ``validation_loss``.
+        Given validation rows, the weights are those of the epoch with the lowest validation loss.
+    n_parameters_ : int
+        Trainable numbers.
+    n_features_in_ : int
+
+    Notes
+    -----
+    Same data, options, seed and thread count give equal bits.
+    """
+
+    def __init__(  # noqa: PLR0913 - scikit-learn reads an estimator's options from this flat signature
+        self,
+        *,
+        hidden: Sequence[int] | int = (256,),
+        dropout: float = 0.4,
+        init: str = "glorot_uniform",
+        optimizer: str = "adam",
+        learning_rate: float = 1e-3,
+        momentum: float = 0.9,
+        decay: float = 0.0,
+        weight_decay: float = 0.0,
+        epochs: int = 60,
+        batch_size: int = 64,
+        halve_every: int | None = None,
+        patience: int | None = 10,
+        standardize: bool = True,
+        verbose: bool = False,
+        random_state: Any = None,
+    ) -> None:
+        self.hidden = hidden
+        self.dropout = dropout
+        self.init = init
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.momentum = momentum
+        self.decay = decay
+        self.weight_decay = weight_decay
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.halve_every = halve_every
+        self.patience = patience
+        self.standardize = standardize
+        self.verbose = verbose
+        self.random_state = random_state
+
+    def _build(self, n_features: int, n_outputs: int) -> nn.Module:
+        """Return the untrained module."""
+        raise NotImplementedError
+
+    def _n_outputs(self) -> int:
+        """Return how many outputs the fitted task has."""
+        raise NotImplementedError
+
+    def _train(
+        self, rows: Rows, targets: torch.Tensor, validation: tuple[Rows, torch.Tensor] | None, loss: Loss
+    ) -> None:
+        plan = self._plan()
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        self.standardiser_ = Standardiser.fit(rows, standardize=self.standardize)
+        shape = {"size": plan.batch_size, "standardiser": self.standardiser_}
+        # Dropout and initial weights draw from torch's global generator: lend it out, seeded, and put it back.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.module_ = self._initialised(self._build(rows.shape[1], self._n_outputs()))
+            train = Batches(rows, targets, generator=torch.Generator().manual_seed(seed), **shape)
+            held_out = None if validation is None else Batches(*validation, **shape)
+            progress = Progress(plan.build_optimizer(self.module_))
+            with _EpochBar(plan.epochs, shown=self.verbose) as stop:
+                self.history_ = fit_loop(self.module_, loss, train, held_out, plan=plan, progress=progress, stop=stop)
+        self.n_parameters_ = sum(p.numel() for p in self.module_.parameters() if p.requires_grad)
+
+    def _plan(self) -> Plan:
+        if self.init not in INITS:
+            raise HeadError(unknown_name("init", str(self.init), INITS))
+        if not 0 <= self.dropout < 1:
+            message = f"dropout is {self.dropout!r}; it takes a fraction from 0 to below 1"
+            raise HeadError(message)
+        names = ("epochs", "batch_size", "optimizer", "learning_rate", "momentum", "decay", "weight_decay")
+        return Plan(**{name: getattr(self, name) for name in (*names, "halve_every", "patience")})
+
+    def _sizes(self) -> tuple[int, ...]:
+        """Return the sizes of the hidden layers; a single number is one layer."""
+        sizes = tuple(self.hidden) if isinstance(self.hidden, Sequence) else (self.hidden,)
+        if not sizes or not all(isinstance(n, int | np.integer) and n >= 1 for n in sizes):
+            message = f"hidden is {self.hidden!r}; it takes sizes of layers, each at least 1, like [1000, 200]"
+            raise HeadError(message)
+        return sizes
+
+    def _initialised(self, module: nn.Module) -> nn.Module:
+        draw = INITS[self.init]
+        for layer in module.modules():
+            if draw is not None and isinstance(layer, nn.Linear):
+                draw(layer.weight)
+                nn.init.zeros_(layer.bias)
+        return module
+
+    @torch.inference_mode()
+    def _outputs(self, X: Any) -> torch.Tensor:
+        """Return the module's outputs for *X*: float32 (n_images, n_outputs)."""
+        rows = self._rows(X, reset=False)
+        self.module_.eval()
+        return torch.cat([self.module_(torch.from_numpy(self.standardiser_(x))) for _, x in finite_batches(rows)])
+
+    def fitted_state(self) -> FittedState:
+        """Return the weights and the standardiser."""
+        arrays = {f"module.{name}": tensor.numpy() for name, tensor in self.module_.state_dict().items()}
+        arrays |= {"mean": self.standardiser_.mean, "scale": self.standardiser_.scale}
+        return FittedState(arrays=arrays)
+
+    def restore(self, state: FittedState) -> None:
+        """Rebuild the module and fill in its weights."""
+        self.standardiser_ = Standardiser(state.arrays["mean"], state.arrays["scale"])
+        self.module_ = self._build(self.n_features_in_, self._n_outputs())
+        weights = {k.removeprefix("module."): v for k, v in state.arrays.items() if k.startswith("module.")}
+        self.module_.load_state_dict({name: torch.from_numpy(v) for name, v in weights.items()})
+        self.module_.eval()
+
+
+class _EpochBar:
+    """A progress bar over epochs, as the loop's stop rule that never stops; shown after two seconds."""
+
+    def __init__(self, epochs: int, *, shown: bool) -> None:
+        self.epochs, self.shown = epochs, shown
+
+    def __enter__(self) -> Callable[[Progress], bool]:
+        from tqdm import tqdm
+
+        self.bar = tqdm(total=self.epochs, desc="epochs", unit="epoch", delay=2, disable=not self.shown)
+        return self.advance
+
+    def advance(self, progress: Progress) -> bool:
+        record = progress.history[-1]
+        losses = {name: f"{record[name]:.4f}" for name in ("loss", "validation_loss") if name in record}
+        self.bar.set_postfix(losses, refresh=False)
+        self.bar.update()
+        return False
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()

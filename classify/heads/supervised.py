@@ -1,0 +1,138 @@
+"""What a network is trained towards: labels, or values; the two estimators between a module and its heads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from classify.heads.estimator import ClassifierHead, FittedState, RegressorHead
+from classify.heads.network import NetworkHead
+
+__all__ = ["NetworkClassifier", "NetworkRegressor"]
+
+
+class NetworkClassifier(ClassifierHead, NetworkHead):
+    """Base of the trained classifiers; a subclass says how outputs become a loss and probabilities."""
+
+    def _single_loss(self, outputs: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def _single_probabilities(self, outputs: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def _n_outputs(self) -> int:
+        return len(self.classes_)
+
+    def fit(self, X: Any, y: Any, *, validation: tuple[Any, Any] | None = None) -> NetworkClassifier:
+        """Train on X and y.
+
+        Parameters
+        ----------
+        X : array or RowMatrix of shape (n_images, n_features)
+        y : array
+            single-label: (n_images,) labels; multi-label: (n_images, n_labels) of 0 and 1.
+        validation : (X, y), default=None
+            Rows for early stopping and for the history; never trained on. Rows of a class that has no
+            training row are left out of the validation loss.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        HeadError
+            When X or y can't be used, an option is out of range, or training diverges.
+        """
+        rows = self._rows(X, reset=True)
+        codes = self._encode(y)
+        self._check_pair(rows, codes)
+        found = None if validation is None else self._held_out(*validation)
+        held_out = None if found is None else (found[0], self._tensor(found[1]))
+        loss = nn.functional.binary_cross_entropy_with_logits if self.multilabel_ else self._single_loss
+        self._train(rows, self._tensor(codes), held_out, loss)
+        return self
+
+    def _tensor(self, codes: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(codes.astype(np.float32 if self.multilabel_ else np.int64))
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return probabilities, float64 (n_images, n_classes); rows sum to 1 unless multi-label."""
+        outputs = self._outputs(X).double()
+        found = torch.sigmoid(outputs) if self.multilabel_ else self._single_probabilities(outputs)
+        return found.numpy()
+
+
+class NetworkRegressor(RegressorHead, NetworkHead):
+    """Base of the trained regressors: mean squared error on targets brought to mean 0 and variance 1.
+
+    The targets are scaled by the training rows' mean and deviation, and predictions scaled back, so that a
+    learning rate means the same on a scale of -1..1 and of 1..9; the losses of ``history_`` are in units of
+    the targets' variance.
+    """
+
+    def _n_outputs(self) -> int:
+        return len(self.target_mean_)
+
+    def fit(self, X: Any, y: Any, *, validation: tuple[Any, Any] | None = None) -> NetworkRegressor:
+        """Train on X and y.
+
+        Parameters
+        ----------
+        X : array or RowMatrix of shape (n_images, n_features)
+        y : array of shape (n_images,) or (n_images, n_outputs)
+        validation : (X, y), default=None
+            Rows for early stopping and for the history; never trained on.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        HeadError
+            When X or y can't be used, an option is out of range, or training diverges.
+        """
+        rows = self._rows(X, reset=True)
+        targets = self._targets(y)
+        self._check_pair(rows, targets)
+        deviation = targets.std(axis=0)
+        self.target_mean_ = targets.mean(axis=0)
+        self.target_scale_ = np.where(deviation > 0, deviation, 1.0)
+        held_out = None
+        if validation is not None:
+            found = self._held_out(*validation)
+            held_out = (found[0], self._tensor(found[1]))
+        self._train(rows, self._tensor(targets), held_out, nn.functional.mse_loss)
+        return self
+
+    def _tensor(self, y: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(((y - self.target_mean_) / self.target_scale_).astype(np.float32))
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return values in the units of y, float64 (n_images,) or (n_images, n_outputs).
+
+        Parameters
+        ----------
+        X : array or RowMatrix of shape (n_images, n_features)
+
+        Returns
+        -------
+        numpy.ndarray of float64
+        """
+        outputs = self._outputs(X).double().numpy()
+        return self._shaped(outputs * self.target_scale_ + self.target_mean_)
+
+    def fitted_state(self) -> FittedState:
+        """Return the weights, the standardiser and the targets' scale."""
+        state = super().fitted_state()
+        state.arrays.update(target_mean=self.target_mean_, target_scale=self.target_scale_)
+        return state
+
+    def restore(self, state: FittedState) -> None:
+        """Rebuild the module and the targets' scale."""
+        self.target_mean_, self.target_scale_ = state.arrays["target_mean"], state.arrays["target_scale"]
+        super().restore(state)

@@ -1,0 +1,300 @@
+"""Support vector machines on one Gram matrix: every class, label, output and calibration fold reuses it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.svm import SVC, SVR
+from sklearn.utils import check_random_state
+
+from classify.errors import HeadError
+from classify.heads.columns import (
+    class_weights,
+    constant_log_odds,
+    fit_sigmoid,
+    indicator_columns,
+    probabilities,
+    stratified_folds,
+)
+from classify.heads.estimator import ClassifierHead, FittedState, Head, RegressorHead, Standardiser, finite_batches
+from classify.inputs.matrix import Rows
+from features_store.errors import unknown_name
+
+__all__ = ["SVMClassifier", "SVMRegressor"]
+
+_KERNELS = ("linear", "rbf")
+
+
+class _KernelHead(Head):
+    """The kernel and the support vectors; a fitted head is ``kernel(x, support) @ dual.T + intercept``."""
+
+    kernel: str
+    gamma: float | str
+    standardize: bool
+    max_rows: int
+
+    def _gram(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """Return the standardised training rows and their Gram matrix, float64 (n, n)."""
+        if self.kernel not in _KERNELS:
+            raise HeadError(unknown_name("kernel", str(self.kernel), _KERNELS))
+        if self.gamma != "scale" and not (isinstance(self.gamma, int | float) and self.gamma > 0):
+            message = f'gamma is {self.gamma!r}; it takes a number above 0, or "scale" for 1 / n_features'
+            raise HeadError(message)
+        if rows.shape[0] > self.max_rows:
+            message = (
+                f"{type(self).__name__} would need a Gram matrix of {rows.shape[0]} x {rows.shape[0]} training "
+                f"rows; max_rows is {self.max_rows}. Raise it if the memory is there, or use the linear or mlp head"
+            )
+            raise HeadError(message)
+        self.standardiser_ = Standardiser.fit(rows, standardize=self.standardize)
+        self.gamma_ = 1 / rows.shape[1] if self.gamma == "scale" else float(self.gamma)
+        vectors = self.standardiser_.whole(rows)
+        return vectors, self._kernel_values(vectors, vectors)
+
+    def _kernel_values(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Return the kernel between rows of *a* and of *b*, float64 (n_a, n_b)."""
+        products = (a @ b.T).astype(np.float64)
+        if self.kernel == "linear":
+            return products * self.gamma_
+        norms_a, norms_b = (np.einsum("ij,ij->i", m, m, dtype=np.float64) for m in (a, b))
+        squares = norms_a[:, None] + norms_b - 2 * products
+        return np.exp(-self.gamma_ * np.maximum(squares, 0, out=squares))
+
+    def _keep(self, vectors: np.ndarray, dual: np.ndarray, intercept: np.ndarray) -> None:
+        """Keep the rows that any machine leans on; a linear kernel folds them into one weight a feature."""
+        if self.kernel == "linear":
+            self.support_vectors_ = (self.gamma_ * (dual @ vectors)).astype(np.float64)
+            self.dual_ = np.eye(len(dual))
+        else:
+            used = dual.any(axis=0)
+            self.support_vectors_, self.dual_ = vectors[used].astype(np.float64), dual[:, used]
+        self.intercept_ = intercept
+        self.history_, self.n_parameters_ = [], int(self.support_vectors_.size + dual.shape[0])
+
+    def _decision(self, X: Any) -> np.ndarray:
+        """Return the decision values, float64 (n_images, n_machines)."""
+        rows, found = self._rows(X, reset=False), []
+        for _, x in finite_batches(rows):
+            wide = self.standardiser_(x).astype(np.float64)
+            if self.kernel == "linear":
+                found.append(wide @ self.support_vectors_.T + self.intercept_)
+            else:
+                found.append(self._kernel_values(wide, self.support_vectors_) @ self.dual_.T + self.intercept_)
+        return np.concatenate(found)
+
+    def fitted_state(self) -> FittedState:
+        """Return the support vectors (linear kernel: the weights), their factors, and the standardiser."""
+        arrays = {
+            "mean": self.standardiser_.mean,
+            "scale": self.standardiser_.scale,
+            "support_vectors": self.support_vectors_,
+            "dual": self.dual_,
+            "intercept": self.intercept_,
+        }
+        return FittedState(values={"gamma": self.gamma_}, arrays=arrays)
+
+    def restore(self, state: FittedState) -> None:
+        """Take over what `fitted_state` returned."""
+        arrays = state.arrays
+        self.gamma_ = float(state.values["gamma"])
+        self.standardiser_ = Standardiser(arrays["mean"], arrays["scale"])
+        self.support_vectors_, self.dual_ = arrays["support_vectors"], arrays["dual"]
+        self.intercept_ = arrays["intercept"]
+
+
+class SVMClassifier(ClassifierHead, _KernelHead):
+    """Support vector machines, one against the rest, with calibrated probabilities.
+
+    One binary machine for each class (two classes: one machine for both) or label, all on one precomputed
+    Gram matrix. Each machine's decision value becomes a probability by a sigmoid (Platt 1999), fitted on
+    values from cross-validation within the training rows; with one label an image the probabilities are then
+    brought to sum 1.
+
+    Parameters
+    ----------
+    C : float, default=1.0
+        Cost of a training row on the wrong side.
+    kernel : {"linear", "rbf"}, default="rbf"
+        ``gamma * x.z`` or ``exp(-gamma * |x - z|^2)``.
+    gamma : float or "scale", default="scale"
+        "scale": 1 / n_features, in both kernels, so that C means the same as blocks are added.
+    class_weight : "balanced", dict or None, default=None
+        Weight of the rows of each class, in the machines and in the calibration, so that probabilities are
+        those under the weighted shares. "balanced": all classes weigh the same. A dict, by label, is for
+        single-label tasks.
+    calibration_folds : int, default=5
+        Folds behind the sigmoid; fewer where a class has fewer rows. A class with one row can't be calibrated:
+        every image gets its share of the training rows.
+    standardize : bool, default=True
+        Bring each feature to mean 0 and variance 1, measured on the training rows.
+    max_rows : int, default=20000
+        Refuse more training rows than this: the Gram matrix has their square in float64.
+    random_state : int, RandomState or None, default=None
+        Deals the rows to the calibration folds.
+
+    Attributes
+    ----------
+    classes_, multilabel_, n_features_in_, n_parameters_
+    support_vectors_, dual_, intercept_ : numpy.ndarray of float64
+    sigmoid_ : numpy.ndarray of float64, shape (n_machines, 2)
+        Slope and offset of each machine's sigmoid.
+    """
+
+    def __init__(  # noqa: PLR0913 - scikit-learn reads an estimator's options from this flat signature
+        self,
+        *,
+        C: float = 1.0,
+        kernel: str = "rbf",
+        gamma: float | str = "scale",
+        class_weight: Any = None,
+        calibration_folds: int = 5,
+        standardize: bool = True,
+        max_rows: int = 20_000,
+        random_state: Any = None,
+    ) -> None:
+        self.C = C
+        self.kernel = kernel
+        self.gamma = gamma
+        self.class_weight = class_weight
+        self.calibration_folds = calibration_folds
+        self.standardize = standardize
+        self.max_rows = max_rows
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any, *, validation: object = None) -> SVMClassifier:
+        """Fit and calibrate the machines; *validation* is ignored.
+
+        Parameters
+        ----------
+        X : array or RowMatrix of shape (n_images, n_features)
+        y : array
+            single-label: (n_images,) labels; multi-label: (n_images, n_labels) of 0 and 1.
+
+        Returns
+        -------
+        self
+        """
+        rows = self._rows(X, reset=True)
+        codes = self._encode(y)
+        self._check_pair(rows, codes)
+        vectors, gram = self._gram(rows)
+        columns = indicator_columns(codes, len(self.classes_))  # (n, n_machines)
+        weights = class_weights(codes, self.classes_, self.class_weight)
+        random = check_random_state(self.random_state)
+        pairs = zip(columns.T.copy(), weights.T.copy(), strict=True)  # contiguous, as libsvm wants them
+        machines = [self._machine(gram, column, weight, random) for column, weight in pairs]
+        dual, intercept, sigmoid = (np.stack(parts) for parts in zip(*machines, strict=True))
+        self._keep(vectors, dual, intercept)
+        self.sigmoid_ = sigmoid
+        return self
+
+    def _machine(
+        self, gram: np.ndarray, y: np.ndarray, weights: np.ndarray, random: np.random.RandomState
+    ) -> tuple[np.ndarray, float, np.ndarray]:
+        """Return dual coefficients (n,), intercept and sigmoid (2,) of one binary machine."""
+        rarer = int(min(y.sum(), len(y) - y.sum()))
+        if rarer == 0:
+            return np.zeros(len(y)), 0.0, np.array([0.0, constant_log_odds(y)])
+        dual, intercept = self._solve(gram, y, weights)
+        folds = min(self.calibration_folds, rarer)
+        if folds < 2:
+            return dual, intercept, np.array([0.0, constant_log_odds(y)])
+        held_out = np.empty(len(y))
+        fold_of = stratified_folds(y, folds, random)
+        for fold in range(folds):
+            inside = np.flatnonzero(fold_of != fold)
+            a, b = self._solve(gram[np.ix_(inside, inside)], y[inside], weights[inside])
+            held_out[fold_of == fold] = gram[np.ix_(fold_of == fold, inside)] @ a + b
+        return dual, intercept, fit_sigmoid(held_out, y, weights)
+
+    def _solve(self, gram: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:
+        machine = SVC(C=self.C, kernel="precomputed").fit(gram, y, sample_weight=weights)
+        dual = np.zeros(len(y))
+        dual[machine.support_] = machine.dual_coef_[0]
+        return dual, float(machine.intercept_[0])
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return calibrated probabilities, float64 (n_images, n_classes); rows sum to 1 unless multi-label."""
+        log_odds = self._decision(X) * self.sigmoid_[:, 0] + self.sigmoid_[:, 1]
+        return probabilities(log_odds, multilabel=self.multilabel_)
+
+    def fitted_state(self) -> FittedState:
+        """Return the machines and their sigmoids."""
+        state = super().fitted_state()
+        state.arrays["sigmoid"] = self.sigmoid_
+        return state
+
+    def restore(self, state: FittedState) -> None:
+        """Take over what `fitted_state` returned."""
+        super().restore(state)
+        self.sigmoid_ = state.arrays["sigmoid"]
+
+
+class SVMRegressor(RegressorHead, _KernelHead):
+    """Support vector regression, one machine for each output, all on one precomputed Gram matrix.
+
+    The targets are brought to mean 0 and variance 1, so that C and epsilon don't depend on their scale.
+
+    Parameters
+    ----------
+    C : float, default=1.0
+        Cost of an error beyond epsilon.
+    epsilon : float, default=0.1
+        Errors below it cost nothing, in deviations of the target.
+    kernel, gamma, standardize, max_rows
+        As in `SVMClassifier`.
+
+    Attributes
+    ----------
+    support_vectors_, dual_, intercept_ : numpy.ndarray of float64
+    n_features_in_, n_parameters_
+    """
+
+    def __init__(
+        self,
+        *,
+        C: float = 1.0,
+        epsilon: float = 0.1,
+        kernel: str = "rbf",
+        gamma: float | str = "scale",
+        standardize: bool = True,
+        max_rows: int = 20_000,
+    ) -> None:
+        self.C = C
+        self.epsilon = epsilon
+        self.kernel = kernel
+        self.gamma = gamma
+        self.standardize = standardize
+        self.max_rows = max_rows
+
+    def fit(self, X: Any, y: Any, *, validation: object = None) -> SVMRegressor:
+        """Fit a machine for each output; *validation* is ignored.
+
+        Parameters
+        ----------
+        X : array or RowMatrix of shape (n_images, n_features)
+        y : array of shape (n_images,) or (n_images, n_outputs)
+
+        Returns
+        -------
+        self
+        """
+        rows = self._rows(X, reset=True)
+        targets = self._targets(y)
+        self._check_pair(rows, targets)
+        vectors, gram = self._gram(rows)
+        mean, deviation = targets.mean(axis=0), targets.std(axis=0)
+        deviation = np.where(deviation > 0, deviation, 1.0)
+        dual = np.zeros(targets.T.shape)
+        intercept = np.zeros(len(mean))
+        for d, column in enumerate(((targets - mean) / deviation).T):
+            machine = SVR(C=self.C, epsilon=self.epsilon, kernel="precomputed").fit(gram, column)
+            dual[d, machine.support_] = machine.dual_coef_[0]
+            intercept[d] = machine.intercept_[0]
+        self._keep(vectors, dual * deviation[:, None], intercept * deviation + mean)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return values in the units of y, float64 (n_images,) or (n_images, n_outputs)."""
+        return self._shaped(self._decision(X))

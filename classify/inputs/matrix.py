@@ -1,0 +1,151 @@
+"""Rows of features, gathered on demand: the one face of a store and of an array to the heads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from features_store import Store
+
+__all__ = ["ArrayRows", "RowMatrix", "Rows", "as_rows", "batches"]
+
+
+class Rows(Protocol):
+    """What a solver needs of a matrix: its shape, and some of its rows as float32."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n_rows, n_features)``."""
+
+    def take(self, positions: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Return the rows at *positions* as float32 ``(n, n_features)``, into *out* where given."""
+
+
+class ArrayRows:
+    """An array seen as `Rows`.
+
+    Parameters
+    ----------
+    array : numpy.ndarray of shape (n_rows, n_features)
+        Kept by reference, never changed.
+    """
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+        self.shape = (int(array.shape[0]), int(array.shape[1]))
+
+    def take(self, positions: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Return the rows at *positions* as float32 ``(n, n_features)``, into *out* where given."""
+        if out is None:
+            return self.array[positions].astype(np.float32, copy=False)
+        if self.array.dtype == np.float32:
+            # mode="clip" lets numpy write into `out` directly; the default mode goes through a copy.
+            return np.take(self.array, positions, axis=0, out=out, mode="clip")
+        out[...] = self.array[positions]
+        return out
+
+
+class RowMatrix:
+    """A lazy float32 matrix ``(n_rows, n_features)`` over some rows and blocks of a store.
+
+    Nothing is read before rows are asked for, and only those rows are: a head that learns from
+    mini-batches never holds the matrix. The vectors of the blocks stand side by side, in the order named.
+
+    Parameters
+    ----------
+    store : features_store.Store
+        The open store.
+    blocks : sequence of str
+        Names of the blocks to put side by side.
+    rows : array of int of shape (n_rows,), default=None
+        Rows of the store, in this order. None: every row.
+    view : int, default=0
+        Which view of each image.
+    """
+
+    def __init__(self, store: Store, blocks: Sequence[str], rows: np.ndarray | None = None, *, view: int = 0) -> None:
+        self.store = store
+        self.blocks = tuple(blocks)
+        self.rows = np.arange(store.n_images) if rows is None else np.asarray(rows, dtype=np.int64)
+        self.view = view
+        self._n_features = sum(int(np.prod(store.blocks[name].item_shape)) for name in self.blocks)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n_rows, n_features)``."""
+        return len(self.rows), self._n_features
+
+    @property
+    def ndim(self) -> int:
+        """Always 2."""
+        return 2
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        return f"RowMatrix(shape={self.shape}, blocks={list(self.blocks)}, view={self.view})"
+
+    def __getitem__(self, key: Any) -> RowMatrix:
+        """Return a lazy view of some rows, so that scikit-learn's cross-validation can cut it."""
+        if isinstance(key, tuple):
+            if len(key) != 2 or key[1] not in (Ellipsis, slice(None)):
+                message = f"a RowMatrix is cut by rows only, not by {key!r}; choose columns by `blocks`"
+                raise IndexError(message)
+            key = key[0]
+        if isinstance(key, (int, np.integer)):
+            message = f"a RowMatrix is cut by a slice, a mask or an array of positions, not by {key!r}"
+            raise IndexError(message)
+        return RowMatrix(self.store, self.blocks, self.rows[key], view=self.view)
+
+    def take(self, positions: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Return the rows at *positions* as float32 ``(n, n_features)``, into *out* where given."""
+        return self.store.matrix(self.blocks, self.rows[positions], out=out, view=self.view)
+
+    def batches(self, positions: np.ndarray | None = None, size: int = 1024) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield ``(positions, rows)`` for *size* rows at a time; the rows are one reused buffer."""
+        return batches(self, positions, size)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001 - numpy's own signature
+        if copy is False:
+            message = "a RowMatrix reads its rows from disk: it can't be had without a copy"
+            raise ValueError(message)
+        whole = self.take(np.arange(len(self)))
+        return whole if dtype is None else whole.astype(dtype, copy=False)
+
+
+def as_rows(X: Any) -> Rows:
+    """Return *X*, an array ``(n_rows, n_features)`` or already `Rows`, as `Rows`."""
+    return X if hasattr(X, "take") and not isinstance(X, np.ndarray) else ArrayRows(np.asarray(X))
+
+
+def batches(
+    rows: Rows, positions: np.ndarray | None = None, size: int = 1024
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield ``(positions, float32 rows)`` for *size* rows at a time.
+
+    Parameters
+    ----------
+    rows : Rows
+        Where to read.
+    positions : array of int, default=None
+        Which rows, in this order. None: all of them.
+    size : int, default=1024
+        Rows in a batch; the last may be smaller.
+
+    Yields
+    ------
+    positions : numpy.ndarray of shape (n,)
+        The positions in the batch, ascending: within a batch the order means nothing to the caller,
+        and ascending reads are what a disk likes.
+    x : numpy.ndarray of float32, shape (n, n_features)
+        One buffer, overwritten by the next batch.
+    """
+    order = np.arange(rows.shape[0]) if positions is None else np.asarray(positions)
+    buffer = np.empty((min(size, max(len(order), 1)), rows.shape[1]), dtype=np.float32)
+    for start in range(0, len(order), size):
+        chosen = np.sort(order[start : start + size])
+        yield chosen, rows.take(chosen, out=buffer[: len(chosen)])

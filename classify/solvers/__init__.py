@@ -1,0 +1,1 @@
+"""Solvers: the ways in which a head is fitted."""
