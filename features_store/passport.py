@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from features_store.errors import FormatError
 from features_store.schema import MAX_PASSPORT_BYTES
 
-CIRCUMSTANCES = ("versions", "environment")
-"""Fields that record how a block was made without changing what it is meant to hold."""
+CIRCUMSTANCES = ("versions", "environment", "index_digest")
+"""Fields that record how a block was made without changing what it is meant to hold.
+
+The index is one of them: the vector of an image does not depend on which other images were extracted with it, and a cut
+of a block is made in the same way as the whole.
+"""
+
+_ANY_OF = "any of"
 
 
 def canonical(passport: Mapping[str, Any]) -> str:
@@ -59,6 +65,37 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
         for path in sorted(left.keys() | right.keys())
         if left.get(path, missing) != right.get(path, missing)
     ]
+
+
+def union(values: Iterable[Any]) -> Any:
+    """Return one JSON value that stands for several.
+
+    If all are equal it is that value, otherwise ``{"any of": [...]}``, sorted, each once. The result depends neither on
+    the order of the values, nor on which of them were united before.
+    """
+    distinct: dict[str, Any] = {}
+    for value in values:
+        listed = value.get(_ANY_OF) if isinstance(value, Mapping) else None
+        for one in listed if isinstance(listed, list) else [value]:
+            distinct[json.dumps(one, sort_keys=True)] = one
+    united = [distinct[text] for text in sorted(distinct)]
+    return united[0] if len(united) == 1 else {_ANY_OF: united}
+
+
+def merged(passports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the passport of a block whose rows come from blocks with equal keys.
+
+    Circumstances that differ are united; a recorded index digest that differs is left out.
+    """
+    together = key(passports[0])
+    for name in ("versions", "environment"):
+        found = [one[name] for one in passports if name in one]
+        if found:
+            together[name] = union(found)
+    digests = {one.get("index_digest") for one in passports}
+    if len(digests) == 1 and None not in digests:
+        together["index_digest"] = digests.pop()
+    return together
 
 
 def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
