@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +40,8 @@ class Interval:
 
 def bootstrap(
     task: Task,
-    y_true: NDArray,
-    y_score: NDArray,
+    y_true: NDArray[Any],
+    y_score: NDArray[Any],
     *,
     groups: NDArray[np.int64] | None = None,
     n_resamples: int = 1000,

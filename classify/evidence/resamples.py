@@ -8,6 +8,7 @@ of all resamples are one matrix product, ``weights @ statistics``; the rest is a
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,12 @@ _TINY = float(np.finfo(np.float64).eps)
 
 
 def resampled_metrics(
-    task: Task, y_true: NDArray, y_score: NDArray, weights: NDArray, *, units: NDArray[np.int64] | None = None
+    task: Task,
+    y_true: NDArray[Any],
+    y_score: NDArray[Any],
+    weights: NDArray[Any],
+    *,
+    units: NDArray[np.int64] | None = None,
 ) -> dict[str, Floats]:
     """Compute the metrics of *task* on weighted images, once per row of *weights*.
 
@@ -61,7 +67,7 @@ def _sum_by_unit(table: Floats, units: NDArray[np.int64], n_units: int) -> Float
     return np.stack(columns, axis=1)
 
 
-def _hits(truth: NDArray, predicted: NDArray) -> Floats:
+def _hits(truth: NDArray[Any], predicted: NDArray[Any]) -> Floats:
     """Statistics of class indicators (n_images, n_classes): hits, truths, predictions, side by side."""
     return np.concatenate([truth & predicted, truth, predicted], axis=1).astype(np.float64)
 
@@ -81,7 +87,7 @@ def _f1_family(sums: Floats, n_classes: int) -> dict[str, Floats]:
     }
 
 
-def _single_statistics(task: Task, y_true: NDArray, y_score: Floats) -> Floats:
+def _single_statistics(task: Task, y_true: NDArray[Any], y_score: Floats) -> Floats:
     codes = np.arange(len(task.classes))
     indicators = _hits(y_true[:, None] == codes, y_score.argmax(axis=1)[:, None] == codes)
     of_truth = np.take_along_axis(y_score, y_true[:, None].astype(np.int64), axis=1)[:, 0]
@@ -101,7 +107,7 @@ def _single_formulas(task: Task, sums: Floats) -> dict[str, Floats]:
     }
 
 
-def _multi_statistics(task: Task, y_true: NDArray, y_score: Floats) -> Floats:
+def _multi_statistics(task: Task, y_true: NDArray[Any], y_score: Floats) -> Floats:
     truth, predicted = y_true.astype(bool), y_score >= 0.5
     wrong = truth != predicted
     return np.column_stack([_hits(truth, predicted), ~wrong.any(axis=1), wrong.mean(axis=1), np.ones(len(truth))])
@@ -115,16 +121,17 @@ def _multi_formulas(task: Task, sums: Floats) -> dict[str, Floats]:
     }
 
 
-def _mean_average_precision(y_true: NDArray, y_score: Floats, weights: NDArray) -> Floats:
+def _mean_average_precision(y_true: NDArray[Any], y_score: Floats, weights: NDArray[Any]) -> Floats:
     """Average precision per class, averaged over the classes that a resample has images of."""
     per_class = np.stack(
         [_average_precision(y_true[:, k], y_score[:, k], weights) for k in range(y_true.shape[1])]
     )  # (n_classes, n_resamples)
     seen = ~np.isnan(per_class)
-    return np.where(seen, per_class, 0.0).sum(axis=0) / seen.sum(axis=0)
+    mean: Floats = np.where(seen, per_class, 0.0).sum(axis=0) / seen.sum(axis=0)
+    return mean
 
 
-def _average_precision(truth: NDArray, score: Floats, weights: NDArray) -> Floats:
+def _average_precision(truth: NDArray[Any], score: Floats, weights: NDArray[Any]) -> Floats:
     """Sum of precision times gain in recall over the thresholds; NaN without a positive image."""
     order = np.argsort(-score, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)  # ties share one threshold
@@ -137,7 +144,7 @@ def _average_precision(truth: NDArray, score: Floats, weights: NDArray) -> Float
     return np.where(total > 0, area / total, np.nan)
 
 
-def _regression_statistics(task: Task, y_true: NDArray, y_score: Floats) -> Floats:
+def _regression_statistics(task: Task, y_true: NDArray[Any], y_score: Floats) -> Floats:
     truth, predicted = (np.asarray(a, dtype=np.float64).reshape(len(y_true), -1) for a in (y_true, y_score))
     low, high = task.range or (-1.0, 1.0)
     middle = (low + high) / 2
@@ -153,7 +160,7 @@ def _regression_statistics(task: Task, y_true: NDArray, y_score: Floats) -> Floa
 
 def _centred(values: Floats, axis: int | None = None) -> Floats:
     """Subtract the mean; what is left of a constant by rounding becomes zero, so that it stays a constant."""
-    left = values - values.mean(axis=axis)
+    left: Floats = values - values.mean(axis=axis)
     left[np.abs(left) <= 1e-12 * np.abs(values).max(axis=axis)] = 0.0
     return left
 

@@ -10,6 +10,7 @@ from classify.evidence.metrics import greater_is_better
 __all__ = ["Verdict", "verdict"]
 
 Verdict = Literal["better", "unclear", "worse", "undefined"]
+_ROUNDING = 1e-9  # a head that says what the baseline says must not win by a rounding error
 
 
 def verdict(name: str, ours: Mapping[str, Any], baseline: Mapping[str, Any]) -> Verdict:
@@ -30,6 +31,6 @@ def verdict(name: str, ours: Mapping[str, Any], baseline: Mapping[str, Any]) -> 
     low, high, other = ours["low"], ours["high"], baseline["value"]
     if low is None or high is None or other is None:
         return "undefined"
-    if low <= other <= high:
+    if low - _ROUNDING <= other <= high + _ROUNDING:
         return "unclear"
     return "better" if (low > other) == greater_is_better(name) else "worse"

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from classify.evidence.metrics import greater_is_better
 from classify.evidence.verdict import Verdict, verdict
 from classify.output.plots import best_part
 from classify.runs import Run
 
-__all__ = ["Board", "Row", "as_json", "as_text", "boards", "metric_title", "shown_metrics", "verdict_words"]
+__all__ = [
+    "STANDINGS",
+    "Board",
+    "Row",
+    "as_json",
+    "as_text",
+    "boards",
+    "distinct_metrics",
+    "interval_text",
+    "metric_title",
+    "shown_metrics",
+    "standing_words",
+]
 
 Interval = Mapping[str, float | None]
+Standing = Literal["better", "mixed", "unclear", "worse", "undefined", "baseline"]
+"""How a run stands beside the majority baseline by all metrics that its board shows."""
 
 _SHOWN = {
     "single": ("weighted_f1", "macro_f1", "accuracy", "balanced_accuracy"),
@@ -34,6 +48,14 @@ _TITLES = {
     "cc_pooled": "Pearson r, pooled",
     "sagr": "SAGR",
 }
+STANDINGS: dict[Standing, str] = {
+    "better": "better",
+    "mixed": "better by some metrics",
+    "unclear": "not shown to beat it",
+    "worse": "worse",
+    "undefined": "undefined",
+    "baseline": "is the baseline",
+}
 _UNDEFINED: Interval = {"value": None, "low": None, "high": None}
 
 
@@ -45,8 +67,8 @@ class Row:
     head: str
     folder: str
     metrics: Mapping[str, Interval]
-    verdict: Verdict
-    baseline: float | None
+    verdicts: Mapping[str, Verdict]
+    standing: Standing
     n_features: int
     blocks: tuple[str, ...]
     seed: int
@@ -87,17 +109,28 @@ def metric_title(name: str) -> str:
     return f"{title}, {output}" if output else title
 
 
-def verdict_words(row: Row, metric: str) -> str:
-    """Say in one phrase what the interval of *row* allows one to say beside the majority baseline."""
-    if row.head == "dummy":
-        return "this is the baseline"
-    if row.verdict == "undefined" or row.baseline is None:
-        return "no comparison: a number is undefined"
-    return {
-        "better": f"better than the majority baseline ({row.baseline:.3f})",
-        "worse": f"worse than the majority baseline ({row.baseline:.3f})",
-        "unclear": f"not shown to beat the majority baseline: the interval covers its {row.baseline:.3f}",
-    }[row.verdict]
+def distinct_metrics(names: Iterable[str], classes: Sequence[str]) -> list[str]:
+    """Leave out what says the same twice: with one output, a metric of it and the pooled one are equal."""
+    if len(classes) > 1:
+        return list(names)
+    twice = {f"rmse/{classes[0]}", f"sagr/{classes[0]}", "cc_pooled"}
+    return [name for name in names if name not in twice]
+
+
+def standing_words(row: Row, board: Board) -> str:
+    """Say what the intervals of *row* allow one to say beside the majority baseline, metric by metric."""
+    if row.standing == "baseline":
+        return "this is the majority baseline"
+    named: dict[str, list[str]] = {}
+    for name in board.shown:
+        named.setdefault(row.verdicts[name], []).append(metric_title(name))
+    words = {
+        "better": "better than the majority baseline by",
+        "unclear": "not shown to beat the majority baseline by",
+        "worse": "worse than the majority baseline by",
+    }
+    said = [f"{text} {', '.join(named[key])}" for key, text in words.items() if key in named]
+    return "; ".join(said) or "no comparison with the majority baseline: a number is undefined"
 
 
 def boards(runs: Iterable[Run]) -> list[Board]:
@@ -130,7 +163,7 @@ def _board(runs: Sequence[Run]) -> Board:
     shown = shown_metrics(report["kind"], report["classes"])
     sign = -1 if greater_is_better(shown[0]) else 1
     rows = sorted(
-        (_row(run, part, shown[0]) for run in runs),
+        (_row(run, part, shown) for run in runs),
         key=lambda row: (sign * (row.metrics[shown[0]]["value"] or 0.0), row.name),
     )
     return Board(
@@ -146,18 +179,28 @@ def _board(runs: Sequence[Run]) -> Board:
     )
 
 
-def _row(run: Run, part: str, metric: str) -> Row:
+def _standing(verdicts: Sequence[Verdict]) -> Standing:
+    defined = [one for one in verdicts if one != "undefined"]
+    if not defined:
+        return "undefined"
+    if "better" in defined:
+        return "better" if set(defined) == {"better"} else "mixed"
+    return "worse" if set(defined) == {"worse"} else "unclear"
+
+
+def _row(run: Run, part: str, shown: Sequence[str]) -> Row:
     report = run.report
-    ours = {name: report["metrics"][part].get(name, _UNDEFINED) for name in report["metrics"][part]}
-    majority = report["baselines"]["majority"][part].get(metric, _UNDEFINED)
+    ours = report["metrics"][part]
+    majority = report["baselines"]["majority"][part]
+    verdicts = {key: verdict(key, found, majority.get(key, _UNDEFINED)) for key, found in ours.items()}
     head, name = report["head"], run.folder.resolve().name
     return Row(
         name=head if name == head else f"{name} ({head})",
         head=head,
         folder=run.folder.as_posix(),
         metrics=ours,
-        verdict=verdict(metric, ours[metric], majority),
-        baseline=majority["value"],
+        verdicts=verdicts,
+        standing="baseline" if head == "dummy" else _standing([verdicts[key] for key in shown]),
         n_features=int(report.get("n_features", 0)),
         blocks=tuple(report.get("blocks", ())),
         seed=int(report.get("seed", 0)),
@@ -186,7 +229,7 @@ def as_text(board: Board) -> str:
     for row in board.rows:
         mark = " !" if row.warnings else ""
         cells = [interval_text(row.metrics.get(name, _UNDEFINED)) for name in board.shown]
-        table.append([row.name + mark, *cells, _short(row)])
+        table.append([row.name + mark, *cells, STANDINGS[row.standing]])
     table.append(["majority", *(interval_text(board.baseline.get(name, _UNDEFINED)) for name in board.shown), ""])
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
@@ -200,10 +243,3 @@ def interval_text(interval: Interval) -> str:
     if value is None:
         return "–"
     return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def _short(row: Row) -> str:
-    if row.head == "dummy":
-        return "is the baseline"
-    words = {"better": "better", "worse": "worse", "unclear": "not shown to differ", "undefined": "undefined"}
-    return words[row.verdict]

@@ -66,7 +66,7 @@ def confusion_plot(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> s
     classes : sequence of str
     """
     n = len(classes)
-    cell = 76 if n <= 4 else 56 if n <= 8 else 44
+    cell = 76.0 if n <= 4 else 56.0 if n <= 8 else 44.0
     names = [shorten(name, 16) for name in classes]
     left = 30 + 7 * max(map(len, names))
     tilted = n > 4 or max(map(len, names)) * 7 > cell
@@ -130,9 +130,9 @@ def curve_plot(history: Sequence[Mapping[str, Any]]) -> str:
         path = " ".join("{:.1f},{:.1f}".format(*frame.place(*point)) for point in points)
         parts.append(f'<polyline points="{path}" fill="none" stroke="var(--{colour})" stroke-width="2"/>')
         name = "training" if key == "loss" else "validation"
-        x = 66 + 120 * i
-        parts.append(f'<line x1="{x}" y1="14" x2="{x + 20}" y2="14" stroke="var(--{colour})" stroke-width="2"/>')
-        parts.append(label(x + 26, 18, name, fill="ink"))
+        start = 66 + 120 * i
+        parts.append(f'<path d="M{start} 14h20" stroke="var(--{colour})" stroke-width="2"/>')
+        parts.append(label(start + 26, 18, name, fill="ink"))
     if "validation_loss" in lines:
         epoch, lowest = min(lines["validation_loss"], key=lambda point: point[1])
         x, y = frame.place(epoch, lowest)

@@ -10,7 +10,15 @@ from typing import Any
 
 from classify.errors import RunError
 from classify.evidence.metrics import greater_is_better
-from classify.output.leaderboard import Board, boards, interval_text, metric_title, verdict_words
+from classify.output.leaderboard import (
+    STANDINGS,
+    Board,
+    boards,
+    distinct_metrics,
+    interval_text,
+    metric_title,
+    standing_words,
+)
 from classify.output.plots import best_part, confusion_plot, curve_plot, interval_plot, scatter_plot
 from classify.runs import Run
 from features_store.errors import AffectoryError, ExistsError
@@ -20,7 +28,6 @@ __all__ = ["report_page", "write_report_page"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _KINDS = {"single": "one class an image", "multi": "any number of classes an image", "regression": "values"}
-_MARKS = {"better": "better", "worse": "worse", "unclear": "not shown to differ", "undefined": "undefined"}
 
 
 def write_report_page(runs: Sequence[Run], path: Path, *, force: bool = False) -> None:
@@ -69,18 +76,23 @@ def report_page(runs: Sequence[Run]) -> str:
     environment.filters["metric"] = metric_title
     found = boards(runs)
     by_folder = {run.folder.as_posix(): run for run in runs}
-    sections = [_section(board, by_folder, f"board-{i}") for i, board in enumerate(found, start=1)]
+    tasks = [(board.corpus, board.task) for board in found]
+    sections = [
+        _section(board, by_folder, anchor=f"board-{i}", repeated=tasks.count((board.corpus, board.task)) > 1)
+        for i, board in enumerate(found, start=1)
+    ]
     page = environment.get_template("report.html.j2")
     return page.render(
         sections=sections,
         style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
         made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         corpora=sorted({board.corpus for board in found}),
+        n_tasks=len({(board.corpus, board.task) for board in found}),
         n_runs=len(runs),
     )
 
 
-def _section(board: Board, runs: dict[str, Run], anchor: str) -> dict[str, Any]:
+def _section(board: Board, runs: dict[str, Run], *, anchor: str, repeated: bool) -> dict[str, Any]:
     first = runs[board.rows[0].folder].report
     shared = _shared_warnings(board)
     span = _span(board)
@@ -88,8 +100,10 @@ def _section(board: Board, runs: dict[str, Run], anchor: str) -> dict[str, Any]:
     return {
         "board": board,
         "anchor": anchor,
+        "label": f"{board.task} ({board.n_images} images)" if repeated else board.task,
+        "repeated": repeated,
         "kind": _KINDS[board.kind] + ", " + ", ".join(first["classes"]),
-        "source": first.get("source", ""),
+        "source": "" if first.get("source") == "unknown" else first.get("source", ""),
         "lower": [name for name in board.shown if not greater_is_better(name)],
         "warnings": shared,
         "summary": _summary(board),
@@ -98,9 +112,10 @@ def _section(board: Board, runs: dict[str, Run], anchor: str) -> dict[str, Any]:
             {
                 "row": row,
                 "anchor": f"{anchor}-run-{i}",
-                "mark": "is the baseline" if row.head == "dummy" else _MARKS[row.verdict],
-                "bar": interval_plot(row.metrics[board.shown[0]], row.baseline, span),
-                "verdict": verdict_words(row, board.shown[0]),
+                "mark": STANDINGS[row.standing],
+                "metrics": {name: row.metrics[name] for name in distinct_metrics(row.metrics, first["classes"])},
+                "bar": interval_plot(row.metrics[board.shown[0]], baseline["value"], span),
+                "verdict": standing_words(row, board),
                 "details": _details(runs[row.folder], shared),
             }
             for i, row in enumerate(board.rows, start=1)
@@ -123,22 +138,24 @@ def _span(board: Board) -> tuple[float, float]:
 
 
 def _summary(board: Board) -> str:
-    """The board in one or two sentences, no better than its intervals."""
-    metric = metric_title(board.shown[0])
-    rows = [row for row in board.rows if row.head != "dummy"]
+    """The board in a few sentences, no better than its intervals."""
+    metric, rows = board.shown[0], [row for row in board.rows if row.standing != "baseline"]
     if not rows:
         return "Only the baseline itself was run."
-    best, beating = rows[0], [row for row in rows if row.verdict == "better"]
-    text = f"The highest-ranked head is {best.name}, {metric} {interval_text(best.metrics[board.shown[0]])}. "
-    if not beating:
-        return (
-            text + "No head is shown to beat the majority baseline: every interval covers it or lies on its wrong side."
+    best = rows[0]
+    said = [f"{best.name} ranks first, {metric_title(metric)} {interval_text(best.metrics[metric])}: "]
+    said.append(standing_words(best, board) + ". ")
+    wholly = [row.name for row in rows if row.standing == "better"]
+    if len(rows) > 1:
+        said.append(
+            f"{len(wholly) or 'None'} of {len(rows)} heads beat the baseline by every metric in the table that allows a comparison. "
         )
-    if len(beating) == len(rows):
-        many = "All heads are" if len(rows) > 1 else "It is"
-        return text + f"{many} better than the majority baseline by this metric, interval and all."
-    named = ", ".join(row.name for row in beating)
-    return text + f"Of {len(rows)} heads, {len(beating)} ({named}) beat the majority baseline, interval and all."
+    if board.kind == "multi" and board.baseline[metric]["value"] == 0:
+        said.append(
+            "The most common answer here is to give no class at all, which scores 0 by F1; "
+            "mean average precision (mAP) is the stricter comparison. "
+        )
+    return "".join(said).strip()
 
 
 def _details(run: Run, said_above: Sequence[str]) -> dict[str, Any]:

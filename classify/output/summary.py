@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from classify.output.leaderboard import boards, interval_text, metric_title, verdict_words
+from classify.output.leaderboard import boards, distinct_metrics, interval_text, metric_title, standing_words
 from classify.runs import Run
 
 __all__ = ["head_list", "head_records", "run_summary"]
@@ -30,11 +30,12 @@ def run_summary(run: Run) -> str:
         f"{report['n_features']} features from {', '.join(report['blocks'])}",
         f"  {board.part:<24}  {report['head']:<24}  majority baseline",
     ]
-    for name, interval in row.metrics.items():
+    for name in distinct_metrics(row.metrics, report["classes"]):
+        interval = row.metrics[name]
         lines.append(
             f"  {metric_title(name):<24}  {interval_text(interval):<24}  {interval_text(board.baseline[name])}"
         )
-    lines.append(f"  {metric_title(board.shown[0])}: {verdict_words(row, board.shown[0])}")
+    lines.append(f"  {standing_words(row, board)}")
     lines += [f"  ! {text}" for text in report.get("warnings", ())]
     lines.append(f"wrote {run.folder} ({report['timings']['fit']:.1f} s to fit)")
     return "\n".join(lines)

@@ -1,0 +1,90 @@
+"""A small store with planted signal, and runs on it, shared by the tests of stage 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from classify.config import RunConfig
+from classify.experiment import run
+from classify.runs import Run
+from features_store import BlockSpec, BlockWriter, Index, Labels, Split, Status, Task, write_index
+
+N_IMAGES = 260
+POLARITY = Task("polarity", "single", ("negative", "neutral", "positive"), source="planted in alpha.pool")
+EVOKES = Task("evokes", "multi", ("joy", "fear", '<script>alert("x")</script>'), source="planted in alpha.pool")
+VALENCE = Task("valence", "regression", ("valence",), range=(-1.0, 1.0))
+AFFECT = Task("affect", "regression", ("valence", "arousal"), range=(1.0, 9.0))
+HOSTILE_ID = "a<img src=x onerror=alert(1)>.png"
+
+
+def make_index(random: np.random.Generator) -> tuple[Index, np.ndarray]:
+    """Return an index with every kind of task, and the hidden values that its labels follow from."""
+    hidden = random.normal(size=(N_IMAGES, 3))
+    polarity = np.digitize(hidden[:, 0], [-0.4, 0.4])
+    evokes = (hidden > 0.3).astype(np.uint8)
+    valence = np.tanh(hidden[:, :1])
+    affect = 5 + 3 * np.tanh(hidden[:, :2])
+    polarity[:10], evokes[10:14], valence[14:16] = -1, 255, np.nan
+    ids = np.array([HOSTILE_ID, *(f"pictures/{i:03}.png" for i in range(1, N_IMAGES))])
+    places = random.choice([0, 0, 0, 0, 0, 0, 1, 2, 2], size=N_IMAGES)
+    places[0], places[-3:] = 2, -1
+    groups = np.arange(N_IMAGES) // 2
+    groups[::7] = -1
+    splits = {
+        "default": Split("default", places),
+        "holdout": Split("holdout", np.where(places == 1, 0, places)),
+        "folds": Split("folds", np.arange(N_IMAGES) % 5, "folds"),
+    }
+    tasks = [(POLARITY, polarity), (EVOKES, evokes), (VALENCE, valence), (AFFECT, affect)]
+    labels = {task.name: Labels(task, values) for task, values in tasks}
+    return Index(ids, labels, splits, groups, None, {"name": "planted"}), hidden
+
+
+def write_block(folder: Path, index: Index, name: str, vectors: np.ndarray, **more) -> None:
+    """Write one block; ``failed`` maps rows to a status, ``source`` is where its weights come from."""
+    failed, source = more.get("failed", {}), more.get("source", "planted")
+    spec = BlockSpec(name, vectors.shape[1:], {"encoder": name, "weights": {"source": source, "sha256": "0" * 64}})
+    with BlockWriter(folder / f"{name}.h5", index, spec) as writer:
+        rows = np.setdiff1d(np.arange(len(vectors)), list(failed))
+        writer.write(rows, vectors[rows].reshape(len(rows), -1))
+        for row, status in failed.items():
+            if status is not Status.PENDING:
+                writer.fail([row], status)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory) -> Path:
+    """Return a store: ``alpha.pool`` tells a lot, ``beta.pool`` nothing, ``alpha.map`` holds maps."""
+    folder = tmp_path_factory.mktemp("features") / "planted"
+    folder.mkdir()
+    random = np.random.default_rng(7)
+    index, hidden = make_index(random)
+    write_index(folder / "index.h5", index)
+    alpha = hidden @ random.normal(size=(3, 12)) + 0.4 * random.normal(size=(N_IMAGES, 12))
+    failed = {20: Status.MISSING, 21: Status.UNDECODABLE, 22: Status.UNDECODABLE, 23: Status.PENDING}
+    write_block(folder, index, "alpha.pool", alpha, failed=failed)
+    write_block(folder, index, "beta.pool", random.normal(size=(N_IMAGES, 6)), source="random:0")
+    write_block(folder, index, "alpha.map", random.normal(size=(N_IMAGES, 4, 2, 2)))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def runs_folder(store, tmp_path_factory) -> Path:
+    """Return a folder of runs: a linear head and the dummy on each task, quick to make."""
+    folder = tmp_path_factory.mktemp("runs") / "planted"
+    for task in ("polarity", "evokes", "valence", "affect"):
+        for head in ("linear", "dummy"):
+            out = folder / task / head
+            run(RunConfig(str(store), task, head, resamples=60, out=str(out), blocks=("alpha.pool",)))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def polarity_run(runs_folder) -> Run:
+    """Return the linear head's run on ``polarity``."""
+    from classify.runs import read_run
+
+    return read_run(runs_folder / "polarity" / "linear")
