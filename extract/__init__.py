@@ -1,0 +1,1 @@
+"""Stage 1: images to vectors of frozen networks, written once into dumps (``extract run CORPUS``)."""

@@ -1,0 +1,189 @@
+"""Command line of stage 1: ``extract run``, ``extract corpora``, ``extract encoders``."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from features_store import console
+
+if TYPE_CHECKING:
+    from extract.corpora import Corpus, Reading
+    from extract.encoders import Encoder, Network
+    from extract.pipeline import Settings
+
+app = typer.Typer(
+    name="extract",
+    help="Images to vectors of frozen networks, written once into a folder of dumps.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+@app.command()
+def run(  # noqa: PLR0917
+    corpus: Annotated[str, typer.Argument(help="Name of a corpus; `extract corpora` lists them.")],
+    data: Annotated[Path | None, typer.Option(help="Where the corpus lies. Default: the corpus' own place.")] = None,
+    store: Annotated[Path | None, typer.Option(help="Folder of the dumps. Default: features/CORPUS.")] = None,
+    profile: Annotated[str | None, typer.Option(help="A named set of encoders. Default: the corpus' own.")] = None,
+    encoders: Annotated[str | None, typer.Option(help="Encoders, parted by commas, instead of a profile.")] = None,
+    weights: Annotated[str, typer.Option(help="auto, random:SEED, or a checkpoint file of the one encoder.")] = "auto",
+    option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the corpus; may be repeated.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per forward pass: 8, CUDA 128.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images; others stay pending.")] = None,
+    decoder: Annotated[str, typer.Option(help="fast, or pillow (the reference, slower).")] = "fast",
+    as_json: AsJson = False,
+) -> None:
+    """Make the blocks of a corpus, or go on with them where an earlier run ended."""
+    from extract import pipeline
+    from extract.corpora import find_corpus
+    from extract.encoders import build_networks
+    from extract.encoders.weights import parse_weights
+    from extract.transforms import RESIZERS
+
+    found = find_corpus(corpus)
+    chosen = _encoders(found, profile, encoders)
+    wanted = parse_weights(weights)
+    settings = _settings(device, decoder, batch_size, limit)
+    reading = found.read(data, _pairs(option or []))
+    networks = build_networks(chosen, wanted, RESIZERS[decoder])
+    _warn(networks, reading)
+    folder = store or Path("features") / corpus
+    try:
+        summary = pipeline.run(reading, networks, folder, settings)
+    except KeyboardInterrupt:
+        again = shlex.join(["extract", *sys.argv[1:]])
+        typer.echo(f"stopped; what was written stays. Go on with: {again}", err=True)
+        raise SystemExit(130) from None
+    if as_json:
+        typer.echo(json.dumps({"store": str(folder), **summary.record()}))
+    else:
+        typer.echo("\n".join([*summary.lines(), f"store: {folder}"]))
+
+
+@app.command()
+def corpora(as_json: AsJson = False) -> None:
+    """List the corpora, how to get them, and their options."""
+    from extract.corpora import CORPORA
+
+    if as_json:
+        typer.echo(json.dumps([_corpus_record(one) for one in CORPORA.values()], indent=2))
+        return
+    for one in CORPORA.values():
+        typer.echo(f"{one.name}: {one.title}\n  {one.obtain}")
+        typer.echo(f"  licence: {one.licence}; default profile: {one.default_profile}")
+        for name, text in one.tasks.items():
+            typer.echo(f"  task {name}: {text}")
+        for key, option in one.options.items():
+            typer.echo(f"  --option {key}={option.default}  {option.help}")
+
+
+@app.command()
+def encoders(as_json: AsJson = False) -> None:
+    """List the encoders and the profiles."""
+    from extract.encoders import ENCODERS, PROFILES
+
+    if as_json:
+        typer.echo(json.dumps([_encoder_record(one) for one in ENCODERS.values()], indent=2))
+        return
+    for one in ENCODERS.values():
+        blocks = ", ".join(f"{tap.name} {'x'.join(map(str, tap.shape))}" for tap in one.taps)
+        typer.echo(f"{one.name:<20} {blocks:<32} {one.description} ({one.library} {one.architecture})")
+    typer.echo("timm:NAME, open_clip:ARCH/TAG    any model of these libraries")
+    for name, members in PROFILES.items():
+        n_features = sum(ENCODERS[one].n_features() for one in members)
+        typer.echo(f"profile {name}: {', '.join(members)} = {n_features} values")
+
+
+def _encoders(corpus: Corpus, profile: str | None, names: str | None) -> list[Encoder]:
+    from extract.encoders import PROFILES, find_encoders
+    from extract.errors import EncoderError
+    from features_store.errors import unknown_name
+
+    if profile is not None and names is not None:
+        msg = f"--profile {profile} and --encoders {names} exclude each other; give one"
+        raise EncoderError(msg)
+    if names is not None:
+        return find_encoders(name.strip() for name in names.split(",") if name.strip())
+    profile = profile or corpus.default_profile
+    if profile not in PROFILES:
+        raise EncoderError(unknown_name("profile", profile, PROFILES))
+    return find_encoders(PROFILES[profile])
+
+
+def _settings(device: str, decoder: str, batch_size: int | None, limit: int | None) -> Settings:
+    from extract.errors import EncoderError
+    from extract.forward import BATCH_SIZES, autocast_dtype, choose_device
+    from extract.images import DECODERS
+    from extract.passports import Circumstances
+    from extract.pipeline import Settings
+    from extract.transforms import RESIZERS
+    from features_store.errors import unknown_name
+
+    if decoder not in DECODERS:
+        raise EncoderError(unknown_name("decoder", decoder, DECODERS))
+    chosen = choose_device(device)
+    made = Circumstances(chosen, autocast_dtype(chosen), decoder, RESIZERS[decoder])
+    return Settings(made, batch_size or BATCH_SIZES[chosen], limit, progress=sys.stderr.isatty())
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    from extract.errors import CorpusError
+
+    for text in texts:
+        if "=" not in text:
+            msg = f"--option {text!r} has no '='; write --option KEY=VALUE"
+            raise CorpusError(msg)
+    return dict(text.split("=", 1) for text in texts)
+
+
+def _warn(networks: list[Network], reading: Reading) -> None:
+    for note in reading.notes:
+        typer.echo(f"note: {note}", err=True)
+    for network in networks:
+        source = str(network.weights.get("source", ""))
+        if source.startswith("random:"):
+            name = network.encoder.name
+            typer.echo(f"warning: {name} has random weights ({source}): its vectors mean nothing", err=True)
+
+
+def _corpus_record(one: Corpus) -> dict[str, Any]:
+    texts = ("name", "title", "obtain", "licence", "citation", "default_data", "default_profile")
+    return {
+        **{key: getattr(one, key) for key in texts},
+        "tasks": dict(one.tasks),
+        "splits": dict(one.splits),
+        "defects": list(one.defects),
+        "options": {key: {"default": option.default, "help": option.help} for key, option in one.options.items()},
+    }
+
+
+def _encoder_record(one: Encoder) -> dict[str, Any]:
+    from extract.encoders import PROFILES
+
+    return {
+        "name": one.name,
+        "description": one.description,
+        "library": one.library,
+        "architecture": one.architecture,
+        "needs_hub": one.needs_hub,
+        "blocks": {one.block(tap.name): list(tap.shape) for tap in one.taps},
+        "profiles": [name for name, members in PROFILES.items() if one.name in members],
+    }
+
+
+def main() -> None:
+    """Run the command line."""
+    console.main(app)
+
+
+if __name__ == "__main__":
+    main()

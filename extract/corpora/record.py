@@ -1,0 +1,139 @@
+"""What a corpus is: the frozen record in the table, its options, and the result of reading it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from extract.errors import CorpusError
+from extract.sources import Source
+from features_store import Index
+from features_store.errors import unknown_name
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a reader, given as ``--option key=value``.
+
+    Parameters
+    ----------
+    default : int or str
+        Its type is the option's type.
+    help : str
+        One line.
+    minimum : int, optional
+        For whole numbers. None = no bound.
+    """
+
+    default: int | str
+    help: str
+    minimum: int | None = None
+
+    def parse(self, corpus: str, key: str, text: str) -> int | str:
+        """Turn the text of the command line into a value.
+
+        Raises
+        ------
+        CorpusError
+            If it is no whole number, or too small.
+        """
+        if isinstance(self.default, str):
+            return text
+        try:
+            value = int(text)
+        except ValueError as error:
+            msg = f"option {key!r} of corpus {corpus!r} must be a whole number; got {text!r}"
+            raise CorpusError(msg) from error
+        if self.minimum is not None and value < self.minimum:
+            msg = f"option {key!r} of corpus {corpus!r} must be at least {self.minimum}; got {value}"
+            raise CorpusError(msg)
+        return value
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a reader found: the index, and where the bytes of its images are.
+
+    Parameters
+    ----------
+    index : Index
+    source : Source
+        As long as the index, in its order.
+    notes : tuple of str
+        What a user should know of this reading: what was left out, and why.
+    """
+
+    index: Index
+    source: Source
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.index) != len(self.source):
+            msg = f"the reader found {len(self.index)} ids and {len(self.source)} places of images"
+            raise CorpusError(msg)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A labelled image collection in its official layout.
+
+    Parameters
+    ----------
+    name, title : str
+        As on the command line; in words.
+    obtain, licence, citation : str
+        How to get it, under which terms, whom to cite.
+    tasks, splits : mapping
+        By name, one line each. Empty where they depend on the user's data.
+    defects : tuple of str
+        What is known to be wrong with it.
+    reader : callable
+        ``reader(data, options) -> Reading``.
+    default_data : str
+        Where its data lie if ``--data`` is not given; "" = it must be given.
+    default_profile : str
+        The set of encoders that is used if none is named.
+    options : mapping
+        By key.
+    """
+
+    name: str
+    title: str
+    obtain: str
+    licence: str
+    citation: str
+    reader: Callable[[Path, Mapping[str, Any]], Reading]
+    tasks: Mapping[str, str] = field(default_factory=dict)
+    splits: Mapping[str, str] = field(default_factory=dict)
+    defects: tuple[str, ...] = ()
+    default_data: str = ""
+    default_profile: str = "card"
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+    def read(self, data: Path | None = None, given: Mapping[str, str] | None = None) -> Reading:
+        """Read the corpus.
+
+        Parameters
+        ----------
+        data : Path, optional
+            Its place. None = `default_data`.
+        given : mapping, optional
+            Options as text; others have their defaults.
+
+        Raises
+        ------
+        CorpusError
+            If the place or an option is missing or wrong, or a file breaks the layout.
+        """
+        if data is None and not self.default_data:
+            msg = f"corpus {self.name!r} needs --data PATH; {self.obtain}"
+            raise CorpusError(msg)
+        for key in given or {}:
+            if key not in self.options:
+                raise CorpusError(unknown_name(f"option of corpus {self.name!r}", key, self.options))
+        options = {key: option.default for key, option in self.options.items()}
+        for key, text in (given or {}).items():
+            options[key] = self.options[key].parse(self.name, key, text)
+        return self.reader(data or Path(self.default_data), options)

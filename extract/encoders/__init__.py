@@ -1,0 +1,107 @@
+"""The table of encoders, and the profiles: named sets of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from extract.encoders import from_open_clip, from_timm, lowlevel, packaged
+from extract.encoders.record import Encoder, Network, Tap
+from extract.encoders.weights import Weights
+from extract.errors import EncoderError, WeightsError
+from features_store.errors import unknown_name
+
+__all__ = ["ENCODERS", "PROFILES", "Encoder", "Network", "Tap", "Weights", "build_networks", "find_encoders"]
+
+
+def _timm(name: str, architecture: str, pool: int, description: str, posteriors: int = 0) -> Encoder:
+    taps = (Tap("pool", (pool,)), *([Tap("posteriors", (posteriors,))] if posteriors else []))
+    return Encoder(name, description, "timm", architecture, from_timm.build, taps)
+
+
+def _clip(name: str, architecture: str, description: str, **taps: int) -> Encoder:
+    kept = tuple(Tap(tap, (size,)) for tap, size in taps.items())
+    return Encoder(name, description, "open_clip", architecture, from_open_clip.build, kept)
+
+
+def _packaged(name: str, architecture: str, description: str) -> Encoder:
+    taps = (Tap("pool", (1280,)),)
+    return Encoder(name, description, "timm", architecture, packaged.build, taps, needs_hub=False)
+
+
+_RECORDS = (
+    _timm("efficientnet_b2", "efficientnet_b2.ra_in1k", 1408, "EfficientNet-B2, ImageNet-1k"),
+    _timm("resnet152", "resnet152.tv_in1k", 2048, "ResNet-152, ImageNet-1k, plain recipe"),
+    _timm("inception_v3", "inception_v3.tv_in1k", 2048, "Inception-v3, ImageNet-1k", posteriors=1000),
+    _clip("clip_vit_l14", "ViT-L-14/openai", "CLIP ViT-L/14, 400 M image-text pairs", embedding=768, tokens=1024),
+    _timm("resnet50", "resnet50.tv_in1k", 2048, "ResNet-50, ImageNet-1k, plain recipe"),
+    _timm("seresnet50", "seresnet50.ra2_in1k", 2048, "SE-ResNet-50, ImageNet-1k"),
+    _timm("resnet101", "resnet101.tv_in1k", 2048, "ResNet-101, ImageNet-1k, plain recipe"),
+    _timm("vgg16", "vgg16.tv_in1k", 4096, "VGG-16, ImageNet-1k; pool is the last hidden layer"),
+    _timm("xception", "legacy_xception.tf_in1k", 2048, "Xception, ImageNet-1k"),
+    _clip(
+        "coca_mscoco",
+        "coca_ViT-B-32/mscoco_finetuned_laion2b_s13b_b90k",
+        "CoCa ViT-B/32, a captioning network tuned on MSCOCO",
+        embedding=512,
+    ),
+    _packaged("efficientnet_lite0", "tf_efficientnet_lite0.in1k", "EfficientNet-Lite0, ImageNet-1k, from pip"),
+    _packaged("efficientnet_lite2", "tf_efficientnet_lite2.in1k", "EfficientNet-Lite2, ImageNet-1k, from pip"),
+    lowlevel.ENCODER,
+)
+
+ENCODERS: dict[str, Encoder] = {record.name: record for record in _RECORDS}
+"""By name. Beside these, ``timm:NAME`` and ``open_clip:ARCH/TAG`` stand for any model of the two libraries."""
+
+PROFILES: dict[str, tuple[str, ...]] = {
+    "card": ("efficientnet_b2", "resnet152", "inception_v3", "clip_vit_l14"),
+    "offline": ("efficientnet_lite0", "efficientnet_lite2", "lowlevel"),
+}
+
+
+def find_encoders(names: Iterable[str]) -> list[Encoder]:
+    """Look encoders up.
+
+    Parameters
+    ----------
+    names : iterable of str
+        From the table, or ``timm:NAME``, ``open_clip:ARCH/TAG``; doubles count once.
+
+    Raises
+    ------
+    EncoderError
+        For a name that is not valid; the message lists those that are.
+    """
+    found = [_find(name) for name in dict.fromkeys(names)]
+    if not found:
+        msg = f"no encoder was named; valid: {', '.join(ENCODERS)}, timm:NAME, open_clip:ARCH/TAG"
+        raise EncoderError(msg)
+    return found
+
+
+def _find(name: str) -> Encoder:
+    if name in ENCODERS:
+        return ENCODERS[name]
+    library, _, model = name.partition(":")
+    if library == "timm" and model:
+        return Encoder(name, f"timm {model}", "timm", model, from_timm.build, (Tap("pool"),))
+    if library == "open_clip" and model:
+        return Encoder(name, f"open_clip {model}", "open_clip", model, from_open_clip.build, (Tap("embedding"),))
+    raise EncoderError(unknown_name("encoder", name, [*ENCODERS, "timm:NAME", "open_clip:ARCH/TAG"]))
+
+
+def build_networks(encoders: list[Encoder], weights: Weights, resizer: str = "torchvision") -> list[Network]:
+    """Build all networks, before anything is written.
+
+    Raises
+    ------
+    WeightsError
+        If one checkpoint file was given for several networks.
+    """
+    with_weights = [encoder.name for encoder in encoders if encoder.needs_weights]
+    if weights.kind == "file" and len(with_weights) != 1:
+        msg = (
+            f"--weights {weights.path} is one file for {len(with_weights)} networks ({', '.join(with_weights)}); "
+            "name the one that it belongs to with --encoders"
+        )
+        raise WeightsError(msg)
+    return [encoder.build(encoder, weights, resizer) for encoder in encoders]

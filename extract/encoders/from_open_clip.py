@@ -1,0 +1,143 @@
+"""Encoders from open_clip: the image tower, its own transform, the embedding and the mean token."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from extract.encoders.record import Encoder, Network
+from extract.encoders.weights import Weights, hub, identity_of, quiet, seeded
+from extract.errors import EncoderError, WeightsError
+from extract.transforms import Transform
+from features_store.errors import unknown_name
+
+if TYPE_CHECKING:
+    import torch
+
+
+def build(encoder: Encoder, weights: Weights, resizer: str) -> Network:
+    """Build the image tower of an open_clip model; ``encoder.architecture`` is ``ARCH/TAG``.
+
+    The embedding is kept as it leaves the projection, not scaled to length 1. *tokens* is the mean of the patch
+    tokens of the last layer, after its layer normalisation, the class token left out.
+
+    Raises
+    ------
+    EncoderError
+        If open_clip has no such model or weights, or its input is of a kind that is not supported.
+    WeightsError
+        If a checkpoint file does not fit.
+    HubError
+        If the weights must be fetched and cannot.
+    """
+    architecture, config = published(encoder.architecture)
+    visual = _load(encoder, weights, architecture, config)
+    visual.eval().requires_grad_(requires_grad=False)
+    transform = _transform(visual, config, resizer)
+    source = f"open_clip:{encoder.architecture}" if weights.kind == "auto" else weights.source
+    if hasattr(visual, "output_tokens"):
+        visual.output_tokens = True
+    taps = tuple(tap.name for tap in encoder.taps)
+    return Network(
+        encoder=encoder,
+        prepare=transform.apply,
+        input_shape=transform.input_shape,
+        shapes=_shapes(visual),
+        weights=identity_of(source, visual),
+        transform=transform.record(),
+        module=visual,
+        normalise=transform.normalise,
+        outputs=lambda module, batch: _outputs(module, batch, taps),
+    )
+
+
+def published(name: str) -> tuple[str, dict[str, Any]]:
+    """Split ``ARCH/TAG`` and look up what open_clip knows of these weights.
+
+    Returns
+    -------
+    (str, dict)
+        The architecture, and the configuration of the weights: mean, std, interpolation, resize mode, and whether
+        they were trained with QuickGELU.
+
+    Raises
+    ------
+    EncoderError
+        If either is unknown.
+    """
+    import open_clip
+
+    architecture, _, tag = name.partition("/")
+    if architecture not in open_clip.list_models():
+        raise EncoderError(unknown_name("open_clip model", architecture, open_clip.list_models()))
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    config = open_clip.get_pretrained_cfg(architecture, tag) if tag in tags else None
+    if not config:
+        raise EncoderError(unknown_name(f"weights of open_clip {architecture}", tag, tags))
+    return architecture, config
+
+
+def _load(encoder: Encoder, weights: Weights, architecture: str, config: dict[str, Any]) -> Any:
+    """Return the image tower alone; the text tower is dropped."""
+    import open_clip
+
+    # The plain architecture has GELU; OpenAI's weights were trained with QuickGELU, and nothing fails without it:
+    # the vectors are only silently worse.
+    create: dict[str, Any] = {"force_quick_gelu": bool(config.get("quick_gelu", False))}
+    if weights.kind == "random":
+        with seeded(weights.seed), quiet():
+            return open_clip.create_model(architecture, **create, pretrained_image=False).visual
+    path = weights.path
+    if weights.kind == "auto":
+        with hub(encoder):
+            path = open_clip.download_pretrained(config)
+    try:
+        with quiet():
+            return open_clip.create_model(architecture, pretrained=str(path), **create).visual
+    except Exception as error:  # a checkpoint can be wrong in as many ways as there are files
+        reason = str(error).strip().splitlines()[0][:200]
+        msg = f"{path} does not fit {encoder.name!r} (open_clip {architecture}): {reason}"
+        raise WeightsError(msg) from error
+
+
+def _transform(visual: Any, config: dict[str, Any], resizer: str) -> Transform:
+    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+
+    wanted = merge_preprocess_dict(asdict(PreprocessCfg()), {**config, "size": visual.image_size})
+    size = wanted["size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    mode = wanted["resize_mode"]
+    if mode not in ("shortest", "squash") or (mode == "shortest" and height != width):
+        msg = f"open_clip asks for an input that is not supported: {wanted}"
+        raise EncoderError(msg)
+    return Transform(
+        resize=(height, width) if mode == "squash" else height,
+        crop=(height, width),
+        interpolation=wanted["interpolation"],
+        mean=tuple(wanted["mean"]),
+        std=tuple(wanted["std"]),
+        resizer=resizer,
+    )
+
+
+def _shapes(visual: Any) -> dict[str, tuple[int, ...]]:
+    """Learn the shapes from a pass without numbers."""
+    import copy
+
+    import torch
+
+    size = visual.image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    empty = copy.deepcopy(visual).to("meta")
+    found = _outputs(empty, torch.empty(1, 3, height, width, device="meta"), ("embedding", "tokens"))
+    return {tap: tuple(tensor.shape[1:]) for tap, tensor in found.items()}
+
+
+def _outputs(module: Any, batch: torch.Tensor, taps: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    out = module(batch)
+    # (n, n_features), (n, n_tokens, width) where the tower shows its tokens
+    embedding, tokens = out if isinstance(out, tuple) else (out, None)
+    found = {"embedding": embedding}
+    if tokens is not None:
+        found["tokens"] = tokens.float().mean(dim=1)
+    return {tap: found[tap] for tap in taps if tap in found}

@@ -1,0 +1,149 @@
+"""Encoders from timm: the network, its own transform, the pooled vector and the posteriors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from extract.encoders.record import Encoder, Network
+from extract.encoders.weights import Weights, hub, identity_of, quiet, seeded
+from extract.errors import EncoderError, WeightsError
+from extract.transforms import Transform
+from features_store.errors import unknown_name
+
+if TYPE_CHECKING:
+    import torch
+
+
+def build(encoder: Encoder, weights: Weights, resizer: str) -> Network:
+    """Build a timm model with the asked weights.
+
+    Raises
+    ------
+    EncoderError
+        If timm has no such model, or its input is of a kind that is not supported.
+    WeightsError
+        If a checkpoint file does not fit.
+    HubError
+        If the weights must be fetched and cannot.
+    """
+    module = _load(encoder, weights)
+    source = f"timm:{encoder.architecture}" if weights.kind == "auto" else weights.source
+    return network_of(encoder, module, identity_of(source, module), resizer)
+
+
+def network_of(encoder: Encoder, module: Any, weights: Mapping[str, Any], resizer: str) -> Network:
+    """Wrap a timm model that has its weights already.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    module : timm model
+    weights : mapping
+        The passport's entry.
+    resizer : {"torchvision", "pillow"}
+    """
+    module.eval().requires_grad_(requires_grad=False)
+    transform = transform_of(module, resizer)
+    taps = tuple(tap.name for tap in encoder.taps)
+    shapes = {
+        "pool": (int(getattr(module, "head_hidden_size", None) or module.num_features),),
+        "posteriors": (int(module.num_classes),),
+    }
+
+    def outputs(module: Any, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        pool = module.forward_head(module.forward_features(batch), pre_logits=True)  # (n, n_features)
+        found = {"pool": pool}
+        if "posteriors" in taps:
+            # (n, n_features) -> (n, n_classes); in float32, where a thousand small numbers still sum to 1
+            found["posteriors"] = module.get_classifier()(pool).float().softmax(dim=1)
+        return {tap: found[tap] for tap in taps}
+
+    return Network(
+        encoder=encoder,
+        prepare=transform.apply,
+        input_shape=transform.input_shape,
+        shapes=shapes,
+        weights=weights,
+        transform=transform.record(),
+        module=module,
+        normalise=transform.normalise,
+        outputs=outputs,
+        names=_class_names(module) if "posteriors" in taps else {},
+    )
+
+
+def transform_of(module: Any, resizer: str = "torchvision") -> Transform:
+    """Return the evaluation transform that timm's configuration of a model asks for.
+
+    Raises
+    ------
+    EncoderError
+        If it is of a kind that is not supported.
+    """
+    from timm.data.config import resolve_data_config
+
+    config = resolve_data_config({}, model=module)  # type: ignore[no-untyped-call]
+    height, width = config["input_size"][1:]
+    edges = (math.floor(height / config["crop_pct"]), math.floor(width / config["crop_pct"]))
+    mode = config["crop_mode"]
+    if config.get("crop_border_pixels") or mode not in ("center", "squash") or (mode == "center" and height != width):
+        msg = f"timm asks for an input that is not supported: {config}"
+        raise EncoderError(msg)
+    return Transform(
+        resize=edges if mode == "squash" else edges[0],
+        crop=(height, width),
+        interpolation=config["interpolation"],
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        resizer=resizer,
+    )
+
+
+def _load(encoder: Encoder, weights: Weights) -> Any:
+    import timm
+
+    architecture = encoder.architecture
+    _check_name(architecture)
+    if weights.kind == "random":
+        with seeded(weights.seed), quiet():
+            return timm.create_model(architecture, pretrained=False)
+    if weights.kind == "auto":
+        with hub(encoder):
+            return timm.create_model(architecture, pretrained=True)
+    try:
+        with quiet():
+            return timm.create_model(architecture, pretrained=True, pretrained_cfg_overlay={"file": str(weights.path)})
+    except Exception as error:  # a checkpoint can be wrong in as many ways as there are files
+        reason = str(error).strip().splitlines()[0][:200]
+        msg = f"{weights.path} does not fit {encoder.name!r} (timm {architecture}): {reason}"
+        raise WeightsError(msg) from error
+
+
+def _check_name(architecture: str) -> None:
+    import timm
+
+    base, _, tag = architecture.partition(".")
+    if not timm.is_model(base):
+        raise EncoderError(unknown_name("timm model", base, _near(base, timm.list_models())))
+    tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{base}.*")] + [""]
+    if tag not in tags:
+        raise EncoderError(unknown_name(f"weights of timm {base}", tag, [one for one in tags if one]))
+
+
+def _near(name: str, valid: list[str]) -> list[str]:
+    """Cut a list of a thousand names to those worth printing."""
+    import difflib
+
+    return difflib.get_close_matches(name, valid, n=8, cutoff=0.4) or valid[:8]
+
+
+def _class_names(module: Any) -> dict[str, tuple[str, ...]]:
+    """Name the classes where timm knows them: ImageNet-1k, in the order of the classifier."""
+    from timm.data.imagenet_info import ImageNetInfo
+
+    if module.num_classes != 1000:
+        return {}
+    info = ImageNetInfo()
+    return {"posteriors": tuple(info.index_to_description(index) for index in range(1000))}

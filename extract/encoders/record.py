@@ -1,0 +1,129 @@
+"""What an encoder is: the frozen record in the table, and the network that is built from it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extract.errors import EncoderError
+
+if TYPE_CHECKING:
+    import torch
+
+    from extract.encoders.weights import Weights
+
+
+@dataclass(frozen=True)
+class Tap:
+    """One layer of an encoder that is kept as a block.
+
+    Parameters
+    ----------
+    name : str
+        ``"pool"``, ``"posteriors"``, ``"embedding"``, ``"tokens"``.
+    shape : tuple of int
+        Shape of one vector. () = known only when the network is built.
+    """
+
+    name: str
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A frozen network with its own input transform and the taps that are kept.
+
+    Parameters
+    ----------
+    name : str
+        As on the command line.
+    description : str
+        One line.
+    library : str
+        ``"timm"``, ``"open_clip"``, or ``"affectory"`` for what needs none.
+    architecture : str
+        Name of the model in its library.
+    build : callable
+        ``build(encoder, weights, resizer) -> Network``; imports its library when called.
+    taps : tuple of Tap
+        What is kept, in the order of the blocks.
+    needs_hub : bool
+        Its pretrained weights are fetched from a model hub on first use.
+    needs_weights : bool
+        False for encoders that compute without a network.
+    """
+
+    name: str
+    description: str
+    library: str
+    architecture: str
+    build: Callable[[Encoder, Weights, str], Network]
+    taps: tuple[Tap, ...]
+    needs_hub: bool = True
+    needs_weights: bool = True
+
+    def block(self, tap: str) -> str:
+        """Return the name of a tap's block; every character of it may stand in a file name."""
+        return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', self.name)}.{tap}"
+
+    def n_features(self) -> int:
+        """Return how many values all taps have together; 0 if that is known only when the network is built."""
+        return sum(int(np.prod(tap.shape)) for tap in self.taps) if all(tap.shape for tap in self.taps) else 0
+
+
+@dataclass(frozen=True)
+class Network:
+    """An encoder with its weights, ready to run.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        The record it was built from.
+    prepare : callable
+        One image, (height, width, 3) uint8, to what the forward pass takes; runs in several threads at once.
+    input_shape : tuple of int
+        Shape of what `prepare` returns.
+    input_dtype : str
+        Its type.
+    shapes : mapping
+        By tap, the shape of one vector.
+    weights : mapping
+        For the passport: source and sha256; empty for an encoder without weights.
+    transform : mapping
+        For the passport: everything that `prepare` does.
+    module : torch.nn.Module, optional
+        In evaluation mode, on the CPU. None = `prepare` gives the vector itself.
+    normalise : callable, optional
+        uint8 batch to float32 batch, on the device.
+    outputs : callable, optional
+        ``outputs(module, batch)`` to a tensor per tap, each (n, ...).
+    names : mapping
+        By tap, what each value means; taps without words are left out.
+    """
+
+    encoder: Encoder
+    prepare: Callable[[NDArray[np.uint8]], NDArray[Any]]
+    input_shape: tuple[int, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    weights: Mapping[str, Any]
+    transform: Mapping[str, Any]
+    input_dtype: str = "uint8"
+    module: torch.nn.Module | None = None
+    normalise: Callable[[torch.Tensor], torch.Tensor] | None = None
+    outputs: Callable[[torch.nn.Module, torch.Tensor], Mapping[str, torch.Tensor]] | None = None
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for tap in self.encoder.taps:
+            built = self.shapes.get(tap.name)
+            if built is None or (tap.shape and built != tap.shape):
+                msg = (
+                    f"encoder {self.encoder.name!r} says that tap {tap.name!r} has shape {tap.shape}; "
+                    f"the installed {self.encoder.library} builds {built}"
+                )
+                raise EncoderError(msg)

@@ -1,0 +1,169 @@
+"""Where the weights of a network come from, and proof of which they are."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import socket
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from extract.errors import HubError, WeightsError
+
+if TYPE_CHECKING:
+    import torch
+
+    from extract.encoders.record import Encoder
+
+_PROBE_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What was asked for with ``--weights``.
+
+    Parameters
+    ----------
+    kind : {"auto", "random", "file"}
+        The published weights, a seeded initialisation, or a checkpoint file.
+    seed : int
+        For "random".
+    path : Path, optional
+        For "file".
+    """
+
+    kind: Literal["auto", "random", "file"] = "auto"
+    seed: int = 0
+    path: Path | None = None
+
+    @property
+    def source(self) -> str:
+        """The word for passports; a file is named by its sha256, not by its place."""
+        return f"random:{self.seed}" if self.kind == "random" else self.kind
+
+
+def parse_weights(text: str) -> Weights:
+    """Read the value of ``--weights``.
+
+    Raises
+    ------
+    WeightsError
+        If it is neither ``auto`` nor ``random:SEED`` nor a file.
+    """
+    valid = "valid: auto, random:SEED (a whole number from 0), or the path of a checkpoint file"
+    if text == "auto":
+        return Weights()
+    if text.startswith("random:"):
+        seed = text.removeprefix("random:")
+        if not (seed.isascii() and seed.isdigit()):
+            msg = f"--weights {text!r} has no seed; {valid}"
+            raise WeightsError(msg)
+        return Weights(kind="random", seed=int(seed))
+    path = Path(text)
+    if not path.is_file():
+        msg = f"--weights {text!r} is no file; {valid}"
+        raise WeightsError(msg)
+    return Weights(kind="file", path=path)
+
+
+def sha256_of_state(state: Mapping[str, torch.Tensor]) -> str:
+    """Return the SHA-256 of a state dict: over name, type, shape and bytes of each tensor, sorted by name."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.reshape(-1).view(dtype=_bytes_type()).numpy().data)
+    return digest.hexdigest()
+
+
+def _bytes_type() -> Any:
+    import torch
+
+    return torch.uint8
+
+
+def identity_of(source: str, module: torch.nn.Module) -> dict[str, Any]:
+    """Return the passport's entry for the weights of a module."""
+    return {"source": source, "sha256": sha256_of_state(module.state_dict())}
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Initialise networks from one seed, without touching torch's global generator."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the model libraries from logging; what matters is raised, or stands in the passport."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+@contextmanager
+def hub(encoder: Encoder) -> Iterator[None]:
+    """Turn every failure to reach a model hub into one error that says what to do.
+
+    Raises
+    ------
+    HubError
+        Naming the encoder, the caches, ``--weights FILE`` and the encoders that need no hub.
+    """
+    from huggingface_hub import constants
+
+    offline = constants.HF_HUB_OFFLINE
+    # Without this the client retries for most of a minute per file where there is no network at all.
+    constants.HF_HUB_OFFLINE = offline or not _reachable(constants.ENDPOINT)
+    try:
+        with quiet():
+            yield
+    except Exception as error:
+        if not _is_network_error(error):
+            raise
+        raise HubError(_hub_words(encoder, error)) from error
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+
+
+def _reachable(endpoint: str) -> bool:
+    url = urllib.request.urlparse(endpoint)  # type: ignore[attr-defined]
+    if urllib.request.getproxies().get(url.scheme):
+        return True  # only the proxy knows
+    try:
+        socket.create_connection((url.hostname, url.port or 443), timeout=_PROBE_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def _is_network_error(error: BaseException) -> bool:
+    libraries = ("httpx", "httpcore", "huggingface_hub", "requests", "urllib", "urllib3")
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in libraries
+
+
+def _hub_words(encoder: Encoder, error: BaseException) -> str:
+    import torch
+    from huggingface_hub import constants
+
+    from extract.encoders import ENCODERS
+
+    free = ", ".join(sorted(name for name, one in ENCODERS.items() if not one.needs_hub))
+    caches = f"{constants.HF_HUB_CACHE} and {Path(torch.hub.get_dir()) / 'checkpoints'}"
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return (
+        f"the weights of {encoder.name!r} ({encoder.library} {encoder.architecture}) are not in the caches {caches}, "
+        f"and their hub cannot be reached ({reason[:160]}); give a checkpoint with --weights FILE, fill the cache on a "
+        f"machine with a network, or choose encoders that need no hub: {free}"
+    )

@@ -1,0 +1,57 @@
+"""The branch of extraction in the tree of exceptions.
+
+::
+
+    AffectoryError
+    └── ExtractError
+        ├── CorpusError (ValueError)        the corpus is not there, or not in its layout
+        ├── EncoderError (ValueError)       no such encoder, or one that cannot be built as asked
+        │   ├── WeightsError                the weights are missing or do not fit
+        │   └── HubError (OSError)          the weights must be fetched and their host cannot be reached
+        ├── DeviceError (ValueError)        the device is not there
+        └── RefusedImageError (ValueError)  one image has no pixels that could be trusted; carries its status
+"""
+
+from __future__ import annotations
+
+from features_store import AffectoryError, Status
+
+
+class ExtractError(AffectoryError):
+    """Something that is needed to make vectors is missing or wrong."""
+
+
+class CorpusError(ExtractError, ValueError):
+    """The corpus is not there, or its files break the official layout."""
+
+
+class EncoderError(ExtractError, ValueError):
+    """There is no such encoder, or it cannot be built as asked."""
+
+
+class WeightsError(EncoderError):
+    """The weights are missing, or they do not fit the architecture."""
+
+
+class HubError(EncoderError, OSError):
+    """The weights are not on this machine, and their host cannot be reached."""
+
+
+class DeviceError(ExtractError, ValueError):
+    """The device asked for is not there."""
+
+
+class RefusedImageError(ExtractError, ValueError):
+    """One image cannot be used; the run goes on and records `status` for its row.
+
+    Parameters
+    ----------
+    status : Status
+        What the row gets in each block.
+    reason : str
+        One clause for people.
+    """
+
+    def __init__(self, status: Status, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status

@@ -1,0 +1,205 @@
+"""Find image files, decode them to RGB, and refuse what cannot be trusted.
+
+The rule, the same whatever the decoder: an image is ``(height, width, 3)`` uint8 sRGB values, upright.
+
+==========================  ==========================================================================
+EXIF orientation            applied
+grey, 1 bit, palette, YCbCr converted to RGB
+alpha, palette transparency laid over white
+16 bits per channel         the high byte
+CMYK                        Pillow's plain conversion; ICC profiles are ignored, as timm and open_clip do
+animated, several pages     the first frame
+float pixels                refused: their scale is not known
+==========================  ==========================================================================
+
+A file whose data end too early is refused, never filled up with grey.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extract.errors import EncoderError, RefusedImageError
+from features_store import Status
+from features_store.errors import unknown_name
+
+SUFFIXES = frozenset((".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".png", ".pgm", ".ppm", ".tif", ".tiff", ".webp"))
+# Pillow knows formats that start other programs or hold scripts (EPS, PDF, MSP ...); images of a corpus are these.
+# A multi-picture JPEG (MPO) comes in as JPEG.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+MAX_PIXELS = 178_956_970  # 0.5 GB as RGB; where Pillow, too, speaks of a decompression bomb
+MAX_ASPECT = 500  # a resize keeps the ratio: at 1:500 a 256-pixel edge already makes 33 million pixels
+DECODERS = ("fast", "pillow")
+
+_ORIENTATION = 0x0112
+_JPEG = b"\xff\xd8"
+Decoder = Callable[[bytes], NDArray[np.uint8]]
+
+
+def find_images(root: Path) -> list[str]:
+    """List the image files under a folder.
+
+    Parameters
+    ----------
+    root : Path
+
+    Returns
+    -------
+    list of str
+        Paths relative to `root`, POSIX separators, sorted; files and folders with a leading dot are left out.
+    """
+    found: list[str] = []
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        here = Path(folder).relative_to(root).as_posix()
+        prefix = "" if here == "." else f"{here}/"
+        found += [prefix + name for name in files if is_image_name(name)]
+    return sorted(found)
+
+
+def is_image_name(name: str) -> bool:
+    """Tell whether a file name ends like an image and is not hidden."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
+
+
+def make_decoder(name: str = "fast") -> Decoder:
+    """Return the function that turns the bytes of a file into an RGB array.
+
+    Parameters
+    ----------
+    name : {"fast", "pillow"}
+        "fast" decodes RGB and grey JPEG with torchvision's libjpeg-turbo, all else with Pillow; "pillow" decodes
+        everything with Pillow.
+
+    Returns
+    -------
+    callable
+        bytes to (height, width, 3) uint8. Raises `RefusedImageError`. Safe in several threads.
+    """
+    if name not in DECODERS:
+        raise EncoderError(unknown_name("decoder", name, DECODERS))
+    from PIL import Image
+
+    Image.init()  # loads Pillow's plugins here, once, rather than in several threads at the same time
+    # Pillow warns of large images and of bad metadata; both have their own rule here.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    formats = [one for one in FORMATS if one in Image.OPEN]  # a build of Pillow may lack one
+    jpeg = _torchvision_jpeg() if name == "fast" else None
+
+    def decode(data: bytes) -> NDArray[np.uint8]:
+        return _decode(data, formats, jpeg)
+
+    _prove(decode)
+    return decode
+
+
+def _prove(decode: Decoder) -> None:
+    """Decode one good image: a decoder that is broken as a whole must not look like a corpus of bad files."""
+    from PIL import Image
+
+    for form in ("PNG", "JPEG"):
+        file = io.BytesIO()
+        Image.new("RGB", (8, 8), "white").save(file, form)
+        decode(file.getvalue())
+
+
+def _decode(data: bytes, formats: list[str], jpeg: Decoder | None) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    if not data:
+        raise RefusedImageError(Status.TRUNCATED, "the file is empty")
+    try:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
+            _check_size(image.size)
+            if jpeg is not None and image.format == "JPEG" and image.mode in ("RGB", "L"):
+                pixels = jpeg(data)
+            else:
+                pixels = np.asarray(_to_rgb(image))
+            orientation = image.getexif().get(_ORIENTATION, 1)
+    except RefusedImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise RefusedImageError(Status.TOO_LARGE, str(error)) from error
+    except Exception as error:  # decoders meet hostile bytes with errors of any kind; all mean one thing here
+        _refuse(data, error)
+    # The JPEG decoders themselves insist on the end mark, and cameras append films to whole pictures.
+    if not data.startswith(_JPEG) and ends_early(data):
+        raise RefusedImageError(Status.TRUNCATED, "the end of the file is missing")
+    return np.ascontiguousarray(_upright(pixels, orientation))
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    width, height = size
+    if min(size) < 1:
+        raise RefusedImageError(Status.UNDECODABLE, f"the image has {width} x {height} pixels")
+    if width * height > MAX_PIXELS or max(size) > MAX_ASPECT * min(size):
+        reason = f"{width} x {height} pixels; at most {MAX_PIXELS} and a ratio of {MAX_ASPECT} are read"
+        raise RefusedImageError(Status.TOO_LARGE, reason)
+
+
+def _refuse(data: bytes, error: Exception) -> NoReturn:
+    words = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    status = Status.TRUNCATED if ends_early(data) or "truncated" in words else Status.UNDECODABLE
+    raise RefusedImageError(status, words) from error
+
+
+def ends_early(data: bytes) -> bool:
+    """Tell whether the bytes of a known format stop before its end mark.
+
+    Decoders differ in what they say of a cut file, and some are content as soon as they have all pixels; the end
+    marks of the formats are the same for all.
+    """
+    if data.startswith(_JPEG):
+        return not data.rstrip(b"\0").endswith(b"\xff\xd9")
+    if data.startswith(b"\x89PNG"):
+        return b"IEND\xaeB`\x82" not in data
+    if data.startswith(b"GIF8"):
+        return not data.rstrip(b"\0").endswith(b";")
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return len(data) < int.from_bytes(data[4:8], "little") + 8
+    return False
+
+
+def _to_rgb(image: Any) -> Any:
+    """Convert an open Pillow image by the rule in the module's docstring."""
+    from PIL import Image
+
+    if image.mode == "F":
+        raise RefusedImageError(Status.UNDECODABLE, "float pixels have no known scale")
+    if image.mode.startswith("I"):
+        high = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
+        return Image.fromarray(high).convert("RGB")
+    if image.has_transparency_data:
+        over = image.convert("RGBA")
+        white = Image.new("RGBA", over.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, over).convert("RGB")
+    return image.convert("RGB")
+
+
+def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Undo the eight EXIF orientations (CIPA DC-008, tag 0x0112); other values mean upright."""
+    swapped = pixels.transpose(1, 0, 2) if orientation in (5, 6, 7, 8) else pixels
+    flip_rows = orientation in (3, 4, 7, 8)
+    flip_columns = orientation in (2, 3, 6, 7)
+    return swapped[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+
+
+def _torchvision_jpeg() -> Decoder:
+    import torch
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    def decode(data: bytes) -> NDArray[np.uint8]:
+        raw = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        # (3, height, width), strided so that the permuted view is contiguous
+        pixels: NDArray[np.uint8] = decode_jpeg(raw, mode=ImageReadMode.RGB).permute(1, 2, 0).numpy()
+        return pixels
+
+    return decode

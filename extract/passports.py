@@ -1,0 +1,83 @@
+"""Passports: everything that made a block, so that two blocks can be compared without their makers."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from extract.encoders import Network
+from features_store import Index
+
+_LIBRARIES = ("affectory", "torch", "torchvision", "timm", "open_clip_torch", "pillow", "scikit-image", "numpy", "h5py")
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What all blocks of one run have in common.
+
+    Parameters
+    ----------
+    device : {"cpu", "cuda"}
+    autocast : str, optional
+        Type of mixed precision. None = float32 throughout.
+    decoder : {"fast", "pillow"}
+    resizer : {"torchvision", "pillow"}
+    dtype : {"float16", "float32"}
+        In which vectors are stored.
+    """
+
+    device: str
+    autocast: str | None = None
+    decoder: str = "fast"
+    resizer: str = "torchvision"
+    dtype: str = "float16"
+
+
+def passport_of(network: Network, tap: str, index: Index, made: Circumstances) -> dict[str, Any]:
+    """Return the passport of one block, a JSON object."""
+    encoder = network.encoder
+    return {
+        "encoder": encoder.name,
+        "library": encoder.library,
+        "architecture": encoder.architecture,
+        "weights": dict(network.weights),
+        "transform": {key: _plain(value) for key, value in network.transform.items()},
+        "decoder": {"fast": "torchvision for JPEG, else pillow", "pillow": "pillow"}[made.decoder],
+        "resizer": made.resizer,
+        "tap": tap,
+        "dtype": made.dtype,
+        # Mixed precision touches networks only
+        "autocast": made.autocast if network.module is not None else None,
+        "views": None,
+        "index_digest": index.digest,
+        "versions": _versions(),
+        "environment": {
+            "device": made.device,
+            "device_name": _device_name(made.device),
+            "compiled": False,
+            "platform": platform.platform(),
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _device_name(device: str) -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if device == "cuda" else platform.machine()

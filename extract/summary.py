@@ -1,0 +1,119 @@
+"""What a run tells: a bar while it runs, and a summary at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any
+
+from extract.clock import Clock
+from extract.lane import Lane
+from features_store import Status
+from features_store.schema import FAILURES
+
+_WAITS = {"input": "wait for images", "forward": "forward", "write": "wait for the writer"}
+_SHOW_EVERY = 0.5  # seconds
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The end of a run.
+
+    Parameters
+    ----------
+    n_images : int
+        Images of the index.
+    n_done : int
+        Images that this run read.
+    seconds : float
+        From the opening of the blocks to the last byte.
+    parts : mapping
+        Seconds by part, added over threads: read, decode, transform, forward, write, and the main thread's waits.
+    bottleneck : str
+        The part that the others waited for.
+    blocks : mapping
+        By block, the number of rows by state, in words.
+    """
+
+    n_images: int
+    n_done: int
+    seconds: float
+    parts: Mapping[str, float]
+    bottleneck: str
+    blocks: Mapping[str, Mapping[str, int]]
+
+    @property
+    def images_per_second(self) -> float:
+        """Images read per second of this run."""
+        return self.n_done / self.seconds if self.seconds else 0.0
+
+    def record(self) -> dict[str, Any]:
+        """Return everything as a JSON object."""
+        return {**asdict(self), "images_per_second": self.images_per_second}
+
+    def lines(self) -> list[str]:
+        """Return the summary as text for people."""
+        rate = f"{self.n_done} of {self.n_images} images in {self.seconds:.1f} s"
+        lines = [rate + (f" ({self.images_per_second:.1f} images/s)" if self.n_done else ": nothing was left to do")]
+        if self.n_done:
+            shares = ", ".join(f"{part} {seconds:.1f}" for part, seconds in self.parts.items())
+            lines += [f"seconds by part, over all threads: {shares}", f"bottleneck: {self.bottleneck}"]
+        for block, counts in self.blocks.items():
+            lines.append(f"  {block}: " + ", ".join(f"{count} {word}" for word, count in counts.items()))
+        return lines
+
+
+def summarise(lanes: list[Lane], clock: Clock, *, n_done: int, n_images: int, n_decoders: int) -> Summary:
+    """Put a summary together; the lanes' blocks must be flushed."""
+    parts = clock.seconds()
+    order = (Status.WRITTEN, Status.PENDING, *FAILURES)
+    blocks = {}
+    for lane in lanes:
+        for writer in lane.writers.values():
+            counts = writer.counts()
+            blocks[writer.spec.name] = {status.reason: counts[status] for status in order if counts.get(status)}
+    return Summary(n_images, n_done, clock.elapsed, parts, _bottleneck(parts, n_decoders), blocks)
+
+
+def _bottleneck(parts: Mapping[str, float], n_decoders: int) -> str:
+    """Name the part that the main thread spent most time on, or waited for longest."""
+    spent = {name: parts.get(part, 0.0) for name, part in _WAITS.items()}
+    longest = max(spent, key=lambda name: spent[name])
+    if longest != "input":
+        return longest
+    per_thread = {
+        "read": parts.get("read", 0.0),
+        "decode": parts.get("decode", 0.0) / n_decoders,
+        "transform": parts.get("transform", 0.0) / n_decoders,
+    }
+    return max(per_thread, key=lambda name: per_thread[name])
+
+
+class Bar:
+    """The progress bar: images/s, time left, and the shares of the main thread's time."""
+
+    def __init__(self, total: int, clock: Clock, *, show: bool) -> None:
+        from tqdm import tqdm
+
+        self._clock = clock
+        self._shown = 0.0
+        self._bar = tqdm(total=total, desc="extract", unit=" images", disable=not show, leave=False, smoothing=0.1)
+
+    def step(self) -> None:
+        """Count one image."""
+        self._bar.update()
+        if not self._bar.disable and self._clock.elapsed - self._shown > _SHOW_EVERY:
+            self._shown = self._clock.elapsed
+            parts = self._clock.seconds()
+            shares = (f"{name} {parts.get(part, 0.0) / self._shown:.0%}" for name, part in _WAITS.items())
+            self._bar.set_postfix_str(", ".join(shares), refresh=False)
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the bar away."""
+        self._bar.close()

@@ -1,0 +1,132 @@
+"""From one decoded image to the pixels that a network sees: resize, crop, and later normalise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extract.errors import EncoderError
+
+if TYPE_CHECKING:
+    import torch
+
+INTERPOLATIONS = ("bicubic", "bilinear")
+RESIZERS = {"fast": "torchvision", "pillow": "pillow"}
+"""By decoder, the library that resizes: torch's uint8 kernels with antialiasing, or Pillow."""
+
+
+@dataclass(frozen=True)
+class Transform:
+    """The input of one network; the numbers come from the configuration of its library.
+
+    Parameters
+    ----------
+    resize : int or (int, int)
+        Length of the shorter edge, the ratio kept; or height and width. Pixels.
+    crop : (int, int)
+        Height and width of the centre crop, not larger than `resize`. Pixels.
+    interpolation : {"bicubic", "bilinear"}
+        Always antialiased.
+    mean, std : tuple of 3 floats
+        Of the channels R, G, B in [0, 1].
+    resizer : {"torchvision", "pillow"}
+        Which library resizes. They differ by at most 2 grey levels.
+    """
+
+    resize: int | tuple[int, int]
+    crop: tuple[int, int]
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resizer: str = "torchvision"
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in INTERPOLATIONS:
+            msg = f"interpolation {self.interpolation!r} is not supported; valid: {', '.join(INTERPOLATIONS)}"
+            raise EncoderError(msg)
+        edges = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
+        if self.crop[0] > edges[0] or self.crop[1] > edges[1]:
+            msg = f"a crop of {self.crop} pixels does not fit into an image resized to {self.resize}"
+            raise EncoderError(msg)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Shape of what `apply` returns: (3, height, width)."""
+        return (3, *self.crop)
+
+    def record(self) -> Mapping[str, Any]:
+        """Return the fields for a passport; the resizer has its own place there."""
+        fields = asdict(self)
+        del fields["resizer"]
+        return fields
+
+    def apply(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Resize and crop one image.
+
+        Parameters
+        ----------
+        rgb : ndarray of shape (height, width, 3), uint8
+
+        Returns
+        -------
+        ndarray of shape (3, crop height, crop width), uint8
+        """
+        height, width = self._resized(rgb.shape[0], rgb.shape[1])
+        small = rgb
+        if (height, width) != rgb.shape[:2]:
+            small = _RESIZE[self.resizer](rgb, (height, width), self.interpolation)
+        top = round((height - self.crop[0]) / 2)
+        left = round((width - self.crop[1]) / 2)
+        cropped = small[top : top + self.crop[0], left : left + self.crop[1]]
+        return np.ascontiguousarray(cropped.transpose(2, 0, 1))
+
+    def normalise(self, batch: torch.Tensor) -> torch.Tensor:
+        """Turn grey levels into what the network expects, on the device of `batch`.
+
+        Parameters
+        ----------
+        batch : tensor of shape (n, 3, height, width), uint8
+
+        Returns
+        -------
+        tensor of the same shape, float32
+        """
+        import torch
+
+        mean = torch.tensor(self.mean, device=batch.device).view(3, 1, 1)
+        std = torch.tensor(self.std, device=batch.device).view(3, 1, 1)
+        # The order of torchvision's ToTensor and Normalize: with equal pixels the result is equal to the bit.
+        return batch.to(torch.float32).div_(255).sub_(mean).div_(std)
+
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
+        if not isinstance(self.resize, int):
+            return self.resize
+        # torchvision.transforms.Resize truncates the longer edge
+        if width <= height:
+            return int(self.resize * height / width), self.resize
+        return self.resize, int(self.resize * width / height)
+
+
+def _resize_torch(rgb: NDArray[np.uint8], size: tuple[int, int], interpolation: str) -> NDArray[np.uint8]:
+    import torch
+    from torch.nn.functional import interpolate
+
+    writable = rgb if rgb.flags.writeable else rgb.copy()  # torch warns of memory that it must not change
+    image = torch.from_numpy(writable).permute(2, 0, 1).unsqueeze(0)
+    small = interpolate(image, size=size, mode=interpolation, antialias=True, align_corners=False)
+    resized: NDArray[np.uint8] = small[0].permute(1, 2, 0).numpy()
+    return resized
+
+
+def _resize_pillow(rgb: NDArray[np.uint8], size: tuple[int, int], interpolation: str) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    method = Image.Resampling.BICUBIC if interpolation == "bicubic" else Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(rgb).resize((size[1], size[0]), method))
+
+
+_RESIZE = {"torchvision": _resize_torch, "pillow": _resize_pillow}
