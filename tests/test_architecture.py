@@ -78,9 +78,7 @@ def test_files_are_small_and_named_by_nouns() -> None:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_packages_are_listed(package: str) -> None:
     """Packages are named one by one in pyproject.toml; a new folder must be added there."""
-    folders = {
-        ".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / package).rglob("__init__.py")
-    }
+    folders = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / package).rglob("__init__.py")}
     text = (ROOT / "pyproject.toml").read_text()
     assert {folder for folder in folders if f'"{folder}"' not in text} == set()
 
@@ -89,7 +87,11 @@ def test_public_names_of_features_store() -> None:
     """`__all__` is what the package offers, in alphabetical order."""
     import features_store
 
-    public = [name for name, value in vars(features_store).items() if getattr(value, "__module__", "").startswith("features_store.")]
+    public = [
+        name
+        for name, value in vars(features_store).items()
+        if getattr(value, "__module__", "").startswith("features_store.")
+    ]
     assert sorted(features_store.__all__) == sorted(public)
 
 
