@@ -1,0 +1,151 @@
+"""Cutting rows and blocks out of a store into a new dump."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from features_store.alignment import locate
+from features_store.assembly import from_one, write_dump
+from features_store.errors import MismatchError, UnknownNameError, unknown_name
+from features_store.ids import encode_ids
+from features_store.origin import origin_of
+from features_store.reader import Store
+from features_store.schema import PART_NAMES, Index, Split
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What `subset` wrote."""
+
+    path: Path
+    n_images: int
+    n_of: int
+    blocks: tuple[str, ...]
+
+
+def subset(
+    store: Store,
+    path: Path | str,
+    *,
+    rows: ArrayLike | None = None,
+    blocks: Sequence[str] | None = None,
+    force: bool = False,
+) -> Cut:
+    """Write some rows and blocks of a store into a new dump.
+
+    Parameters
+    ----------
+    store : Store
+    path : path-like
+        The dump to make; it appears whole or not at all.
+    rows : array-like of int, shape (n,), optional
+        Positions in the index; the new dump keeps them in the order of the index. None = all.
+    blocks : sequence of str, optional
+        Names of blocks; None = all, an empty sequence = only ids, labels and splits.
+    force : bool
+        Replace a file that is there.
+
+    Raises
+    ------
+    MismatchError
+        If no row is left, or a position is outside of the index.
+    ExistsError
+        If the file exists and `force` is false.
+    """
+    chosen = np.arange(store.n_images) if rows is None else np.unique(np.asarray(rows, dtype=np.int64))
+    if not len(chosen) or chosen[0] < 0 or chosen[-1] >= store.n_images:
+        what = f"rows {chosen[0]} to {chosen[-1]}" if len(chosen) else "no rows at all"
+        msg = f"a subset needs at least one row from 0 to {store.n_images - 1}; {what} were asked for"
+        raise MismatchError(msg)
+    taken = [store.block(name) for name in (store.blocks if blocks is None else dict.fromkeys(blocks))]
+    write_dump(
+        Path(path),
+        index_rows(store.index, chosen),
+        [from_one(block, chosen) for block in taken],
+        origin=origin_of(store).cut(chosen),
+        force=force,
+    )
+    return Cut(Path(path), len(chosen), store.n_images, tuple(block.name for block in taken))
+
+
+def index_rows(index: Index, rows: NDArray[np.int64]) -> Index:
+    """Return the index of some of its rows, with their labels and splits."""
+
+    def cut(values: NDArray[Any] | None) -> NDArray[Any] | None:
+        return None if values is None else values[rows]
+
+    return Index(
+        index.ids[rows],
+        {name: replace(labels, values=labels.values[rows]) for name, labels in index.labels.items()},
+        {name: replace(split, values=split.values[rows]) for name, split in index.splits.items()},
+        cut(index.groups),
+        cut(index.content),
+        index.corpus,
+    )
+
+
+def rows_of_parts(split: Split, parts: Sequence[str]) -> NDArray[np.int64]:
+    """Return the rows of some parts (by name) or folds (by number) of a split: (n,) int64, ascending.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such part.
+    """
+    if split.kind == "parts":
+        values = {name: value for value, name in enumerate(PART_NAMES)}
+    else:
+        values = {str(value): value for value in range(int(split.values.max(initial=-1)) + 1)}
+    values["unused"] = -1
+    for part in parts:
+        if part not in values:
+            raise UnknownNameError(unknown_name(f"part of split {split.name!r}", part, values))
+    return np.flatnonzero(np.isin(split.values, [values[part] for part in parts]))
+
+
+def rows_of_ids(store: Store, ids: Sequence[str]) -> NDArray[np.int64]:
+    """Return the rows of some images: (n,) int64, in the order of `ids`.
+
+    Raises
+    ------
+    UnknownNameError
+        If an id is not in the index.
+    """
+    raw = encode_ids(list(dict.fromkeys(ids)))
+    rows = locate(store.raw_ids, raw)
+    if (rows < 0).any():
+        missing = raw[rows < 0]
+        msg = (
+            f"{len(missing)} of {len(raw)} ids are not in {store.paths[0]}, the first is {missing[0].decode()!r}; "
+            f"ids look like {store.raw_ids[0].decode()!r}"
+        )
+        raise UnknownNameError(msg)
+    return rows
+
+
+def sampled(rows: NDArray[np.int64], size: float, *, seed: int) -> NDArray[np.int64]:
+    """Draw rows without replacement, the same for the same seed.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n,), int64
+    size : float
+        Below 1 a fraction of the rows, otherwise a whole number of them.
+    seed : int
+
+    Returns
+    -------
+    ndarray of int64
+        Ascending.
+    """
+    n = round(size * len(rows)) if size < 1 else size
+    if not (n == int(n) and 1 <= n <= len(rows)):
+        msg = f"a sample of {size:g} cannot be drawn from {len(rows)} rows; ask for 1 to {len(rows)}, or a fraction"
+        raise MismatchError(msg)
+    return np.sort(np.random.default_rng(seed).choice(rows, int(n), replace=False))
