@@ -123,11 +123,9 @@ def _checked(task: Task, y_true: Any, y_score: Any) -> tuple[np.ndarray, np.ndar
             f"{score.shape}; expected at least one row and a column of scores for each of {list(task.classes)}"
         )
         raise TaskError(message)
-    if task.kind == "single" and (truth.dtype.kind not in "iu" or truth.min() < 0 or truth.max() >= n_columns):
-        message = (
-            f"can't score task {task.name!r}: the truth must be codes 0..{n_columns - 1}, got values in "
-            f"[{truth.min()}, {truth.max()}] of type {truth.dtype}"
-        )
+    if task.kind == "single" and not np.isin(truth, np.arange(n_columns)).all():
+        wrong = truth[~np.isin(truth, np.arange(n_columns))][0].item()
+        message = f"can't score task {task.name!r}: the truth must be codes 0..{n_columns - 1}, found {wrong!r}"
         raise TaskError(message)
     return (truth.astype(np.int64) if task.kind == "single" else truth), score
 

@@ -39,7 +39,8 @@ class DummyClassifier(ClassifierHead):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the same shares for each row, float64 (n_images, n_classes)."""
-        return np.tile(self.shares_, (self._rows(X, reset=False).shape[0], 1))
+        n_images = self._rows(X, reset=False).shape[0]
+        return np.tile(self.shares_, (n_images, 1))
 
     def fitted_state(self) -> FittedState:
         """Return the shares."""
@@ -74,7 +75,8 @@ class DummyRegressor(RegressorHead):
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the mean for each row, float64 (n_images,) or (n_images, n_outputs)."""
-        return self._shaped(np.tile(self.mean_, (self._rows(X, reset=False).shape[0], 1)))
+        n_images = self._rows(X, reset=False).shape[0]
+        return self._shaped(np.tile(self.mean_, (n_images, 1)))
 
     def fitted_state(self) -> FittedState:
         """Return the mean."""

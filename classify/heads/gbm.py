@@ -108,6 +108,9 @@ class _BoostedHead(Head):
         objective: dict[str, Any],
     ) -> list[lightgbm.Booster]:
         """Fit one booster to each column of *columns*; the features are binned once for all."""
+        if rows.shape[0] < 2:
+            message = f"{type(self).__name__} needs at least 2 training rows to find a split, got n_samples=1"
+            raise HeadError(message)
         options = {**self._options(), **objective}
         try:
             train = lightgbm.Dataset(_whole(rows), columns[:, 0], params=options, free_raw_data=False)
@@ -124,7 +127,7 @@ class _BoostedHead(Head):
     def _booster(
         self, options: dict[str, Any], train: Any, sets: list[Any], held_out: np.ndarray | None
     ) -> lightgbm.Booster:
-        callbacks = []
+        callbacks: list[Any] = []
         if held_out is not None:
             sets[0].set_label(held_out)
             callbacks = [lightgbm.early_stopping(self.patience, verbose=False)] if self.patience else []

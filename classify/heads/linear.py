@@ -75,6 +75,8 @@ class LinearClassifier(ClassifierHead, _LinearHead):
     classes_, multilabel_, n_features_in_, n_parameters_
     coef_ : numpy.ndarray of float64, shape (n_classes, n_features), or (1, n_features) for two classes
     intercept_ : numpy.ndarray of float64
+    n_iter_ : int
+        Iterations taken; the most of any label.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class LinearClassifier(ClassifierHead, _LinearHead):
         codes = self._encode(y)
         self._check_pair(rows, codes)
         design = self._design(rows)
+        self.n_iter_ = 0
         weights = class_weights(codes, self.classes_, self.class_weight)
         if not self.multilabel_:
             self._keep(*self._solve(design, codes, weights[:, 0]))
@@ -117,6 +120,7 @@ class LinearClassifier(ClassifierHead, _LinearHead):
 
     def _solve(self, design: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         model = LogisticRegression(C=self.C, max_iter=self.max_iter).fit(design, y, sample_weight=weights)
+        self.n_iter_ = max(self.n_iter_, int(model.n_iter_.max()))
         return model.coef_, model.intercept_
 
     def predict_proba(self, X: Any) -> np.ndarray:

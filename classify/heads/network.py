@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -137,13 +138,13 @@ class NetworkHead(Head):
         plan = self._plan()
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         self.standardiser_ = Standardiser.fit(rows, standardize=self.standardize)
-        shape = {"size": plan.batch_size, "standardiser": self.standardiser_}
+        batched = functools.partial(Batches, size=plan.batch_size, standardiser=self.standardiser_)
         # Dropout and initial weights draw from torch's global generator: lend it out, seeded, and put it back.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.module_ = self._initialised(self._build(rows.shape[1], self._n_outputs()))
-            train = Batches(rows, targets, generator=torch.Generator().manual_seed(seed), **shape)
-            held_out = None if validation is None else Batches(*validation, **shape)
+            train = batched(rows, targets, generator=torch.Generator().manual_seed(seed))
+            held_out = None if validation is None else batched(*validation)
             progress = Progress(plan.build_optimizer(self.module_))
             with _EpochBar(plan.epochs, shown=self.verbose) as stop:
                 self.history_ = fit_loop(self.module_, loss, train, held_out, plan=plan, progress=progress, stop=stop)
