@@ -88,3 +88,14 @@ def polarity_run(runs_folder) -> Run:
     from classify.runs import read_run
 
     return read_run(runs_folder / "polarity" / "linear")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Train on one thread: on tiny networks more of them mostly wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
