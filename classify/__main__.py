@@ -80,12 +80,16 @@ def report(
 
 @app.command()
 def heads(
+    head: Annotated[str | None, typer.Argument(help="One head, with its options.", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the defaults of every option.")] = False,
 ) -> None:
-    """List the heads, the kinds of task that each can do, and their options."""
-    from classify.output.summary import head_list, head_records
+    """List the heads and the kinds of task that each can do, or the options of one."""
+    from classify.output import summary
 
-    print(json.dumps(head_records(), indent=2) if as_json else head_list())
+    if as_json:
+        print(json.dumps([one for one in summary.head_records() if head in (None, one["name"])], indent=2))
+    else:
+        print(summary.head_card(head) if head else summary.head_list())
 
 
 def _note(line: str) -> None:

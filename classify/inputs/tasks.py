@@ -177,10 +177,11 @@ def _parts_of(split: Split) -> NDArray[np.int8]:
 
 def _failures(store: Store, blocks: Sequence[str]) -> NDArray[np.str_]:
     """Why each image lacks a vector, in words, by the first block that lacks it; "" = it lacks none."""
-    words = np.array([_reason(status) for status in Status])
+    words = np.full(256, "of a status that this version doesn't know")
+    words[list(Status)] = [_reason(status) for status in Status]
     reasons = np.zeros(store.n_images, dtype=words.dtype)
     for name in blocks:
-        status = np.asarray(store.blocks[name].status)[:, 0]
+        status = np.asarray(store.block(name).status)[:, 0]
         reasons = np.where(reasons == "", words[status], reasons)
     return reasons
 

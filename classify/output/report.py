@@ -147,9 +147,8 @@ def _summary(board: Board) -> str:
     said.append(standing_words(best, board) + ". ")
     wholly = [row.name for row in rows if row.standing == "better"]
     if len(rows) > 1:
-        said.append(
-            f"{len(wholly) or 'None'} of {len(rows)} heads beat the baseline by every metric in the table that allows a comparison. "
-        )
+        count = len(wholly) or "None"
+        said.append(f"{count} of {len(rows)} heads beat it by every metric of the table that allows a comparison. ")
     if board.kind == "multi" and board.baseline[metric]["value"] == 0:
         said.append(
             "The most common answer here is to give no class at all, which scores 0 by F1; "

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from classify.output.leaderboard import boards, distinct_metrics, interval_text, metric_title, standing_words
 from classify.runs import Run
 
-__all__ = ["head_list", "head_records", "run_summary"]
+__all__ = ["head_card", "head_list", "head_records", "run_summary"]
 
 
 def run_summary(run: Run) -> str:
@@ -42,8 +43,8 @@ def run_summary(run: Run) -> str:
 
 
 def head_records() -> list[dict[str, Any]]:
-    """Return the table of heads as plain values."""
-    from classify.heads import HEADS
+    """Return the table of heads as plain values, with the default of every option by kind of task."""
+    from classify.heads import HEADS, head_options
     from classify.record import plain
 
     return [
@@ -51,17 +52,33 @@ def head_records() -> list[dict[str, Any]]:
             "name": head.name,
             "description": head.description,
             "kinds": list(head.kinds),
-            "defaults": plain(head.defaults),
+            "options": {kind: plain(head_options(head.name, kind)) for kind in head.kinds},
         }
         for head in HEADS.values()
     ]
 
 
 def head_list() -> str:
-    """Lay out the table of heads as lines of text, with the options that differ from an estimator's own."""
-    lines = []
-    for head in head_records():
-        lines.append(f"{head['name']:<8} {head['description']}")
-        options = ", ".join(f"{key}={value!r}" for key, value in head["defaults"].items())
-        lines.append(f"{'':<8} {', '.join(head['kinds'])}" + (f" · {options}" if options else ""))
-    return "\n".join(lines)
+    """Lay out the table of heads, a line for each; no head is imported for it."""
+    from classify.heads import HEADS
+
+    lines = [f"{head.name:<8} {head.description} ({', '.join(head.kinds)})" for head in HEADS.values()]
+    return "\n".join([*lines, "", "`classify heads HEAD` lists the options of one."])
+
+
+def head_card(name: str) -> str:
+    """Lay out one head: what it is, and its options with their defaults, as ``--set`` takes them."""
+    from classify.heads import HEADS, head_class, head_options
+
+    kinds = HEADS[name].kinds if name in HEADS else ("single",)
+    head_class(name, kinds[0])  # an unknown name is answered with the valid ones
+    options: dict[str, Any] = {}
+    for kind in reversed(kinds):
+        options = {**head_options(name, kind), **options}
+    lines = [f"  {option}={_option(value)}" for option, value in options.items() if option != "random_state"]
+    return "\n".join([f"{name}: {HEADS[name].description} ({', '.join(kinds)})", *lines])
+
+
+def _option(value: Any) -> str:
+    """Write a default as ``--set`` takes it."""
+    return "none" if value is None else value if isinstance(value, str) else json.dumps(value)

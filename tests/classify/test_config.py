@@ -1,0 +1,100 @@
+"""The configuration of a run: TOML, flags, both; what is refused and how it is said."""
+
+import pytest
+
+from classify.config import RunConfig, dump_config, load_config, parse_settings
+from classify.errors import ConfigError
+
+
+def toml(folder, text):
+    path = folder / "run.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_file_and_flags_give_the_same_config(tmp_path):
+    """A run written as a file equals the same run written as flags."""
+    text = 'store = "s"\ntask = "t"\nhead = "mlp"\nblocks = ["a", "b"]\nseed = 3\n[set]\nepochs = 5\nhidden = [8, 4]\n'
+    flags = {"store": "s", "task": "t", "head": "mlp", "blocks": "a, b", "seed": 3}
+    flags["set"] = parse_settings(["epochs=5", "hidden=[8, 4]"])
+    assert load_config(toml(tmp_path, text)) == load_config(overrides=flags)
+
+
+def test_flags_win_over_the_file_and_settings_merge(tmp_path):
+    """A flag replaces the file's value; options of the head are merged one by one."""
+    path = toml(tmp_path, 'store = "s"\ntask = "t"\nhead = "mlp"\nseed = 3\n[set]\nepochs = 5\nbatch_size = 2\n')
+    config = load_config(path, {"seed": 0, "head": None, "set": {"epochs": 9}})
+    assert (config.seed, config.head, config.settings) == (0, "mlp", {"epochs": 9, "batch_size": 2})
+
+
+@pytest.mark.parametrize(
+    ("pair", "value"),
+    [
+        ("epochs=300", 300),
+        ("learning_rate=1e-5", 1e-5),
+        ("flag=true", True),
+        ("hidden=[1000, 200]", [1000, 200]),
+        ("kernel=rbf", "rbf"),
+        ("gamma=none", None),
+        ('name="a=b"', "a=b"),
+        ("text=2026-01-01x\ny=1", "2026-01-01x\ny=1"),
+    ],
+)
+def test_settings_are_read_as_values(pair, value):
+    """What is valid TOML becomes that value, the rest is text."""
+    assert list(parse_settings([pair]).values()) == [value]
+
+
+@pytest.mark.parametrize("pairs", [["epochs"], ["=3"], ["epochs=3", "epochs=4"]])
+def test_settings_that_are_no_pairs_are_refused(pairs):
+    """A pair needs a name and an equals sign, and comes once."""
+    with pytest.raises(ConfigError, match="--set"):
+        parse_settings(pairs)
+
+
+def test_config_survives_being_written(tmp_path):
+    """What `dump_config` writes reads back equal, whatever the texts hold."""
+    nasty = 'é "quoted" back\\slash\ttab \x7f 😀'
+    settings = {"a": None, "b": [1, 2.5], "c": float("inf"), "d": True, "e f": nasty, "g": {"x": -1}}
+    config = RunConfig(nasty, "t", "mlp", ("a.pool",), "holdout", 7, settings, "error", 50)
+    assert load_config(toml(tmp_path, dump_config(config))) == config
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("sead = 1", "unknown key 'sead' (did you mean 'seed'?)"),
+        ("seed = true", "seed is True; it takes a whole number"),
+        ('seed = "1"', "seed is '1'"),
+        ("seed = -1", "seed is -1"),
+        ("blocks = [1]", "blocks is [1]"),
+        ('blocks = ["a", "a"]', "'a' more than once"),
+        ('on_failed = "skip"', "valid: drop, error"),
+        ("resamples = 3", "resamples is 3"),
+        ("seed = = 1", "isn't valid TOML"),
+    ],
+)
+def test_wrong_files_are_refused_by_name(tmp_path, line, said):
+    """Each mistake is one sentence with the key, the value and what is valid."""
+    path = toml(tmp_path, f'store = "s"\ntask = "t"\nhead = "mlp"\n{line}\n')
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert said in str(caught.value)
+
+
+def test_missing_parts_are_named(tmp_path):
+    """Without a task and a head there is no run; without a file there is nothing to read."""
+    with pytest.raises(ConfigError, match="lacks task, head"):
+        load_config(overrides={"store": "s"})
+    with pytest.raises(ConfigError, match=r"can't read the config file .*none\.toml"):
+        load_config(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("store", "folder"),
+    [("features/emoji", "runs/emoji/t/h"), ("a/b-t4sa.h5", "runs/b-t4sa/t/h"), ("x/", "runs/x/t/h")],
+)
+def test_default_folder_follows_the_store(store, folder):
+    """A run lies in runs/CORPUS/TASK/HEAD unless told otherwise."""
+    assert RunConfig(store, "t", "h").folder.as_posix() == folder
+    assert RunConfig(store, "t", "h", out="here").folder.as_posix() == "here"

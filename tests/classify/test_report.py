@@ -1,0 +1,186 @@
+"""The page: self-contained, honest, escaped; the figures: well-formed; the boards: comparable things only."""
+
+import shutil
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from classify.errors import RunError
+from classify.output import figure, plots
+from classify.output.leaderboard import boards, standing_words
+from classify.output.report import report_page, write_report_page
+from classify.runs import Run, find_runs
+from features_store import ExistsError
+
+from .conftest import EVOKES
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+class Elements(HTMLParser):
+    """Collects tags with their attributes, ids and text."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.text = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def page(runs_folder):
+    """Return the page about all runs."""
+    return report_page(find_runs([runs_folder]))
+
+
+def test_page_needs_nothing_from_elsewhere(page):
+    """No script, no link out, no outside picture or style; every inner link has its target, every id is one."""
+    elements = Elements(page)
+    tags = {tag for tag, _ in elements.tags}
+    assert not tags & {"script", "link", "iframe", "img"}
+    assert not any(key in attrs for _, attrs in elements.tags for key in ("src", "onclick", "onload"))
+    ids = [attrs["id"] for _, attrs in elements.tags if "id" in attrs]
+    links = [attrs["href"] for tag, attrs in elements.tags if tag == "a"]
+    assert len(ids) == len(set(ids))
+    assert all(link[1:] in ids for link in links)
+    assert "url(" not in page
+
+
+def test_hostile_names_stay_text(page):
+    """A class that is a script is shown as text, in tables and figures, and nowhere as markup."""
+    assert EVOKES.classes[2] not in page
+    assert "&lt;script&gt;alert(" in page
+    assert EVOKES.classes[2] in " ".join(Elements(page).text)
+
+
+def test_every_task_stands_beside_its_baseline(page):
+    """Each board has its baseline line; each head says in words how it stands."""
+    assert page.count('<th scope="row">majority baseline</th>') == 4
+    assert page.count("better than the majority baseline by") >= 4
+
+
+def weak(run):
+    """Return the run as if its scores were about the baseline's."""
+    report = dict(run.report)
+    report["metrics"] = {
+        part: {
+            n: {"value": e["value"], "low": (e["value"] or 0) - 0.1, "high": (e["value"] or 0) + 0.1}
+            for n, e in found.items()
+        }
+        for part, found in report["baselines"]["majority"].items()
+    }
+    return Run(run.folder, report)
+
+
+def test_weak_result_is_not_dressed_up(polarity_run):
+    """Where the intervals cover the baseline, the page says that nothing is shown, and nowhere "better"."""
+    page = report_page([weak(polarity_run)])
+    assert "not shown to beat the majority baseline" in page
+    assert "better than the majority baseline by" not in page
+    assert 'verdict unclear"' in page
+
+
+def test_mixed_result_names_both_sides(polarity_run):
+    """Better by one metric and not by another is said of each."""
+    report = dict(weak(polarity_run).report)
+    report["metrics"]["test"]["accuracy"] = {"value": 0.9, "low": 0.8, "high": 0.95}
+    (board,) = boards([Run(polarity_run.folder, report)])
+    assert board.rows[0].standing == "mixed"
+    words = standing_words(board.rows[0], board)
+    assert "better than the majority baseline by accuracy;" in words
+    assert "not shown to beat the majority baseline by weighted F1" in words
+
+
+def test_boards_hold_only_comparable_runs(runs_folder, polarity_run):
+    """Another set of scored images is another board; the best run leads, errors ranked from below."""
+    other = Run(polarity_run.folder, {**polarity_run.report, "part_digests": {"test": "other"}})
+    assert len(boards([polarity_run, other])) == 2
+    found = {board.task: board for board in boards(find_runs([runs_folder]))}
+    assert len(found) == 4
+    assert [row.head for row in found["valence"].rows] == ["linear", "dummy"]
+    assert [row.head for row in found["polarity"].rows] == ["linear", "dummy"]
+
+
+def test_file_is_written_once(polarity_run, tmp_path):
+    """An existing page stays unless force is given; a place that can't be written is an error of ours."""
+    write_report_page([polarity_run], tmp_path / "page.html")
+    with pytest.raises(ExistsError):
+        write_report_page([polarity_run], tmp_path / "page.html")
+    write_report_page([polarity_run], tmp_path / "page.html", force=True)
+    with pytest.raises(RunError, match="can't write"):
+        write_report_page([polarity_run], tmp_path / "page.html" / "below.html")
+
+
+def test_run_without_its_predictions_says_so(runs_folder, tmp_path):
+    """A scatter needs predictions.csv: without it the error names the file."""
+    shutil.copytree(runs_folder / "valence" / "linear", tmp_path / "run")
+    (tmp_path / "run" / "predictions.csv").unlink()
+    with pytest.raises(RunError, match=r"predictions\.csv"):
+        report_page(find_runs([tmp_path]))
+
+
+def test_figures_are_well_formed(runs_folder):
+    """Every SVG in the run folders parses, has a title and no number that isn't one."""
+    figures = sorted(runs_folder.rglob("*.svg"))
+    assert {path.stem for path in figures} == {"confusion", "scatter-valence", "scatter-arousal"}
+    for path in figures:
+        root = ET.fromstring(path.read_text())
+        assert root.find("{*}title") is not None
+        assert "nan" not in path.read_text()
+
+
+def test_confusion_plot_shows_shares_and_counts():
+    """Counts as they are, shares of the row; an empty row has dashes."""
+    drawn = plots.confusion_plot([[3, 1], [0, 0]], ["a<b", "c"])
+    texts = [element.text for element in ET.fromstring(drawn).iter(f"{SVG}text")]
+    assert {"75%", "25%", "3", "1", "–", "a<b"} <= set(texts)
+
+
+def test_curve_plot_marks_the_lowest_validation_loss():
+    """Long histories stay light, and the epoch named is the best one."""
+    history = [{"epoch": i, "loss": 1 / i, "validation_loss": abs(i - 700)} for i in range(1, 3001)]
+    drawn = plots.curve_plot(history)
+    assert "lowest at epoch 7" in drawn
+    assert len(drawn) < 40_000
+
+
+def test_scatter_plot_is_bounded():
+    """At most 2,000 dots, none outside the frame."""
+    import numpy as np
+
+    values = np.random.default_rng(0).normal(0, 9, size=50_000)
+    dots = list(ET.fromstring(plots.scatter_plot(values, values, name="v", span=(-1, 1))).iter(f"{SVG}circle"))
+    assert len(dots) == 2000
+    assert all(66 <= float(dot.get("cx")) <= 366 for dot in dots)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, 1, [0, 0.25, 0.5, 0.75, 1]), (1, 9, [2, 4, 6, 8]), (-1, 1, [-1, -0.5, 0, 0.5, 1]), (2, 2, [2])],
+)
+def test_ticks_are_round(low, high, expected):
+    """Ticks are the round numbers between the ends."""
+    assert figure.nice_ticks(low, high) == pytest.approx(expected)
+
+
+def test_board_of_the_baseline_alone(runs_folder):
+    """A board with only the dummy says so and ranks nobody."""
+    dummy = [run for run in find_runs([runs_folder]) if run.report["head"] == "dummy"]
+    assert "Only the baseline itself was run." in report_page(dummy[:1])
+
+
+def test_unlabelled_split_part_falls_back_to_validation(polarity_run):
+    """Without test metrics, the board is read off the validation part."""
+    report = {
+        **polarity_run.report,
+        "metrics": {k: v for k, v in polarity_run.report["metrics"].items() if k != "test"},
+    }
+    (board,) = boards([replace(polarity_run, report=report)])
+    assert (board.part, board.n_images) == ("validation", report["n_validation"])

@@ -1,0 +1,150 @@
+"""Run folders: whole or not at all, never over something else, and read back as they were."""
+
+import json
+
+import numpy as np
+import pytest
+
+from classify.errors import RunError
+from classify.predictions import PartPredictions, read_predictions, write_predictions
+from classify.runs import find_runs, new_folder, read_run
+from features_store import Task
+
+TASKS = [
+    Task("t", "single", ("a", 'b, "c"', "d\ne")),
+    Task("t", "multi", ("a", "b")),
+    Task("t", "regression", ("v",), range=(-1.0, 1.0)),
+    Task("t", "regression", ("v", "w"), range=(1.0, 9.0)),
+]
+
+
+def leave_run(folder, text="old"):
+    folder.mkdir(parents=True)
+    (folder / "report.json").write_text(json.dumps({"text": text}))
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_folder_appears_whole(tmp_path):
+    """Until the block ends there is only a temporary folder beside; then only the run."""
+    place = tmp_path / "deep" / "run"
+    with new_folder(place) as folder:
+        (folder / "report.json").write_text("{}")
+        assert not place.exists()
+        assert folder.parent == place.parent
+    assert names(place.parent) == ["run"]
+    assert names(place) == ["report.json"]
+
+
+def test_error_leaves_nothing(tmp_path):
+    """An error in the middle leaves no folder, and an old run as it was."""
+    leave_run(tmp_path / "old")
+    for place in ("new", "old"):
+        with pytest.raises(ZeroDivisionError), new_folder(tmp_path / place, force=True) as folder:
+            raise ZeroDivisionError(folder)
+    assert names(tmp_path) == ["old"]
+    assert json.loads((tmp_path / "old" / "report.json").read_text()) == {"text": "old"}
+
+
+def test_run_is_replaced_only_when_asked(tmp_path):
+    """The error names both ways out; with force the new run stands there, and only it."""
+    leave_run(tmp_path / "run")
+    (tmp_path / "run" / "leftover.txt").touch()
+    with pytest.raises(RunError, match=r"--force.*--out"), new_folder(tmp_path / "run"):
+        pass
+    with new_folder(tmp_path / "run", force=True) as folder:
+        (folder / "report.json").write_text('"new"')
+    assert names(tmp_path) == ["run"]
+    assert names(tmp_path / "run") == ["report.json"]
+
+
+def test_run_that_arrives_meanwhile_is_kept(tmp_path):
+    """Two runs to one place: the second to end is refused."""
+    with pytest.raises(RunError, match="holds a run already"), new_folder(tmp_path / "run"):
+        leave_run(tmp_path / "run", "first")
+    assert read_json(tmp_path / "run") == {"text": "first"}
+
+
+def read_json(folder):
+    return json.loads((folder / "report.json").read_text())
+
+
+def test_something_else_is_never_replaced(tmp_path):
+    """A folder of pictures, or a file, stays, whatever is asked; an empty folder may become a run."""
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "cat.jpg").touch()
+    (tmp_path / "file").touch()
+    for place in ("pictures", "file"):
+        with pytest.raises(RunError, match="isn't a run"), new_folder(tmp_path / place, force=True):
+            pass
+    assert names(tmp_path / "pictures") == ["cat.jpg"]
+    (tmp_path / "empty").mkdir()
+    with new_folder(tmp_path / "empty") as folder:
+        (folder / "report.json").write_text("{}")
+    assert names(tmp_path / "empty") == ["report.json"]
+
+
+def test_place_that_cannot_be_written_is_an_error(tmp_path):
+    """A parent that is a file is one sentence, not a traceback."""
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="can't write the run"), new_folder(tmp_path / "file" / "run"):
+        pass
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: f"{task.kind}{len(task.classes)}")
+def test_predictions_read_back_to_the_last_digit(tmp_path, task):
+    """Ids, truths and scores survive the file exactly, part by part."""
+    random = np.random.default_rng(0)
+    k, n = len(task.classes), 7
+    score = random.random((n, k)) / 3
+    truth = {
+        "single": random.integers(k, size=n),
+        "multi": random.integers(2, size=(n, k)).astype(np.uint8),
+        "regression": random.random((n, k)).astype(np.float32).astype(np.float64),
+    }[task.kind]
+    if task.kind == "regression" and k == 1:
+        truth, score = truth[:, 0], score[:, 0]
+    ids = np.array(["a,b.jpg", 'q"uote.png', "é/😀.png", *(f"{i}.png" for i in range(n - 3))])
+    parts = {
+        "train": PartPredictions(ids[:4], truth[:4], score[:4]),
+        "test": PartPredictions(ids[4:], truth[4:], score[4:]),
+    }
+    write_predictions(tmp_path / "p.csv", task, parts)
+    found = read_predictions(tmp_path / "p.csv", task)
+    assert list(found) == ["train", "test"]
+    for name, part in parts.items():
+        np.testing.assert_array_equal(found[name].ids, part.ids)
+        np.testing.assert_array_equal(found[name].y_true, part.y_true)
+        np.testing.assert_array_equal(found[name].y_score, part.y_score)
+
+
+@pytest.mark.parametrize("text", ["", "id,part\n", "id,part,truth,probability/a,probability/b\nx,test,c,1,0\n"])
+def test_foreign_predictions_are_refused(tmp_path, text):
+    """Other columns, or a class that the task hasn't, are an error that names the file."""
+    (tmp_path / "p.csv").write_text(text)
+    with pytest.raises(RunError, match=r"p\.csv"):
+        read_predictions(tmp_path / "p.csv", Task("t", "single", ("a", "b")))
+
+
+def test_runs_are_found_below_a_folder(runs_folder):
+    """A folder stands for the runs below it; naming one twice gives it once."""
+    found = find_runs([runs_folder, runs_folder / "polarity" / "linear"])
+    assert [run.folder.relative_to(runs_folder).as_posix() for run in found] == [
+        f"{task}/{head}" for task in ("affect", "evokes", "polarity", "valence") for head in ("dummy", "linear")
+    ]
+
+
+def test_places_without_runs_are_refused(tmp_path):
+    """A missing place, an empty one, and a report that isn't one are told apart."""
+    with pytest.raises(RunError, match="doesn't exist"):
+        find_runs([tmp_path / "none"])
+    with pytest.raises(RunError, match="holds no run"):
+        find_runs([tmp_path])
+    leave_run(tmp_path / "run")
+    with pytest.raises(RunError, match="lacks task, kind"):
+        read_run(tmp_path / "run")
+    (tmp_path / "run" / "report.json").write_text("{")
+    with pytest.raises(RunError, match="isn't valid JSON"):
+        find_runs([tmp_path])
