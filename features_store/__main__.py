@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from features_store import console
+from features_store.commands import COMMANDS
 from features_store.reader import open_store
 from features_store.summary import as_text, summarise
 
@@ -22,11 +23,6 @@ StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="A dump (.h5), 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
 
 
-@app.callback()
-def _about() -> None:
-    """Keep `info` a command of its own while there is no other."""
-
-
 @app.command()
 def info(
     store: StorePath,
@@ -36,6 +32,10 @@ def info(
     """Print the ids, labels, splits, blocks, sizes and passports of a store."""
     summary = summarise(open_store(store))
     print(json.dumps(summary, indent=2, ensure_ascii=False) if as_json else as_text(summary, all_failures=failed))
+
+
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_command)
 
 
 def main() -> None:

@@ -1,0 +1,197 @@
+"""Making splits: stratified by a task, never parting a group, the same for the same seed.
+
+Groups are dealt out whole. Single-label tasks are stratified by scikit-learn (``StratifiedKFold``,
+``StratifiedGroupKFold``, ``train_test_split``), multi-label tasks and regressions (by quantile) by iterative
+stratification (Sechidis, Tsoumakas & Vlahavas, "On the stratification of multi-label data", ECML PKDD 2011).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features_store.errors import MismatchError
+from features_store.schema import Labels, Split
+
+_QUANTILES = 4  # strata of each output of a regression
+_DEALT = 20  # folds from which parts are put together where groups must stay whole
+
+
+def make_split(
+    name: str,
+    n_images: int,
+    *,
+    labels: Labels | None = None,
+    groups: NDArray[np.int64] | None = None,
+    folds: int | None = None,
+    fractions: Sequence[float] = (0.7, 0.15, 0.15),
+    seed: int = 0,
+) -> Split:
+    """Deal images out into folds, or into train, validation and test.
+
+    Parameters
+    ----------
+    name : str
+        Of the split.
+    n_images : int
+    labels : Labels, optional
+        Stratify by them; images without a label are left out (-1). None = all images, not stratified.
+    groups : ndarray of shape (n_images,), int64, optional
+        Images of one group stay together; -1 = alone.
+    folds : int, optional
+        Number of folds; None = parts by `fractions`.
+    fractions : sequence of three float
+        Of train, validation and test, in images; together 1. One may be 0.
+    seed : int
+
+    Returns
+    -------
+    Split
+
+    Raises
+    ------
+    MismatchError
+        If there are too few images, or too few groups, or the fractions do not make sense.
+    """
+    used = np.arange(n_images) if labels is None else np.flatnonzero(labels.known)
+    shares = np.full(folds, 1 / folds) if folds and folds > 1 else np.array(fractions, dtype=float)
+    if folds is None and (len(shares) != 3 or shares.min() < 0 or abs(shares.sum() - 1) > 1e-6):
+        msg = f"fractions of train, validation and test must be three numbers that add up to 1; got {list(fractions)}"
+        raise MismatchError(msg)
+    if folds is not None and not 2 <= folds <= 127:
+        msg = f"a split has 2 to 127 folds; got {folds}"
+        raise MismatchError(msg)
+    of_group, n_groups = _numbered(None if groups is None else groups[used], len(used))
+    if n_groups < np.count_nonzero(shares):
+        msg = f"{n_groups} groups of images cannot be dealt out into {np.count_nonzero(shares)} parts"
+        raise MismatchError(msg)
+    strata = _strata(labels, used)
+    grouped = n_groups < len(used)
+    with _told_plainly(name):
+        if strata.ndim == 2:
+            dealt = _dealt_multi(_by_group(strata, of_group, n_groups), shares, seed)[of_group]
+        elif folds is not None:
+            dealt = _dealt_folds(strata, of_group if grouped else None, folds, seed)
+        elif grouped:
+            dealt = _dealt_parts_of_groups(strata, of_group, shares, seed)
+        else:
+            dealt = _dealt_parts(strata, shares, seed)
+    values = np.full(n_images, -1, dtype=np.int8)
+    values[used] = dealt
+    return Split(name, values, "parts" if folds is None else "folds")
+
+
+def _numbered(groups: NDArray[np.int64] | None, n: int) -> tuple[NDArray[np.int64], int]:
+    """Number the groups from 0, an image that is alone being a group."""
+    if groups is None:
+        return np.arange(n), n
+    lone = groups < 0
+    named = np.where(lone, groups.max(initial=0) + 1 + np.arange(n), groups)
+    unique, numbers = np.unique(named, return_inverse=True)
+    return numbers.astype(np.int64), len(unique)
+
+
+def _strata(labels: Labels | None, used: NDArray[np.int64]) -> NDArray[Any]:
+    """Return the class of each image, (n,), or the classes that it has, (n, n_strata) bool."""
+    if labels is None:
+        return np.zeros(len(used), dtype=np.int64)
+    values = labels.values[used]
+    if labels.task.kind == "single":
+        return values.astype(np.int64)
+    if labels.task.kind == "multi":
+        # An image of no class is a stratum of its own, so that these are spread too.
+        return np.column_stack([values == 1, ~(values == 1).any(axis=1)])
+    bins = []
+    for column in values.T:
+        edges = np.quantile(column, np.arange(1, _QUANTILES) / _QUANTILES)
+        bins.append(np.digitize(column, edges)[:, None] == np.arange(_QUANTILES))
+    return np.concatenate(bins, axis=1)
+
+
+def _by_group(strata: NDArray[np.bool_], of_group: NDArray[np.int64], n_groups: int) -> NDArray[np.bool_]:
+    together = np.zeros((n_groups, strata.shape[1]), dtype=bool)
+    np.logical_or.at(together, of_group, strata)
+    return together
+
+
+def _dealt_multi(strata: NDArray[np.bool_], shares: NDArray[np.float64], seed: int) -> NDArray[np.int64]:
+    """Deal rows out by iterative stratification."""
+    from iterstrat.ml_stratifiers import IterativeStratification
+
+    rng = np.random.RandomState(seed)
+    order = rng.permutation(len(strata))
+    present = strata[order][:, strata.any(axis=0)]
+    dealt = np.empty(len(strata), dtype=np.int64)
+    dealt[order] = np.flatnonzero(shares)[IterativeStratification(present, shares[shares > 0].copy(), rng)]
+    return dealt
+
+
+def _dealt_folds(
+    strata: NDArray[np.int64], of_group: NDArray[np.int64] | None, folds: int, seed: int
+) -> NDArray[np.int64]:
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    kind = StratifiedKFold if of_group is None else StratifiedGroupKFold
+    splitter = kind(folds, shuffle=True, random_state=seed)
+    dealt = np.empty(len(strata), dtype=np.int64)
+    for fold, (_, tested) in enumerate(splitter.split(strata, _pooled(strata, folds), of_group)):
+        dealt[tested] = fold
+    return dealt
+
+
+def _dealt_parts(strata: NDArray[np.int64], shares: NDArray[np.float64], seed: int) -> NDArray[np.int64]:
+    from sklearn.model_selection import train_test_split
+
+    dealt = np.zeros(len(strata), dtype=np.int64)
+    rest = np.arange(len(strata))
+    for part in (2, 1):
+        n = round(shares[part] * len(strata))
+        if n and n < len(rest):
+            pooled = _pooled(strata[rest], 2)
+            rest, taken = train_test_split(rest, test_size=n, random_state=seed, stratify=pooled)
+            dealt[taken] = part
+        elif n:
+            dealt[rest] = part
+    return dealt
+
+
+def _dealt_parts_of_groups(
+    strata: NDArray[np.int64], of_group: NDArray[np.int64], shares: NDArray[np.float64], seed: int
+) -> NDArray[np.int64]:
+    """Put parts together from many small folds, the largest fold to the part that lacks most."""
+    n_folds = min(_DEALT, int(of_group.max()) + 1)
+    folds = _dealt_folds(strata, of_group, n_folds, seed)
+    sizes = np.bincount(folds, minlength=n_folds)
+    lacking = shares * len(strata)
+    part_of = np.zeros(n_folds, dtype=np.int64)
+    for fold in np.argsort(-sizes, kind="stable"):
+        part_of[fold] = np.argmax(lacking)
+        lacking[part_of[fold]] -= sizes[fold]
+    return part_of[folds]
+
+
+def _pooled(strata: NDArray[np.int64], fewest: int) -> NDArray[np.int64]:
+    """Join classes too rare to be in every part into one stratum, and that into the largest class if it is too rare."""
+    _, numbers, counts = np.unique(strata, return_inverse=True, return_counts=True)
+    rare = counts < fewest
+    if not rare.any():
+        return numbers
+    target = len(counts) if counts[rare].sum() >= fewest else int(np.argmax(counts))
+    return np.where(rare[numbers], target, numbers)
+
+
+@contextmanager
+def _told_plainly(name: str) -> Iterator[None]:
+    """Turn what the libraries say about too few images into a sentence of this package."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+            yield
+    except ValueError as error:
+        msg = f"split {name!r} cannot be made: {error}; ask for fewer or larger parts, or leave --task away"
+        raise MismatchError(msg) from error
