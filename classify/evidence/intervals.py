@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from classify.evidence.metrics import metrics
 from classify.evidence.resamples import resampled_metrics
@@ -18,6 +19,7 @@ __all__ = ["LEVEL", "Interval", "bootstrap", "draws"]
 
 LEVEL = 0.95
 _CHUNK = 4_000_000  # weights held at once, 32 MB
+_QUICK = 20_000_000  # fewer weights than these take about a second, and need no progress bar
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,11 @@ def bootstrap(
     values = metrics(task, y_true, y_score)
     units = None if groups is None else _units(groups)
     n_units = len(y_true) if units is None else int(units.max()) + 1
-    chunks = [
-        resampled_metrics(task, y_true, y_score, weights, units=units)
-        for weights in draws(n_units, n_resamples, seed=seed)
-    ]
+    chunks = []
+    with tqdm(total=n_resamples, desc="intervals", leave=False, disable=n_units * n_resamples < _QUICK) as bar:
+        for weights in draws(n_units, n_resamples, seed=seed):
+            chunks.append(resampled_metrics(task, y_true, y_score, weights, units=units))
+            bar.update(len(weights))
     tail = (1 - LEVEL) / 2
     intervals = {}
     for name, value in values.items():
@@ -100,10 +103,10 @@ def draws(n_units: int, n_resamples: int, *, seed: int) -> Iterator[NDArray[np.f
     random = np.random.default_rng(seed)
     step = max(1, _CHUNK // n_units)
     for start in range(0, n_resamples, step):
-        n = min(step, n_resamples - start)
-        drawn = random.integers(n_units, size=(n, n_units))
-        drawn += np.arange(n)[:, None] * n_units
-        yield np.bincount(drawn.ravel(), minlength=n * n_units).reshape(n, n_units).astype(np.float64)
+        weights = np.empty((min(step, n_resamples - start), n_units))
+        for row in weights:  # one at a time: the counts of one resample fit the cache, those of many don't
+            row[:] = np.bincount(random.integers(n_units, size=n_units), minlength=n_units)
+        yield weights
 
 
 def _units(groups: NDArray[np.int64]) -> NDArray[np.int64]:

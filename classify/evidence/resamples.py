@@ -123,25 +123,38 @@ def _multi_formulas(task: Task, sums: Floats) -> dict[str, Floats]:
 
 def _mean_average_precision(y_true: NDArray[Any], y_score: Floats, weights: NDArray[Any]) -> Floats:
     """Average precision per class, averaged over the classes that a resample has images of."""
+    drawn = np.ascontiguousarray(weights.T)
     per_class = np.stack(
-        [_average_precision(y_true[:, k], y_score[:, k], weights) for k in range(y_true.shape[1])]
+        [_average_precision(y_true[:, k], y_score[:, k], drawn) for k in range(y_true.shape[1])]
     )  # (n_classes, n_resamples)
     seen = ~np.isnan(per_class)
     mean: Floats = np.where(seen, per_class, 0.0).sum(axis=0) / seen.sum(axis=0)
     return mean
 
 
-def _average_precision(truth: NDArray[Any], score: Floats, weights: NDArray[Any]) -> Floats:
-    """Sum of precision times gain in recall over the thresholds; NaN without a positive image."""
+def _average_precision(truth: NDArray[Any], score: Floats, drawn: Floats) -> Floats:
+    """Sum of precision times gain in recall over the thresholds; NaN without a positive image.
+
+    *drawn* are the weights with an image to a row, (n_images, n_resamples): sorting and summing down the images
+    then moves whole rows, several times quicker than along them.
+    """
     order = np.argsort(-score, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)  # ties share one threshold
-    drawn = weights[:, order]
-    above = np.cumsum(drawn, axis=1)[:, ends]
-    hits = np.cumsum(drawn * (truth[order] > 0), axis=1)[:, ends]
-    gains = np.diff(hits, axis=1, prepend=0.0)
-    total = hits[:, -1]
-    area = (gains * np.where(above > 0, hits / np.where(above > 0, above, 1), 0.0)).sum(axis=1)
-    return np.where(total > 0, area / total, np.nan)
+    positive = truth[order] > 0
+    # A threshold that adds no positive image adds nothing to the area, so only those that do are summed up to.
+    hits_by_end = np.cumsum(positive)[ends]
+    ends = ends[np.diff(hits_by_end, prepend=0) > 0]
+    if not len(ends):
+        return np.full(drawn.shape[1], np.nan)
+    starts = np.append(0, ends[:-1] + 1)
+    above = np.cumsum(np.add.reduceat(drawn[order[: ends[-1] + 1]], starts, axis=0), axis=0)
+    found = order[: ends[-1] + 1][positive[: ends[-1] + 1]]
+    firsts = np.append(0, np.cumsum(positive)[ends[:-1]])
+    gains = np.add.reduceat(drawn[found], firsts, axis=0)
+    hits = np.cumsum(gains, axis=0)
+    np.divide(hits, above, out=above, where=above > 0)
+    area: Floats = np.einsum("ij,ij->j", gains, above)
+    return np.where(hits[-1] > 0, area / hits[-1], np.nan)
 
 
 def _regression_statistics(task: Task, y_true: NDArray[Any], y_score: Floats) -> Floats:
