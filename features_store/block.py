@@ -41,7 +41,9 @@ class Block:
     names : tuple of str or None
         What each value of a vector means.
     offsets : mapping or None
-        Byte offsets of ``vectors``, ``status`` and ``seal`` in the file; None if HDF5 must decode them.
+        Byte offsets of ``vectors``, ``status``, ``seal`` and ``digests`` in the file; None if HDF5 must decode them.
+    has_digests : bool
+        Whether each row has its own digest, as blocks of this software do.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Block:
     passport: Mapping[str, Any]
     names: tuple[str, ...] | None
     offsets: Mapping[str, int] | None
+    has_digests: bool = False
     _maps: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -89,6 +92,11 @@ class Block:
     def stored_seal(self) -> bytes:
         """The forty bytes of the seal, as they are in the file now."""
         return self._part("seal").tobytes()
+
+    @property
+    def digests(self) -> NDArray[np.uint8] | None:
+        """Digest of each vector, (n_images, n_views, 8) uint8; None if the file keeps none."""
+        return self._part("digests") if self.has_digests else None
 
     @property
     def sealed(self) -> bool:
@@ -140,7 +148,12 @@ class Block:
 
     def _part(self, part: str) -> NDArray[Any]:
         if part not in self._maps:
-            shape = {"vectors": self.shape, "status": self.shape[:2], "seal": (seal.SEAL_BYTES,)}[part]
+            shape = {
+                "vectors": self.shape,
+                "status": self.shape[:2],
+                "digests": (*self.shape[:2], seal.DIGEST_BYTES),
+                "seal": (seal.SEAL_BYTES,),
+            }[part]
             dtype = self.dtype if part == "vectors" else np.dtype(np.uint8)
             if self.offsets is None:
                 with h5py.File(self.path, "r", locking=False) as file:

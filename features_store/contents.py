@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from features_store.attributes import json_object, json_range, json_strings, text_of
 from features_store.block import Block
 from features_store.errors import FormatError, StoreError
 from features_store.ids import check_ids, digest_of_ids
@@ -28,6 +28,7 @@ from features_store.schema import (
     Task,
     check_name,
 )
+from features_store.seal import DIGEST_BYTES
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class _Reading:
     def contents(self, same_ids: NDArray[np.bytes_] | None) -> Contents:
         self.version()
         raw_ids = self.ids()
-        claimed = _text(self.file, "index_digest")
+        claimed = text_of(self.file, "index_digest")
         if same_ids is None or raw_ids.dtype != same_ids.dtype or not np.array_equal(raw_ids, same_ids):
             check_ids(raw_ids.tolist())
             digest = digest_of_ids(raw_ids)
@@ -102,7 +103,7 @@ class _Reading:
         if claimed != digest:
             msg = f"index_digest is {claimed!r}, but the ids have {digest!r}: the ids or the digest were changed"
             raise FormatError(msg)
-        corpus = json_object(_text(self.file, "corpus"), "corpus") if "corpus" in self.file.attrs else {}
+        corpus = json_object(text_of(self.file, "corpus"), "corpus") if "corpus" in self.file.attrs else {}
         n_images = len(raw_ids)
         return Contents(
             path=self.path,
@@ -117,10 +118,10 @@ class _Reading:
         )
 
     def version(self) -> None:
-        if "format" not in self.file.attrs or _text(self.file, "format") != FORMAT:
+        if "format" not in self.file.attrs or text_of(self.file, "format") != FORMAT:
             msg = f"{self.path} is an HDF5 file, but no feature dump: its attribute 'format' is not {FORMAT!r}"
             raise FormatError(msg)
-        version = _text(self.file, "format_version")
+        version = text_of(self.file, "format_version")
         major, _, minor = version.partition(".")
         if not (major.isdecimal() and minor.isdecimal()):
             msg = f"format_version is {version!r}; expected two numbers, such as {FORMAT_VERSION!r}"
@@ -162,21 +163,21 @@ class _Reading:
 
     def labels(self, name: str, n_images: int) -> Labels:
         dataset = self.dataset(f"labels/{name}")
-        kind = _text(dataset, "kind")
+        kind = text_of(dataset, "kind")
         if kind not in KINDS:
             msg = f"/labels/{name} has kind {kind!r}; valid: {', '.join(KINDS)}"
             raise FormatError(msg)
-        classes = json_strings(_text(dataset, "classes"), f"/labels/{name} classes")
+        classes = json_strings(text_of(dataset, "classes"), f"/labels/{name} classes")
         ends = None
         if kind == "regression":
-            ends = json_range(_text(dataset, "range"), f"/labels/{name} range")
-        source = _text(dataset, "source") if "source" in dataset.attrs else ""
+            ends = json_range(text_of(dataset, "range"), f"/labels/{name} range")
+        source = text_of(dataset, "source") if "source" in dataset.attrs else ""
         task = Task(name, kind, classes, ends, source)
         shape = (n_images,) if kind == "single" else (n_images, len(classes))
         return Labels(task, self.column(f"labels/{name}", LABEL_DTYPES[kind], shape))
 
     def split(self, name: str, n_images: int) -> Split:
-        kind: Any = _text(self.dataset(f"splits/{name}"), "kind")
+        kind: Any = text_of(self.dataset(f"splits/{name}"), "kind")
         return Split(name, self.column(f"splits/{name}", "|i1", (n_images,)), kind)
 
     def block(self, name: str, n_images: int) -> Block:
@@ -192,8 +193,12 @@ class _Reading:
             if found.dtype != np.uint8 or found.shape != expected:
                 msg = f"/{where}/{part} is {found.dtype.str} of shape {found.shape}; expected |u1 of shape {expected}"
                 raise FormatError(msg)
-        offsets = self.offsets({"vectors": vectors, "status": status, "seal": seal})
-        passport = json_object(_text(self.file[where], "passport"), f"/{where} passport")
+        parts = {"vectors": vectors, "status": status, "seal": seal}
+        if f"{where}/digests" in self.file:
+            self.column(f"{where}/digests", "|u1", (*vectors.shape[:2], DIGEST_BYTES))
+            parts["digests"] = self.dataset(f"{where}/digests")
+        offsets = self.offsets(parts)
+        passport = json_object(text_of(self.file[where], "passport"), f"/{where} passport")
         return Block(
             name=name,
             path=self.path,
@@ -203,6 +208,7 @@ class _Reading:
             passport=passport,
             names=self.feature_names(where, vectors.shape[2]),
             offsets=offsets,
+            has_digests="digests" in parts,
         )
 
     def offsets(self, parts: Mapping[str, h5py.Dataset]) -> Mapping[str, int] | None:
@@ -243,55 +249,3 @@ class _Reading:
             msg = f"/{where}/names is {dataset.dtype} of shape {dataset.shape}; expected text of shape ({n_features},)"
             raise FormatError(msg)
         return tuple(raw.decode() for raw in dataset[:].tolist())
-
-
-def json_object(text: str, what: str) -> dict[str, Any]:
-    """Parse a JSON object from a file that is not trusted."""
-    value = _json(text, what)
-    if not isinstance(value, dict):
-        msg = f"{what} is not a JSON object"
-        raise FormatError(msg)
-    return value
-
-
-def json_strings(text: str, what: str) -> tuple[str, ...]:
-    """Parse a JSON list of strings."""
-    value = _json(text, what)
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        msg = f"{what} is not a JSON list of strings"
-        raise FormatError(msg)
-    return tuple(value)
-
-
-def json_range(text: str, what: str) -> tuple[float, float]:
-    """Parse a JSON list of two numbers."""
-    value = _json(text, what)
-    if not isinstance(value, list) or len(value) != 2 or not all(type(one) in (int, float) for one in value):
-        msg = f"{what} is not a JSON list of two numbers"
-        raise FormatError(msg)
-    return float(value[0]), float(value[1])
-
-
-def _json(text: str, what: str) -> Any:
-    def refuse(constant: str) -> None:
-        msg = f"{what} holds {constant}"
-        raise FormatError(msg)
-
-    try:
-        return json.loads(text, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        msg = f"{what} is not JSON that can be read: {str(error)[:80]}"
-        raise FormatError(msg) from error
-
-
-def _text(item: h5py.HLObject, name: str) -> str:
-    if name not in item.attrs:
-        msg = f"{item.name} has no attribute {name!r}"
-        raise FormatError(msg)
-    value = item.attrs[name]
-    if isinstance(value, bytes):
-        value = value.decode()
-    if not isinstance(value, str):
-        msg = f"{item.name} attribute {name!r} is not text"
-        raise FormatError(msg)
-    return value

@@ -76,6 +76,7 @@ def add_block(file: h5py.File, spec: BlockSpec, n_images: int) -> None:
     )
     vectors.attrs.create("shape", np.array(spec.shape, dtype="<i8"))
     _allocate(group, "status", (n_images, spec.n_views), np.dtype("|u1"))
+    _allocate(group, "digests", (n_images, spec.n_views, seal.DIGEST_BYTES), np.dtype("|u1"))
     _allocate(group, "seal", (seal.SEAL_BYTES,), np.dtype("|u1"))
     if spec.names is not None:
         _set_strings(group, "names", np.array([name.encode() for name in spec.names]))

@@ -1,4 +1,4 @@
-"""The seal of a block: row count and SHA-256 over its vectors and status (FORMAT.md section 6)."""
+"""The seal of a block and the digests of its rows, from vectors and status (FORMAT.md section 6)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features_store.schema import Status
+from features_store.schema import FAILURES, Status
 
 SEAL_BYTES = 40
+DIGEST_BYTES = 8
 _PIECE = 16 * 2**20  # bytes hashed at a time
 
 
@@ -48,6 +49,34 @@ def compute(
             progress(len(piece))
     sha.update(np.ascontiguousarray(status).reshape(-1).data)
     return struct.pack("<Q", n_images) + sha.digest()
+
+
+def digest_rows(vectors: NDArray[Any], status: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Compute the digests of some vectors.
+
+    Parameters
+    ----------
+    vectors : ndarray of shape (n, n_features), float16 or float32
+        Only looked at where the status is `Status.WRITTEN`; (0, 0) will do if none is.
+    status : ndarray of shape (n,), uint8
+
+    Returns
+    -------
+    ndarray of shape (n, 8), uint8
+        Zeros for a pending row.
+    """
+    rows = np.ascontiguousarray(vectors, dtype=vectors.dtype.newbyteorder("<")).view(np.uint8)
+    digests = np.zeros((len(status), DIGEST_BYTES), dtype=np.uint8)
+    started = hashlib.sha256(bytes([Status.WRITTEN]))
+    of_failure = {int(s): np.frombuffer(hashlib.sha256(bytes([s])).digest(), np.uint8, DIGEST_BYTES) for s in FAILURES}
+    for row, state in enumerate(status.tolist()):
+        if state == Status.WRITTEN:
+            sha = started.copy()
+            sha.update(rows[row].data)
+            digests[row] = np.frombuffer(sha.digest(), np.uint8, DIGEST_BYTES)
+        elif state != Status.PENDING:
+            digests[row] = of_failure[state]
+    return digests
 
 
 def is_open(seal: bytes) -> bool:

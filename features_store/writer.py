@@ -28,6 +28,7 @@ from features_store.whole import disk_errors, reserve, whole_file
 
 _COMMIT_SECONDS = 2.0
 _COMMIT_BYTES = 256 * 2**20
+_NO_VALUES = np.zeros((0, 0), dtype="<f4")  # of rows that failed: their digest is of the status alone
 
 
 class BlockWriter:
@@ -72,15 +73,14 @@ class BlockWriter:
             self._offsets = dict(block.offsets or {})
             self._dtype = np.dtype(spec.dtype).newbyteorder("<")
             self._status = np.array(block.status)
+            self._digests = None if block.digests is None else np.array(block.digests)
             self._fd = os.open(self.path, os.O_RDWR | getattr(os, "O_BINARY", 0))
         except BaseException:
             self._lock.release()
             raise
-        self._uncommitted: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]] = []
+        self._uncommitted: tuple[int, int] | None = None  # first row, and one behind the last, not yet on the disk
         self._uncommitted_bytes = 0
         self._last_commit = time.monotonic()
-
-    # ---- what is to be done -------------------------------------------------------------------------------------
 
     def pending(self) -> NDArray[np.int64]:
         """Return the rows in which any view is pending: (n_pending,) int64, ascending."""
@@ -90,8 +90,6 @@ class BlockWriter:
         """Return how many vectors are in each state, states that occur only."""
         values, counts = np.unique(self._status, return_counts=True)
         return {Status(int(v)): int(n) for v, n in zip(values, counts, strict=True)}
-
-    # ---- rows ---------------------------------------------------------------------------------------------------
 
     def write(self, rows: ArrayLike, vectors: ArrayLike, *, view: int = 0) -> NDArray[np.uint8]:
         """Write the vectors of some rows.
@@ -125,7 +123,7 @@ class BlockWriter:
         good = status == Status.WRITTEN
         with disk_errors(self.path):
             self._write_runs(positions[good], values[good], view)
-        self._mark(positions, np.full(len(positions), view), status)
+        self._mark(positions, np.full(len(positions), view), status, values)
         return status
 
     def fail(self, rows: ArrayLike, status: Status, *, view: int | None = None) -> None:
@@ -135,8 +133,9 @@ class BlockWriter:
             raise FormatError(msg)
         positions = self._positions(rows, view or 0)
         views = range(self.spec.n_views) if view is None else [view]
+        states = np.full(len(positions), status, dtype=np.uint8)
         for one in views:
-            self._mark(positions, np.full(len(positions), one), np.full(len(positions), status, dtype=np.uint8))
+            self._mark(positions, np.full(len(positions), one), states, _NO_VALUES)
 
     def reset(self, statuses: Iterable[Status]) -> NDArray[np.int64]:
         """Make rows that failed in one of these ways pending again; the seal is broken first.
@@ -150,24 +149,21 @@ class BlockWriter:
         rows, views = np.nonzero(np.isin(self._status, [int(s) for s in statuses]))
         if len(rows):
             self._pwrite(b"\0" * seal.SEAL_BYTES, self._offsets["seal"])
-            self._mark(rows, views, np.zeros(len(rows), dtype=np.uint8))
+            self._mark(rows, views, np.zeros(len(rows), dtype=np.uint8), _NO_VALUES)
             self.flush()
         return np.unique(rows)
 
-    # ---- durability ---------------------------------------------------------------------------------------------
-
     def flush(self) -> None:
-        """Make all vectors durable, then set their status bytes."""
-        if self._uncommitted:
+        """Make all vectors and their digests durable, then set their status bytes."""
+        if self._uncommitted is not None:
+            first, last = self._uncommitted
+            # One writer holds the block, so the bytes between are what this process last knew them to be.
             with disk_errors(self.path):
+                if self._digests is not None:
+                    self._put("digests", self._digests, first, last)
                 _sync(self._fd)
-                for rows, views, status in self._uncommitted:
-                    self._status[rows, views] = status
-                rows = np.concatenate([rows for rows, _, _ in self._uncommitted])
-                first, last = int(rows.min()), int(rows.max()) + 1
-                # One writer holds the block, so the bytes between are what this process last knew them to be.
-                self._pwrite(self._status[first:last].tobytes(), self._offsets["status"] + first * self.spec.n_views)
-            self._uncommitted.clear()
+                self._put("status", self._status, first, last)
+            self._uncommitted = None
         self._uncommitted_bytes = 0
         self._last_commit = time.monotonic()
 
@@ -218,8 +214,6 @@ class BlockWriter:
     ) -> None:
         self.close()
 
-    # ---- bytes --------------------------------------------------------------------------------------------------
-
     def _positions(self, rows: ArrayLike, view: int) -> NDArray[np.int64]:
         positions = np.atleast_1d(np.asarray(rows, dtype=np.int64))
         n_images = len(self._status)
@@ -231,10 +225,16 @@ class BlockWriter:
             raise FormatError(msg)
         return positions
 
-    def _mark(self, rows: NDArray[np.int64], views: NDArray[np.int64], status: NDArray[np.uint8]) -> None:
+    def _mark(
+        self, rows: NDArray[np.int64], views: NDArray[Any], status: NDArray[np.uint8], values: NDArray[Any]
+    ) -> None:
         if not len(rows):
             return
-        self._uncommitted.append((rows, views, status))
+        self._status[rows, views] = status
+        if self._digests is not None:
+            self._digests[rows, views] = seal.digest_rows(values, status)
+        first, last = self._uncommitted or (len(self._status), 0)
+        self._uncommitted = min(first, int(rows.min())), max(last, int(rows.max()) + 1)
         late = time.monotonic() - self._last_commit > _COMMIT_SECONDS
         if late or self._uncommitted_bytes > _COMMIT_BYTES:
             self.flush()
@@ -248,6 +248,9 @@ class BlockWriter:
                 offset = self._offsets["vectors"] + (int(run_rows[0]) * n_views + view) * row_bytes
                 self._pwrite(run.reshape(-1).view(np.uint8).data, offset)
         self._uncommitted_bytes += values.nbytes
+
+    def _put(self, part: str, values: NDArray[np.uint8], first: int, last: int) -> None:
+        self._pwrite(values[first:last].tobytes(), self._offsets[part] + first * values[0].nbytes)
 
     def _pwrite(self, data: bytes | memoryview, offset: int) -> None:
         left = memoryview(data)
