@@ -134,7 +134,7 @@ def _content(placed: Sequence[Placed], ids: NDArray[np.str_]) -> NDArray[np.uint
         if clash.any():
             msg = (
                 f"{_path(one)} has other image bytes (SHA-256) than the dumps before it for {int(clash.sum())} images, "
-                f"the first is {ids[clash][0]!r}; only dumps of the same pictures can be merged"
+                f"the first is {str(ids[clash][0])!r}; only dumps of the same pictures can be merged"
             )
             raise MismatchError(msg)
         content = np.where(content.any(axis=1, keepdims=True), content, column)
@@ -153,7 +153,7 @@ def _overlaid(
         if len(differs):
             msg = (
                 f"{what}: {_path(one)} contradicts the dumps before it about {value} of {len(differs)} images, the "
-                f"first is {ids[differs[0]]!r}; leave one of them out, or choose one's with `features-store relabel`"
+                f"first is {str(ids[differs[0]])!r}; leave one out, or choose one's with `features-store relabel`"
             )
             raise MismatchError(msg)
         result[here] = column[here]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -237,7 +238,7 @@ def _tell(done: Any, lines: list[str], *, as_json: bool) -> None:
     typer.echo(json.dumps(facts, default=str, ensure_ascii=False) if as_json else "\n".join(lines))
 
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "merge": merge,
     "subset": subset,
     "diff": diff,

@@ -108,7 +108,7 @@ def _npz(store: Store, blocks: Sequence[Block], view: int, path: Path, advance: 
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, array in small.items():
             with _member(archive, name) as member:
-                np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
         for block in blocks:
             shape = (block.shape[0], *block.item_shape)
             with _member(archive, f"blocks/{block.name}/vectors") as member:

@@ -114,9 +114,11 @@ def _strata(labels: Labels | None, used: NDArray[np.int64]) -> NDArray[Any]:
 
 
 def _by_group(strata: NDArray[np.bool_], of_group: NDArray[np.int64], n_groups: int) -> NDArray[np.bool_]:
+    """Return the strata that each group touches, and its size as further strata, so that large groups are spread."""
     together = np.zeros((n_groups, strata.shape[1]), dtype=bool)
     np.logical_or.at(together, of_group, strata)
-    return together
+    size = np.log2(np.bincount(of_group, minlength=n_groups)).round()
+    return np.column_stack([together, size[:, None] == np.unique(size)]) if n_groups < len(of_group) else together
 
 
 def _dealt_multi(strata: NDArray[np.bool_], shares: NDArray[np.float64], seed: int) -> NDArray[np.int64]:

@@ -1,0 +1,276 @@
+"""Matrices of other origin coming in, and stores going out."""
+
+from __future__ import annotations
+
+import csv
+import json
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+
+import features_store as fs
+from features_store.difference import difference
+from features_store.export import export
+from features_store.interchange import MatrixFile, import_matrix
+
+N, D = 8, 3
+
+
+@pytest.fixture
+def store(tmp_path, make_store) -> fs.Store:
+    """A store of eight images without blocks."""
+    return make_store(tmp_path / "s", N, blocks=())
+
+
+@pytest.fixture
+def vectors() -> np.ndarray:
+    """Five vectors; the ids below put them into other rows, and one outside."""
+    return np.random.default_rng(0).normal(size=(5, D)).astype(np.float32)
+
+
+IDS = ["set/006.jpg", "set/001.jpg", "nowhere.jpg", "set/007.jpg", "set/000.jpg"]
+PLACES = [6, 1, 7, 0]  # of the four that are known
+MATLAB = np.dtype("u2")
+
+
+def save_npy(path, vectors) -> MatrixFile:
+    np.save(path / "m.npy", vectors)
+    return MatrixFile(path / "m.npy", ids=IDS)
+
+
+def save_fortran(path, vectors) -> MatrixFile:
+    np.save(path / "m.npy", np.asfortranarray(vectors))
+    return MatrixFile(path / "m.npy", ids=IDS)
+
+
+def save_npz(path, vectors) -> MatrixFile:
+    np.savez_compressed(path / "m.npz", rgb=vectors, audio=vectors + 1, ids=np.array(IDS))
+    return MatrixFile(path / "m.npz", "rgb")
+
+
+def save_csv(path, vectors) -> MatrixFile:
+    lines = [
+        "image,a,b,c",
+        *(f"{one},{','.join(map(repr, row.tolist()))}" for one, row in zip(IDS, vectors, strict=True)),
+    ]
+    (path / "m.csv").write_text("\n".join(lines))
+    return MatrixFile(path / "m.csv")
+
+
+def save_bare_csv(path, vectors) -> MatrixFile:
+    lines = [f"{one},{','.join(map(repr, row.tolist()))}" for one, row in zip(IDS, vectors, strict=True)]
+    (path / "m.csv").write_text("\n".join(lines))
+    return MatrixFile(path / "m.csv")
+
+
+def save_mat(path, vectors) -> MatrixFile:
+    with h5py.File(
+        path / "m.mat", "w", userblock_size=512
+    ) as file:  # as MATLAB lays out single(n x d) and a cell array
+        file["features"] = vectors.T
+        cells = np.empty((1, len(IDS)), dtype=h5py.ref_dtype)
+        for n, one in enumerate(IDS):
+            file[f"#refs#/{n}"] = np.frombuffer(one.encode("utf-16-le"), MATLAB)[:, None]
+            cells[0, n] = file[f"#refs#/{n}"].ref
+        file.create_dataset("names", data=cells, dtype=h5py.ref_dtype)
+    return MatrixFile(path / "m.mat", "features", "names")
+
+
+def save_char_mat(path, vectors) -> MatrixFile:
+    with h5py.File(path / "m.mat", "w") as file:
+        file["features"] = vectors.T
+        file["names"] = np.array([[ord(c) for c in one.ljust(20)] for one in IDS], dtype=MATLAB).T
+    return MatrixFile(path / "m.mat", ids_key="names")
+
+
+def save_hdf5(path, vectors) -> MatrixFile:
+    with h5py.File(path / "m.hdf5", "w") as file:
+        file.create_dataset("deep/features", data=vectors, compression="gzip", chunks=(2, D))
+        file["deep/ids"] = IDS
+    return MatrixFile(path / "m.hdf5", "deep/features", "/deep/ids")
+
+
+@pytest.mark.parametrize(
+    "save", [save_npy, save_fortran, save_npz, save_csv, save_bare_csv, save_mat, save_char_mat, save_hdf5]
+)
+def test_rows_of_every_format_find_their_images(tmp_path, store, vectors, save) -> None:
+    """Each vector lands in the row of its id; images without one are missing, and rows without an image are counted."""
+    done = import_matrix(store, save(tmp_path, vectors), tmp_path / "s" / "new.h5", name="new")
+    assert (done.n_rows, done.unknown, done.counts) == (5, 1, {"written": 4, "missing": 4})
+    block = fs.open_store(tmp_path / "s").blocks["new"]
+    assert block.dtype == np.float32
+    assert block.sealed
+    assert np.flatnonzero(block.status[:, 0] == 1).tolist() == sorted(PLACES)
+    np.testing.assert_array_equal(block.vectors[PLACES, 0], vectors[[0, 1, 3, 4]])
+    assert block.names == (("a", "b", "c") if save is save_csv else None)
+    assert [path.name for path in (tmp_path / "s").iterdir() if path.name.startswith(".")] == []
+
+
+def test_the_passport_names_the_file_and_its_bytes(tmp_path, store, vectors) -> None:
+    """What the user knows is kept; what the file is, is added."""
+    import hashlib
+
+    source = save_npy(tmp_path, vectors)
+    import_matrix(store, source, tmp_path / "b.h5", name="yt8m", passport={"encoder": "youtube-8m"}, dtype="float16")
+    block = fs.open_store(tmp_path / "b.h5").blocks["yt8m"]
+    sha256 = hashlib.sha256((tmp_path / "m.npy").read_bytes()).hexdigest()
+    assert block.passport["encoder"] == "youtube-8m"
+    assert block.passport["imported"] == {"file": "m.npy", "sha256": sha256, "key": None}
+    assert block.dtype == np.float16
+
+
+def test_rows_that_are_not_finite_become_failures(tmp_path, store, vectors) -> None:
+    """NaN, and what half precision cannot hold."""
+    vectors[0, 0], vectors[1, 0] = np.nan, 1e6
+    done = import_matrix(store, save_npy(tmp_path, vectors), tmp_path / "b.h5", name="b", dtype="float16")
+    assert done.counts == {"written": 2, "missing": 4, "non finite": 2}
+
+
+def test_what_numpy_would_unpickle_is_refused(tmp_path, store) -> None:
+    """An array of objects is never loaded."""
+    np.save(tmp_path / "m.npy", np.array([{}, {}], dtype=object), allow_pickle=True)
+    with pytest.raises(fs.UnsafeFileError, match="nothing is unpickled"):
+        import_matrix(store, MatrixFile(tmp_path / "m.npy", ids=IDS), tmp_path / "b.h5", name="b")
+
+
+def test_hdf5_that_leads_elsewhere_is_refused(tmp_path, store, vectors) -> None:
+    """Links out of the file, on any part of the path, and data kept in another file."""
+    (tmp_path / "secret").write_bytes(vectors.tobytes())
+    save_hdf5(tmp_path, vectors)
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file["leaf"] = h5py.ExternalLink("m.hdf5", "/deep/features")
+        file["folder"] = h5py.ExternalLink("m.hdf5", "/deep")
+        file["soft"] = h5py.SoftLink("/stored")
+        file.create_dataset("stored", (5, D), "f4", external=[(str(tmp_path / "secret"), 0, 60)])
+    for key in ("leaf", "folder/features", "soft", "stored"):
+        with pytest.raises(fs.UnsafeFileError, match="refused"):
+            import_matrix(store, MatrixFile(tmp_path / "m.h5", key, ids=IDS), tmp_path / "b.h5", name="b")
+    assert not (tmp_path / "b.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("m.npy", b"\x93NUMPY broken", "m.npy"),
+        ("m.npz", b"PK no archive", "m.npz cannot be read"),
+        ("m.csv", b"id,a,b\nset/001.jpg,1\n", "line 2 has 2 cells; expected 3"),
+        ("m.csv", b"id,a,b\nset/001.jpg,1,2\nset/002.jpg,1,x\n", "line 3 holds something that is no number"),
+        ("m.csv", b"id,a\nset/001.jpg,1\nset/001.jpg,2\n", "must be unique"),
+        ("m.csv", b"id,a\nother.jpg,1\n", "none of the 1 ids"),
+        ("m.csv", b"", "no columns"),
+        ("m.csv", b"\xff\xfe\x00", "cannot be read"),
+        ("m.mat", b"MATLAB 5.0 MAT-file", "-v7.3"),
+        ("m.h5", b"nothing", "cannot be read"),
+        ("m.pkl", b"", "valid: .npy"),
+    ],
+)
+def test_bad_files_end_in_one_sentence(tmp_path, store, run_command, name, content, words) -> None:
+    """Exit code 2, what is wrong and where, and no file."""
+    (tmp_path / name).write_bytes(content)
+    code, _, err = run_command("import", tmp_path / "s", tmp_path / name, "-n", "b", "-o", tmp_path / "b.h5")
+    assert code == 2
+    assert words in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "b.h5").exists()
+
+
+def test_ids_must_fit_the_rows(tmp_path, store, vectors) -> None:
+    """No ids, or another number of them."""
+    np.save(tmp_path / "m.npy", vectors)
+    with pytest.raises(fs.MismatchError, match="holds no ids"):
+        import_matrix(store, MatrixFile(tmp_path / "m.npy"), tmp_path / "b.h5", name="b")
+    with pytest.raises(fs.MismatchError, match="5 rows and there are 4 ids"):
+        import_matrix(store, MatrixFile(tmp_path / "m.npy", ids=IDS[:4]), tmp_path / "b.h5", name="b")
+
+
+def test_an_archive_that_unpacks_without_end_is_refused(tmp_path, store) -> None:
+    """A member a thousand times larger than its archive."""
+    with zipfile.ZipFile(tmp_path / "m.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("m.npy", bytes(30 * 2**20))
+    with pytest.raises(fs.UnsafeFileError, match="unpacks to more"):
+        import_matrix(store, MatrixFile(tmp_path / "m.npz", ids=IDS), tmp_path / "b.h5", name="b")
+
+
+# ---- export ---------------------------------------------------------------------------------------------------------
+
+
+def test_npz_loads_without_pickle(tmp_path, make_store) -> None:
+    """numpy reads every array; failed rows are NaN; equal stores give equal bytes."""
+    store = make_store(tmp_path / "a", failed=(3,))
+    done = export(store, tmp_path / "a.npz", blocks=["two.pool"])
+    assert done.failed == 1
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
+        loaded = {name: arrays[name] for name in arrays.files}
+    assert loaded["images/id"].tolist() == store.ids.tolist()
+    good = np.arange(12) != 3
+    np.testing.assert_array_equal(
+        loaded["blocks/two.pool/vectors"][good], store.matrix(["two.pool"], good.nonzero()[0])
+    )
+    assert np.isnan(loaded["blocks/two.pool/vectors"][3]).all()
+    assert loaded["blocks/two.pool/vectors"].dtype == np.float16
+    assert json.loads(str(loaded["blocks/two.pool/passport"])) == store.blocks["two.pool"].passport
+    np.testing.assert_array_equal(loaded["labels/va"], store.labels["va"].values)
+    np.testing.assert_array_equal(loaded["splits/default"], store.splits["default"].values)
+    assert "blocks/one.pool/vectors" not in loaded
+    export(store, tmp_path / "b.npz", blocks=["two.pool"])
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+@pytest.mark.parametrize("ending", ["npz", "csv"])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_what_is_exported_comes_back(tmp_path, ending, dtype) -> None:
+    """Export then import: nothing differs with .npz; with .csv all vectors are the same, to the last bit."""
+    rng = np.random.default_rng(5)
+    index = fs.Index(np.array([f"ö {i},x.jpg" for i in range(40)]))
+    spec = fs.BlockSpec("deep.map", (2, 1, 3), {"encoder": "toy"}, dtype, names=tuple("uvwxyz"))
+    with fs.BlockWriter(tmp_path / "a.h5", index, spec) as writer:
+        writer.write(np.arange(2, 40), rng.normal(size=(38, 6)) * np.logspace(-7, 4, 38)[:, None])
+        writer.fail([0], fs.Status.MISSING)
+        writer.fail([1], fs.Status.TRUNCATED if ending == "npz" else fs.Status.MISSING)
+        writer.seal()
+    store = fs.open_store(tmp_path / "a.h5")
+    export(store, tmp_path / f"x.{ending}")
+    import_matrix(store, MatrixFile(tmp_path / f"x.{ending}"), tmp_path / "b.h5", name="deep.map", dtype=dtype)
+    back = fs.open_store(tmp_path / "b.h5")
+    if ending == "npz":
+        assert difference(store, back) == {}
+    np.testing.assert_array_equal(back.blocks["deep.map"].status, store.blocks["deep.map"].status)
+    np.testing.assert_array_equal(back.matrix(["deep.map"], range(2, 40)), store.matrix(["deep.map"], range(2, 40)))
+    assert back.blocks["deep.map"].names == tuple("uvwxyz")
+
+
+def test_csv_speaks_in_words(tmp_path, make_store) -> None:
+    """Class names, part names, and empty cells for what is not known."""
+    store = make_store(tmp_path / "a", failed=(3,), blocks=("one.pool",))
+    export(store, tmp_path / "a.csv")
+    with (tmp_path / "a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == store.ids.tolist()
+    assert [row["task:mood"] for row in rows] == ["bad", "good"] * 6
+    assert [row["split:default"] for row in rows] == ["train", "validation", "test"] * 4
+    assert [row["one.pool:2"] for row in rows][3] == ""
+    assert float(rows[5]["one.pool:2"]) == store.blocks["one.pool"].vectors[5, 0, 2]
+
+
+def test_parquet_where_pyarrow_is(tmp_path, make_store) -> None:
+    """The table has a list column for the block."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    store = make_store(tmp_path / "a")
+    export(store, tmp_path / "a.parquet")
+    table = parquet.read_table(tmp_path / "a.parquet")
+    assert table["id"].to_pylist() == store.ids.tolist()
+    np.testing.assert_array_equal(np.array(table["one.pool"].to_pylist()), store.matrix(["one.pool"]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["-o", "a.xlsx"], "valid: .npz, .csv, .parquet"), (["-o", "a.npz", "--view", "2"], "views 0 to 0; got 2")],
+)
+def test_impossible_exports_end_in_one_sentence(tmp_path, make_store, run_command, arguments, words) -> None:
+    """An unknown ending, a view that is not there."""
+    make_store(tmp_path / "a")
+    code, _, err = run_command("export", tmp_path / "a", *arguments)
+    assert code == 2
+    assert words in err
