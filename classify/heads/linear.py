@@ -9,9 +9,12 @@ import numpy as np
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression, Ridge
 
+from classify.errors import HeadError
 from classify.heads.columns import class_weights, constant_log_odds, probabilities
 from classify.heads.estimator import ClassifierHead, FittedState, Head, RegressorHead, Standardiser, finite_batches
 from classify.inputs.matrix import Rows
+from classify.solvers.projection import Projection
+from features_store.errors import unknown_name
 
 __all__ = ["LinearClassifier", "LinearRegressor"]
 
@@ -20,20 +23,31 @@ class _LinearHead(Head):
     """Weights (n_outputs, n_features) over standardised features, and intercepts."""
 
     standardize: bool
+    project: str
 
     def _design(self, rows: Rows) -> np.ndarray:
         """Return the training rows, standardised and divided by the root of their number of features.
 
         So rows have squared length about 1 whatever their width, and the penalty means the same as blocks are
-        added.
+        added. With fewer rows than features they come in the coordinates of their span, which is exact: both
+        solvers only ever take sums of rows.
         """
+        if self.project not in ("auto", "never"):
+            raise HeadError(unknown_name("choice of project", str(self.project), ("auto", "never")))
         fitted = Standardiser.fit(rows, standardize=self.standardize)
         width = np.float32(math.sqrt(rows.shape[1]) if self.standardize else 1)
         self.standardiser_ = Standardiser(fitted.mean, fitted.scale * width)
-        return self.standardiser_.whole(rows).astype(np.float64)
+        design, self._projection = self.standardiser_.whole(rows), None
+        if self.project == "auto" and rows.shape[0] < rows.shape[1]:
+            self._projection = Projection.fit(design)
+            return self._projection.coordinates
+        return design.astype(np.float64)
 
     def _keep(self, coef: np.ndarray, intercept: np.ndarray) -> None:
-        self.coef_, self.intercept_ = np.atleast_2d(coef), np.atleast_1d(intercept)
+        coef, projection = np.atleast_2d(coef), self._projection
+        self.coef_ = coef if projection is None else projection.lift(coef)
+        self.intercept_ = np.atleast_1d(intercept)
+        del self._projection
         self.history_, self.n_parameters_ = [], self.coef_.size + self.intercept_.size
 
     def _values(self, X: Any) -> np.ndarray:
@@ -69,6 +83,8 @@ class LinearClassifier(ClassifierHead, _LinearHead):
         At most so many iterations of L-BFGS.
     standardize : bool, default=True
         Bring each feature to mean 0 and variance 1 over n_features, measured on the training rows.
+    project : {"auto", "never"}, default="auto"
+        With fewer training rows than features, solve in the coordinates of their span: the same head, sooner.
 
     Attributes
     ----------
@@ -80,12 +96,19 @@ class LinearClassifier(ClassifierHead, _LinearHead):
     """
 
     def __init__(
-        self, *, C: float = 1.0, class_weight: Any = None, max_iter: int = 1000, standardize: bool = True
+        self,
+        *,
+        C: float = 1.0,
+        class_weight: Any = None,
+        max_iter: int = 1000,
+        standardize: bool = True,
+        project: str = "auto",
     ) -> None:
         self.C = C
         self.class_weight = class_weight
         self.max_iter = max_iter
         self.standardize = standardize
+        self.project = project
 
     def fit(self, X: Any, y: Any, *, validation: object = None) -> LinearClassifier:
         """Fit by full-batch L-BFGS; *validation* is ignored.
@@ -140,6 +163,8 @@ class LinearRegressor(RegressorHead, _LinearHead):
         L2 penalty, for rows of squared length about 1 (see ``standardize``).
     standardize : bool, default=True
         Bring each feature to mean 0 and variance 1 over n_features, measured on the training rows.
+    project : {"auto", "never"}, default="auto"
+        With fewer training rows than features, solve in the coordinates of their span: the same head, sooner.
 
     Attributes
     ----------
@@ -148,9 +173,10 @@ class LinearRegressor(RegressorHead, _LinearHead):
     n_features_in_, n_parameters_
     """
 
-    def __init__(self, *, alpha: float = 1.0, standardize: bool = True) -> None:
+    def __init__(self, *, alpha: float = 1.0, standardize: bool = True, project: str = "auto") -> None:
         self.alpha = alpha
         self.standardize = standardize
+        self.project = project
 
     def fit(self, X: Any, y: Any, *, validation: object = None) -> LinearRegressor:
         """Solve for the weights; *validation* is ignored.

@@ -81,7 +81,7 @@ class _MixtureHead(NetworkHead):
         dropout: float = 0.4,
         init: str = "glorot_uniform",
         optimizer: str = "adam",
-        learning_rate: float = 1e-3,
+        learning_rate: float = 3e-4,
         momentum: float = 0.9,
         decay: float = 0.0,
         weight_decay: float = 0.0,
@@ -90,8 +90,12 @@ class _MixtureHead(NetworkHead):
         halve_every: int | None = None,
         patience: int | None = 10,
         standardize: bool = True,
+        project: str = "auto",
+        keep_outside: bool = True,
+        shuffle: str = "auto",
         verbose: bool = False,
         random_state: Any = None,
+        order_seed: int | None = None,
     ) -> None:
         self.n_experts = n_experts
         super().__init__(
@@ -108,8 +112,12 @@ class _MixtureHead(NetworkHead):
             halve_every=halve_every,
             patience=patience,
             standardize=standardize,
+            project=project,
+            keep_outside=keep_outside,
+            shuffle=shuffle,
             verbose=verbose,
             random_state=random_state,
+            order_seed=order_seed,
         )
 
     def _build(self, n_features: int, n_outputs: int) -> nn.Module:
@@ -119,6 +127,10 @@ class _MixtureHead(NetworkHead):
         sizes = self._sizes()
         shared = hidden_layers(n_features, sizes, self.dropout)
         return self._mixture(shared, sizes[-1], n_outputs=n_outputs, n_experts=self.n_experts)
+
+    @staticmethod
+    def _output_layer(module: nn.Module) -> nn.Linear:
+        return module.experts  # type: ignore[return-value]
 
 
 class MoEClassifier(NetworkClassifier, _MixtureHead):

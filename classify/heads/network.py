@@ -13,8 +13,10 @@ from torch import nn
 
 from classify.errors import HeadError
 from classify.heads.estimator import FittedState, Head, Standardiser, finite_batches
+from classify.heads.projected import lifted, project_first, projects
 from classify.inputs.matrix import Rows
-from classify.solvers.minibatch import Batches, Loss, Plan, Progress, fit_loop
+from classify.inputs.order import shuffles_by_blocks
+from classify.solvers.minibatch import Batches, Loss, Plan, Progress, Session
 from features_store.errors import unknown_name
 
 __all__ = ["INITS", "NetworkHead", "hidden_layers"]
@@ -49,7 +51,7 @@ class NetworkHead(Head):
         Initial weights; biases start at 0. "torch": PyTorch's own for both.
     optimizer : {"adam", "nadam", "sgd"}, default="adam"
         sgd has Nesterov momentum.
-    learning_rate : float, default=1e-3
+    learning_rate : float, default=3e-4
         At the start of training.
     momentum : float, default=0.9
         Of sgd.
@@ -67,10 +69,23 @@ class NetworkHead(Head):
         Given validation rows, stop after so many epochs without a lower validation loss. None: never.
     standardize : bool, default=True
         Bring each feature to mean 0 and variance 1, measured on the training rows.
+    project : {"auto", "always", "never"}, default="auto"
+        Train the first layer in the coordinates of the training rows' span and map it back: the same network,
+        sooner. "auto": with fewer training rows than features, under sgd, for which it is exact. "always": also
+        under adam and nadam, whose steps depend on the coordinates: another path to another network.
+    keep_outside : bool, default=True
+        Where projected, keep the part of the first layer's initial weights that no training row reaches. It acts
+        on unseen rows as fixed noise, as it does unprojected; False drops it, which regularises.
+    shuffle : {"auto", "full", "blocks"}, default="auto"
+        Draw the order of a pass row by row, or by blocks of neighbours. "auto": by blocks where the rows' vectors
+        exceed half of the machine's memory, so there the order depends on the machine.
     verbose : bool, default=False
         Show a progress bar over the epochs, if they take longer than two seconds.
     random_state : int, RandomState or None, default=None
         Initial weights, order of the rows and dropout follow from it; the global generators don't.
+    order_seed : int or None, default=None
+        Seed of the order of the rows alone. Heads that share it see the same batches and can be trained in one
+        scan (`classify.heads.together`). None: the order follows from *random_state*.
 
     Attributes
     ----------
@@ -96,7 +111,7 @@ class NetworkHead(Head):
         dropout: float = 0.4,
         init: str = "glorot_uniform",
         optimizer: str = "adam",
-        learning_rate: float = 1e-3,
+        learning_rate: float = 3e-4,
         momentum: float = 0.9,
         decay: float = 0.0,
         weight_decay: float = 0.0,
@@ -105,8 +120,12 @@ class NetworkHead(Head):
         halve_every: int | None = None,
         patience: int | None = 10,
         standardize: bool = True,
+        project: str = "auto",
+        keep_outside: bool = True,
+        shuffle: str = "auto",
         verbose: bool = False,
         random_state: Any = None,
+        order_seed: int | None = None,
     ) -> None:
         self.hidden = hidden
         self.dropout = dropout
@@ -121,11 +140,20 @@ class NetworkHead(Head):
         self.halve_every = halve_every
         self.patience = patience
         self.standardize = standardize
+        self.project = project
+        self.keep_outside = keep_outside
+        self.shuffle = shuffle
         self.verbose = verbose
         self.random_state = random_state
+        self.order_seed = order_seed
 
     def _build(self, n_features: int, n_outputs: int) -> nn.Module:
         """Return the untrained module."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _output_layer(module: nn.Module) -> nn.Linear:
+        """Return the layer that the outputs come from."""
         raise NotImplementedError
 
     def _n_outputs(self) -> int:
@@ -135,19 +163,37 @@ class NetworkHead(Head):
     def _train(
         self, rows: Rows, targets: torch.Tensor, validation: tuple[Rows, torch.Tensor] | None, loss: Loss
     ) -> None:
-        plan = self._plan()
-        seed = check_random_state(self.random_state).randint(2**31 - 1)
-        self.standardiser_ = Standardiser.fit(rows, standardize=self.standardize)
-        batched = functools.partial(Batches, size=plan.batch_size, standardiser=self.standardiser_)
         # Dropout and initial weights draw from torch's global generator: lend it out, seeded, and put it back.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.module_ = self._initialised(self._build(rows.shape[1], self._n_outputs()))
-            train = batched(rows, targets, generator=torch.Generator().manual_seed(seed))
-            held_out = None if validation is None else batched(*validation)
-            progress = Progress(plan.build_optimizer(self.module_))
-            with _EpochBar(plan.epochs, shown=self.verbose) as stop:
-                self.history_ = fit_loop(self.module_, loss, train, held_out, plan=plan, progress=progress, stop=stop)
+            session = self._session(rows, targets, validation, loss)
+            with _EpochBar(self.epochs, shown=self.verbose) as stop:
+                session.run(stop)
+        self._finish(session)
+
+    def _session(
+        self, rows: Rows, targets: torch.Tensor, validation: tuple[Rows, torch.Tensor] | None, loss: Loss
+    ) -> Session:
+        """Draw the module and lay out the batches; torch's global generator is seeded, and left for the loop."""
+        plan = self._plan()
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        self.standardiser_ = standardiser = Standardiser.fit(rows, standardize=self.standardize)
+        torch.manual_seed(seed)
+        module = self._initialised(self._build(rows.shape[1], self._n_outputs()))
+        scale: Standardiser | None = standardiser
+        if projects(self.project, module, rows, plan.optimizer):
+            decays = plan.weight_decay > 0 and plan.optimizer == "sgd"
+            layer, rows = project_first(module, rows, standardiser, keep_outside=self.keep_outside, decays=decays)
+            validation = validation and (layer.rows(validation[0], standardiser), validation[1])
+            scale = None
+        generator = torch.Generator().manual_seed(seed if self.order_seed is None else self.order_seed)
+        batched = functools.partial(Batches, size=plan.batch_size, standardiser=scale)
+        train = batched(rows, targets, generator=generator, by_blocks=shuffles_by_blocks(self.shuffle, rows))
+        held_out = None if validation is None else batched(*validation)
+        return Session(module, loss, train, held_out, plan, Progress(plan.build_optimizer(module)))
+
+    def _finish(self, session: Session) -> None:
+        """Take over a trained module, its first layer mapped back to the features."""
+        self.module_, self.history_ = lifted(session.module), session.progress.history
         self.n_parameters_ = sum(p.numel() for p in self.module_.parameters() if p.requires_grad)
 
     def _plan(self) -> Plan:

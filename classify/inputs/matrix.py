@@ -79,6 +79,13 @@ class RowMatrix:
         return len(self.rows), self._n_features
 
     @property
+    def stored_bytes(self) -> int:
+        """What the rows take in their files."""
+        return len(self.rows) * sum(
+            self.store.blocks[b].n_features * self.store.blocks[b].dtype.itemsize for b in self.blocks
+        )
+
+    @property
     def ndim(self) -> int:
         """Always 2."""
         return 2

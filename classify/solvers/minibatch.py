@@ -12,12 +12,13 @@ import torch
 
 from classify.errors import HeadError
 from classify.inputs.matrix import Rows, batches
+from classify.inputs.order import shuffled_by_blocks
 from features_store.errors import unknown_name
 
 if TYPE_CHECKING:
     from classify.heads.estimator import Standardiser
 
-__all__ = ["OPTIMIZERS", "Batches", "Plan", "Progress", "fit_loop"]
+__all__ = ["OPTIMIZERS", "Batches", "Plan", "Progress", "Session", "fit_loop"]
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -105,10 +106,12 @@ class Batches:
         Aligned with the rows.
     size : int
         Rows in a batch; the last may be smaller.
-    standardiser : Standardiser
-        Measured on the training rows.
+    standardiser : Standardiser or None
+        Measured on the training rows. None: the rows are standardised already.
     generator : torch.Generator or None
         Draws a new order for each pass. None: the rows in order.
+    by_blocks : bool
+        Draw that order by blocks of neighbours, for a file that is larger than memory.
     """
 
     def __init__(
@@ -117,21 +120,31 @@ class Batches:
         targets: torch.Tensor,
         *,
         size: int,
-        standardiser: Standardiser,
+        standardiser: Standardiser | None,
         generator: torch.Generator | None = None,
+        by_blocks: bool = False,
     ) -> None:
-        self.rows, self.targets, self.size, self.generator = rows, targets, size, generator
-        self.mean = torch.from_numpy(standardiser.mean)
-        self.factor = torch.from_numpy(np.float32(1) / standardiser.scale)
+        self.rows, self.targets, self.size = rows, targets, size
+        self.generator, self.by_blocks = generator, by_blocks
+        if standardiser is not None:
+            self.mean = torch.from_numpy(standardiser.mean)
+            self.factor = torch.from_numpy(np.float32(1) / standardiser.scale)
+        self.standardised = standardiser is None
 
     def __iter__(self) -> Iterator[Pair]:
         """Yield ``(x, y)`` once for each batch; *x* is overwritten by the next."""
-        order = None
-        if self.generator is not None:
-            order = torch.randperm(self.rows.shape[0], generator=self.generator).numpy()
-        for positions, gathered in batches(self.rows, order, self.size):
-            x = torch.from_numpy(gathered).sub_(self.mean).mul_(self.factor)
+        for positions, gathered in batches(self.rows, self._order(), self.size):
+            x = torch.from_numpy(gathered)
+            if not self.standardised:
+                x.sub_(self.mean).mul_(self.factor)
             yield x, self.targets[torch.from_numpy(positions)]
+
+    def _order(self) -> np.ndarray | None:
+        if self.generator is None:
+            return None
+        if self.by_blocks:
+            return shuffled_by_blocks(self.rows.shape[0], self.generator)
+        return torch.randperm(self.rows.shape[0], generator=self.generator).numpy()
 
 
 @dataclass
@@ -169,6 +182,23 @@ class Progress:
     def stalled(self, patience: int | None) -> bool:
         """Tell whether *patience* epochs have passed since the best one."""
         return bool(patience and self.best_epoch and len(self.history) - self.best_epoch >= patience)
+
+
+@dataclass
+class Session:
+    """One training, laid out and not yet run: a module with its initial weights, and what it is trained on."""
+
+    module: torch.nn.Module
+    loss: Loss
+    train: Batches
+    held_out: Batches | None
+    plan: Plan
+    progress: Progress
+
+    def run(self, stop: Callable[[Progress], bool] = lambda progress: False) -> None:
+        """Train the module in place, see `fit_loop`."""
+        batches = (self.train, self.held_out)
+        fit_loop(self.module, self.loss, *batches, plan=self.plan, progress=self.progress, stop=stop)
 
 
 def fit_loop(
