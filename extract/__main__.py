@@ -28,7 +28,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 
 
 @app.command()
-def run(  # noqa: PLR0917
+def run(
     corpus: Annotated[str, typer.Argument(help="Name of a corpus; `extract corpora` lists them.")],
     data: Annotated[Path | None, typer.Option(help="Where the corpus lies. Default: the corpus' own place.")] = None,
     store: Annotated[Path | None, typer.Option(help="Folder of the dumps. Default: features/CORPUS.")] = None,

@@ -91,6 +91,8 @@ def make_decoder(name: str = "fast") -> Decoder:
     Image.init()  # loads Pillow's plugins here, once, rather than in several threads at the same time
     # Pillow warns of large images and of bad metadata; both have their own rule here.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    # torchvision announces that its decoder will go; until then it is the fastest that is installed anyway.
+    warnings.filterwarnings("ignore", message="The image decoding and encoding capabilities of TorchVision")
     formats = [one for one in FORMATS if one in Image.OPEN]  # a build of Pillow may lack one
     jpeg = _torchvision_jpeg() if name == "fast" else None
 
@@ -192,9 +194,19 @@ def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     return swapped[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
 
 
-def _torchvision_jpeg() -> Decoder:
+def decoder_words(name: str) -> str:
+    """Return what really decodes under a name, for passports."""
+    return "torchvision for JPEG, else pillow" if name == "fast" and _torchvision_jpeg() else "pillow"
+
+
+def _torchvision_jpeg() -> Decoder | None:
+    """Return torchvision's JPEG decoder; None in the releases that have none any more."""
     import torch
-    from torchvision.io import ImageReadMode, decode_jpeg
+
+    try:
+        from torchvision.io import ImageReadMode, decode_jpeg
+    except ImportError:
+        return None
 
     def decode(data: bytes) -> NDArray[np.uint8]:
         raw = torch.frombuffer(bytearray(data), dtype=torch.uint8)

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from extract.encoders import Network
+from extract.images import decoder_words
 from features_store import Index
 
 _LIBRARIES = ("affectory", "torch", "torchvision", "timm", "open_clip_torch", "pillow", "scikit-image", "numpy", "h5py")
@@ -44,7 +45,7 @@ def passport_of(network: Network, tap: str, index: Index, made: Circumstances) -
         "architecture": encoder.architecture,
         "weights": dict(network.weights),
         "transform": {key: _plain(value) for key, value in network.transform.items()},
-        "decoder": {"fast": "torchvision for JPEG, else pillow", "pillow": "pillow"}[made.decoder],
+        "decoder": decoder_words(made.decoder),
         "resizer": made.resizer,
         "tap": tap,
         "dtype": made.dtype,

@@ -117,9 +117,22 @@ def _resize_torch(rgb: NDArray[np.uint8], size: tuple[int, int], interpolation: 
 
     writable = rgb if rgb.flags.writeable else rgb.copy()  # torch warns of memory that it must not change
     image = torch.from_numpy(writable).permute(2, 0, 1).unsqueeze(0)
-    small = interpolate(image, size=size, mode=interpolation, antialias=True, align_corners=False)
-    resized: NDArray[np.uint8] = small[0].permute(1, 2, 0).numpy()
+    for step in _passes(rgb.shape[0], rgb.shape[1], size):
+        image = interpolate(image, size=step, mode=interpolation, antialias=True, align_corners=False)
+    resized: NDArray[np.uint8] = image[0].permute(1, 2, 0).numpy()
     return resized
+
+
+def _passes(height: int, width: int, size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Put the two passes of a resize into Pillow's order.
+
+    Grey levels are rounded between the passes, so their order shows: in every seventh value, by one level, which moved
+    a cosine from 0.999996 to 0.99985. torch goes along the rows first; so did Pillow before version 13, which takes
+    the columns first where the height shrinks by more than twice as many pixels as the width (pull request 9549).
+    """
+    if size[0] < height and height - size[0] > 2 * (width - size[1]):
+        return [(size[0], width), size]
+    return [size]
 
 
 def _resize_pillow(rgb: NDArray[np.uint8], size: tuple[int, int], interpolation: str) -> NDArray[np.uint8]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from extract.encoders.record import Encoder, Network
-from extract.encoders.weights import Weights, hub, identity_of, quiet, seeded
+from extract.encoders.weights import Weights, hub, identity_of, quiet, seeded, settle
 from extract.errors import EncoderError, WeightsError
 from extract.transforms import Transform
 from features_store.errors import unknown_name
@@ -32,18 +33,33 @@ def build(encoder: Encoder, weights: Weights, resizer: str) -> Network:
     """
     architecture, config = published(encoder.architecture)
     visual = _load(encoder, weights, architecture, config)
-    visual.eval().requires_grad_(requires_grad=False)
-    transform = _transform(visual, config, resizer)
     source = f"open_clip:{encoder.architecture}" if weights.kind == "auto" else weights.source
+    return network_of(encoder, visual, identity_of(source, visual), resizer)
+
+
+def network_of(encoder: Encoder, visual: Any, weights: Mapping[str, Any], resizer: str) -> Network:
+    """Wrap an image tower that has its weights already.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    visual : the ``visual`` of an open_clip model
+    weights : mapping
+        The passport's entry.
+    resizer : {"torchvision", "pillow"}
+    """
+    visual.eval().requires_grad_(requires_grad=False)
     if hasattr(visual, "output_tokens"):
         visual.output_tokens = True
+    _, config = published(encoder.architecture)
+    transform = transform_of(visual, config, resizer)
     taps = tuple(tap.name for tap in encoder.taps)
     return Network(
         encoder=encoder,
         prepare=transform.apply,
         input_shape=transform.input_shape,
-        shapes=_shapes(visual),
-        weights=identity_of(source, visual),
+        shapes=_shapes(visual, transform.crop),
+        weights=weights,
         transform=transform.record(),
         module=visual,
         normalise=transform.normalise,
@@ -86,7 +102,8 @@ def _load(encoder: Encoder, weights: Weights, architecture: str, config: dict[st
     create: dict[str, Any] = {"force_quick_gelu": bool(config.get("quick_gelu", False))}
     if weights.kind == "random":
         with seeded(weights.seed), quiet():
-            return open_clip.create_model(architecture, **create, pretrained_image=False).visual
+            visual = open_clip.create_model(architecture, **create, pretrained_image=False).visual
+            return settle(visual, transform_of(visual, config).crop)
     path = weights.path
     if weights.kind == "auto":
         with hub(encoder):
@@ -100,7 +117,21 @@ def _load(encoder: Encoder, weights: Weights, architecture: str, config: dict[st
         raise WeightsError(msg) from error
 
 
-def _transform(visual: Any, config: dict[str, Any], resizer: str) -> Transform:
+def transform_of(visual: Any, config: Mapping[str, Any], resizer: str = "torchvision") -> Transform:
+    """Return the evaluation transform that open_clip's configuration of some weights asks for.
+
+    Parameters
+    ----------
+    visual : object with ``image_size``
+    config : mapping
+        From `published`.
+    resizer : {"torchvision", "pillow"}
+
+    Raises
+    ------
+    EncoderError
+        If it is of a kind that is not supported.
+    """
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
     wanted = merge_preprocess_dict(asdict(PreprocessCfg()), {**config, "size": visual.image_size})
@@ -120,16 +151,14 @@ def _transform(visual: Any, config: dict[str, Any], resizer: str) -> Transform:
     )
 
 
-def _shapes(visual: Any) -> dict[str, tuple[int, ...]]:
+def _shapes(visual: Any, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
     """Learn the shapes from a pass without numbers."""
     import copy
 
     import torch
 
-    size = visual.image_size
-    height, width = (size, size) if isinstance(size, int) else size
     empty = copy.deepcopy(visual).to("meta")
-    found = _outputs(empty, torch.empty(1, 3, height, width, device="meta"), ("embedding", "tokens"))
+    found = _outputs(empty, torch.empty(1, 3, *size, device="meta"), ("embedding", "tokens"))
     return {tap: tuple(tensor.shape[1:]) for tap, tensor in found.items()}
 
 

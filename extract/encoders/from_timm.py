@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from extract.encoders.record import Encoder, Network
-from extract.encoders.weights import Weights, hub, identity_of, quiet, seeded
+from extract.encoders.weights import Weights, hub, identity_of, quiet, seeded, settle
 from extract.errors import EncoderError, WeightsError
 from extract.transforms import Transform
 from features_store.errors import unknown_name
@@ -108,7 +108,8 @@ def _load(encoder: Encoder, weights: Weights) -> Any:
     _check_name(architecture)
     if weights.kind == "random":
         with seeded(weights.seed), quiet():
-            return timm.create_model(architecture, pretrained=False)
+            module = timm.create_model(architecture, pretrained=False)
+            return settle(module, transform_of(module).crop)
     if weights.kind == "auto":
         with hub(encoder):
             return timm.create_model(architecture, pretrained=True)

@@ -101,6 +101,35 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def settle(module: torch.nn.Module, size: tuple[int, int]) -> torch.nn.Module:
+    """Give a randomly initialised network the batch statistics of one batch of noise; return it.
+
+    With the statistics that it starts with, activations grow or shrink from layer to layer until the vectors no longer
+    fit into float16. Draws from torch's generator, so call it under `seeded`.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    size : (int, int)
+        Height and width of its input, pixels.
+    """
+    import torch
+
+    norms = [layer for layer in module.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    if not norms:
+        return module
+    module.eval()
+    momenta = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.train()
+        layer.momentum = 1.0  # keep nothing of the old statistics
+    with torch.no_grad():
+        module(torch.randn(4, 3, *size))
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
+    return module.eval()
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep the model libraries from logging; what matters is raised, or stands in the passport."""
@@ -161,7 +190,7 @@ def _hub_words(encoder: Encoder, error: BaseException) -> str:
 
     free = ", ".join(sorted(name for name, one in ENCODERS.items() if not one.needs_hub))
     caches = f"{constants.HF_HUB_CACHE} and {Path(torch.hub.get_dir()) / 'checkpoints'}"
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0].rstrip(".")
     return (
         f"the weights of {encoder.name!r} ({encoder.library} {encoder.architecture}) are not in the caches {caches}, "
         f"and their hub cannot be reached ({reason[:160]}); give a checkpoint with --weights FILE, fill the cache on a "

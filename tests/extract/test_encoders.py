@@ -1,0 +1,229 @@
+"""Every record in the table, the weights, and what the networks say of photographs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from extract.encoders import ENCODERS, PROFILES, Tap, Weights, build_networks, find_encoders, from_open_clip, from_timm
+from extract.encoders import weights as weights_module
+from extract.encoders.weights import parse_weights, sha256_of_state
+from extract.errors import DeviceError, EncoderError, HubError, WeightsError
+from extract.forward import Forward, choose_device
+from features_store.schema import check_name
+
+SMALL = "timm:test_efficientnet.r160_in1k"
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    """EfficientNet-Lite0 with its classifier's posteriors beside the pooled vector."""
+    encoder = replace(ENCODERS["efficientnet_lite0"], taps=(Tap("pool", (1280,)), Tap("posteriors", (1000,))))
+    return build_networks([encoder], Weights())[0]
+
+
+# ---- contract -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_record_builds_the_shapes_it_promises(name):
+    """On the meta device: the real architectures, without their numbers."""
+    encoder = ENCODERS[name]
+    assert encoder.name == name
+    assert encoder.description
+    for tap in encoder.taps:
+        check_name("block", encoder.block(tap.name))
+    if encoder.library == "affectory":
+        (network,) = build_networks([encoder], Weights())
+        vector = network.prepare(np.zeros((40, 60, 3), np.uint8))
+        assert vector.shape == network.input_shape == encoder.taps[0].shape
+        return
+    with torch.device("meta"):
+        if encoder.library == "timm":
+            assert encoder.architecture in timm.list_pretrained()
+            network = from_timm.network_of(encoder, timm.create_model(encoder.architecture), {}, "torchvision")
+        else:
+            network = from_open_clip.network_of(encoder, meta_visual(encoder.architecture), {}, "torchvision")
+        outputs = network.outputs(network.module, torch.empty(2, *network.input_shape))
+    for tap in encoder.taps:
+        assert tuple(outputs[tap.name].shape) == (2, *tap.shape)
+        assert len(network.names.get(tap.name, range(tap.shape[0]))) == tap.shape[0]
+
+
+def meta_visual(name: str):
+    import open_clip
+
+    architecture, config = from_open_clip.published(name)
+    with weights_module.quiet():
+        quick = bool(config.get("quick_gelu"))
+        return open_clip.create_model(architecture, force_quick_gelu=quick, device="meta").visual
+
+
+def test_profiles_name_encoders_and_card_has_its_size():
+    for members in PROFILES.values():
+        assert set(members) <= set(ENCODERS)
+    assert sum(ENCODERS[name].n_features() for name in PROFILES["card"]) == 1408 + 2048 + 3048 + 768 + 1024
+    assert not any(ENCODERS[name].needs_hub for name in PROFILES["offline"])
+
+
+def test_an_unknown_encoder_lists_the_valid_ones():
+    with pytest.raises(EncoderError, match=r"unknown encoder 'resnet5'.*did you mean 'resnet50'.*timm:NAME"):
+        find_encoders(["resnet5"])
+    with pytest.raises(EncoderError, match="no encoder was named"):
+        find_encoders([])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("timm:resnet5", "unknown timm model 'resnet5'.*'resnet50'"),
+        ("timm:resnet50.nope", "unknown weights of timm resnet50 'nope'.*tv_in1k"),
+        ("open_clip:ViT-B/openai", "unknown open_clip model 'ViT-B'"),
+        ("open_clip:ViT-B-32/nope", "unknown weights of open_clip ViT-B-32 'nope'.*openai"),
+    ],
+)
+def test_models_that_a_library_does_not_have(name, words):
+    with pytest.raises(EncoderError, match=words):
+        build_networks(find_encoders([name]), Weights())
+
+
+def test_names_that_are_doubled_count_once():
+    assert [one.name for one in find_encoders(["lowlevel", "lowlevel", SMALL])] == ["lowlevel", SMALL]
+
+
+# ---- right weights, right transform ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("photo", "expected"),
+    [("chelsea", {"tabby", "tiger cat", "Egyptian cat"}), ("coffee", {"espresso"}), ("china", {"palace"})],
+)
+def test_the_classifier_names_what_is_on_the_photograph(lite0, photos, photo, expected):
+    posteriors = Forward(lite0, "cpu")(lite0.prepare(photos[photo])[None])["posteriors"][0]
+    assert posteriors.sum() == pytest.approx(1, abs=1e-4)
+    best = lite0.names["posteriors"][int(posteriors.argmax())]
+    assert set(best.split(", ")) & expected, best
+
+
+def test_a_vector_does_not_depend_on_its_neighbours_in_the_batch(lite0, photos):
+    batch = np.stack([lite0.prepare(photo) for photo in photos.values()])
+    forward = Forward(lite0, "cpu")
+    together = forward(batch)["pool"]
+    assert np.array_equal(forward(batch[::-1].copy())["pool"][::-1], together)
+    alone = np.concatenate([forward(one[None])["pool"] for one in batch])
+    assert np.allclose(alone, together, rtol=1e-4, atol=1e-5)
+
+
+def test_clip_of_openai_has_quickgelu_and_the_taps_are_those_of_the_last_layer():
+    from open_clip.transformer import QuickGELU
+
+    record = replace(find_encoders(["open_clip:ViT-B-32/openai"])[0], taps=(Tap("embedding"), Tap("tokens")))
+    (network,) = build_networks([record], Weights("random", 0))
+    visual = network.module
+    assert any(isinstance(layer, QuickGELU) for layer in visual.modules())
+    seen = []
+    visual.ln_post.register_forward_hook(lambda _layer, _inputs, output: seen.append(output))
+    batch = np.random.default_rng(0).integers(0, 256, (2, *network.input_shape), dtype=np.uint8)
+    found = Forward(network, "cpu")(batch)
+    last = seen[0].detach().numpy()  # (2, 1 + 49, 768), the class token first
+    assert np.allclose(found["tokens"], last[:, 1:].mean(axis=1), atol=1e-5)
+    assert np.allclose(found["embedding"], last[:, 0] @ visual.proj.detach().numpy(), atol=1e-4)
+
+
+# ---- weights ------------------------------------------------------------------------------------------------------
+
+
+def test_random_weights_depend_on_the_seed_alone():
+    one, same, other = (build_networks(find_encoders([SMALL]), Weights("random", seed))[0] for seed in (3, 3, 4))
+    assert one.weights["source"] == "random:3"
+    assert one.weights["sha256"] == same.weights["sha256"] != other.weights["sha256"]
+
+
+def test_random_weights_leave_the_global_generator_alone():
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    build_networks(find_encoders([SMALL]), Weights("random", 0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_vectors_of_random_weights_fit_into_float16(photos):
+    (network,) = build_networks(find_encoders(["inception_v3"]), Weights("random", 0))
+    vectors = Forward(network, "cpu")(network.prepare(photos["coffee"])[None])
+    assert 1e-2 < np.abs(vectors["pool"]).max() < 6e4
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_checkpoint_file_gives_the_weights_it_holds(tmp_path, suffix):
+    (random,) = build_networks(find_encoders([SMALL]), Weights("random", 5))
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save(random.module.state_dict(), path)
+    else:
+        from safetensors.torch import save_file
+
+        save_file(random.module.state_dict(), path)
+    (loaded,) = build_networks(find_encoders([SMALL]), parse_weights(str(path)))
+    assert loaded.weights == {"source": "file", "sha256": random.weights["sha256"]}
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"nothing": torch.zeros(3)}, path)
+    with pytest.raises(WeightsError, match=f"{path} does not fit '{SMALL}'"):
+        build_networks(find_encoders([SMALL]), parse_weights(str(path)))
+    with pytest.raises(WeightsError, match="one file for 2 networks"):
+        build_networks(find_encoders([SMALL, "resnet50"]), parse_weights(str(path)))
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    path = tmp_path / "weights.pth"
+    torch.save({"state_dict": Evil()}, path)
+    with pytest.raises(WeightsError, match="does not fit"):
+        build_networks(find_encoders([SMALL]), parse_weights(str(path)))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("text", ["random:", "random:-1", "random:x", "nowhere.pth"])
+def test_weights_that_mean_nothing(text):
+    with pytest.raises(WeightsError, match=r"valid: auto, random:SEED"):
+        parse_weights(text)
+
+
+def test_the_digest_of_weights_sees_names_and_values():
+    state = {"a": torch.arange(3.0), "b": torch.zeros(2)}
+    assert sha256_of_state(state) == sha256_of_state(dict(reversed(state.items())))
+    assert sha256_of_state(state) != sha256_of_state({"a": state["a"], "c": state["b"]})
+    assert sha256_of_state(state) != sha256_of_state({**state, "b": torch.ones(2)})
+
+
+@pytest.mark.parametrize("name", ["resnet50", "clip_vit_l14"])
+def test_a_hub_out_of_reach_is_one_error_that_says_what_to_do(name, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(weights_module, "_reachable", lambda _endpoint: False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(HubError) as raised:
+        build_networks(find_encoders([name]), Weights())
+    words = str(raised.value)
+    for part in (name, str(tmp_path), "--weights FILE", "efficientnet_lite0, efficientnet_lite2, lowlevel"):
+        assert part in words
+    assert "\n" not in words
+    assert constants.HF_HUB_OFFLINE is False
+
+
+def test_devices():
+    assert choose_device("cpu") == "cpu"
+    with pytest.raises(DeviceError, match="unknown device 'gpu'; valid: auto, cpu, cuda"):
+        choose_device("gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match="no CUDA device"):
+            choose_device("cuda")

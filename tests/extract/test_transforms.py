@@ -1,0 +1,81 @@
+"""The transforms against the libraries' own, through Pillow."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_data_config
+
+from extract.encoders import Weights, build_networks, find_encoders, from_open_clip, from_timm
+from extract.errors import EncoderError
+from extract.forward import Forward
+from extract.transforms import Transform
+
+
+@pytest.fixture(scope="module")
+def shapes(photos) -> dict[str, np.ndarray]:
+    """One photograph in awkward shapes."""
+    photo = Image.fromarray(photos["china"])
+    sizes = {"landscape": (640, 427), "portrait": (301, 777), "panorama": (1200, 120), "tiny": (20, 13), "large": (3000, 2000)}
+    return {name: np.asarray(photo.resize(size)) for name, size in sizes.items()}
+
+
+CONFIGS = ["efficientnet_b2.ra_in1k", "resnet152.tv_in1k", "inception_v3.tv_in1k", "vit_tiny_patch16_384.augreg_in21k_ft_in1k"]
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_pixels_against_timms_own_transform(architecture, shapes):
+    with torch.device("meta"):
+        module = timm.create_model(architecture)
+    reference = create_transform(**resolve_data_config({}, model=module))
+    for rgb in shapes.values():
+        expected = reference(Image.fromarray(rgb))
+        exact = from_timm.transform_of(module, "pillow")
+        assert torch.equal(exact.normalise(torch.from_numpy(exact.apply(rgb))[None])[0], expected)
+        fast = from_timm.transform_of(module).apply(rgb)
+        assert np.abs(fast.astype(int) - exact.apply(rgb)).max() <= 2  # grey levels
+
+
+@pytest.mark.parametrize("name", ["ViT-L-14/openai", "coca_ViT-B-32/mscoco_finetuned_laion2b_s13b_b90k"])
+def test_pixels_against_open_clips_own_transform(name, shapes):
+    import open_clip
+
+    architecture, config = from_open_clip.published(name)
+    size = open_clip.get_model_config(architecture)["vision_cfg"]["image_size"]
+    reference = open_clip.image_transform(
+        size, is_train=False, **{key: config[key] for key in ("mean", "std", "interpolation", "resize_mode")}
+    )
+    ours = from_open_clip.transform_of(SimpleNamespace(image_size=size), config, "pillow")
+    for rgb in shapes.values():
+        assert torch.equal(ours.normalise(torch.from_numpy(ours.apply(rgb))[None])[0], reference(Image.fromarray(rgb)))
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "timm:resnet18.tv_in1k"])
+def test_features_against_eager_fp32_one_image_at_a_time(name, shapes):
+    weights = Weights() if name == "efficientnet_lite0" else Weights("random", 0)
+    (network,) = build_networks(find_encoders([name]), weights)
+    module = network.module
+    reference = create_transform(**resolve_data_config({}, model=module))
+    with torch.inference_mode():
+        slow = [
+            module.forward_head(module.forward_features(reference(Image.fromarray(rgb))[None]), pre_logits=True)[0].numpy()
+            for rgb in shapes.values()
+        ]
+    fast = Forward(network, "cpu")(np.stack([network.prepare(rgb) for rgb in shapes.values()]))["pool"]
+    for one, other, shape in zip(slow, fast, shapes, strict=True):
+        cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+        assert cosine >= 0.9999, (shape, cosine)
+
+
+def test_squash_needs_no_crop_and_a_crop_that_does_not_fit_is_refused():
+    squash = Transform((8, 6), (8, 6), "bilinear", (0.5,) * 3, (0.5,) * 3)
+    assert squash.apply(np.zeros((30, 10, 3), np.uint8)).shape == (3, 8, 6)
+    with pytest.raises(EncoderError, match="does not fit"):
+        Transform(100, (128, 128), "bicubic", (0.5,) * 3, (0.5,) * 3)
+    with pytest.raises(EncoderError, match="'lanczos' is not supported; valid: bicubic, bilinear"):
+        Transform(128, (128, 128), "lanczos", (0.5,) * 3, (0.5,) * 3)
