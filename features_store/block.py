@@ -6,14 +6,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from features_store import passport, seal
+from features_store import chunks, passport, seal
 from features_store.errors import FormatError
+from features_store.safety import opened
 from features_store.schema import BlockSpec, Status
 
 _PIECE_BYTES = 4 * 2**20  # gathered at a time, so that the half-precision copy stays in the cache
@@ -106,6 +106,9 @@ class Block:
     def counts(self) -> dict[Status, int]:
         """Return how many vectors are in each state, states that occur only."""
         values, counts = np.unique(self.status, return_counts=True)
+        if values[-1] > max(Status):
+            msg = f"{self.path}: /blocks/{self.name}/status holds {values[-1]}; valid: 0 to {max(Status):d}"
+            raise FormatError(msg)
         return {Status(int(v)): int(n) for v, n in zip(values, counts, strict=True)}
 
     def gather(self, rows: NDArray[np.int64], out: NDArray[Any], *, view: int = 0) -> None:
@@ -139,12 +142,12 @@ class Block:
     def _gather_decoded(self, rows: NDArray[np.int64], out: NDArray[Any], view: int) -> None:
         order = np.argsort(rows, kind="stable")
         step = max(1, 8 * _PIECE_BYTES // (self.n_features * self.dtype.itemsize))
-        with h5py.File(self.path, "r", locking=False) as file:
+        with opened(self.path) as file:
             dataset = file[f"blocks/{self.name}/vectors"]
             for start in range(0, len(rows), step):
                 piece = order[start : start + step]
                 wanted, places = np.unique(rows[piece], return_inverse=True)
-                out[piece] = dataset[wanted, view, :][places]
+                out[piece] = chunks.read_rows(dataset, wanted, view=view)[places, 0]
 
     def _part(self, part: str) -> NDArray[Any]:
         if part not in self._maps:
@@ -156,8 +159,8 @@ class Block:
             }[part]
             dtype = self.dtype if part == "vectors" else np.dtype(np.uint8)
             if self.offsets is None:
-                with h5py.File(self.path, "r", locking=False) as file:
-                    return cast("NDArray[Any]", file[f"blocks/{self.name}/{part}"][()])
+                with opened(self.path) as file:
+                    return chunks.read(file[f"blocks/{self.name}/{part}"])
             if os.path.getsize(self.path) < self.offsets[part] + dtype.itemsize * int(np.prod(shape)):
                 msg = f"{self.path} was cut short while it was open"
                 raise FormatError(msg)

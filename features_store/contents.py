@@ -12,23 +12,28 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from features_store.attributes import json_object, json_range, json_strings, text_of
+from features_store import chunks
+from features_store.attributes import checked_text, json_object, json_range, json_strings, text_of
 from features_store.block import Block
-from features_store.errors import FormatError, StoreError
+from features_store.errors import FormatError, UnsafeFileError
 from features_store.ids import check_ids, digest_of_ids
-from features_store.safety import check_file
+from features_store.safety import check_file, opened
 from features_store.schema import (
     FORMAT,
     FORMAT_VERSION,
     KINDS,
     LABEL_DTYPES,
-    VECTOR_DTYPES,
     Labels,
     Split,
     Task,
     check_name,
 )
-from features_store.seal import DIGEST_BYTES
+from features_store.seal import DIGEST_BYTES, SEAL_BYTES
+
+# What may be read at opening, vectors apart. Data that are not compressed never come near it.
+_FREE_BYTES = 16 * 2**20
+_MAX_RATIO = 16  # bytes in memory over bytes of the file
+_FREE_IMAGES = 100_000  # more than that, and each must take a byte of the file
 
 
 @dataclass(frozen=True)
@@ -65,23 +70,9 @@ def read_contents(path: Path, *, same_ids: NDArray[np.bytes_] | None = None) -> 
     UnsafeFileError
         If it was refused before anything was read.
     """
-    if not path.is_file():
-        msg = f"{path} is not there; give the path of a dump, or of a folder of dumps"
-        raise FormatError(msg)
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            check_file(file, path)
-            return _Reading(file, path).contents(same_ids)
-    except StoreError as error:
-        if str(path) in str(error):
-            raise
-        msg = f"{path}: {error}"
-        raise type(error)(msg) from error
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        # h5py answers damage in any of these ways.
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        msg = f"{path} cannot be read as HDF5: it is damaged, cut short, or another kind of file ({first_line[:160]})"
-        raise FormatError(msg) from error
+    with opened(path) as file:
+        check_file(file, path)
+        return _Reading(file, path).contents(same_ids)
 
 
 class _Reading:
@@ -90,6 +81,8 @@ class _Reading:
     def __init__(self, file: h5py.File, path: Path) -> None:
         self.file = file
         self.path = path
+        self.file_bytes = path.stat().st_size
+        self.budget = _FREE_BYTES + _MAX_RATIO * self.file_bytes
 
     def contents(self, same_ids: NDArray[np.bytes_] | None) -> Contents:
         self.version()
@@ -101,7 +94,7 @@ class _Reading:
         else:
             digest = digest_of_ids(same_ids)
         if claimed != digest:
-            msg = f"index_digest is {claimed!r}, but the ids have {digest!r}: the ids or the digest were changed"
+            msg = f"index_digest is {claimed[:80]!r}, but the ids have {digest!r}: the ids or the digest were changed"
             raise FormatError(msg)
         corpus = json_object(text_of(self.file, "corpus"), "corpus") if "corpus" in self.file.attrs else {}
         n_images = len(raw_ids)
@@ -123,8 +116,8 @@ class _Reading:
             raise FormatError(msg)
         version = text_of(self.file, "format_version")
         major, _, minor = version.partition(".")
-        if not (major.isdecimal() and minor.isdecimal()):
-            msg = f"format_version is {version!r}; expected two numbers, such as {FORMAT_VERSION!r}"
+        if not (major.isdecimal() and minor.isdecimal() and len(version) <= 20 and version.isascii()):
+            msg = f"format_version is {version[:80]!r}; expected two numbers, such as {FORMAT_VERSION!r}"
             raise FormatError(msg)
         if major != FORMAT_VERSION.partition(".")[0]:
             msg = f"format_version is {version}, and this software reads 1.x; install a newer release of it"
@@ -135,7 +128,23 @@ class _Reading:
         if dataset.dtype.kind != "S" or dataset.ndim != 1 or not dataset.shape[0]:
             msg = f"/images/id is {dataset.dtype} of shape {dataset.shape}; expected one row of fixed-length text"
             raise FormatError(msg)
-        return np.asarray(dataset[:])
+        if dataset.shape[0] > max(_FREE_IMAGES, self.file_bytes):
+            msg = f"{self.path} was refused: /images/id claims {dataset.shape[0]} images in {self.file_bytes} bytes"
+            raise UnsafeFileError(msg)
+        return self.values(dataset)
+
+    def values(self, dataset: h5py.Dataset) -> NDArray[Any]:
+        self.spend(dataset)
+        return chunks.read(dataset)
+
+    def spend(self, dataset: h5py.Dataset) -> None:
+        """Take the size of a dataset off what may still be read; compressed data can claim any size."""
+        self.budget -= dataset.nbytes
+        if self.budget < 0:
+            msg = (
+                f"{self.path} was refused: {dataset.name} would fill {dataset.nbytes} bytes of memory from a small file"
+            )
+            raise UnsafeFileError(msg)
 
     def dataset(self, path: str) -> h5py.Dataset:
         item = self.file.get(path)
@@ -145,11 +154,20 @@ class _Reading:
         return item
 
     def column(self, path: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        return self.values(self.typed(path, (dtype,), shape))
+
+    def typed(self, path: str, dtypes: tuple[str, ...], shape: tuple[int, ...]) -> h5py.Dataset:
+        """Return a dataset if its bytes are just what numpy means by one of the types."""
         dataset = self.dataset(path)
-        if dataset.dtype != np.dtype(dtype) or dataset.shape != shape:
-            msg = f"/{path} is {dataset.dtype.str} of shape {dataset.shape}; expected {dtype} of shape {shape}"
+        # Not h5py's dtype: that is only the nearest one, and the bytes are read without a conversion.
+        exact = any(dataset.id.get_type().equal(h5py.h5t.py_create(np.dtype(dtype))) for dtype in dtypes)
+        if not exact or dataset.shape != shape:
+            words = f"{dataset.dtype.str} of shape {dataset.shape}"
+            if dataset.shape == shape and dataset.dtype.str in dtypes:
+                words = f"an unusual {words}"
+            msg = f"/{path} is {words}; expected {' or '.join(dtypes)} of shape {shape}"
             raise FormatError(msg)
-        return np.asarray(dataset[()])
+        return dataset
 
     def names(self, group: str, kind: type) -> list[str]:
         """Name the members of a top-level group; a member of another kind is unknown, and ignored."""
@@ -182,21 +200,17 @@ class _Reading:
 
     def block(self, name: str, n_images: int) -> Block:
         where = f"blocks/{name}"
-        vectors, status, seal = (self.dataset(f"{where}/{part}") for part in ("vectors", "status", "seal"))
-        if vectors.dtype.name not in VECTOR_DTYPES or vectors.dtype.byteorder == ">":
-            msg = f"/{where}/vectors is {vectors.dtype.str}; expected little-endian float16 or float32"
-            raise FormatError(msg)
+        vectors = self.dataset(f"{where}/vectors")
         if vectors.ndim != 3 or vectors.shape[0] != n_images or min(vectors.shape) < 1:
             msg = f"/{where}/vectors has shape {vectors.shape}; expected ({n_images}, n_views, n_features)"
             raise FormatError(msg)
-        for part, found, expected in (("status", status, vectors.shape[:2]), ("seal", seal, (40,))):
-            if found.dtype != np.uint8 or found.shape != expected:
-                msg = f"/{where}/{part} is {found.dtype.str} of shape {found.shape}; expected |u1 of shape {expected}"
-                raise FormatError(msg)
-        parts = {"vectors": vectors, "status": status, "seal": seal}
+        shapes = {"status": vectors.shape[:2], "seal": (SEAL_BYTES,)}
         if f"{where}/digests" in self.file:
-            self.column(f"{where}/digests", "|u1", (*vectors.shape[:2], DIGEST_BYTES))
-            parts["digests"] = self.dataset(f"{where}/digests")
+            shapes["digests"] = (*vectors.shape[:2], DIGEST_BYTES)
+        parts = {"vectors": self.typed(f"{where}/vectors", ("<f2", "<f4"), vectors.shape)}
+        for part, shape in shapes.items():
+            parts[part] = self.typed(f"{where}/{part}", ("|u1",), shape)
+            self.spend(parts[part])
         offsets = self.offsets(parts)
         passport = json_object(text_of(self.file[where], "passport"), f"/{where} passport")
         return Block(
@@ -248,4 +262,4 @@ class _Reading:
         if dataset.dtype.kind != "S" or dataset.shape != (n_features,):
             msg = f"/{where}/names is {dataset.dtype} of shape {dataset.shape}; expected text of shape ({n_features},)"
             raise FormatError(msg)
-        return tuple(raw.decode() for raw in dataset[:].tolist())
+        return tuple(checked_text(raw, f"/{where}/names") for raw in self.values(dataset).tolist())

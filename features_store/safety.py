@@ -9,18 +9,49 @@ Every link is looked at before it is followed, so each component of every path i
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 
-from features_store.errors import UnsafeFileError
+from features_store.errors import FormatError, StoreError, UnsafeFileError
 
 _MAX_OBJECTS = 10_000
+_MAX_ATTRIBUTES = 10_000
 _MAX_DEPTH = 16
 _MAX_RATIO = 1000  # logical bytes over bytes of the file; honest deflate stays far below
 _MAX_ATTRIBUTE_BYTES = 64 * 1024
+_MAX_CHUNK_BYTES = 32 * 2**20
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 _PLAIN = {h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING}
+_DAMAGE = (OSError, RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, MemoryError, SystemError)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """Open a file for reading; whatever h5py raises at damage becomes a `FormatError` that names the file."""
+    if not path.exists():
+        msg = f"{path} is not there; give the path of a dump, or of a folder of dumps"
+        raise FormatError(msg)
+    if not path.is_file():
+        msg = f"{path} is not a regular file; give the path of a dump, or of a folder of dumps"
+        raise FormatError(msg)
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+    except StoreError as error:
+        if str(path) in str(error):
+            raise
+        msg = f"{path}: {error}"
+        raise type(error)(msg) from error
+    except PermissionError as error:
+        msg = f"{path} cannot be read: {error.strerror or 'permission denied'}"
+        raise FormatError(msg) from error
+    except _DAMAGE as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        msg = f"{path} cannot be read as HDF5: it is damaged, cut short, or another kind of file ({first_line[:160]})"
+        raise FormatError(msg) from error
 
 
 def check_file(file: h5py.File, path: Path) -> None:
@@ -39,8 +70,7 @@ def check_file(file: h5py.File, path: Path) -> None:
         With one sentence: what was found, where, and why it is refused.
     """
     walk = _Walk(path)
-    walk.attributes(file.id, "/")
-    walk.group(file.id, "", 0)
+    walk.object(file["/"].id, "/", 0)
 
 
 class _Walk:
@@ -48,20 +78,10 @@ class _Walk:
         self.path = path
         self.file_bytes = path.stat().st_size
         self.seen: set[object] = set()
+        self.n_attributes = 0
 
     def refuse(self, where: str, what: str) -> UnsafeFileError:
         return UnsafeFileError(f"{self.path} was refused: {where} {what}")
-
-    def group(self, group: h5py.h5g.GroupID, prefix: str, depth: int) -> None:
-        if depth > _MAX_DEPTH:
-            raise self.refuse(prefix, f"is nested more than {_MAX_DEPTH} groups deep")
-        for name in group:
-            where = f"{prefix}/{name.decode(errors='replace')}"
-            kind = group.links.get_info(name).type
-            if kind != h5py.h5l.TYPE_HARD:
-                words = {h5py.h5l.TYPE_SOFT: "a soft link", h5py.h5l.TYPE_EXTERNAL: "an external link"}
-                raise self.refuse(where, f"is {words.get(kind, 'a user-defined link')}, and a dump holds none")
-            self.object(h5py.h5o.open(group, name), where, depth)
 
     def object(self, item: h5py.h5g.GroupID | h5py.h5d.DatasetID, where: str, depth: int) -> None:
         identity = h5py.h5o.get_info(item).addr
@@ -69,15 +89,25 @@ class _Walk:
             raise self.refuse(where, "is a second name of another object, and a dump holds each once")
         self.seen.add(identity)
         if len(self.seen) > _MAX_OBJECTS:
-            msg = "it"
-            raise self.refuse(msg, f"holds more than {_MAX_OBJECTS} objects")
+            raise self.refuse(where, f"is one object too many; at most {_MAX_OBJECTS:,} are read")
         self.attributes(item, where)
         if isinstance(item, h5py.h5g.GroupID):
-            self.group(item, where, depth + 1)
+            self.members(item, where, depth)
         elif isinstance(item, h5py.h5d.DatasetID):
             self.dataset(item, where)
         else:
             raise self.refuse(where, "is a named type, and a dump holds none")
+
+    def members(self, group: h5py.h5g.GroupID, prefix: str, depth: int) -> None:
+        if depth > _MAX_DEPTH:
+            raise self.refuse(prefix, f"is nested more than {_MAX_DEPTH} groups deep")
+        for name in group:
+            where = f"{prefix.rstrip('/')}/{_plain(name)}"
+            kind = group.links.get_info(name).type
+            if kind != h5py.h5l.TYPE_HARD:
+                words = {h5py.h5l.TYPE_SOFT: "a soft link", h5py.h5l.TYPE_EXTERNAL: "an external link"}
+                raise self.refuse(where, f"is {words.get(kind, 'a user-defined link')}, and a dump holds none")
+            self.object(h5py.h5o.open(group, name), where, depth + 1)
 
     def dataset(self, dataset: h5py.h5d.DatasetID, where: str) -> None:
         plist = dataset.get_create_plist()
@@ -85,25 +115,38 @@ class _Walk:
             raise self.refuse(where, "is a virtual dataset, which reads other files")
         if plist.get_external_count():
             raise self.refuse(where, "keeps its data in another file (external storage)")
-        for number in range(plist.get_nfilters()):
-            code = plist.get_filter(number)[0]
-            if code not in _FILTERS:
-                raise self.refuse(where, f"needs the filter {code}; only deflate, shuffle and fletcher32 are read")
         self.type(dataset.get_type(), where)
-        logical = math.prod(dataset.shape) * dataset.get_type().get_size()
+        if dataset.get_space().get_simple_extent_type() == h5py.h5s.NULL:
+            raise self.refuse(where, "has no shape")
+        itemsize = dataset.get_type().get_size()
+        logical = math.prod(dataset.shape) * itemsize
         if logical > _MAX_RATIO * self.file_bytes:
             raise self.refuse(where, f"claims {logical} bytes in a file of {self.file_bytes}")
         if plist.get_layout() == h5py.h5d.CHUNKED:
-            chunk = math.prod(plist.get_chunk()) * dataset.get_type().get_size()
-            if chunk > 64 * 2**20:
-                raise self.refuse(where, f"has chunks of {chunk} bytes; at most 64 MiB are read")
+            self.chunks(plist, itemsize, where)
+
+    def chunks(self, plist: h5py.h5p.PropDCID, itemsize: int, where: str) -> None:
+        codes = [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
+        for code in codes:
+            if code not in _FILTERS:
+                raise self.refuse(where, f"needs the filter {code}; only deflate, shuffle and fletcher32 are read")
+        if len(set(codes)) != len(codes):
+            raise self.refuse(where, "applies one filter twice, as decompression bombs do")
+        n_bytes = math.prod(plist.get_chunk()) * itemsize
+        if n_bytes > _MAX_CHUNK_BYTES:
+            raise self.refuse(where, f"has chunks of {n_bytes} bytes; at most {_MAX_CHUNK_BYTES} are read")
 
     def attributes(self, item: h5py.h5g.GroupID | h5py.h5d.DatasetID, where: str) -> None:
         for number in range(h5py.h5a.get_num_attrs(item)):
             attribute = h5py.h5a.open(item, index=number)
-            name = f"{where} attribute {attribute.name.decode(errors='replace')!r}"
-            kind = attribute.get_type()
-            if not _is_text(kind):
+            name = f"{where} attribute {_plain(attribute.name)!r}"
+            self.n_attributes += 1
+            if self.n_attributes > _MAX_ATTRIBUTES:
+                raise self.refuse(name, f"is one attribute too many; at most {_MAX_ATTRIBUTES:,} are read")
+            kind, values = attribute.get_type(), attribute.get_space().get_simple_extent_npoints()
+            if isinstance(kind, h5py.h5t.TypeStringID) and values <= 1:
+                pass  # other writers use variable-length text here
+            else:
                 self.type(kind, name)
             if attribute.get_storage_size() > _MAX_ATTRIBUTE_BYTES:
                 raise self.refuse(name, f"has {attribute.get_storage_size()} bytes; at most {_MAX_ATTRIBUTE_BYTES}")
@@ -114,6 +157,6 @@ class _Walk:
             raise self.refuse(where, "is not of plain numbers or fixed-length text")
 
 
-def _is_text(kind: h5py.h5t.TypeID) -> bool:
-    """Tell whether an attribute's type is text; other writers use variable-length text there."""
-    return isinstance(kind, h5py.h5t.TypeStringID)
+def _plain(name: bytes) -> str:
+    """Quote a name of a stranger's choice so that it cannot steer a terminal."""
+    return name[:120].decode(errors="replace").encode("unicode_escape").decode()
