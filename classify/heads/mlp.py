@@ -16,6 +16,10 @@ class _Perceptron(NetworkHead):
         sizes = self._sizes()
         return nn.Sequential(*hidden_layers(n_features, sizes, self.dropout), nn.Linear(sizes[-1], n_outputs))
 
+    @staticmethod
+    def _output_layer(module: nn.Module) -> nn.Linear:
+        return module[-1]  # type: ignore[index]
+
 
 class MLPClassifier(NetworkClassifier, _Perceptron):
     """Multi-layer perceptron for one label or several labels an image.

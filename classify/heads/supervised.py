@@ -71,8 +71,14 @@ class NetworkRegressor(RegressorHead, NetworkHead):
 
     The targets are scaled by the training rows' mean and deviation, and predictions scaled back, so that a
     learning rate means the same on a scale of -1..1 and of 1..9; the losses of ``history_`` are in units of
-    the targets' variance.
+    the targets' variance. The output layer starts at 0 whatever ``init`` says, so that training starts from the
+    mean and not from noise, which few images against thousands of features would not wash out.
     """
+
+    def _initialised(self, module: nn.Module) -> nn.Module:
+        module = super()._initialised(module)
+        nn.init.zeros_(self._output_layer(module).weight)
+        return module
 
     def _n_outputs(self) -> int:
         return len(self.target_mean_)

@@ -86,3 +86,11 @@ def test_initial_weights_are_as_named():
     assert weight.std() == pytest.approx(np.sqrt(2 / 2020), rel=0.02)
     assert abs(np.mean(np.abs(weight) < weight.std()) - 0.683) < 0.01
     assert np.abs(bias).max() < 1e-9
+
+
+@pytest.mark.parametrize("name", ["mlp", "moe"])
+def test_regression_starts_from_the_mean(name):
+    """Before anything is learned the prediction is the training mean, not noise about it."""
+    y = TARGETS["regression"]
+    head = quick(name, "regression", epochs=1, learning_rate=1e-12).fit(X, y)
+    assert np.allclose(head.predict(X), y.mean(axis=0), atol=1e-6)
