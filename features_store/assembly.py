@@ -105,15 +105,15 @@ def write_dump(
 
 def _fill(path: Path, index: Index, new: NewBlock, advance: Callable[[int], object]) -> None:
     n_bytes = row_bytes(new.spec)
+    step = max(1, PIECE_BYTES // n_bytes)
     with BlockWriter(path, index, new.spec) as writer:
         for view in range(new.spec.n_views):
             status = new.status[:, view]
-            for number, source in enumerate(new.sources):
-                rows = np.flatnonzero((status == Status.WRITTEN) & (new.choice[:, view] == number))
-                for piece, (vectors,) in gathered([source], rows, view=view):
-                    _check(source, piece, vectors, view)
-                    writer.write(piece, vectors, view=view)
-                    advance(len(piece) * n_bytes)
+            written = np.flatnonzero(status == Status.WRITTEN)
+            for start in range(0, len(written), step):
+                rows = written[start : start + step]
+                writer.write(rows, _chosen(new, rows, view), view=view)
+                advance(len(rows) * n_bytes)
             for failure in FAILURES:
                 rows = np.flatnonzero(status == failure)
                 if len(rows):
@@ -123,18 +123,32 @@ def _fill(path: Path, index: Index, new: NewBlock, advance: Callable[[int], obje
             writer.seal(progress=lambda n: advance(n * new.spec.n_views * n_bytes))
 
 
-def _check(source: Source, rows: NDArray[np.int64], vectors: NDArray[Any], view: int) -> None:
+def _chosen(new: NewBlock, rows: NDArray[np.int64], view: int) -> NDArray[Any]:
+    """Gather neighbouring rows from the sources that give them, so that the new file is written from front to back."""
+    choice = new.choice[rows, view]
+    vectors = np.empty((len(rows), new.spec.n_features), dtype=new.spec.dtype)
+    for number in np.unique(choice).tolist():
+        mine = choice == number
+        source = new.sources[number]
+        taken = source.rows[rows[mine]]
+        found = np.empty((len(taken), new.spec.n_features), dtype=new.spec.dtype)
+        source.block.gather(taken, found, view=view)
+        _check(source.block, taken, found, view)
+        vectors[mine] = found
+    return vectors
+
+
+def _check(block: Block, rows: NDArray[np.int64], vectors: NDArray[Any], view: int) -> None:
     """Compare vectors with their digests, so that damage in a source is never sealed into a copy."""
-    stored = source.block.digests
+    stored = block.digests
     if stored is None:
         return
-    taken = source.rows[rows]
-    computed = seal.digest_rows(vectors, np.full(len(taken), Status.WRITTEN, dtype=np.uint8))
-    damaged = taken[(computed != stored[taken, view]).any(axis=1)]
+    computed = seal.digest_rows(vectors, np.full(len(rows), Status.WRITTEN, dtype=np.uint8))
+    damaged = rows[(computed != stored[rows, view]).any(axis=1)]
     if len(damaged):
         msg = (
-            f"{source.block.path}: block {source.block.name!r} is damaged in row {damaged[0]} (view {view}), which "
-            "does not agree with its digest; run `features-store verify` on it, and extract or fetch it again"
+            f"{block.path}: block {block.name!r} is damaged in row {damaged[0]} (view {view}), which does not "
+            "agree with its digest; run `features-store verify` on it, and extract or fetch it again"
         )
         raise FormatError(msg)
 
