@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any
+from typing import Any, NoReturn
 
 import h5py
 
@@ -44,16 +44,16 @@ def json_range(text: str, what: str) -> tuple[float, float]:
 
 
 def _json(text: str, what: str) -> Any:
-    def refuse(constant: str) -> None:
+    def refuse(constant: str) -> NoReturn:
         msg = f"{what} holds {constant[:40]}, which is no number of JSON or too large a one"
         raise FormatError(msg)
 
     def integer(digits: str) -> int:
-        return int(digits) if len(digits) <= _MAX_DIGITS else refuse(digits)  # type: ignore[return-value]
+        return int(digits) if len(digits) <= _MAX_DIGITS else refuse(digits)
 
     def real(digits: str) -> float:
         value = float(digits)
-        return value if math.isfinite(value) else refuse(digits)  # type: ignore[return-value]
+        return value if math.isfinite(value) else refuse(digits)
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
@@ -73,11 +73,11 @@ def _json(text: str, what: str) -> Any:
     except ValueError as error:
         msg = f"{what} is not JSON that can be read: {str(error)[:80]}"
         raise FormatError(msg) from error
-    _check_json(value, what)
+    check_json(value, what)
     return value
 
 
-def _check_json(value: Any, what: str) -> None:
+def check_json(value: Any, what: str) -> None:
     """Refuse what later code, or a terminal, would stumble over."""
     layer = [value]
     for _ in range(_MAX_DEPTH):

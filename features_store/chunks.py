@@ -29,12 +29,12 @@ def read(dataset: h5py.Dataset) -> NDArray[Any]:
 
 
 def read_rows(dataset: h5py.Dataset, rows: NDArray[np.int64], *, view: int | None = None) -> NDArray[Any]:
-    """Read some rows of a chunked dataset.
+    """Read some rows of a dataset.
 
     Parameters
     ----------
     dataset : h5py.Dataset
-        Chunked, of plain little-endian numbers or fixed-length text, checked by `safety.check_file`.
+        Of plain little-endian numbers or fixed-length text, checked by `safety.check_file`.
     rows : ndarray of int64, shape (n,)
         Ascending.
     view : int, optional
@@ -49,6 +49,8 @@ def read_rows(dataset: h5py.Dataset, rows: NDArray[np.int64], *, view: int | Non
     FormatError
         If a chunk has not the size that its shape needs.
     """
+    if dataset.chunks is None:
+        return np.asarray(dataset[rows] if view is None else dataset[rows, view : view + 1])
     first = [0] * (dataset.ndim - 1)
     last = list(dataset.shape[1:])
     if view is not None:

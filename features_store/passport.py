@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from features_store.attributes import check_json
 from features_store.errors import FormatError
 from features_store.schema import MAX_PASSPORT_BYTES
 
@@ -33,6 +34,7 @@ def canonical(passport: Mapping[str, Any]) -> str:
     except (TypeError, ValueError) as error:
         msg = f"a passport must be a JSON object: {error}"
         raise FormatError(msg) from error
+    check_json(json.loads(text), "a passport")  # what no reader would take is not written
     size = len(text.encode())
     if size > MAX_PASSPORT_BYTES:
         msg = f"the passport has {size} bytes; at most {MAX_PASSPORT_BYTES} fit into an HDF5 attribute"

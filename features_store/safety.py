@@ -22,6 +22,7 @@ _MAX_ATTRIBUTES = 10_000
 _MAX_DEPTH = 16
 _MAX_RATIO = 1000  # logical bytes over bytes of the file; honest deflate stays far below
 _MAX_ATTRIBUTE_BYTES = 64 * 1024
+_MAX_MESSAGE = 600  # characters; a file can quote itself at any length
 _MAX_CHUNK_BYTES = 32 * 2**20
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 _PLAIN = {h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING}
@@ -41,10 +42,11 @@ def opened(path: Path) -> Iterator[h5py.File]:
         with h5py.File(path, "r", locking=False) as file:
             yield file
     except StoreError as error:
-        if str(path) in str(error):
+        text = str(error)
+        if str(path) in text and len(text) <= _MAX_MESSAGE:
             raise
-        msg = f"{path}: {error}"
-        raise type(error)(msg) from error
+        msg = text if str(path) in text else f"{path}: {text}"
+        raise type(error)(msg if len(msg) <= _MAX_MESSAGE else f"{msg[:_MAX_MESSAGE]} …") from error
     except PermissionError as error:
         msg = f"{path} cannot be read: {error.strerror or 'permission denied'}"
         raise FormatError(msg) from error

@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from features_store.attributes import checked_text
 from features_store.errors import FormatError
 from features_store.ids import digest_of_ids, encode_ids
 
@@ -98,6 +99,8 @@ class Task:
         if not self.classes or len(set(self.classes)) != len(self.classes):
             msg = f"task {self.name!r} needs at least one class name, each once; got {self.classes!r}"
             raise FormatError(msg)
+        for text in (*self.classes, self.source):
+            checked_text(text, f"task {self.name!r}")
         if (self.kind == "regression") != (self.range is not None):
             msg = f"task {self.name!r} is {self.kind}, with range {self.range}: a regression has one, others have none"
             raise FormatError(msg)
@@ -282,6 +285,8 @@ class BlockSpec:
         if self.names is not None and len(self.names) != self.n_features:
             msg = f"block {self.name!r} has {self.n_features} values and {len(self.names)} names"
             raise FormatError(msg)
+        for text in self.names or ():
+            checked_text(text, f"a name of block {self.name!r}")
 
     @property
     def n_features(self) -> int:
