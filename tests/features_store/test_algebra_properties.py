@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 
 import features_store as fs
 from features_store.difference import difference
+from features_store.export import export
+from features_store.interchange import MatrixFile, import_matrix
 from features_store.merge import merge
 from features_store.subset import subset
 
 settings.register_profile(
-    "algebra", max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    "algebra", max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 LAW = settings.get_profile("algebra")
 _number = itertools.count()
@@ -221,3 +223,19 @@ def test_difference_is_empty_for_equal_stores_and_for_no_others(folder, made, da
     found = difference(one, written(here / "b", index, remaining))
     expected = {"split": "splits", "id": "ids"}.get(change, "blocks")
     assert list(found) == [expected]
+
+
+@LAW
+@given(made=stores())
+def test_what_is_exported_comes_back(folder, made) -> None:
+    """Export then import gives each block's first view again; only pending rows become missing ones."""
+    here = fresh(folder)
+    whole = written(here, *made)
+    export(whole, here / "out" / "all.npz")
+    for name, block in whole.blocks.items():
+        import_matrix(whole, MatrixFile(here / "out" / "all.npz", name), here / "out" / f"{name}.h5", name=name)
+        back = fs.open_store(here / "out" / f"{name}.h5").blocks[name]
+        assert back.spec == replace(block.spec, n_views=1)
+        status = block.status[:, 0]
+        assert back.status[:, 0].tolist() == np.where(status == 0, fs.Status.MISSING, status).tolist()
+        np.testing.assert_equal(back.vectors[status == 1, 0], block.vectors[status == 1, 0])
