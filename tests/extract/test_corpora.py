@@ -1,0 +1,248 @@
+"""Readers: official or documented layouts to indexes, and errors that say what is wrong."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import unicodedata
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from extract.corpora import CORPORA, find_corpus
+from extract.corpora.partition import stratified
+from extract.encoders import PROFILES
+from extract.errors import CorpusError
+from extract.images import make_decoder
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode())
+    return root
+
+
+def table(root: Path, text: str, name: str = "labels.csv") -> Path:
+    (root / name).write_text(text, encoding="utf-8")
+    return root
+
+
+# ---- contract -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_every_record_says_what_a_user_needs(name):
+    corpus = CORPORA[name]
+    assert corpus.name == name
+    assert corpus.title
+    assert corpus.obtain
+    assert corpus.licence
+    assert corpus.default_profile in PROFILES
+    with pytest.raises(CorpusError, match=f"unknown option of corpus '{name}' 'nonsense'"):
+        corpus.read(Path("anywhere"), {"nonsense": "1"})
+
+
+@pytest.mark.parametrize("name", [name for name in CORPORA if name != "emoji"])
+def test_every_reader_refuses_a_place_that_is_not_there(name, tmp_path):
+    with pytest.raises(CorpusError):
+        CORPORA[name].read(tmp_path / "nowhere")
+
+
+def test_an_unknown_corpus_lists_the_valid_ones():
+    with pytest.raises(CorpusError, match=r"unknown corpus 'emojis' \(did you mean 'emoji'\?\)"):
+        find_corpus("emojis")
+
+
+# ---- emoji ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def emoji(tmp_path_factory):
+    return find_corpus("emoji").read(tmp_path_factory.mktemp("emoji"), {"min_occurrences": "300"})
+
+
+def ranking() -> dict[str, dict[str, str]]:
+    package = Path(importlib.util.find_spec("emosent").submodule_search_locations[0])
+    with (package / "data" / "Emoji_Sentiment_Data_v1.0.csv").open(encoding="utf-8") as file:
+        return {f"{ord(row['Emoji']):04X}.png": row for row in csv.DictReader(file) if len(row["Emoji"]) == 1}
+
+
+def test_emoji_labels_follow_from_the_counts(emoji):
+    rows = ranking()
+    index = emoji.index
+    names = index.labels["polarity"].task.classes
+    for at, image_id in enumerate(index.ids.tolist()):
+        row = rows[image_id]
+        assert int(row["Occurrences"]) >= 300
+        counts = np.array([int(row[name.capitalize()]) for name in names])
+        assert counts[index.labels["polarity"].values[at]] == counts.max()
+        assert index.labels["evokes"].values[at].tolist() == (counts / counts.sum() >= 0.3).tolist()
+        expected = (counts[2] - counts[0]) / counts.sum()
+        assert index.labels["valence"].values[at, 0] == pytest.approx(expected)
+
+
+def test_emoji_pictures_are_drawn_in_colour_and_not_cut_off(emoji):
+    decode = make_decoder()
+    pictures = [decode(emoji.source.read(row)).astype(int) for row in range(12)]
+    assert {picture.shape for picture in pictures} == {(320, 320, 3)}
+    assert sum(np.ptp(picture, axis=2).max() > 60 for picture in pictures) > 6
+    for picture in pictures:
+        edge = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+        assert edge.min() == 255
+        assert picture.min() < 128
+
+
+def test_emoji_sizes_at_the_documented_thresholds(tmp_path, monkeypatch):
+    from extract.corpora import emoji as module
+
+    monkeypatch.setattr(module, "_render", lambda *_: None)  # the pictures are not what is counted
+    sizes = {n: len(find_corpus("emoji").read(tmp_path, {"min_occurrences": str(n)}).index) for n in (1, 5, 20, 100)}
+    assert sizes == {1: 767, 5: 637, 20: 415, 100: 190}
+
+
+def test_emoji_is_split_70_10_20_by_polarity(emoji):
+    parts, polarity = emoji.index.splits["default"].values, emoji.index.labels["polarity"].values
+    for label in np.unique(polarity):
+        counts = np.bincount(parts[polarity == label], minlength=3)
+        n = counts.sum()
+        assert counts.tolist() == [n - round(0.1 * n) - round(0.2 * n), round(0.1 * n), round(0.2 * n)]
+
+
+def test_bad_options_are_refused(tmp_path):
+    for given, words in (({"min_occurrences": "x"}, "whole number"), ({"min_occurrences": "0"}, "at least 1")):
+        with pytest.raises(CorpusError, match=words):
+            find_corpus("emoji").read(tmp_path, given)
+    with pytest.raises(CorpusError, match="no emoji"):
+        find_corpus("emoji").read(tmp_path, {"min_occurrences": "1000000"})
+
+
+# ---- folder ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_class_folders(tmp_path):
+    touch(tmp_path, "joy/a.jpg", "joy/deeper/b.PNG", "anger/c.webp", "anger/notes.txt", "loose.jpg")
+    reading = find_corpus("folder").read(tmp_path)
+    labels = reading.index.labels["label"]
+    assert labels.task.classes == ("anger", "joy")
+    found = dict(zip(reading.index.ids.tolist(), labels.values.tolist(), strict=True))
+    assert found == {"anger/c.webp": 0, "joy/a.jpg": 1, "joy/deeper/b.PNG": 1, "loose.jpg": -1}
+    assert reading.source.read(reading.index.ids.tolist().index("joy/a.jpg")) == b"joy/a.jpg"
+    assert any("1 images lie in no class folder" in note for note in reading.notes)
+
+
+def test_a_folder_with_train_val_test(tmp_path):
+    touch(tmp_path, "train/joy/a.jpg", "train/fear/b.jpg", "val/joy/c.jpg", "test/fear/d.jpg")
+    index = find_corpus("folder").read(tmp_path, {"task": "emotion"}).index
+    parts = dict(zip(index.ids.tolist(), index.splits["default"].values.tolist(), strict=True))
+    assert parts == {"train/joy/a.jpg": 0, "train/fear/b.jpg": 0, "val/joy/c.jpg": 1, "test/fear/d.jpg": 2}
+    assert index.labels["emotion"].task.classes == ("fear", "joy")
+
+
+def test_a_class_may_be_called_test(tmp_path):
+    touch(tmp_path, "test/a.jpg", "joy/b.jpg")
+    assert find_corpus("folder").read(tmp_path).index.labels["label"].task.classes == ("joy", "test")
+
+
+def test_ids_are_normalised_and_the_file_is_still_found(tmp_path):
+    name = unicodedata.normalize("NFD", "freude/müde.jpg")
+    touch(tmp_path, name)
+    reading = find_corpus("folder").read(tmp_path)
+    assert reading.index.ids.tolist() == ["freude/müde.jpg"]
+    assert reading.source.read(0) == name.encode()
+
+
+def test_a_folder_without_images_is_refused(tmp_path):
+    touch(tmp_path, "joy/notes.txt")
+    with pytest.raises(CorpusError, match="holds no image file; it needs one sub-folder per class"):
+        find_corpus("folder").read(tmp_path)
+
+
+def test_the_seeded_split_does_not_depend_on_the_order_of_the_images():
+    ids = [f"{n}.jpg" for n in range(200)]
+    strata = [n % 3 for n in range(200)]
+    one = stratified(ids, strata, seed=0)
+    other = stratified(ids[::-1], strata[::-1], seed=0)[::-1]
+    assert np.array_equal(one, other)
+    assert not np.array_equal(one, stratified(ids, strata, seed=1))
+    assert Counter(one.tolist())[0] in range(138, 143)
+
+
+# ---- csv ------------------------------------------------------------------------------------------------------------
+
+MIXED = """image,polarity,joy,anger,valence,arousal,part,tweet
+a.jpg,positive,1,0,7.5,3,train,t1
+sub/b.jpg,negative,0,1,2.5,8,val,t1
+c.jpg,,,,,,test,
+d.jpg,positive,1,1,5,,train,t2
+"""
+
+
+def test_a_table_of_all_kinds_at_once(tmp_path):
+    table(tmp_path, MIXED)
+    given = {"single": "polarity", "multi": "emotion=joy|anger", "regression": "va=valence|arousal@1..9"}
+    index = find_corpus("csv").read(tmp_path, {**given, "split": "part", "group": "tweet"}).index
+    assert index.ids.tolist() == ["a.jpg", "sub/b.jpg", "c.jpg", "d.jpg"]
+    assert index.labels["polarity"].task.classes == ("negative", "positive")
+    assert index.labels["polarity"].values.tolist() == [1, 0, -1, 1]
+    assert index.labels["emotion"].values.tolist() == [[1, 0], [0, 1], [255, 255], [1, 1]]
+    assert index.labels["va"].task.range == (1.0, 9.0)
+    assert index.labels["va"].known.tolist() == [True, True, False, False]
+    assert index.splits["default"].values.tolist() == [0, 1, 2, 0]
+    assert index.groups.tolist() == [0, 0, -1, 1]
+
+
+def test_names_in_one_cell_folds_suffix_and_another_delimiter(tmp_path):
+    touch(tmp_path, "pictures/1.jpg")
+    table(tmp_path, "id;tags;fold\n1;joy|awe;0\n2;awe;1\n3;;2\n", "t.csv")
+    given = {"image": "id", "multi": "tags", "split": "fold", "suffix": ".jpg", "root": "pictures", "delimiter": ";"}
+    reading = find_corpus("csv").read(tmp_path / "t.csv", given)
+    assert reading.index.labels["tags"].task.classes == ("awe", "joy")
+    assert reading.index.labels["tags"].values.tolist() == [[1, 1], [1, 0], [255, 255]]
+    assert reading.index.splits["default"].kind == "folds"
+    assert reading.source.read(0) == b"pictures/1.jpg"
+
+
+def test_old_line_ends_and_latin_1(tmp_path):
+    (tmp_path / "labels.csv").write_bytes("image,label\ré.jpg,x\rf.jpg,y\r".encode("latin-1"))
+    index = find_corpus("csv").read(tmp_path, {"single": "label", "encoding": "latin-1"}).index
+    assert index.ids.tolist() == ["é.jpg", "f.jpg"]
+    with pytest.raises(CorpusError, match="cannot be read.*encoding="):
+        find_corpus("csv").read(tmp_path, {"single": "label"})
+
+
+def test_groups_stay_together_in_the_seeded_split(tmp_path):
+    rows = "".join(f"{n}.jpg,{n // 4}\n" for n in range(80))
+    table(tmp_path, "image,tweet\n" + rows)
+    index = find_corpus("csv").read(tmp_path, {"group": "tweet"}).index
+    parts = index.splits["default"].values.reshape(20, 4)
+    assert (parts == parts[:, :1]).all()
+    assert len(set(parts.ravel().tolist())) == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"single": "polarty"}, r"unknown column .*'polarty' \(did you mean 'polarity'\?\)"),
+        ({"image": "file"}, "unknown column.*'file'"),
+        ({"multi": "emotion=joy|valence"}, r"row 2, column 'valence': '7.5' is not 0 or 1"),
+        ({"regression": "polarity"}, "row 2, column 'polarity': 'positive' is not a number"),
+        ({"regression": "v=valence@1..5"}, r"row 2.*'7.5' is not within the scale 1..5"),
+        ({"split": "tweet"}, "row 2, column 'tweet': 't1' is not a part"),
+        ({"file": "other.csv"}, "there is no table .*other.csv"),
+        ({"root": "nowhere"}, "there is no folder"),
+    ],
+)
+def test_a_wrong_mapping_names_row_column_and_value(tmp_path, given, words):
+    table(tmp_path, MIXED)
+    with pytest.raises(CorpusError, match=words):
+        find_corpus("csv").read(tmp_path, given)
+
+
+@pytest.mark.parametrize("path", ["../a.jpg", "/etc/passwd", "x/../../a.jpg", "."])
+def test_paths_that_leave_the_folder_are_refused(tmp_path, path):
+    table(tmp_path, f"image,label\n{path},x\n")
+    with pytest.raises(CorpusError, match=r"lies outside|names no image below"):
+        find_corpus("csv").read(tmp_path, {"single": "label"})
