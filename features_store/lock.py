@@ -46,9 +46,13 @@ class FileLock:
         self.path = path.with_name(f".{path.name}.lock")
         self._fd = self._acquire(path)
         holder = {"pid": os.getpid(), "host": platform.node(), "since": _now()}
-        os.ftruncate(self._fd, 0)
-        os.lseek(self._fd, 0, os.SEEK_SET)
-        os.write(self._fd, json.dumps(holder).encode())
+        try:
+            os.ftruncate(self._fd, 0)
+            os.lseek(self._fd, 0, os.SEEK_SET)
+            os.write(self._fd, json.dumps(holder).encode())
+        except OSError:  # a full disk
+            self.release()
+            raise
 
     def _acquire(self, path: Path) -> int:
         while True:

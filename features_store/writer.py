@@ -65,7 +65,8 @@ class BlockWriter:
         self.spec = spec
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._fd = -1
-        self._lock = FileLock(self.path)
+        with disk_errors(self.path):
+            self._lock = FileLock(self.path)
         try:
             if not self.path.exists():
                 _create(self.path, index, spec)
