@@ -164,7 +164,10 @@ class Store:
             If `on_failed` is "error" and a row has no vector.
         """
         positions = self._positions(rows)
-        positions, failed = self._decide(positions, self.usable(blocks, view=view)[positions], on_failed, blocks)
+        good = np.ones(len(positions), dtype=bool)
+        for name in blocks:
+            good &= self.block(name).status[positions, view] == Status.WRITTEN
+        positions, failed = self._decide(positions, good, on_failed, blocks)
         width = self.n_features(blocks)
         if out is None:
             out = np.empty((len(positions), width), dtype=dtype)
