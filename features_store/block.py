@@ -126,6 +126,9 @@ class Block:
         if not 0 <= view < self.shape[1]:
             msg = f"block {self.name!r} has views 0 to {self.shape[1] - 1}; got {view}"
             raise FormatError(msg)
+        if len(rows) and not (rows.min() >= 0 and rows.max() < self.shape[0]):
+            msg = f"block {self.name!r} has rows 0 to {self.shape[0] - 1}; got {rows.min()} to {rows.max()}"
+            raise FormatError(msg)
         if self.offsets is None:
             self._gather_decoded(rows, out, view)
             return
@@ -136,6 +139,9 @@ class Block:
             first, last = int(piece[0]), int(piece[-1])
             if last - first + 1 == len(piece) and (np.diff(piece) == 1).all():
                 out[start : start + step] = vectors[first : last + 1]
+            elif out.dtype == vectors.dtype:
+                # Without a conversion there is no need of a copy in between, and no row is out of range.
+                np.take(vectors, piece, axis=0, out=out[start : start + step], mode="clip")
             else:
                 out[start : start + step] = vectors[piece]
 
