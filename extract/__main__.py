@@ -24,13 +24,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+DATA_HELP = "Folder, tar or zip of the corpus; for a union NAME=PATH for each. Default: the corpus' own place."
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 @app.command()
 def run(
     corpus: Annotated[str, typer.Argument(help="Name of a corpus; `extract corpora` lists them.")],
-    data: Annotated[Path | None, typer.Option(help="Where the corpus lies. Default: the corpus' own place.")] = None,
+    data: Annotated[list[str] | None, typer.Option(help=DATA_HELP)] = None,
     store: Annotated[Path | None, typer.Option(help="Folder of the dumps. Default: features/CORPUS.")] = None,
     profile: Annotated[str | None, typer.Option(help="A named set of encoders. Default: the corpus' own.")] = None,
     encoders: Annotated[str | None, typer.Option(help="Encoders, parted by commas, instead of a profile.")] = None,
@@ -53,10 +54,10 @@ def run(
     chosen = _encoders(found, profile, encoders)
     wanted = parse_weights(weights)
     settings = _settings(device, decoder, batch_size, limit)
-    reading = found.read(data, _pairs(option or []))
+    reading = found.read(_place(found, data), _pairs(option or []))
     networks = build_networks(chosen, wanted, RESIZERS[decoder])
     _warn(networks, reading)
-    folder = store or Path("features") / corpus
+    folder = store or Path("features") / corpus.replace(":", "-")
     try:
         summary = pipeline.run(reading, networks, folder, settings)
     except KeyboardInterrupt:
@@ -133,6 +134,22 @@ def _settings(device: str, decoder: str, batch_size: int | None, limit: int | No
     chosen = choose_device(device)
     made = Circumstances(chosen, autocast_dtype(chosen), decoder, RESIZERS[decoder])
     return Settings(made, batch_size or BATCH_SIZES[chosen], limit, progress=sys.stderr.isatty())
+
+
+def _place(corpus: Corpus, data: list[str] | None) -> Path | dict[str, Path] | None:
+    from extract.errors import CorpusError
+
+    if not data:
+        return None
+    if not corpus.members:
+        if len(data) > 1:
+            msg = f"corpus {corpus.name!r} has one --data; got {len(data)}"
+            raise CorpusError(msg)
+        return Path(data[0])
+    if wrong := [text for text in data if "=" not in text]:
+        msg = f"--data {wrong[0]}: corpus {corpus.name!r} has several members; write --data NAME=PATH for each"
+        raise CorpusError(msg)
+    return {name: Path(path) for name, _, path in (text.partition("=") for text in data)}
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:

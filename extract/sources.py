@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +28,10 @@ class Source(Protocol):
         RefusedImageError
             With `Status.MISSING` if there is nothing that could be read.
         """
+        ...
+
+    def modified(self, row: int) -> float:
+        """Return when the image in `row` was last changed: seconds since 1970, NaN = not known."""
         ...
 
 
@@ -58,3 +63,10 @@ class Files:
             raise RefusedImageError(Status.MISSING, f"{path} is missing") from error
         except OSError as error:  # no permission, a folder of that name, an input/output error
             raise RefusedImageError(Status.MISSING, f"{path} cannot be read: {error.strerror}") from error
+
+    def modified(self, row: int) -> float:
+        """Return when the file in `row` was last changed; see `Source.modified`."""
+        try:
+            return (self.root / str(self.names[row])).stat().st_mtime
+        except OSError:
+            return math.nan

@@ -12,6 +12,8 @@ from extract.sources import Source
 from features_store import Index
 from features_store.errors import unknown_name
 
+Place = Path | Mapping[str, Path]
+
 
 @dataclass(frozen=True)
 class Option:
@@ -97,6 +99,10 @@ class Corpus:
         The set of encoders that is used if none is named.
     options : mapping
         By key.
+    published : mapping
+        Counts in the literature by ``images``, ``SPLIT/PART`` and ``TASK/CLASS``; only those that were verified.
+    members : tuple of str
+        Of a union: the corpora that it joins, each with a place of its own.
     """
 
     name: str
@@ -104,21 +110,23 @@ class Corpus:
     obtain: str
     licence: str
     citation: str
-    reader: Callable[[Path, Mapping[str, Any]], Reading]
+    reader: Callable[[Any, Mapping[str, Any]], Reading]
     tasks: Mapping[str, str] = field(default_factory=dict)
     splits: Mapping[str, str] = field(default_factory=dict)
     defects: tuple[str, ...] = ()
     default_data: str = ""
     default_profile: str = "card"
     options: Mapping[str, Option] = field(default_factory=dict)
+    published: Mapping[str, int] = field(default_factory=dict)
+    members: tuple[str, ...] = ()
 
-    def read(self, data: Path | None = None, given: Mapping[str, str] | None = None) -> Reading:
+    def read(self, data: Place | None = None, given: Mapping[str, str] | None = None) -> Reading:
         """Read the corpus.
 
         Parameters
         ----------
-        data : Path, optional
-            Its place. None = `default_data`.
+        data : Path, or mapping of str to Path; optional
+            Its place; of a union, the place of each member. None = `default_data`.
         given : mapping, optional
             Options as text; others have their defaults.
 
@@ -128,7 +136,12 @@ class Corpus:
             If the place or an option is missing or wrong, or a file breaks the layout.
         """
         if data is None and not self.default_data:
-            msg = f"corpus {self.name!r} needs --data PATH; {self.obtain}"
+            wanted = " ".join(f"--data {one}=PATH" for one in self.members) or "--data PATH"
+            msg = f"corpus {self.name!r} needs {wanted}; {self.obtain}"
+            raise CorpusError(msg)
+        if (data is not None) and isinstance(data, Mapping) != bool(self.members):
+            wanted = " ".join(f"--data {one}=PATH" for one in self.members) or "one --data PATH"
+            msg = f"corpus {self.name!r} needs {wanted}"
             raise CorpusError(msg)
         for key in given or {}:
             if key not in self.options:

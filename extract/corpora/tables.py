@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from extract.corpora.columns import Rows, labels_of, split_of
-from extract.corpora.partition import stratified
+from extract.corpora.partition import grouped
 from extract.corpora.record import Corpus, Option, Reading
 from extract.errors import CorpusError
 from extract.sources import Files
@@ -119,16 +119,7 @@ def _relative(place: _Place, cell: str) -> str:
 def _own_split(ids: Any, labels: Mapping[str, Labels], groups: Any, seed: int) -> Split:
     """Part by the first single-label task; whole groups stay together."""
     single = next((one.values for one in labels.values() if one.task.kind == "single"), np.zeros(len(ids), np.int16))
-    if groups is None:
-        return Split("default", stratified(ids.tolist(), single.tolist(), seed=seed))
-    pairs = zip(groups.tolist(), ids.tolist(), strict=True)
-    keys = [f"group {group}" if group >= 0 else image for group, image in pairs]
-    firsts: dict[str, int] = {}
-    for row, key in enumerate(keys):
-        firsts.setdefault(key, row)
-    parts = stratified(list(firsts), [int(single[row]) for row in firsts.values()], seed=seed)
-    part_of = dict(zip(firsts, parts.tolist(), strict=True))
-    return Split("default", np.array([part_of[key] for key in keys], dtype=np.int8))
+    return Split("default", grouped(ids.tolist(), single.tolist(), groups, seed=seed))
 
 
 CORPUS = Corpus(

@@ -1,0 +1,209 @@
+"""Tar and zip archives read in place: a table of members is built once, then every file is read by its offset.
+
+Nothing is unpacked, and nothing is written. Of a tar only the headers are read (512 bytes a member); of a zip only the
+directory at its end. Reading members is safe from several threads at once.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extract.errors import CorpusError, RefusedImageError
+from features_store import Status
+
+MAX_MEMBER = 1 << 30  # bytes; no image and no list is as large, and a forged size must not fill the memory
+_LOCAL_HEADER = 30  # bytes of a zip member's local header before its name
+STORED, DEFLATED = 0, 8  # the zip methods that are read
+_PACKED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
+
+
+class SharedFile:
+    """One file, read at any offset by any number of threads; opened when it is first read, in each process anew."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._fd: int | None = None
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes from `offset`; fewer at the end of the file."""
+        fd = self._open()
+        parts: list[bytes] = []
+        while size > 0:
+            part = self._read_once(fd, offset, size)
+            if not part:
+                break
+            parts.append(part)
+            offset, size = offset + len(part), size - len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _read_once(self, fd: int, offset: int, size: int) -> bytes:
+        if hasattr(os, "pread"):
+            return os.pread(fd, size, offset)
+        with self._lock:  # Windows has no read that leaves the position alone
+            os.lseek(fd, offset, os.SEEK_SET)
+            return os.read(fd, size)
+
+    def _open(self) -> int:
+        if self._fd is None:
+            with self._lock:
+                if self._fd is None:
+                    fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+                    weakref.finalize(self, os.close, fd)
+                    self._fd = fd
+        return self._fd
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"])  # type: ignore[misc]
+
+
+@dataclass(frozen=True)
+class Members:
+    """The table of an archive's files.
+
+    Parameters
+    ----------
+    position : dict
+        Name to row of the arrays. A name that occurs twice means its last occurrence, as in unpacking.
+    offsets, packed, sizes : ndarray of shape (n_members,), int64
+        Where the bytes begin (of a zip: the local header), how many lie there, how many they are unpacked.
+    modified : ndarray of shape (n_members,), float64
+        Seconds since 1970; NaN = not recorded.
+    methods : ndarray of shape (n_members,), uint8, optional
+        Zip methods; None = a tar.
+    n_refused : int
+        Members left out: links, devices, absolute names, names with ``..``.
+    """
+
+    position: dict[str, int]
+    offsets: NDArray[np.int64]
+    packed: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    modified: NDArray[np.float64]
+    methods: NDArray[np.uint8] | None = None
+    n_refused: int = 0
+
+
+class Stored:
+    """Images inside an archive: the source of an index.
+
+    Parameters
+    ----------
+    file : SharedFile
+    members : Members
+    rows : ndarray of shape (n_images,), int64
+        Row of each image in the table of members; -1 = it is not there.
+    names : ndarray of shape (n_images,), str
+        For messages.
+    """
+
+    def __init__(self, file: SharedFile, members: Members, rows: NDArray[np.int64], names: NDArray[Any]) -> None:
+        self._file, self._names = file, names
+        there = rows >= 0
+        self._offsets, self._packed, self._sizes = (
+            np.where(there, column[rows] if len(column) else -1, -1)
+            for column in (members.offsets, members.packed, members.sizes)
+        )
+        self._modified = np.where(there, members.modified[rows] if len(members.modified) else np.nan, np.nan)
+        self._methods = None if members.methods is None else members.methods[rows]
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def read(self, row: int) -> bytes:
+        """Return the bytes of the image in `row`; see `extract.sources.Source.read`."""
+        if self._offsets[row] < 0:
+            raise RefusedImageError(Status.MISSING, f"{self._file.path} holds no {self._names[row]}")
+        method = None if self._methods is None else int(self._methods[row])
+        place = Place(int(self._offsets[row]), int(self._packed[row]), int(self._sizes[row]), method)
+        try:
+            return read_member(self._file, place)
+        except OSError as error:
+            msg = f"{self._names[row]} in {self._file.path} cannot be read: {error.strerror}"
+            raise RefusedImageError(Status.MISSING, msg) from error
+
+    def modified(self, row: int) -> float:
+        """Return when the image in `row` was last changed: seconds since 1970, NaN = not recorded."""
+        return float(self._modified[row])
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one member lies; see `Members`."""
+
+    offset: int
+    packed: int
+    size: int
+    method: int | None
+
+
+def read_member(file: SharedFile, place: Place) -> bytes:
+    """Return the bytes of one member.
+
+    Raises
+    ------
+    RefusedImageError
+        If it is too large, cut, or packed in a way that is not read.
+    """
+    if max(place.size, place.packed) > MAX_MEMBER:
+        raise RefusedImageError(Status.TOO_LARGE, f"{place.size} bytes; at most {MAX_MEMBER} are read")
+    data = file.read(place.offset, place.size) if place.method is None else _unzipped(file, place)
+    if len(data) != place.size:
+        raise RefusedImageError(Status.TRUNCATED, f"{len(data)} of {place.size} bytes are there")
+    return data
+
+
+def _unzipped(file: SharedFile, place: Place) -> bytes:
+    header = file.read(place.offset, _LOCAL_HEADER)
+    if len(header) < _LOCAL_HEADER or not header.startswith(b"PK\x03\x04"):
+        raise RefusedImageError(Status.UNDECODABLE, "the zip directory points to no member")
+    start = _LOCAL_HEADER + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+    raw = file.read(place.offset + start, place.packed)
+    if place.method == STORED:
+        return raw
+    if place.method != DEFLATED:
+        reason = f"zip method {place.method} is not read; pack it anew with deflate, or unpack it"
+        raise RefusedImageError(Status.UNDECODABLE, reason)
+    try:
+        # One byte more than promised shows a forged size without unpacking it all.
+        return zlib.decompressobj(-15).decompress(raw, place.size + 1)
+    except zlib.error as error:
+        raise RefusedImageError(Status.UNDECODABLE, f"the zip member is damaged: {error}") from error
+
+
+def safe_name(name: str) -> str | None:
+    """Return a member's name in the form of ids, or None if it could lead out of the archive."""
+    plain = name[2:] if name.startswith("./") else name
+    if not plain or plain.startswith("/") or "\\" in plain or "\0" in plain or plain[1:2] == ":":
+        return None
+    if ".." in plain and ".." in plain.split("/"):
+        return None
+    return plain
+
+
+def refuse_packed(path: Path, start: bytes) -> None:
+    """Raise the error for a compressed tar: it has no offsets that could be read at.
+
+    Raises
+    ------
+    CorpusError
+    """
+    for magic, tool in _PACKED.items():
+        if start.startswith(magic):
+            msg = (
+                f"{path} is compressed as a whole, so no image in it can be read by itself; "
+                f"decompress it once ({tool} --keep {path.name}) and give the .tar"
+            )
+            raise CorpusError(msg)

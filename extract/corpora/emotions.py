@@ -1,0 +1,64 @@
+"""What the corpora of emotion categories share: class folders, and labels of polarity made from emotions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extract.corpora.vocabulary import BINARY, EMOTION_POLARITY, mapped, single, spelled
+from extract.errors import CorpusError
+from extract.trees import Tree
+from features_store import Labels
+
+
+def class_folders(tree: Tree, classes: Sequence[str]) -> tuple[str, list[str], NDArray[np.int16]]:
+    """Find the images in folders named after classes, wherever those folders lie together.
+
+    Returns
+    -------
+    root : str
+        The folder that holds the class folders; of several, the one with most images.
+    names : list of str
+        ``CLASS/FILE``, sorted.
+    values : ndarray of shape (n_images,), int16
+
+    Raises
+    ------
+    CorpusError
+        If no image lies in such a folder.
+    """
+    by_root: dict[str, list[tuple[str, int]]] = {}
+    for path in tree.images():
+        folders = path.split("/")[:-1]
+        for depth, folder in enumerate(folders):
+            if spelled(folder) in classes and (depth == 0 or folders[depth - 1] != "ground_truth"):
+                root = "/".join(folders[:depth])
+                name = path[len(root) + 1 :] if root else path
+                by_root.setdefault(root, []).append((name, classes.index(spelled(folder))))
+                break
+    if not by_root:
+        msg = (
+            f"{tree.place} holds no image in a folder named after a class ({', '.join(classes)}); give the folder "
+            "above those, or read your own folders with corpus `folder`"
+        )
+        raise CorpusError(msg)
+    root = max(sorted(by_root), key=lambda one: len(by_root[one]))
+    found = sorted(by_root[root])
+    return root, [name for name, _ in found], np.array([value for _, value in found], dtype=np.int16)
+
+
+def emotion_labels(classes: Sequence[str], values: Any, source: str) -> dict[str, Labels]:
+    """Make the tasks ``emotion`` and ``polarity``; an emotion without polarity, as neutral, has no label there."""
+    emotion = single("emotion", classes, values, source)
+    return {"emotion": emotion, "polarity": mapped(emotion, EMOTION_POLARITY, BINARY, name="polarity")}
+
+
+def rows_of(names: Iterable[str], row_of: Mapping[str, int], *, size: int, value: int) -> NDArray[np.int8]:
+    """Return (size,) int8: `value` in the rows of these names, -1 elsewhere; unknown names are passed over."""
+    parts = np.full(size, -1, dtype=np.int8)
+    rows = [row_of[name] for name in names if name in row_of]
+    parts[rows] = value
+    return parts

@@ -1,0 +1,252 @@
+"""Lists and tables as text: whatever their line ends, byte-order mark and encoding, with the numbers of their lines."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extract.errors import CorpusError
+from extract.trees import Tree
+
+BY_HAND = "or write a CSV table of your own and read it with corpus `csv`, whose columns are mapped by --option"
+
+
+def misfit(tree: Tree, path: str, line: int, *, expected: str, found: str, remedy: str = "") -> CorpusError:
+    """Word the error for a file that breaks its layout.
+
+    Parameters
+    ----------
+    tree, path
+        The file.
+    line : int
+        From 1; 0 = the file as a whole.
+    expected, found : str
+    remedy : str
+        How to map it by hand; "" = through the corpus `csv`.
+    """
+    where = f"{tree.place / path}, line {line}" if line else f"{tree.place / path}"
+    shown = found if len(found) <= 160 else f"{found[:160]}..."
+    how = f"{remedy}; {BY_HAND}" if remedy else f"mend the file, {BY_HAND}"
+    return CorpusError(f"{where}: expected {expected}; found {shown!r}; {how}")
+
+
+def no_file(tree: Tree, pattern: str, *, layout: str) -> CorpusError:
+    """Word the error for a file that is not there."""
+    msg = (
+        f"{tree.place} holds no file {pattern}; the official layout is {layout}; give its top folder, or its tar or zip"
+    )
+    return CorpusError(msg)
+
+
+def text_of(tree: Tree, path: str, encoding: str = "") -> str:
+    """Return a file as text, with ``\\n`` at the line ends and without byte-order mark.
+
+    Parameters
+    ----------
+    encoding : str
+        "" = UTF-8, or latin-1 where it is not valid UTF-8.
+    """
+    data = tree.read(path)
+    try:
+        text = data.decode(encoding or "utf-8-sig")
+    except UnicodeDecodeError as error:
+        if encoding:
+            msg = f"{tree.place / path} is not {encoding}: {error.reason}; name another with --option encoding="
+            raise CorpusError(msg) from error
+        text = data.decode("latin-1")
+    except LookupError as error:
+        msg = f"there is no encoding {encoding!r}; common: utf-8, latin-1, cp1252"
+        raise CorpusError(msg) from error
+    # Old Macintosh files end their lines with a carriage return alone.
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def lines_of(tree: Tree, path: str, encoding: str = "") -> list[str]:
+    """Return the lines of a file, the blanks at their ends taken off; empty lines stay, so that numbers fit."""
+    return [line.strip() for line in text_of(tree, path, encoding).split("\n")]
+
+
+def find_one(tree: Tree, patterns: Sequence[str], *, layout: str) -> str:
+    """Return the one file that fits the first pattern that any file fits.
+
+    Raises
+    ------
+    CorpusError
+        If none fits, or several do equally well.
+    """
+    for pattern in patterns:
+        found = tree.find(pattern)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            listed = ", ".join(found[:5])
+            msg = f"{tree.place} holds {len(found)} files {pattern} ({listed}); name one, or give the folder of one"
+            raise CorpusError(msg)
+    raise no_file(tree, " or ".join(patterns), layout=layout)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells, and the line on which each row ends."""
+
+    tree: Tree
+    path: str
+    header: list[str]
+    rows: list[list[str]]
+    lines: list[int]
+
+    def cells(self, column: int) -> list[str]:
+        """Return a column, blanks taken off; rows that are too short end in empty cells."""
+        return [row[column].strip() if column < len(row) else "" for row in self.rows]
+
+    def position(self, *names: str, remedy: str) -> int:
+        """Return which column has one of these names; case and blanks at the ends do not matter.
+
+        Raises
+        ------
+        CorpusError
+            If none has.
+        """
+        titles = [title.strip().lower() for title in self.header]
+        for name in names:
+            if name.strip().lower() in titles:
+                return titles.index(name.strip().lower())
+        wanted = " or ".join(repr(name) for name in names)
+        raise self.misfit(None, expected=f"a column {wanted}", found=", ".join(self.header), remedy=remedy)
+
+    def misfit(self, row: int | None, *, expected: str, found: str, remedy: str = "") -> CorpusError:
+        """Word the error for a row; None = the header."""
+        line = self.lines[row] if row is not None else self.lines[-1] if self.lines and not self.header else 1
+        return misfit(self.tree, self.path, line, expected=expected, found=found, remedy=remedy)
+
+    def numbers(self, column: int, *, remedy: str, empty: Sequence[str] = ("",)) -> NDArray[np.float64]:
+        """Return a column of numbers: (n_rows,) float64; cells in `empty` are NaN, a decimal comma is allowed.
+
+        Raises
+        ------
+        CorpusError
+            For any other cell.
+        """
+        values = np.full(len(self.rows), np.nan)
+        for row, cell in enumerate(self.cells(column)):
+            if cell in empty:
+                continue
+            try:
+                values[row] = float(cell.replace(",", "."))
+            except ValueError:
+                title = self.header[column] if column < len(self.header) else f"#{column + 1}"
+                self.refuse(row, f"a number in column {title!r}", cell, remedy)
+        return values
+
+    def refuse(self, row: int, expected: str, found: str, remedy: str = "") -> NoReturn:
+        """Raise the error for a row."""
+        raise self.misfit(row, expected=expected, found=found, remedy=remedy)
+
+
+def table_of(
+    tree: Tree,
+    path: str,
+    *,
+    delimiter: str = ",",
+    quote: str = '"',
+    encoding: str = "",
+    is_header: Callable[[list[str]], bool] | None = None,
+    expected: str = "a header and at least one row",
+) -> Table:
+    """Read a table.
+
+    Parameters
+    ----------
+    delimiter : str
+        One character; "" = runs of blanks.
+    is_header : callable, optional
+        Tells the header by its cells; what stands before it is left out. None = the first line is the header.
+    expected : str
+        What there should be, for the error.
+
+    Raises
+    ------
+    CorpusError
+        If no line is the header, or there is no row after it.
+    """
+    rows: list[list[str]] = []
+    numbers: list[int] = []
+    header: list[str] | None = None
+    text = text_of(tree, path, encoding)
+    for number, cells in _cells(tree, path, text, delimiter, quote):
+        if not any(cell.strip() for cell in cells):
+            continue
+        if header is None:
+            if is_header is None or is_header(cells):
+                header = [cell.strip() for cell in cells]
+            continue
+        rows.append(cells)
+        numbers.append(number)
+    if header is None or not rows:
+        first = text.split("\n", 1)[0]
+        raise misfit(tree, path, 1, expected=expected, found=first)
+    return Table(tree, path, header, rows, numbers)
+
+
+def _cells(tree: Tree, path: str, text: str, delimiter: str, quote: str) -> list[tuple[int, list[str]]]:
+    if not delimiter:
+        return [(number, line.split()) for number, line in enumerate(text.split("\n"), start=1)]
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, quotechar=quote, skipinitialspace=True)
+    try:
+        return [(reader.line_num, cells) for cells in reader]
+    except (csv.Error, TypeError) as error:
+        raise misfit(tree, path, reader.line_num, expected="a table", found=str(error)) from error
+
+
+def labelled_list(
+    tree: Tree, path: str, codes: Mapping[str, int], *, expected: str, remedy: str = ""
+) -> tuple[list[str], NDArray[np.int16]]:
+    """Read lines of a path and a label code, parted by the last blank, tab or comma.
+
+    Parameters
+    ----------
+    codes : mapping
+        Code in the file to position of the class.
+    expected : str
+        A line in words, for the error.
+
+    Returns
+    -------
+    names : list of str
+        As they stand there, a ``./`` before them taken off.
+    values : ndarray of shape (n_lines,), int16
+
+    Raises
+    ------
+    CorpusError
+        For a line that is not of this form, or an unknown code.
+    """
+    lines = lines_of(tree, path)
+    first = next((line for line in lines if line), "")
+    # Names hold blanks and commas, codes do not: the last of the three parts them, the same on each line.
+    separator = max("\t, ", key=first.rfind)
+    names: list[str] = []
+    values: list[int] = []
+    for number, line in enumerate(lines, start=1):
+        name, _, code = line.rpartition(separator)
+        value = codes.get(code.strip('"'), -1)
+        if value >= 0 and name:
+            names.append(name)
+            values.append(value)
+        elif line and not (line is first and code.strip('"').isalpha() and not names):  # a header, if it is the first
+            valid = ", ".join(codes)
+            raise misfit(tree, path, number, expected=f"{expected}, code one of {valid}", found=line, remedy=remedy)
+    if not names:
+        raise misfit(tree, path, 1, expected=expected, found=first, remedy=remedy)
+    return [_plain(name) for name in names], np.array(values, dtype=np.int16)
+
+
+def _plain(name: str) -> str:
+    name = name.strip().strip('"')
+    return name[2:] if name.startswith("./") else name

@@ -1,0 +1,78 @@
+"""The vocabularies of the field, and labels made of them; every map between two of them is written out here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features_store import Labels, Task
+
+POLARITY = ("negative", "neutral", "positive")
+BINARY = ("negative", "positive")
+EKMAN = ("anger", "disgust", "fear", "joy", "sadness", "surprise")
+MIKELS = ("amusement", "anger", "awe", "contentment", "disgust", "excitement", "fear", "sadness")
+EMOTION_POLARITY = {
+    **dict.fromkeys(("amusement", "awe", "contentment", "excitement", "joy", "surprise"), "positive"),
+    **dict.fromkeys(("anger", "disgust", "fear", "sadness"), "negative"),
+}
+"""Emotion to polarity: Mikels' four pleasant emotions; of Ekman's six, joy and surprise."""
+SPELLINGS = {"sad": "sadness", "content": "contentment", "happiness": "joy", "happy": "joy"}
+VALENCE_AROUSAL = ("valence", "arousal")
+
+
+def spelled(word: str) -> str:
+    """Return the vocabulary's word for an emotion, from the spellings that corpora use."""
+    plain = word.strip().strip("'\"").lower()
+    return SPELLINGS.get(plain, plain)
+
+
+def single(name: str, classes: Sequence[str], values: Any, source: str) -> Labels:
+    """Make single-label labels; `values` are positions in `classes`, -1 = none."""
+    return Labels(Task(name, "single", tuple(classes), source=source), np.asarray(values, dtype=np.int16))
+
+
+def ratings(
+    values: Any, ends: tuple[float, float], source: str, *, name: str = "", outputs: Sequence[str] = ()
+) -> Labels:
+    """Make regression labels, (n_images, n_outputs); without a name: valence and arousal."""
+    outputs = tuple(outputs) or VALENCE_AROUSAL
+    task = Task(name or "valence_arousal", "regression", outputs, ends, source)
+    return Labels(task, np.asarray(values, dtype=np.float32))
+
+
+def majority(votes: NDArray[Any]) -> NDArray[np.int16]:
+    """Return the position of the most votes per row, (n_images,) int16; -1 for a tie or no votes."""
+    top = votes.max(axis=1, keepdims=True)
+    unique = ((votes == top).sum(axis=1) == 1) & (top[:, 0] > 0)
+    return np.where(unique, votes.argmax(axis=1), -1).astype(np.int16)
+
+
+def shares(votes: NDArray[Any]) -> NDArray[np.float32]:
+    """Return each row divided by its sum; NaN where the sum is 0: (n_images, n_classes) float32."""
+    totals = votes.sum(axis=1, keepdims=True).astype(float)
+    divided = np.divide(votes, totals, out=np.full(votes.shape, np.nan), where=totals > 0)
+    return np.asarray(divided, dtype=np.float32)
+
+
+def mapped(labels: Labels, to: Mapping[str, str], classes: Sequence[str], *, name: str) -> Labels:
+    """Carry single-label labels over to another vocabulary; classes that `to` does not name lose their label."""
+    table = [classes.index(to[one]) if one in to else -1 for one in labels.task.classes]
+    table.append(-1)  # what -1 finds
+    values = np.array(table, dtype=np.int16)[labels.values]
+    pairs = ", ".join(f"{one} > {to[one]}" for one in labels.task.classes if one in to)
+    return single(name, classes, values, f"{labels.task.source}; {pairs}")
+
+
+def groups_of(keys: Sequence[str]) -> NDArray[np.int64]:
+    """Number equal keys: (n_images,) int64; a key that occurs once, or an empty one, is -1."""
+    array = np.array([key.encode() for key in keys])
+    _, first, inverse, counts = np.unique(array, return_index=True, return_inverse=True, return_counts=True)
+    repeated = (counts > 1) & (array[first] != b"")
+    # Numbered by first occurrence, so that the numbers do not depend on how keys sort.
+    order = np.argsort(np.where(repeated, first, len(array)), kind="stable")
+    number = np.full(len(counts), -1, dtype=np.int64)
+    number[order[: repeated.sum()]] = np.arange(repeated.sum())
+    return np.asarray(number[inverse], dtype=np.int64)

@@ -1,0 +1,198 @@
+"""Tables of members: the headers of a tar, or the directory of a zip."""
+
+from __future__ import annotations
+
+import math
+import time
+import zipfile
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from extract.archives import Members, SharedFile, refuse_packed, safe_name
+from extract.errors import CorpusError
+
+_BLOCK = 512  # bytes: unit of a tar
+_MAX_NAME = 1 << 20  # bytes of a long name or an extended header
+_WIDE, _NARROW = 1 << 16, 1 << 11  # bytes read at once: wide where members are small and lie close to each other
+_REGULAR = (b"0", b"\0", b"7")
+
+
+@dataclass(frozen=True)
+class _Header:
+    name: str
+    kind: bytes
+    offset: int
+    size: int
+    modified: float
+
+
+def members_of(path: Path) -> Members:
+    """Read the table of members of a tar or zip.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    CorpusError
+        If it is neither, is compressed as a whole, or ends too early.
+    """
+    file = SharedFile(path)
+    start = file.read(0, _BLOCK)
+    refuse_packed(path, start)
+    if start.startswith(b"PK"):
+        return _members_of_zip(path)
+    if len(start) < _BLOCK or not _is_header(start):
+        msg = f"{path} is neither a tar nor a zip; give the folder of the corpus, or its .tar or .zip"
+        raise CorpusError(msg)
+    return _members_of_tar(path, file)
+
+
+def _members_of_tar(path: Path, file: SharedFile) -> Members:
+    position: dict[str, int] = {}
+    offsets, sizes, modified, n_refused = array("q"), array("q"), array("d"), 0
+    for header in _headers(path, file):
+        name = safe_name(header.name)
+        if header.kind == b"5":
+            continue
+        if header.kind not in _REGULAR or name is None:
+            n_refused += 1
+            continue
+        position[name] = len(offsets)
+        offsets.append(header.offset)
+        sizes.append(header.size)
+        modified.append(header.modified)
+    size = np.array(sizes, dtype=np.int64)
+    return Members(position, np.array(offsets, dtype=np.int64), size, size, np.array(modified), None, n_refused)
+
+
+def _headers(path: Path, file: SharedFile) -> Iterator[_Header]:
+    """Walk over the members; long names (GNU) and extended headers (POSIX) are taken into the member they precede."""
+    from tqdm import tqdm
+
+    end, at = path.stat().st_size, 0
+    window, window_at, step = b"", 0, 0
+    name, size = "", -1  # what a header before the member says of it
+    with tqdm(total=end, desc=f"members of {path.name}", unit="B", unit_scale=True, delay=2, disable=None) as bar:
+        while at + _BLOCK <= end:
+            if not window_at <= at <= window_at + len(window) - _BLOCK:
+                window, window_at = file.read(at, _NARROW if step > _WIDE // 4 else _WIDE), at
+            block = window[at - window_at : at - window_at + _BLOCK]
+            if len(block) < _BLOCK or (not block[0] and not block.strip(b"\0")):
+                return
+            found = _parse(path, block, at)
+            if size >= 0:  # an extended header has the size that did not fit
+                found = _Header(found.name, found.kind, found.offset, size, found.modified)
+            step = -(-found.size // _BLOCK) * _BLOCK
+            if found.offset + found.size > end:
+                msg = (
+                    f"{path} is cut: its member {found.name!r} would end at byte {found.offset + found.size}, and the "
+                    f"file at {end}; fetch it again"
+                )
+                raise CorpusError(msg)
+            if found.kind in (b"L", b"x"):
+                extra = _extra(path, file, found)
+                name, size = extra.get("path", name), int(extra.get("size", size))
+            elif found.kind not in (b"K", b"g"):
+                yield _Header(name or found.name, found.kind, found.offset, found.size, found.modified)
+                name, size = "", -1
+            bar.update(found.offset + step - at)
+            at = found.offset + step
+
+
+def _parse(path: Path, block: bytes, at: int) -> _Header:
+    if not _is_header(block):
+        msg = f"{path} is damaged: at byte {at} there should be the header of a member; fetch it again"
+        raise CorpusError(msg)
+    name = block[:100].split(b"\0", 1)[0]
+    if block[257:263] == b"ustar\0" and block[345]:
+        name = block[345:500].split(b"\0", 1)[0] + b"/" + name
+    try:
+        size = _number(block[124:136])
+    except ValueError as error:
+        msg = f"{path} is damaged: the header at byte {at} has no size; fetch it again"
+        raise CorpusError(msg) from error
+    try:
+        modified = float(_number(block[136:148]))
+    except ValueError:  # before 1970, or nonsense; no image depends on it
+        modified = math.nan
+    return _Header(name.decode("utf-8", "replace"), block[156:157], at + _BLOCK, size, modified)
+
+
+def _is_header(block: bytes) -> bool:
+    """Tell whether the checksum of a header is right; its own eight bytes count as blanks."""
+    try:
+        return sum(block) - sum(block[148:156]) + 8 * 32 == int(block[148:156].strip(b" \0") or b"-1", 8)
+    except ValueError:
+        return False
+
+
+def _number(field: bytes) -> int:
+    if field[0] & 0x80:  # base 256, for sizes from 8 GiB
+        value = int.from_bytes(field[1:], "big") | (field[0] & 0x3F) << 88
+        if field[0] & 0x40 or value > 1 << 62:
+            msg = "a negative or impossible number"
+            raise ValueError(msg)
+        return value
+    return int(field.strip(b" \0") or b"0", 8)
+
+
+def _extra(path: Path, file: SharedFile, header: _Header) -> dict[str, str]:
+    if header.size > _MAX_NAME:
+        msg = f"{path} has a name of {header.size} bytes at byte {header.offset}; at most {_MAX_NAME} are read"
+        raise CorpusError(msg)
+    data = file.read(header.offset, header.size)
+    if header.kind == b"L":
+        return {"path": data.split(b"\0", 1)[0].decode("utf-8", "replace")}
+    found: dict[str, str] = {}
+    while data:
+        length, _, _ = data.partition(b" ")
+        if not length.isdigit() or not 0 < int(length) <= len(data):
+            break
+        key, _, value = data[len(length) + 1 : int(length) - 1].partition(b"=")
+        found[key.decode("utf-8", "replace")] = value.decode("utf-8", "replace")
+        data = data[int(length) :]
+    if not found.get("size", "0").isdecimal():
+        del found["size"]
+    return found
+
+
+def _members_of_zip(path: Path) -> Members:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            listed = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        msg = f"{path} is no whole zip ({error}); fetch it again"
+        raise CorpusError(msg) from error
+    position: dict[str, int] = {}
+    kept: list[zipfile.ZipInfo] = []
+    for info in listed:
+        name = safe_name(info.filename)
+        link = info.external_attr >> 28 == 0xA  # the Unix type of a symbolic link
+        if name is None or link or info.flag_bits & 1:  # bit 0: encrypted
+            continue
+        if not info.is_dir():
+            position[name] = len(kept)
+            kept.append(info)
+    n_folders = sum(info.is_dir() for info in listed)
+    return Members(
+        position,
+        np.array([info.header_offset for info in kept], dtype=np.int64),
+        np.array([info.compress_size for info in kept], dtype=np.int64),
+        np.array([info.file_size for info in kept], dtype=np.int64),
+        np.array([_seconds(info.date_time) for info in kept], dtype=np.float64),
+        np.array([info.compress_type if info.compress_type < 255 else 255 for info in kept], dtype=np.uint8),
+        len(listed) - len(kept) - n_folders,
+    )
+
+
+def _seconds(moment: tuple[int, int, int, int, int, int]) -> float:
+    try:
+        return time.mktime((*moment, 0, 0, -1))
+    except (ValueError, OverflowError):
+        return float("nan")
