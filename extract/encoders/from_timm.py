@@ -84,7 +84,7 @@ def transform_of(module: Any, resizer: str = "torchvision") -> Transform:
     """
     from timm.data.config import resolve_data_config
 
-    config = resolve_data_config({}, model=module)  # type: ignore[no-untyped-call]
+    config = resolve_data_config({}, model=module)
     height, width = config["input_size"][1:]
     edges = (math.floor(height / config["crop_pct"]), math.floor(width / config["crop_pct"]))
     mode = config["crop_mode"]

@@ -150,9 +150,7 @@ def _binary_patterns(grey: Floats) -> Floats:
     """Return the share of each uniform pattern (8 neighbours, radius 1) per field: (128, 128) -> (40,)."""
     from skimage.feature import local_binary_pattern
 
-    patterns = local_binary_pattern(  # type: ignore[no-untyped-call]
-        (grey * 255).astype(np.uint8), 8, 1, method="uniform"
-    ).astype(np.int64)
+    patterns = local_binary_pattern((grey * 255).astype(np.uint8), 8, 1, method="uniform").astype(np.int64)
     field = SIDE // LBP_GRID
     cells = patterns.reshape(LBP_GRID, field, LBP_GRID, field).swapaxes(1, 2).reshape(LBP_GRID**2, -1)
     counts = np.stack([np.bincount(cell, minlength=10) for cell in cells])

@@ -47,7 +47,9 @@ def class_folder(tmp_path: Path, photos: dict[str, np.ndarray]) -> Path:
 
 
 @pytest.fixture
-def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
     """Run ``extract ...`` as its console script does; returns exit code, standard output, standard error."""
 
     def run(*arguments: object) -> tuple[int, str, str]:

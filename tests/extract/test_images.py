@@ -159,7 +159,7 @@ def test_float_pixels_are_refused(decode):
 
 
 def test_an_unknown_decoder_is_named():
-    with pytest.raises(EncoderError, match="unknown decoder 'fsat'.*did you mean 'fast'"):
+    with pytest.raises(EncoderError, match=r"unknown decoder 'fsat'.*did you mean 'fast'"):
         make_decoder("fsat")
 
 

@@ -26,7 +26,7 @@ def test_each_value_has_its_own_name(noise):
 
 def test_histograms_are_shares(noise):
     vector = describe(noise)
-    for channel in "red green blue hue saturation value".split():
+    for channel in ["red", "green", "blue", "hue", "saturation", "value"]:
         assert part(vector, f"{channel} ").sum() == pytest.approx(1)
     counts = np.histogram(noise[..., 1], bins=16, range=(0, 256))[0] / SIDE**2
     assert part(vector, "green ") == pytest.approx(counts)

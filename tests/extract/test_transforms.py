@@ -21,11 +21,22 @@ from extract.transforms import Transform
 def shapes(photos) -> dict[str, np.ndarray]:
     """One photograph in awkward shapes."""
     photo = Image.fromarray(photos["china"])
-    sizes = {"landscape": (640, 427), "portrait": (301, 777), "panorama": (1200, 120), "tiny": (20, 13), "large": (3000, 2000)}
+    sizes = {
+        "landscape": (640, 427),
+        "portrait": (301, 777),
+        "panorama": (1200, 120),
+        "tiny": (20, 13),
+        "large": (3000, 2000),
+    }
     return {name: np.asarray(photo.resize(size)) for name, size in sizes.items()}
 
 
-CONFIGS = ["efficientnet_b2.ra_in1k", "resnet152.tv_in1k", "inception_v3.tv_in1k", "vit_tiny_patch16_384.augreg_in21k_ft_in1k"]
+CONFIGS = [
+    "efficientnet_b2.ra_in1k",
+    "resnet152.tv_in1k",
+    "inception_v3.tv_in1k",
+    "vit_tiny_patch16_384.augreg_in21k_ft_in1k",
+]
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
@@ -63,7 +74,9 @@ def test_features_against_eager_fp32_one_image_at_a_time(name, shapes):
     reference = create_transform(**resolve_data_config({}, model=module))
     with torch.inference_mode():
         slow = [
-            module.forward_head(module.forward_features(reference(Image.fromarray(rgb))[None]), pre_logits=True)[0].numpy()
+            module.forward_head(module.forward_features(reference(Image.fromarray(rgb))[None]), pre_logits=True)[
+                0
+            ].numpy()
             for rgb in shapes.values()
         ]
     fast = Forward(network, "cpu")(np.stack([network.prepare(rgb) for rgb in shapes.values()]))["pool"]
