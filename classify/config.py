@@ -46,6 +46,8 @@ class RunConfig:
         What happens to images that have a label but lack a vector in one of the blocks.
     resamples : int
         Bootstrap resamples behind each interval, at least 20.
+    calibration : {"temperature", "isotonic", "none"}
+        What is fitted to the probabilities of the validation part; the run's own probabilities stay as they are.
     out : str or None
         The run folder. None: ``runs/CORPUS/TASK/HEAD``.
     """
@@ -59,11 +61,15 @@ class RunConfig:
     settings: Mapping[str, Any] = field(default_factory=dict)
     on_failed: Literal["drop", "error"] = "drop"
     resamples: int = 1000
+    calibration: Literal["temperature", "isotonic", "none"] = "temperature"
     out: str | None = None
 
     def __post_init__(self) -> None:
         if self.on_failed not in ("drop", "error"):
             message = f"on_failed is {self.on_failed!r}; valid: drop, error"
+            raise ConfigError(message)
+        if self.calibration not in ("temperature", "isotonic", "none"):
+            message = f"calibration is {self.calibration!r}; valid: temperature, isotonic, none"
             raise ConfigError(message)
         if self.resamples < 20:
             message = f"resamples is {self.resamples}; an interval of 95% needs at least 20"
@@ -100,6 +106,7 @@ _KEYS: dict[str, tuple[str, tuple[type, ...], str]] = {
     "set": ("settings", (dict,), "a table of the head's options"),
     "on_failed": ("on_failed", (str,), '"drop" or "error"'),
     "resamples": ("resamples", (int,), "a whole number"),
+    "calibration": ("calibration", (str,), '"temperature", "isotonic" or "none"'),
     "out": ("out", (str,), "a path"),
 }
 

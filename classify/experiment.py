@@ -1,4 +1,4 @@
-"""One run, on one page: store, task, head, fit, scores with intervals beside the baseline, folder."""
+"""One run, on one page: store, task, head, fit, scores with intervals beside the baselines, calibration, folder."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from classify.config import RunConfig
 from classify.errors import ConfigError
+from classify.evidence.adjustment import adjust, adjusted_report
+from classify.evidence.baselines import baselines
 from classify.evidence.intervals import Interval, bootstrap
 from classify.heads import make_head
 from classify.inputs.matrix import RowMatrix
@@ -28,7 +30,7 @@ __all__ = ["run"]
 
 
 def run(config: RunConfig, *, force: bool = False, notify: Callable[[str], None] = lambda line: None) -> Run:
-    """Fit one head on one task, score it beside the majority baseline, and leave a run folder.
+    """Fit one head on one task, score it beside the baselines, and leave a run folder.
 
     Parameters
     ----------
@@ -63,16 +65,22 @@ def run(config: RunConfig, *, force: bool = False, notify: Callable[[str], None]
         noted = _fit(head, matrices, data.parts)
     with _timed(timings, "score"):
         scores = {name: _scores(head, data.task, matrix) for name, matrix in matrices.items()}
-    with _timed(timings, "baseline"):
-        majority = _majority(config, data, matrices)
+    bootstrapped: dict[str, Any] = {"n_resamples": config.resamples, "seed": config.seed}
     with _timed(timings, "intervals"):
-        metrics = _intervals(config, data, scores)
-        baseline = _intervals(config, data, majority)
-    outcome = Outcome(head, scores, metrics, baseline, noted, timings)
+        metrics = _intervals(data, scores, **bootstrapped)
+    with _timed(timings, "baselines"):
+        beside = baselines(data, **bootstrapped)
+    with _timed(timings, "calibration"):
+        adjustment = adjust(data.task, data.parts, scores, method=config.calibration)
+        adjusted = adjusted_report(data.task, data.parts, scores, adjustment, **bootstrapped)
+    outcome = Outcome(head, scores, metrics, beside, adjusted, noted, timings)
     report = run_report(config, store=store, blocks=blocks, data=data, outcome=outcome)
-    predictions = {name: PartPredictions(part.ids, part.y, scores[name]) for name, part in data.parts.items()}
+    predictions = {
+        name: PartPredictions(part.ids, part.y, scores[name], part.groups, adjustment.calibrated(scores[name]))
+        for name, part in data.parts.items()
+    }
     with new_folder(config.folder, force=force) as folder:
-        write_run(folder, config, report=report, predictions=predictions, head=head)
+        write_run(folder, config, report=report, predictions=predictions, head=head, adjustment=adjustment)
     return read_run(config.folder)
 
 
@@ -122,24 +130,10 @@ def _scores(head: Any, task: Task, matrix: RowMatrix) -> NDArray[np.float64]:
     return spread
 
 
-def _majority(config: RunConfig, data: TaskRows, matrices: Mapping[str, RowMatrix]) -> dict[str, NDArray[np.float64]]:
-    """Score what one would say without looking: the head ``dummy``, fitted on the same training labels."""
-    dummy = make_head("dummy", data.task.kind, random_state=config.seed)
-    dummy.fit(matrices["train"], data.parts["train"].y)
-    return {name: _scores(dummy, data.task, matrix) for name, matrix in matrices.items()}
-
-
 def _intervals(
-    config: RunConfig, data: TaskRows, scores: Mapping[str, NDArray[np.float64]]
+    data: TaskRows, scores: Mapping[str, NDArray[np.float64]], *, n_resamples: int, seed: int
 ) -> dict[str, dict[str, Interval]]:
     return {
-        name: bootstrap(
-            data.task,
-            part.y,
-            scores[name],
-            groups=part.groups,
-            n_resamples=config.resamples,
-            seed=config.seed,
-        )
-        for name, part in data.parts.items()
+        name: bootstrap(data.task, p.y, scores[name], groups=p.groups, n_resamples=n_resamples, seed=seed)
+        for name, p in data.parts.items()
     }

@@ -37,8 +37,12 @@ class Outcome:
         Fitted.
     scores : mapping of str to ndarray
         By part: probabilities or values.
-    metrics, majority : mapping of str to mapping of str to Interval
-        By part and metric: of the head, and of the majority baseline on the same images.
+    metrics : mapping of str to mapping of str to Interval
+        By part and metric.
+    baselines : mapping of str to mapping
+        By baseline, part and metric, on the same images.
+    adjusted : mapping
+        ``calibration`` and ``thresholds``, as `classify.evidence.adjustment.adjusted_report` gives them.
     noted : sequence of str
         What libraries warned of during the fit.
     timings : mapping of str to float
@@ -48,7 +52,8 @@ class Outcome:
     head: Any
     scores: Mapping[str, NDArray[np.float64]]
     metrics: Intervals
-    majority: Intervals
+    baselines: Mapping[str, Intervals]
+    adjusted: Mapping[str, Any]
     noted: Sequence[str]
     timings: Mapping[str, float]
 
@@ -77,6 +82,7 @@ def run_report(
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "corpus": config.corpus,
+        "reader": plain(store.corpus),
         "task": task.name,
         "kind": task.kind,
         "classes": list(task.classes),
@@ -92,7 +98,8 @@ def run_report(
         "seed": config.seed,
         "primary_metric": primary_metric(task),
         "metrics": _as_json(outcome.metrics),
-        "baselines": {"majority": _as_json(outcome.majority)},
+        "baselines": {name: _as_json(found) for name, found in outcome.baselines.items()},
+        **outcome.adjusted,
         "intervals": {
             "method": "percentile bootstrap",
             "level": LEVEL,

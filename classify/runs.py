@@ -5,7 +5,8 @@
     FOLDER/
         config.toml        what was asked for; `classify run --config` does it again
         report.json        what came out: metrics with intervals, baselines, history, timings, passports
-        predictions.csv    every scored image: id, part, truth, probabilities (or values)
+        predictions.csv    every scored image: id, part, truth, probabilities (or values), calibrated ones
+        adjustment.json    what the validation part taught after the fit: calibration, thresholds
         model/             the fitted head
         plots/             figures, as SVG
 """
@@ -24,6 +25,7 @@ from typing import Any
 
 from classify.config import RunConfig, dump_config
 from classify.errors import RunError
+from classify.evidence.adjustment import ADJUSTMENT, Adjustment, read_adjustment
 from classify.output.plots import run_plots
 from classify.predictions import PartPredictions, read_predictions, write_predictions
 from features_store.schema import Task
@@ -58,6 +60,11 @@ class Run:
     def predictions(self) -> dict[str, PartPredictions]:
         """The predictions, by part; read from ``predictions.csv`` when first asked for."""
         return read_predictions(self.folder / PREDICTIONS, self.task)
+
+    @cached_property
+    def adjustment(self) -> Adjustment:
+        """What the validation part taught after the fit; read from ``adjustment.json`` when first asked for."""
+        return read_adjustment(self.folder)
 
 
 def check_free(folder: Path, *, force: bool) -> None:
@@ -148,6 +155,7 @@ def write_run(
     report: Mapping[str, Any],
     predictions: Mapping[str, PartPredictions],
     head: Any,
+    adjustment: Adjustment,
 ) -> None:
     """Fill the folder of a run.
 
@@ -161,6 +169,7 @@ def write_run(
     predictions : mapping of str to PartPredictions
     head : estimator
         Fitted.
+    adjustment : Adjustment
     """
     from classify.heads.persistence import save_head
 
@@ -168,6 +177,8 @@ def write_run(
     (folder / CONFIG).write_text(dump_config(config), encoding="utf-8")
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / REPORT).write_text(text + "\n", encoding="utf-8")
+    adjusted = json.dumps(adjustment.as_json(), indent=2, allow_nan=False)
+    (folder / ADJUSTMENT).write_text(adjusted + "\n", encoding="utf-8")
     write_predictions(folder / PREDICTIONS, run.task, predictions)
     save_head(head, folder / "model")
     (folder / "plots").mkdir()

@@ -15,7 +15,7 @@ from classify.evidence.metrics import metrics
 from classify.evidence.resamples import resampled_metrics
 from features_store.schema import Task
 
-__all__ = ["LEVEL", "Interval", "bootstrap", "draws"]
+__all__ = ["LEVEL", "Interval", "bootstrap", "draws", "units_of"]
 
 LEVEL = 0.95
 _CHUNK = 4_000_000  # weights held at once, 32 MB
@@ -70,7 +70,7 @@ def bootstrap(
         One for each metric of the task's kind.
     """
     values = metrics(task, y_true, y_score)
-    units = None if groups is None else _units(groups)
+    units = None if groups is None else units_of(groups)
     n_units = len(y_true) if units is None else int(units.max()) + 1
     chunks = []
     with tqdm(total=n_resamples, desc="intervals", leave=False, disable=n_units * n_resamples < _QUICK) as bar:
@@ -109,8 +109,18 @@ def draws(n_units: int, n_resamples: int, *, seed: int) -> Iterator[NDArray[np.f
         yield weights
 
 
-def _units(groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number the groups from 0; an image that is alone is a group of its own."""
+def units_of(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number the groups from 0; an image that is alone is a group of its own.
+
+    Parameters
+    ----------
+    groups : ndarray of shape (n_images,), int64
+        -1 = alone.
+
+    Returns
+    -------
+    ndarray of shape (n_images,), int64
+    """
     groups = np.array(groups, dtype=np.int64)
     alone = groups < 0
     groups[alone] = groups.max(initial=-1) + 1 + np.arange(alone.sum())

@@ -39,9 +39,9 @@ KEYS = {
 
 
 def test_folder_holds_everything(polarity_run):
-    """The run folder has its five parts, and the report every promised key."""
+    """The run folder has its six parts, and the report every promised key."""
     names = {path.name for path in polarity_run.folder.iterdir()}
-    assert names == {"config.toml", "report.json", "predictions.csv", "model", "plots"}
+    assert names == {"config.toml", "report.json", "predictions.csv", "adjustment.json", "model", "plots"}
     assert set(polarity_run.report) >= KEYS
     assert (polarity_run.folder / "plots" / "confusion.svg").read_text().startswith("<svg")
 

@@ -1,0 +1,188 @@
+"""What the validation part teaches after the fit: a calibration of the probabilities, and thresholds for the labels.
+
+Both are kept with the run (``adjustment.json``), so that a prediction on a new image can use them, and both are extra:
+the run's own probabilities, and its metrics at one half, stay what they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classify.errors import ConfigError, RunError
+from classify.evidence.calibration import (
+    METHODS,
+    Calibration,
+    calibration_error,
+    expected_error,
+    fit_calibration,
+    reliability,
+)
+from classify.evidence.intervals import Interval, bootstrap
+from classify.evidence.metrics import metrics
+from classify.evidence.thresholds import at_thresholds, best_thresholds
+from classify.inputs.tasks import Part
+from features_store.schema import Task
+
+__all__ = ["ADJUSTMENT", "Adjustment", "adjust", "adjusted_report", "read_adjustment"]
+
+ADJUSTMENT = "adjustment.json"
+Scores = Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Adjustment:
+    """What was learned from the validation part.
+
+    Parameters
+    ----------
+    calibration : Calibration or None
+    thresholds : tuple of float or None
+        multi: for each class, the probability (not calibrated) from which on it is given.
+    reason : str
+        Why there is no calibration, where there is none.
+    """
+
+    calibration: Calibration | None = None
+    thresholds: tuple[float, ...] | None = None
+    reason: str = ""
+
+    def calibrated(self, scores: NDArray[Any]) -> NDArray[np.float64] | None:
+        """Return calibrated probabilities; None without a calibration."""
+        return None if self.calibration is None else self.calibration.apply(scores)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values, which `from_json` takes back."""
+        return {
+            "calibration": None if self.calibration is None else self.calibration.as_json(),
+            "thresholds": None if self.thresholds is None else list(self.thresholds),
+            "reason": self.reason,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Adjustment:
+        """Take back what `as_json` gave.
+
+        Raises
+        ------
+        ConfigError
+            The values aren't an adjustment.
+        """
+        try:
+            found, at = values["calibration"], values["thresholds"]
+            thresholds = None if at is None else tuple(float(one) for one in at)
+            inside = thresholds is None or all(0 < one < 1 for one in thresholds)
+            calibration = None if found is None else Calibration.from_json(found)
+            if inside:
+                return cls(calibration, thresholds, str(values["reason"]))
+        except (KeyError, TypeError, ValueError) as error:
+            message = f"these values aren't an adjustment: {error}"
+            raise ConfigError(message) from error
+        message = f"thresholds lie between 0 and 1; got {list(thresholds or ())}"
+        raise ConfigError(message)
+
+
+def adjust(task: Task, parts: Mapping[str, Part], scores: Scores, *, method: str = "temperature") -> Adjustment:
+    """Learn from the validation part what there is to learn.
+
+    Parameters
+    ----------
+    task : Task
+    parts : mapping of str to Part
+    scores : mapping of str to ndarray
+        By part.
+    method : {"temperature", "isotonic", "none"}
+
+    Returns
+    -------
+    Adjustment
+    """
+    if task.kind == "regression":
+        return Adjustment(reason="a regression has no probabilities")
+    if "validation" not in parts:
+        return Adjustment(reason="there is no validation part to fit it on")
+    y, said = parts["validation"].y, scores["validation"]
+    thresholds = tuple(best_thresholds(task, y, said)) if task.kind == "multi" else None
+    if method not in METHODS:
+        return Adjustment(None, thresholds, "the run was told not to")
+    found = fit_calibration(task, y, said, method=method)  # type: ignore[arg-type]
+    reason = "" if found else f"its {len(y)} validation images don't settle a temperature"
+    return Adjustment(found, thresholds, reason)
+
+
+def adjusted_report(
+    task: Task, parts: Mapping[str, Part], scores: Scores, adjustment: Adjustment, *, n_resamples: int, seed: int
+) -> dict[str, Any]:
+    """Put together what ``report.json`` says of calibration and thresholds, by part (the training part left out).
+
+    Returns
+    -------
+    dict
+        ``calibration``: method, temperature, and per part the state ``before`` and ``after``; ``thresholds``: those
+        chosen, and per part the metrics at them. Either is None where there is nothing to say.
+    """
+    if task.kind == "regression":
+        return {"calibration": None, "thresholds": None}
+    scored = {name: part for name, part in parts.items() if name != "train"}
+    states: dict[str, dict[str, Any]] = {}
+    for name, part in scored.items():
+        after = adjustment.calibrated(scores[name])
+        states[name] = {"before": _state(task, part.y, scores[name])}
+        states[name]["after"] = None if after is None else _state(task, part.y, after)
+    found = adjustment.calibration
+    calibration = {
+        "method": found.method if found else None,
+        "temperature": found.temperature if found else None,
+        "fitted_on": "validation",
+        "n_images": found.n_images if found else 0,
+        "reason": adjustment.reason,
+        "parts": states,
+    }
+    if adjustment.thresholds is None:
+        return {"calibration": calibration, "thresholds": None}
+    at = list(adjustment.thresholds)
+    moved: dict[str, dict[str, Interval]] = {
+        name: bootstrap(task, p.y, at_thresholds(scores[name], at), groups=p.groups, n_resamples=n_resamples, seed=seed)
+        for name, p in scored.items()
+    }
+    told = {name: {key: one.as_json() for key, one in intervals.items()} for name, intervals in moved.items()}
+    thresholds = {"chosen_on": "validation", "values": dict(zip(task.classes, at, strict=True)), "metrics": told}
+    return {"calibration": calibration, "thresholds": thresholds}
+
+
+def _state(task: Task, y: NDArray[Any], scores: NDArray[np.float64]) -> dict[str, Any]:
+    curve = reliability(task, y, scores)
+    truth = np.eye(len(task.classes))[y] if task.kind == "single" else y
+    state: dict[str, Any] = {
+        "ece": calibration_error(curve),
+        "ece_of_exact": expected_error(task, scores),
+        "brier": float(((scores - truth) ** 2).sum(axis=1).mean()),
+        "bins": curve,
+    }
+    if task.kind == "single":
+        state["log_loss"] = metrics(task, y, scores)["log_loss"]
+    return state
+
+
+def read_adjustment(folder: Path) -> Adjustment:
+    """Read the adjustment of a run; an empty one where the run has none.
+
+    Raises
+    ------
+    RunError
+        The file can't be read, or isn't one.
+    """
+    path = folder / ADJUSTMENT
+    if not path.is_file():
+        return Adjustment(reason="the run has none")
+    try:
+        return Adjustment.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        message = f"can't read {path}: {error}"
+        raise RunError(message) from error

@@ -1,0 +1,146 @@
+"""Near-duplicates across the parts of a split: images of the test part that training has, all but, seen already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from features_store import Store
+
+__all__ = ["THRESHOLD", "Pair", "find_duplicates", "same_content"]
+
+THRESHOLD = 0.95
+_PIECE_BYTES = 64 * 2**20  # of each of the two sides of one matrix product
+_QUICK = 2e11  # multiplications that take a few seconds, and need no progress bar
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two rows of a store that are nearly, or exactly, the same image.
+
+    Parameters
+    ----------
+    row, other : int
+        Of the part that was asked about, and of the one that was searched.
+    cosine : float
+        1 where the files are equal byte for byte.
+    same_bytes : bool
+    """
+
+    row: int
+    other: int
+    cosine: float
+    same_bytes: bool = False
+
+
+def find_duplicates(
+    store: Store,
+    blocks: Sequence[str],
+    rows: NDArray[np.int64],
+    others: NDArray[np.int64],
+    *,
+    threshold: float = THRESHOLD,
+) -> list[Pair]:
+    """Find, for each of *rows*, the most similar one of *others*, where it is a near-duplicate.
+
+    Each block is centred on its mean over *others* (vectors that come out of a rectifier all point the same way
+    otherwise) and scaled to length one; the cosine is the mean over the blocks. Every pair is looked at: the product
+    of the two matrices is taken piece by piece, in memory that doesn't grow with them.
+
+    Parameters
+    ----------
+    store : Store
+    blocks : sequence of str
+    rows, others : ndarray of int64
+        Rows of the store that have a vector in each block, for example those of the test and of the training part.
+    threshold : float
+        Cosine from which on two images count as near-duplicates.
+
+    Returns
+    -------
+    list of Pair
+        At most one for each of *rows*; the most similar first.
+    """
+    exact = same_content(store.content, rows, others)
+    best = np.full(len(rows), -1.0, dtype=np.float32)
+    nearest = np.zeros(len(rows), dtype=np.int64)
+    means = _means(store, blocks, others)
+    width = store.n_features(blocks)
+    step = max(1, _PIECE_BYTES // (4 * width))
+    quick = float(len(rows)) * len(others) * width < _QUICK
+    with tqdm(total=len(rows) * len(others), desc="duplicates", leave=False, disable=quick, unit_scale=True) as bar:
+        for start, left in _pieces(store, blocks, rows, means, step):
+            place = slice(start, start + len(left))
+            for begin, right in _pieces(store, blocks, others, means, step):
+                cosine = left @ right.T
+                position = cosine.argmax(axis=1)
+                value = cosine[np.arange(len(left)), position]
+                nearer = value > best[place]
+                best[place][nearer] = value[nearer]
+                nearest[place][nearer] = others[begin + position[nearer]]
+                bar.update(cosine.size)
+    found = [Pair(row, other, 1.0, same_bytes=True) for row, other in exact.items()]
+    found += [
+        Pair(int(row), int(other), float(min(value, 1.0)))
+        for row, other, value in zip(rows, nearest, best, strict=True)
+        if value >= threshold and int(row) not in exact
+    ]
+    return sorted(found, key=lambda pair: (-pair.cosine, pair.row))
+
+
+def same_content(
+    content: NDArray[np.uint8] | None, rows: NDArray[np.int64], others: NDArray[np.int64]
+) -> Mapping[int, int]:
+    """Find images whose files are equal byte for byte.
+
+    Parameters
+    ----------
+    content : ndarray of shape (n_images, 32), uint8, or None
+        SHA-256 of the files; zeros where it wasn't computed.
+    rows, others : ndarray of int64
+
+    Returns
+    -------
+    mapping of int to int
+        From one of *rows* to the first of *others* with the same bytes.
+    """
+    if content is None:
+        return {}
+    first: dict[bytes, int] = {}
+    for other in others.tolist():
+        if content[other].any():
+            first.setdefault(content[other].tobytes(), other)
+    digests = {row: content[row].tobytes() for row in rows.tolist()}
+    return {row: first[digest] for row, digest in digests.items() if digest in first}
+
+
+def _means(store: Store, blocks: Sequence[str], rows: NDArray[np.int64]) -> Floats:
+    total = np.zeros(store.n_features(blocks))
+    for _, vectors in store.batches(blocks, rows, max(1, _PIECE_BYTES // (4 * len(total)))):
+        total += vectors.sum(axis=0, dtype=np.float64)
+    return (total / len(rows)).astype(np.float32)
+
+
+def _pieces(
+    store: Store, blocks: Sequence[str], rows: NDArray[np.int64], means: Floats, step: int
+) -> Iterator[tuple[int, Floats]]:
+    """Yield the place of each piece of *rows* and its vectors: their dot products are the mean cosine of the blocks."""
+    widths = [store.n_features([name]) for name in blocks]
+    for start in range(0, len(rows), step):
+        vectors: Floats = store.matrix(blocks, rows[start : start + step])
+        vectors -= means
+        column = 0
+        for width in widths:
+            part = vectors[:, column : column + width]
+            length = np.sqrt(np.einsum("ij,ij->i", part, part)) * np.sqrt(len(blocks))
+            part /= np.where(length > 0, length, 1)[:, None]
+            column += width
+        yield start, vectors
