@@ -71,6 +71,39 @@ def run(
 
 
 @app.command()
+def check(
+    corpus: Annotated[str, typer.Argument(help="Name of a corpus; `extract corpora` lists them.")],
+    data: Annotated[list[str] | None, typer.Option(help=DATA_HELP)] = None,
+    option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the corpus; may be repeated.")] = None,
+    lists_only: Annotated[bool, typer.Option("--lists-only", help="Read no image: lists, labels, ids only.")] = False,
+    distance: Annotated[int, typer.Option(min=0, max=16, help="Bits of 64 that near-duplicates may differ in.")] = 4,
+    page: Annotated[Path | None, typer.Option(help="Write the duplicates as pictures to this HTML file.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the page.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what is wrong with a corpus: counts, damage, duplicates, parted groups, labels that leak."""
+    from extract import check as checking
+    from extract.corpora import find_corpus
+    from extract.errors import CorpusError
+    from extract.pairs import write_page
+    from features_store import ExistsError
+
+    if page is not None and lists_only:
+        msg = "--page shows images, and --lists-only reads none; give one of them"
+        raise CorpusError(msg)
+    if page is not None and page.exists() and not force:
+        msg = f"{page} exists; nothing is overwritten without --force"
+        raise ExistsError(msg)
+    found = find_corpus(corpus)
+    reading = found.read(_place(found, data), _pairs(option or []))
+    shown = sys.stderr.isatty()
+    done = checking.check(found, reading, files=not lists_only, distance=distance, progress=shown)
+    typer.echo(json.dumps(checking.record_of(done)) if as_json else "\n".join(checking.lines_of(done)))
+    if page is not None:
+        write_page(done, reading.source, page, force=force)
+
+
+@app.command()
 def corpora(as_json: AsJson = False) -> None:
     """List the corpora, how to get them, and their options."""
     from extract.corpora import CORPORA
