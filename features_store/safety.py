@@ -150,8 +150,9 @@ class _Walk:
                 pass  # other writers use variable-length text here
             else:
                 self.type(kind, name)
-            if attribute.get_storage_size() > _MAX_ATTRIBUTE_BYTES:
-                raise self.refuse(name, f"has {attribute.get_storage_size()} bytes; at most {_MAX_ATTRIBUTE_BYTES}")
+            n_bytes = values * kind.get_size()
+            if n_bytes > _MAX_ATTRIBUTE_BYTES:
+                raise self.refuse(name, f"has {n_bytes} bytes; at most {_MAX_ATTRIBUTE_BYTES} are read")
 
     def type(self, kind: h5py.h5t.TypeID, where: str) -> None:
         variable = isinstance(kind, h5py.h5t.TypeStringID) and kind.is_variable_str()
