@@ -210,7 +210,7 @@ def test_old_line_ends_and_latin_1(tmp_path):
     (tmp_path / "labels.csv").write_bytes("image,label\ré.jpg,x\rf.jpg,y\r".encode("latin-1"))
     index = find_corpus("csv").read(tmp_path, {"single": "label", "encoding": "latin-1"}).index
     assert index.ids.tolist() == ["é.jpg", "f.jpg"]
-    with pytest.raises(CorpusError, match=rr"cannot be read.*encoding="):
+    with pytest.raises(CorpusError, match=r"cannot be read.*encoding="):
         find_corpus("csv").read(tmp_path, {"single": "label"})
 
 
