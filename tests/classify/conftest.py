@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,24 @@ def store(tmp_path_factory) -> Path:
     write_block(folder, index, "beta.pool", random.normal(size=(N_IMAGES, 6)), source="random:0")
     write_block(folder, index, "alpha.map", random.normal(size=(N_IMAGES, 4, 2, 2)))
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_store(tmp_path_factory) -> Callable[..., Path]:
+    """Return a maker of stores from arrays: ``make_store({"a.pool": vectors}, {"task": Labels(...)}, ...)``."""
+
+    def make(blocks: dict[str, np.ndarray], labels=(), splits=(), groups=None) -> Path:
+        folder = tmp_path_factory.mktemp("features") / "made"
+        folder.mkdir()
+        n_images = len(next(iter(blocks.values())))
+        ids = np.array([f"{i:06}.png" for i in range(n_images)])
+        index = Index(ids, {one.task.name: one for one in labels}, {one.name: one for one in splits}, groups)
+        write_index(folder / "index.h5", index)
+        for name, vectors in blocks.items():
+            write_block(folder, index, name, vectors)
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,162 @@
+"""The Gram engine: one matrix of inner products for each block, and every kernel of every subset from their sums.
+
+The linear kernel of concatenated blocks is the sum of the blocks' own, ``x.z = sum_b x_b.z_b``, and a squared distance
+follows from three inner products. So after one pass over the vectors every subset of blocks, every strength, every
+label and every fold that shares the standardisation costs no more than a machine on a small matrix.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from classify.errors import HeadError
+from classify.heads.estimator import Standardiser
+from classify.inputs.matrix import RowMatrix
+from features_store.errors import unknown_name
+
+if TYPE_CHECKING:
+    from classify.solvers.gram_cache import GramCache
+    from features_store import Store
+
+__all__ = ["KERNELS", "Grams", "block_grams", "gram_key"]
+
+KERNELS = ("linear", "rbf")
+MAX_ROWS = 20_000  # a matrix of 1.6 GB
+_VERSION = 1  # part of every key: raised whenever the numbers would change
+
+
+@dataclass(frozen=True)
+class Grams:
+    """Inner products of standardised rows, block by block.
+
+    Parameters
+    ----------
+    products : mapping of str to numpy.ndarray of float32, shape (n_rows, n_rows)
+        By block.
+    widths : mapping of str to int
+        Features of each block.
+    """
+
+    products: Mapping[str, np.ndarray]
+    widths: Mapping[str, int]
+
+    def kernel(self, blocks: Sequence[str], kind: str = "linear", *, gamma: float | None = None) -> np.ndarray:
+        """Return the kernel of the concatenation of some blocks.
+
+        Parameters
+        ----------
+        blocks : sequence of str
+        kind : {"linear", "rbf"}
+            ``gamma * x.z`` or ``exp(-gamma * |x - z|^2)``.
+        gamma : float or None
+            None: 1 / n_features, so that a cost means the same as blocks are added.
+
+        Returns
+        -------
+        numpy.ndarray of float64, shape (n_rows, n_rows)
+
+        Raises
+        ------
+        HeadError
+            No block is given, one isn't among the products, or there is no such kernel.
+        """
+        if kind not in KERNELS:
+            raise HeadError(unknown_name("kernel", kind, KERNELS))
+        if not blocks:
+            message = f"a kernel needs at least one block; there are {', '.join(self.products)}"
+            raise HeadError(message)
+        for name in blocks:
+            if name not in self.products:
+                raise HeadError(unknown_name("block", name, self.products))
+        factor = 1 / sum(self.widths[name] for name in blocks) if gamma is None else gamma
+        total = self.products[blocks[0]].astype(np.float64)
+        for name in blocks[1:]:
+            total += self.products[name]
+        if kind == "linear":
+            return np.multiply(total, factor, out=total)
+        norms = total.diagonal().copy()
+        total *= -2
+        total += norms[:, None]
+        total += norms
+        np.maximum(total, 0, out=total)
+        total *= -factor
+        return np.exp(total, out=total)
+
+
+def block_grams(
+    store: Store, blocks: Iterable[str], rows: np.ndarray, fit: np.ndarray, *, cache: GramCache | None = None
+) -> Grams:
+    """Multiply the rows of each block with each other, standardised on some of them.
+
+    Parameters
+    ----------
+    store : Store
+    blocks : iterable of str
+    rows : numpy.ndarray of int64, shape (n_rows,)
+        Rows of the store, each with a vector in every block.
+    fit : numpy.ndarray of int64
+        Positions among *rows* of those that mean and deviation are measured on: the training rows of a fold.
+    cache : GramCache, default=None
+        Where matrices are looked up first and kept afterwards.
+
+    Returns
+    -------
+    Grams
+
+    Raises
+    ------
+    HeadError
+        There are more rows than a matrix of their square is kept for.
+    """
+    if len(rows) > MAX_ROWS:
+        message = (
+            f"a Gram matrix of {len(rows)} x {len(rows)} rows is too large; at most {MAX_ROWS} (use the ridge head)"
+        )
+        raise HeadError(message)
+    products = {}
+    for name in blocks:
+        key = gram_key(store, name, rows, fit)
+        found = cache.get(key) if cache else None
+        if found is None:
+            found = _product(RowMatrix(store, [name], rows), fit)
+            if cache:
+                cache.put(key, found)
+        products[name] = found
+    return Grams(products, {name: store.block(name).n_features for name in products})
+
+
+def _product(rows: RowMatrix, fit: np.ndarray) -> np.ndarray:
+    z = Standardiser.fit(rows[fit], standardize=True).whole(rows)
+    return z @ z.T  # numpy computes one half of it and mirrors it
+
+
+def gram_key(store: Store, block: str, rows: np.ndarray, fit: np.ndarray) -> dict[str, Any]:
+    """Name everything that the Gram matrix of a block depends on, as plain values.
+
+    A sealed block is known by its seal, which covers every vector; an open one by the state of its rows and of its
+    file, so that it counts as another after each write.
+    """
+    found = store.block(block)
+    if found.sealed:
+        content = found.stored_seal.hex()
+    else:
+        state = found.path.stat()
+        content = f"open {_digest(found.status)} {state.st_size} {state.st_mtime_ns}"
+    return {
+        "version": _VERSION,
+        "block": block,
+        "passport": found.digest,
+        "index": store.index_digest,
+        "content": content,
+        "rows": _digest(np.asarray(rows, dtype=np.int64)),
+        "standardised_on": _digest(np.asarray(fit, dtype=np.int64)),
+    }
+
+
+def _digest(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()

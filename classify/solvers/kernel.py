@@ -1,0 +1,155 @@
+"""Machines on a precomputed kernel: support vector machines along a path of costs, and kernel ridge.
+
+Each function takes the kernel of all rows, the positions to fit on and those to answer for, so that folds and subsets
+share one matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+__all__ = ["ridge_path", "svc_path", "svm_path", "svr_path"]
+
+
+def svm_path(
+    kernel: np.ndarray,
+    columns: np.ndarray,
+    train: np.ndarray,
+    held: np.ndarray,
+    *,
+    costs: Sequence[float],
+    weights: np.ndarray | None = None,
+    tolerance: float = 1e-3,
+) -> np.ndarray:
+    """Decide by one binary machine for each column: a class against the rest, or a label.
+
+    Parameters
+    ----------
+    kernel : numpy.ndarray of float64, shape (n_rows, n_rows)
+    columns : numpy.ndarray of int, shape (n_rows, n_columns)
+        0 or 1.
+    train, held : numpy.ndarray of int64
+        Positions of the rows to fit on, and to answer for.
+    costs : sequence of float
+        Ascending.
+    weights : numpy.ndarray of float64, shape (n_rows, n_columns), default=None
+        Of each row in each column.
+    tolerance : float
+        At which the solver stops, as scikit-learn's ``tol``.
+
+    Returns
+    -------
+    numpy.ndarray of float64, shape (n_costs, n_held, n_columns)
+        Decision values; a column that doesn't vary in the training rows is decided by its only value.
+    """
+    inner, outer = _cut(kernel, train, held)
+    decided = np.empty((len(costs), len(held), columns.shape[1]))
+    for k, column in enumerate(columns.T):
+        y = np.ascontiguousarray(column[train])
+        if y.min() == y.max():
+            decided[:, :, k] = 1.0 if y[0] else -1.0
+            continue
+        weight = None if weights is None else np.ascontiguousarray(weights[train, k])
+        for i, machine in _path(inner, y, costs, weight, tolerance):
+            decided[i, :, k] = machine.decision_function(outer)
+    return decided
+
+
+def svc_path(
+    kernel: np.ndarray,
+    codes: np.ndarray,
+    train: np.ndarray,
+    held: np.ndarray,
+    *,
+    costs: Sequence[float],
+    tolerance: float = 1e-3,
+) -> np.ndarray:
+    """Decide between classes one against one, as scikit-learn's ``SVC`` does: codes (n_costs, n_held)."""
+    inner, outer = _cut(kernel, train, held)
+    decided = np.empty((len(costs), len(held)), dtype=codes.dtype)
+    for i, machine in _path(inner, codes[train], costs, None, tolerance):
+        decided[i] = machine.predict(outer)
+    return decided
+
+
+def _path(
+    inner: np.ndarray, y: np.ndarray, costs: Sequence[float], weights: np.ndarray | None, tolerance: float
+) -> Iterator[tuple[int, Any]]:
+    """Yield a fitted machine for each cost, in ascending order.
+
+    Where no dual coefficient has reached its bound, the bound holds nothing back: the same machine is the solution
+    for every higher cost, and is not fitted again. With more features than rows that is soon the case.
+    """
+    from sklearn.svm import SVC
+
+    machine: Any = None
+    slack = False
+    for i, cost in enumerate(costs):
+        if not slack:
+            machine = SVC(C=cost, kernel="precomputed", tol=tolerance).fit(inner, y, sample_weight=weights)
+            bound = cost if weights is None else cost * weights[machine.support_]
+            slack = bool((np.abs(machine.dual_coef_) < 0.999 * bound).all())
+        yield i, machine
+
+
+def svr_path(
+    kernel: np.ndarray,
+    targets: np.ndarray,
+    train: np.ndarray,
+    held: np.ndarray,
+    *,
+    costs: Sequence[float],
+    epsilon: float = 0.1,
+    tolerance: float = 1e-3,
+) -> np.ndarray:
+    """Answer by support vector regression, a machine for each output: (n_costs, n_held, n_outputs).
+
+    Targets are brought to mean 0 and variance 1 on the training rows, as the svm head does, and answers back.
+    """
+    from sklearn.svm import SVR
+
+    inner, outer = _cut(kernel, train, held)
+    scaled, mean, deviation = _scaled(targets[train])
+    said = np.empty((len(costs), len(held), targets.shape[1]))
+    for k, y in enumerate(scaled.T):
+        machine: Any = None
+        slack = False
+        for i, cost in enumerate(costs):
+            if not slack:
+                machine = SVR(C=cost, epsilon=epsilon, kernel="precomputed", tol=tolerance)
+                machine.fit(inner, np.ascontiguousarray(y))
+                slack = bool((np.abs(machine.dual_coef_) < 0.999 * cost).all())
+            said[i, :, k] = machine.predict(outer)
+    return said * deviation + mean
+
+
+def ridge_path(
+    kernel: np.ndarray, targets: np.ndarray, train: np.ndarray, held: np.ndarray, *, strengths: Sequence[float]
+) -> np.ndarray:
+    """Answer by kernel ridge around the training rows' mean: (n_strengths, n_held, n_outputs).
+
+    On a linear kernel of rows that were standardised on *train* this is ridge regression with an intercept.
+    """
+    inner, outer = _cut(kernel, train, held)
+    mean = targets[train].mean(axis=0)
+    said = np.empty((len(strengths), len(held), targets.shape[1]))
+    for i, strength in enumerate(strengths):
+        shifted = inner.copy()
+        shifted.flat[:: len(shifted) + 1] += strength
+        factor = cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
+        said[i] = outer @ cho_solve(factor, targets[train] - mean, check_finite=False) + mean
+    return said
+
+
+def _cut(kernel: np.ndarray, train: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return kernel[np.ix_(train, train)], kernel[np.ix_(held, train)]
+
+
+def _scaled(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    mean, deviation = targets.mean(axis=0), targets.std(axis=0)
+    deviation = np.where(deviation > 0, deviation, 1.0)
+    return (targets - mean) / deviation, mean, deviation

@@ -1,0 +1,239 @@
+"""Sums of the blocks' Gram matrices against scikit-learn on the concatenated, standardised matrix."""
+
+import os
+
+import numpy as np
+import pytest
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, SVR
+
+from classify.errors import HeadError
+from classify.solvers.gram import Grams, block_grams, gram_key
+from classify.solvers.gram_cache import GramCache, cache_folder
+from classify.solvers.kernel import ridge_path, svc_path, svm_path, svr_path
+from features_store import BlockWriter, open_store
+
+WIDTHS = {"a.pool": 40, "b.pool": 25, "c.pool": 70}
+SUBSETS = [("a.pool",), ("b.pool", "c.pool"), ("a.pool", "b.pool", "c.pool")]
+N = 150
+TIGHT = 1e-8
+COSTS = (0.01, 0.3, 3.0, 30.0, 100.0)
+ROWS = np.arange(N - 10)[::-1].copy()  # a choice of the store's rows, in an order of its own
+TRAIN, HELD = np.arange(0, 100), np.arange(100, 140)
+
+
+@pytest.fixture(scope="module")
+def opened(make_store):
+    """Return a store whose features have unlike scales and means, one of them constant."""
+    random = np.random.default_rng(11)
+    blocks = {
+        name: random.normal(size=(N, width)) * random.uniform(0.1, 4, size=width) + random.normal(size=width)
+        for name, width in WIDTHS.items()
+    }
+    blocks["b.pool"][:, 3] = 2.5
+    return open_store(make_store(blocks))
+
+
+@pytest.fixture(scope="module")
+def grams(opened):
+    """Return the Gram matrices of all blocks, standardised on the training rows."""
+    return block_grams(opened, WIDTHS, ROWS, TRAIN)
+
+
+@pytest.fixture(scope="module")
+def labels():
+    """Return classes, labels and targets of the rows."""
+    random = np.random.default_rng(12)
+    return {
+        "single": random.integers(3, size=len(ROWS)),
+        "multi": (random.uniform(size=(len(ROWS), 4)) > 0.6).astype(np.int64),
+        "regression": random.normal(size=(len(ROWS), 2)) * [1, 5] + [0, 40],
+    }
+
+
+def standardised(opened, subset):
+    """Return the concatenated matrix as scikit-learn would standardise it, over the root of its width."""
+    x = np.hstack([np.asarray(opened.blocks[name].vectors)[ROWS, 0].astype(np.float64) for name in subset])
+    return StandardScaler().fit(x[TRAIN]).transform(x) / np.sqrt(x.shape[1])
+
+
+@pytest.mark.parametrize("subset", SUBSETS, ids="+".join)
+def test_support_vector_machines_equal_svc(opened, grams, labels, subset):
+    """One against one, one against the rest and label by label, for every cost of a path."""
+    kernel, x = grams.kernel(subset), standardised(opened, subset)
+    y = labels["single"]
+    votes = svc_path(kernel, y, TRAIN, HELD, costs=COSTS, tolerance=TIGHT)
+    for i, cost in enumerate(COSTS):
+        assert np.array_equal(
+            votes[i], SVC(C=cost, kernel="linear", tol=TIGHT).fit(x[TRAIN], y[TRAIN]).predict(x[HELD])
+        )
+    for columns in ((y[:, None] == np.arange(3)).astype(np.int64), labels["multi"]):
+        decided = svm_path(kernel, columns, TRAIN, HELD, costs=COSTS, tolerance=TIGHT)
+        for i, cost in enumerate(COSTS):
+            for k, column in enumerate(columns.T):
+                machine = SVC(C=cost, kernel="linear", tol=TIGHT).fit(x[TRAIN], column[TRAIN])
+                assert np.allclose(decided[i, :, k], machine.decision_function(x[HELD]), atol=1e-3)
+
+
+@pytest.mark.parametrize("subset", SUBSETS, ids="+".join)
+def test_rbf_kernel_equals_svc_and_svr(opened, grams, labels, subset):
+    """Distances from sums of inner products."""
+    kernel, x = grams.kernel(subset, "rbf"), standardised(opened, subset)
+    column = labels["multi"][:, :1]
+    machine = SVC(C=3.0, kernel="rbf", gamma=1.0, tol=TIGHT).fit(x[TRAIN], column[TRAIN, 0])
+    decided = svm_path(kernel, column, TRAIN, HELD, costs=[3.0], tolerance=TIGHT)[0, :, 0]
+    assert np.allclose(decided, machine.decision_function(x[HELD]), atol=1e-3)
+    targets = labels["regression"]
+    said = svr_path(kernel, targets, TRAIN, HELD, costs=[3.0], epsilon=0.2, tolerance=TIGHT)[0]
+    for k, y in enumerate(targets.T):
+        mean, deviation = y[TRAIN].mean(), y[TRAIN].std()
+        other = (
+            SVR(C=3.0, epsilon=0.2, gamma=1.0, tol=TIGHT).fit(x[TRAIN], (y[TRAIN] - mean) / deviation).predict(x[HELD])
+        )
+        assert np.allclose(said[:, k], other * deviation + mean, atol=1e-3 * deviation)
+
+
+@pytest.mark.parametrize("subset", SUBSETS, ids="+".join)
+def test_kernel_ridge_equals_scikit_learn(opened, grams, labels, subset):
+    """Kernel ridge on either kernel; on the linear one it is ridge regression with an intercept."""
+    x, y = standardised(opened, subset), labels["regression"]
+    linear = ridge_path(grams.kernel(subset), y, TRAIN, HELD, strengths=[0.01, 10.0])
+    curved = ridge_path(grams.kernel(subset, "rbf"), y, TRAIN, HELD, strengths=[0.01, 10.0])
+    mean = y[TRAIN].mean(axis=0)
+    for i, strength in enumerate([0.01, 10.0]):
+        assert np.allclose(linear[i], Ridge(alpha=strength).fit(x[TRAIN], y[TRAIN]).predict(x[HELD]), atol=1e-3)
+        other = KernelRidge(alpha=strength, kernel="rbf", gamma=1.0).fit(x[TRAIN], y[TRAIN] - mean).predict(x[HELD])
+        assert np.allclose(curved[i], other + mean, atol=1e-3)
+
+
+def test_weights_of_rows_reach_the_machine(opened, grams, labels):
+    """A path with weighted rows is the weighted machine at each cost."""
+    column, x = labels["multi"][:, :1], standardised(opened, SUBSETS[2])
+    weights = np.where(column == 1, 3.0, 0.5)
+    decided = svm_path(grams.kernel(SUBSETS[2]), column, TRAIN, HELD, costs=COSTS, weights=weights, tolerance=TIGHT)
+    for i, cost in enumerate(COSTS):
+        machine = SVC(C=cost, kernel="linear", tol=TIGHT).fit(
+            x[TRAIN], column[TRAIN, 0], sample_weight=weights[TRAIN, 0]
+        )
+        assert np.allclose(decided[i, :, 0], machine.decision_function(x[HELD]), atol=1e-3)
+
+
+def test_a_label_that_never_varies_is_decided_by_its_value(grams):
+    """No machine can be fitted on one side only."""
+    columns = np.zeros((len(ROWS), 2), dtype=np.int64)
+    columns[:, 1] = 1
+    assert (svm_path(grams.kernel(SUBSETS[0]), columns, TRAIN, HELD, costs=[1.0])[0] == [-1.0, 1.0]).all()
+
+
+def test_unknown_blocks_and_kernels_are_refused(grams):
+    """Each by its name."""
+    with pytest.raises(HeadError, match=r"unknown block 'd\.pool'"):
+        grams.kernel(["d.pool"])
+    with pytest.raises(HeadError, match="unknown kernel 'cubic'"):
+        grams.kernel(["a.pool"], "cubic")
+    with pytest.raises(HeadError, match="at least one block"):
+        grams.kernel([])
+    with pytest.raises(HeadError, match="too large"):
+        block_grams(None, [], np.arange(20_001), np.arange(3))
+
+
+class CountingCache(GramCache):
+    """A cache that notes what it found."""
+
+    def get(self, key):
+        found = super().get(key)
+        self.found = [*getattr(self, "found", []), found is not None]
+        return found
+
+
+def test_the_cache_gives_back_the_same_matrices(opened, grams, tmp_path):
+    """The second time nothing is multiplied, and the bits are the same."""
+    cache = CountingCache(tmp_path / "grams")
+    for hit in (False, True):
+        again = block_grams(opened, WIDTHS, ROWS, TRAIN, cache=cache)
+        assert cache.found[-3:] == [hit] * 3
+        assert all(np.array_equal(again.products[name], grams.products[name]) for name in WIDTHS)
+    assert not [path for path in cache.folder.iterdir() if path.suffix != ".safetensors"]
+
+
+def test_the_key_changes_with_everything_the_matrix_depends_on(opened, make_store):
+    """Rows, standardisation rows, passport, index, and the vectors of an open and of a sealed block."""
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(20, 4))
+    folder = make_store({"a.pool": vectors})
+    rows = np.arange(20)
+
+    def key(rows=rows, fit=rows[:10], folder=folder):
+        return gram_key(open_store(folder), "a.pool", rows, fit)
+
+    first = key()
+    assert first == key()
+    others = [key(rows[::-1]), key(fit=rows[:11]), key(folder=make_store({"a.pool": vectors[:19]}), rows=rows[:19])]
+    store = open_store(folder)
+    with BlockWriter(folder / "a.pool.h5", store.index, store.blocks["a.pool"].spec) as writer:
+        writer.write([3], vectors[:1])
+    os.utime(folder / "a.pool.h5")
+    others.append(key())
+    with BlockWriter(folder / "a.pool.h5", store.index, store.blocks["a.pool"].spec) as writer:
+        writer.seal()
+    others.append(key())
+    assert "open" not in others[-1]["content"]
+    texts = [str(one) for one in (first, *others)]
+    assert len(set(texts)) == len(texts)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x00" * 40, b"not a matrix"])
+def test_a_damaged_matrix_counts_as_absent(tmp_path, damage):
+    """It is computed again and replaced."""
+    cache, key, gram = GramCache(tmp_path), {"block": "a"}, np.eye(3, dtype=np.float32)
+    cache.put(key, gram)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(damage)
+    assert cache.get(key) is None
+    cache.put(key, gram)
+    assert np.array_equal(cache.get(key), gram)
+
+
+def test_a_matrix_under_another_key_is_not_taken(tmp_path):
+    """The whole key is compared, not only the name of the file."""
+    cache = GramCache(tmp_path)
+    cache.put({"block": "a"}, np.eye(3, dtype=np.float32))
+    (path,) = tmp_path.iterdir()
+    path.rename(cache._place({"block": "b"})[0])
+    assert cache.get({"block": "b"}) is None
+
+
+def test_the_cache_stays_within_its_limit(tmp_path):
+    """The oldest go first; a matrix that is larger than the limit isn't kept."""
+    cache = GramCache(tmp_path, max_bytes=15_000)
+    for i in range(3):
+        cache.put({"i": i}, np.full((40, 40), i, dtype=np.float32))
+        os.utime(cache._place({"i": i})[0], (i, i))
+    assert cache.get({"i": 0}) is None
+    assert cache.get({"i": 2})[0, 0] == 2
+    cache.put({"i": 3}, np.zeros((100, 100), dtype=np.float32))
+    assert cache.get({"i": 3}) is None
+
+
+def test_a_place_that_cannot_be_written_is_no_error(tmp_path):
+    """Without a cache the numbers are the same."""
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    cache = GramCache(blocked)
+    cache.put({"i": 0}, np.eye(2, dtype=np.float32))
+    assert cache.get({"i": 0}) is None
+
+
+def test_the_cache_lies_beside_the_store(tmp_path):
+    """Inside a folder store, where no dump is looked for; beside a single dump."""
+    assert cache_folder(tmp_path) == tmp_path / ".grams"
+    assert cache_folder(tmp_path / "b.h5") == tmp_path / ".b.h5.grams"
+
+
+def test_gamma_can_be_given():
+    """As the factor of the kernel."""
+    grams = Grams({"a": np.eye(2, dtype=np.float32)}, {"a": 4})
+    assert np.array_equal(grams.kernel(["a"], gamma=0.5), np.eye(2) / 2)
+    assert np.allclose(grams.kernel(["a"], "rbf", gamma=0.5), [[1, np.exp(-1)], [np.exp(-1), 1]])
