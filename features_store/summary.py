@@ -29,7 +29,7 @@ def summarise(store: Store) -> dict[str, Any]:
         "n_images": store.n_images,
         "index_digest": store.index_digest,
         "corpus": dict(store.corpus),
-        "n_groups": None if store.groups is None else int(len(np.unique(store.groups[store.groups >= 0]))),
+        "n_groups": None if store.groups is None else len(np.unique(store.groups[store.groups >= 0])),
         "content_hashes": 0 if store.content is None else int(store.content.any(axis=1).sum()),
         "first_ids": [raw.decode() for raw in store.raw_ids[:3].tolist()],
         "labels": {name: _labels(labels) for name, labels in store.labels.items()},
@@ -53,7 +53,7 @@ def _labels(labels: Labels) -> dict[str, Any]:
     described["n_labelled"] = int(known.sum())
     if task.kind == "regression":
         described["range"] = list(task.range or ())
-        described["mean"] = labels.values[known].mean(axis=0).round(4).tolist() if known.any() else None
+        described["mean"] = labels.values[known].mean(axis=0, dtype=np.float64).round(4).tolist() if known.any() else None
     elif task.kind == "multi":
         described["counts"] = dict(zip(task.classes, labels.values[known].sum(axis=0, dtype=int).tolist(), strict=True))
     else:
