@@ -1,0 +1,105 @@
+"""Each corpus in its official layout, with its known defects: ids, labels, splits and groups as written by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from layouts import MAKERS, Expected
+
+from extract.corpora import CORPORA, Reading, find_corpus
+from extract.errors import RefusedImageError
+from features_store import open_store
+
+OWN = {"emoji", "folder", "csv"}  # made here, or the user's
+NAMES = sorted(MAKERS)
+DEAD = {"crowdflower": [1]}  # rows whose image is missing on purpose
+
+
+def check_against(reading: Reading, expected: Expected) -> None:
+    """Compare a reading with what was written by hand."""
+    index = reading.index
+    assert index.ids.tolist() == expected.ids
+    assert set(index.labels) == set(expected.labels)
+    for task, wanted in expected.labels.items():
+        values = index.labels[task].values
+        if index.labels[task].task.kind == "regression":
+            np.testing.assert_allclose(values, np.array(wanted, dtype=float), rtol=1e-6)
+        else:
+            assert values.tolist() == wanted, task
+    for split, wanted in expected.splits.items():
+        assert index.splits[split].values.tolist() == wanted, split
+    assert "default" in index.splits
+    groups = None if index.groups is None else index.groups.tolist()
+    assert groups == expected.groups
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_reading(name: str, tmp_path: Path) -> None:
+    """Ids, labels, splits and groups are right, and every image that is there is found."""
+    expected = MAKERS[name](tmp_path)
+    reading = find_corpus(name).read(expected.data, expected.options)
+    check_against(reading, expected)
+    assert reading.index.corpus["name"] == name
+    assert str(tmp_path) not in str(dict(reading.index.corpus))
+    missing = []
+    for row in range(len(reading.index)):
+        try:
+            assert reading.source.read(row)[:2] in (b"\xff\xd8", b"BM", b"\x89P")
+        except RefusedImageError:
+            missing.append(row)
+    assert missing == DEAD.get(name, [])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_extract_run(name: str, tmp_path: Path, command_line: Callable[..., tuple[int, str, str]]) -> None:
+    """``extract run NAME`` writes the index that was read."""
+    expected = MAKERS[name](tmp_path / "corpus")
+    options = [text for key, value in expected.options.items() for text in ("--option", f"{key}={value}")]
+    arguments = ["--data", expected.data, "--store", tmp_path / "store", "--encoders", "lowlevel", "--limit", 1]
+    code, _, err = command_line("run", name, *arguments, *options)
+    assert code == 0, err
+    store = open_store(tmp_path / "store")
+    assert store.ids.tolist() == expected.ids
+    assert set(store.labels) == set(expected.labels)
+
+
+def test_every_corpus_has_a_layout() -> None:
+    """No corpus of the table goes without a test."""
+    assert set(CORPORA) - OWN - {"jndataset"} == set(MAKERS)
+
+
+@pytest.mark.parametrize("name", sorted(set(CORPORA) - OWN))
+def test_records_are_complete(name: str) -> None:
+    """Each record says what it is, how to get it, under which terms, whom to cite, and what is wrong with it."""
+    corpus = CORPORA[name]
+    assert corpus.name == name
+    for field in ("title", "obtain", "licence", "citation", "tasks", "splits", "defects", "reader"):
+        assert getattr(corpus, field), field
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        corpus.name = "other"  # type: ignore[misc]
+    for key, count in corpus.published.items():
+        assert count > 0
+        if key != "images":
+            task_or_split, _, rest = key.partition("/")
+            assert rest, key
+            assert task_or_split in corpus.tasks or task_or_split in corpus.splits, key
+
+
+@pytest.mark.parametrize("name", ["b-t4sa", "oasis", "emotionroi", "fi", "gaped", "mediaeval21"])
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_archives_read_like_folders(name: str, kind: str, tmp_path: Path) -> None:
+    """A tar or a zip of the official folder gives the same index and the same bytes."""
+    import shutil
+
+    expected = MAKERS[name](tmp_path / "corpus")
+    archive = Path(shutil.make_archive(str(tmp_path / "packed"), kind, tmp_path / "corpus"))
+    corpus = find_corpus(name)
+    packed, plain = corpus.read(archive), corpus.read(expected.data)
+    check_against(packed, expected)
+    for row in range(len(plain.index)):
+        assert packed.source.read(row) == plain.source.read(row)
+    assert packed.index.digest == plain.index.digest
