@@ -137,9 +137,8 @@ def main() -> None:
         ):
             print(f"\n{title}")
             for competitor, seconds in measured.items():
-                print(
-                    f"  {competitor:<20} {1000 * seconds:9.1f} ms   store is {seconds / measured['store']:7.2f}x as fast"
-                )
+                ratio = seconds / measured["store"]
+                print(f"  {competitor:<20} {1000 * seconds:9.1f} ms   store is {ratio:7.2f}x as fast")
         print(f"\nopen an index of {N_INDEX:,} images: {open_large(folder):.2f} s")
 
 
