@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated
@@ -32,6 +33,33 @@ def info(
     """Print the ids, labels, splits, blocks, sizes and passports of a store."""
     summary = summarise(open_store(store))
     print(json.dumps(summary, indent=2, ensure_ascii=False) if as_json else as_text(summary, all_failures=failed))
+
+
+@app.command()
+def verify(
+    store: StorePath,
+    recompute: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Also extract N random rows of each block again, and compare.")
+    ] = 0,
+    data: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The images, for --recompute.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check every vector of a store against its digest and its block's seal. Exit code 0: good; 2: something is wrong.
+
+    Example: features-store verify features/emoji --recompute 20
+    """
+    from features_store import verify as checking
+
+    opened = open_store(store)
+    report = checking.verify_with_bar(opened)
+    if recompute:
+        report = checking.with_drifts(report, opened, recompute, data)
+    wrong = report.problems()
+    print(json.dumps(dataclasses.asdict(report), indent=2, ensure_ascii=False) if as_json else report.as_text())
+    for sentence in wrong:
+        typer.echo(f"error: {sentence}", err=True)
+    if wrong:
+        raise typer.Exit(2)
 
 
 for _name, _command in COMMANDS.items():

@@ -35,20 +35,44 @@ def compute(
     bytes
         Forty bytes: the row count (unsigned, little-endian) and the digest.
     """
-    sha = hashlib.sha256()
-    n_images = len(status)
+    sealing = Sealing()
     step = max(1, _PIECE // max(1, vectors[0].nbytes))
-    for start in range(0, n_images, step):
-        piece = np.ascontiguousarray(vectors[start : start + step], dtype=vectors.dtype.newbyteorder("<"))
-        unwritten = status[start : start + step] != Status.WRITTEN
+    for start in range(0, len(status), step):
+        sealing.update(vectors[start : start + step], status[start : start + step])
+        if progress is not None:
+            progress(len(status[start : start + step]))
+    return sealing.seal()
+
+
+class Sealing:
+    """The seal of a block of which the rows come one piece after the other, in order."""
+
+    def __init__(self) -> None:
+        self._sha = hashlib.sha256()
+        self._status: list[bytes] = []
+        self._n_images = 0
+
+    def update(self, vectors: NDArray[Any], status: NDArray[np.uint8]) -> None:
+        """Take the next rows: (n, n_views, n_features) and (n, n_views)."""
+        piece = np.ascontiguousarray(vectors, dtype=vectors.dtype.newbyteorder("<"))
+        unwritten = status != Status.WRITTEN
         if unwritten.any():
             piece = piece.copy()
             piece[unwritten] = 0
-        sha.update(piece.view(np.uint8).reshape(-1).data)
-        if progress is not None:
-            progress(len(piece))
-    sha.update(np.ascontiguousarray(status).reshape(-1).data)
-    return struct.pack("<Q", n_images) + sha.digest()
+        self._sha.update(piece.view(np.uint8).reshape(-1).data)
+        self._status.append(status.tobytes())
+        self._n_images += len(status)
+
+    def seal(self) -> bytes:
+        """Return the forty bytes, after the last piece."""
+        sha = self._sha.copy()
+        sha.update(b"".join(self._status))
+        return struct.pack("<Q", self._n_images) + sha.digest()
+
+
+def rows_of(seal: bytes) -> int:
+    """Return the number of rows that a stored seal was made over."""
+    return int(struct.unpack("<Q", seal[:8])[0])
 
 
 def digest_rows(vectors: NDArray[Any], status: NDArray[np.uint8]) -> NDArray[np.uint8]:
