@@ -18,12 +18,30 @@ from features_store.errors import unknown_name
 
 __all__ = ["LinearClassifier", "LinearRegressor"]
 
+_STREAM = ("always", "auto", "never")
+_HELD_BYTES = 2**31
+
 
 class _LinearHead(Head):
     """Weights (n_outputs, n_features) over standardised features, and intercepts."""
 
     standardize: bool
     project: str
+    stream: str
+
+    def _streams(self, rows: Rows) -> bool:
+        """Decide whether the rows are too many to be held as a matrix."""
+        if self.stream not in _STREAM:
+            raise HeadError(unknown_name("choice of stream", str(self.stream), _STREAM))
+        if self.stream == "auto":
+            return 8 * rows.shape[0] * rows.shape[1] > _HELD_BYTES
+        return self.stream == "always"
+
+    def _scaled(self, rows: Rows) -> Standardiser:
+        """Measure the rows; the scale takes in the root of the number of features, see `_design`."""
+        fitted = Standardiser.fit(rows, standardize=self.standardize)
+        width = np.float32(math.sqrt(rows.shape[1]) if self.standardize else 1)
+        return Standardiser(fitted.mean, fitted.scale * width)
 
     def _design(self, rows: Rows) -> np.ndarray:
         """Return the training rows, standardised and divided by the root of their number of features.
@@ -34,9 +52,7 @@ class _LinearHead(Head):
         """
         if self.project not in ("auto", "never"):
             raise HeadError(unknown_name("choice of project", str(self.project), ("auto", "never")))
-        fitted = Standardiser.fit(rows, standardize=self.standardize)
-        width = np.float32(math.sqrt(rows.shape[1]) if self.standardize else 1)
-        self.standardiser_ = Standardiser(fitted.mean, fitted.scale * width)
+        self.standardiser_ = self._scaled(rows)
         design, self._projection = self.standardiser_.whole(rows), None
         if self.project == "auto" and rows.shape[0] < rows.shape[1]:
             self._projection = Projection.fit(design)
@@ -44,10 +60,9 @@ class _LinearHead(Head):
         return design.astype(np.float64)
 
     def _keep(self, coef: np.ndarray, intercept: np.ndarray) -> None:
-        coef, projection = np.atleast_2d(coef), self._projection
+        coef, projection = np.atleast_2d(coef), self.__dict__.pop("_projection", None)
         self.coef_ = coef if projection is None else projection.lift(coef)
         self.intercept_ = np.atleast_1d(intercept)
-        del self._projection
         self.history_, self.n_parameters_ = [], self.coef_.size + self.intercept_.size
 
     def _values(self, X: Any) -> np.ndarray:
@@ -85,6 +100,8 @@ class LinearClassifier(ClassifierHead, _LinearHead):
         Bring each feature to mean 0 and variance 1 over n_features, measured on the training rows.
     project : {"auto", "never"}, default="auto"
         With fewer training rows than features, solve in the coordinates of their span: the same head, sooner.
+    stream : {"auto", "always", "never"}, default="auto"
+        Solve by passes over the rows instead of holding them. "auto": where they would take more than 2 GiB.
 
     Attributes
     ----------
@@ -103,12 +120,14 @@ class LinearClassifier(ClassifierHead, _LinearHead):
         max_iter: int = 1000,
         standardize: bool = True,
         project: str = "auto",
+        stream: str = "auto",
     ) -> None:
         self.C = C
         self.class_weight = class_weight
         self.max_iter = max_iter
         self.standardize = standardize
         self.project = project
+        self.stream = stream
 
     def fit(self, X: Any, y: Any, *, validation: object = None) -> LinearClassifier:
         """Fit by full-batch L-BFGS; *validation* is ignored.
@@ -126,15 +145,39 @@ class LinearClassifier(ClassifierHead, _LinearHead):
         rows = self._rows(X, reset=True)
         codes = self._encode(y)
         self._check_pair(rows, codes)
-        design = self._design(rows)
         self.n_iter_ = 0
         weights = class_weights(codes, self.classes_, self.class_weight)
+        if self._streams(rows):
+            self._fit_streaming(rows, codes, weights)
+            return self
+        design = self._design(rows)
         if not self.multilabel_:
             self._keep(*self._solve(design, codes, weights[:, 0]))
             return self
         fits = [self._column(design, codes[:, k], weights[:, k]) for k in range(codes.shape[1])]
         self._keep(np.concatenate([coef for coef, _ in fits]), np.concatenate([b for _, b in fits]))
         return self
+
+    def _fit_streaming(self, rows: Rows, codes: np.ndarray, weights: np.ndarray) -> None:
+        """Solve every label in the same passes, see `classify.solvers.fullbatch`."""
+        from classify.solvers.fullbatch import Problem, solve
+
+        self.standardiser_ = self._scaled(rows)
+        binary = self.multilabel_ or len(self.classes_) == 2
+        columns = codes.reshape(len(codes), -1).T
+        varies = [k for k, y in enumerate(columns) if y.min() != y.max()]
+        problems = [
+            Problem("logistic" if binary else "softmax", columns[k], self.C, weights[:, k] if binary else weights[:, 0])
+            for k in varies
+        ]
+        n_outputs = len(columns) if binary else len(self.classes_)
+        coef = np.zeros((n_outputs, rows.shape[1]))
+        intercept = np.array([constant_log_odds(y) for y in columns]) if binary else np.zeros(n_outputs)
+        for k, found in zip(varies, solve(rows, self.standardiser_, problems, max_scans=self.max_iter), strict=True):
+            into = slice(k, k + 1) if binary else slice(None)
+            coef[into], intercept[into] = found.coef, found.intercept
+            self.n_iter_ = max(self.n_iter_, found.n_steps)
+        self._keep(coef, intercept)
 
     def _column(self, design: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if y.min() == y.max():
@@ -165,6 +208,8 @@ class LinearRegressor(RegressorHead, _LinearHead):
         Bring each feature to mean 0 and variance 1 over n_features, measured on the training rows.
     project : {"auto", "never"}, default="auto"
         With fewer training rows than features, solve in the coordinates of their span: the same head, sooner.
+    stream : {"auto", "always", "never"}, default="auto"
+        Solve by passes over the rows instead of holding them. "auto": where they would take more than 2 GiB.
 
     Attributes
     ----------
@@ -173,10 +218,13 @@ class LinearRegressor(RegressorHead, _LinearHead):
     n_features_in_, n_parameters_
     """
 
-    def __init__(self, *, alpha: float = 1.0, standardize: bool = True, project: str = "auto") -> None:
+    def __init__(
+        self, *, alpha: float = 1.0, standardize: bool = True, project: str = "auto", stream: str = "auto"
+    ) -> None:
         self.alpha = alpha
         self.standardize = standardize
         self.project = project
+        self.stream = stream
 
     def fit(self, X: Any, y: Any, *, validation: object = None) -> LinearRegressor:
         """Solve for the weights; *validation* is ignored.
@@ -193,10 +241,24 @@ class LinearRegressor(RegressorHead, _LinearHead):
         rows = self._rows(X, reset=True)
         targets = self._targets(y)
         self._check_pair(rows, targets)
+        if self.standardize and self._streams(rows):
+            self._fit_streaming(rows, targets)
+            return self
         design = self._design(rows)
         model = Ridge(alpha=self.alpha).fit(design, targets)
         self._keep(model.coef_, model.intercept_)
         return self
+
+    def _fit_streaming(self, rows: Rows, targets: np.ndarray) -> None:
+        """Solve from the moments of one pass, see `classify.solvers.moments`."""
+        from classify.solvers.moments import accumulate, ridge_path
+
+        n_features = rows.shape[1]
+        moments = accumulate(rows, targets)[0]
+        (found,) = ridge_path(moments, np.arange(n_features), [self.alpha * n_features])
+        width = np.float32(math.sqrt(n_features))
+        self.standardiser_ = Standardiser(found.standardiser.mean, found.standardiser.scale * width)
+        self._keep(found.coef * width, found.intercept)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return values in the units of y, float64 (n_images,) or (n_images, n_outputs)."""

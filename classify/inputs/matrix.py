@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+from classify.inputs.gather import Gather
 
 if TYPE_CHECKING:
     from features_store import Store
@@ -110,7 +113,22 @@ class RowMatrix:
 
     def take(self, positions: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Return the rows at *positions* as float32 ``(n, n_features)``, into *out* where given."""
-        return self.store.matrix(self.blocks, self.rows[positions], out=out, view=self.view)
+        if out is None:
+            out = np.empty((len(positions), self._n_features), dtype=np.float32)
+        if self._gather is None:
+            return self.store.matrix(self.blocks, self.rows[positions], out=out, view=self.view)
+        return self._gather.into(self.rows[positions], out)
+
+    @cached_property
+    def _gather(self) -> Gather | None:
+        """The quick way to the vectors, where each row has one; else the store says which are missing."""
+        whole = self.store.usable(self.blocks, view=self.view)[self.rows].all()
+        return (
+            Gather(self.store, self.blocks, self.view) if whole and Gather.possible(self.store, self.blocks) else None
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_gather"}
 
     def batches(self, positions: np.ndarray | None = None, size: int = 1024) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield ``(positions, rows)`` for *size* rows at a time; the rows are one reused buffer."""

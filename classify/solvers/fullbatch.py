@@ -190,7 +190,8 @@ def _scan(rows: Rows, standardiser: Standardiser, states: Sequence[_State]) -> l
     """Read all rows once; return loss and gradient of each problem at its trial."""
     w = np.concatenate([state.trial for state in states], axis=1)
     exact: type = np.float64 if rows.shape[1] <= _WIDE else np.float32
-    weight, bias = w[:-1].astype(exact), w[-1]
+    weight: np.ndarray = w[:-1].astype(exact)
+    bias = w[-1]
     edges = np.cumsum([0, *(state.trial.shape[1] for state in states)])
     losses, gradient = np.zeros(len(states)), np.zeros_like(w)
     factor = np.float32(1) / standardiser.scale
