@@ -1,4 +1,4 @@
-"""The command line of stage 2: ``classify run``, ``compare``, ``report`` and ``heads``."""
+"""The command line of stage 2: ``classify run``, ``compare``, ``audit``, ``curve``, ``report``, ``heads``."""
 
 from __future__ import annotations
 
@@ -50,17 +50,74 @@ def run(
 @app.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.", show_default=False)],
+    paired: Annotated[bool, typer.Option("--paired", help="Compare the runs of each board two by two.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print a leaderboard per task: each run with its intervals, and the majority baseline."""
-    from classify.output import leaderboard
+    """Print a leaderboard per task: each run with its intervals, and the baselines."""
+    from classify.output import leaderboard, pairs
     from classify.runs import find_runs
 
-    found = leaderboard.boards(find_runs(runs))
+    found = find_runs(runs)
+    boards = leaderboard.boards(found)
+    tests = [pairs.pairs(board, found) if paired else [] for board in boards]
     if as_json:
-        print(json.dumps(leaderboard.as_json(found), indent=2, ensure_ascii=False))
-    else:
-        print("\n\n".join(leaderboard.as_text(board) for board in found))
+        values = leaderboard.as_json(boards)
+        for value, of_board in zip(values, tests, strict=True):
+            value.update({"pairs": pairs.pairs_as_json(of_board)} if paired else {})
+        print(json.dumps(values, indent=2, ensure_ascii=False))
+        return
+    for i, (board, of_board) in enumerate(zip(boards, tests, strict=True)):
+        print("\n" * bool(i) + leaderboard.as_text(board))
+        if paired:
+            print(pairs.pairs_as_text(board, of_board))
+
+
+@app.command()
+def audit(
+    store: Annotated[str, typer.Argument(help="A dump, or a folder of dumps.", show_default=False)],
+    task: Annotated[str, typer.Option(help="A task of the store.", show_default=False)],
+    blocks: Annotated[str, typer.Option(help="Blocks A,B,... [default: all of vectors]")] = "",
+    split: Annotated[str, typer.Option(help="A split of the store.")] = "default",
+    threshold: Annotated[float, typer.Option(help="Cosine from which on images are near-duplicates.")] = 0.95,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="File. [default: runs/CORPUS/TASK/audit.json]")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Look for near-duplicates across the parts of a split, and for labels that are probably wrong."""
+    from classify import audit as auditing
+    from classify.json_file import check_new, write_json
+    from classify.output.summary import audit_summary
+
+    names = tuple(name.strip() for name in blocks.split(",") if name.strip())
+    config = auditing.AuditConfig(store, task, names, split, threshold, seed)
+    path = out or auditing.audit_folder(config) / auditing.AUDIT
+    check_new(path, force=force)
+    found = auditing.audit(config, notify=_note)
+    write_json(path, found, force=force)
+    print(f"{audit_summary(found)}\nwrote {path}")
+
+
+@app.command()
+def curve(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.", show_default=False)],
+    points: Annotated[int, typer.Option(help="Sizes of the training part.")] = 6,
+    repeats: Annotated[int, typer.Option(help="Orders in which images are added.")] = 3,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace curves that are there.")] = False,
+) -> None:
+    """Fit the head of each run on fewer training images: would more labels help? Leaves RUN/curve.json."""
+    from classify.json_file import check_new, write_json
+    from classify.learning import CURVE, CurveConfig, curve_of
+    from classify.output.summary import curve_summary
+    from classify.runs import find_runs
+
+    config, found = CurveConfig(points, repeats, seed), find_runs(runs)
+    for one in found:
+        check_new(one.folder / CURVE, force=force)
+    for one in found:
+        learned = curve_of(one, config)
+        write_json(one.folder / CURVE, learned, force=force)
+        print(curve_summary(one, learned))
 
 
 @app.command()

@@ -26,7 +26,7 @@ from classify.runs import Run, check_free, new_folder, read_run, write_run
 from features_store import open_store
 from features_store.schema import Task
 
-__all__ = ["run"]
+__all__ = ["head_scores", "run"]
 
 
 def run(config: RunConfig, *, force: bool = False, notify: Callable[[str], None] = lambda line: None) -> Run:
@@ -64,7 +64,7 @@ def run(config: RunConfig, *, force: bool = False, notify: Callable[[str], None]
     with _timed(timings, "fit"):
         noted = _fit(head, matrices, data.parts)
     with _timed(timings, "score"):
-        scores = {name: _scores(head, data.task, matrix) for name, matrix in matrices.items()}
+        scores = {name: head_scores(head, data.task, matrix) for name, matrix in matrices.items()}
     bootstrapped: dict[str, Any] = {"n_resamples": config.resamples, "seed": config.seed}
     with _timed(timings, "intervals"):
         metrics = _intervals(data, scores, **bootstrapped)
@@ -118,8 +118,20 @@ def _fit(head: Any, matrices: Mapping[str, RowMatrix], parts: Mapping[str, Part]
     return list(dict.fromkeys(texts))
 
 
-def _scores(head: Any, task: Task, matrix: RowMatrix) -> NDArray[np.float64]:
-    """Probabilities (n_images, n_classes) over *all* classes of the task, or the values of a regression."""
+def head_scores(head: Any, task: Task, matrix: RowMatrix) -> NDArray[np.float64]:
+    """Return what a fitted head says of images.
+
+    Parameters
+    ----------
+    head : estimator
+    task : Task
+    matrix : RowMatrix of shape (n_images, n_features)
+
+    Returns
+    -------
+    ndarray of float64
+        Probabilities (n_images, n_classes) over *all* classes of the task, or the values of a regression.
+    """
     if task.kind == "regression":
         return np.asarray(head.predict(matrix), dtype=np.float64)
     said = np.asarray(head.predict_proba(matrix), dtype=np.float64)

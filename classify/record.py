@@ -16,7 +16,7 @@ from classify.config import RunConfig
 from classify.evidence.intervals import LEVEL, Interval
 from classify.evidence.metrics import confusion, per_class, primary_metric
 from classify.inputs.tasks import TaskRows
-from features_store.schema import PART_NAMES
+from features_store.schema import PART_NAMES, Task
 
 if TYPE_CHECKING:
     from features_store import Store
@@ -94,6 +94,7 @@ def run_report(
         "blocks": list(blocks),
         "n_features": store.n_features(blocks),
         "split": config.split,
+        "counts": {name: _counts(task, part.y) for name, part in parts.items()},
         **{f"n_{name}": len(parts[name]) if name in parts else 0 for name in PART_NAMES},
         "seed": config.seed,
         "primary_metric": primary_metric(task),
@@ -118,6 +119,19 @@ def run_report(
         "passports": {name: plain(store.blocks[name].passport) for name in blocks},
         "versions": _versions(),
     }
+
+
+def _counts(task: Task, y: NDArray[Any]) -> dict[str, dict[str, float]]:
+    """What the labels of a part are: images of each class, or the spread of each output."""
+    if task.kind == "regression":
+        columns = zip(task.classes, np.asarray(y, dtype=np.float64).reshape(len(y), -1).T, strict=True)
+        return {
+            name: {"mean": float(v.mean()), "std": float(v.std()), "min": float(v.min()), "max": float(v.max())}
+            for name, v in columns
+        }
+    single = task.kind == "single"
+    found = np.bincount(y, minlength=len(task.classes)) if single else y.sum(axis=0)
+    return {name: {"n": int(count)} for name, count in zip(task.classes, found, strict=True)}
 
 
 def _as_json(intervals: Intervals) -> dict[str, dict[str, dict[str, float | None]]]:

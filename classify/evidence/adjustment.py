@@ -111,7 +111,7 @@ def adjust(task: Task, parts: Mapping[str, Part], scores: Scores, *, method: str
     thresholds = tuple(best_thresholds(task, y, said)) if task.kind == "multi" else None
     if method not in METHODS:
         return Adjustment(None, thresholds, "the run was told not to")
-    found = fit_calibration(task, y, said, method=method)  # type: ignore[arg-type]
+    found = fit_calibration(task, y, said, method=method)
     reason = "" if found else f"its {len(y)} validation images don't settle a temperature"
     return Adjustment(found, thresholds, reason)
 

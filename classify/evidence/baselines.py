@@ -79,8 +79,12 @@ def _said(dummy: Any, data: TaskRows, nothing: NDArray[np.float32]) -> NDArray[n
 def _id_only(data: TaskRows, seed: int) -> Scores:
     parts = data.parts
     ids, rows = (np.concatenate([getattr(part, what) for part in parts.values()]) for what in ("ids", "rows"))
-    ends = np.cumsum([len(part) for part in parts.values()])
-    places = dict(zip(parts, np.split(np.arange(len(rows)), ends[:-1]), strict=True))
+    codes = np.repeat(np.arange(len(parts)), [len(part) for part in parts.values()])
+    order = np.argsort(rows)
+    ordered = id_features(data.task, ids[order], codes[order])
+    features = np.empty_like(ordered)
+    features[order] = ordered
+    places = {name: np.flatnonzero(codes == code) for code, name in enumerate(parts)}
     train = parts["train"]
-    said = id_scores(data.task, id_features(ids, rows), train.y, train=places["train"], groups=train.groups, seed=seed)
+    said = id_scores(data.task, features, train.y, train=places["train"], groups=train.groups, seed=seed)
     return {name: said[place] for name, place in places.items() if name != "train"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from classify.evidence.metrics import decide, metrics
 from classify.evidence.resamples import resampled_metrics
 from features_store.schema import Task
 
-__all__ = ["Difference", "McNemar", "holm", "mcnemar", "paired_bootstrap"]
+__all__ = ["Difference", "McNemar", "Spread", "holm", "mcnemar", "paired_bootstrap"]
 
 
 @dataclass(frozen=True)
@@ -90,17 +90,55 @@ def paired_bootstrap(
     dict of str to Difference
         First less second, for each metric of the task's kind.
     """
-    first, second = (metrics(task, y_true, score) for score in scores)
-    units = None if groups is None else units_of(groups)
-    n_units = len(y_true) if units is None else int(units.max()) + 1
-    chunks: list[dict[str, NDArray[np.float64]]] = []
-    for weights in draws(n_units, n_resamples, seed=seed):
-        one, other = (resampled_metrics(task, y_true, score, weights, units=units) for score in scores)
-        chunks.append({name: one[name] - other[name] for name in one})
-    return {
-        name: _difference(first[name] - second[name], np.concatenate([chunk[name] for chunk in chunks]))
-        for name in first
-    }
+    one, other = (Spread.of(task, y_true, said, groups, n_resamples=n_resamples, seed=seed) for said in scores)
+    return {name: one.less(other, name) for name in one.values}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The metrics of one run, and what they are on each resample: made once for a run that is compared with many.
+
+    Parameters
+    ----------
+    values : mapping of str to float
+    resampled : mapping of str to ndarray of shape (n_resamples,)
+    """
+
+    values: Mapping[str, float]
+    resampled: Mapping[str, NDArray[np.float64]]
+
+    @classmethod
+    def of(
+        cls,
+        task: Task,
+        y_true: NDArray[Any],
+        scores: NDArray[Any],
+        groups: NDArray[np.int64] | None = None,
+        *,
+        n_resamples: int = 2000,
+        seed: int = 0,
+    ) -> Spread:
+        """Score one run on all images and on each resample; equal seeds draw equal resamples.
+
+        Parameters
+        ----------
+        task : Task
+        y_true, scores : ndarray
+        groups : ndarray of shape (n_images,), int64, optional
+        n_resamples : int
+        seed : int
+        """
+        units = None if groups is None else units_of(groups)
+        n_units = len(y_true) if units is None else int(units.max()) + 1
+        chunks = [
+            resampled_metrics(task, y_true, scores, weights, units=units)
+            for weights in draws(n_units, n_resamples, seed=seed)
+        ]
+        return cls(metrics(task, y_true, scores), {n: np.concatenate([c[n] for c in chunks]) for n in chunks[0]})
+
+    def less(self, other: Spread, name: str) -> Difference:
+        """Return by how much this run is above *other* in the metric *name*."""
+        return _difference(self.values[name] - other.values[name], self.resampled[name] - other.resampled[name])
 
 
 def _difference(value: float, spread: NDArray[np.float64]) -> Difference:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,13 @@ from features_store.schema import Task
 
 __all__ = ["growing_subsets", "learning_curve"]
 
+Fit = Callable[[NDArray[np.int64], int], NDArray[np.float64]]
 SMALLEST = 20  # training images of the first point, at least
 
 
 def learning_curve(
     data: TaskRows,
-    matrices: Mapping[str, Any],
-    fit: Any,
+    fit: Fit,
     *,
     n_points: int = 6,
     n_repeats: int = 3,
@@ -34,8 +34,6 @@ def learning_curve(
     Parameters
     ----------
     data : TaskRows
-    matrices : mapping of str to RowMatrix
-        Of each part of *data*.
     fit : callable
         ``fit(positions, seed)`` fits a fresh head on some training images and returns its scores on the scored part.
     n_points : int

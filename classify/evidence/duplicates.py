@@ -89,7 +89,7 @@ def find_duplicates(
                 bar.update(cosine.size)
     found = [Pair(row, other, 1.0, same_bytes=True) for row, other in exact.items()]
     found += [
-        Pair(int(row), int(other), float(min(value, 1.0)))
+        Pair(int(row), int(other), min(float(value), 1.0))
         for row, other, value in zip(rows, nearest, best, strict=True)
         if value >= threshold and int(row) not in exact
     ]

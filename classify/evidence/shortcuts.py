@@ -21,49 +21,40 @@ __all__ = ["id_features", "id_scores"]
 DEPTHS = (1, 2, 3, 5, 8)
 MIN_LEAF = 5
 N_FOLDS = 5
-N_NUMBERS = 3  # of the numbers in a name
-N_FOLDERS = 3  # of the folders above it
 
 Floats = NDArray[np.float64]
 
 
-def id_features(ids: NDArray[np.str_], rows: NDArray[np.int64]) -> Floats:
-    """Turn ids into numbers: place in the index, length, numbers in the name, folders, ending.
+def id_features(task: Task, ids: NDArray[np.str_], parts: NDArray[np.int64]) -> Floats:
+    """Turn ids into numbers: digits, folders, place within the part, and the name as a hexadecimal number.
+
+    Folders and order are left out where they name the class outright (`features_store.shortcuts.traces_of_ids`).
 
     Parameters
     ----------
+    task : Task
     ids : ndarray of shape (n_images,), str
-    rows : ndarray of shape (n_images,), int64
-        Their places in the index.
+        In the order of the index.
+    parts : ndarray of shape (n_images,), int64
+        A code for the part that each image is in.
 
     Returns
     -------
-    ndarray of float64, shape (n_images, 4 + 3 + 3)
-        -1 where there is no such thing. Folders and endings are numbered in alphabetical order.
+    ndarray of float64, shape (n_images, n_columns)
+        -1 where there is no such thing.
     """
-    names = [str(name).split("/") for name in ids]
-    stems = [parts[-1].rpartition(".") for parts in names]
-    columns = [
-        rows.astype(np.float64),
-        np.array([len(name) for name in ids], dtype=np.float64),
-        np.array([_hexadecimal(stem or ending) for stem, _, ending in stems]),
-        _codes([ending for stem, _, ending in stems]),
-    ]
-    numbers = [[float(digits[:15]) for digits in re.findall(r"\d+", parts[-1])] for parts in names]
-    columns += [np.array([(*found, *[-1.0] * N_NUMBERS)[i] for found in numbers]) for i in range(N_NUMBERS)]
-    columns += [_codes([parts[i] if i < len(parts) - 1 else None for parts in names]) for i in range(N_FOLDERS)]
-    return np.column_stack(columns)
+    from features_store.shortcuts import traces_of_ids
+
+    classes = () if task.kind == "regression" else task.classes
+    traces = traces_of_ids(ids, classes=classes, parts=parts)
+    points = np.array([_hexadecimal(str(name).rpartition("/")[2]) for name in ids])
+    return np.column_stack([traces.matrix(), points])
 
 
-def _hexadecimal(stem: str) -> float:
-    """The value of the first word of a name that is a hexadecimal number, as code points and digests are."""
-    found = re.match(r"[0-9A-Fa-f]{2,12}(?![0-9A-Za-z])", stem)
+def _hexadecimal(name: str) -> float:
+    """The value of a name that begins with a hexadecimal number, as code points and digests do."""
+    found = re.match(r"[0-9A-Fa-f]{2,12}(?![0-9A-Za-z])", name)
     return float(int(found.group(), 16)) if found else -1.0
-
-
-def _codes(words: list[str | None]) -> Floats:
-    known = {word: code for code, word in enumerate(sorted({word for word in words if word is not None}))}
-    return np.array([-1.0 if word is None else float(known[word]) for word in words])
 
 
 def id_scores(

@@ -79,7 +79,8 @@ class Row:
 class Board:
     """Runs that were scored on the same images of the same task, the best first.
 
-    *shown* are the metrics that a table has room for; the first of them ranks.
+    *shown* are the metrics that a table has room for; the first of them ranks. *baseline* is the majority's, *others*
+    are those of chance and of the images' names.
     """
 
     corpus: str
@@ -91,6 +92,7 @@ class Board:
     shown: tuple[str, ...]
     rows: tuple[Row, ...]
     baseline: Mapping[str, Interval]
+    others: Mapping[str, Mapping[str, Interval]]
 
 
 def shown_metrics(kind: str, classes: Sequence[str]) -> tuple[str, ...]:
@@ -176,6 +178,7 @@ def _board(runs: Sequence[Run]) -> Board:
         shown=shown,
         rows=tuple(rows),
         baseline=report["baselines"]["majority"][part],
+        others={n: found[part] for n, found in report["baselines"].items() if n != "majority" and part in found},
     )
 
 
@@ -214,7 +217,7 @@ def as_json(found: Iterable[Board]) -> list[dict[str, Any]]:
 
 
 def as_text(board: Board) -> str:
-    """Lay out one board as lines of text, the majority baseline as its last row.
+    """Lay out one board as lines of text, the baselines as its last rows.
 
     Parameters
     ----------
@@ -231,6 +234,8 @@ def as_text(board: Board) -> str:
         cells = [interval_text(row.metrics.get(name, _UNDEFINED)) for name in board.shown]
         table.append([row.name + mark, *cells, STANDINGS[row.standing]])
     table.append(["majority", *(interval_text(board.baseline.get(name, _UNDEFINED)) for name in board.shown), ""])
+    for other, found in board.others.items():
+        table.append([other, *(interval_text(found.get(name, _UNDEFINED)) for name in board.shown), ""])
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
     notes = dict.fromkeys(text for row in board.rows for text in row.warnings)

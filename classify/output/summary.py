@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from classify.output.leaderboard import boards, distinct_metrics, interval_text, metric_title, standing_words
 from classify.runs import Run
 
-__all__ = ["head_card", "head_list", "head_records", "run_summary"]
+__all__ = ["audit_summary", "curve_summary", "head_card", "head_list", "head_records", "run_summary"]
 
 
 def run_summary(run: Run) -> str:
@@ -40,6 +41,52 @@ def run_summary(run: Run) -> str:
     lines += [f"  ! {text}" for text in report.get("warnings", ())]
     lines.append(f"wrote {run.folder} ({report['timings']['fit']:.1f} s to fit)")
     return "\n".join(lines)
+
+
+def audit_summary(found: Mapping[str, Any]) -> str:
+    """Sum up an audit in a few lines.
+
+    Parameters
+    ----------
+    found : mapping
+        What ``audit.json`` holds.
+
+    Returns
+    -------
+    str
+    """
+    lines = []
+    for where, across in found["duplicates"]["across"].items():
+        part, _, other = where.partition(" in ")
+        first = across["pairs"][0] if across["pairs"] else None
+        example = f", first {first['id']} and {first['other']} ({first['cosine']:.3f})" if first else ""
+        lines.append(f"{across['n_images']} {part} images have a near-duplicate in {other}{example}")
+    doubted = found["label_errors"]
+    lines.append(
+        f"{doubted['n_images']} of {doubted['n_judged']} images have a doubtful label ({doubted['method']}; "
+        f"the judge's own {metric_title(doubted['judge_metric'])} is {doubted['judge_value']:.3f})"
+    )
+    for one in doubted["images"][:5]:
+        about = f"{one['output']}: " if "output" in one else ""
+        lines.append(f"  {one['id']} ({one['part']}): {about}{one['given']}, rather {one['suggested']}")
+    return "\n".join(lines)
+
+
+def curve_summary(run: Run, learned: Mapping[str, Any]) -> str:
+    """Lay out a learning curve as one line.
+
+    Parameters
+    ----------
+    run : Run
+    learned : mapping
+        What ``curve.json`` holds.
+
+    Returns
+    -------
+    str
+    """
+    points = ", ".join(f"{point['n']}: {point['value']:.3f}" for point in learned["points"])
+    return f"{run.folder}: {metric_title(learned['metric'])} by training images {points}"
 
 
 def head_records() -> list[dict[str, Any]]:

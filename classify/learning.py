@@ -1,0 +1,97 @@
+"""The learning curve of a run that lies on disk: its head fitted again on fewer training images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classify.config import load_config
+from classify.errors import ConfigError, RunError
+from classify.evidence.curve import learning_curve
+from classify.evidence.metrics import primary_metric
+from classify.experiment import head_scores
+from classify.heads import make_head
+from classify.inputs.matrix import RowMatrix
+from classify.inputs.tasks import choose_blocks, task_rows
+from classify.runs import CONFIG, Run
+from features_store import open_store
+
+__all__ = ["CURVE", "CurveConfig", "curve_of"]
+
+CURVE = "curve.json"
+
+
+@dataclass(frozen=True)
+class CurveConfig:
+    """How finely to look.
+
+    Parameters
+    ----------
+    n_points : int
+        Sizes of the training part, from 2 up.
+    n_repeats : int
+        Orders in which images are added, from 1 up.
+    seed : int
+    """
+
+    n_points: int = 6
+    n_repeats: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("n_points", 2), ("n_repeats", 1)):
+            if getattr(self, name) < least:
+                message = f"{name} is {getattr(self, name)}; a learning curve takes at least {least}"
+                raise ConfigError(message)
+
+
+def curve_of(run: Run, config: CurveConfig | None = None) -> dict[str, Any]:
+    """Fit the head of a run on growing parts of its training images.
+
+    Parameters
+    ----------
+    run : Run
+        Its ``config.toml`` says what is fitted; the store has to lie where it lay.
+    config : CurveConfig or None
+
+    Returns
+    -------
+    dict
+        What ``curve.json`` holds: the metric, the part that is scored, and ``points`` as
+        `classify.evidence.curve.learning_curve` gives them.
+
+    Raises
+    ------
+    RunError
+        The store holds other images or labels now than the run was scored on.
+    """
+    config = config or CurveConfig()
+    asked = load_config(run.folder / CONFIG)
+    store = open_store(Path(asked.store).expanduser())
+    blocks = choose_blocks(store, asked.blocks)
+    data = task_rows(store, asked.task, split=asked.split, blocks=blocks, on_failed=asked.on_failed)
+    if {name: part.digest for name, part in data.parts.items()} != run.report.get("part_digests"):
+        message = f"{asked.store} holds other images or labels than {run.folder} was made from; run it again first"
+        raise RunError(message)
+    matrices = {name: RowMatrix(store, blocks, part.rows) for name, part in data.parts.items()}
+    scored = "test" if "test" in data.parts else "validation"
+    validation = (matrices["validation"], data.parts["validation"].y) if "validation" in data.parts else None
+
+    def fit(chosen: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
+        head = make_head(asked.head, data.task.kind, random_state=asked.seed + seed, **asked.settings)
+        head.fit(matrices["train"][chosen], data.parts["train"].y[chosen], validation=validation)
+        return head_scores(head, data.task, matrices[scored])
+
+    points = learning_curve(data, fit, n_points=config.n_points, n_repeats=config.n_repeats, seed=config.seed)
+    return {
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "metric": primary_metric(data.task),
+        "part": scored,
+        "n_repeats": config.n_repeats,
+        "points": points,
+    }

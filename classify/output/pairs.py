@@ -1,0 +1,141 @@
+"""Runs of one board, two by two: by how much they differ, and whether the difference stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from classify.errors import RunError
+from classify.evidence.comparison import Difference, McNemar, Spread, holm, mcnemar
+from classify.evidence.metrics import greater_is_better
+from classify.output.leaderboard import Board, metric_title
+from classify.runs import Run
+
+__all__ = ["LEVEL", "PairOfRuns", "pairs", "pairs_as_json", "pairs_as_text"]
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class PairOfRuns:
+    """Two runs on the same images.
+
+    Parameters
+    ----------
+    first, second : str
+        Names, as the board has them; the first ranks higher.
+    metric : str
+        The one that ranks.
+    difference : Difference
+        First less second.
+    p_holm : float
+        Of the difference, corrected for all pairs of the board.
+    mcnemar : McNemar or None
+        None for a regression.
+    mcnemar_holm : float
+    """
+
+    first: str
+    second: str
+    metric: str
+    difference: Difference
+    p_holm: float
+    mcnemar: McNemar | None
+    mcnemar_holm: float
+
+    @property
+    def better(self) -> str | None:
+        """Name of the run that is better after correction; None where no difference is shown."""
+        if np.isnan(self.p_holm) or self.p_holm > LEVEL:
+            return None
+        return self.first if (self.difference.value > 0) == greater_is_better(self.metric) else self.second
+
+
+def pairs(board: Board, runs: Sequence[Run], *, n_resamples: int = 2000, seed: int = 0) -> list[PairOfRuns]:
+    """Compare all runs of a board two by two, by the metric that ranks them.
+
+    Parameters
+    ----------
+    board : Board
+    runs : sequence of Run
+        Those that the board was made from, and perhaps others.
+    n_resamples, seed : int
+
+    Returns
+    -------
+    list of PairOfRuns
+        In the order of the board.
+
+    Raises
+    ------
+    RunError
+        Two runs of the board scored different images.
+    """
+    by_folder = {run.folder.as_posix(): run for run in runs}
+    parts = {row.name: by_folder[row.folder].predictions[board.part] for row in board.rows}
+    task, metric = by_folder[board.rows[0].folder].task, board.shown[0]
+    first = next(iter(parts.values()))
+    for name, part in parts.items():
+        if not np.array_equal(part.ids, first.ids):
+            message = f"run {name} scored other images than the first of its board; run it again"
+            raise RunError(message)
+    spreads = {
+        name: Spread.of(task, p.y_true, p.y_score, first.groups, n_resamples=n_resamples, seed=seed)
+        for name, p in parts.items()
+    }
+    names = list(combinations(parts, 2))
+    found: list[tuple[Difference, McNemar | None]] = []
+    for one, other in names:
+        scores = (parts[one].y_score, parts[other].y_score)
+        test = None if task.kind == "regression" else mcnemar(task, first.y_true, scores)
+        found.append((spreads[one].less(spreads[other], metric), test))
+    corrected = holm([difference.p for difference, _ in found])
+    tests = holm([test.p if test else float("nan") for _, test in found])
+    return [
+        PairOfRuns(one, other, metric, difference, p, test, q)
+        for (one, other), (difference, test), p, q in zip(names, found, corrected, tests, strict=True)
+    ]
+
+
+def pairs_as_json(found: Sequence[PairOfRuns]) -> list[dict[str, Any]]:
+    """Return pairs as plain values, None for NaN."""
+    return [
+        {
+            "first": pair.first,
+            "second": pair.second,
+            "metric": pair.metric,
+            "difference": pair.difference.as_json(),
+            "p_holm": None if np.isnan(pair.p_holm) else pair.p_holm,
+            "better": pair.better,
+            "mcnemar": pair.mcnemar
+            and {
+                "only_first": pair.mcnemar.only_first,
+                "only_second": pair.mcnemar.only_second,
+                "p": pair.mcnemar.p,
+                "p_holm": pair.mcnemar_holm,
+            },
+        }
+        for pair in found
+    ]
+
+
+def pairs_as_text(board: Board, found: Sequence[PairOfRuns]) -> str:
+    """Lay out the pairs of a board as lines of text."""
+    if not found:
+        return "  paired: one run has nothing to be compared with"
+    header = ["pair", f"difference in {metric_title(board.shown[0])}", "p (Holm)", "McNemar", "p (Holm)", "better"]
+    table = [header]
+    for pair in found:
+        d, test = pair.difference, pair.mcnemar
+        value = "–" if np.isnan(d.value) else f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
+        only = f"{test.only_first} : {test.only_second}" if test else "–"
+        p, q = ("–" if np.isnan(one) else f"{one:.3f}" for one in (pair.p_holm, pair.mcnemar_holm))
+        table.append([f"{pair.first} – {pair.second}", value, p, only, q, pair.better or "not shown"])
+    widths = [max(len(row[i]) for row in table) for i in range(len(header))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    note = "paired bootstrap; McNemar counts the images that only one of the two gets right; Holm over all pairs"
+    return "\n".join(f"  {line}" for line in [*lines, note])
