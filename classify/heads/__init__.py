@@ -32,6 +32,8 @@ class Head:
         The kinds of task it takes.
     defaults : mapping
         Options that differ from the estimator's own defaults.
+    maps : bool
+        It takes blocks of maps, (channels, height, width), and not of vectors.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Head:
     regressor: str | None
     kinds: tuple[str, ...] = KINDS
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    maps: bool = False
 
 
 def _table(*heads: Head) -> dict[str, Head]:
@@ -80,6 +83,13 @@ HEADS: dict[str, Head] = _table(
         "gradient-boosted trees (LightGBM)",
         "classify.heads.gbm:GBMClassifier",
         "classify.heads.gbm:GBMRegressor",
+    ),
+    Head(
+        "conv",
+        "1x1 convolution over maps, global average pooling, dense layer",
+        "classify.heads.conv:ConvClassifier",
+        "classify.heads.conv:ConvRegressor",
+        maps=True,
     ),
     Head(
         "dummy",

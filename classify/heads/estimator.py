@@ -17,6 +17,7 @@ from classify.inputs.matrix import ArrayRows, RowMatrix, Rows, batches
 __all__ = ["ClassifierHead", "FittedState", "Head", "RegressorHead", "Standardiser"]
 
 _CHUNK = 512  # rows read at once outside training: 23 MB at 11,414 features
+_CHUNK_VALUES = 2**23  # and no more values than that: a map of 2048 x 8 x 8 is 131,072 of them
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class Standardiser:
 
 
 def finite_batches(rows: Rows, size: int = _CHUNK) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the rows in order, as `batches` does, and refuse what is not a number."""
+    """Yield the rows in order, as `batches` does, and refuse what is not a number; of wide rows fewer at once."""
+    size = max(1, min(size, _CHUNK_VALUES // max(rows.shape[1], 1)))
     for positions, x in batches(rows, size=size):
         if not np.isfinite(x.sum(dtype=np.float64)):
             _refuse_non_finite(positions, x)
@@ -89,6 +91,7 @@ class Head(BaseEstimator):
     """Base of all heads: the checks of X, and the attributes that every fitted head has."""
 
     n_features_in_: int
+    blocks_in_: list[str]  # only where it was fitted on blocks of a store
     history_: list[dict[str, float]]
     n_parameters_: int
 
@@ -106,6 +109,8 @@ class Head(BaseEstimator):
             check_is_fitted(self, "n_features_in_")
         if isinstance(X, RowMatrix):
             return self._check_lazy(X, reset=reset)
+        if reset and hasattr(self, "blocks_in_"):
+            del self.blocks_in_
         try:
             # Values too large for float32 turn infinite here and are refused below, with their place.
             with np.errstate(over="ignore"):
@@ -124,13 +129,21 @@ class Head(BaseEstimator):
             if not len(X):
                 message = f"{type(self).__name__} can't be fitted on 0 rows"
                 raise HeadError(message)
-            self.n_features_in_ = X.shape[1]
+            self.n_features_in_, self.blocks_in_ = X.shape[1], list(X.blocks)
             if hasattr(self, "feature_names_in_"):
                 del self.feature_names_in_
-        elif X.shape[1] != self.n_features_in_:
+            return X
+        fitted_on = getattr(self, "blocks_in_", None)
+        if fitted_on is not None and fitted_on != list(X.blocks):
+            message = (
+                f"{type(self).__name__} was fitted on the blocks {', '.join(fitted_on)}, in this order, and X has "
+                f"{', '.join(X.blocks)}; give it the same blocks"
+            )
+            raise HeadError(message)
+        if X.shape[1] != self.n_features_in_:
             message = (
                 f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} "
-                f"features as input; its blocks were {list(X.blocks)}"
+                f"features as input; the blocks of X are {', '.join(X.blocks)}"
             )
             raise HeadError(message)
         return X

@@ -12,8 +12,12 @@ __all__ = ["MLPClassifier", "MLPRegressor"]
 
 
 class _Perceptron(NetworkHead):
+    _may_be_linear = True
+
     def _build(self, n_features: int, n_outputs: int) -> nn.Module:
         sizes = self._sizes()
+        if not sizes:
+            return nn.Sequential(nn.Dropout(self.dropout), nn.Linear(n_features, n_outputs))
         return nn.Sequential(*hidden_layers(n_features, sizes, self.dropout), nn.Linear(sizes[-1], n_outputs))
 
     @staticmethod
@@ -31,8 +35,8 @@ class MLPClassifier(NetworkClassifier, _Perceptron):
     Parameters and attributes are those of `classify.heads.network.NetworkHead`, with ``classes_``.
     """
 
-    def _single_loss(self, outputs: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        return nn.functional.cross_entropy(outputs, codes)
+    def _row_losses(self, outputs: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(outputs, codes, reduction="none")
 
     def _single_probabilities(self, outputs: torch.Tensor) -> torch.Tensor:
         return outputs.softmax(dim=1)

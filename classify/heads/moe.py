@@ -89,6 +89,8 @@ class _MixtureHead(NetworkHead):
         batch_size: int = 64,
         halve_every: int | None = None,
         patience: int | None = 10,
+        class_weight: Any = None,
+        cost: Any = None,
         standardize: bool = True,
         project: str = "auto",
         keep_outside: bool = True,
@@ -111,6 +113,8 @@ class _MixtureHead(NetworkHead):
             batch_size=batch_size,
             halve_every=halve_every,
             patience=patience,
+            class_weight=class_weight,
+            cost=cost,
             standardize=standardize,
             project=project,
             keep_outside=keep_outside,
@@ -155,9 +159,9 @@ class MoEClassifier(NetworkClassifier, _MixtureHead):
 
     _mixture = _LogisticMixture
 
-    def _single_loss(self, outputs: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    def _row_losses(self, outputs: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         one_hot = nn.functional.one_hot(codes, outputs.shape[1]).to(outputs.dtype)
-        return nn.functional.binary_cross_entropy_with_logits(outputs, one_hot)
+        return nn.functional.binary_cross_entropy_with_logits(outputs, one_hot, reduction="none").mean(dim=1)
 
     def _single_probabilities(self, outputs: torch.Tensor) -> torch.Tensor:
         return nn.functional.logsigmoid(outputs).softmax(dim=1)

@@ -16,10 +16,14 @@ from classify.heads.estimator import FittedState, Head, Standardiser, finite_bat
 from classify.heads.projected import lifted, project_first, projects
 from classify.inputs.matrix import Rows
 from classify.inputs.order import shuffles_by_blocks
+from classify.solvers.checkpoint import Checkpoint
 from classify.solvers.minibatch import Batches, Loss, Plan, Progress, Session
 from features_store.errors import unknown_name
 
-__all__ = ["INITS", "NetworkHead", "hidden_layers"]
+__all__ = ["INITS", "NetworkHead", "Training", "hidden_layers"]
+
+Training = tuple[Rows, torch.Tensor, tuple[Rows, torch.Tensor] | None, Loss]
+"""Rows and targets, those for validation, and the loss: what a network is trained on."""
 
 INITS: dict[str, Callable[[torch.Tensor], torch.Tensor] | None] = {
     "glorot_normal": nn.init.xavier_normal_,
@@ -44,9 +48,9 @@ class NetworkHead(Head):
     Parameters
     ----------
     hidden : sequence of int, or int
-        Units of the hidden layers; one number is one layer.
+        Units of the hidden layers; one number is one layer. The perceptron also takes [], no hidden layer.
     dropout : float in [0, 1), default=0.4
-        Fraction of hidden units dropped in training.
+        Fraction of hidden units dropped in training; without a hidden layer, of features.
     init : {"glorot_normal", "glorot_uniform", "he_normal", "he_uniform", "torch"}, default="glorot_uniform"
         Initial weights; biases start at 0. "torch": PyTorch's own for both.
     optimizer : {"adam", "nadam", "sgd"}, default="adam"
@@ -67,6 +71,13 @@ class NetworkHead(Head):
         Halve the rate after each so many epochs. None: never.
     patience : int, default=10
         Given validation rows, stop after so many epochs without a lower validation loss. None: never.
+    class_weight : "balanced" or dict, default=None
+        Of classifiers: what the rows of a class weigh in the loss. "balanced": each class the same in all; of several
+        labels an image, the two sides of each label the same.
+    cost : square matrix, default=None
+        Of classifiers for one label an image: what it costs to say class k (column) of an image of class c (row), in
+        the order of the classes. The expected cost of what the head says is added to the loss, so that a wrong
+        polarity can be made worse than a wrong shade (`classify.inputs.polarity`).
     standardize : bool, default=True
         Bring each feature to mean 0 and variance 1, measured on the training rows.
     project : {"auto", "always", "never"}, default="auto"
@@ -119,6 +130,8 @@ class NetworkHead(Head):
         batch_size: int = 64,
         halve_every: int | None = None,
         patience: int | None = 10,
+        class_weight: Any = None,
+        cost: Any = None,
         standardize: bool = True,
         project: str = "auto",
         keep_outside: bool = True,
@@ -139,6 +152,8 @@ class NetworkHead(Head):
         self.batch_size = batch_size
         self.halve_every = halve_every
         self.patience = patience
+        self.class_weight = class_weight
+        self.cost = cost
         self.standardize = standardize
         self.project = project
         self.keep_outside = keep_outside
@@ -146,6 +161,12 @@ class NetworkHead(Head):
         self.verbose = verbose
         self.random_state = random_state
         self.order_seed = order_seed
+
+    _may_be_linear = False  # whether `hidden` may name no layer
+
+    def _training(self, X: Any, y: Any, validation: tuple[Any, Any] | None) -> Training:
+        """Check what ``fit`` was given, and return what is trained."""
+        raise NotImplementedError
 
     def _build(self, n_features: int, n_outputs: int) -> nn.Module:
         """Return the untrained module."""
@@ -161,22 +182,33 @@ class NetworkHead(Head):
         raise NotImplementedError
 
     def _train(
-        self, rows: Rows, targets: torch.Tensor, validation: tuple[Rows, torch.Tensor] | None, loss: Loss
+        self,
+        rows: Rows,
+        targets: torch.Tensor,
+        validation: tuple[Rows, torch.Tensor] | None,
+        loss: Loss,
+        checkpoint: Checkpoint | None,
     ) -> None:
         # Dropout and initial weights draw from torch's global generator: lend it out, seeded, and put it back.
         with torch.random.fork_rng(devices=[]):
             session = self._session(rows, targets, validation, loss)
-            with _EpochBar(self.epochs, shown=self.verbose) as stop:
-                session.run(stop)
+            rule = checkpoint.attached(session) if checkpoint else None
+            with _EpochBar(self.epochs, shown=self.verbose, done=len(session.progress.history)) as shown:
+                session.run(lambda progress: shown(progress) or bool(rule and rule(progress)))
         self._finish(session)
 
     def _session(
-        self, rows: Rows, targets: torch.Tensor, validation: tuple[Rows, torch.Tensor] | None, loss: Loss
+        self,
+        rows: Rows,
+        targets: torch.Tensor,
+        validation: tuple[Rows, torch.Tensor] | None,
+        loss: Loss,
+        standardiser: Standardiser | None = None,
     ) -> Session:
         """Draw the module and lay out the batches; torch's global generator is seeded, and left for the loop."""
         plan = self._plan()
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        self.standardiser_ = standardiser = Standardiser.fit(rows, standardize=self.standardize)
+        self.standardiser_ = standardiser = standardiser or self._standardiser(rows)
         torch.manual_seed(seed)
         module = self._initialised(self._build(rows.shape[1], self._n_outputs()))
         scale: Standardiser | None = standardiser
@@ -190,6 +222,10 @@ class NetworkHead(Head):
         train = batched(rows, targets, generator=generator, by_blocks=shuffles_by_blocks(self.shuffle, rows))
         held_out = None if validation is None else batched(*validation)
         return Session(module, loss, train, held_out, plan, Progress(plan.build_optimizer(module)))
+
+    def _standardiser(self, rows: Rows) -> Standardiser:
+        """Measure the training rows."""
+        return Standardiser.fit(rows, standardize=self.standardize)
 
     def _finish(self, session: Session) -> None:
         """Take over a trained module, its first layer mapped back to the features."""
@@ -208,7 +244,7 @@ class NetworkHead(Head):
     def _sizes(self) -> tuple[int, ...]:
         """Return the sizes of the hidden layers; a single number is one layer."""
         sizes = tuple(self.hidden) if isinstance(self.hidden, Sequence) else (self.hidden,)
-        if not sizes or not all(isinstance(n, int | np.integer) and n >= 1 for n in sizes):
+        if not (sizes or self._may_be_linear) or not all(isinstance(n, int | np.integer) and n >= 1 for n in sizes):
             message = f"hidden is {self.hidden!r}; it takes sizes of layers, each at least 1, like [1000, 200]"
             raise HeadError(message)
         return sizes
@@ -216,9 +252,9 @@ class NetworkHead(Head):
     def _initialised(self, module: nn.Module) -> nn.Module:
         draw = INITS[self.init]
         for layer in module.modules():
-            if draw is not None and isinstance(layer, nn.Linear):
+            if draw is not None and isinstance(layer, nn.Linear | nn.Conv2d):
                 draw(layer.weight)
-                nn.init.zeros_(layer.bias)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         return module
 
     @torch.inference_mode()
@@ -246,13 +282,14 @@ class NetworkHead(Head):
 class _EpochBar:
     """A progress bar over epochs, as the loop's stop rule that never stops; shown after two seconds."""
 
-    def __init__(self, epochs: int, *, shown: bool) -> None:
-        self.epochs, self.shown = epochs, shown
+    def __init__(self, epochs: int, *, shown: bool, done: int = 0) -> None:
+        self.epochs, self.shown, self.done = epochs, shown, done
 
     def __enter__(self) -> Callable[[Progress], bool]:
         from tqdm import tqdm
 
-        self.bar = tqdm(total=self.epochs, desc="epochs", unit="epoch", delay=2, disable=not self.shown)
+        options = {"total": self.epochs, "initial": self.done, "disable": not self.shown}
+        self.bar = tqdm(desc="epochs", unit="epoch", delay=2, **options)
         return self.advance
 
     def advance(self, progress: Progress) -> bool:

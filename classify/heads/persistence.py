@@ -24,7 +24,7 @@ FORMAT_VERSION = 1
 _ARRAYS = "model.safetensors"
 _LIBRARIES = ("affectory", "lightgbm", "numpy", "scikit-learn", "torch")
 # Learned attributes that a head has or not, beside what its own `fitted_state` returns.
-_ATTRIBUTES = ("n_features_in_", "n_parameters_", "history_", "multilabel_", "single_output_")
+_ATTRIBUTES = ("n_features_in_", "blocks_in_", "n_parameters_", "history_", "multilabel_", "single_output_")
 
 
 def save_head(head: Any, folder: Path) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 from classify.errors import HeadError
 from classify.heads.estimator import Standardiser, finite_batches
 from classify.inputs.matrix import ArrayRows, Rows
+from classify.inputs.views import ViewedRows
 from classify.solvers.projection import Projection
 from features_store.errors import unknown_name
 
@@ -18,8 +19,10 @@ CHOICES = ("always", "auto", "never")
 
 
 def first_linear(module: nn.Module, n_features: int) -> tuple[str, nn.Linear] | None:
-    """Return name and layer where a fully connected layer takes the features, None where another does."""
+    """Return name and layer where a fully connected layer takes the features, None where another, or dropout, does."""
     for name, layer in module.named_modules():
+        if isinstance(layer, nn.Dropout) and layer.p > 0:
+            return None  # dropping features isn't the same as dropping coordinates of their span
         if next(layer.parameters(recurse=False), None) is not None:
             return (name, layer) if isinstance(layer, nn.Linear) and layer.in_features == n_features else None
     return None
@@ -30,6 +33,8 @@ def projects(choice: str, module: nn.Module, rows: Rows, optimizer: str) -> bool
     if choice not in CHOICES:
         raise HeadError(unknown_name("choice of project", str(choice), CHOICES))
     n_rows, n_features = rows.shape
+    if isinstance(rows, ViewedRows):
+        return False  # each pass has other rows, of another span
     wanted = choice == "always" or (choice == "auto" and optimizer == "sgd")
     return wanted and n_rows < n_features and first_linear(module, n_features) is not None
 

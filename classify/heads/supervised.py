@@ -9,7 +9,10 @@ import torch
 from torch import nn
 
 from classify.heads.estimator import ClassifierHead, FittedState, RegressorHead
-from classify.heads.network import NetworkHead
+from classify.heads.losses import labels_loss, refuse_class_options, single_loss
+from classify.heads.network import NetworkHead, Training
+from classify.solvers.checkpoint import Checkpoint
+from classify.solvers.minibatch import Loss
 
 __all__ = ["NetworkClassifier", "NetworkRegressor"]
 
@@ -17,7 +20,8 @@ __all__ = ["NetworkClassifier", "NetworkRegressor"]
 class NetworkClassifier(ClassifierHead, NetworkHead):
     """Base of the trained classifiers; a subclass says how outputs become a loss and probabilities."""
 
-    def _single_loss(self, outputs: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    def _row_losses(self, outputs: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        """Return the loss of each row with one label, (n,)."""
         raise NotImplementedError
 
     def _single_probabilities(self, outputs: torch.Tensor) -> torch.Tensor:
@@ -26,7 +30,14 @@ class NetworkClassifier(ClassifierHead, NetworkHead):
     def _n_outputs(self) -> int:
         return len(self.classes_)
 
-    def fit(self, X: Any, y: Any, *, validation: tuple[Any, Any] | None = None) -> NetworkClassifier:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        validation: tuple[Any, Any] | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> NetworkClassifier:
         """Train on X and y.
 
         Parameters
@@ -37,6 +48,8 @@ class NetworkClassifier(ClassifierHead, NetworkHead):
         validation : (X, y), default=None
             Rows for early stopping and for the history; never trained on. Rows of a class that has no
             training row are left out of the validation loss.
+        checkpoint : Checkpoint, default=None
+            Where training is kept, gone on with, and told to stop in time.
 
         Returns
         -------
@@ -47,14 +60,22 @@ class NetworkClassifier(ClassifierHead, NetworkHead):
         HeadError
             When X or y can't be used, an option is out of range, or training diverges.
         """
+        self._train(*self._training(X, y, validation), checkpoint)
+        return self
+
+    def _training(self, X: Any, y: Any, validation: tuple[Any, Any] | None) -> Training:
+        """Check everything, and return what is trained: rows, targets, validation rows with theirs, and the loss."""
         rows = self._rows(X, reset=True)
         codes = self._encode(y)
         self._check_pair(rows, codes)
         found = None if validation is None else self._held_out(*validation)
         held_out = None if found is None else (found[0], self._tensor(found[1]))
-        loss = nn.functional.binary_cross_entropy_with_logits if self.multilabel_ else self._single_loss
-        self._train(rows, self._tensor(codes), held_out, loss)
-        return self
+        return rows, self._tensor(codes), held_out, self._loss(codes)
+
+    def _loss(self, codes: np.ndarray) -> Loss:
+        if self.multilabel_:
+            return labels_loss(self, codes)
+        return single_loss(self, codes, self._row_losses, self._single_probabilities)
 
     def _tensor(self, codes: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(codes.astype(np.float32 if self.multilabel_ else np.int64))
@@ -83,7 +104,14 @@ class NetworkRegressor(RegressorHead, NetworkHead):
     def _n_outputs(self) -> int:
         return len(self.target_mean_)
 
-    def fit(self, X: Any, y: Any, *, validation: tuple[Any, Any] | None = None) -> NetworkRegressor:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        validation: tuple[Any, Any] | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> NetworkRegressor:
         """Train on X and y.
 
         Parameters
@@ -92,6 +120,8 @@ class NetworkRegressor(RegressorHead, NetworkHead):
         y : array of shape (n_images,) or (n_images, n_outputs)
         validation : (X, y), default=None
             Rows for early stopping and for the history; never trained on.
+        checkpoint : Checkpoint, default=None
+            Where training is kept, gone on with, and told to stop in time.
 
         Returns
         -------
@@ -102,6 +132,11 @@ class NetworkRegressor(RegressorHead, NetworkHead):
         HeadError
             When X or y can't be used, an option is out of range, or training diverges.
         """
+        self._train(*self._training(X, y, validation), checkpoint)
+        return self
+
+    def _training(self, X: Any, y: Any, validation: tuple[Any, Any] | None) -> Training:
+        """Check everything, and return what is trained: rows, targets, validation rows with theirs, and the loss."""
         rows = self._rows(X, reset=True)
         targets = self._targets(y)
         self._check_pair(rows, targets)
@@ -112,8 +147,8 @@ class NetworkRegressor(RegressorHead, NetworkHead):
         if validation is not None:
             found = self._held_out(*validation)
             held_out = (found[0], self._tensor(found[1]))
-        self._train(rows, self._tensor(targets), held_out, nn.functional.mse_loss)
-        return self
+        refuse_class_options(self)
+        return rows, self._tensor(targets), held_out, nn.functional.mse_loss
 
     def _tensor(self, y: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(((y - self.target_mean_) / self.target_scale_).astype(np.float32))

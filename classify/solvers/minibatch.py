@@ -13,12 +13,13 @@ import torch
 from classify.errors import HeadError
 from classify.inputs.matrix import Rows, batches
 from classify.inputs.order import shuffled_by_blocks
+from classify.inputs.views import ViewedRows
 from features_store.errors import unknown_name
 
 if TYPE_CHECKING:
     from classify.heads.estimator import Standardiser
 
-__all__ = ["OPTIMIZERS", "Batches", "Plan", "Progress", "Session", "fit_loop"]
+__all__ = ["OPTIMIZERS", "Batches", "Plan", "Progress", "Session", "fit_loop", "refuse_divergence"]
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -132,7 +133,9 @@ class Batches:
         self.standardised = standardiser is None
 
     def __iter__(self) -> Iterator[Pair]:
-        """Yield ``(x, y)`` once for each batch; *x* is overwritten by the next."""
+        """Yield ``(x, y)`` once for each batch; *x* is overwritten by the next. Rows with views draw them anew."""
+        if self.generator is not None and isinstance(self.rows, ViewedRows):
+            self.rows.redraw(self.generator)
         for positions, gathered in batches(self.rows, self._order(), self.size):
             x = torch.from_numpy(gathered)
             if not self.standardised:
@@ -237,7 +240,7 @@ def fit_loop(
     HeadError
         When a loss is not finite: training has diverged.
     """
-    while len(progress.history) < plan.epochs:
+    while len(progress.history) < plan.epochs and not progress.stalled(plan.patience):
         epoch = len(progress.history)
         record = {"epoch": epoch + 1, "learning_rate": plan.rate(epoch=epoch, step=progress.step)}
         module.train()
@@ -245,9 +248,9 @@ def fit_loop(
         if validation is not None:
             module.eval()
             record["validation_loss"] = _mean_loss(validation, lambda x, y: _score_step(module, loss, (x, y)))
-        _refuse_divergence(record)
+        refuse_divergence(record)
         progress.note(record, module)
-        if stop(progress) or progress.stalled(plan.patience):
+        if stop(progress):
             break
     if progress.best_weights is not None:
         module.load_state_dict(progress.best_weights)
@@ -280,7 +283,8 @@ def _score_step(module: torch.nn.Module, loss: Loss, pair: Pair) -> torch.Tensor
     return loss(module(pair[0]), pair[1])
 
 
-def _refuse_divergence(record: dict[str, float]) -> None:
+def refuse_divergence(record: dict[str, float]) -> None:
+    """Raise a `HeadError` if a loss of an epoch's record is not finite."""
     wrong = [name for name in ("loss", "validation_loss") if not math.isfinite(record.get(name, 0.0))]
     if wrong:
         message = (

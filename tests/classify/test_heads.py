@@ -17,6 +17,7 @@ from classify.heads import HEADS, head_options, make_head
 QUICK = {
     "mlp": {"hidden": [32], "epochs": 15, "learning_rate": 0.01},
     "moe": {"hidden": [32], "epochs": 15, "learning_rate": 0.01},
+    "conv": {"epochs": 15, "learning_rate": 0.02},
     "gbm": {"n_rounds": 30, "n_jobs": 1, "feature_fraction": 0.5},
 }
 KINDS = ("single", "multi", "regression")

@@ -14,6 +14,7 @@ from classify.heads.persistence import load_head, save_head
 QUICK = {
     "mlp": {"hidden": [8], "epochs": 2},
     "moe": {"hidden": [8], "epochs": 2},
+    "conv": {"epochs": 2},
     "gbm": {"n_rounds": 5, "n_jobs": 1},
 }
 X = np.random.default_rng(0).normal(size=(80, 6))

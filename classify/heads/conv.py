@@ -1,0 +1,188 @@
+"""The convolutional head: class maps from the maps of a network, averaged, and a dense layer over the averages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from classify.errors import HeadError
+from classify.heads.estimator import Standardiser, finite_batches
+from classify.heads.network import NetworkHead
+from classify.heads.supervised import NetworkClassifier, NetworkRegressor
+from classify.inputs.matrix import Rows
+
+__all__ = ["ConvClassifier", "ConvRegressor"]
+
+
+class _ClassMaps(nn.Module):
+    """1x1 convolution to *n_maps* maps, ReLU, global average pooling, dropout, dense layer.
+
+    Shape
+    -----
+    Input ``(batch, channels * height * width)``; `maps` gives ``(batch, n_maps, height, width)``.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], n_maps: int, n_outputs: int, *, dropout: float) -> None:
+        super().__init__()
+        self.shape = shape
+        self.convolution = nn.Conv2d(shape[0], n_maps, kernel_size=1)
+        self.dropout = nn.Dropout(dropout)
+        self.dense = nn.Linear(n_maps, n_outputs)
+
+    def maps(self, x: torch.Tensor) -> torch.Tensor:
+        return self.convolution(x.view(-1, *self.shape)).relu()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.dense(self.dropout(self.maps(x).mean(dim=(2, 3))))
+
+
+class _ConvHead(NetworkHead):
+    """The options of a convolutional head.
+
+    Parameters
+    ----------
+    shape : (int, int, int), default=None
+        Channels, height and width of the maps that each row holds, flattened. None: every feature is a channel of one
+        pixel. Where the head is fitted on blocks of a store, that is filled in from the blocks.
+    maps_per_class : int, default=4
+        Maps that the convolution gives for each class.
+    dropout : float, default=0.0
+        Fraction of averages dropped in training.
+    standardize : bool, default=True
+        Bring each channel to mean 0 and variance 1 over images and places.
+
+    The others are those of `classify.heads.network.NetworkHead`, but for ``hidden``, ``project`` and
+    ``keep_outside``, which have no meaning here.
+    """
+
+    def __init__(  # noqa: PLR0913 - scikit-learn reads an estimator's options from this flat signature
+        self,
+        *,
+        shape: Sequence[int] | None = None,
+        maps_per_class: int = 4,
+        dropout: float = 0.0,
+        init: str = "glorot_uniform",
+        optimizer: str = "adam",
+        learning_rate: float = 1e-3,
+        momentum: float = 0.9,
+        decay: float = 0.0,
+        weight_decay: float = 0.0,
+        epochs: int = 60,
+        batch_size: int = 32,
+        halve_every: int | None = None,
+        patience: int | None = 10,
+        class_weight: Any = None,
+        cost: Any = None,
+        standardize: bool = True,
+        shuffle: str = "auto",
+        verbose: bool = False,
+        random_state: Any = None,
+        order_seed: int | None = None,
+    ) -> None:
+        self.shape = shape
+        self.maps_per_class = maps_per_class
+        super().__init__(
+            dropout=dropout,
+            init=init,
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            momentum=momentum,
+            decay=decay,
+            weight_decay=weight_decay,
+            epochs=epochs,
+            batch_size=batch_size,
+            halve_every=halve_every,
+            patience=patience,
+            class_weight=class_weight,
+            cost=cost,
+            standardize=standardize,
+            shuffle=shuffle,
+            verbose=verbose,
+            random_state=random_state,
+            order_seed=order_seed,
+        )
+
+    def _build(self, n_features: int, n_outputs: int) -> nn.Module:
+        if not isinstance(self.maps_per_class, int | np.integer) or self.maps_per_class < 1:
+            message = f"maps_per_class is {self.maps_per_class!r}; it takes a whole number from 1"
+            raise HeadError(message)
+        shape, n_maps = self._map_shape(n_features), int(self.maps_per_class) * n_outputs
+        return _ClassMaps(shape, n_maps, n_outputs, dropout=self.dropout)
+
+    def _map_shape(self, n_features: int) -> tuple[int, int, int]:
+        shape = (n_features, 1, 1) if self.shape is None else tuple(self.shape)
+        if len(shape) != 3 or int(np.prod(shape)) != n_features or min(shape) < 1:
+            message = (
+                f"shape is {list(shape)}, and a row has {n_features} values; give channels, height and width whose "
+                "product that is"
+            )
+            raise HeadError(message)
+        return (int(shape[0]), int(shape[1]), int(shape[2]))
+
+    @staticmethod
+    def _output_layer(module: nn.Module) -> nn.Linear:
+        return module.dense  # type: ignore[return-value]
+
+    def _standardiser(self, rows: Rows) -> Standardiser:
+        """Pool the places of each channel: a place has no mean of its own, or a map could not be moved."""
+        channels, *size = self._map_shape(rows.shape[1])
+        by_place = Standardiser.fit(rows, standardize=self.standardize)
+        if not self.standardize:
+            return by_place
+        mean = by_place.mean.reshape(channels, -1).astype(np.float64)
+        variance = by_place.scale.reshape(channels, -1).astype(np.float64) ** 2 + mean**2
+        centre = mean.mean(axis=1)
+        deviation = np.sqrt(np.maximum(variance.mean(axis=1) - centre**2, 0))
+        deviation[deviation <= 10 * np.finfo(np.float32).eps * np.abs(centre)] = 1.0
+        n_places = int(np.prod(size))
+        return Standardiser(*(np.repeat(one, n_places).astype(np.float32) for one in (centre, deviation)))
+
+    @torch.inference_mode()
+    def activation_maps(self, X: Any) -> np.ndarray:
+        """Return the class activation maps (Zhou et al. 2016): where in an image each output comes from.
+
+        Parameters
+        ----------
+        X : array or RowMatrix of shape (n_images, n_features)
+
+        Returns
+        -------
+        numpy.ndarray of float32, shape (n_images, n_outputs, height, width)
+            Each output before its softmax or sigmoid is the mean of its map, plus its bias.
+        """
+        rows = self._rows(X, reset=False)
+        self.module_.eval()
+        weight = self.module_.dense.weight  # (n_outputs, n_maps)
+        found = [
+            torch.einsum("om,bmhw->bohw", weight, self.module_.maps(torch.from_numpy(self.standardiser_(x))))
+            for _, x in finite_batches(rows)
+        ]
+        return torch.cat(found).numpy()
+
+
+class ConvClassifier(NetworkClassifier, _ConvHead):
+    """Convolutional head for one label or several labels an image.
+
+    1x1 convolution to C * k maps (C classes, k = 4), ReLU, global average pooling, dense layer, softmax (or, for
+    several labels, a sigmoid each): the head of a master's thesis of 2020 on ResNet-101 maps, and a linear relative of
+    the class-activation networks (Zhou et al. 2016). `activation_maps` shows what it looked at.
+
+    Parameters and attributes are those named in its bases, with ``classes_``.
+    """
+
+    def _row_losses(self, outputs: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(outputs, codes, reduction="none")
+
+    def _single_probabilities(self, outputs: torch.Tensor) -> torch.Tensor:
+        return outputs.softmax(dim=1)
+
+
+class ConvRegressor(NetworkRegressor, _ConvHead):
+    """Convolutional head for one or several real outputs, trained on the mean squared error.
+
+    Parameters and attributes are those named in its bases.
+    """

@@ -1,0 +1,100 @@
+"""What a wrong answer costs in training: classes that weigh more, and mistakes that are worse than others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from classify.errors import HeadError
+from classify.heads.columns import class_weights
+from classify.solvers.minibatch import Loss
+
+__all__ = ["cost_matrix", "labels_loss", "refuse_class_options", "single_loss"]
+
+
+def single_loss(head: Any, codes: np.ndarray, row_losses: Loss, probabilities: Callable[..., torch.Tensor]) -> Loss:
+    """Return the loss of a classifier for one label an image.
+
+    ``mean over rows of w_y * (loss + sum over k of cost[y, k] * p_k)``: the weights are those of
+    ``head.class_weight``, 1 on average over the training rows where "balanced"; the second term is the expected
+    cost of what the head says, and vanishes without ``head.cost``.
+
+    Parameters
+    ----------
+    head : estimator
+        With ``classes_``, ``class_weight`` and ``cost``.
+    codes : numpy.ndarray of int64, shape (n,)
+        Of the training rows.
+    row_losses : callable
+        ``row_losses(outputs, codes)``, one number a row.
+    probabilities : callable
+        Of the outputs, rows sum to 1.
+    """
+    cost = None if head.cost is None else torch.from_numpy(cost_matrix(head.cost, head.classes_))
+    weights = None
+    if head.class_weight is not None:
+        of_rows = class_weights(codes, head.classes_, head.class_weight)[:, 0]
+        _, first = np.unique(codes, return_index=True)
+        weights = torch.from_numpy(of_rows[first].astype(np.float32))
+
+    def loss(outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        losses = row_losses(outputs, y)
+        if cost is not None:
+            losses = losses + (cost[y] * probabilities(outputs)).sum(dim=1)
+        return (losses if weights is None else losses * weights[y]).mean()
+
+    return loss
+
+
+def labels_loss(head: Any, codes: np.ndarray) -> Loss:
+    """Return the loss of a classifier for several labels an image: binary cross-entropy, averaged over labels.
+
+    With ``head.class_weight="balanced"`` the two sides of each label weigh the same over the training rows.
+    """
+    if head.cost is not None:
+        message = "cost is for tasks with one label an image; with several, every label is its own decision"
+        raise HeadError(message)
+    if head.class_weight is None:
+        return nn.functional.binary_cross_entropy_with_logits
+    weights = class_weights(codes, head.classes_, head.class_weight)  # (n, K), of two values a column
+    sides = [[weights[codes[:, k] == side, k].max(initial=0.0) for k in range(codes.shape[1])] for side in (0, 1)]
+    absent, present = (torch.tensor(side, dtype=torch.float32) for side in sides)
+
+    def loss(outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return nn.functional.binary_cross_entropy_with_logits(outputs, y, weight=torch.where(y > 0, present, absent))
+
+    return loss
+
+
+def cost_matrix(cost: Any, classes: np.ndarray) -> np.ndarray:
+    """Check a matrix of costs and return it as float32 ``(n_classes, n_classes)``.
+
+    Raises
+    ------
+    HeadError
+        It isn't square over the classes, or has a cost below 0, or one for a right answer.
+    """
+    try:
+        matrix = np.asarray(cost, dtype=np.float32)
+    except (TypeError, ValueError):
+        matrix = np.zeros(0, dtype=np.float32)
+    n = len(classes)
+    if matrix.shape != (n, n) or not np.isfinite(matrix).all() or (matrix < 0).any() or np.diag(matrix).any():
+        message = (
+            f"cost is {cost!r}; it takes a square matrix with a row (the truth) and a column (what is said) for each "
+            f"of the {n} classes {classes.tolist()}, numbers from 0 up, and 0 on the diagonal"
+        )
+        raise HeadError(message)
+    return matrix
+
+
+def refuse_class_options(head: Any) -> None:
+    """Refuse options that mean nothing without classes."""
+    for name in ("class_weight", "cost"):
+        if getattr(head, name) is not None:
+            message = f"{name} is {getattr(head, name)!r}, and a regression has no classes; leave it out"
+            raise HeadError(message)
