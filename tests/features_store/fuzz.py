@@ -29,6 +29,7 @@ _CASE_SECONDS = 10
 _ADDRESS_SPACE = 3 * 2**30
 _MAX_GROWTH = 100  # MiB
 _CASES_PER_CHILD = 2_000
+_SELF = (sys.executable, os.path.abspath(__file__))
 _RAW = ("vectors", "status", "seal", "digests")
 
 
@@ -116,14 +117,17 @@ def child(first: int, folder: Path) -> None:
             sys.exit(f"the memory grew by {peak - before} MiB")
 
 
-def run(seconds: float, first: int) -> tuple[dict[str, int], list[str]]:
-    """Fuzz for some seconds; return how often each outcome came, and a line for each finding."""
+def run(seconds: float, first: int, *, program: tuple[str, ...] = ()) -> tuple[dict[str, int], list[str]]:
+    """Fuzz for some seconds; return how often each outcome came, and a line for each finding.
+
+    `program` is the child to start, for a test of this function.
+    """
     counts, findings = {"read": 0, "refused": 0}, []
     end = time.monotonic() + seconds
     number = first
     while time.monotonic() < end:
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, os.path.abspath(__file__), "--child", str(number), "--folder", folder]
+            command = [*(program or _SELF), "--child", str(number), "--folder", folder]
             with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
                 last = number
                 assert process.stdout is not None
