@@ -53,6 +53,11 @@ class Moments:
         parts = (self.xx - fold.xx, self.xy - fold.xy, self.x - fold.x, self.y - fold.y)
         return Moments(self.n - fold.n, self.pilot, *parts)
 
+    def plus(self, other: Moments) -> Moments:
+        """Return the moments of the rows of both."""
+        parts = (self.xx + other.xx, self.xy + other.xy, self.x + other.x, self.y + other.y)
+        return Moments(self.n + other.n, self.pilot, *parts)
+
     def covariance(self, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, Standardiser]:
         """Return the standardised moments of some features.
 

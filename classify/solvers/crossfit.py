@@ -1,0 +1,204 @@
+"""Out-of-fold answers for many subsets of blocks: each image is answered for by a head that was fitted without it.
+
+Three ways, by what the subsets can share: a support vector machine shares Gram matrices, ridge regression shares the
+moments of one pass, any other head is fitted anew.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from classify.errors import HeadError
+from classify.heads import make_head
+from classify.heads.columns import class_weights, indicator_columns, probabilities
+from classify.inputs.matrix import RowMatrix
+from classify.solvers.gram import block_grams
+from classify.solvers.gram_cache import GramCache
+from classify.solvers.kernel import svm_path, svr_path
+from classify.solvers.moments import accumulate, block_columns, ridge_path
+
+if TYPE_CHECKING:
+    from features_store import Store
+    from features_store.schema import Task
+
+__all__ = ["Images", "answers"]
+
+Subset = tuple[str, ...]
+Answers = dict[Subset, np.ndarray]
+Advance = Callable[[int], object]
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "svm": {"C": 1.0, "kernel": "rbf", "gamma": "scale", "class_weight": None, "epsilon": 0.1},
+    "ridge": {"alpha": 1.0},
+}
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images of a task, dealt to folds.
+
+    Parameters
+    ----------
+    store : Store
+    task : Task
+    rows : numpy.ndarray of int64, shape (n_images,)
+    y : numpy.ndarray
+        As `classify.inputs.tasks.Part` has it.
+    folds : numpy.ndarray of int64, shape (n_images,)
+    """
+
+    store: Store
+    task: Task
+    rows: np.ndarray
+    y: np.ndarray
+    folds: np.ndarray
+
+    @property
+    def blank(self) -> np.ndarray:
+        """Scores (n_images, n_outputs), all 0."""
+        return np.zeros((len(self.rows), len(self.task.classes)))
+
+    @property
+    def cuts(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Positions to fit on and to answer for, fold by fold."""
+        found = np.unique(self.folds)
+        return [(np.flatnonzero(self.folds != fold), np.flatnonzero(self.folds == fold)) for fold in found]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is fitted: a head of the table or ``ridge``, with its options, and where matrices are kept."""
+
+    head: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    cache: GramCache | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of a head that shares its work, those given over the defaults."""
+        known = _OPTIONS[self.head]
+        for name in self.settings:
+            if name not in known:
+                message = f"the {self.head} head of an ablation takes {', '.join(known)}; not {name!r}"
+                raise HeadError(message)
+        return {**known, **self.settings}
+
+
+def answers(images: Images, subsets: Sequence[Subset], plan: Plan, *, advance: Advance = lambda n: None) -> Answers:
+    """Answer for every image with every subset of blocks.
+
+    Parameters
+    ----------
+    images : Images
+    subsets : sequence of tuple of str
+    plan : Plan
+    advance : callable
+        Called with the number of fits done since the last call; there is one for each subset and fold.
+
+    Returns
+    -------
+    dict of tuple of str to numpy.ndarray of float64, shape (n_images, n_outputs)
+        Scores as `classify.evidence.metrics.metrics` takes them. Those of svm and ridge decide as they should, at one
+        half or by the largest, but are no calibrated probabilities.
+    """
+    ways = {"svm": _by_kernel, "ridge": _by_moments}
+    return ways.get(plan.head, _by_head)(images, subsets, plan, advance)
+
+
+def _by_kernel(images: Images, subsets: Sequence[Subset], plan: Plan, advance: Advance) -> Answers:
+    options, blocks = plan.options(), _union(subsets)
+    said = {subset: images.blank for subset in subsets}
+    gamma = None if options["gamma"] == "scale" else float(options["gamma"])
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # libsvm works without the interpreter's lock
+        for train, held in images.cuts:
+            grams = block_grams(images.store, blocks, images.rows, train, cache=plan.cache)
+
+            def fit(subset: Subset, train: np.ndarray = train, held: np.ndarray = held, grams: Any = grams) -> None:
+                kernel = grams.kernel(subset, options["kernel"], gamma=gamma)
+                said[subset][held] = _machine(images, kernel, train, held, options)
+                advance(1)
+
+            list(threads.map(fit, subsets))
+    return said
+
+
+def _machine(
+    images: Images, kernel: np.ndarray, train: np.ndarray, held: np.ndarray, options: Mapping[str, Any]
+) -> np.ndarray:
+    costs = [float(options["C"])]
+    if images.task.kind == "regression":
+        targets = images.y.reshape(len(images.y), -1)
+        return svr_path(kernel, targets, train, held, costs=costs, epsilon=float(options["epsilon"]))[0]
+    classes = np.arange(len(images.task.classes))
+    columns = indicator_columns(images.y.astype(np.int64), len(classes))
+    weights = np.ones(columns.shape)
+    if options["class_weight"] is not None:
+        present = np.unique(images.y[train]) if images.y.ndim == 1 else classes
+        codes = np.searchsorted(present, images.y[train]) if images.y.ndim == 1 else images.y[train]
+        weights[train] = class_weights(codes, present, options["class_weight"])[:, : columns.shape[1]]
+    decided = svm_path(kernel, columns, train, held, costs=costs, weights=weights)[0]
+    return probabilities(decided, multilabel=images.task.kind == "multi")
+
+
+def _by_moments(images: Images, subsets: Sequence[Subset], plan: Plan, advance: Advance) -> Answers:
+    """Ridge regression; of classes, on their indicators: least squares, a linear discriminant in all but name."""
+    blocks, alpha = _union(subsets), float(plan.options()["alpha"])
+    widths = {name: images.store.block(name).n_features for name in blocks}
+    matrix = RowMatrix(images.store, blocks, images.rows)
+    targets = _targets(images)
+    sums = accumulate(matrix, targets, images.folds)
+    said = {subset: images.blank for subset in subsets}
+    for fold in sums:
+        rest = [other for name, other in sums.items() if name != fold]
+        training = rest[0]
+        for other in rest[1:]:
+            training = training.plus(other)
+        fitted = {}
+        for subset in subsets:
+            columns = block_columns(widths, subset)
+            fitted[subset] = columns, ridge_path(training, columns, [alpha * len(columns)])[0]
+            advance(1)
+        held = np.flatnonzero(images.folds == fold)
+        for positions, x in matrix.batches(held):
+            for subset, (columns, ridge) in fitted.items():
+                said[subset][positions] = ridge.predict(x[:, columns])
+    if images.task.kind == "regression":
+        return said
+    return {subset: _bounded(values, images.task.kind) for subset, values in said.items()}
+
+
+def _targets(images: Images) -> np.ndarray:
+    if images.task.kind == "single":
+        return (images.y[:, None] == np.arange(len(images.task.classes))).astype(np.float64)
+    return images.y.reshape(len(images.y), -1).astype(np.float64)
+
+
+def _bounded(values: np.ndarray, kind: str) -> np.ndarray:
+    """Bring least-squares answers into (0, 1); the largest stays the largest, and one half stays one half."""
+    scores = 1 / (1 + np.exp(-4 * (values - 0.5)))
+    return scores / scores.sum(axis=1, keepdims=True) if kind == "single" else scores
+
+
+def _by_head(images: Images, subsets: Sequence[Subset], plan: Plan, advance: Advance) -> Answers:
+    said = {subset: images.blank for subset in subsets}
+    for subset in subsets:
+        matrix = RowMatrix(images.store, subset, images.rows)
+        for train, held in images.cuts:
+            head = make_head(plan.head, images.task.kind, random_state=plan.seed, **plan.settings)
+            head.fit(matrix[train], images.y[train])
+            if images.task.kind == "regression":
+                said[subset][held] = head.predict(matrix[held]).reshape(len(held), -1)
+            else:
+                classes = head.classes_ if images.task.kind == "single" else np.arange(len(images.task.classes))
+                said[subset][np.ix_(held, classes)] = head.predict_proba(matrix[held])
+            advance(1)
+    return said
+
+
+def _union(subsets: Iterable[Subset]) -> list[str]:
+    return list(dict.fromkeys(name for subset in subsets for name in subset))
