@@ -1,4 +1,4 @@
-"""The command line of stage 2: ``classify run``, ``compare``, ``audit``, ``curve``, ``report``, ``heads``."""
+"""The command line of stage 2: runs, their comparison, ablations, sweeps, audits, curves and the report."""
 
 from __future__ import annotations
 
@@ -118,6 +118,62 @@ def curve(
         learned = curve_of(one, config)
         write_json(one.folder / CURVE, learned, force=force)
         print(curve_summary(one, learned))
+
+
+@app.command()
+def ablate(
+    store: Annotated[str, typer.Argument(help="A dump, or a folder of dumps.", show_default=False)],
+    task: Annotated[str, typer.Option(help="A task of the store.", show_default=False)],
+    head: Annotated[str, typer.Option(help="svm, ridge (these share their work), or any head.")] = "svm",
+    blocks: Annotated[str, typer.Option(help="Blocks A,B,... [default: all of vectors]")] = "",
+    split: Annotated[str, typer.Option(help="A split; its test part is left alone.")] = "default",
+    folds: Annotated[int, typer.Option(help="Folds of the cross-validation.")] = 5,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the head; repeatable.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File. [default: runs/CORPUS/TASK/ablation-HEAD.json]")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Score every subset of blocks: which network pays. Leaves a JSON file and a chart beside it."""
+    from classify import ablation
+    from classify.config import parse_settings
+    from classify.json_file import check_new, write_json
+    from classify.output.ablation import ablation_chart, ablation_text, write_chart
+    from classify.output.bars import fit_bar
+
+    names = tuple(name.strip() for name in blocks.split(",") if name.strip())
+    options = parse_settings(settings or [])
+    config = ablation.AblationConfig(store, task, head, names, split, folds, options, seed)
+    path = out or ablation.ablation_folder(config) / f"ablation-{head}.json"
+    for one in (path, path.with_suffix(".svg")):
+        check_new(one, force=force)
+    with fit_bar("fits") as progress:
+        found = ablation.ablate(config, notify=_note, progress=progress)
+    write_chart(path.with_suffix(".svg"), ablation_chart(found), force=force)
+    write_json(path, found, force=force)
+    print(json.dumps(found, indent=2, ensure_ascii=False) if as_json else ablation_text(found))
+    print(f"wrote {path} and {path.with_suffix('.svg').name}", file=sys.stderr)
+
+
+@app.command()
+def sweep(
+    config: Annotated[Path, typer.Argument(help="A TOML file with [[grid]] tables.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Folder of the runs. [default: runs/CORPUS/sweep]")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs, and which are there already.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Do every run of a grid that isn't there yet; interrupted, the same command goes on."""
+    from classify import sweep as sweeping
+    from classify.output.bars import fit_bar
+    from classify.output.sweep import sweep_as_json, sweep_as_text
+
+    cells = sweeping.read_sweep(config, out=out)
+    if not dry_run:
+        with fit_bar("runs") as progress:
+            sweeping.sweep(cells, notify=_note, progress=progress)
+    print(json.dumps(sweep_as_json(cells), indent=2, ensure_ascii=False) if as_json else sweep_as_text(cells))
 
 
 @app.command()

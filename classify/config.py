@@ -19,7 +19,7 @@ if sys.version_info >= (3, 11):
 else:  # the same parser under its older name
     import tomli as tomllib
 
-__all__ = ["RunConfig", "dump_config", "load_config", "parse_settings"]
+__all__ = ["RunConfig", "dump_config", "load_config", "parse_settings", "read_toml"]
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
         The file can't be read, a key is unknown, a value has the wrong type, or one of store, task and head
         is missing.
     """
-    values = _checked(_read(path), str(path)) if path else {}
+    values = _checked(read_toml(path), str(path)) if path else {}
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     given = _checked(given, "the command line")
     settings = {**values.pop("settings", {}), **given.pop("settings", {})}
@@ -145,7 +145,8 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
     return RunConfig(**merged)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file, or raise a `ConfigError` that says why not."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

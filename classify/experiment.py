@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,16 @@ from classify.runs import Run, check_free, new_folder, read_run, write_run
 from features_store import open_store
 from features_store.schema import Task
 
-__all__ = ["head_scores", "run"]
+__all__ = ["head_scores", "run", "train_together"]
 
 
-def run(config: RunConfig, *, force: bool = False, notify: Callable[[str], None] = lambda line: None) -> Run:
+def run(
+    config: RunConfig,
+    *,
+    force: bool = False,
+    notify: Callable[[str], None] = lambda line: None,
+    fitted: Any = None,
+) -> Run:
     """Fit one head on one task, score it beside the baselines, and leave a run folder.
 
     Parameters
@@ -40,6 +46,8 @@ def run(config: RunConfig, *, force: bool = False, notify: Callable[[str], None]
         Whether a run that lies in the same place may be replaced.
     notify : callable
         Called with a line of text when there is something to tell before the work is done.
+    fitted : estimator, default=None
+        The head of this run, where `train_together` has fitted it already.
 
     Returns
     -------
@@ -57,12 +65,12 @@ def run(config: RunConfig, *, force: bool = False, notify: Callable[[str], None]
         store = open_store(Path(config.store).expanduser())
         blocks = choose_blocks(store, config.blocks)
         data = task_rows(store, config.task, split=config.split, blocks=blocks, on_failed=config.on_failed)
-        head = _head(config, data.task)
+        head = fitted or _head(config, data.task)
         matrices = {name: RowMatrix(store, blocks, part.rows) for name, part in data.parts.items()}
     for line in (*_losses(data), *data.warnings):
         notify(line)
     with _timed(timings, "fit"):
-        noted = _fit(head, matrices, data.parts)
+        noted = [] if fitted else _fit(head, matrices, data.parts)
     with _timed(timings, "score"):
         scores = {name: head_scores(head, data.task, matrix) for name, matrix in matrices.items()}
     bootstrapped: dict[str, Any] = {"n_resamples": config.resamples, "seed": config.seed}
@@ -82,6 +90,33 @@ def run(config: RunConfig, *, force: bool = False, notify: Callable[[str], None]
     with new_folder(config.folder, force=force) as folder:
         write_run(folder, config, report=report, predictions=predictions, head=head, adjustment=adjustment)
     return read_run(config.folder)
+
+
+def train_together(configs: Sequence[RunConfig]) -> list[Any]:
+    """Fit the networks of several runs on the same images in one scan, see `classify.heads.together`.
+
+    Parameters
+    ----------
+    configs : sequence of RunConfig
+        Of the same store, blocks and images; tasks, seeds and options may differ.
+
+    Returns
+    -------
+    list of estimator
+        Each as it would have become alone.
+    """
+    from classify.heads.together import fit_together
+
+    store = open_store(Path(configs[0].store).expanduser())
+    blocks = choose_blocks(store, configs[0].blocks)
+    tasks = [task_rows(store, c.task, split=c.split, blocks=blocks, on_failed=c.on_failed) for c in configs]
+    heads = [_head(config, data.task) for config, data in zip(configs, tasks, strict=True)]
+    parts = tasks[0].parts
+    matrices = {name: RowMatrix(store, blocks, part.rows) for name, part in parts.items()}
+    ys = {name: [data.parts[name].y for data in tasks] for name in parts}
+    validation = (matrices["validation"], ys["validation"]) if "validation" in parts else None
+    fit_together(heads, matrices["train"], ys["train"], validation=validation)
+    return heads
 
 
 @contextmanager
