@@ -89,8 +89,7 @@ class _Reading:
         raw_ids = self.ids()
         claimed = text_of(self.file, "index_digest")
         if same_ids is None or raw_ids.dtype != same_ids.dtype or not np.array_equal(raw_ids, same_ids):
-            check_ids(raw_ids.tolist())
-            digest = digest_of_ids(raw_ids)
+            digest = check_ids(raw_ids.tolist())
         else:
             digest = digest_of_ids(same_ids)
         if claimed != digest:

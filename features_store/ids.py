@@ -50,13 +50,18 @@ _PLAIN = bytes(c for c in range(0x20, 0x7F) if c not in b"\\:") + b"\0"
 _SUSPECT = (b"\0\0", b"\0/", b"//", b"/\0", b"\0./", b"/./", b"/.\0", b"\0.\0", b"\0../", b"/../", b"/..\0", b"\0..\0")
 
 
-def check_ids(ids: Sequence[bytes]) -> None:
-    """Refuse ids that FORMAT.md section 2 does not allow.
+def check_ids(ids: Sequence[bytes]) -> str:
+    """Refuse ids that FORMAT.md section 2 does not allow; return their digest.
 
     Parameters
     ----------
     ids : sequence of bytes
         UTF-8 without padding.
+
+    Returns
+    -------
+    str
+        The index digest, as `digest_of_ids` computes it.
 
     Raises
     ------
@@ -77,6 +82,7 @@ def check_ids(ids: Sequence[bytes]) -> None:
         row, one = next((row, one) for row, one in enumerate(ids) if first.setdefault(one, row) != row)
         msg = f"image id {one.decode()!r} stands in row {first[one]} and again in row {row}; ids must be unique"
         raise FormatError(msg)
+    return hashlib.sha256(memoryview(joined)[1:]).hexdigest()
 
 
 def _check_one_id(row: int, raw: bytes) -> None:

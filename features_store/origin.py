@@ -15,9 +15,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from features_store import chunks
 from features_store.attributes import text_of
 from features_store.errors import FormatError
 from features_store.reader import Store
+from features_store.safety import opened
 
 _ROWS = "images/row"
 
@@ -71,14 +73,14 @@ def write_origin(file: h5py.File, origin: Origin) -> None:
 
 def _read(path: Path, n_images: int) -> Origin | None:
     # The store was opened before, so the file has passed every check of its links and types.
-    with h5py.File(path, "r", locking=False) as file:
+    with opened(path) as file:
         dataset = file.get(_ROWS)
         if dataset is None:
             return None
         if not isinstance(dataset, h5py.Dataset) or dataset.dtype != np.dtype("<i8") or dataset.shape != (n_images,):
             msg = f"{path}: /{_ROWS} must be one int64 for each of the {n_images} images"
             raise FormatError(msg)
-        rows, digest = np.asarray(dataset[()]), text_of(dataset, "origin")
+        rows, digest = chunks.read(dataset), text_of(dataset, "origin")
     if re.fullmatch(r"[0-9a-f]{64}", digest) is None:
         msg = f"{path}: /{_ROWS} has attribute origin {digest[:80]!r}; expected 64 hexadecimal digits"
         raise FormatError(msg)

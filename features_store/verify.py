@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -128,14 +129,15 @@ def verify(store: Store, *, progress: Callable[[int], object] | None = None) -> 
     """
     reports: list[BlockReport] = []
     findings: list[Finding] = []
-    for block in store.blocks.values():
-        checking = _Checking(store, block)
-        for rows, vectors in _pieces(block):
-            checking.update(rows, vectors)
-            if progress is not None:
-                progress(vectors.nbytes)
-        reports.append(checking.report())
-        findings += checking.findings()
+    with ThreadPoolExecutor(1) as beside:
+        for block in store.blocks.values():
+            checking = _Checking(store, block, beside)
+            for rows, vectors in _pieces(block):
+                checking.update(rows, vectors)
+                if progress is not None:
+                    progress(vectors.nbytes)
+            reports.append(checking.report())
+            findings += checking.findings()
     return Report(tuple(reports), tuple(findings))
 
 
@@ -166,7 +168,8 @@ def _pieces(block: Block) -> Iterator[tuple[slice, NDArray[np.floating]]]:
 class _Checking:
     """One block while its rows go by."""
 
-    def __init__(self, store: Store, block: Block) -> None:
+    def __init__(self, store: Store, block: Block, beside: Executor) -> None:
+        self.beside = beside  # hashing leaves the interpreter, so the seal is computed beside the digests
         self.store = store
         self.block = block
         # Copied first: a writer may be at work, and what becomes written later counts as pending here.
@@ -179,13 +182,14 @@ class _Checking:
 
     def update(self, rows: slice, vectors: NDArray[np.floating]) -> None:
         status = self.status[rows]
+        sealing = self.beside.submit(self.sealing.update, vectors, status)
         self.infinite[rows] = (status == Status.WRITTEN) & ~np.isfinite(vectors).all(axis=2)
-        self.sealing.update(vectors, status)
         if self.stored is not None:
             known = np.where(status > max(Status), Status.PENDING, status)
             for view in range(status.shape[1]):
                 computed = seal.digest_rows(vectors[:, view], known[:, view])
                 self.changed[rows, view] = (computed != self.stored[rows, view]).any(axis=1)
+        sealing.result()
 
     def report(self) -> BlockReport:
         values, counts = np.unique(self.status, return_counts=True)

@@ -93,7 +93,6 @@ def test_none_fills_the_memory(folder, outcomes) -> None:
     before, found = outcomes
     worst = max(peak for _, peak, _ in found.values())
     first = next(name for name, (_, peak, _) in found.items() if peak == worst)
-    print(f"{worst - before} MiB at {folder[1][first].name}")
     assert worst - before <= 100, f"{worst - before} MiB at {folder[1][first].name}"
 
 

@@ -205,7 +205,7 @@ def test_dumps_of_different_indexes_do_not_mix(folder, tmp_path) -> None:
 def test_one_block_in_two_dumps_is_refused(folder, tmp_path) -> None:
     """Which of two blocks of one name is meant is not guessed."""
     (tmp_path / "copy.h5").write_bytes((folder / "a.h5").read_bytes())
-    with pytest.raises(fs.MismatchError, match="block 'a' is in .* and in"):
+    with pytest.raises(fs.MismatchError, match=r"block 'a' is in .* and in"):
         fs.open_store([folder, tmp_path / "copy.h5"])
 
 
