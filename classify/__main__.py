@@ -180,14 +180,15 @@ def sweep(
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
+    data: Annotated[Path | None, typer.Option(help="Folder of the pictures. [default: data/CORPUS]")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
-    """Write one self-contained HTML page: leaderboards, confusion matrices, tables, curves."""
+    """Write one self-contained HTML page: leaderboards, evidence, errors with pictures, the data."""
     from classify.output.report import write_report_page
     from classify.runs import find_runs
 
     found = find_runs(runs)
-    write_report_page(found, out, force=force)
+    write_report_page(found, out, data=data, force=force)
     print(f"{out}: {len(found)} run{'s' if len(found) != 1 else ''}, {out.stat().st_size / 1024:.0f} KiB")
 
 

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+import base64
+import hashlib
+import importlib.util
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from classify.errors import RunError
-from classify.evidence.metrics import greater_is_better
-from classify.output.leaderboard import (
-    STANDINGS,
-    Board,
-    boards,
-    distinct_metrics,
-    interval_text,
-    metric_title,
-    standing_words,
-)
-from classify.output.plots import best_part, confusion_plot, curve_plot, interval_plot, scatter_plot
+from classify.output.leaderboard import boards, interval_text, metric_title
+from classify.output.sections import board_section
+from classify.output.thumbnails import Pictures
 from classify.runs import Run
 from features_store.errors import AffectoryError, ExistsError
 from features_store.whole import whole_file
@@ -27,11 +21,22 @@ from features_store.whole import whole_file
 __all__ = ["report_page", "write_report_page"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_KINDS = {"single": "one class an image", "multi": "any number of classes an image", "regression": "values"}
+_CREDITS = {
+    "emoji": "Emoji pictures: OpenMoji, the open-source emoji and icon project (openmoji.org), licence CC BY-SA 4.0."
+}
 
 
-def write_report_page(runs: Sequence[Run], path: Path, *, force: bool = False) -> None:
+def write_report_page(runs: Sequence[Run], path: Path, *, data: Path | None = None, force: bool = False) -> None:
     """Write the page about *runs* to *path*, whole or not at all.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+    path : Path
+    data : Path or None
+        Where the pictures are: the folder of the corpus, or one that holds it. None: ``data/CORPUS``.
+    force : bool
+        Whether a file that is there may be replaced.
 
     Raises
     ------
@@ -41,7 +46,10 @@ def write_report_page(runs: Sequence[Run], path: Path, *, force: bool = False) -
     if path.exists() and not force:
         message = f"{path} exists; replace it with --force, or choose another place with --out"
         raise ExistsError(message)
-    text = report_page(runs)
+    if data is not None and not data.is_dir():
+        message = f"{data} isn't a folder; --data takes the one that holds the pictures of the corpus"
+        raise RunError(message)
+    text = report_page(runs, data=data)
     try:
         with whole_file(path, force=force) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -52,17 +60,54 @@ def write_report_page(runs: Sequence[Run], path: Path, *, force: bool = False) -
         raise RunError(message) from error
 
 
-def report_page(runs: Sequence[Run]) -> str:
+def report_page(runs: Sequence[Run], *, data: Path | None = None) -> str:
     """Return the page about *runs* as HTML; everything that comes from a corpus is escaped.
 
     Parameters
     ----------
     runs : sequence of Run
+    data : Path or None
+        Where the pictures are: the folder of the corpus, or one that holds it. None: ``data/CORPUS``.
 
     Returns
     -------
     str
     """
+    found = boards(runs)
+    by_folder = {run.folder.as_posix(): run for run in runs}
+    pictures = _pictures({board.corpus for board in found}, data)
+    tasks = [(board.corpus, board.task) for board in found]
+    sections = [
+        board_section(
+            board,
+            by_folder,
+            anchor=f"board-{i}",
+            repeated=tasks.count((board.corpus, board.task)) > 1,
+            pictures=pictures[board.corpus],
+        )
+        for i, board in enumerate(found, start=1)
+    ]
+    script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            sections=sections,
+            style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
+            script=script,
+            script_digest=digest,
+            made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+            corpora=sorted(pictures),
+            n_tasks=len(set(tasks)),
+            n_runs=len(runs),
+            credits=_credits(runs),
+            picture_note=_picture_note(pictures),
+        )
+    )
+
+
+def _environment() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -74,133 +119,34 @@ def report_page(runs: Sequence[Run]) -> str:
     )
     environment.filters["interval"] = interval_text
     environment.filters["metric"] = metric_title
-    found = boards(runs)
-    by_folder = {run.folder.as_posix(): run for run in runs}
-    tasks = [(board.corpus, board.task) for board in found]
-    sections = [
-        _section(board, by_folder, anchor=f"board-{i}", repeated=tasks.count((board.corpus, board.task)) > 1)
-        for i, board in enumerate(found, start=1)
-    ]
-    page = environment.get_template("report.html.j2")
-    return page.render(
-        sections=sections,
-        style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
-        made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        corpora=sorted({board.corpus for board in found}),
-        n_tasks=len({(board.corpus, board.task) for board in found}),
-        n_runs=len(runs),
-    )
+    return environment
 
 
-def _section(board: Board, runs: dict[str, Run], *, anchor: str, repeated: bool) -> dict[str, Any]:
-    first = runs[board.rows[0].folder].report
-    shared = _shared_warnings(board)
-    span = _span(board)
-    baseline = board.baseline[board.shown[0]]
-    return {
-        "board": board,
-        "anchor": anchor,
-        "label": f"{board.task} ({board.n_images} images)" if repeated else board.task,
-        "repeated": repeated,
-        "kind": _KINDS[board.kind] + ", " + ", ".join(first["classes"]),
-        "source": "" if first.get("source") == "unknown" else first.get("source", ""),
-        "lower": [name for name in board.shown if not greater_is_better(name)],
-        "warnings": shared,
-        "summary": _summary(board),
-        "baseline_bar": interval_plot(baseline, baseline["value"], span),
-        "rows": [
-            {
-                "row": row,
-                "anchor": f"{anchor}-run-{i}",
-                "mark": STANDINGS[row.standing],
-                "metrics": {name: row.metrics[name] for name in distinct_metrics(row.metrics, first["classes"])},
-                "bar": interval_plot(row.metrics[board.shown[0]], baseline["value"], span),
-                "verdict": standing_words(row, board),
-                "details": _details(runs[row.folder], shared),
-            }
-            for i, row in enumerate(board.rows, start=1)
-        ],
-    }
+def _pictures(corpora: set[str], data: Path | None) -> dict[str, Pictures]:
+    spent = [0]
+    found = {}
+    for corpus in corpora:
+        safe = Path(corpus).name == corpus and corpus not in ("", ".", "..")
+        inside = (data or Path("data")) / (corpus if safe else ".none")
+        root = inside if data is None or (safe and inside.is_dir()) else data
+        found[corpus] = Pictures(root, spent)
+    return found
 
 
-def _shared_warnings(board: Board) -> list[str]:
-    """What every run of a board warns of: said once, above it."""
-    return [text for text in board.rows[0].warnings if all(text in row.warnings for row in board.rows)]
+def _credits(runs: Sequence[Run]) -> list[str]:
+    readers = {str((run.report.get("reader") or {}).get("name", "")) for run in runs}
+    names = readers | {str(run.report.get("corpus", "")) for run in runs}
+    return [text for name, text in _CREDITS.items() if name in names]
 
 
-def _span(board: Board) -> tuple[float, float]:
-    """The common scale of a board's bars: all its intervals and baselines, with a little air."""
-    intervals = [*(row.metrics[board.shown[0]] for row in board.rows), board.baseline[board.shown[0]]]
-    ends = [end for interval in intervals for end in interval.values() if end is not None]
-    low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
-    air = 0.05 * (high - low) or 0.05
-    return low - air, high + air
-
-
-def _summary(board: Board) -> str:
-    """The board in a few sentences, no better than its intervals."""
-    metric, rows = board.shown[0], [row for row in board.rows if row.standing != "baseline"]
-    if not rows:
-        return "Only the baseline itself was run."
-    best = rows[0]
-    said = [f"{best.name} ranks first, {metric_title(metric)} {interval_text(best.metrics[metric])}: "]
-    said.append(standing_words(best, board) + ". ")
-    wholly = [row.name for row in rows if row.standing == "better"]
-    if len(rows) > 1:
-        count = len(wholly) or "None"
-        said.append(f"{count} of {len(rows)} heads beat it by every metric of the table that allows a comparison. ")
-    if board.kind == "multi" and board.baseline[metric]["value"] == 0:
-        said.append(
-            "The most common answer here is to give no class at all, which scores 0 by F1; "
-            "mean average precision (mAP) is the stricter comparison. "
-        )
-    return "".join(said).strip()
-
-
-def _details(run: Run, said_above: Sequence[str]) -> dict[str, Any]:
-    """What the page shows of one run beside its line on the board."""
-    report, task = run.report, run.task
-    part = best_part(report["metrics"])
-    figures: list[tuple[str, str]] = []
-    if task.kind == "single":
-        caption = "Confusion: the share of each true class, and below it the count"
-        figures.append((caption, confusion_plot(report["confusion"][part], task.classes)))
-    if task.kind == "regression":
-        truth, said = (a.reshape(len(a), -1) for a in (run.predictions[part].y_true, run.predictions[part].y_score))
-        for i, name in enumerate(task.classes):
-            figure = scatter_plot(truth[:, i], said[:, i], name=name, span=task.range or (-1.0, 1.0))
-            figures.append((f"Each image's {name}; the slanted line is agreement", figure))
-    if len(report["history"]) > 1:
-        figures.append(("Loss during training", curve_plot(report["history"])))
-    return {
-        "part": part,
-        "warnings": [text for text in report["warnings"] if text not in said_above],
-        "parameters": json.dumps(report["parameters"], indent=2, ensure_ascii=False),
-        "passports": {
-            name: json.dumps(passport, indent=2, ensure_ascii=False) for name, passport in report["passports"].items()
-        },
-        "figures": figures,
-        "classes": report["per_class"].get(part, []),
-        "majority": report["baselines"]["majority"][part],
-        "facts": _facts(report),
-    }
-
-
-def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    images = ", ".join(f"{report[f'n_{part}']} {part}" for part in report["metrics"])
-    dropped = "; ".join(
-        f"{count} {part} ({reason})" for part, counts in report["dropped"].items() for reason, count in counts.items()
-    )
-    interval = report["intervals"]
-    parameters = report.get("n_parameters")
-    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-    return [
-        ("Images", images),
-        ("Left out", dropped or "none"),
-        ("Features", f"{report['n_features']} from {', '.join(report['blocks'])}"),
-        ("Parameters", f"{parameters:,}" if parameters is not None else "not counted"),
-        ("Intervals", f"{interval['method']}, {interval['resamples']} resamples of {interval['resampled']}"),
-        ("Seed", str(report["seed"])),
-        ("Time to fit", f"{report['timings']['fit']:.1f} s"),
-        ("Made", f"{report['created']} with {versions}"),
-    ]
+def _picture_note(pictures: dict[str, Pictures]) -> str:
+    """Why some pictures aren't shown; empty where all could be."""
+    if importlib.util.find_spec("PIL") is None:
+        return "Pictures aren't shown, because Pillow isn't installed where this page was made."
+    lacking = sorted(corpus for corpus, found in pictures.items() if not found.there)
+    if lacking:
+        places = f"no folder with the pictures of {', '.join(lacking)} was found"
+        return f"Pictures aren't shown: {places}; `classify report --data FOLDER` says where they are."
+    if any(found.full for found in pictures.values()):
+        return "Some pictures are left out, to keep this page under 5 MB."
+    return ""

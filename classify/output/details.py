@@ -1,0 +1,155 @@
+"""What the page shows of one run beside its line on the board: figures, tables, errors, facts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from classify.output.diagrams import learning_plot, plane_plot, reliability_plot
+from classify.output.findings import curve_points, explanations_of
+from classify.output.gallery import surest_errors
+from classify.output.leaderboard import metric_title
+from classify.output.plots import best_part, confusion_plot, curve_plot, scatter_plot
+from classify.output.thumbnails import Pictures
+from classify.runs import Run
+
+__all__ = ["run_details"]
+
+Figures = list[tuple[str, str]]
+
+
+def run_details(run: Run, said_above: Sequence[str], pictures: Pictures) -> dict[str, Any]:
+    """Put together everything about one run.
+
+    Parameters
+    ----------
+    run : Run
+    said_above : sequence of str
+        Warnings that the page has given already.
+    pictures : Pictures
+        Of the run's corpus.
+
+    Returns
+    -------
+    dict
+        For the template ``run.html.j2``.
+    """
+    report = run.report
+    part = best_part(report["metrics"])
+    return {
+        "part": part,
+        "warnings": [text for text in report["warnings"] if text not in said_above],
+        "parameters": json.dumps(report["parameters"], indent=2, ensure_ascii=False),
+        "passports": {
+            name: json.dumps(passport, indent=2, ensure_ascii=False) for name, passport in report["passports"].items()
+        },
+        "figures": [*_results(run, part), *_training(run), *_calibration_figure(report, part)],
+        "classes": report["per_class"].get(part, []),
+        "baselines": {name: found.get(part, {}) for name, found in report["baselines"].items()},
+        "calibration": _calibration_rows(report, part),
+        "calibration_note": _calibration_note(report),
+        "thresholds": _thresholds(report, part),
+        "errors": surest_errors(run.task, run.predictions[part], pictures),
+        "explanations": explanations_of(run, pictures),
+        "facts": _facts(report),
+    }
+
+
+def _results(run: Run, part: str) -> Figures:
+    task, report = run.task, run.report
+    if task.kind == "single":
+        caption = "Confusion: the share of each true class, and below it the count"
+        return [(caption, confusion_plot(report["confusion"][part], task.classes))]
+    if task.kind == "multi":
+        return []
+    figures = []
+    predictions, span = run.predictions[part], task.range or (-1.0, 1.0)
+    truth, said = (a.reshape(len(a), -1) for a in (predictions.y_true, predictions.y_score))
+    if len(task.classes) == 2:
+        names = (task.classes[0], task.classes[1])
+        caption = "Each image where it is, and where the head puts it"
+        figures.append((caption, plane_plot(truth, said, names=names, span=span)))
+    for i, name in enumerate(task.classes):
+        figure = scatter_plot(truth[:, i], said[:, i], name=name, span=span)
+        figures.append((f"Each image's {name}; the slanted line is agreement", figure))
+    return figures
+
+
+def _training(run: Run) -> Figures:
+    figures, report = [], run.report
+    if len(report["history"]) > 1:
+        figures.append(("Loss during training", curve_plot(report["history"])))
+    learned = curve_points(run)
+    if learned:
+        majority = report["baselines"]["majority"].get(learned["part"], {}).get(learned["metric"], {}).get("value")
+        figure = learning_plot(learned["points"], metric_title(learned["metric"]), majority)
+        caption = (
+            "More training images: mean of the repeats with their range; band: 95% over test images; dashed: majority"
+        )
+        figures.append((caption, figure))
+    return figures
+
+
+def _calibration_figure(report: Mapping[str, Any], part: str) -> Figures:
+    state = ((report.get("calibration") or {}).get("parts") or {}).get(part)
+    if not state:
+        return []
+    after = state["after"]["bins"] if state["after"] else None
+    return [
+        ("Reliability: on the dotted line, what is said comes true", reliability_plot(state["before"]["bins"], after))
+    ]
+
+
+def _calibration_rows(report: Mapping[str, Any], part: str) -> list[dict[str, Any]]:
+    state = ((report.get("calibration") or {}).get("parts") or {}).get(part)
+    if not state:
+        return []
+    names = {
+        "ece": "expected calibration error",
+        "ece_of_exact": "… if every probability were exact",
+        "brier": "Brier score",
+        "log_loss": "log loss",
+    }
+    return [
+        {"name": name, "before": state["before"][key], "after": (state["after"] or {}).get(key)}
+        for key, name in names.items()
+        if key in state["before"]
+    ]
+
+
+def _calibration_note(report: Mapping[str, Any]) -> str:
+    found = report.get("calibration")
+    if not found:
+        return ""
+    if found["method"] is None:
+        return f"Not calibrated: {found['reason']}."
+    how = f"temperature {found['temperature']:.2f}" if found["temperature"] else "isotonic regression"
+    if found["temperature"]:
+        how += ": the head was too sure of itself" if found["temperature"] > 1.05 else ""
+        how += ": the head was not sure enough" if found["temperature"] < 0.95 else ""
+    return f"Calibrated by {how}; fitted on the {found['n_images']} validation images."
+
+
+def _thresholds(report: Mapping[str, Any], part: str) -> dict[str, Any] | None:
+    found = report.get("thresholds")
+    if not found or part not in found["metrics"]:
+        return None
+    names = ("weighted_f1", "macro_f1", "micro_f1", "subset_accuracy")
+    at_half, moved = report["metrics"][part], found["metrics"][part]
+    rows = [{"name": name, "half": at_half[name], "moved": moved[name]} for name in names if name in moved]
+    return {"values": found["values"], "rows": rows}
+
+
+def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    interval = report["intervals"]
+    parameters = report.get("n_parameters")
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    return [
+        ("Features", f"{report['n_features']} from {', '.join(report['blocks'])}"),
+        ("Parameters", f"{parameters:,}" if parameters is not None else "not counted"),
+        ("Intervals", f"{interval['method']}, {interval['resamples']} resamples of {interval['resampled']}"),
+        ("Seed", str(report["seed"])),
+        ("Time to fit", f"{report['timings']['fit']:.1f} s"),
+        ("Made", f"{report['created']} with {versions}"),
+    ]

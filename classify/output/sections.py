@@ -1,0 +1,182 @@
+"""What the page shows of one board: a summary in words, the leaderboard, pairs, the data, and each run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from classify.evidence.baselines import BASELINES
+from classify.evidence.metrics import greater_is_better
+from classify.evidence.verdict import verdict
+from classify.output.datacard import data_card, without_duplicates
+from classify.output.details import run_details
+from classify.output.diagrams import ablation_plot
+from classify.output.findings import ablations_of, audit_of
+from classify.output.gallery import doubtful_labels, duplicate_pairs
+from classify.output.leaderboard import (
+    STANDINGS,
+    Board,
+    distinct_metrics,
+    interval_text,
+    metric_title,
+    standing_words,
+)
+from classify.output.pairs import pairs
+from classify.output.plots import interval_plot
+from classify.output.thumbnails import Pictures
+from classify.runs import Run
+
+__all__ = ["board_section"]
+
+_KINDS = {"single": "one class an image", "multi": "any number of classes an image", "regression": "values"}
+MAX_SUBSETS = 20  # of an ablation, in its figure
+
+
+def board_section(
+    board: Board, runs: Mapping[str, Run], *, anchor: str, repeated: bool, pictures: Pictures
+) -> dict[str, Any]:
+    """Put together everything about one board.
+
+    Parameters
+    ----------
+    board : Board
+    runs : mapping of str to Run
+        By folder.
+    anchor : str
+        Name of the section within the page.
+    repeated : bool
+        Whether the task has several boards.
+    pictures : Pictures
+        Of the board's corpus.
+
+    Returns
+    -------
+    dict
+        For the template ``board.html.j2``.
+    """
+    ours = [runs[row.folder] for row in board.rows]
+    first, shared, span = ours[0].report, _shared_warnings(board), _span(board)
+    baseline, audit = board.baseline[board.shown[0]], audit_of(ours)
+    return {
+        "board": board,
+        "anchor": anchor,
+        "label": f"{board.task} ({board.n_images} images)" if repeated else board.task,
+        "repeated": repeated,
+        "kind": _KINDS[board.kind] + ", " + ", ".join(first["classes"]),
+        "source": "" if first.get("source") == "unknown" else first.get("source", ""),
+        "lower": [name for name in board.shown if not greater_is_better(name)],
+        "warnings": shared,
+        "summary": _summary(board),
+        "cautions": _cautions(board, audit),
+        "bar": interval_plot(board.rows[0].metrics[board.shown[0]], baseline["value"], span),
+        "baselines": _baselines(board, span),
+        "pairs": pairs(board, ours, n_resamples=1000) if len(ours) > 1 else [],
+        "card": data_card(ours, board, audit),
+        "clean": without_duplicates(ours, board, audit),
+        "audit": audit,
+        "doubted": doubtful_labels(audit, pictures),
+        "duplicates": duplicate_pairs(audit, pictures),
+        "ablations": [_ablation(found) for found in ablations_of(ours)],
+        "rows": [
+            {
+                "row": row,
+                "anchor": f"{anchor}-run-{i}",
+                "mark": STANDINGS[row.standing],
+                "metrics": {name: row.metrics[name] for name in distinct_metrics(row.metrics, first["classes"])},
+                "bar": interval_plot(row.metrics[board.shown[0]], baseline["value"], span),
+                "verdict": standing_words(row, board),
+                "details": run_details(runs[row.folder], shared, pictures),
+            }
+            for i, row in enumerate(board.rows, start=1)
+        ],
+    }
+
+
+def _shared_warnings(board: Board) -> list[str]:
+    """What every run of a board warns of: said once, above it."""
+    return [text for text in board.rows[0].warnings if all(text in row.warnings for row in board.rows)]
+
+
+def _span(board: Board) -> tuple[float, float]:
+    """The common scale of a board's bars: all its intervals and baselines, with a little air."""
+    metric = board.shown[0]
+    found = [*(row.metrics for row in board.rows), board.baseline, *board.others.values()]
+    ends = [end for one in found for end in one.get(metric, {}).values() if end is not None]
+    low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
+    air = 0.05 * (high - low) or 0.05
+    return low - air, high + air
+
+
+def _baselines(board: Board, span: tuple[float, float]) -> list[dict[str, Any]]:
+    metric = board.shown[0]
+    majority = board.baseline[metric]["value"]
+    return [
+        {
+            "name": name,
+            "what": BASELINES.get(name, ""),
+            "metrics": found,
+            "bar": interval_plot(found[metric], majority, span) if metric in found else "",
+        }
+        for name, found in {"majority": board.baseline, **board.others}.items()
+    ]
+
+
+def _summary(board: Board) -> str:
+    """The board in a few sentences, no better than its intervals."""
+    metric, rows = board.shown[0], [row for row in board.rows if row.standing != "baseline"]
+    if not rows:
+        return "Only the baseline itself was run."
+    best = rows[0]
+    said = [f"{best.name} ranks first, {metric_title(metric)} {interval_text(best.metrics[metric])}: "]
+    said.append(standing_words(best, board) + ". ")
+    wholly = [row.name for row in rows if row.standing == "better"]
+    if len(rows) > 1:
+        count = len(wholly) or "None"
+        said.append(f"{count} of {len(rows)} heads beat it by every metric of the table that allows a comparison. ")
+    if board.kind == "multi" and board.baseline[metric]["value"] == 0:
+        said.append(
+            "The most common answer here is to give no class at all, which scores 0 by F1; "
+            "mean average precision (mAP) is the stricter comparison. "
+        )
+    return "".join(said).strip()
+
+
+def _cautions(board: Board, audit: Mapping[str, Any] | None) -> list[str]:
+    """What stands between a number and belief in it."""
+    texts = []
+    names, metric = board.others.get("id-only", {}), board.shown[0]
+    rows = [row for row in board.rows if row.standing != "baseline"]
+    if rows and names.get(metric, {}).get("value") is not None:
+        above = [name for name in board.shown if verdict(name, rows[0].metrics[name], names[name]) == "better"]
+        said = f"A tree that sees only file names and their order reaches {metric_title(metric)} "
+        said += interval_text(names[metric])
+        if not above:
+            texts.append(f"{said}; {rows[0].name} isn't shown to be better than that by any metric of the table.")
+        elif verdict(metric, names[metric], board.baseline[metric]) == "better":
+            texts.append(f"{said}, above the majority: the way in which the corpus was gathered tells of its labels.")
+    if audit:
+        across = audit["duplicates"]["across"].get(f"{board.part} in train", {"n_images": 0})
+        if across["n_images"]:
+            n = across["n_images"]
+            have = "image has a near-duplicate" if n == 1 else "images have a near-duplicate"
+            texts.append(f"{n} of {board.n_images} {board.part} {have} among the training images.")
+    return texts
+
+
+def _ablation(found: Mapping[str, Any]) -> dict[str, Any]:
+    metric = str(found["metric"])
+    rows = [
+        {"name": " + ".join(map(str, subset["blocks"])), **subset["metrics"].get(metric, {})}
+        for subset in found["subsets"][:MAX_SUBSETS]
+    ]
+    gains = [{"block": block, **gain} for block, gain in (found.get("gains") or {}).items()]
+    return {
+        "figure": ablation_plot(rows, metric_title(metric)),
+        "metric": metric,
+        "head": str(found.get("head", "")),
+        "folds": found.get("folds"),
+        "n_images": found.get("n_images"),
+        "n_subsets": len(found["subsets"]),
+        "n_shown": len(rows),
+        "gains": gains,
+    }
