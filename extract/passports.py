@@ -9,6 +9,7 @@ from typing import Any
 
 from extract.encoders import Network
 from extract.images import decoder_words
+from extract.views import CANONICAL, Views
 from features_store import Index
 
 _LIBRARIES = ("affectory", "torch", "torchvision", "timm", "open_clip_torch", "pillow", "scikit-image", "numpy", "h5py")
@@ -27,6 +28,7 @@ class Circumstances:
     resizer : {"torchvision", "pillow"}
     dtype : {"float16", "float32"}
         In which vectors are stored.
+    views : Views
     """
 
     device: str
@@ -34,6 +36,7 @@ class Circumstances:
     decoder: str = "fast"
     resizer: str = "torchvision"
     dtype: str = "float16"
+    views: Views = CANONICAL
 
 
 def passport_of(network: Network, tap: str, index: Index, made: Circumstances) -> dict[str, Any]:
@@ -51,7 +54,7 @@ def passport_of(network: Network, tap: str, index: Index, made: Circumstances) -
         "dtype": made.dtype,
         # Mixed precision touches networks only
         "autocast": made.autocast if network.module is not None else None,
-        "views": None,
+        "views": made.views.record(),
         "index_digest": index.digest,
         "versions": _versions(),
         "environment": {

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from features_store import Index, MismatchError, Store, open_store, write_index
+from features_store import Index, MismatchError, Store, open_store
+from features_store.assembly import write_dump
+from features_store.origin import Origin
 from features_store.schema import INDEX_FILE
 
 
-def claim_index(store: Path, index: Index) -> None:
+def claim_index(store: Path, index: Index, origin: Origin | None = None) -> None:
     """Write ``index.h5`` if the store has none; else see that it is of the same images, labels and splits.
 
     Parameters
@@ -18,6 +20,8 @@ def claim_index(store: Path, index: Index) -> None:
     store : Path
         The folder; made if need be.
     index : Index
+    origin : Origin, optional
+        Of a shard, the index that it was cut from, and the rows.
 
     Raises
     ------
@@ -27,7 +31,7 @@ def claim_index(store: Path, index: Index) -> None:
     path = store / INDEX_FILE
     if not path.exists():
         store.mkdir(parents=True, exist_ok=True)
-        write_index(path, index)
+        write_dump(path, index, [], origin=origin)
         return
     there = open_store(path)
     if there.index_digest != index.digest:

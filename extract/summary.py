@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any
 
+from extract.blocks import Blocks
 from extract.clock import Clock
-from extract.lane import Lane
 from features_store import Status
 from features_store.schema import FAILURES
 
@@ -33,7 +33,7 @@ class Summary:
     bottleneck : str
         The part that the others waited for.
     blocks : mapping
-        By block, the number of rows by state, in words.
+        By block, the number of vectors (images times views) by state, in words.
     """
 
     n_images: int
@@ -64,13 +64,13 @@ class Summary:
         return lines
 
 
-def summarise(lanes: list[Lane], clock: Clock, *, n_done: int, n_images: int, n_decoders: int) -> Summary:
-    """Put a summary together; the lanes' blocks must be flushed."""
+def summarise(made: list[Blocks], clock: Clock, *, n_done: int, n_images: int, n_decoders: int) -> Summary:
+    """Put a summary together; the blocks must be flushed."""
     parts = clock.seconds()
     order = (Status.WRITTEN, Status.PENDING, *FAILURES)
     blocks = {}
-    for lane in lanes:
-        for writer in lane.writers.values():
+    for one in made:
+        for writer in one.writers.values():
             counts = writer.counts()
             blocks[writer.spec.name] = {status.reason: counts[status] for status in order if counts.get(status)}
     return Summary(n_images, n_done, clock.elapsed, parts, _bottleneck(parts, n_decoders), blocks)
@@ -100,9 +100,9 @@ class Bar:
         self._shown = 0.0
         self._bar = tqdm(total=total, desc="extract", unit=" images", disable=not show, leave=False, smoothing=0.1)
 
-    def step(self) -> None:
-        """Count one image."""
-        self._bar.update()
+    def step(self, n: int = 1) -> None:
+        """Count some images."""
+        self._bar.update(n)
         if not self._bar.disable and self._clock.elapsed - self._shown > _SHOW_EVERY:
             self._shown = self._clock.elapsed
             parts = self._clock.seconds()

@@ -83,9 +83,10 @@ class BlockWriter:
         self._uncommitted_bytes = 0
         self._last_commit = time.monotonic()
 
-    def pending(self) -> NDArray[np.int64]:
-        """Return the rows in which any view is pending: (n_pending,) int64, ascending."""
-        return np.flatnonzero((self._status == Status.PENDING).any(axis=1))
+    def pending(self, view: int | None = None) -> NDArray[np.int64]:
+        """Return the rows in which one view, or any, is pending: (n_pending,) int64, ascending."""
+        pending = self._status == Status.PENDING
+        return np.flatnonzero(pending.any(axis=1) if view is None else pending[:, view])
 
     def counts(self) -> dict[Status, int]:
         """Return how many vectors are in each state, states that occur only."""

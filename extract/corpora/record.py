@@ -11,6 +11,7 @@ from extract.errors import CorpusError
 from extract.sources import Source
 from features_store import Index
 from features_store.errors import unknown_name
+from features_store.origin import Origin
 
 Place = Path | Mapping[str, Path]
 
@@ -65,11 +66,14 @@ class Reading:
         As long as the index, in its order.
     notes : tuple of str
         What a user should know of this reading: what was left out, and why.
+    origin : Origin, optional
+        Of a shard, the index that it was cut from, and the rows. None = it is whole.
     """
 
     index: Index
     source: Source
     notes: tuple[str, ...] = ()
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         if len(self.index) != len(self.source):

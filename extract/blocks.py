@@ -1,0 +1,100 @@
+"""The blocks of one encoder within a run: what is pending in them, and where its vectors go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extract.encoders import Network
+from extract.passports import Circumstances, passport_of
+from features_store import BlockSpec, BlockWriter, Index, Status, open_store
+
+
+class Sink(Protocol):
+    """Where the vectors of one network go.
+
+    Attributes
+    ----------
+    needed : ndarray of shape (n_images, n_views), bool
+        Which views are still to be made, for any tap.
+    """
+
+    needed: NDArray[np.bool_]
+
+    def write(
+        self, rows: NDArray[np.int64], views: NDArray[np.int64], vectors: Mapping[str, NDArray[np.float32]]
+    ) -> None:
+        """Take the vectors of some views, by tap: each (n, ...)."""
+        ...
+
+    def fail(self, row: int, status: Status) -> None:
+        """Record that an image has no vector, in any view that is still to be made."""
+        ...
+
+
+class Blocks:
+    """The block files of one network in a store; a `Sink`.
+
+    Parameters
+    ----------
+    network : Network
+    index : Index
+    store : Path
+        Folder; each block in it is made, or gone on with.
+    made : Circumstances
+        Device, decoder, views and so on, for the passports.
+    stack : ExitStack
+        Closes the files.
+    """
+
+    def __init__(self, network: Network, index: Index, store: Path, *, made: Circumstances, stack: ExitStack) -> None:
+        self.writers: dict[str, BlockWriter] = {}
+        for tap in network.encoder.taps:
+            block = network.encoder.block(tap.name)
+            spec = BlockSpec(
+                block,
+                network.shapes[tap.name],
+                passport_of(network, tap.name, index, made),
+                dtype=made.dtype,
+                n_views=made.views.n,
+                names=network.names.get(tap.name),
+            )
+            self.writers[tap.name] = stack.enter_context(BlockWriter(store / f"{block}.h5", index, spec))
+        self._pending = {tap: _mask(writer, len(index)) for tap, writer in self.writers.items()}
+        self.needed: NDArray[np.bool_] = np.logical_or.reduce(list(self._pending.values()))
+
+    def write(
+        self, rows: NDArray[np.int64], views: NDArray[np.int64], vectors: Mapping[str, NDArray[np.float32]]
+    ) -> None:
+        """See `Sink.write`."""
+        for tap, writer in self.writers.items():
+            # A run that was killed may have finished some taps of a row and not others.
+            open_ = self._pending[tap][rows, views]
+            for view in np.unique(views[open_]).tolist():
+                at = np.flatnonzero(open_ & (views == view))
+                writer.write(rows[at], vectors[tap][at], view=view)
+
+    def fail(self, row: int, status: Status) -> None:
+        """See `Sink.fail`."""
+        for tap, writer in self.writers.items():
+            for view in np.flatnonzero(self._pending[tap][row]).tolist():
+                writer.fail([row], status, view=view)
+
+    def finish(self) -> None:
+        """Make everything durable, and seal the blocks in which nothing is pending any more."""
+        for writer in self.writers.values():
+            writer.flush()
+            if not len(writer.pending()) and not open_store(writer.path).blocks[writer.spec.name].sealed:
+                writer.seal()
+
+
+def _mask(writer: BlockWriter, n_images: int) -> NDArray[np.bool_]:
+    mask = np.zeros((n_images, writer.spec.n_views), dtype=bool)
+    for view in range(writer.spec.n_views):
+        mask[writer.pending(view), view] = True
+    return mask

@@ -1,0 +1,153 @@
+"""The flow of images through one process: reader -> decoders -> encoders -> sinks.
+
+Each image is read and decoded once, whatever the number of encoders and views; each encoder's own transform runs from
+that one RGB array in the thread that decoded it. The forward passes run one after the other in the calling thread, and
+one more thread writes. What is under way is bounded, so memory does not grow with the corpus.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from extract.clock import Clock
+from extract.errors import RefusedImageError
+from extract.flow import OneWorker, ordered
+from extract.images import make_decoder
+from extract.lane import Lane
+from extract.sources import Source
+from extract.views import Views
+from features_store import Status
+
+READERS = 4  # threads; they wait for the disk or the network, not for a processor
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images that can be read and looked at in several ways.
+
+    Parameters
+    ----------
+    ids : ndarray of shape (n_images,), str
+    source : Source
+    views : Views
+    """
+
+    ids: NDArray[Any]
+    source: Source
+    views: Views
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image on its way: what each lane needs of it, by lane and view, or why there is nothing."""
+
+    row: int
+    prepared: dict[tuple[int, int], NDArray[Any]]
+    status: Status = Status.WRITTEN
+
+
+class LocalEngine:
+    """Threads of this process.
+
+    Parameters
+    ----------
+    decoder : {"fast", "pillow"}
+    batch_size : int
+        Images per forward pass; says how far the decoders run ahead.
+    n_decoders : int, optional
+        Threads. None = one per processor.
+    """
+
+    def __init__(self, decoder: str, *, batch_size: int, n_decoders: int | None = None) -> None:
+        self.n_decoders = n_decoders or os.cpu_count() or 1
+        self._batch_size = batch_size
+        self._decode = make_decoder(decoder)
+
+    def encode(
+        self, images: Images, rows: Sequence[int], lanes: list[Lane], clock: Clock, *, step: Callable[[int], None]
+    ) -> None:
+        """Give the lanes what they need of some rows.
+
+        Parameters
+        ----------
+        images : Images
+        rows : sequence of int
+        lanes : list of Lane
+        clock : Clock
+        step : callable
+            Called with the number of images done since the last call.
+        """
+        ahead = max(2 * self._batch_size // images.views.n, self.n_decoders + 1)
+        with ExitStack() as stack:
+            worker = stack.enter_context(OneWorker(ahead=4))
+            readers = stack.enter_context(_pool(min(READERS, max(len(rows), 1)), "read"))
+            decoders = stack.enter_context(_pool(self.n_decoders, "decode"))
+            files = ordered(readers, lambda row: (row, _read(images.source, row, clock)), rows, ahead=ahead)
+            samples = ordered(decoders, lambda file: self._prepare(images, *file, lanes, clock), files, ahead=ahead)
+            for sample in _timed(samples, clock):
+                _feed(sample, lanes, clock, worker)
+                step(1)
+            for lane in lanes:
+                lane.run(clock, worker)
+            with clock.part("wait for the writer"):
+                worker.finish()
+
+    def _prepare(self, images: Images, row: int, data: bytes | Status, lanes: list[Lane], clock: Clock) -> Sample:
+        """Decode one file and make the input of each lane that needs it, in each view."""
+        if isinstance(data, Status):
+            return Sample(row, {}, data)
+        try:
+            with clock.part("decode"):
+                rgb = self._decode(data)
+        except RefusedImageError as refused:
+            return Sample(row, {}, refused.status)
+        prepared: dict[tuple[int, int], NDArray[Any]] = {}
+        with clock.part("transform"):
+            for view in range(images.views.n):
+                wanting = [at for at, lane in enumerate(lanes) if lane.needed[row, view]]
+                pixels = images.views.make(rgb, str(images.ids[row]), view) if wanting else rgb
+                prepared.update({(at, view): lanes[at].network.prepare(pixels) for at in wanting})
+        return Sample(row, prepared)
+
+
+def _feed(sample: Sample, lanes: list[Lane], clock: Clock, worker: OneWorker) -> None:
+    if sample.status != Status.WRITTEN:
+        for lane in lanes:
+            lane.fail(sample.row, sample.status, worker)
+    for (at, view), prepared in sample.prepared.items():
+        lanes[at].take((sample.row, view), prepared, clock, worker)
+
+
+def _read(source: Source, row: int, clock: Clock) -> bytes | Status:
+    with clock.part("read"):
+        try:
+            return source.read(row)
+        except RefusedImageError as refused:
+            return refused.status
+
+
+def _timed(samples: Iterator[Sample], clock: Clock) -> Iterator[Sample]:
+    """Count how long the calling thread waits for decoded images."""
+    while True:
+        with clock.part("wait for images"):
+            sample = next(samples, None)
+        if sample is None:
+            return
+        yield sample
+
+
+@contextmanager
+def _pool(n_threads: int, name: str) -> Iterator[ThreadPoolExecutor]:
+    """Give a pool of threads that, when left early, forgets what it has not begun."""
+    pool = ThreadPoolExecutor(n_threads, thread_name_prefix=name)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
