@@ -40,7 +40,7 @@ classify: $(STAMP) ## stage 2: vectors -> one head      (DATASET=emoji TASK=pola
 	$(BIN)/classify run $(STORE) --task $(TASK) --head $(HEAD)
 
 report: $(STAMP) ## one page over all runs of DATASET
-	$(BIN)/classify report runs/$(DATASET)/*/* --output report.html --force
+	$(BIN)/classify report runs/$(DATASET)/*/* -o report.html --force
 
 demo: $(STAMP) ## emoji pictures -> vectors -> 12 heads -> report.html, with real weights and no model hub
 	$(MAKE) --no-print-directory extract DATASET=emoji PROFILE=offline
