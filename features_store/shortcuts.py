@@ -195,7 +195,7 @@ def _folds(strata: NDArray[Any], keys: NDArray[Any]) -> NDArray[np.int64] | None
 def _fit_and_score(task: Task, x: NDArray[Any], y: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.float64]:
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-    least = max(5, len(x) // 1000)
+    least = max(5, len(x) // 50)  # leaves of a fiftieth and more: a probe, not a memory
     settings = {"max_depth": MAX_DEPTH, "min_samples_leaf": least, "random_state": 0}
     if task.kind == "regression":
         return np.asarray(DecisionTreeRegressor(**settings).fit(x, y).predict(wanted), float).reshape(len(wanted), -1)

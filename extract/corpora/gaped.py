@@ -65,6 +65,8 @@ def _norms_of_category(tree: Tree, path: str, ends: tuple[float, float]) -> list
             if line and number > 1 and rows:
                 raise misfit(tree, path, number, expected=_ROW, found=line)
             continue  # the header, and empty lines
+        if rows and len(cells) != len(rows[0]):
+            raise misfit(tree, path, number, expected=f"{_ROW}, {len(rows[0]) - 1} numbers", found=line)
         rows.append(cells)
         numbers.append(number)
     # 'name v (sd) a (sd) ...' has four numbers or more; the plain files have means only.

@@ -139,7 +139,7 @@ def table_and_columns(tree: Tree, layout: Layout, options: Mapping[str, Any]) ->
     except CorpusError as error:
         msg = f"{error}; {REMEDY}"
         raise CorpusError(msg) from error
-    if not is_header(table.header) and _is_row(table.header, wanted[1]):
+    if not is_header(table.header) and any(_is_row(table.header, names) for names in wanted[1:]):
         # No line of titles: what was taken for one is the first row.
         table = Table(tree, path, [], [table.header, *table.rows], [1, *table.lines])
     at = tuple(_column(table, names) for names in wanted)

@@ -31,7 +31,7 @@ def misfit(tree: Tree, path: str, line: int, *, expected: str, found: str, remed
         How to map it by hand; "" = through the corpus `csv`.
     """
     where = f"{tree.place / path}, line {line}" if line else f"{tree.place / path}"
-    shown = found if len(found) <= 160 else f"{found[:160]}..."
+    shown = found if len(found) <= 500 else f"{found[:500]}..."
     how = f"{remedy}; {BY_HAND}" if remedy else f"mend the file, {BY_HAND}"
     return CorpusError(f"{where}: expected {expected}; found {shown!r}; {how}")
 

@@ -44,7 +44,7 @@ def picture(path: Path, seed: int = 0, *, side: int = 24, **settings: Any) -> Pa
     rows, columns = np.mgrid[0:side, 0 : side + 8] / side
     pixels = np.zeros((side, side + 8, 3))
     for _ in range(6):
-        y, x, width = random.uniform(0, 1.2, 2).tolist() + [random.uniform(0.1, 0.5)]
+        y, x, width = *random.uniform(0, 1.2, 2).tolist(), random.uniform(0.1, 0.5)
         pixels += np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / width**2)[..., None] * random.uniform(0, 255, 3)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(path, **settings)

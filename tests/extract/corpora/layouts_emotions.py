@@ -95,7 +95,9 @@ def emoset(root: Path) -> Expected:
 
 def _ldl(root: Path, *, with_parts: bool) -> Expected:
     head = "images-name Amusement Awe Contentment Excitement Anger Disgust Fear Sadness "
-    text(root / "ground_truth.txt", f"{head}\n1.jpg 6 2 0 0 0 0 0 0 \n2.jpg 0 0 0 0 0 0 1 10 \n3.jpg 0 0 0 0 0 0 0 0 \n")
+    text(
+        root / "ground_truth.txt", f"{head}\n1.jpg 6 2 0 0 0 0 0 0 \n2.jpg 0 0 0 0 0 0 1 10 \n3.jpg 0 0 0 0 0 0 0 0 \n"
+    )
     names = ["1.jpg", "2.jpg", "3.jpg"]
     pictures(root / "images", names)
     labels = {

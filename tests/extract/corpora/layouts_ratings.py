@@ -38,7 +38,9 @@ def gaped(root: Path) -> Expected:
 @maker("naps")
 def naps(root: Path) -> Expected:
     """Semicolons, no header, decimal commas."""
-    text(root / "NAPS_valence_arousal_2014.csv", "Animals_001_h;Animals;1;h;a cat;6,5;4,25\nFaces_001_v;Faces;1;v;;3;7\n")
+    text(
+        root / "NAPS_valence_arousal_2014.csv", "Animals_001_h;Animals;1;h;a cat;6,5;4,25\nFaces_001_v;Faces;1;v;;3;7\n"
+    )
     pictures(root, ["Animals_001_h.jpg", "Faces_001_v.jpg"])
     return Expected(root, ["Animals_001_h", "Faces_001_v"], {"valence_arousal": [[6.5, 4.25], [3, 7]]})
 

@@ -1,0 +1,162 @@
+"""Tar and zip read in place: long names, threads, hostile members, damage."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import pickle
+import tarfile
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from extract.errors import CorpusError, RefusedImageError
+from extract.trees import open_tree
+from features_store import Status
+
+LONG = "/".join(["folder" * 12] * 4) + "/picture.jpg"  # over 255 characters: no tar header holds it
+
+
+def make_tar(path: Path, files: dict[str, bytes], form: int = tarfile.PAX_FORMAT) -> Path:
+    with tarfile.open(path, "w", format=form) as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(data), 1_480_000_000
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def contents(n: int = 40) -> dict[str, bytes]:
+    random = np.random.default_rng(0)
+    sizes = [0, 1, 511, 512, 513, 70_000, *random.integers(1, 5000, n - 7).tolist()]
+    files = {f"data/{at:03}/{at}é.jpg": random.bytes(size) for at, size in enumerate(sizes)}
+    return {**files, LONG: b"deep"}
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_tar_against_the_standard_library(form: int, tmp_path: Path) -> None:
+    """Each member has the name, the bytes and the time that tarfile gives it."""
+    files = contents()
+    if form == tarfile.USTAR_FORMAT:
+        del files[LONG]
+    tree = open_tree(make_tar(tmp_path / "a.tar", files, form))
+    names = np.array(sorted(files))
+    assert tree.images() == names.tolist()
+    source = tree.source(names)
+    assert [source.read(row) for row in range(len(names))] == [files[name] for name in names.tolist()]
+    assert {source.modified(row) for row in range(len(names))} == {1_480_000_000.0}
+    assert [tree.size(name) for name in names.tolist()] == [len(files[name]) for name in names.tolist()]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_zip(method: int, tmp_path: Path) -> None:
+    """Stored and deflated members are read."""
+    files = contents()
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    tree = open_tree(tmp_path / "a.zip")
+    source = tree.source(np.array(list(files)))
+    assert [source.read(row) for row in range(len(files))] == list(files.values())
+
+
+def test_threads_and_processes(tmp_path: Path) -> None:
+    """Many threads read one archive at once, and a source can be sent to another process."""
+    files = contents()
+    source = open_tree(make_tar(tmp_path / "a.tar", files)).source(np.array(list(files)))
+    rows = list(range(len(files))) * 20
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(source.read, rows))
+    assert found == [list(files.values())[row] for row in rows]
+    assert pickle.loads(pickle.dumps(source)).read(5) == source.read(5)
+
+
+def test_a_member_that_is_missing(tmp_path: Path) -> None:
+    """An image that is not in the archive is found out when it is read."""
+    tree = open_tree(make_tar(tmp_path / "a.tar", {"a.jpg": b"x"}))
+    with pytest.raises(RefusedImageError, match=r"holds no b\.jpg") as caught:
+        tree.source(np.array(["b.jpg"])).read(0)
+    assert caught.value.status == Status.MISSING
+    with pytest.raises(CorpusError, match=r"holds no b\.txt"):
+        tree.read("b.txt")
+
+
+def test_hostile_members_are_left_out(tmp_path: Path) -> None:
+    """Links, devices, absolute names and names that lead upwards are no members."""
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        for name in ("/etc/passwd.jpg", "../up.jpg", "a/../../up.jpg", "./good.jpg", "C:/x.jpg", "back\\slash.jpg"):
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            archive.addfile(info, io.BytesIO(b"abc"))
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE):
+            info = tarfile.TarInfo(f"kind{kind.decode()}.jpg")
+            info.type, info.linkname = kind, "/etc/passwd"
+            archive.addfile(info)
+    tree = open_tree(path)
+    assert tree.images() == ["good.jpg"]
+    assert tree.read("good.jpg") == b"abc"
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        packed.writestr("../up.jpg", b"abc")
+        packed.writestr("good.jpg", b"abc")
+        link = zipfile.ZipInfo("link.jpg")
+        link.external_attr = 0o120777 << 16
+        packed.writestr(link, "/etc/passwd")
+    assert open_tree(tmp_path / "a.zip").images() == ["good.jpg"]
+
+
+def test_forged_sizes(tmp_path: Path) -> None:
+    """A size that the file does not hold is refused before any memory is taken for it."""
+    path = make_tar(tmp_path / "a.tar", {"a.jpg": b"x" * 100})
+    raw = bytearray(path.read_bytes())
+    info = tarfile.TarInfo("a.jpg")
+    info.size = 1 << 40
+    raw[:512] = info.tobuf(tarfile.GNU_FORMAT)
+    path.write_bytes(raw)
+    with pytest.raises(CorpusError, match=r"cut: its member 'a\.jpg' would end at byte 1099511628288"):
+        open_tree(path)
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.jpg", b"\0" * 5_000_000)
+    forged = (tmp_path / "bomb.zip").read_bytes().replace((5_000_000).to_bytes(4, "little"), (10).to_bytes(4, "little"))
+    (tmp_path / "bomb.zip").write_bytes(forged)
+    with pytest.raises(RefusedImageError, match="11 of 10 bytes"):
+        open_tree(tmp_path / "bomb.zip").source(np.array(["a.jpg"])).read(0)
+
+
+def test_damage(tmp_path: Path) -> None:
+    """A compressed, a cut and an overwritten archive are each refused with what to do."""
+    path = make_tar(tmp_path / "a.tar", contents())
+    raw = path.read_bytes()
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(raw))
+    with pytest.raises(CorpusError, match=r"decompress it once \(gunzip --keep a\.tar\.gz\)"):
+        open_tree(tmp_path / "a.tar.gz")
+    (tmp_path / "cut.tar").write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(CorpusError, match="is cut"):
+        open_tree(tmp_path / "cut.tar")
+    (tmp_path / "bad.tar").write_bytes(raw[:1024] + b"x" * 512 + raw[1536:])
+    with pytest.raises(CorpusError, match="is damaged: at byte"):
+        open_tree(tmp_path / "bad.tar")
+    (tmp_path / "bad.zip").write_bytes(b"PK\x03\x04 and nothing else")
+    with pytest.raises(CorpusError, match="no whole zip"):
+        open_tree(tmp_path / "bad.zip")
+
+
+def test_random_damage_never_escapes(tmp_path: Path) -> None:
+    """Whatever byte is turned over, the outcome is a table or one of the two errors."""
+    raw = make_tar(tmp_path / "a.tar", {"a.jpg": b"x" * 900, LONG: b"y" * 10, "b.jpg": b"z"}).read_bytes()
+    random = np.random.default_rng(1)
+    for _ in range(150):
+        copy = bytearray(raw)
+        for at in random.integers(0, len(copy), 3).tolist():
+            copy[at] = int(random.integers(256))
+        (tmp_path / "b.tar").write_bytes(copy[: int(random.integers(1, len(copy) + 1))])
+        try:
+            tree = open_tree(tmp_path / "b.tar")
+            source = tree.source(np.array(tree.images() or ["none.jpg"]))
+            for row in range(len(source)):
+                assert len(source.read(row)) <= len(raw)
+        except (CorpusError, RefusedImageError):
+            pass
