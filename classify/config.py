@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from classify.errors import ConfigError
+from classify.toml_text import toml_key, toml_value
 from features_store.errors import unknown_name
 
 if sys.version_info >= (3, 11):
@@ -48,8 +47,17 @@ class RunConfig:
         Bootstrap resamples behind each interval, at least 20.
     calibration : {"temperature", "isotonic", "none"}
         What is fitted to the probabilities of the validation part; the run's own probabilities stay as they are.
+    refit : bool
+        Whether the head that is kept is fitted again on training and validation images together; only the test part is
+        scored by it.
+    merge : mapping of str to tuple of str
+        Classes that count as one, by the name of the new class (the table ``[merge]`` of the file).
+    limit : int or None
+        At most so many images of each part, for a run that only has to show that it runs.
+    preset : str or None
+        The preset that this run follows; ``classify presets`` lists them.
     out : str or None
-        The run folder. None: ``runs/CORPUS/TASK/HEAD``.
+        The run folder. None: ``runs/CORPUS/TASK/HEAD``, or the name of the preset in the place of HEAD.
     """
 
     store: str
@@ -62,6 +70,10 @@ class RunConfig:
     on_failed: Literal["drop", "error"] = "drop"
     resamples: int = 1000
     calibration: Literal["temperature", "isotonic", "none"] = "temperature"
+    refit: bool = False
+    merge: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    limit: int | None = None
+    preset: str | None = None
     out: str | None = None
 
     def __post_init__(self) -> None:
@@ -73,6 +85,9 @@ class RunConfig:
             raise ConfigError(message)
         if self.resamples < 20:
             message = f"resamples is {self.resamples}; an interval of 95% needs at least 20"
+            raise ConfigError(message)
+        if self.limit is not None and self.limit < 3:
+            message = f"limit is {self.limit}; give at least 3 images a part"
             raise ConfigError(message)
         if self.seed < 0:
             message = f"seed is {self.seed}; give a whole number from 0 up"
@@ -92,7 +107,10 @@ class RunConfig:
     @property
     def folder(self) -> Path:
         """The folder that the run is written to."""
-        return Path(self.out).expanduser() if self.out else Path("runs", self.corpus, self.task, self.head)
+        if self.out:
+            return Path(self.out).expanduser()
+        quick = "-quick" if self.limit else ""  # so that a full run doesn't find its place taken
+        return Path("runs", self.corpus, self.task, (self.preset or self.head) + quick)
 
 
 # How each key is written in a TOML file: its name there, the types it takes, and how to say them.
@@ -107,12 +125,16 @@ _KEYS: dict[str, tuple[str, tuple[type, ...], str]] = {
     "on_failed": ("on_failed", (str,), '"drop" or "error"'),
     "resamples": ("resamples", (int,), "a whole number"),
     "calibration": ("calibration", (str,), '"temperature", "isotonic" or "none"'),
+    "refit": ("refit", (bool,), "true or false"),
+    "merge": ("merge", (dict,), 'a table of new classes, like bad = ["anger", "fear"]'),
+    "limit": ("limit", (int,), "a whole number"),
+    "preset": ("preset", (str,), "a name"),
     "out": ("out", (str,), "a path"),
 }
 
 
 def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunConfig:
-    """Read a run's settings from a TOML file, from *overrides*, or from the first under the second.
+    """Read a run's settings from a preset, under a TOML file, under *overrides*; each may be absent.
 
     Parameters
     ----------
@@ -135,14 +157,25 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
     values = _checked(read_toml(path), str(path)) if path else {}
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     given = _checked(given, "the command line")
-    settings = {**values.pop("settings", {}), **given.pop("settings", {})}
-    merged = {**values, **given, "settings": settings}
+    if preset := given.get("preset", values.get("preset")):
+        from classify.preset import find_preset
+
+        values = _over(_checked(find_preset(preset).run, f"preset {preset}"), values)
+    merged = _over(values, given)
     missing = [name for name in ("store", "task", "head") if not merged.get(name)]
     if missing:
         where = f"{path} doesn't give" if path else "the run lacks"
         message = f"{where} {', '.join(missing)}; a run needs a store, a task and a head"
         raise ConfigError(message)
     return RunConfig(**merged)
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay one set of fields over another; the head's options one by one, unless another head is asked for."""
+    if "head" in above and above["head"] != below.get("head", above["head"]):
+        below = {**below, "settings": {}}
+    settings = {**below.get("settings", {}), **above.get("settings", {})}
+    return {**below, **above, "settings": settings}
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -165,21 +198,24 @@ def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
             message = f"{where}: {unknown_name('key', key, _KEYS)}"
             raise ConfigError(message)
         name, types, wanted = _KEYS[key]
-        if not isinstance(value, types) or isinstance(value, bool):
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             message = f"{where}: {key} is {value!r}; it takes {wanted}"
             raise ConfigError(message)
         fields[name] = value
     if "blocks" in fields:
         fields["blocks"] = _names(fields["blocks"], where)
+    if "merge" in fields:
+        fields["merge"] = {name: _names(members, where, "merge") for name, members in fields["merge"].items()}
     if "settings" in fields:
         fields["settings"] = {key: _plain(value) for key, value in fields["settings"].items()}
     return fields
 
 
-def _names(value: str | list[Any], where: str) -> tuple[str, ...]:
+def _names(value: Any, where: str, key: str = "blocks") -> tuple[str, ...]:
     names = value.split(",") if isinstance(value, str) else value
-    if not all(isinstance(name, str) and name.strip() for name in names):
-        message = f"{where}: blocks is {value!r}; it takes names, like efficientnet_b2.pool"
+    if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
+        example = "efficientnet_b2.pool" if key == "blocks" else "anger"
+        message = f"{where}: {key} is {value!r}; it takes names, like {example}"
         raise ConfigError(message)
     return tuple(name.strip() for name in names)
 
@@ -245,28 +281,9 @@ def dump_config(config: RunConfig) -> str:
     str
     """
     values = dataclasses.asdict(config)
-    keys = {key: name for key, (name, _, _) in _KEYS.items() if key not in ("set", "out")}
-    lines = [f"{key} = {_toml(values[name])}" for key, name in keys.items()]
-    if config.settings:
-        lines += ["", "[set]", *(f"{_toml_key(k)} = {_toml(v)}" for k, v in config.settings.items())]
+    keys = {key: name for key, (name, _, _) in _KEYS.items() if key not in ("set", "merge", "out")}
+    lines = [f"{key} = {toml_value(values[name])}" for key, name in keys.items() if values[name] is not None]
+    for title, table in (("set", config.settings), ("merge", config.merge)):
+        if table:
+            lines += ["", f"[{title}]", *(f"{toml_key(k)} = {toml_value(v)}" for k, v in table.items())]
     return "\n".join(lines) + "\n"
-
-
-def _toml_key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
-
-
-def _toml(value: Any) -> str:
-    value = "none" if value is None else value
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return repr(value)  # also inf and nan, which TOML spells as Python does
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(_toml(item) for item in value)}]"
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{_toml_key(k)} = {_toml(v)}' for k, v in value.items())}}}"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    message = f"a setting of type {type(value).__name__} ({value!r}) can't be written to a config file"
-    raise ConfigError(message)

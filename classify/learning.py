@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,8 @@ from classify.errors import ConfigError, RunError
 from classify.evidence.curve import learning_curve
 from classify.evidence.metrics import primary_metric
 from classify.experiment import head_scores
-from classify.heads import make_head
-from classify.inputs.matrix import RowMatrix
-from classify.inputs.tasks import choose_blocks, task_rows
+from classify.layout import lay_out, unfitted_head
 from classify.runs import CONFIG, Run
-from features_store import open_store
 
 __all__ = ["CURVE", "CurveConfig", "curve_of"]
 
@@ -72,18 +68,16 @@ def curve_of(run: Run, config: CurveConfig | None = None) -> dict[str, Any]:
     """
     config = config or CurveConfig()
     asked = load_config(run.folder / CONFIG)
-    store = open_store(Path(asked.store).expanduser())
-    blocks = choose_blocks(store, asked.blocks)
-    data = task_rows(store, asked.task, split=asked.split, blocks=blocks, on_failed=asked.on_failed)
+    layout = lay_out(asked)
+    data, matrices = layout.data, layout.matrices
     if {name: part.digest for name, part in data.parts.items()} != run.report.get("part_digests"):
         message = f"{asked.store} holds other images or labels than {run.folder} was made from; run it again first"
         raise RunError(message)
-    matrices = {name: RowMatrix(store, blocks, part.rows) for name, part in data.parts.items()}
     scored = "test" if "test" in data.parts else "validation"
     validation = (matrices["validation"], data.parts["validation"].y) if "validation" in data.parts else None
 
     def fit(chosen: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
-        head = make_head(asked.head, data.task.kind, random_state=asked.seed + seed, **asked.settings)
+        head = unfitted_head(replace(asked, seed=asked.seed + seed), layout)
         head.fit(matrices["train"][chosen], data.parts["train"].y[chosen], validation=validation)
         return head_scores(head, data.task, matrices[scored])
 

@@ -47,6 +47,8 @@ class Outcome:
         What libraries warned of during the fit.
     timings : mapping of str to float
         Seconds by stage.
+    refit : mapping or None
+        How the kept head was fitted again on training and validation images together.
     """
 
     head: Any
@@ -56,6 +58,7 @@ class Outcome:
     adjusted: Mapping[str, Any]
     noted: Sequence[str]
     timings: Mapping[str, float]
+    refit: Mapping[str, Any] | None = None
 
 
 def run_report(
@@ -112,7 +115,10 @@ def run_report(
         "history": plain(getattr(outcome.head, "history_", [])),
         "dropped": {name: dict(counts) for name, counts in data.dropped.items()},
         "unused": data.unused,
-        "warnings": [*data.warnings, *_random_weights(store, blocks), *outcome.noted],
+        "refit": plain(outcome.refit),
+        "preset": config.preset,
+        "merge": plain(config.merge),
+        "warnings": [*data.warnings, *_random_weights(store, blocks), *_refit_words(outcome), *outcome.noted],
         "timings": dict(outcome.timings),
         "index_digest": store.index_digest,
         "part_digests": {name: part.digest for name, part in parts.items()},
@@ -153,6 +159,13 @@ def _random_weights(store: Store, blocks: Sequence[str]) -> list[str]:
                 "network, and numbers that rest on it are no result."
             )
     return texts
+
+
+def _refit_words(outcome: Outcome) -> list[str]:
+    if outcome.refit is None:
+        return []
+    text = f"The head was fitted again on the {outcome.refit['n']} images of training and validation together: only the"
+    return [f"{text} test part is scored by it; the other parts, and calibration, are of the head before."]
 
 
 def _versions() -> dict[str, str]:

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from classify.config import RunConfig, load_config, read_toml
 from classify.errors import ConfigError, RunError
-from classify.heads import head_options
-from classify.inputs.tasks import TaskRows, choose_blocks, task_rows
+from classify.heads import HEADS, head_options
+from classify.inputs.tasks import TaskRows
+from classify.layout import lay_out
 from classify.runs import REPORT
 from features_store import open_store
 from features_store.errors import AffectoryError
@@ -114,7 +115,7 @@ def _groups(cells: Iterable[Cell]) -> Iterator[list[Cell]]:
     groups: dict[Any, list[Cell]] = {}
     for cell in cells:
         settings = cell.config.settings
-        shares = cell.config.head in ("mlp", "moe") and settings.get("order_seed") is not None
+        shares = cell.config.head in ("mlp", "moe") and settings.get("order_seed") is not None and not cell.config.refit
         key: Any = cell.digest
         if shares and settings.get("project") == "never":
             alike = ("order_seed", "batch_size", "shuffle", "standardize")
@@ -209,11 +210,12 @@ class _Stores:
         if config.store not in self._stores:
             self._stores[config.store] = open_store(Path(config.store).expanduser())
         store = self._stores[config.store]
-        key = (config.store, config.task, config.split, config.blocks, config.on_failed)
+        takes_maps = config.head in HEADS and HEADS[config.head].maps
+        key: Any = (config.store, config.task, config.split, config.blocks, config.on_failed, takes_maps)
+        key = (*key, repr(config.merge), config.limit, config.limit and config.seed)
         if key not in self._tasks:
-            blocks = choose_blocks(store, config.blocks)
-            options: dict[str, Any] = {"split": config.split, "blocks": blocks, "on_failed": config.on_failed}
-            self._tasks[key] = blocks, task_rows(store, config.task, **options)
+            layout = lay_out(config, store)
+            self._tasks[key] = layout.blocks, layout.data
         return store, *self._tasks[key]
 
 

@@ -155,10 +155,10 @@ class _ConvHead(NetworkHead):
             Each output before its softmax or sigmoid is the mean of its map, plus its bias.
         """
         rows = self._rows(X, reset=False)
-        self.module_.eval()
-        weight = self.module_.dense.weight  # (n_outputs, n_maps)
+        module: Any = self.module_.eval()
+        weight = module.dense.weight  # (n_outputs, n_maps)
         found = [
-            torch.einsum("om,bmhw->bohw", weight, self.module_.maps(torch.from_numpy(self.standardiser_(x))))
+            torch.einsum("om,bmhw->bohw", weight, module.maps(torch.from_numpy(self.standardiser_(x))))
             for _, x in finite_batches(rows)
         ]
         return torch.cat(found).numpy()

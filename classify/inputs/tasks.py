@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classify.errors import TaskError
+from classify.inputs.merging import merge_classes
 from features_store.errors import FailedRowsError
 from features_store.schema import PART_NAMES, Status, Task
 
@@ -117,6 +118,7 @@ def task_rows(
     split: str,
     blocks: Sequence[str],
     on_failed: Literal["drop", "error"] = "drop",
+    merge: Mapping[str, Sequence[str]] | None = None,
 ) -> TaskRows:
     """Lay out a task: which rows and targets each part of the split has, and what is left out and why.
 
@@ -129,6 +131,8 @@ def task_rows(
         An image counts only if it has a vector in each of them.
     on_failed : {"drop", "error"}
         Whether labelled images without a vector are left out and counted, or refused.
+    merge : mapping of str to sequence of str, optional
+        Classes that count as one, by the name of the new class.
 
     Returns
     -------
@@ -143,7 +147,7 @@ def task_rows(
     TaskError
         Nothing is left to train on or to score, or the training images are all of one class.
     """
-    labels = store.task_labels(task)
+    labels = merge_classes(store.task_labels(task), merge or {})
     places = _parts_of(store.split(split))
     reasons = _failures(store, blocks)
     parts: dict[str, Part] = {}

@@ -1,0 +1,126 @@
+"""What a run works on, laid out from its configuration: store, blocks, rows of each part, and the unfitted head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from classify.config import RunConfig
+from classify.errors import ConfigError
+from classify.heads import HEADS, make_head
+from classify.inputs.maps import choose_maps
+from classify.inputs.matrix import RowMatrix
+from classify.inputs.polarity import polarity_costs
+from classify.inputs.sample import sampled
+from classify.inputs.tasks import TaskRows, choose_blocks, task_rows
+from classify.inputs.views import ViewedRows, n_views
+from features_store import Store, open_store
+from features_store.errors import unknown_name
+
+__all__ = ["Layout", "lay_out", "unfitted_head"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A task laid out on a store.
+
+    Parameters
+    ----------
+    store : Store
+    blocks : tuple of str
+        Those whose vectors stand side by side, in order.
+    data : TaskRows
+    map_shape : (int, int, int) or None
+        Channels, height and width, where the blocks hold maps.
+    """
+
+    store: Store
+    blocks: tuple[str, ...]
+    data: TaskRows
+    map_shape: tuple[int, int, int] | None = None
+
+    @cached_property
+    def matrices(self) -> dict[str, RowMatrix]:
+        """The canonical vectors of each part."""
+        return {name: RowMatrix(self.store, self.blocks, part.rows) for name, part in self.data.parts.items()}
+
+    @property
+    def n_views(self) -> int:
+        """How many views an image has, the most of any block."""
+        return n_views(self.store, self.blocks)
+
+    def to_train_on(self, rows: np.ndarray) -> RowMatrix:
+        """Return rows for training: where images have several views, heads that pass over them see a new one each."""
+        if self.n_views > 1:
+            return ViewedRows(self.store, self.blocks, rows)
+        return RowMatrix(self.store, self.blocks, rows)
+
+
+def lay_out(config: RunConfig, store: Store | None = None) -> Layout:
+    """Find what the run needs in its store, which is opened unless it is given.
+
+    Raises
+    ------
+    AffectoryError
+        A name is unknown, or the task can't be run.
+    """
+    store, shape = store or open_store(Path(config.store).expanduser()), None
+    if config.head in HEADS and HEADS[config.head].maps:
+        blocks, shape = choose_maps(store, config.blocks)
+    else:
+        blocks = choose_blocks(store, config.blocks)
+    data = task_rows(
+        store, config.task, split=config.split, blocks=blocks, on_failed=config.on_failed, merge=config.merge
+    )
+    return Layout(store, blocks, sampled(data, config.limit, seed=config.seed), shape)
+
+
+def unfitted_head(config: RunConfig, layout: Layout) -> Any:
+    """Make the head of a run, its options turned from names of classes into what the estimator takes.
+
+    Raises
+    ------
+    AffectoryError
+        The head or an option is unknown, or an option names a class that the task hasn't.
+    """
+    for name in ("random_state", "name", "kind", "shape"):
+        if name in config.settings:
+            instead = {"random_state": "give the seed of the run instead", "shape": "it follows from the blocks"}
+            message = f"{name!r} isn't an option of a head: {instead.get(name, 'the task decides it')}"
+            raise ConfigError(message)
+    task, settings = layout.data.task, dict(config.settings)
+    if layout.map_shape:
+        settings["shape"] = layout.map_shape
+    if task.kind == "single":
+        present = np.unique(layout.data.parts["train"].y).tolist()
+        settings |= _of_classes(settings, task.classes, present)
+    return make_head(config.head, task.kind, random_state=config.seed, **settings)
+
+
+def _of_classes(settings: Mapping[str, Any], classes: Sequence[str], present: Sequence[int]) -> dict[str, Any]:
+    """Bring class weights and costs from the classes of the task to the codes of those that training has."""
+    made: dict[str, Any] = {}
+    weights = settings.get("class_weight")
+    if isinstance(weights, Mapping):
+        for name in weights:
+            if name not in classes:
+                raise ConfigError(unknown_name("class in class_weight", str(name), classes))
+        made["class_weight"] = {code: float(weights.get(classes[code], 1.0)) for code in present}
+    cost = settings.get("cost")
+    if isinstance(cost, str):
+        if cost != "polarity":
+            message = f'cost is {cost!r}; it takes "polarity", or a matrix with a row and a column for each class'
+            raise ConfigError(message)
+        cost = polarity_costs(classes)
+    if cost is not None:
+        square = isinstance(cost, list) and len(cost) == len(classes)
+        if not square or not all(isinstance(row, list) and len(row) == len(classes) for row in cost):
+            message = f"cost is {cost!r}; it takes a row and a column for each of {', '.join(classes)}"
+            raise ConfigError(message)
+        made["cost"] = [[float(cost[c][k]) for k in present] for c in present]
+    return made
