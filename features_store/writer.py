@@ -74,6 +74,7 @@ class BlockWriter:
             self._offsets = dict(block.offsets or {})
             self._dtype = np.dtype(spec.dtype).newbyteorder("<")
             self._status = np.array(block.status)
+            self._sealed = block.sealed
             self._digests = None if block.digests is None else np.array(block.digests)
             self._fd = os.open(self.path, os.O_RDWR | getattr(os, "O_BINARY", 0))
         except BaseException:
@@ -112,6 +113,7 @@ class BlockWriter:
             The status that each row got.
         """
         positions = self._positions(rows, view)
+        self._check_open()
         values = np.asarray(vectors)
         if values.shape not in ((len(positions), self.spec.n_features), (len(positions), *self.spec.shape)):
             msg = (
@@ -134,6 +136,7 @@ class BlockWriter:
             msg = f"{Status(status).name} is not a failure; valid: {', '.join(s.name for s in Status if s > 1)}"
             raise FormatError(msg)
         positions = self._positions(rows, view or 0)
+        self._check_open()
         views = range(self.spec.n_views) if view is None else [view]
         states = np.full(len(positions), status, dtype=np.uint8)
         for one in views:
@@ -151,6 +154,7 @@ class BlockWriter:
         rows, views = np.nonzero(np.isin(self._status, [int(s) for s in statuses]))
         if len(rows):
             self._pwrite(b"\0" * seal.SEAL_BYTES, self._offsets["seal"])
+            self._sealed = False
             self._mark(rows, views, np.zeros(len(rows), dtype=np.uint8), _NO_VALUES)
             self.flush()
         return np.unique(rows)
@@ -194,6 +198,7 @@ class BlockWriter:
             _sync(self._fd)
             self._pwrite(forty, self._offsets["seal"])
             _sync(self._fd)
+        self._sealed = True
         return forty
 
     def close(self) -> None:
@@ -215,6 +220,11 @@ class BlockWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _check_open(self) -> None:
+        if self._sealed:
+            msg = f"block {self.spec.name!r} of {self.path} is sealed; only rows that failed can be done again (reset)"
+            raise FormatError(msg)
 
     def _positions(self, rows: ArrayLike, view: int) -> NDArray[np.int64]:
         positions = np.atleast_1d(np.asarray(rows, dtype=np.int64))

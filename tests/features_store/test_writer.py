@@ -107,6 +107,18 @@ def test_retrying_failed_rows_breaks_the_seal_first(tmp_path, index, spec, vecto
         assert writer.seal() != first
 
 
+def test_a_sealed_block_takes_no_row(tmp_path, index, spec, vectors) -> None:
+    """What was closed for good is not changed behind its seal."""
+    with fs.BlockWriter(tmp_path / "b.h5", index, spec) as writer:
+        writer.write(np.arange(N), vectors)
+        sealed = writer.seal()
+        with pytest.raises(fs.FormatError, match="is sealed"):
+            writer.write([0], vectors[[1]])
+    with fs.BlockWriter(tmp_path / "b.h5", index, spec) as writer, pytest.raises(fs.FormatError, match="is sealed"):
+        writer.fail([0], fs.Status.MISSING)
+    assert fs.open_store(tmp_path / "b.h5").block("toy.pool").stored_seal == sealed
+
+
 def test_the_seal_is_what_the_format_says(tmp_path, index, spec, vectors) -> None:
     """Row count, then SHA-256 over vectors (failed rows as zeros) and status, recomputed here by hand."""
     import hashlib
