@@ -126,7 +126,7 @@ def fit_calibration(
     Returns
     -------
     Calibration or None
-        None where the part can't tell: under 20 images, or a temperature that runs off to an end of its range.
+        None where the part can't tell: under 20 images, no mistake among them, or a temperature at an end of its range.
 
     Raises
     ------
@@ -142,6 +142,9 @@ def fit_calibration(
         return None
     if method == "isotonic":
         return Calibration("isotonic", task.kind, None, _isotonic(truth, scores), len(truth))
+    said, came = _confidences(task, y_true, scores)
+    if ((said >= 0.5) == came).all() if task.kind == "multi" else came.all():
+        return None  # without a mistake, the surer the better, without end
     temperature = _best_temperature(truth, scores, single=task.kind == "single")
     if not 1.01 * _RANGE[0] < temperature < 0.99 * _RANGE[1]:
         return None

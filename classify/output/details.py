@@ -45,7 +45,8 @@ def run_details(run: Run, said_above: Sequence[str], pictures: Pictures) -> dict
             name: json.dumps(passport, indent=2, ensure_ascii=False) for name, passport in report["passports"].items()
         },
         "figures": [*_results(run, part), *_training(run), *_calibration_figure(report, part)],
-        "classes": report["per_class"].get(part, []),
+        "classes": _classes(run, part),
+        "counted": run.task.kind == "multi",
         "baselines": {name: found.get(part, {}) for name, found in report["baselines"].items()},
         "calibration": _calibration_rows(report, part),
         "calibration_note": _calibration_note(report),
@@ -54,6 +55,19 @@ def run_details(run: Run, said_above: Sequence[str], pictures: Pictures) -> dict
         "explanations": explanations_of(run, pictures),
         "facts": _facts(report),
     }
+
+
+def _classes(run: Run, part: str) -> list[dict[str, Any]]:
+    """The rows of the table by class; for a multi-label task with what a confusion matrix of each label holds."""
+    rows = [dict(row) for row in run.report["per_class"].get(part, [])]
+    if run.task.kind == "multi":
+        predictions = run.predictions[part]
+        truth, said = predictions.y_true.astype(bool), predictions.y_score >= 0.5
+        for k, row in enumerate(rows):
+            counts = {"found": truth[:, k] & said[:, k], "missed": truth[:, k] & ~said[:, k]}
+            counts["false"] = ~truth[:, k] & said[:, k]
+            row.update({name: int(which.sum()) for name, which in counts.items()})
+    return rows
 
 
 def _results(run: Run, part: str) -> Figures:

@@ -75,7 +75,7 @@ def learning_plot(points: Sequence[Mapping[str, float]], metric: str, baseline: 
     baseline : float or None
         Of the majority.
     """
-    values = [value for point in points for value in (point["low"], point["high"])]
+    values = [value for point in points for value in (point["low"], point["high"], point["lowest"], point["highest"])]
     values += [] if baseline is None else [baseline]
     pad = 0.05 * (max(values) - min(values)) or 0.05
     xs = [float(np.log10(point["n"])) for point in points]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.util
+import math
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -119,7 +120,16 @@ def _environment() -> Any:
     )
     environment.filters["interval"] = interval_text
     environment.filters["metric"] = metric_title
+    environment.filters["plain"] = lambda value: _number(value, ".3f")
+    environment.filters["signed"] = lambda value: _number(value, "+.3f")
     return environment
+
+
+def _number(value: float | None, form: str) -> str:
+    """Write a number with a proper minus sign; a dash for what isn't one."""
+    if value is None or math.isnan(value):
+        return "–"
+    return format(value, form).replace("-", "−")
 
 
 def _pictures(corpora: set[str], data: Path | None) -> dict[str, Pictures]:

@@ -97,3 +97,33 @@ def test_help_imports_nothing_heavy():
     code = f"import sys, classify.__main__; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_paired_comparison(classify, runs_folder):
+    """``compare --paired`` adds the pairs of each board, for people and for programs."""
+    text = classify("compare", runs_folder / "polarity", "--paired").stdout
+    assert "linear – dummy" in text
+    assert "id-only" in text
+    board = json.loads(classify("compare", runs_folder / "polarity", "--paired", "--json").stdout)[0]
+    assert board["pairs"][0]["mcnemar"]["only_first"] > board["pairs"][0]["mcnemar"]["only_second"]
+
+
+def test_audit_and_curve_leave_files(classify, store, tmp_path):
+    """Both write one file where the report looks for it, and nothing is overwritten unasked."""
+    done = classify("run", store, "--task", "polarity", "--head", "linear", "--blocks", "alpha.pool")
+    assert done.returncode == 0, done.stderr
+    arguments = ["audit", store, "--task", "polarity", "--blocks", "alpha.pool"]
+    done = classify(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "have a doubtful label" in done.stdout
+    found = json.loads((tmp_path / "runs/planted/polarity/audit.json").read_text())
+    assert found["blocks"] == ["alpha.pool"]
+    assert classify(*arguments).returncode == 2
+    assert classify(*arguments, "--threshold", "2", "--force").returncode == 2
+
+    done = classify("curve", "runs", "--points", "2", "--repeats", "1")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "runs/planted/polarity/linear/curve.json").read_text())["points"]
+    refused = classify("curve", "runs")
+    assert refused.returncode == 2
+    assert "--force" in refused.stderr

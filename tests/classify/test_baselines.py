@@ -1,0 +1,95 @@
+"""Baselines that see no picture: guessing as probability theory has it, and names that give a class away."""
+
+import numpy as np
+import pytest
+
+from classify.evidence.chance import chance
+from classify.evidence.metrics import metrics
+from classify.evidence.shortcuts import id_features, id_scores
+from classify.runs import read_run
+from features_store import Task
+
+SINGLE = Task("t", "single", ("joy", "fear"))
+VALUES = Task("v", "regression", ("v",), (-9.0, 9.0))
+
+
+def test_chance_is_the_product_of_shares():
+    """Guessing by the training shares is right with the sum of products of the shares."""
+    train, test = np.repeat([0, 1], [90, 10]), np.repeat([0, 1], [300, 100])
+    found = chance(SINGLE, train, test)
+    assert found["accuracy"].value == pytest.approx(0.9 * 0.75 + 0.1 * 0.25, abs=0.01)
+    assert found["accuracy"].low < found["accuracy"].value < found["accuracy"].high
+    assert np.isnan(found["log_loss"].value)
+
+
+def test_chance_of_values_has_twice_the_variance():
+    """Guessing a value from the same distribution errs by the root of two standard deviations, uncorrelated."""
+    values = np.random.default_rng(0).normal(size=400)
+    found = chance(VALUES, values, values)
+    assert found["rmse"].value == pytest.approx(np.sqrt(2) * values.std(), rel=0.03)
+    assert found["cc/v"].covers(0)
+
+
+def scores_of_names(ids, y, task=SINGLE):
+    """Score the last third by names alone, the parts taking turns along the index."""
+    parts = (np.arange(len(ids)) % 3 == 2).astype(int)
+    features = id_features(task, np.array(ids), parts)
+    said = id_scores(task, features, y[parts == 0], train=np.flatnonzero(parts == 0))
+    return metrics(task, y[parts == 1], said[parts == 1])
+
+
+def test_numbers_that_follow_the_class_are_found():
+    """Where the number in the name tells the class, the baseline is nearly perfect."""
+    random = np.random.default_rng(0)
+    y = random.integers(2, size=300)
+    ids = [f"t/{1000 * label + random.integers(900)}.jpg" for label in y]
+    assert scores_of_names(ids, y)["accuracy"] > 0.97
+
+
+def test_code_points_are_read_as_numbers():
+    """Names like 1F600.png count as hexadecimal."""
+    points = np.arange(0x1F400, 0x1F400 + 300)
+    y = ((points // 16) % 2).astype(np.int64)
+    order = np.random.default_rng(0).permutation(300)
+    low = Task("v", "regression", ("v",), (0.0, 1.0))
+    found = scores_of_names([f"{p:X}.png" for p in points[order]], (points[order] > points[150]).astype(float), low)
+    assert found["rmse"] < 0.1
+    assert len(np.unique(y)) == 2
+
+
+def test_random_names_tell_nothing():
+    """Without a tie between names and classes, the baseline is no better than guessing the commoner class."""
+    random = np.random.default_rng(3)
+    y = random.integers(2, size=300)
+    ids = [f"{random.integers(10**9)}.jpg" for _ in y]
+    assert scores_of_names(ids, y)["accuracy"] < 0.62
+
+
+def test_a_class_in_its_own_folder_is_no_discovery():
+    """Folders named after the classes aren't looked at."""
+    y = np.random.default_rng(0).integers(2, size=300)
+    ids = [f"{SINGLE.classes[label]}/{i:04}.jpg" for i, label in enumerate(y)]
+    assert scores_of_names(ids, y)["accuracy"] < 0.65
+
+
+def test_labels_and_single_outputs_keep_their_shapes():
+    """Multi-label scores have a column a label, also for a label that training lacks."""
+    task = Task("m", "multi", ("a", "b", "c"))
+    y = np.zeros((60, 3), np.uint8)
+    y[::2, 0] = 1
+    features = id_features(task, np.array([f"{i}.png" for i in range(90)]), np.repeat([0, 1], [60, 30]))
+    said = id_scores(task, features, y, train=np.arange(60))
+    assert said.shape == (90, 3)
+    assert (said[:, 1:] == 0).all()
+
+
+def test_every_run_stands_beside_all_baselines(runs_folder):
+    """A report has the majority on all parts, chance and id-only on those that were not trained on."""
+    for task in ("polarity", "evokes", "valence", "affect"):
+        found = read_run(runs_folder / task / "linear").report
+        assert {name: set(parts) for name, parts in found["baselines"].items()} == {
+            "majority": {"train", "validation", "test"},
+            "chance": {"validation", "test"},
+            "id-only": {"validation", "test"},
+        }
+        assert set(found["baselines"]["id-only"]["test"]) == set(found["metrics"]["test"])

@@ -1,0 +1,168 @@
+"""Calibration: the planted temperature comes back, errors by hand, and nothing but the validation part is used."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+from sklearn.isotonic import IsotonicRegression
+
+from classify.errors import ConfigError, RunError, TaskError
+from classify.evidence.adjustment import ADJUSTMENT, Adjustment, adjust, read_adjustment
+from classify.evidence.calibration import (
+    Calibration,
+    calibration_error,
+    expected_error,
+    fit_calibration,
+    reliability,
+)
+from classify.inputs.tasks import Part
+from features_store import Task
+
+SINGLE = Task("t", "single", ("a", "b", "c"))
+MULTI = Task("m", "multi", ("a", "b"))
+VALUES = Task("v", "regression", ("v",), (-1.0, 1.0))
+
+
+def overconfident(n, temperature, seed=0):
+    """Truth drawn from softmax(z), and a head that says softmax(z * temperature)."""
+    random = np.random.default_rng(seed)
+    z = random.normal(size=(n, 3)) * 1.5
+    truth = (softmax(z, axis=1).cumsum(axis=1) > random.random((n, 1))).argmax(axis=1)
+    return truth, softmax(z * temperature, axis=1)
+
+
+@pytest.mark.parametrize("planted", [0.5, 1.0, 2.5])
+def test_planted_temperature_comes_back(planted):
+    """A head whose logits were multiplied is divided by as much, and is then as good as the truth allows."""
+    truth, said = overconfident(6000, planted)
+    found = fit_calibration(SINGLE, truth, said)
+    assert found.temperature == pytest.approx(planted, rel=0.06)
+    after = found.apply(said)
+    np.testing.assert_allclose(after.sum(axis=1), 1)
+    np.testing.assert_array_equal(after.argmax(axis=1), said.argmax(axis=1))
+
+
+def test_temperature_is_where_the_log_loss_is_least():
+    """An independent minimiser of the log loss over log temperature finds the same."""
+    truth, said = overconfident(200, 3.0, seed=3)
+    loss = lambda t: -log_softmax(np.log(said) / np.exp(t[0]), axis=1)[np.arange(200), truth].mean()  # noqa: E731
+    best = minimize(loss, [0.0], method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-12}).x[0]
+    assert fit_calibration(SINGLE, truth, said).temperature == pytest.approx(np.exp(best), rel=1e-3)
+
+
+def test_labels_share_one_temperature():
+    """For a multi-label task the logits of all labels are divided alike."""
+    random = np.random.default_rng(0)
+    z = random.normal(size=(5000, 2))
+    truth = (random.random((5000, 2)) < 1 / (1 + np.exp(-z))).astype(np.uint8)
+    found = fit_calibration(MULTI, truth, 1 / (1 + np.exp(-2 * z)))
+    assert found.temperature == pytest.approx(2.0, rel=0.06)
+
+
+def test_isotonic_is_scikit_learns():
+    """Each class is bent as scikit-learn bends it; rows of a single-label task are scaled to 1."""
+    truth, said = overconfident(400, 2.0)
+    found = fit_calibration(SINGLE, truth, said, method="isotonic")
+    columns = [
+        IsotonicRegression(out_of_bounds="clip").fit(said[:, k], truth == k).predict(said[:, k]) for k in range(3)
+    ]
+    expected = np.column_stack(columns)
+    np.testing.assert_allclose(found.apply(said), expected / expected.sum(axis=1, keepdims=True), atol=1e-9)
+
+
+def test_what_cant_be_settled_is_left_alone():
+    """Too few images, or a head that is always right, give no temperature; a regression is refused."""
+    truth, said = overconfident(19, 1.0)
+    assert fit_calibration(SINGLE, truth, said) is None
+    truth = np.arange(60) % 3
+    assert fit_calibration(SINGLE, truth, np.eye(3)[truth] * 0.9 + 0.033) is None
+    with pytest.raises(TaskError, match="no probabilities"):
+        fit_calibration(VALUES, np.zeros(30), np.zeros(30))
+
+
+def test_calibration_error_by_hand():
+    """Two bins: 0.6 and 0.6 of which one came true, 0.9 which came true: (2 * 0.1 + 1 * 0.1) / 3."""
+    task = Task("t", "single", ("a", "b"))
+    said = np.array([[0.6, 0.4], [0.4, 0.6], [0.9, 0.1]])
+    curve = reliability(task, np.array([0, 0, 0]), said, n_bins=5)
+    assert [(row["low"], row["n"]) for row in curve] == [(0.6, 2), (0.8, 1)]
+    assert [row["true"] for row in curve] == [0.5, 1.0]
+    assert calibration_error(curve) == pytest.approx((2 * 0.1 + 0.1) / 3)
+    assert reliability(MULTI, np.array([[1, 0]]), np.array([[1.0, 0.0]]))[-1]["n"] == 1
+
+
+def test_expected_error_is_what_exact_probabilities_show():
+    """Heads that say exactly the truth's odds have, on average, the error that is expected of them."""
+    errors = []
+    for seed in range(60):
+        truth, said = overconfident(150, 1.0, seed=seed)
+        errors.append(calibration_error(reliability(SINGLE, truth, said)))
+    assert expected_error(SINGLE, said) == pytest.approx(np.mean(errors), rel=0.15)
+    assert expected_error(SINGLE, said) > 0.02
+
+
+@pytest.mark.parametrize("method", ["temperature", "isotonic"])
+def test_calibration_survives_json(method):
+    """Written and read back, it says the same to the last digit."""
+    truth, said = overconfident(100, 2.0)
+    found = fit_calibration(SINGLE, truth, said, method=method)
+    again = Calibration.from_json(json.loads(json.dumps(found.as_json())))
+    assert again == found
+    np.testing.assert_array_equal(again.apply(said), found.apply(said))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"method": "magic"}, {"temperature": None}, {"temperature": "hot"}, {"curves": 3}, {"kind": "regression"}],
+)
+def test_damaged_calibrations_are_refused(change):
+    """Whatever isn't a calibration is an error of ours, not a wrong probability."""
+    good = Calibration("temperature", "single", 1.5, (), 30).as_json()
+    assert Calibration.from_json(good).temperature == 1.5
+    with pytest.raises(ConfigError, match="aren't a calibration"):
+        Calibration.from_json(good | change)
+
+
+def part(name, y):
+    return Part(name, np.arange(len(y)), y, np.array([f"{name}{i}" for i in range(len(y))]))
+
+
+def test_adjustment_looks_at_the_validation_part_only():
+    """Other labels in the test part change nothing; without a validation part there is nothing."""
+    truth, said = overconfident(300, 2.0)
+    scores = {"train": said[:100], "validation": said[100:200], "test": said[200:]}
+    parts = {name: part(name, truth[i * 100 : (i + 1) * 100]) for i, name in enumerate(scores)}
+    first = adjust(SINGLE, parts, scores)
+    spoilt = {**parts, "test": part("test", (truth[200:] + 1) % 3), "train": part("train", (truth[:100] + 1) % 3)}
+    assert adjust(SINGLE, spoilt, scores) == first
+    assert first.calibration.n_images == 100
+    assert adjust(SINGLE, {"train": parts["train"]}, scores).calibration is None
+    assert adjust(SINGLE, parts, scores, method="none").calibration is None
+
+
+def test_run_keeps_its_adjustment(runs_folder):
+    """A run leaves what it learned from the validation part, and its calibrated predictions come from it."""
+    from classify.runs import read_run
+
+    run = read_run(runs_folder / "evokes" / "linear")
+    assert run.adjustment.thresholds is not None
+    for found in run.predictions.values():
+        np.testing.assert_allclose(found.calibrated, run.adjustment.calibrated(found.y_score), atol=1e-12)
+    report = run.report["calibration"]
+    assert report["fitted_on"] == "validation"
+    assert set(report["parts"]) == {"validation", "test"}
+    test = run.predictions["test"]
+    after = reliability(run.task, test.y_true, test.calibrated)
+    assert report["parts"]["test"]["after"]["ece"] == pytest.approx(calibration_error(after))
+    assert read_run(runs_folder / "valence" / "linear").adjustment.calibration is None
+
+
+def test_damaged_adjustments_are_refused(tmp_path):
+    """A file that is no adjustment is refused by name; no file is an empty one."""
+    assert read_adjustment(tmp_path) == Adjustment(reason="the run has none")
+    for text in ("{", "[]", '{"calibration": null, "thresholds": [2], "reason": ""}', '{"calibration": {}}'):
+        (tmp_path / ADJUSTMENT).write_text(text)
+        with pytest.raises(RunError, match=r"adjustment\.json"):
+            read_adjustment(tmp_path)

@@ -1,0 +1,113 @@
+"""Comparing two runs: closed forms, planted differences, and groups that count once."""
+
+import math
+
+import numpy as np
+import pytest
+
+from classify.errors import TaskError
+from classify.evidence.comparison import holm, mcnemar, paired_bootstrap
+from features_store import Task
+
+SINGLE = Task("t", "single", ("a", "b"))
+MULTI = Task("m", "multi", ("a", "b"))
+VALUES = Task("v", "regression", ("v",), (-1.0, 1.0))
+
+
+def answers(truth, right):
+    """Probabilities that decide rightly where *right*."""
+    said = np.where(right, truth, 1 - truth)
+    return np.eye(2)[said] * 0.8 + 0.1
+
+
+@pytest.fixture
+def pair():
+    """Two heads, right on 80% and 65% of 600 images, on partly the same ones."""
+    random = np.random.default_rng(0)
+    truth, luck = random.integers(2, size=600), random.random(600)
+    return truth, luck < 0.8, (luck + 0.2 * random.random(600)) < 0.75
+
+
+def test_mcnemar_is_the_binomial_sum(pair):
+    """The p-value is that of the binomial distribution with one half, summed by hand."""
+    truth, one, other = pair
+    found = mcnemar(SINGLE, truth, (answers(truth, one), answers(truth, other)))
+    b, c = int((one & ~other).sum()), int((other & ~one).sum())
+    tail = sum(math.comb(b + c, k) for k in range(max(b, c), b + c + 1)) / 2 ** (b + c)
+    assert (found.only_first, found.only_second) == (b, c)
+    assert found.p == pytest.approx(min(1.0, 2 * tail))
+    assert mcnemar(SINGLE, truth, (answers(truth, one),) * 2).p == 1.0
+
+
+def test_mcnemar_of_labels_counts_whole_images():
+    """An image of a multi-label task is right only if all its labels are; a regression is refused."""
+    truth = np.array([[1, 0], [1, 1], [0, 0]])
+    first = np.array([[0.9, 0.1], [0.9, 0.4], [0.1, 0.1]])
+    second = np.array([[0.9, 0.9], [0.9, 0.9], [0.1, 0.1]])
+    found = mcnemar(MULTI, truth, (first, second))
+    assert (found.only_first, found.only_second, found.p) == (1, 1, 1.0)
+    with pytest.raises(TaskError, match="regression"):
+        mcnemar(VALUES, np.zeros(3), (np.zeros(3), np.zeros(3)))
+
+
+def test_difference_of_accuracies_has_the_interval_of_a_paired_mean(pair):
+    """For accuracy, the paired bootstrap is about the normal interval of the mean of paired differences."""
+    truth, one, other = pair
+    found = paired_bootstrap(SINGLE, truth, (answers(truth, one), answers(truth, other)), n_resamples=4000)["accuracy"]
+    paired = one.astype(float) - other
+    half = 1.96 * paired.std() / np.sqrt(len(paired))
+    assert found.value == pytest.approx(paired.mean())
+    assert found.low == pytest.approx(paired.mean() - half, abs=0.006)
+    assert found.high == pytest.approx(paired.mean() + half, abs=0.006)
+    assert found.p < 0.01
+
+
+def test_equal_runs_differ_in_nothing(pair):
+    """A run beside itself: difference 0, interval 0 to 0, p 1, in every metric."""
+    truth, one, _ = pair
+    for found in paired_bootstrap(SINGLE, truth, (answers(truth, one),) * 2, n_resamples=50).values():
+        assert (found.value, found.low, found.high, found.p) == (0, 0, 0, 1)
+
+
+def test_undefined_metric_stays_undefined():
+    """A correlation with a constant has no difference, no interval and no p; JSON says null."""
+    truth = np.linspace(-1, 1, 30)
+    found = paired_bootstrap(VALUES, truth, (truth, np.zeros(30)), n_resamples=40)
+    assert math.isnan(found["cc/v"].value)
+    assert found["cc/v"].as_json() == {"value": None, "low": None, "high": None, "p": None}
+    assert found["rmse"].value < 0
+    assert found["rmse"].p < 0.1
+
+
+def test_copies_in_a_group_add_no_certainty(pair):
+    """Each image five times over, grouped, gives the interval of the images once; ungrouped, a much smaller one."""
+    truth, one, other = (a[:120] for a in pair)
+    scores = (answers(truth, one), answers(truth, other))
+    five = [np.repeat(a, 5, axis=0) for a in (truth, *scores)]
+    width = lambda found: found["accuracy"].high - found["accuracy"].low  # noqa: E731
+    once = width(paired_bootstrap(SINGLE, truth, scores))
+    grouped = width(paired_bootstrap(SINGLE, five[0], (five[1], five[2]), groups=np.repeat(np.arange(120), 5)))
+    loose = width(paired_bootstrap(SINGLE, five[0], (five[1], five[2])))
+    assert grouped == pytest.approx(once, rel=0.1)
+    assert loose < 0.6 * once
+
+
+def test_false_alarms_are_as_rare_as_promised():
+    """Of pairs of equally good heads, about one in twenty is called different at 0.05."""
+    random = np.random.default_rng(1)
+    alarms = 0
+    for seed in range(120):
+        truth = random.integers(2, size=150)
+        scores = tuple(answers(truth, random.random(150) < 0.7) for _ in range(2))
+        alarms += paired_bootstrap(SINGLE, truth, scores, n_resamples=200, seed=seed)["accuracy"].p <= 0.05
+    assert alarms <= 14
+
+
+def test_holm_by_hand():
+    """The textbook's steps: sorted, times 4, 3, 2, 1, never falling, never above 1; NaN is no test."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    found = holm([0.02, float("nan"), 0.5])
+    assert found[0] == pytest.approx(0.04)
+    assert math.isnan(found[1])
+    assert holm([]) == []

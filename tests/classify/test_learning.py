@@ -1,0 +1,71 @@
+"""Learning curves: nested subsets that keep groups and classes, and a last point that is the run itself."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from classify.errors import ConfigError, RunError, TaskError
+from classify.evidence.curve import growing_subsets
+from classify.learning import CurveConfig, curve_of
+from classify.runs import Run, read_run
+from features_store import Task
+
+SINGLE = Task("t", "single", ("a", "b", "c"))
+
+
+def test_subsets_grow_and_keep_groups_and_classes():
+    """Each set lies in the next; groups come whole; a rare class is in the smallest already."""
+    random = np.random.default_rng(0)
+    y = (random.random(400) < 0.5).astype(np.int64)
+    y[7] = 2
+    groups = np.where(random.random(400) < 0.5, np.arange(400) // 4, -1)
+    found = growing_subsets(SINGLE, y, 6, groups=groups, seed=1)
+    sizes = [len(one) for one in found]
+    assert sizes == sorted(set(sizes))
+    assert sizes[-1] == 400
+    assert sizes[0] < 30
+    for small, large in itertools.pairwise(found):
+        assert set(small) <= set(large)
+    for one in found:
+        inside = np.isin(np.arange(400), one)
+        assert all(len(set(inside[groups == g])) == 1 for g in np.unique(groups[groups >= 0]))
+        assert set(y[one]) == {0, 1, 2}
+    other = growing_subsets(SINGLE, y, 6, groups=groups, seed=2)
+    assert set(other[0]) != set(found[0])
+
+
+def test_few_images_have_no_curve():
+    """Forty training images are the least."""
+    with pytest.raises(TaskError, match="39 training images are too few"):
+        growing_subsets(SINGLE, np.arange(39) % 3, 4)
+
+
+@pytest.mark.parametrize("task", ["polarity", "affect"])
+def test_last_point_is_the_run(runs_folder, task):
+    """On all training images the curve is at the run's own metric, and it began worse."""
+    run = read_run(runs_folder / task / "linear")
+    found = curve_of(run, CurveConfig(n_points=4, n_repeats=2))
+    own = run.report["metrics"]["test"][found["metric"]]["value"]
+    assert found["points"][-1]["n"] == run.report["n_train"]
+    assert found["points"][-1]["value"] == pytest.approx(own)
+    first = found["points"][0]
+    assert (first["value"] > own) == (task == "affect")
+    assert first["lowest"] <= first["value"] <= first["highest"]
+
+
+def test_a_changed_store_is_refused(runs_folder):
+    """If the labels aren't those that the run was scored on, the curve would be of something else."""
+    run = read_run(runs_folder / "polarity" / "linear")
+    other = Run(run.folder, {**run.report, "part_digests": {"test": "other"}})
+    with pytest.raises(RunError, match="holds other images or labels"):
+        curve_of(other)
+    with pytest.raises(ConfigError, match="at least 2"):
+        CurveConfig(n_points=1)
+
+
+def test_report_is_plain_json(runs_folder):
+    """What comes out can be written without NaN."""
+    run = read_run(runs_folder / "valence" / "linear")
+    json.dumps(curve_of(run, CurveConfig(n_points=2, n_repeats=1)), allow_nan=False)
