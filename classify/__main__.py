@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from classify import commands
 from features_store.console import main as _program
 
 app = typer.Typer(
@@ -32,18 +33,34 @@ def run(
     ] = None,
     out: Annotated[str | None, typer.Option(help="Run folder. [default: runs/CORPUS/TASK/HEAD]")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with the same keys; flags win over it.")] = None,
+    preset: Annotated[str | None, typer.Option(help="A published experiment; `classify presets` lists them.")] = None,
+    quick: commands.Quick = False,
+    time_budget: Annotated[str | None, typer.Option(help="Stop training in time, like 9h, and keep its state.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with training that was stopped, to the bit.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the run that is there.")] = False,
 ) -> None:
-    """Fit one head on one task, score it beside the majority baseline, and write a run folder."""
+    """Fit one head on one task, score it beside the majority baseline, and write a run folder.
+
+    Where a time budget ends before training does, the exit code is 3, and nothing but its state is written.
+    """
     from classify.config import load_config, parse_settings
     from classify.experiment import run as run_experiment
+    from classify.interruption import UnfinishedError, interruption
     from classify.output.summary import run_summary
+    from classify.preset import quick as cut_down
 
     given: dict[str, Any] = {
         "store": store, "task": task, "head": head, "blocks": blocks, "split": split, "seed": seed, "out": out,
-        "set": parse_settings(settings) if settings else None,
+        "set": parse_settings(settings) if settings else None, "preset": preset,
     }  # fmt: skip
-    done = run_experiment(load_config(config, given), force=force, notify=_note)
+    asked = load_config(config, given)
+    asked = cut_down(asked) if quick else asked
+    guard = interruption(asked.folder, time_budget, resume=resume, force=force)
+    try:
+        done = run_experiment(asked, force=force, notify=_note, interruption=guard)
+    except UnfinishedError as stopped:
+        print(f"not finished: {stopped}", file=sys.stderr)
+        raise typer.Exit(commands.NOT_FINISHED) from None
     print(run_summary(done))
 
 
@@ -204,6 +221,11 @@ def heads(
         print(json.dumps([one for one in summary.head_records() if head in (None, one["name"])], indent=2))
     else:
         print(summary.head_card(head) if head else summary.head_list())
+
+
+app.command("test")(commands.cross_test)
+for command in (commands.presets, commands.reproduce, commands.search):
+    app.command()(command)
 
 
 def _note(line: str) -> None:

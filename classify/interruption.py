@@ -17,7 +17,42 @@ from classify.errors import ConfigError, RunError
 if TYPE_CHECKING:
     from classify.solvers.checkpoint import Checkpoint
 
-__all__ = ["Interruption", "UnfinishedError"]
+__all__ = ["Interruption", "UnfinishedError", "interruption", "parse_duration"]
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def interruption(folder: Path, budget: str | None, *, resume: bool, force: bool) -> Interruption | None:
+    """Return what a run's two options ask for: a time *budget* like ``9h``, and to go on; None where neither is given.
+
+    Raises
+    ------
+    RunError
+        The budget isn't a time, or there is a state and it was asked neither to go on from it nor to throw it away.
+    """
+    if budget is None and not resume:
+        return None
+    seconds = parse_duration(budget) if budget else math.inf
+    return Interruption(folder, seconds=seconds, resume=resume, force=force)
+
+
+def parse_duration(text: str) -> float:
+    """Read a time like ``9h``, ``90m``, ``45s`` or ``1.5h`` as seconds.
+
+    Raises
+    ------
+    RunError
+        It isn't one.
+    """
+    number, unit = text.strip()[:-1], text.strip()[-1:]
+    try:
+        seconds = float(number) * _UNITS[unit]
+    except (KeyError, ValueError):
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        message = f"{text!r} isn't a time; write a number with s, m, h or d, like 9h or 90m"
+        raise RunError(message)
+    return seconds
 
 
 class UnfinishedError(RunError):

@@ -16,30 +16,10 @@ import torch
 from classify.errors import RunError
 from classify.solvers.minibatch import Progress, Session
 
-__all__ = ["Checkpoint", "parse_duration"]
+__all__ = ["Checkpoint"]
 
 FORMAT_VERSION = 1
 _ARRAYS, _RECORD = "state.{}.safetensors", "state.json"
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def parse_duration(text: str) -> float:
-    """Read a time like ``9h``, ``90m``, ``45s`` or ``1.5h`` as seconds.
-
-    Raises
-    ------
-    RunError
-        It isn't one.
-    """
-    number, unit = text.strip()[:-1], text.strip()[-1:]
-    try:
-        seconds = float(number) * _UNITS[unit]
-    except (KeyError, ValueError):
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        message = f"{text!r} isn't a time; write a number with s, m, h or d, like 9h or 90m"
-        raise RunError(message)
-    return seconds
 
 
 @dataclass

@@ -1,0 +1,205 @@
+"""Search for a head's options with Optuna: chosen on validation images; the test part is read once, at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from classify.config import RunConfig, dump_config
+from classify.errors import ConfigError, HeadError, RunError
+from classify.evidence.metrics import greater_is_better, metrics, primary_metric
+from classify.experiment import head_scores
+from classify.experiment import run as run_experiment
+from classify.json_file import write_json
+from classify.layout import Layout, lay_out, unfitted_head
+from classify.runs import Run
+
+if TYPE_CHECKING:
+    import optuna
+
+__all__ = ["BEST", "JOURNAL", "SPACES", "TRIALS", "search"]
+
+JOURNAL, TRIALS, BEST = "journal.log", "trials.json", "best"
+
+_NETWORK: dict[str, tuple[Any, ...]] = {
+    "dropout": ("uniform", 0.0, 0.7),
+    "learning_rate": ("log", 1e-5, 1e-2),
+    "weight_decay": ("log", 1e-7, 1e-2),
+    "batch_size": ("choice", 32, 64, 128),
+}
+SPACES: dict[str, Mapping[str, tuple[Any, ...]]] = {
+    "mlp": {"hidden": ("layers", "128", "256", "1024", "256-64", "1000-200"), **_NETWORK},
+    "moe": {"hidden": ("layers", "64", "200", "500"), "n_experts": ("int", 1, 4), **_NETWORK},
+    "conv": {"maps_per_class": ("int", 1, 8), **_NETWORK},
+    "svm": {"C": ("log", 1e-3, 1e3), "kernel": ("choice", "rbf", "linear")},
+    "gbm": {
+        "learning_rate": ("log", 0.01, 0.3),
+        "num_leaves": ("int", 4, 63),
+        "min_leaf": ("int", 2, 50),
+        "feature_fraction": ("uniform", 0.05, 1.0),
+        "l2": ("log", 1e-3, 1e2),
+    },
+}
+"""By head, the options that are searched: how, and between what."""
+
+
+def search(
+    config: RunConfig,
+    *,
+    trials: int,
+    force: bool = False,
+    notify: Callable[[str], None] = lambda line: None,
+    progress: bool = False,
+) -> Run:
+    """Try options of a head, fit the best once more, and score it.
+
+    A trial is fitted on the training part and scored on the validation part by the task's primary metric; no trial
+    reads a test image. Trials are drawn by the tree-structured Parzen estimator (Bergstra et al. 2011). They are kept
+    as they are done, in ``FOLDER/journal.log``: a search that was interrupted goes on where it stopped.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Options that it sets stay as they are. Its folder gets the journal, ``trials.json``, and the run ``best/``.
+    trials : int
+        Of the whole search, those done earlier included.
+    force : bool
+        Whether a search that is finished, its test part read, may be gone on with.
+    notify : callable
+        Called with a line of text when there is something to tell.
+    progress : bool
+        Show a bar.
+
+    Returns
+    -------
+    Run
+        The run of the best trial.
+
+    Raises
+    ------
+    ConfigError
+        There is no validation part, or nothing to search in the head.
+    RunError
+        The folder holds a finished search, or one of something else.
+    """
+    space = _space(config)
+    folder = config.folder
+    if (folder / BEST).exists() and not force:
+        message = (
+            f"the search in {folder} is finished, and its test part was read; more trials would choose after looking. "
+            "Go on all the same with --force, or choose another place with --out"
+        )
+        raise RunError(message)
+    layout = lay_out(config)
+    if "validation" not in layout.data.parts:
+        message = f"split {config.split!r} has no validation images, and a search may not choose on the test part"
+        raise ConfigError(message)
+    study = _study(config, layout, folder / JOURNAL)
+    done = len(study.get_trials(deepcopy=False))
+    if done:
+        notify(f"{done} trials are there already")
+    if done < trials:
+        score = _objective(config, layout, space)
+        study.optimize(score, n_trials=trials - done, show_progress_bar=progress, catch=(HeadError,))
+    best = _best(study)
+    settings = {**config.settings, **_settings(best.params, space)}
+    write_json(folder / TRIALS, _record(study, layout, space), force=True)
+    notify(f"best of {len(study.trials)} trials: {primary_metric(layout.data.task)} {best.value:.4f} on validation")
+    return run_experiment(replace(config, settings=settings, out=str(folder / BEST)), force=force, notify=notify)
+
+
+def _space(config: RunConfig) -> dict[str, tuple[Any, ...]]:
+    if config.head not in SPACES:
+        message = f"head {config.head!r} has nothing to search; heads that have: {', '.join(SPACES)}"
+        raise ConfigError(message)
+    space = {name: how for name, how in SPACES[config.head].items() if name not in config.settings}
+    if not space:
+        message = f"every option of {config.head} that could be searched is set; leave one out"
+        raise ConfigError(message)
+    return space
+
+
+def _study(config: RunConfig, layout: Layout, journal: Path) -> optuna.Study:
+    try:
+        import optuna
+    except ModuleNotFoundError as error:
+        message = "the search needs Optuna, which is not installed; install it with: pip install 'affectory[search]'"
+        raise ConfigError(message) from error
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    digests = "".join(part.digest for part in layout.data.parts.values())
+    identity = hashlib.sha256((dump_config(replace(config, out=None)) + digests).encode()).hexdigest()
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalFileOpenLock(str(journal))))
+    names = {one.study_name for one in storage.get_all_studies()}
+    if names - {identity}:
+        message = f"{journal} is of another search: its store, task, head, split, seed or options differ; give --out"
+        raise RunError(message)
+    greater = greater_is_better(primary_metric(layout.data.task))
+    study = optuna.create_study(
+        storage=storage,
+        study_name=identity,
+        load_if_exists=True,
+        direction="maximize" if greater else "minimize",
+    )
+    # Another seed each time, or a search that goes on would begin with the trials that it has done.
+    study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
+    return study
+
+
+def _objective(
+    config: RunConfig, layout: Layout, space: Mapping[str, tuple[Any, ...]]
+) -> Callable[[optuna.Trial], float]:
+    parts, matrices, task = layout.data.parts, layout.matrices, layout.data.task
+
+    def score(trial: optuna.Trial) -> float:
+        drawn = {name: _draw(trial, name, how) for name, how in space.items()}
+        head = unfitted_head(replace(config, settings={**config.settings, **_settings(drawn, space)}), layout)
+        x = layout.to_train_on(parts["train"].rows)
+        head.fit(x, parts["train"].y, validation=(matrices["validation"], parts["validation"].y))
+        said = head_scores(head, task, matrices["validation"])
+        return metrics(task, parts["validation"].y, said)[primary_metric(task)]
+
+    return score
+
+
+def _draw(trial: optuna.Trial, name: str, how: tuple[Any, ...]) -> Any:
+    kind, *between = how
+    if kind == "int":
+        return trial.suggest_int(name, *between)
+    if kind in ("log", "uniform"):
+        return trial.suggest_float(name, *between, log=kind == "log")
+    return trial.suggest_categorical(name, between)
+
+
+def _settings(drawn: Mapping[str, Any], space: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
+    """Turn what a trial drew into options: layers are kept as text, which a journal can hold."""
+    layers = {name for name, how in space.items() if how[0] == "layers"}
+    return {
+        name: [int(n) for n in value.split("-")] if name in layers else value
+        for name, value in drawn.items()
+        if name in space
+    }
+
+
+def _best(study: optuna.Study) -> optuna.trial.FrozenTrial:
+    good = [one for one in study.trials if one.value is not None and math.isfinite(one.value)]
+    if not good:
+        message = f"none of the {len(study.trials)} trials could be scored; fix the options that fail, and search again"
+        raise RunError(message)
+    return study.best_trial
+
+
+def _record(study: optuna.Study, layout: Layout, space: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
+    trials = [
+        {"number": one.number, "value": one.value, "state": one.state.name, "options": _settings(one.params, space)}
+        for one in study.trials
+    ]
+    metric = primary_metric(layout.data.task)
+    return {"metric": metric, "part": "validation", "best": study.best_trial.number, "trials": trials}

@@ -1,0 +1,228 @@
+"""The cross-corpus test: a fitted head, as it is, on the images of another store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classify.config import RunConfig, load_config
+from classify.errors import TaskError
+from classify.evidence.adjustment import adjusted_report, read_adjustment
+from classify.evidence.chance import chance
+from classify.evidence.intervals import bootstrap
+from classify.experiment import head_scores
+from classify.heads import make_head
+from classify.heads.persistence import load_head
+from classify.inputs.matrix import ArrayRows, RowMatrix
+from classify.inputs.tasks import Part, TaskRows
+from classify.predictions import PartPredictions
+from classify.record import Outcome, run_report
+from classify.runs import CONFIG, Run, check_free, new_folder, read_run, write_run
+from features_store import Labels, Store, Task, open_store
+from features_store import passport as passports
+from features_store.errors import MismatchError, unknown_name
+
+__all__ = ["TransferConfig", "transfer"]
+
+LEFT_OUT = "none"
+
+
+@dataclass(frozen=True)
+class TransferConfig:
+    """What is tested on what.
+
+    Parameters
+    ----------
+    run : Path
+        Folder of the run whose head is tested.
+    store : str
+        A store with the run's blocks, of other images.
+    task : str or None
+        A task of that store. None: the one that has the name of the run's.
+    class_map : mapping of str to str
+        Of the store's classes to the run's; a class that both have needs no word, and "none" leaves images out.
+    resamples : int
+        Behind each interval.
+    seed : int
+    out : str or None
+        Folder of the result. None: ``runs/CORPUS/TASK/HEAD-from-CORPUS OF THE RUN``.
+    """
+
+    run: Path
+    store: str
+    task: str | None = None
+    class_map: Mapping[str, str] = field(default_factory=dict)
+    resamples: int = 1000
+    seed: int = 0
+    out: str | None = None
+
+
+def transfer(config: TransferConfig, *, force: bool = False) -> Run:
+    """Score a fitted head on another corpus, and leave a run folder with one part, ``test``: all its labelled images.
+
+    The head keeps its classes: a class that the other corpus hasn't keeps its row, with support 0, and images said to
+    be of it are wrong. Nothing is fitted; calibration and thresholds are those of the run.
+
+    Parameters
+    ----------
+    config : TransferConfig
+    force : bool
+        Whether a run that lies in the same place may be replaced.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    MismatchError
+        A block of the store was made in another way than the run's.
+    TaskError
+        Classes can't be mapped, the kinds differ, or the store holds the images that the head was fitted on.
+    """
+    run, started = read_run(config.run), time.perf_counter()
+    store = open_store(Path(config.store).expanduser())
+    asked = _config(run, config)
+    check_free(asked.folder, force=force)
+    blocks = tuple(run.report["blocks"])
+    _same_making(run, store, blocks)
+    labels = store.task_labels(asked.task)
+    y, known = _mapped(run.task, labels, config.class_map)
+    part, dropped = _part(store, blocks, y, known)
+    task = replace(run.task, name=asked.task)
+    head = load_head(config.run / "model")
+    scores = {"test": head_scores(head, task, RowMatrix(store, blocks, part.rows))}
+    options: dict[str, Any] = {"n_resamples": config.resamples, "seed": config.seed}
+    truth = run.predictions["train"].y_true
+    guess = _majority(task, truth, len(part))
+    metrics = {"test": bootstrap(task, part.y, scores["test"], groups=part.groups, **options)}
+    beside = {
+        "majority": {"test": bootstrap(task, part.y, guess, groups=part.groups, **options)},
+        "chance": {"test": chance(task, truth, part.y, seed=config.seed)},
+    }
+    adjustment = read_adjustment(config.run)
+    adjusted = adjusted_report(task, {"test": part}, scores, adjustment, **options)
+    timings = {"fit": 0.0, "score": round(time.perf_counter() - started, 3)}
+    data = TaskRows(task, {"test": part}, dropped, warnings=_words(run, task, part))
+    outcome = Outcome(head, scores, metrics, beside, adjusted, (), timings)
+    report = run_report(asked, store=store, blocks=blocks, data=data, outcome=outcome)
+    report["history"] = []
+    report["transfer"] = {
+        "trained_on": run.report["corpus"],
+        "index_digest": run.report["index_digest"],
+        "class_map": dict(config.class_map),
+    }
+    calibrated = adjustment.calibrated(scores["test"])
+    predictions = {"test": PartPredictions(part.ids, part.y, scores["test"], part.groups, calibrated)}
+    with new_folder(asked.folder, force=force) as folder:
+        write_run(folder, asked, report=report, predictions=predictions, head=head, adjustment=adjustment)
+    return read_run(asked.folder)
+
+
+def _config(run: Run, config: TransferConfig) -> RunConfig:
+    fitted = load_config(run.folder / CONFIG)
+    asked = replace(fitted, store=config.store, task=config.task or run.report["task"], split="all", merge={})
+    asked = replace(asked, refit=False, limit=None, resamples=config.resamples, seed=config.seed, out=config.out)
+    if config.out:
+        return asked
+    name = f"{fitted.preset or fitted.head}-from-{run.report['corpus']}"
+    return replace(asked, out=str(asked.folder.with_name(name)))
+
+
+def _same_making(run: Run, store: Store, blocks: tuple[str, ...]) -> None:
+    if store.index_digest == run.report["index_digest"]:
+        message = f"the store holds the images of {run.folder} itself; a cross-corpus test needs other ones"
+        raise TaskError(message)
+    for name in blocks:
+        differing = passports.differences(run.report["passports"][name], store.block(name).passport)
+        if differing:
+            message = (
+                f"block {name!r} of the store was made in another way than the one the head was fitted on (fitted / "
+                f"here): {'; '.join(differing[:5])}"
+            )
+            raise MismatchError(message)
+
+
+def _mapped(task: Task, labels: Labels, class_map: Mapping[str, str]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return the labels in the classes of the run's task, and which images are scored."""
+    theirs = labels.task
+    if theirs.kind != task.kind:
+        message = (
+            f"task {theirs.name!r} of the store is {theirs.kind}, the head was fitted on a task that is {task.kind}"
+        )
+        raise TaskError(message)
+    if task.kind == "regression":
+        if (theirs.classes, theirs.range) != (task.classes, task.range):
+            message = (
+                f"task {theirs.name!r} of the store has outputs {theirs.classes} on {theirs.range}, the head "
+                f"{task.classes} on {task.range}; they must be the same"
+            )
+            raise TaskError(message)
+        values = labels.values.astype(np.float64)
+        return (values[:, 0] if values.shape[1] == 1 else values), labels.known
+    place = _places(task, labels, class_map)
+    if task.kind == "single":
+        codes = np.where(labels.values < 0, -1, place[labels.values.clip(min=0)]).astype(np.int64)
+        return codes, codes >= 0
+    columns = [labels.values[:, place == k] == 1 for k in range(len(task.classes))]
+    return np.stack([one.any(axis=1) for one in columns], axis=1).astype(np.uint8), labels.known
+
+
+def _places(task: Task, labels: Labels, class_map: Mapping[str, str]) -> NDArray[np.int64]:
+    """Return for each class of the store its place among the run's, -1 where its images are left out."""
+    theirs = labels.task.classes
+    for name, ours in class_map.items():
+        if name not in theirs:
+            raise TaskError(unknown_name(f"class of the store's task {labels.task.name!r}", name, theirs))
+        if ours != LEFT_OUT and ours not in task.classes:
+            raise TaskError(unknown_name(f"class of the head (for {name!r})", ours, [*task.classes, LEFT_OUT]))
+    present = [
+        bool((labels.values == k).any() if task.kind == "single" else (labels.values[:, k] == 1).any())
+        for k in range(len(theirs))
+    ]
+    places = []
+    for name, has_images in zip(theirs, present, strict=True):
+        ours = class_map.get(name, name if name in task.classes else LEFT_OUT)
+        if has_images and name not in class_map and ours == LEFT_OUT:
+            message = (
+                f"the store's class {name!r} has images, and the head knows {', '.join(task.classes)}; say which it is "
+                f"with --map {name}=CLASS, or leave its images out with --map {name}={LEFT_OUT}"
+            )
+            raise TaskError(message)
+        places.append(-1 if ours == LEFT_OUT else task.classes.index(ours))
+    return np.array(places)
+
+
+def _part(
+    store: Store, blocks: tuple[str, ...], y: NDArray[Any], known: NDArray[np.bool_]
+) -> tuple[Part, dict[str, dict[str, int]]]:
+    whole = store.usable(blocks)
+    rows = np.flatnonzero(known & whole)
+    if not len(rows):
+        message = "no image of the store has both a label and its vectors, so there is nothing to score"
+        raise TaskError(message)
+    counts = {"no label": int((~known).sum()), "no vector": int((known & ~whole).sum())}
+    groups = None if store.groups is None else np.asarray(store.groups)[rows]
+    dropped = {reason: count for reason, count in counts.items() if count}
+    return Part("test", rows, y[rows], np.asarray(store.ids)[rows], groups), {"test": dropped} if dropped else {}
+
+
+def _majority(task: Task, y_train: NDArray[Any], n: int) -> NDArray[np.float64]:
+    """What one would say from the training labels of the run alone."""
+    dummy = make_head("dummy", task.kind).fit(np.zeros((len(y_train), 1), np.float32), y_train)
+    return head_scores(dummy, task, ArrayRows(np.zeros((n, 1), np.float32)).array)  # type: ignore[arg-type]
+
+
+def _words(run: Run, task: Task, part: Part) -> tuple[str, ...]:
+    words = [f"The head was fitted on {run.report['corpus']} and is tested here as it is."]
+    if task.kind != "regression":
+        counts = np.bincount(part.y, minlength=len(task.classes)) if task.kind == "single" else part.y.sum(axis=0)
+        absent = [name for name, count in zip(task.classes, counts, strict=True) if not count]
+        words += [f"No image here has the class {name!r}: its row stays, empty." for name in absent]
+    return tuple(words)
