@@ -36,15 +36,14 @@ class SharedFile:
 
     def read(self, offset: int, size: int) -> bytes:
         """Return `size` bytes from `offset`; fewer at the end of the file."""
-        fd = self._open()
-        parts: list[bytes] = []
-        while size > 0:
-            part = self._read_once(fd, offset, size)
+        fd = self._fd if self._fd is not None else self._open()
+        data = self._read_once(fd, offset, size)
+        while 0 < len(data) < size:  # the system may give less at once
+            part = self._read_once(fd, offset + len(data), size - len(data))
             if not part:
                 break
-            parts.append(part)
-            offset, size = offset + len(part), size - len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            data += part
+        return data
 
     def _read_once(self, fd: int, offset: int, size: int) -> bytes:
         if hasattr(os, "pread"):

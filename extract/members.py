@@ -7,8 +7,8 @@ import time
 import zipfile
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,11 +18,11 @@ from extract.errors import CorpusError
 _BLOCK = 512  # bytes: unit of a tar
 _MAX_NAME = 1 << 20  # bytes of a long name or an extended header
 _WIDE, _NARROW = 1 << 16, 1 << 11  # bytes read at once: wide where members are small and lie close to each other
+_SHOWN = 1000  # members from one step of the bar to the next
 _REGULAR = (b"0", b"\0", b"7")
 
 
-@dataclass(frozen=True)
-class _Header:
+class _Header(NamedTuple):
     name: str
     kind: bytes
     offset: int
@@ -56,19 +56,19 @@ def members_of(path: Path) -> Members:
 def _members_of_tar(path: Path, file: SharedFile) -> Members:
     position: dict[str, int] = {}
     offsets, sizes, modified, n_refused = array("q"), array("q"), array("d"), 0
-    for header in _headers(path, file):
-        name = safe_name(header.name)
-        if header.kind == b"5":
+    for raw, kind, offset, size, moment in _headers(path, file):
+        if kind == b"5":  # a folder
             continue
-        if header.kind not in _REGULAR or name is None:
+        name = safe_name(raw)
+        if kind not in _REGULAR or name is None:
             n_refused += 1
             continue
         position[name] = len(offsets)
-        offsets.append(header.offset)
-        sizes.append(header.size)
-        modified.append(header.modified)
-    size = np.array(sizes, dtype=np.int64)
-    return Members(position, np.array(offsets, dtype=np.int64), size, size, np.array(modified), None, n_refused)
+        offsets.append(offset)
+        sizes.append(size)
+        modified.append(moment)
+    every = np.array(sizes, dtype=np.int64)
+    return Members(position, np.array(offsets, dtype=np.int64), every, every, np.array(modified), None, n_refused)
 
 
 def _headers(path: Path, file: SharedFile) -> Iterator[_Header]:
@@ -77,32 +77,38 @@ def _headers(path: Path, file: SharedFile) -> Iterator[_Header]:
 
     end, at = path.stat().st_size, 0
     window, window_at, step = b"", 0, 0
+    n_seen = 0
     name, size = "", -1  # what a header before the member says of it
     with tqdm(total=end, desc=f"members of {path.name}", unit="B", unit_scale=True, delay=2, disable=None) as bar:
         while at + _BLOCK <= end:
-            if not window_at <= at <= window_at + len(window) - _BLOCK:
+            if at + _BLOCK > window_at + len(window):
                 window, window_at = file.read(at, _NARROW if step > _WIDE // 4 else _WIDE), at
             block = window[at - window_at : at - window_at + _BLOCK]
             if len(block) < _BLOCK or (not block[0] and not block.strip(b"\0")):
                 return
             found = _parse(path, block, at)
             if size >= 0:  # an extended header has the size that did not fit
-                found = _Header(found.name, found.kind, found.offset, size, found.modified)
-            step = -(-found.size // _BLOCK) * _BLOCK
+                found = found._replace(size=size)
+            step = found.offset + -(-found.size // _BLOCK) * _BLOCK - at
             if found.offset + found.size > end:
-                msg = (
-                    f"{path} is cut: its member {found.name!r} would end at byte {found.offset + found.size}, and the "
-                    f"file at {end}; fetch it again"
-                )
-                raise CorpusError(msg)
+                raise CorpusError(_cut(path, found, end))
             if found.kind in (b"L", b"x"):
                 extra = _extra(path, file, found)
                 name, size = extra.get("path", name), int(extra.get("size", size))
             elif found.kind not in (b"K", b"g"):
-                yield _Header(name or found.name, found.kind, found.offset, found.size, found.modified)
+                yield found._replace(name=name) if name else found
                 name, size = "", -1
-            bar.update(found.offset + step - at)
-            at = found.offset + step
+            at += step
+            n_seen += 1
+            if not n_seen % _SHOWN:
+                bar.update(at - bar.n)
+
+
+def _cut(path: Path, header: _Header, end: int) -> str:
+    return (
+        f"{path} is cut: its member {header.name!r} would end at byte {header.offset + header.size}, and the file "
+        f"at {end}; fetch it again"
+    )
 
 
 def _parse(path: Path, block: bytes, at: int) -> _Header:
@@ -125,11 +131,14 @@ def _parse(path: Path, block: bytes, at: int) -> _Header:
 
 
 def _is_header(block: bytes) -> bool:
-    """Tell whether the checksum of a header is right; its own eight bytes count as blanks."""
+    """Tell whether the checksum of a header, the sum of its bytes, is right; its own eight count as blanks."""
+    field = block[148:156]
     try:
-        return sum(block) - sum(block[148:156]) + 8 * 32 == int(block[148:156].strip(b" \0") or b"-1", 8)
+        written = int(field.strip(b" \0") or b"-1", 8)
     except ValueError:
         return False
+    # Most of the 512 bytes are zero: without them there is a quarter to add.
+    return sum(block.translate(None, b"\0")) - sum(field) + 8 * 32 == written
 
 
 def _number(field: bytes) -> int:

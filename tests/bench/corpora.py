@@ -21,12 +21,12 @@ import json, resource, sys, time
 from pathlib import Path
 from extract.corpora import find_corpus
 import numpy
-start = time.perf_counter()
+start, cpu = time.perf_counter(), time.process_time()
 reading = find_corpus("b-t4sa").read(Path(sys.argv[1]))
-seconds = time.perf_counter() - start
+seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
 reading.source.read(len(reading.index) - 1)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(json.dumps({"images": len(reading.index), "seconds": round(seconds, 2), "peak_mib": round(peak)}))
+print(json.dumps({"images": len(reading.index), "seconds": round(seconds, 2), "cpu_seconds": round(cpu, 2), "peak_mib": round(peak)}))
 """
 
 
