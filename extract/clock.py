@@ -23,9 +23,12 @@ class Clock:
         try:
             yield
         finally:
-            spent = time.perf_counter() - start
-            with self._lock:
-                self._seconds[name] = self._seconds.get(name, 0.0) + spent
+            self.add(name, time.perf_counter() - start)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Count seconds that were measured elsewhere."""
+        with self._lock:
+            self._seconds[name] = self._seconds.get(name, 0.0) + seconds
 
     def seconds(self) -> dict[str, float]:
         """Return the seconds by part."""

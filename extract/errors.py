@@ -9,6 +9,7 @@
         │   ├── WeightsError                the weights are missing or do not fit
         │   └── HubError (OSError)          the weights must be fetched and their host cannot be reached
         ├── DeviceError (ValueError)        the device is not there
+        ├── EngineError (RuntimeError)      the engine that spreads the work is missing, or gave up
         └── RefusedImageError (ValueError)  one image has no pixels that could be trusted; carries its status
 """
 
@@ -39,6 +40,10 @@ class HubError(EncoderError, OSError):
 
 class DeviceError(ExtractError, ValueError):
     """The device asked for is not there."""
+
+
+class EngineError(ExtractError, RuntimeError):
+    """The engine that spreads the work over processes is not installed, or gave up."""
 
 
 class RefusedImageError(ExtractError, ValueError):

@@ -19,31 +19,47 @@ from features_store import Status
 class Lane:
     """Feed one network, and hand on what it gives.
 
-    A forward pass always has the full batch size, the last one too: vectors then do not depend on where a run was
-    interrupted.
+    A forward pass always has the full batch size, and each view of an image has its own slot in it. The last bits of a
+    vector depend on the slot, since libraries of kernels cut a batch into pieces, but not on what is in the other
+    slots. So vectors do not depend on which images failed, where a run was interrupted, or who made which rows.
 
     Parameters
     ----------
     network : Network
     sink : Sink
         Says what is needed, and takes it.
-    forward : Forward, optional
-        None = nothing is needed.
+    forward : Forward
     batch_size : int
     """
 
-    def __init__(self, network: Network, sink: Sink, forward: Forward | None, *, batch_size: int) -> None:
+    def __init__(self, network: Network, sink: Sink, forward: Forward, *, batch_size: int) -> None:
         self.network = network
         self.sink = sink
         self.needed = sink.needed
         self._forward = forward
         self._batch = np.zeros((batch_size, *network.input_shape), dtype=network.input_dtype)
-        self._places: list[tuple[int, int]] = []  # row and view of what is in the batch
+        self._places: dict[int, tuple[int, int]] = {}  # by slot, the row and view that are in it
 
-    def take(self, place: tuple[int, int], prepared: NDArray[np.generic], clock: Clock, worker: OneWorker) -> None:
-        """Put one prepared view (row, view) into the batch, and run the batch if it is full."""
-        self._batch[len(self._places)] = prepared
-        self._places.append(place)
+    def take(
+        self, place: tuple[int, int], number: int, prepared: NDArray[np.generic], clock: Clock, worker: OneWorker
+    ) -> None:
+        """Put one prepared view into the batch, and run the batch if it is full.
+
+        Parameters
+        ----------
+        place : (int, int)
+            Row and view, for the sink.
+        number : int
+            Of this view among all views of the whole corpus; says which slot is its own.
+        prepared : ndarray of shape (*network.input_shape)
+        clock : Clock
+        worker : OneWorker
+        """
+        slot = number % len(self._batch)
+        if slot in self._places:  # the images between were done before, or failed
+            self.run(clock, worker)
+        self._batch[slot] = prepared
+        self._places[slot] = place
         if len(self._places) == len(self._batch):
             self.run(clock, worker)
 
@@ -54,14 +70,15 @@ class Lane:
 
     def run(self, clock: Clock, worker: OneWorker) -> None:
         """Run the batch, however full, and hand its vectors to the writer."""
-        if not self._places or self._forward is None:
+        if not self._places:
             return
         with clock.part("forward"):
             vectors = self._forward(self._batch)
-        places, self._places = np.array(self._places, dtype=np.int64), []
+        slots, places = list(self._places), np.array(list(self._places.values()), dtype=np.int64)
+        self._places = {}
         with clock.part("wait for the writer"):
-            worker.do(partial(self._write, places, vectors, clock))
+            worker.do(partial(self._write, places, {tap: found[slots] for tap, found in vectors.items()}, clock))
 
     def _write(self, places: NDArray[np.int64], vectors: Mapping[str, NDArray[np.float32]], clock: Clock) -> None:
         with clock.part("write"):
-            self.sink.write(places[:, 0], places[:, 1], {tap: rows[: len(places)] for tap, rows in vectors.items()})
+            self.sink.write(places[:, 0], places[:, 1], vectors)

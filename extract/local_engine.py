@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from extract.clock import Clock
@@ -36,11 +37,14 @@ class Images:
     ----------
     ids : ndarray of shape (n_images,), str
     source : Source
+    numbers : ndarray of shape (n_images,), int64
+        Row of each image in the whole corpus, of which these may be a part.
     views : Views
     """
 
     ids: NDArray[Any]
     source: Source
+    numbers: NDArray[np.int64]
     views: Views
 
 
@@ -92,7 +96,8 @@ class LocalEngine:
             files = ordered(readers, lambda row: (row, _read(images.source, row, clock)), rows, ahead=ahead)
             samples = ordered(decoders, lambda file: self._prepare(images, *file, lanes, clock), files, ahead=ahead)
             for sample in _timed(samples, clock):
-                _feed(sample, lanes, clock, worker)
+                number = int(images.numbers[sample.row]) * images.views.n
+                _feed(sample, number, lanes, clock, worker)
                 step(1)
             for lane in lanes:
                 lane.run(clock, worker)
@@ -117,12 +122,12 @@ class LocalEngine:
         return Sample(row, prepared)
 
 
-def _feed(sample: Sample, lanes: list[Lane], clock: Clock, worker: OneWorker) -> None:
+def _feed(sample: Sample, number: int, lanes: list[Lane], clock: Clock, worker: OneWorker) -> None:
     if sample.status != Status.WRITTEN:
         for lane in lanes:
             lane.fail(sample.row, sample.status, worker)
     for (at, view), prepared in sample.prepared.items():
-        lanes[at].take((sample.row, view), prepared, clock, worker)
+        lanes[at].take((sample.row, view), number + view, prepared, clock, worker)
 
 
 def _read(source: Source, row: int, clock: Clock) -> bytes | Status:
