@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -70,3 +71,28 @@ class Files:
             return (self.root / str(self.names[row])).stat().st_mtime
         except OSError:
             return math.nan
+
+
+class Joined:
+    """The sources of several corpora, one after the other."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = list(sources)
+        self._ends = np.cumsum([len(source) for source in sources])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def read(self, row: int) -> bytes:
+        """See `Source.read`."""
+        source, inside = self._at(row)
+        return source.read(inside)
+
+    def modified(self, row: int) -> float:
+        """See `Source.modified`."""
+        source, inside = self._at(row)
+        return source.modified(inside)
+
+    def _at(self, row: int) -> tuple[Source, int]:
+        at = int(np.searchsorted(self._ends, row, side="right"))
+        return self._sources[at], row - (int(self._ends[at - 1]) if at else 0)

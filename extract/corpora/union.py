@@ -22,38 +22,13 @@ from extract.corpora.ratings import ends_of
 from extract.corpora.record import Corpus, Option, Reading
 from extract.corpora.vocabulary import POLARITY, VALENCE_AROUSAL
 from extract.errors import CorpusError
-from extract.sources import Source
+from extract.sources import Joined
 from features_store import Index, Labels, Split, Task
 from features_store.errors import unknown_name
 
 PREFIX = "union:"
 JNDATASET = ("ied", "dirti", "emomadrid", "gaped", "smid", "oasis", "naps")
 _NONE = {"single": -1, "multi": 255, "regression": np.nan}
-
-
-class Joined:
-    """The sources of several corpora, one after the other."""
-
-    def __init__(self, sources: Sequence[Source]) -> None:
-        self._sources = list(sources)
-        self._ends = np.cumsum([len(source) for source in sources])
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def read(self, row: int) -> bytes:
-        """See `extract.sources.Source.read`."""
-        source, inside = self._at(row)
-        return source.read(inside)
-
-    def modified(self, row: int) -> float:
-        """See `extract.sources.Source.modified`."""
-        source, inside = self._at(row)
-        return source.modified(inside)
-
-    def _at(self, row: int) -> tuple[Source, int]:
-        at = int(np.searchsorted(self._ends, row, side="right"))
-        return self._sources[at], row - (int(self._ends[at - 1]) if at else 0)
 
 
 @dataclass(frozen=True)

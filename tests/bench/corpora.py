@@ -26,7 +26,8 @@ reading = find_corpus("b-t4sa").read(Path(sys.argv[1]))
 seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
 reading.source.read(len(reading.index) - 1)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(json.dumps({"images": len(reading.index), "seconds": round(seconds, 2), "cpu_seconds": round(cpu, 2), "peak_mib": round(peak)}))
+found = {"images": len(reading.index), "seconds": round(seconds, 2), "cpu_seconds": round(cpu, 2)}
+print(json.dumps({**found, "peak_mib": round(peak)}))
 """
 
 
