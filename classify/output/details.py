@@ -140,8 +140,8 @@ def _calibration_note(report: Mapping[str, Any]) -> str:
         return f"Not calibrated: {found['reason']}."
     how = f"temperature {found['temperature']:.2f}" if found["temperature"] else "isotonic regression"
     if found["temperature"]:
-        how += ": the head was too sure of itself" if found["temperature"] > 1.05 else ""
-        how += ": the head was not sure enough" if found["temperature"] < 0.95 else ""
+        how += ": the head was too sure of itself" if found["temperature"] > 1.25 else ""
+        how += ": the head was not sure enough" if found["temperature"] < 0.8 else ""
     return f"Calibrated by {how}; fitted on the {found['n_images']} validation images."
 
 

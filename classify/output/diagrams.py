@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ def reliability_plot(before: Sequence[Mapping[str, float]], after: Sequence[Mapp
     before, after : sequence of mapping
         Bins as `classify.evidence.calibration.reliability` gives them, without and with calibration.
     """
-    frame = Frame(58, 30, 262, 220, (0, 1), (0, 1))
+    frame = Frame(58, 30, 240, 220, (0, 1), (0, 1))
     parts = frame.axes("", "came true")
     parts.append(frame.line(frame.place(0, 0), frame.place(1, 1), stroke="muted", dash="3 4"))
     legend = [("accent", "as the head says")]
@@ -41,11 +42,11 @@ def reliability_plot(before: Sequence[Mapping[str, float]], after: Sequence[Mapp
         x, _ = frame.place(row["low"], 0)
         height = 36 * row["n"] / total
         parts.append(
-            f'<rect x="{x + 1:.1f}" y="{310 - height:.1f}" width="24.2" height="{max(height, 0.75):.1f}" rx="1.5" '
+            f'<rect x="{x + 1:.1f}" y="{310 - height:.1f}" width="22" height="{max(height, 0.75):.1f}" rx="1.5" '
             'fill="var(--accent)" fill-opacity=".4"/>'
         )
-    parts.append(label(189, 330, "probability that was said", anchor="middle"))
-    return svg(336, 338, "Reliability: what was said against what came true", parts)
+    parts.append(label(178, 330, "probability that was said", anchor="middle"))
+    return svg(312, 338, "Reliability: what was said against what came true", parts)
 
 
 def _reliability_line(frame: Frame, rows: Sequence[Mapping[str, float]], colour: str, *, hollow: bool) -> list[str]:
@@ -79,17 +80,17 @@ def learning_plot(points: Sequence[Mapping[str, float]], metric: str, baseline: 
     values += [] if baseline is None else [baseline]
     pad = 0.05 * (max(values) - min(values)) or 0.05
     xs = [float(np.log10(point["n"])) for point in points]
-    frame = Frame(62, 30, 290, 220, (min(xs) - 0.04, max(xs) + 0.04), (min(values) - pad, max(values) + pad))
+    frame = Frame(62, 30, 266, 220, (min(xs) - 0.04, max(xs) + 0.04), (min(values) - pad, max(values) + pad))
     parts = []
     for value in nice_ticks(*frame.y, 5):
         _, y = frame.place(0, value)
-        parts += [frame.line((62, y), (352, y)), label(54, y + 4, number(value), anchor="end")]
+        parts += [frame.line((62, y), (328, y)), label(54, y + 4, number(value), anchor="end")]
     upper, lower = ([frame.place(x, p[end]) for x, p in zip(xs, points, strict=True)] for end in ("high", "low"))
     outline = " ".join(f"{x:.1f},{y:.1f}" for x, y in [*upper, *reversed(lower)])
     parts.append(f'<polygon points="{outline}" fill="var(--accent)" fill-opacity=".13"/>')
     if baseline is not None:
         _, y = frame.place(0, baseline)
-        parts.append(frame.line((62, y), (352, y), stroke="second", dash="3 3"))
+        parts.append(frame.line((62, y), (328, y), stroke="second", dash="3 3"))
     line = [frame.place(x, p["value"]) for x, p in zip(xs, points, strict=True)]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in line)
     parts.append(f'<polyline points="{path}" fill="none" stroke="var(--accent)" stroke-width="2"/>')
@@ -98,37 +99,56 @@ def learning_plot(points: Sequence[Mapping[str, float]], metric: str, baseline: 
         parts.append(frame.line((x, ends[0]), (x, ends[1]), stroke="accent"))
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.6" fill="var(--accent)"/>')
         parts.append(label(x, 268, str(point["n"]), anchor="middle"))
-    parts.append(label(207, 288, "training images", anchor="middle"))
+    parts.append(label(195, 288, "training images", anchor="middle"))
     parts.append(label(62, 18, metric, fill="ink"))
-    return svg(368, 298, f"{metric} by number of training images", parts)
+    return svg(342, 298, f"{metric} by number of training images", parts)
 
 
-def ablation_plot(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
-    """Draw a bar with its interval for each set of blocks, in the order given.
+def ablation_plot(rows: Sequence[Mapping[str, Any]], blocks: Sequence[str], metric: str) -> str:
+    """Draw for each set of blocks a row: a dot under each block that is in it, and the metric with its interval.
 
     Parameters
     ----------
     rows : sequence of mapping
-        ``name``, and ``value``, ``low``, ``high`` (None where undefined).
+        ``blocks``, and ``value``, ``low``, ``high`` (None where undefined), in the order to be drawn.
+    blocks : sequence of str
+        All blocks.
     metric : str
         Its name, as people write it.
     """
     ends = [row[key] for row in rows for key in ("value", "low", "high") if row.get(key) is not None]
     low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
     air = 0.06 * (high - low) or 0.05
-    longest = max(len(shorten(row["name"], 44)) for row in rows)
-    left, step = 16 + 6.6 * longest, 24.0
-    frame = Frame(left, 24, 320, step * len(rows), (low - air, high + air), (0, 1))
-    bottom = 24 + step * len(rows)
+    names = [shorten(name, 30) for name in blocks]
+    tall, column, step = 30 + 4.4 * max(map(len, names)), 26.0, 24.0
+    left = 24 + column * len(blocks) + 26
+    frame = Frame(left, tall, 300, step * len(rows), (low - air, high + air), (0, 1))
+    bottom = tall + step * len(rows)
     parts = []
+    for j, name in enumerate(names):
+        x = 24 + column * j
+        turn = f' transform="rotate(-42 {x:.1f} {tall - 10:.1f})"'
+        parts.append(label(x, tall - 10, name, fill="ink", extra=turn))
     for value in nice_ticks(*frame.x, 5):
         x, _ = frame.place(value, 0)
-        parts += [frame.line((x, 24), (x, bottom)), label(x, bottom + 16, number(value), anchor="middle")]
+        parts += [frame.line((x, tall), (x, bottom)), label(x, bottom + 16, number(value), anchor="middle")]
     for i, row in enumerate(rows):
-        y = 24 + step * (i + 0.5)
-        parts.append(label(left - 10, y + 4, shorten(row["name"], 44), anchor="end", fill="ink"))
-        if row.get("value") is None:
-            continue
+        parts += _ablation_row(frame, row, blocks, tall + step * (i + 0.5), column)
+    room = max(376.0, 5.6 * max(map(len, names)))
+    parts.append(label(left + 150, bottom + 34, metric, anchor="middle"))
+    return svg(left + room, bottom + 42, f"{metric} by the blocks that were used", parts)
+
+
+def _ablation_row(frame: Frame, row: Mapping[str, Any], blocks: Sequence[str], y: float, column: float) -> list[str]:
+    inside = [24 + column * j for j, name in enumerate(blocks) if name in row["blocks"]]
+    parts = [f"<title>{escape(' + '.join(map(str, row['blocks'])))}</title>"]
+    if len(inside) > 1:
+        parts.append(f'<path d="M{inside[0]:.1f} {y}H{inside[-1]:.1f}" stroke="var(--ink)" stroke-width="2"/>')
+    for j in range(len(blocks)):
+        x = 24 + column * j
+        colour = "ink" if x in inside else "line"
+        parts.append(f'<circle cx="{x:.1f}" cy="{y}" r="5.5" fill="var(--{colour})"/>')
+    if row.get("value") is not None:
         x, _ = frame.place(row["value"], 0)
         if row.get("low") is not None and row.get("high") is not None:
             (a, _), (b, _) = frame.place(row["low"], 0), frame.place(row["high"], 0)
@@ -137,9 +157,8 @@ def ablation_plot(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
                 'stroke-linecap="round" stroke-opacity=".4"/>'
             )
         parts.append(f'<circle cx="{x:.1f}" cy="{y}" r="4.6" fill="var(--accent)"/>')
-        parts.append(label(left + 328, y + 4, f"{row['value']:.3f}"))
-    parts.append(label(left, 14, metric, fill="ink"))
-    return svg(left + 376, bottom + 26, f"{metric} by the blocks that were used", parts)
+        parts.append(label(frame.left + 308, y + 4, number(round(row["value"], 3))))
+    return ["<g>", *parts, "</g>"]
 
 
 def plane_plot(

@@ -70,7 +70,9 @@ def _names(task: Task, chosen: NDArray[np.bool_]) -> str:
 
 
 def _values(task: Task, values: NDArray[np.float64], *, named: bool) -> str:
-    return ", ".join(f"{n} {v:.2f}" if named else f"{v:.2f}" for n, v in zip(task.classes, values, strict=True))
+    return ", ".join(
+        (f"{n} " if named else "") + f"{v:.2f}".replace("-", "−") for n, v in zip(task.classes, values, strict=True)
+    )
 
 
 def doubtful_labels(audit: Mapping[str, Any] | None, pictures: Pictures) -> list[dict[str, Any]]:

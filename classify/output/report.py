@@ -121,6 +121,7 @@ def _environment() -> Any:
     environment.filters["interval"] = interval_text
     environment.filters["metric"] = metric_title
     environment.filters["plain"] = lambda value: _number(value, ".3f")
+    environment.filters["short"] = lambda value: _number(value, ".2f")
     environment.filters["signed"] = lambda value: _number(value, "+.3f")
     return environment
 

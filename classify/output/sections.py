@@ -166,12 +166,12 @@ def _cautions(board: Board, audit: Mapping[str, Any] | None) -> list[str]:
 def _ablation(found: Mapping[str, Any]) -> dict[str, Any]:
     metric = str(found["metric"])
     rows = [
-        {"name": " + ".join(map(str, subset["blocks"])), **subset["metrics"].get(metric, {})}
-        for subset in found["subsets"][:MAX_SUBSETS]
+        {"blocks": subset["blocks"], **subset["metrics"].get(metric, {})} for subset in found["subsets"][:MAX_SUBSETS]
     ]
+    blocks = list(dict.fromkeys(name for subset in found["subsets"] for name in subset["blocks"]))
     gains = [{"block": block, **gain} for block, gain in (found.get("gains") or {}).items()]
     return {
-        "figure": ablation_plot(rows, metric_title(metric)),
+        "figure": ablation_plot(rows, sorted(blocks), metric_title(metric)),
         "metric": metric,
         "head": str(found.get("head", "")),
         "folds": found.get("folds"),
