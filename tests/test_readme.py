@@ -1,0 +1,95 @@
+"""The README is run: every command of its blocks, on a small folder of pictures."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+# What a test machine must do otherwise: no hub, so the network that needs none; few pictures, so a small sweep.
+SUBSTITUTES = {"--profile card": "--encoders lowlevel", "runs/photos": "runs/photos", " STORE ": " features/photos "}
+
+
+def blocks() -> list[str]:
+    """Shell commands of the README, comments cut off."""
+    text = (ROOT / "README.md").read_text()
+    lines = [line for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    return [
+        re.split(r"\s{2,}#", line)[0].strip()
+        for line in lines
+        if re.match(r"(extract|classify|features-store|make) ", line)
+    ]
+
+
+COMMANDS = blocks()
+OWN_IMAGES = [line for line in COMMANDS if not line.startswith("make ") and "photos" in line]
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("make ")])
+def test_make_targets_exist(line: str) -> None:
+    """Each target that the README names is one."""
+    target = line.split()[1]
+    done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """A working folder with ``photos/CLASS/*.jpg``: blue calm pictures and red tense ones."""
+    place = tmp_path_factory.mktemp("readme")
+    rng = np.random.default_rng(0)
+    for name, colour in (("calm", (60, 90, 200)), ("tense", (200, 40, 30))):
+        (place / "photos" / name).mkdir(parents=True)
+        for number in range(20):
+            noise = rng.integers(-40, 40, (48, 64, 3))
+            Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(
+                place / "photos" / name / f"{number}.jpg"
+            )
+    return place
+
+
+def test_one_page_on_ones_own_images(photos: Path) -> None:
+    """The commands for one's own images end 0, in the README's order, and leave a store, a run and a page."""
+    assert len(OWN_IMAGES) >= 3, "the README's page on one's own images was not found"
+    for line in OWN_IMAGES:
+        for old, new in SUBSTITUTES.items():
+            line = line.replace(old, new)  # noqa: PLW2901
+        done = subprocess.run(
+            line, shell=True, cwd=photos, capture_output=True, text=True, check=False, env=environment()
+        )
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+    assert (photos / "report.html").stat().st_size > 10_000
+    assert (photos / "runs/photos/label/mlp/report.json").is_file()
+
+
+def environment() -> dict[str, str]:
+    """Return an environment in which the project's commands are found."""
+    import os
+
+    return {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+
+
+def test_every_command_knows_its_options() -> None:
+    """A command that is only shown, with placeholders, has the sub-command and the options that it shows."""
+    for line in COMMANDS:
+        program, *words = line.split()
+        if program == "make":
+            continue
+        shown = {word for word in words if word.startswith("-")}
+        done = subprocess.run(
+            [shutil.which(program, path=str(BIN)) or program, words[0], "--help"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**environment(), "COLUMNS": "200", "TERM": "dumb"},
+        )
+        assert done.returncode == 0, line
+        assert {option for option in shown if option not in done.stdout} == set(), line
