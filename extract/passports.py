@@ -29,6 +29,8 @@ class Circumstances:
     dtype : {"float16", "float32"}
         In which vectors are stored.
     views : Views
+    compiled : bool
+        Whether the networks run compiled; they differ from those that do not in the last digits.
     """
 
     device: str
@@ -37,6 +39,7 @@ class Circumstances:
     resizer: str = "torchvision"
     dtype: str = "float16"
     views: Views = CANONICAL
+    compiled: bool = False
 
 
 def passport_of(network: Network, tap: str, index: Index, made: Circumstances) -> dict[str, Any]:
@@ -51,6 +54,7 @@ def passport_of(network: Network, tap: str, index: Index, made: Circumstances) -
         "decoder": decoder_words(made.decoder),
         "resizer": made.resizer,
         "tap": tap,
+        **({"layer": dict(network.details[tap])} if tap in network.details else {}),
         "dtype": made.dtype,
         # Mixed precision touches networks only
         "autocast": made.autocast if network.module is not None else None,
@@ -60,7 +64,7 @@ def passport_of(network: Network, tap: str, index: Index, made: Circumstances) -
         "environment": {
             "device": made.device,
             "device_name": _device_name(made.device),
-            "compiled": False,
+            "compiled": made.compiled and network.module is not None,
             "platform": platform.platform(),
             "python": platform.python_version(),
         },

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
 
 from extract.encoders import from_open_clip, from_timm, lowlevel, packaged
+from extract.encoders.layers import parse_layers
 from extract.encoders.record import Encoder, Network, Tap
 from extract.encoders.weights import Weights
 from extract.errors import EncoderError, WeightsError
@@ -32,10 +35,26 @@ _RECORDS = (
     _timm("efficientnet_b2", "efficientnet_b2.ra_in1k", 1408, "EfficientNet-B2, ImageNet-1k"),
     _timm("resnet152", "resnet152.tv_in1k", 2048, "ResNet-152, ImageNet-1k, plain recipe"),
     _timm("inception_v3", "inception_v3.tv_in1k", 2048, "Inception-v3, ImageNet-1k", posteriors=1000),
-    _clip("clip_vit_l14", "ViT-L-14/openai", "CLIP ViT-L/14, 400 M image-text pairs", embedding=768, tokens=1024),
+    _clip(
+        "clip_vit_l14",
+        "ViT-L-14/openai",
+        "CLIP ViT-L/14, 400 M image-text pairs; concepts are cosines with 3,072 adjective-noun pairs",
+        embedding=768,
+        tokens=1024,
+        concepts=3072,
+    ),
     _timm("resnet50", "resnet50.tv_in1k", 2048, "ResNet-50, ImageNet-1k, plain recipe"),
     _timm("seresnet50", "seresnet50.ra2_in1k", 2048, "SE-ResNet-50, ImageNet-1k"),
     _timm("resnet101", "resnet101.tv_in1k", 2048, "ResNet-101, ImageNet-1k, plain recipe"),
+    Encoder(
+        "resnet101_map",
+        "ResNet-101 at 256 x 256 pixels: the last feature map, for heads that look at places",
+        "timm",
+        "resnet101.tv_in1k",
+        partial(from_timm.build, size=256),
+        (Tap("map", (2048, 8, 8), module="layer4", pooling="map"),),
+        stem="resnet101",
+    ),
     _timm("vgg16", "vgg16.tv_in1k", 4096, "VGG-16, ImageNet-1k; pool is the last hidden layer"),
     _timm("xception", "legacy_xception.tf_in1k", 2048, "Xception, ImageNet-1k"),
     _clip(
@@ -50,7 +69,8 @@ _RECORDS = (
 )
 
 ENCODERS: dict[str, Encoder] = {record.name: record for record in _RECORDS}
-"""By name. Beside these, ``timm:NAME`` and ``open_clip:ARCH/TAG`` stand for any model of the two libraries."""
+"""By name. Beside these, ``timm:NAME`` and ``open_clip:ARCH/TAG`` stand for any model of the two libraries, and
+``ENCODER@MODULE[:POOLING]`` for any layer of a network."""
 
 PROFILES: dict[str, tuple[str, ...]] = {
     "card": ("efficientnet_b2", "resnet152", "inception_v3", "clip_vit_l14"),
@@ -64,21 +84,37 @@ def find_encoders(names: Iterable[str]) -> list[Encoder]:
     Parameters
     ----------
     names : iterable of str
-        From the table, or ``timm:NAME``, ``open_clip:ARCH/TAG``; doubles count once.
+        From the table, or ``timm:NAME``, ``open_clip:ARCH/TAG``; any of them with ``@MODULE[:POOLING]``, several
+        layers joined by ``+``. Doubles count once, and layers of one network become taps of one encoder.
 
     Raises
     ------
     EncoderError
         For a name that is not valid; the message lists those that are.
     """
-    found = [_find(name) for name in dict.fromkeys(names)]
+    found: dict[str, Encoder] = {}
+    for name in names:
+        one = _find(name)
+        there = found.get(one.name)
+        found[one.name] = replace(there, taps=tuple(dict.fromkeys(there.taps + one.taps))) if there else one
     if not found:
         msg = f"no encoder was named; valid: {', '.join(ENCODERS)}, timm:NAME, open_clip:ARCH/TAG"
         raise EncoderError(msg)
-    return found
+    return list(found.values())
 
 
 def _find(name: str) -> Encoder:
+    base, at, wanted = name.partition("@")
+    encoder = _network(base)
+    if not at:
+        return encoder
+    if not encoder.needs_weights:
+        msg = f"{name!r}: {base} is no network and has no layers"
+        raise EncoderError(msg)
+    return replace(encoder, taps=parse_layers(wanted))
+
+
+def _network(name: str) -> Encoder:
     if name in ENCODERS:
         return ENCODERS[name]
     library, _, model = name.partition(":")

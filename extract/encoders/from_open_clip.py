@@ -1,13 +1,15 @@
-"""Encoders from open_clip: the image tower, its own transform, the embedding and the mean token."""
+"""Encoders from open_clip: the image tower, its own transform, the embedding, the mean token, concepts, any layer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from extract.encoders import concepts as vocabulary
+from extract.encoders.layers import Listener, learned_shapes
 from extract.encoders.record import Encoder, Network
-from extract.encoders.weights import Weights, hub, identity_of, quiet, seeded, settle
+from extract.encoders.weights import Weights, hub, identity_of, quiet, seeded, settle, sha256_of_state
 from extract.errors import EncoderError, WeightsError
 from extract.transforms import Transform
 from features_store.errors import unknown_name
@@ -20,7 +22,8 @@ def build(encoder: Encoder, weights: Weights, resizer: str) -> Network:
     """Build the image tower of an open_clip model; ``encoder.architecture`` is ``ARCH/TAG``.
 
     The embedding is kept as it leaves the projection, not scaled to length 1. *tokens* is the mean of the patch
-    tokens of the last layer, after its layer normalisation, the class token left out.
+    tokens of the last layer, after its layer normalisation, the class token left out. *concepts* are cosines with
+    sentences; see `extract.encoders.concepts`.
 
     Raises
     ------
@@ -32,12 +35,32 @@ def build(encoder: Encoder, weights: Weights, resizer: str) -> Network:
         If the weights must be fetched and cannot.
     """
     architecture, config = published(encoder.architecture)
-    visual = _load(encoder, weights, architecture, config)
+    model = _load(encoder, weights, architecture, config)
     source = f"open_clip:{encoder.architecture}" if weights.kind == "auto" else weights.source
-    return network_of(encoder, visual, identity_of(source, visual), resizer)
+    identity = identity_of(source, model.visual)
+    concepts = _concepts_of(model, architecture) if any(tap.name == "concepts" for tap in encoder.taps) else None
+    return network_of(encoder, model.visual, identity, resizer, concepts=concepts)
 
 
-def network_of(encoder: Encoder, visual: Any, weights: Mapping[str, Any], resizer: str) -> Network:
+@dataclass(frozen=True)
+class Concepts:
+    """Directions of sentences in the space of an image tower.
+
+    Parameters
+    ----------
+    directions : tensor of shape (n_concepts, n_features), float32
+        Rows of length 1.
+    text_sha256 : str
+        Of the state dict of the text tower that made them.
+    """
+
+    directions: torch.Tensor
+    text_sha256: str
+
+
+def network_of(
+    encoder: Encoder, visual: Any, weights: Mapping[str, Any], resizer: str, *, concepts: Concepts | None = None
+) -> Network:
     """Wrap an image tower that has its weights already.
 
     Parameters
@@ -47,24 +70,46 @@ def network_of(encoder: Encoder, visual: Any, weights: Mapping[str, Any], resize
     weights : mapping
         The passport's entry.
     resizer : {"torchvision", "pillow"}
+    concepts : Concepts, optional
+        For the tap of that name.
     """
     visual.eval().requires_grad_(requires_grad=False)
     if hasattr(visual, "output_tokens"):
         visual.output_tokens = True
+    names, details = {}, {}
+    if concepts is not None:
+        # Not part of the state dict: the same weights give other last digits of these on another processor.
+        visual.register_buffer("concepts", concepts.directions, persistent=False)
+        names["concepts"] = vocabulary.pairs()
+        details["concepts"] = {**vocabulary.vocabulary(), "text_sha256": concepts.text_sha256}
     _, config = published(encoder.architecture)
     transform = transform_of(visual, config, resizer)
     taps = tuple(tap.name for tap in encoder.taps)
+    listener = Listener(encoder, visual, prefix=1)  # the class token
+
+    def outputs(module: Any, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        found = {**_outputs(module, batch), **listener.vectors()}
+        return {tap: found[tap] for tap in taps if tap in found}
+
     return Network(
         encoder=encoder,
         prepare=transform.apply,
         input_shape=transform.input_shape,
-        shapes=_shapes(visual, transform.crop),
+        shapes=learned_shapes(visual, outputs, transform.crop),
         weights=weights,
         transform=transform.record(),
         module=visual,
         normalise=transform.normalise,
-        outputs=lambda module, batch: _outputs(module, batch, taps),
+        outputs=outputs,
+        names=names,
+        details={**details, **listener.details()},
     )
+
+
+def _concepts_of(model: Any, architecture: str) -> Concepts:
+    text = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("visual.")}
+    digest = sha256_of_state(text)  # first: the text tower is cut to the length of the sentences
+    return Concepts(vocabulary.directions(model.eval(), architecture, vocabulary.sentences()), digest)
 
 
 def published(name: str) -> tuple[str, dict[str, Any]]:
@@ -94,7 +139,7 @@ def published(name: str) -> tuple[str, dict[str, Any]]:
 
 
 def _load(encoder: Encoder, weights: Weights, architecture: str, config: dict[str, Any]) -> Any:
-    """Return the image tower alone; the text tower is dropped."""
+    """Return the model with both towers."""
     import open_clip
 
     # The plain architecture has GELU; OpenAI's weights were trained with QuickGELU, and nothing fails without it:
@@ -102,15 +147,16 @@ def _load(encoder: Encoder, weights: Weights, architecture: str, config: dict[st
     create: dict[str, Any] = {"force_quick_gelu": bool(config.get("quick_gelu", False))}
     if weights.kind == "random":
         with seeded(weights.seed), quiet():
-            visual = open_clip.create_model(architecture, **create, pretrained_image=False).visual
-            return settle(visual, transform_of(visual, config).crop)
+            model = open_clip.create_model(architecture, **create, pretrained_image=False)
+            settle(model.visual, transform_of(model.visual, config).crop)
+            return model
     path = weights.path
     if weights.kind == "auto":
         with hub(encoder):
             path = open_clip.download_pretrained(config)
     try:
         with quiet():
-            return open_clip.create_model(architecture, pretrained=str(path), **create).visual
+            return open_clip.create_model(architecture, pretrained=str(path), **create)
     except Exception as error:  # a checkpoint can be wrong in as many ways as there are files
         reason = str(error).strip().splitlines()[0][:200]
         msg = f"{path} does not fit {encoder.name!r} (open_clip {architecture}): {reason}"
@@ -151,22 +197,16 @@ def transform_of(visual: Any, config: Mapping[str, Any], resizer: str = "torchvi
     )
 
 
-def _shapes(visual: Any, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
-    """Learn the shapes from a pass without numbers."""
-    import copy
+def _outputs(module: Any, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    from torch.nn.functional import normalize
 
-    import torch
-
-    empty = copy.deepcopy(visual).to("meta")
-    found = _outputs(empty, torch.empty(1, 3, *size, device="meta"), ("embedding", "tokens"))
-    return {tap: tuple(tensor.shape[1:]) for tap, tensor in found.items()}
-
-
-def _outputs(module: Any, batch: torch.Tensor, taps: tuple[str, ...]) -> dict[str, torch.Tensor]:
     out = module(batch)
     # (n, n_features), (n, n_tokens, width) where the tower shows its tokens
     embedding, tokens = out if isinstance(out, tuple) else (out, None)
     found = {"embedding": embedding}
     if tokens is not None:
         found["tokens"] = tokens.float().mean(dim=1)
-    return {tap: found[tap] for tap in taps if tap in found}
+    if hasattr(module, "concepts"):
+        # (n, n_features) -> (n, n_concepts); in float32, as the directions
+        found["concepts"] = normalize(embedding.float(), dim=-1) @ module.concepts.float().T
+    return found

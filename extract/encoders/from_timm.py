@@ -1,4 +1,4 @@
-"""Encoders from timm: the network, its own transform, the pooled vector and the posteriors."""
+"""Encoders from timm: the network, its own transform, the pooled vector, the posteriors, and any other layer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from extract.encoders.layers import Listener, learned_shapes
 from extract.encoders.record import Encoder, Network
 from extract.encoders.weights import Weights, hub, identity_of, quiet, seeded, settle
 from extract.errors import EncoderError, WeightsError
@@ -16,8 +17,17 @@ if TYPE_CHECKING:
     import torch
 
 
-def build(encoder: Encoder, weights: Weights, resizer: str) -> Network:
+def build(encoder: Encoder, weights: Weights, resizer: str, *, size: int | None = None) -> Network:
     """Build a timm model with the asked weights.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    weights : Weights
+    resizer : {"torchvision", "pillow"}
+    size : int, optional
+        Edge of the input: the shorter edge is resized to it, and the centre square is taken. Pixels. None = the
+        transform that timm has for these weights.
 
     Raises
     ------
@@ -30,10 +40,12 @@ def build(encoder: Encoder, weights: Weights, resizer: str) -> Network:
     """
     module = _load(encoder, weights)
     source = f"timm:{encoder.architecture}" if weights.kind == "auto" else weights.source
-    return network_of(encoder, module, identity_of(source, module), resizer)
+    return network_of(encoder, module, identity_of(source, module), resizer, size=size)
 
 
-def network_of(encoder: Encoder, module: Any, weights: Mapping[str, Any], resizer: str) -> Network:
+def network_of(
+    encoder: Encoder, module: Any, weights: Mapping[str, Any], resizer: str, *, size: int | None = None
+) -> Network:
     """Wrap a timm model that has its weights already.
 
     Parameters
@@ -43,18 +55,24 @@ def network_of(encoder: Encoder, module: Any, weights: Mapping[str, Any], resize
     weights : mapping
         The passport's entry.
     resizer : {"torchvision", "pillow"}
+    size : int, optional
+        See `build`.
+
+    Raises
+    ------
+    EncoderError
+        If the model has no such layer.
     """
     module.eval().requires_grad_(requires_grad=False)
-    transform = transform_of(module, resizer)
+    transform = transform_of(module, resizer, size=size)
     taps = tuple(tap.name for tap in encoder.taps)
-    shapes = {
-        "pool": (int(getattr(module, "head_hidden_size", None) or module.num_features),),
-        "posteriors": (int(module.num_classes),),
-    }
+    channels_last = getattr(module, "output_fmt", "NCHW") == "NHWC"
+    listener = Listener(encoder, module, last=channels_last, prefix=int(getattr(module, "num_prefix_tokens", 0)))
 
     def outputs(module: Any, batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        pool = module.forward_head(module.forward_features(batch), pre_logits=True)  # (n, n_features)
-        found = {"pool": pool}
+        features = module.forward_features(batch)
+        pool = module.forward_head(features, pre_logits=True)  # (n, n_features)
+        found = {"pool": pool, **listener.vectors()}
         if "posteriors" in taps:
             # (n, n_features) -> (n, n_classes); in float32, where a thousand small numbers still sum to 1
             found["posteriors"] = module.get_classifier()(pool).float().softmax(dim=1)
@@ -64,18 +82,35 @@ def network_of(encoder: Encoder, module: Any, weights: Mapping[str, Any], resize
         encoder=encoder,
         prepare=transform.apply,
         input_shape=transform.input_shape,
-        shapes=shapes,
+        shapes=_shapes(module, outputs, transform, listens=bool(listener.taps)),
         weights=weights,
         transform=transform.record(),
         module=module,
         normalise=transform.normalise,
         outputs=outputs,
         names=_class_names(module) if "posteriors" in taps else {},
+        details=listener.details(),
     )
 
 
-def transform_of(module: Any, resizer: str = "torchvision") -> Transform:
+def _shapes(module: Any, outputs: Any, transform: Transform, *, listens: bool) -> dict[str, tuple[int, ...]]:
+    if listens:
+        return learned_shapes(module, outputs, transform.crop)
+    return {
+        "pool": (int(getattr(module, "head_hidden_size", None) or module.num_features),),
+        "posteriors": (int(module.num_classes),),
+    }
+
+
+def transform_of(module: Any, resizer: str = "torchvision", *, size: int | None = None) -> Transform:
     """Return the evaluation transform that timm's configuration of a model asks for.
+
+    Parameters
+    ----------
+    module : timm model
+    resizer : {"torchvision", "pillow"}
+    size : int, optional
+        See `build`.
 
     Raises
     ------
@@ -84,7 +119,8 @@ def transform_of(module: Any, resizer: str = "torchvision") -> Transform:
     """
     from timm.data.config import resolve_data_config
 
-    config = resolve_data_config({}, model=module)
+    wanted = {"input_size": (3, size, size), "crop_pct": 1.0} if size else {}
+    config = resolve_data_config(wanted, model=module)
     height, width = config["input_size"][1:]
     edges = (math.floor(height / config["crop_pct"]), math.floor(width / config["crop_pct"]))
     mode = config["crop_mode"]

@@ -25,13 +25,20 @@ class Tap:
     Parameters
     ----------
     name : str
-        ``"pool"``, ``"posteriors"``, ``"embedding"``, ``"tokens"``.
+        ``"pool"``, ``"posteriors"``, ``"embedding"``, ``"tokens"``, ``"concepts"``; for any other layer
+        ``MODULE.POOLING``.
     shape : tuple of int
         Shape of one vector. () = known only when the network is built.
+    module : str
+        Name of the module whose output is kept. Empty for the taps that the library itself knows.
+    pooling : str
+        How that output becomes a vector: one of `extract.encoders.layers.POOLINGS`.
     """
 
     name: str
     shape: tuple[int, ...] = ()
+    module: str = ""
+    pooling: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,8 @@ class Encoder:
         Its pretrained weights are fetched from a model hub on first use.
     needs_weights : bool
         False for encoders that compute without a network.
+    stem : str
+        What the names of its blocks start with. Empty = its own name.
     """
 
     name: str
@@ -66,10 +75,11 @@ class Encoder:
     taps: tuple[Tap, ...]
     needs_hub: bool = True
     needs_weights: bool = True
+    stem: str = ""
 
     def block(self, tap: str) -> str:
         """Return the name of a tap's block; every character of it may stand in a file name."""
-        return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', self.name)}.{tap}"
+        return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', self.stem or self.name)}.{tap}"
 
     def n_features(self) -> int:
         """Return how many values all taps have together; 0 if that is known only when the network is built."""
@@ -104,6 +114,8 @@ class Network:
         ``outputs(module, batch)`` to a tensor per tap, each (n, ...).
     names : mapping
         By tap, what each value means; taps without words are left out.
+    details : mapping
+        By tap, what else the passport must say for the block to be made again; taps that need nothing are left out.
     """
 
     encoder: Encoder
@@ -117,6 +129,7 @@ class Network:
     normalise: Callable[[torch.Tensor], torch.Tensor] | None = None
     outputs: Callable[[torch.nn.Module, torch.Tensor], Mapping[str, torch.Tensor]] | None = None
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for tap in self.encoder.taps:
