@@ -1,0 +1,127 @@
+"""What answers for new images: a fitted head with its task, its blocks and their passports, and its adjustment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classify.errors import ModelError
+from classify.evidence.adjustment import Adjustment
+from classify.experiment import head_scores
+from classify.heads.persistence import load_head
+from classify.runs import Run
+from features_store.schema import Task
+
+__all__ = ["Answer", "Model", "decisions", "random_weights", "run_model"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A head that answers for vectors.
+
+    Parameters
+    ----------
+    task : Task
+    head : estimator
+        Fitted.
+    blocks : tuple of str
+        Whose vectors stand side by side, in order.
+    passports : mapping of str to mapping
+        By block, how its vectors were made.
+    adjustment : Adjustment
+    """
+
+    task: Task
+    head: Any
+    blocks: tuple[str, ...]
+    passports: Mapping[str, Mapping[str, Any]]
+    adjustment: Adjustment
+
+    def scores(self, vectors: NDArray[np.float32]) -> Floats:
+        """Return probabilities, or values of a regression, (n_images, n_classes), for (n_images, n_features)."""
+        return head_scores(self.head, self.task, vectors).reshape(len(vectors), -1)
+
+    def answer(self, image: str, scores: Floats) -> Answer:
+        """Return what is said of one image, from its row of `scores`."""
+        calibrated = self.adjustment.calibrated(scores[None])
+        decided = decisions(self.task, scores[None], self.adjustment.thresholds)[0]
+        said = tuple(name for name, yes in zip(self.task.classes, decided, strict=True) if yes)
+        return Answer(image, scores, None if calibrated is None else calibrated[0], said)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said of one image.
+
+    Parameters
+    ----------
+    image : str
+        As it was named by who asked.
+    scores : ndarray of shape (n_classes,), or None
+        Probabilities as the head gives them, or values; None where the image can't be used.
+    calibrated : ndarray of shape (n_classes,), or None
+        Probabilities after the run's calibration, where it has one.
+    said : tuple of str
+        The class decided for (single), the classes given (multi).
+    reason : str
+        Why there is no answer; empty where there is one.
+    """
+
+    image: str
+    scores: Floats | None = None
+    calibrated: Floats | None = None
+    said: tuple[str, ...] = ()
+    reason: str = ""
+
+
+def decisions(task: Task, scores: NDArray[Any], thresholds: Sequence[float] | None = None) -> NDArray[np.bool_]:
+    """Return which classes are given to each image, (n_images, n_classes).
+
+    Parameters
+    ----------
+    task : Task
+        single: the most probable class, the first of equals. multi: each class from its threshold on. A regression
+        gives none.
+    scores : ndarray of shape (n_images, n_classes)
+    thresholds : sequence of float, optional
+        multi: one for each class. None: one half.
+    """
+    if task.kind == "single":
+        return np.eye(scores.shape[1], dtype=bool)[scores.argmax(axis=1)]
+    if task.kind == "multi":
+        return np.asarray(scores >= np.asarray(thresholds if thresholds else [0.5] * scores.shape[1]))
+    return np.zeros(scores.shape, dtype=bool)
+
+
+def random_weights(passports: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a warning for each block that an untrained network made."""
+    found = []
+    for name, passport in passports.items():
+        source = str((passport.get("weights") or {}).get("source", ""))
+        if source.startswith("random"):
+            found.append(f"block {name!r} comes from a network with random weights ({source}): its answers mean nothing")
+    return found
+
+
+def run_model(run: Run) -> Model:
+    """Load the model of a run.
+
+    Raises
+    ------
+    ModelError
+        The report doesn't say what blocks the head was fitted on.
+    HeadError
+        The head can't be loaded.
+    """
+    blocks, passports = run.report.get("blocks"), run.report.get("passports")
+    if not blocks or not isinstance(passports, Mapping) or not set(blocks) <= set(passports):
+        message = f"{run.folder} doesn't say how its blocks were made; run it again with this version"
+        raise ModelError(message)
+    passports = {name: passports[name] for name in blocks}
+    return Model(run.task, load_head(run.folder / "model"), tuple(blocks), passports, run.adjustment)
