@@ -33,9 +33,9 @@ def reliability_plot(before: Sequence[Mapping[str, float]], after: Sequence[Mapp
         legend.append(("second", "calibrated"))
     parts += _reliability_line(frame, before, "accent", hollow=False)
     for i, (colour, name) in enumerate(legend):
-        x = 58 + 130 * i
-        parts.append(f'<path d="M{x} 14h18" stroke="var(--{colour})" stroke-width="2.5"/>')
-        parts.append(label(x + 24, 18, name, fill="ink"))
+        start = 58 + 130 * i
+        parts.append(f'<path d="M{start} 14h18" stroke="var(--{colour})" stroke-width="2.5"/>')
+        parts.append(label(start + 24, 18, name, fill="ink"))
     total = sum(row["n"] for row in before)
     parts.append(label(50, 304, "share", anchor="end"))
     for row in before:

@@ -41,7 +41,7 @@ def audit_of(runs: Sequence[Run]) -> Mapping[str, Any] | None:
 def ablations_of(runs: Sequence[Run]) -> list[Mapping[str, Any]]:
     """Return the ablations of the task that some runs share."""
     report = runs[0].report
-    found = []
+    found: list[Mapping[str, Any]] = []
     for folder in dict.fromkeys(run.folder.parent for run in runs):
         for path in sorted(folder.glob("ablation*.json")):
             values = read_json(path) or {}

@@ -37,6 +37,11 @@ def run_summary(run: Run) -> str:
         lines.append(
             f"  {metric_title(name):<24}  {interval_text(interval):<24}  {interval_text(board.baseline[name])}"
         )
+    names = board.others.get("id-only", {}).get(board.shown[0])
+    if names:
+        lines.append(
+            f"  file names alone reach {metric_title(board.shown[0])} {interval_text(names)} (id-only baseline)"
+        )
     lines.append(f"  {standing_words(row, board)}")
     lines += [f"  ! {text}" for text in report.get("warnings", ())]
     lines.append(f"wrote {run.folder} ({report['timings']['fit']:.1f} s to fit)")

@@ -32,6 +32,7 @@ def test_run_then_compare_then_report(classify, store, tmp_path):
     done = classify(*arguments)
     assert done.returncode == 0, done.stderr
     assert "majority baseline" in done.stdout
+    assert "file names alone reach RMSE" in done.stdout
     assert "left out (no label)" in done.stderr
     assert (tmp_path / "runs/planted/valence/linear/report.json").is_file()
 
