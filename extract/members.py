@@ -30,19 +30,21 @@ class _Header(NamedTuple):
     modified: float
 
 
-def members_of(path: Path) -> Members:
+def members_of(path: Path, file: SharedFile | None = None) -> Members:
     """Read the table of members of a tar or zip.
 
     Parameters
     ----------
     path : Path
+    file : SharedFile, optional
+        How it is read; None = as a file on a disk.
 
     Raises
     ------
     CorpusError
         If it is neither, is compressed as a whole, or ends too early.
     """
-    file = SharedFile(path)
+    file = file or SharedFile(path)
     start = file.read(0, _BLOCK)
     refuse_packed(path, start)
     if start.startswith(b"PK"):
@@ -173,7 +175,7 @@ def _extra(path: Path, file: SharedFile, header: _Header) -> dict[str, str]:
 
 def _members_of_zip(path: Path) -> Members:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as raw, zipfile.ZipFile(raw) as archive:
             listed = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         msg = f"{path} is no whole zip ({error}); fetch it again"

@@ -1,4 +1,4 @@
-"""A tree of files, whichever it is: a folder, or a tar or zip read in place."""
+"""A tree of files, whichever it is: a folder, or a tar or zip read in place; on a disk or behind a URL."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from extract.archives import MAX_MEMBER, Members, Place, SharedFile, Stored, read_member
 from extract.errors import CorpusError, RefusedImageError
 from extract.images import find_images, is_image_name
+from extract.remote import RemoteFile, RemoteFiles, RemotePath, is_url, listing_of, read_small
 from extract.sources import Files, Source
 
 DEPTH = 4  # folders below the top in which a list or table is looked for
@@ -21,7 +22,7 @@ DEPTH = 4  # folders below the top in which a list or table is looked for
 class Tree(Protocol):
     """Files by their paths: relative, POSIX separators."""
 
-    place: Path
+    place: Any  # Path or RemotePath
 
     def has(self, path: str) -> bool:
         """Tell whether there is a file of that path."""
@@ -58,22 +59,33 @@ class Tree(Protocol):
         ...
 
 
-def open_tree(data: Path) -> Tree:
-    """Open a folder, or a tar or zip.
+def open_tree(data: Path | RemotePath | str) -> Tree:
+    """Open a folder, or a tar or zip, on a disk or behind a URL.
 
     Raises
     ------
     CorpusError
         If there is nothing of that name, or a file that is no archive.
     """
-    if data.is_dir():
-        return Folder(data)
-    if not data.is_file():
+    place = place_of(data)
+    if isinstance(place, RemotePath) and place.is_dir():
+        return RemoteFolder(RemoteFile(place), listing_of(place))
+    if place.is_dir():
+        return Folder(place)
+    if not place.is_file():
         msg = f"--data {data}: there is no such folder or archive"
         raise CorpusError(msg)
     from extract.members import members_of
 
-    return Archive(SharedFile(data), members_of(data))
+    file = RemoteFile(place) if isinstance(place, RemotePath) else SharedFile(place)
+    return Archive(file, members_of(place, file))
+
+
+def place_of(data: Path | RemotePath | str) -> Any:
+    """Return what a user gave as a path or a URL as a path of either kind."""
+    if isinstance(data, RemotePath):
+        return data
+    return RemotePath.of(str(data)) if is_url(str(data)) else Path(data)
 
 
 class Folder:
@@ -150,7 +162,7 @@ class Archive:
     """
 
     def __init__(self, file: SharedFile, members: Members, prefix: str = "") -> None:
-        self.place = file.path / prefix
+        self.place: Any = file.path / prefix.rstrip("/") if prefix else file.path
         self._file, self._members, self._prefix = file, members, prefix
 
     def has(self, path: str) -> bool:
@@ -205,13 +217,27 @@ class Archive:
 
     def below(self, folder: str) -> Tree:
         """See `Tree.below`."""
-        return Archive(self._file, self._members, f"{self._prefix}{folder.rstrip('/')}/") if folder else self
+        return type(self)(self._file, self._members, f"{self._prefix}{folder.rstrip('/')}/") if folder else self
 
     def source(self, paths: NDArray[Any]) -> Source:
         """See `Tree.source`."""
         position, prefix = self._members.position, self._prefix
         rows = np.fromiter((position.get(prefix + path, -1) for path in paths.tolist()), np.int64, len(paths))
         return Stored(self._file, self._members, rows, paths)
+
+
+class RemoteFolder(Archive):
+    """A folder behind a URL; its list is like the table of an archive, its files are read as they are."""
+
+    def read(self, path: str) -> bytes:
+        """See `Tree.read`."""
+        return read_small(self._file.path / (self._prefix + path))
+
+    def source(self, paths: NDArray[Any]) -> Source:
+        """See `Tree.source`."""
+        position, moments = self._members.position, self._members.modified
+        known = {path: float(moments[position[self._prefix + path]]) for path in paths.tolist() if self.has(path)}
+        return RemoteFiles(self.place, paths, known)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

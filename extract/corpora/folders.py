@@ -1,4 +1,4 @@
-"""A folder of images: one sub-folder per class, or ``train/``, ``val/``, ``test/`` with the classes below them."""
+"""A folder of images, or a tar or zip of it: sub-folders are classes, or ``train/``, ``val/``, ``test/`` above them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from extract.corpora.partition import stratified
 from extract.corpora.record import Corpus, Option, Reading
 from extract.errors import CorpusError
-from extract.images import find_images
-from extract.sources import Files
+from extract.trees import Folder, Tree, open_tree
 from features_store import Index, Labels, Split, Task
 
 PARTS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2, "testing": 2}
@@ -27,6 +26,7 @@ def read(data: Path, options: Mapping[str, Any]) -> Reading:
     Parameters
     ----------
     data : Path
+        A folder, or a tar or zip of it.
     options : mapping
         ``task`` (str), ``seed`` (int).
 
@@ -35,7 +35,8 @@ def read(data: Path, options: Mapping[str, Any]) -> Reading:
     CorpusError
         If the folder is not there, or holds no image.
     """
-    names = _images(data)
+    tree = _without_top(open_tree(data))
+    names = _images(tree)
     ids = np.array([unicodedata.normalize("NFC", name) for name in names])
     folders = [image_id.split("/")[:-1] for image_id in ids.tolist()]
     # Parts only if every top folder is one: a class may be called "test", but then not all of them are parts.
@@ -52,18 +53,27 @@ def read(data: Path, options: Mapping[str, Any]) -> Reading:
     labels = {task: Labels(Task(task, "single", classes, source="names of the folders"), values)} if classes else {}
     split, origin = Split("default", parts), {"name": "folder", "options": dict(options)}
     index = Index(ids, labels, {"default": split}, corpus=origin)
-    return Reading(index, Files(data, np.array(names)), _notes(values, given=given))
+    return Reading(index, tree.source(np.array(names)), _notes(values, given=given))
 
 
-def _images(data: Path) -> list[str]:
-    if not data.is_dir():
-        msg = f"--data {data} is no folder"
-        raise CorpusError(msg)
-    names = find_images(data)
+def _images(tree: Tree) -> list[str]:
+    names = tree.images()
     if not names:
-        msg = f"--data {data} holds no image file; it needs one sub-folder per class, or train/, val/, test/ above them"
+        msg = (
+            f"--data {tree.place} holds no image file; it needs one sub-folder per class, or train/, val/, test/ above "
+            "them"
+        )
         raise CorpusError(msg)
     return names
+
+
+def _without_top(tree: Tree) -> Tree:
+    """Go into the one folder that archives are often packed with; it is neither a class nor a part."""
+    names = [] if isinstance(tree, Folder) else tree.images()
+    tops = {name.split("/", 1)[0] for name in names}
+    if len(tops) != 1 or min(name.count("/") for name in names) < 2 or min(tops).lower() in PARTS:
+        return tree
+    return tree.below(min(tops))
 
 
 def _notes(values: NDArray[np.int16], *, given: bool) -> tuple[str, ...]:
@@ -77,7 +87,7 @@ def _notes(values: NDArray[np.int16], *, given: bool) -> tuple[str, ...]:
 CORPUS = Corpus(
     name="folder",
     title="your own images, one sub-folder per class",
-    obtain="give the folder with --data: FOLDER/CLASS/*.jpg, or FOLDER/{train,val,test}/CLASS/*.jpg",
+    obtain="give the folder, or a tar or zip of it, with --data: CLASS/*.jpg, or {train,val,test}/CLASS/*.jpg",
     licence="yours",
     citation="",
     reader=read,

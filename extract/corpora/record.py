@@ -13,7 +13,7 @@ from features_store import Index
 from features_store.errors import unknown_name
 from features_store.origin import Origin
 
-Place = Path | Mapping[str, Path]
+Place = Path | str | Mapping[str, Path | str]  # a text is a URL
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Corpus:
 
         Parameters
         ----------
-        data : Path, or mapping of str to Path; optional
+        data : Path or URL, or mapping of str to them; optional
             Its place; of a union, the place of each member. None = `default_data`.
         given : mapping, optional
             Options as text; others have their defaults.

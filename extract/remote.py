@@ -1,0 +1,221 @@
+"""Folders and archives behind URLs (``s3://``, ``gs://``, ``https://`` ...), through fsspec; nothing is copied here.
+
+A folder is listed once. Of an archive the headers or the directory are read, and then each member by its own range of
+bytes: a zip needs few requests for its table, a tar one for each member or two.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extract.archives import MAX_MEMBER, Members, SharedFile, safe_name
+from extract.errors import CorpusError, RefusedImageError
+from features_store import Status
+
+ATTEMPTS, PAUSE = 3, 0.5  # of a read that failed for another reason than that nothing is there; seconds
+_TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")  # what file systems call it
+
+
+def is_url(text: str) -> bool:
+    """Tell whether a text is a URL rather than a path."""
+    return "://" in text
+
+
+class RemotePath:
+    """A place behind a URL: as much of `pathlib.Path` as trees need.
+
+    Parameters
+    ----------
+    fs : fsspec.AbstractFileSystem
+    path : str
+        As the file system writes it, without protocol.
+    """
+
+    def __init__(self, fs: Any, path: str) -> None:
+        self.fs, self.path = fs, path.rstrip("/")
+
+    @classmethod
+    def of(cls, url: str) -> RemotePath:
+        """Open the file system of a URL.
+
+        Raises
+        ------
+        CorpusError
+            If fsspec, or its part for the protocol, is not installed.
+        """
+        try:
+            from fsspec.core import url_to_fs
+
+            return cls(*url_to_fs(url))
+        except ImportError as error:
+            install = f"pip install 'affectory[remote]' {_part(url)}".rstrip()
+            msg = f"--data {url} cannot be opened ({error}); install what it needs with: {install}"
+            raise CorpusError(msg) from error
+        except ValueError as error:
+            msg = f"--data {url} cannot be opened: {error}"
+            raise CorpusError(msg) from error
+
+    def __str__(self) -> str:
+        return str(self.fs.unstrip_protocol(self.path))
+
+    def __truediv__(self, below: str) -> RemotePath:
+        return RemotePath(self.fs, f"{self.path}/{below}" if below not in ("", ".") else self.path)
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rsplit("/", 1)[-1]
+
+    @property
+    def parent(self) -> RemotePath:
+        """The folder."""
+        return RemotePath(self.fs, self.path.rpartition("/")[0])
+
+    def is_dir(self) -> bool:
+        """Tell whether it is a folder."""
+        return bool(self.fs.isdir(self.path))
+
+    def is_file(self) -> bool:
+        """Tell whether it is a file."""
+        return bool(self.fs.isfile(self.path))
+
+    def stat(self) -> SimpleNamespace:
+        """Return its size, as `st_size`."""
+        return SimpleNamespace(st_size=int(self.fs.size(self.path)))
+
+    def open(self, _mode: str = "rb") -> IO[bytes]:
+        """Open it to be read."""
+        opened: IO[bytes] = self.fs.open(self.path, "rb")
+        return opened
+
+
+class RemoteFile(SharedFile):
+    """One remote file, read by ranges of bytes, by any number of threads."""
+
+    def __init__(self, path: RemotePath) -> None:
+        self.path: Any = path
+        self._n_bytes = -1
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes from `offset`; fewer at the end of the file."""
+        end = min(offset + size, self._size())
+        if end <= offset:
+            return b""
+        data: bytes = _insisting(self.path, lambda: self.path.fs.cat_file(self.path.path, start=offset, end=end))
+        return data
+
+    def _size(self) -> int:
+        if self._n_bytes < 0:
+            self._n_bytes = self.path.stat().st_size
+        return self._n_bytes
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+
+class RemoteFiles:
+    """Image files below a URL; a `Source`.
+
+    Parameters
+    ----------
+    root : RemotePath
+    names : ndarray of shape (n_images,), str
+        Relative to `root`.
+    moments : mapping
+        By name, when a file was changed; seconds since 1970.
+    """
+
+    def __init__(self, root: RemotePath, names: NDArray[Any], moments: Mapping[str, float]) -> None:
+        self._root, self._names = root, names
+        self._modified = np.array([moments.get(name, math.nan) for name in names.tolist()])
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def read(self, row: int) -> bytes:
+        """Return the bytes of the file in `row`; see `Source.read`."""
+        path = self._root / str(self._names[row])
+        try:
+            return _insisting(path, lambda: path.fs.cat_file(path.path))
+        except OSError as error:
+            raise RefusedImageError(Status.MISSING, f"{path} cannot be read: {error}") from error
+
+    def modified(self, row: int) -> float:
+        """Return when the file in `row` was last changed; see `Source.modified`."""
+        return float(self._modified[row])
+
+
+def listing_of(root: RemotePath) -> Members:
+    """List all files below a folder, as members without offsets.
+
+    Raises
+    ------
+    CorpusError
+        If the server does not answer.
+    """
+    try:
+        found = _insisting(root, lambda: root.fs.find(root.path, detail=True))
+    except OSError as error:
+        msg = f"--data {root} cannot be listed: {error}"
+        raise CorpusError(msg) from error
+    entries = {path[len(root.path) :].lstrip("/"): entry for path, entry in sorted(found.items())}
+    kept = {name: entry for name, entry in entries.items() if safe_name(name) == name}
+    sizes = np.array([int(entry.get("size") or 0) for entry in kept.values()], dtype=np.int64)
+    moments = np.array([_moment(entry) for entry in kept.values()], dtype=np.float64)
+    position = {name: row for row, name in enumerate(kept)}
+    return Members(position, np.zeros_like(sizes), sizes, sizes, moments, None, len(entries) - len(kept))
+
+
+def read_small(path: RemotePath) -> bytes:
+    """Return the bytes of a list or table.
+
+    Raises
+    ------
+    CorpusError
+        If there is none, it cannot be read, or it is too large.
+    """
+    try:
+        if path.stat().st_size > MAX_MEMBER:
+            msg = f"{path} has {path.stat().st_size} bytes; at most {MAX_MEMBER} are read"
+            raise CorpusError(msg)
+        return _insisting(path, lambda: path.fs.cat_file(path.path))
+    except OSError as error:
+        msg = f"{path} cannot be read: {error}"
+        raise CorpusError(msg) from error
+
+
+def _insisting(path: RemotePath, read: Any) -> Any:
+    """Read, again where the network fails; every other error of a file system becomes an OSError."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return read()
+        except (FileNotFoundError, PermissionError, IsADirectoryError):
+            raise
+        except Exception as error:  # each file system has exceptions of its own
+            if attempt == ATTEMPTS:
+                msg = f"{path}: {error}"
+                raise OSError(msg) from error
+            time.sleep(PAUSE * attempt)
+    return None
+
+
+def _moment(entry: Mapping[str, Any]) -> float:
+    for name in _TIMES:
+        value = entry.get(name)
+        if hasattr(value, "timestamp"):
+            return float(value.timestamp())
+        if isinstance(value, (int, float)):
+            return float(value)
+    return math.nan
+
+
+def _part(url: str) -> str:
+    parts = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
+    return parts.get(url.partition("://")[0], "")
