@@ -20,12 +20,14 @@ from extract.blocks import Sink
 from extract.clock import Clock
 from extract.encoders import Network
 from extract.errors import EngineError
-from extract.forward import Forward
+from extract.forward import Forward, choose_device
 from extract.lane import Lane
 from extract.local_engine import Images, LocalEngine
 from extract.shards import Cut
 from features_store import Status
+from features_store.errors import unknown_name
 
+ENGINES = ("local", "ray")
 BATCHES_A_CALL = 4  # within a call, reading and decoding go on while the network runs
 _PARTS = ("read", "decode", "transform", "wait for images", "forward")  # the parts of an actor's time
 
@@ -50,6 +52,21 @@ class Cluster:
     cpus: float = 0.5
     gpus: float = 0.0
     threads: int | None = None
+
+
+def cluster_of(engine: str, device: str, *, actors: int, cpus: float, gpus: float | None) -> Cluster | None:
+    """Return what the command line asks of Ray; None = nothing.
+
+    Raises
+    ------
+    EngineError
+        If there is no such engine.
+    """
+    if engine not in ENGINES:
+        raise EngineError(unknown_name("engine", engine, ENGINES))
+    if engine == "local":
+        return None
+    return Cluster(actors, cpus, gpus if gpus is not None else float(choose_device(device) == "cuda"))
 
 
 @dataclass(frozen=True)
@@ -232,8 +249,9 @@ def _ray() -> Iterator[Any]:
         raise EngineError(msg) from error
     ours = not ray.is_initialized()
     if ours:
-        alone = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
-        ray.init(log_to_driver=False, logging_level="error", **alone)
+        # A dashboard may not be spoken of where a cluster is joined.
+        dashboard = None if os.environ.get("RAY_ADDRESS") else False
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=dashboard)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # the run has its own

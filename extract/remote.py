@@ -208,7 +208,7 @@ def _insisting(path: RemotePath, read: Any) -> Any:
 
 def _moment(entry: Mapping[str, Any]) -> float:
     for name in _TIMES:
-        value = entry.get(name)
+        value: Any = entry.get(name)
         if hasattr(value, "timestamp"):
             return float(value.timestamp())
         if isinstance(value, (int, float)):

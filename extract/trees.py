@@ -231,7 +231,7 @@ class RemoteFolder(Archive):
 
     def read(self, path: str) -> bytes:
         """See `Tree.read`."""
-        return read_small(self._file.path / (self._prefix + path))
+        return read_small(self.place / path)
 
     def source(self, paths: NDArray[Any]) -> Source:
         """See `Tree.source`."""
