@@ -14,6 +14,8 @@ from classify.errors import ConfigError, RunError
 from classify.evidence.curve import learning_curve
 from classify.evidence.metrics import primary_metric
 from classify.experiment import head_scores
+from classify.fitting import fit_head
+from classify.inputs.tasks import Part
 from classify.layout import lay_out, unfitted_head
 from classify.runs import CONFIG, Run
 
@@ -69,17 +71,18 @@ def curve_of(run: Run, config: CurveConfig | None = None) -> dict[str, Any]:
     config = config or CurveConfig()
     asked = load_config(run.folder / CONFIG)
     layout = lay_out(asked)
-    data, matrices = layout.data, layout.matrices
+    data = layout.data
     if {name: part.digest for name, part in data.parts.items()} != run.report.get("part_digests"):
         message = f"{asked.store} holds other images or labels than {run.folder} was made from; run it again first"
         raise RunError(message)
     scored = "test" if "test" in data.parts else "validation"
-    validation = (matrices["validation"], data.parts["validation"].y) if "validation" in data.parts else None
 
     def fit(chosen: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
-        head = unfitted_head(replace(asked, seed=asked.seed + seed), layout)
-        head.fit(matrices["train"][chosen], data.parts["train"].y[chosen], validation=validation)
-        return head_scores(head, data.task, matrices[scored])
+        parts = {**data.parts, "train": _some(data.parts["train"], chosen)}
+        fewer = replace(layout, data=replace(data, parts=parts))
+        head = unfitted_head(replace(asked, seed=asked.seed + seed), fewer)
+        done = fit_head(head, fewer, refit=asked.refit)
+        return head_scores(done.of_part(scored), data.task, layout.matrices[scored])
 
     points = learning_curve(data, fit, n_points=config.n_points, n_repeats=config.n_repeats, seed=config.seed)
     return {
@@ -89,3 +92,9 @@ def curve_of(run: Run, config: CurveConfig | None = None) -> dict[str, Any]:
         "n_repeats": config.n_repeats,
         "points": points,
     }
+
+
+def _some(part: Part, chosen: NDArray[np.int64]) -> Part:
+    """The part with some of its images only."""
+    groups = None if part.groups is None else part.groups[chosen]
+    return Part(part.name, part.rows[chosen], part.y[chosen], part.ids[chosen], groups)
