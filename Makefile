@@ -47,7 +47,7 @@ demo: $(STAMP) ## emoji pictures -> vectors -> 12 heads -> report.html, with rea
 	@set -e; for task in $(DEMO_TASKS); do for head in $(DEMO_HEADS); do \
 	    test -f runs/emoji/$$task/$$head/report.json \
 	    || $(BIN)/classify run features/emoji --task $$task --head $$head; \
-	done; done
+	done; test -f runs/emoji/$$task/audit.json || $(BIN)/classify audit features/emoji --task $$task; done
 	$(MAKE) --no-print-directory report DATASET=emoji
 	$(BIN)/classify compare runs/emoji/*/*
 
