@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from classify import commands
+from classify.output import commands as outputs
 from features_store.console import main as _program
 
 app = typer.Typer(
@@ -225,6 +226,8 @@ def heads(
 
 app.command("test")(commands.cross_test)
 for command in (commands.presets, commands.reproduce, commands.search):
+    app.command()(command)
+for command in outputs.COMMANDS:
     app.command()(command)
 
 

@@ -273,9 +273,11 @@ class NetworkHead(Head):
     def restore(self, state: FittedState) -> None:
         """Rebuild the module and fill in its weights."""
         self.standardiser_ = Standardiser(state.arrays["mean"], state.arrays["scale"])
-        self.module_ = self._build(self.n_features_in_, self._n_outputs())
+        with torch.device("meta"):  # no memory for sizes that a damaged file may claim, no weights drawn in vain
+            self.module_ = self._build(self.n_features_in_, self._n_outputs())
         weights = {k.removeprefix("module."): v for k, v in state.arrays.items() if k.startswith("module.")}
-        self.module_.load_state_dict({name: torch.from_numpy(v) for name, v in weights.items()})
+        tensors = {name: torch.from_numpy(v).to(torch.float32) for name, v in weights.items()}
+        self.module_.load_state_dict(tensors, assign=True)
         self.module_.eval()
 
 

@@ -6,6 +6,7 @@ One of the two modules that go back to pixels, and so import `extract`, when the
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["Encoders", "Predictor", "image_paths"]
 
 _REMEDY = "predict with the encoder that the head was trained on, or extract again and train anew"
-_SHOWN = ("library", "architecture", "weights.sha256", "transform", "layer")
 Prepared = list[NDArray[Any]]
 _READ_AHEAD = 4  # images that are decoded while others are on their way through the networks
 
@@ -292,7 +292,8 @@ class Predictor:
         try:
             return self.encoders.prepare(self.encoders.decode(self.encoders.read(path)))
         except RefusedImageError as refused:
-            return f"{refused.status.reason}: {refused}"
+            words = re.sub(r" ?<_io\.BytesIO.*?>", "", str(refused))  # Pillow names the place in memory
+            return words if refused.status.reason in words else f"{refused.status.reason}: {words}"
 
     def _answer(self, path: str, prepared: Prepared | str) -> Answer:
         if isinstance(prepared, str):

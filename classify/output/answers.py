@@ -1,0 +1,73 @@
+"""Answers about images as text for people, CSV and JSON lines for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+from classify.model import Answer, Model
+
+__all__ = ["answer_csv", "answer_json", "answer_text", "csv_header"]
+
+
+def answer_json(model: Model, answer: Answer) -> str:
+    """Return one line of JSON: image, said, probabilities (or values), calibrated ones, reason."""
+    task = model.task
+    key = "values" if task.kind == "regression" else "probabilities"
+    line: dict[str, Any] = {"image": answer.image, key: _by_class(model, answer.scores)}
+    if task.kind != "regression":
+        said: Any = (list(answer.said) if task.kind == "multi" else next(iter(answer.said), None)) or None
+        line["said"] = [] if task.kind == "multi" and not answer.reason and said is None else said
+        line["calibrated"] = _by_class(model, answer.calibrated)
+    if model.adjustment.thresholds:
+        line["thresholds"] = dict(zip(task.classes, model.adjustment.thresholds, strict=True))
+    return json.dumps({**line, "reason": answer.reason or None}, ensure_ascii=False)
+
+
+def _by_class(model: Model, scores: Any) -> dict[str, float] | None:
+    return None if scores is None else dict(zip(model.task.classes, map(float, scores), strict=True))
+
+
+def csv_header(model: Model) -> str:
+    """Return the titles of `answer_csv`; those of the probabilities are the same as in ``predictions.csv``."""
+    names, titles = model.task.classes, ["image"]
+    if model.task.kind != "regression":
+        titles.append("said")
+    told = "predicted" if model.task.kind == "regression" else "probability"
+    titles += [f"{told}/{name}" for name in names]
+    if model.adjustment.calibration:
+        titles += [f"calibrated/{name}" for name in names]
+    return _line([*titles, "reason"])
+
+
+def answer_csv(model: Model, answer: Answer) -> str:
+    """Return one line of CSV; the cells of an image without an answer are empty but for the reason."""
+    cells: list[Any] = [answer.image]
+    if model.task.kind != "regression":
+        cells.append("; ".join(answer.said))
+    empty = [""] * len(model.task.classes)
+    cells += empty if answer.scores is None else answer.scores.tolist()
+    if model.adjustment.calibration:
+        cells += empty if answer.calibrated is None else answer.calibrated.tolist()
+    return _line([*cells, answer.reason])
+
+
+def _line(cells: list[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(cells)
+    return text.getvalue()
+
+
+def answer_text(model: Model, answer: Answer) -> str:
+    """Return one line for people: the decision, and the calibrated probabilities, the largest first."""
+    if answer.scores is None:
+        return f"{answer.image}: no answer ({answer.reason})"
+    shown = answer.scores if answer.calibrated is None else answer.calibrated
+    pairs = list(zip(model.task.classes, map(float, shown), strict=True))
+    if model.task.kind == "regression":
+        return f"{answer.image}: {', '.join(f'{name} {value:.3f}' for name, value in pairs)}"
+    ranked = sorted(pairs, key=lambda pair: -pair[1])
+    listed = ", ".join(f"{name} {value:.2f}" for name, value in ranked)
+    return f"{answer.image}: {' + '.join(answer.said) or 'none'} ({listed})"

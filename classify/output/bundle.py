@@ -1,0 +1,279 @@
+"""A head to hand on: one file with everything that a prediction needs but the encoders, and nothing that can run.
+
+::
+
+    manifest.json      format, version, and the SHA-256 and length of every other file
+    task.json          task, classes, and the blocks in their order
+    passports.json     by block, how its vectors were made: the encoders are built again from it
+    adjustment.json    calibration and thresholds
+    MODEL_CARD.md      what it does, how well, its limits
+    DATA_CARD.md       what it was trained on
+    model/             the head: head.json, arrays as safetensors, boosters as text
+
+A bundle is a ZIP file whose members are stored as they are, so that it is never larger inside than outside. The same
+run gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from classify.errors import BundleError, ClassifyError, ConfigError, HeadError
+from classify.evidence.adjustment import Adjustment
+from classify.heads.persistence import load_head
+from classify.model import Model, run_model
+from classify.output.cards import data_card_text, model_card_text
+from classify.runs import Run, read_run
+from features_store.attributes import check_json
+from features_store.errors import AffectoryError
+from features_store.schema import Task
+from features_store.whole import whole_file
+
+__all__ = ["open_model", "read_bundle", "write_bundle"]
+
+FORMAT, VERSION = "affectory-bundle", 1
+MANIFEST = "manifest.json"
+_TEXTS = ("task.json", "passports.json", "adjustment.json", "MODEL_CARD.md", "DATA_CARD.md")
+_MODEL_FILES = re.compile(r"model/(head\.json|model\.safetensors|booster-[0-9]{1,4}\.txt)")
+_MAX_TEXT = 8 * 2**20  # bytes of a manifest, a card, a passport
+_MAX_FEATURES = 10_000_000
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that the format knows
+
+
+def write_bundle(run: Run, path: Path, *, force: bool = False) -> list[str]:
+    """Pack a run into a bundle, whole or not at all; what was written is opened again before it gets its name.
+
+    Parameters
+    ----------
+    run : Run
+    path : Path
+    force : bool
+        Whether a file that is there may be replaced.
+
+    Returns
+    -------
+    list of str
+        The names of its files.
+
+    Raises
+    ------
+    ExistsError
+        The file is there and *force* isn't given.
+    BundleError
+        The run can't be packed.
+    """
+    model = run_model(run)
+    files = _contents(run, model)
+    record = {name: {"sha256": _digest(data), "bytes": len(data)} for name, data in files.items()}
+    manifest = {"format": FORMAT, "format_version": VERSION, "files": record}
+    files = {MANIFEST: _json(manifest), **files}
+    try:
+        with whole_file(path, force=force) as temporary:
+            with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+                for name, data in files.items():
+                    entry = zipfile.ZipInfo(name, _EPOCH)
+                    entry.external_attr = (stat.S_IFREG | 0o644) << 16
+                    archive.writestr(entry, data)
+            read_bundle(temporary)
+    except AffectoryError:
+        raise
+    except OSError as error:
+        message = f"can't write the bundle {path}: {error.strerror or error}"
+        raise BundleError(message) from error
+    return list(files)
+
+
+def _contents(run: Run, model: Model) -> dict[str, bytes]:
+    task = model.task
+    about = {
+        "name": task.name,
+        "kind": task.kind,
+        "classes": list(task.classes),
+        "range": list(task.range) if task.range else None,
+        "source": task.source,
+        "blocks": list(model.blocks),
+        "n_features": int(model.head.n_features_in_),
+    }
+    files = {
+        "task.json": _json(about),
+        "passports.json": _json({name: dict(model.passports[name]) for name in model.blocks}),
+        "adjustment.json": _json(model.adjustment.as_json()),
+        "MODEL_CARD.md": model_card_text(run).encode(),
+        "DATA_CARD.md": data_card_text(run).encode(),
+    }
+    for path in sorted((run.folder / "model").iterdir()):
+        name = f"model/{path.name}"
+        if not _MODEL_FILES.fullmatch(name):
+            message = f"{path} isn't a file of a head; a bundle holds nothing else"
+            raise BundleError(message)
+        files[name] = path.read_bytes()
+    return files
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def open_model(place: Path) -> Model:
+    """Open what answers for images: a run's folder, or a bundle.
+
+    Raises
+    ------
+    RunError
+        There is neither.
+    ModelError
+        It can't answer.
+    """
+    if place.is_dir() or not place.exists():
+        return run_model(read_run(place))
+    return read_bundle(place)
+
+
+def read_bundle(path: Path) -> Model:
+    """Open a bundle, which may come from a stranger.
+
+    Nothing is unpacked under a name that the bundle chose, nothing in it is run, and every byte is held against the
+    manifest before it is looked at.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    BundleError
+        It isn't a bundle, isn't whole, or holds what no bundle holds.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            files = _checked(archive, path.stat().st_size)
+        return _model(files)
+    except BundleError as error:
+        message = f"{path} is refused: {error}"
+        raise BundleError(message) from error
+    except (HeadError, ConfigError) as error:
+        message = f"{path} is refused: {error}"
+        raise BundleError(message) from error
+    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+        message = f"{path} isn't a bundle: it isn't a whole ZIP file ({error}); `classify bundle` makes one of a run"
+        raise BundleError(message) from error
+    except (RuntimeError, ValueError, TypeError, KeyError, IndexError, RecursionError, OSError) as error:
+        if isinstance(error, ClassifyError):
+            raise
+        message = f"{path} is refused: it is damaged ({type(error).__name__}: {str(error)[:200]})"
+        raise BundleError(message) from error
+
+
+def _checked(archive: zipfile.ZipFile, size: int) -> dict[str, bytes]:
+    """Return the files of a bundle, once names, kinds, lengths and digests are what they must be."""
+    entries = archive.infolist()
+    for entry in entries:
+        _check_entry(entry)
+    names = [entry.filename for entry in entries]
+    if sum(entry.file_size for entry in entries) > size:
+        _refuse(f"its files have more bytes together than the {size} of the archive, so some overlap")
+    if len(names) != len(set(names)):
+        _refuse(f"{next(name for name in names if names.count(name) > 1)!r} stands in it twice")
+    if MANIFEST not in names:
+        _refuse(f"it has no {MANIFEST}; `classify bundle` makes one of a run")
+    told = _object(archive.read(MANIFEST), MANIFEST)
+    if told.get("format") != FORMAT or told.get("format_version") != VERSION:
+        found = f"{told.get('format')!r} version {told.get('format_version')!r}"
+        _refuse(f"it says that it is {found}, and this program reads {FORMAT!r} version {VERSION}")
+    record = told.get("files")
+    if not isinstance(record, Mapping):
+        _refuse(f"{MANIFEST} lists no files")
+    there, listed = set(names) - {MANIFEST}, set(record)
+    if there != listed:
+        odd = sorted(there ^ listed)[0]
+        _refuse(f"{odd!r} is {'not listed in ' + MANIFEST if odd in there else 'missing'}")
+    if lacking := [name for name in (*_TEXTS, "model/head.json") if name not in there]:
+        _refuse(f"{lacking[0]!r} is missing")
+    files = {name: archive.read(name) for name in sorted(there)}
+    for name, data in files.items():
+        if record[name] != {"sha256": _digest(data), "bytes": len(data)}:
+            _refuse(f"{name!r} isn't the file that was packed: its SHA-256 or length differs from {MANIFEST}")
+    return files
+
+
+def _check_entry(entry: zipfile.ZipInfo) -> None:
+    name, mode = entry.filename, entry.external_attr >> 16
+    if name not in (MANIFEST, *_TEXTS) and not _MODEL_FILES.fullmatch(name):
+        _refuse(f"it holds {name[:200]!r}, which no bundle has")
+    if mode and not stat.S_ISREG(mode):
+        _refuse(f"{name!r} isn't a plain file (mode {mode:o})")
+    if entry.flag_bits & 0x1:
+        _refuse(f"{name!r} is encrypted")
+    if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
+        _refuse(f"{name!r} is compressed; the files of a bundle are stored as they are, so that it can't be a bomb")
+    if name in (MANIFEST, *_TEXTS) and entry.file_size > _MAX_TEXT:
+        _refuse(f"{name!r} has {entry.file_size} bytes; at most {_MAX_TEXT} are read")
+
+
+def _refuse(reason: str) -> None:
+    raise BundleError(reason)
+
+
+def _object(data: bytes, name: str) -> dict[str, Any]:
+    value = json.loads(data.decode("utf-8"))
+    if not isinstance(value, dict):
+        _refuse(f"{name} holds no JSON object")
+    check_json(value, name)  # nesting without end, and characters that would act on a terminal
+    return value
+
+
+def _model(files: Mapping[str, bytes]) -> Model:
+    about, passports = _object(files["task.json"], "task.json"), _object(files["passports.json"], "passports.json")
+    blocks, classes = tuple(map(str, about["blocks"])), tuple(map(str, about["classes"]))
+    if list(passports) != list(blocks) or not all(isinstance(one, dict) for one in passports.values()):
+        _refuse("its passports aren't those of its blocks")
+    if about["kind"] not in ("single", "multi", "regression"):
+        _refuse(f"its task has the kind {about['kind']!r}")
+    span = None if about["range"] is None else (float(about["range"][0]), float(about["range"][1]))
+    task = Task(str(about["name"]), about["kind"], classes, span, str(about["source"]))
+    adjustment = Adjustment.from_json(_object(files["adjustment.json"], "adjustment.json"))
+    head = _object(files["model/head.json"], "model/head.json")
+    told = head.get("attributes", {}).get("n_features_in_")
+    if head.get("values", {}).get("n_boosters", 0) > len(files) + len(classes):
+        _refuse("its head counts more boosters than there are files and classes")
+    if told != about["n_features"] or not isinstance(told, int) or not 0 < told <= _MAX_FEATURES:
+        _refuse(f"its head takes {told!r} features, its task has {about['n_features']!r}")
+    folder = Path(tempfile.mkdtemp(prefix="affectory-"))
+    try:
+        for name in files:
+            if name.startswith("model/"):
+                (folder / name.removeprefix("model/")).write_bytes(files[name])
+        model = Model(task, load_head(folder), blocks, passports, adjustment)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    _try_out(model, told)
+    return model
+
+
+def _try_out(model: Model, n_features: int) -> None:
+    """Let the model answer once, so that what doesn't fit together shows here and not at the first image."""
+    n_classes, at = len(model.task.classes), model.adjustment.thresholds
+    scores = model.scores(np.zeros((1, n_features), dtype=np.float32))
+    calibrated = model.adjustment.calibrated(scores)
+    shapes = {scores.shape, *([] if calibrated is None else [calibrated.shape])}
+    if shapes != {(1, n_classes)} or not np.isfinite(scores).all() or (at is not None and len(at) != n_classes):
+        _refuse(f"its head, calibration and thresholds don't fit the {n_classes} classes of its task")

@@ -1,0 +1,113 @@
+"""The commands that go back to pixels or hand something on; `__main__` puts them on the command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from classify.model import Answer, Model
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+WeightFiles = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ENCODER=FILE", help="The checkpoint of an encoder that was extracted with one; repeatable."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+
+
+def predict(  # noqa: PLR0913 - each is an option of the command line
+    place: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="A run's folder, or a bundle.", show_default=False)],
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGES|FOLDER|-", help="Images, folders, or - for paths on the input, one a line."),
+    ],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each image.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    device: Device = "auto",
+    weights: WeightFiles = None,
+) -> None:
+    """Answer for new images: calibrated probabilities, the decision, or why an image can't be used.
+
+    The encoders are built again as the passports of the run say, and refused if their weights are others.
+
+    Example: classify predict runs/emoji/polarity/mlp holiday.jpg --json
+    """
+    from classify.errors import ConfigError
+    from classify.model import random_weights
+    from classify.output.bundle import open_model
+    from classify.output.predict import Predictor, image_paths
+
+    if as_json and as_csv:
+        message = "--json and --csv exclude each other; give one"
+        raise ConfigError(message)
+    if "-" in images and len(images) > 1:
+        message = "- stands for paths on the input, and can't be mixed with others"
+        raise ConfigError(message)
+    asked = None if images == ["-"] else image_paths(images)
+    model = open_model(place)
+    for warning in random_weights(model.passports):
+        typer.echo(f"warning: {warning}", err=True)
+    predictor = Predictor(model, device=device, weights=_weight_files(weights))
+    if asked is None:
+        paths = (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+        _print_answers(model, predictor(paths), as_json=as_json, as_csv=as_csv)
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=len(asked), unit=" images", delay=2, leave=False, disable=not sys.stderr.isatty()) as bar:
+        _print_answers(model, predictor.many(asked, step=bar.update), as_json=as_json, as_csv=as_csv)
+
+
+def _print_answers(model: Model, answers: Iterable[Answer], *, as_json: bool, as_csv: bool) -> None:
+    from classify.output import answers as words
+
+    if as_csv:
+        typer.echo(words.csv_header(model))
+    line = words.answer_json if as_json else words.answer_csv if as_csv else words.answer_text
+    failed = 0
+    for answer in answers:
+        typer.echo(line(model, answer))
+        sys.stdout.flush()  # who asks image by image waits for this line
+        failed += bool(answer.reason)
+    if failed:
+        typer.echo(f"note: {failed} image{'s' if failed > 1 else ''} without an answer", err=True)
+
+
+def _weight_files(pairs: list[str] | None) -> dict[str, Path]:
+    from classify.errors import ConfigError
+
+    found = {}
+    for pair in pairs or []:
+        name, equals, file = pair.partition("=")
+        if not equals or not Path(file).is_file():
+            message = f"--weights {pair!r} isn't ENCODER=FILE with a file that exists"
+            raise ConfigError(message)
+        found[name] = Path(file)
+    return found
+
+
+def bundle(
+    run: RunFolder,
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The bundle to make.")],
+    force: Force = False,
+) -> None:
+    """Pack a run into one file that `classify predict` opens on another machine.
+
+    Example: classify bundle runs/emoji/polarity/mlp -o polarity.zip
+    """
+    from classify.output.bundle import write_bundle
+    from classify.runs import read_run
+
+    names = write_bundle(read_run(run), out, force=force)
+    typer.echo(f"{out}: {len(names)} files, {out.stat().st_size / 1024:.0f} KiB")
+
+
+COMMANDS: tuple[Callable[..., Any], ...] = (predict, bundle)
