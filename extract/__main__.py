@@ -1,4 +1,4 @@
-"""Command line of stage 1: ``extract run``, ``extract corpora``, ``extract encoders``."""
+"""Command line of stage 1: ``extract run``, ``check``, ``fit``, ``corpora``, ``encoders``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from extract.command_options import corpus_place, key_values
+from extract.fit_command import fit
 from features_store import console
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def run(
     chosen = _encoders(found, profile, encoders)
     wanted = parse_weights(weights)
     settings = _settings(device, decoder, batch_size, limit)
-    reading = found.read(_place(found, data), _pairs(option or []))
+    reading = found.read(corpus_place(found, data), key_values(option or []))
     networks = build_networks(chosen, wanted, RESIZERS[decoder])
     _warn(networks, reading)
     folder = store or Path("features") / corpus.replace(":", "-")
@@ -95,7 +97,7 @@ def check(
         msg = f"{page} exists; nothing is overwritten without --force"
         raise ExistsError(msg)
     found = find_corpus(corpus)
-    reading = found.read(_place(found, data), _pairs(option or []))
+    reading = found.read(corpus_place(found, data), key_values(option or []))
     shown = sys.stderr.isatty()
     done = checking.check(found, reading, files=not lists_only, distance=distance, progress=shown)
     typer.echo(json.dumps(checking.record_of(done)) if as_json else "\n".join(checking.lines_of(done)))
@@ -137,6 +139,9 @@ def encoders(as_json: AsJson = False) -> None:
         typer.echo(f"profile {name}: {', '.join(members)} = {n_features} values")
 
 
+app.command()(fit)
+
+
 def _encoders(corpus: Corpus, profile: str | None, names: str | None) -> list[Encoder]:
     from extract.encoders import PROFILES, find_encoders
     from extract.errors import EncoderError
@@ -167,32 +172,6 @@ def _settings(device: str, decoder: str, batch_size: int | None, limit: int | No
     chosen = choose_device(device)
     made = Circumstances(chosen, autocast_dtype(chosen), decoder, RESIZERS[decoder])
     return Settings(made, batch_size or BATCH_SIZES[chosen], limit, progress=sys.stderr.isatty())
-
-
-def _place(corpus: Corpus, data: list[str] | None) -> Path | dict[str, Path] | None:
-    from extract.errors import CorpusError
-
-    if not data:
-        return None
-    if not corpus.members:
-        if len(data) > 1:
-            msg = f"corpus {corpus.name!r} has one --data; got {len(data)}"
-            raise CorpusError(msg)
-        return Path(data[0])
-    if wrong := [text for text in data if "=" not in text]:
-        msg = f"--data {wrong[0]}: corpus {corpus.name!r} has several members; write --data NAME=PATH for each"
-        raise CorpusError(msg)
-    return {name: Path(path) for name, _, path in (text.partition("=") for text in data)}
-
-
-def _pairs(texts: list[str]) -> dict[str, str]:
-    from extract.errors import CorpusError
-
-    for text in texts:
-        if "=" not in text:
-            msg = f"--option {text!r} has no '='; write --option KEY=VALUE"
-            raise CorpusError(msg)
-    return dict(text.split("=", 1) for text in texts)
 
 
 def _warn(networks: list[Network], reading: Reading) -> None:

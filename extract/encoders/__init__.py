@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
-from extract.encoders import from_open_clip, from_timm, lowlevel, packaged
+from extract.encoders import from_open_clip, from_timm, lowlevel, packaged, scratch
 from extract.encoders.layers import parse_layers
 from extract.encoders.record import Encoder, Network, Tap
 from extract.encoders.weights import Weights
@@ -84,8 +85,9 @@ def find_encoders(names: Iterable[str]) -> list[Encoder]:
     Parameters
     ----------
     names : iterable of str
-        From the table, or ``timm:NAME``, ``open_clip:ARCH/TAG``; any of them with ``@MODULE[:POOLING]``, several
-        layers joined by ``+``. Doubles count once, and layers of one network become taps of one encoder.
+        From the table, ``timm:NAME``, ``open_clip:ARCH/TAG``; any of them with ``@MODULE[:POOLING]``, several layers
+        joined by ``+``; or ``fit:FOLDER``, what `extract fit` made. Doubles count once, and layers of one network become
+        taps of one encoder.
 
     Raises
     ------
@@ -104,6 +106,8 @@ def find_encoders(names: Iterable[str]) -> list[Encoder]:
 
 
 def _find(name: str) -> Encoder:
+    if name.startswith(scratch.PREFIX):
+        return scratch.fitted_encoder(Path(name.removeprefix(scratch.PREFIX)))
     base, at, wanted = name.partition("@")
     encoder = _network(base)
     if not at:
@@ -122,7 +126,7 @@ def _network(name: str) -> Encoder:
         return Encoder(name, f"timm {model}", "timm", model, from_timm.build, (Tap("pool"),))
     if library == "open_clip" and model:
         return Encoder(name, f"open_clip {model}", "open_clip", model, from_open_clip.build, (Tap("embedding"),))
-    raise EncoderError(unknown_name("encoder", name, [*ENCODERS, "timm:NAME", "open_clip:ARCH/TAG"]))
+    raise EncoderError(unknown_name("encoder", name, [*ENCODERS, "timm:NAME", "open_clip:ARCH/TAG", "fit:FOLDER"]))
 
 
 def build_networks(encoders: list[Encoder], weights: Weights, resizer: str = "torchvision") -> list[Network]:
