@@ -1,0 +1,63 @@
+"""Run benches by name, each in a process of its own: ``python -m tests.bench [--keep] [--folder DIR] [NAME...]``.
+
+Adding one is one module with a function ``main()`` that prints its table, and one line here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+BENCHES = {
+    "store": ("tests.bench.bench_store", "the store against raw memory maps, h5py and .npy"),
+    "heads": ("tests.bench.bench_heads", "a network, and a grid of support vector machines, against scikit-learn"),
+    "large": ("tests.bench.bench_large", "368,586 x 11,368: an epoch, its memory, and the full ridge path (8.4 GB)"),
+}
+FOLDER = "AFFECTORY_BENCH_FOLDER"
+
+
+def machine() -> str:
+    """Name the processor, its cores in use, and how busy it is."""
+    name = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    load = f", load average {os.getloadavg()[0]:.1f} before" if hasattr(os, "getloadavg") else ""
+    return f"{name}, {os.cpu_count()} cores{load}, Python {platform.python_version()}"
+
+
+def main() -> None:
+    """Read the names and run them in turn."""
+    listed = "; ".join(f"{name}: {what}" for name, (_, what) in BENCHES.items())
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=listed)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all")
+    parser.add_argument("--folder", type=Path, help="where large stores are made (default: a temporary folder)")
+    parser.add_argument("--keep", action="store_true", help="leave what was made in --folder")
+    asked = parser.parse_args()
+    unknown = [name for name in asked.names if name not in BENCHES]
+    if unknown or (asked.keep and not asked.folder):
+        parser.error(
+            f"unknown bench {unknown[0]!r}; valid: {', '.join(BENCHES)}" if unknown else "--keep needs --folder"
+        )
+    existed = asked.folder is not None and asked.folder.exists()
+    folder = asked.folder or Path(tempfile.mkdtemp(prefix="affectory-bench-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        for name in asked.names or BENCHES:
+            print(f"\n== {name}: {BENCHES[name][1]}\n   {machine()}", flush=True)
+            subprocess.run(
+                [sys.executable, "-m", BENCHES[name][0]], check=True, env={**os.environ, FOLDER: str(folder)}
+            )
+    finally:
+        if not asked.keep and not existed:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""The true size: 368,586 x 11,368 in half precision. An epoch, its memory, and ridge regression for every subset.
+
+An epoch is some hundred steps of it, in turn with the same step on one batch that is ready in memory.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from classify.ablation import subsets_of
+from classify.heads import make_head
+from classify.heads.estimator import Standardiser
+from classify.inputs.matrix import RowMatrix
+from classify.solvers.minibatch import Session, _train_step
+from classify.solvers.moments import accumulate, block_columns, ridge_path
+from features_store import Store
+from tests.bench.synthetic import B_T4SA, CARD, make_store
+
+WARM, STEPS = 20, 50 * int(os.environ.get("AFFECTORY_BENCH_ROUNDS", "6"))
+STRENGTHS = tuple(10.0**k for k in range(-2, 6))  # over n_features
+
+
+def anonymous_memory() -> float:
+    """Return this process's anonymous memory in GiB, by the system's own account; NaN where it keeps none."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return float("nan")
+    return next((int(line.split()[1]) / 2**20 for line in lines if line.startswith("RssAnon")), float("nan"))
+
+
+def epoch(store: Store, shuffle: str) -> None:
+    """Take turns between steps on gathered batches and the same steps on a ready one."""
+    x, y = RowMatrix(store, list(CARD)), store.labels["polarity"].values
+    head = make_head("mlp", "single", random_state=0, hidden=(1000, 200), batch_size=64, shuffle=shuffle)
+    # The scale of a sample stands for that of all rows: measuring it is not part of an epoch.
+    head._standardiser = lambda rows: Standardiser.fit(rows[np.arange(0, len(rows), 97)], standardize=True)
+    with torch.random.fork_rng(devices=[]):
+        session = head._session(*head._training(x, y, None))
+        batches = iter(session.train)
+        first = next(batches)
+        ready = (first[0].clone(), first[1].clone())
+        times: dict[str, list[float]] = {"gathered": [], "ready": [], "gathering": []}
+        peak = 0.0
+        for turn in range(WARM + STEPS):
+            start = time.perf_counter()
+            pair = next(batches)
+            gathered = time.perf_counter()
+            step(session, pair)
+            times["gathered"].append(time.perf_counter() - start)
+            times["gathering"].append(gathered - start)
+            start = time.perf_counter()
+            step(session, ready)
+            times["ready"].append(time.perf_counter() - start)
+            if turn % 50 == 0:
+                peak = max(peak, anonymous_memory())
+    middle = {name: 1000 * statistics.median(taken[WARM:]) for name, taken in times.items()}
+    print(
+        f"  MLP 11,368-1000-200-3, batch 64, shuffle={shuffle:<7} {64000 / middle['gathered']:6.0f} rows/s; "
+        f"{middle['gathered']:.1f} ms a step, of which gathering {middle['gathering']:.1f}; on a ready batch "
+        f"{middle['ready']:.1f} ms: {middle['gathered'] / middle['ready']:.3f}x (means: "
+        f"{sum(times['gathered'][WARM:]) / sum(times['ready'][WARM:]):.3f}x); anonymous memory {peak:.2f} GiB",
+        flush=True,
+    )
+
+
+def step(session: Session, pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """Take one step of training."""
+    _train_step(session.module, session.loss, pair, session.plan, session.progress)
+
+
+def ridge(store: Store) -> None:
+    """Accumulate the moments of all rows in one pass, then solve for every subset of blocks and every strength."""
+    from tqdm import tqdm
+
+    x, y = RowMatrix(store, list(CARD)), store.labels["polarity"].values
+    targets = (y[:, None] == np.arange(3)).astype(np.float64)
+    start = time.perf_counter()
+    with tqdm(total=len(x), desc="moments", unit="row", disable=not sys.stderr.isatty()) as bar:
+        moments = accumulate(x, targets, progress=bar.update)[0]
+    passed = time.perf_counter() - start
+    check = np.arange(0, len(x), 91)
+    held, best = np.asarray(x[check]), {}
+    for subset in subsets_of(list(CARD)):
+        columns = block_columns(CARD, subset)
+        path = ridge_path(moments, columns, [s * len(columns) for s in STRENGTHS])
+        said = path[3].predict(held[:, columns]).argmax(axis=1)
+        best[subset] = float(np.mean(said == y[check]))
+    taken = time.perf_counter() - start
+    print(f"  ridge, one pass: {passed:.0f} s; 15 subsets x {len(STRENGTHS)} strengths: {taken - passed:.0f} s; ")
+    print(f"  together {taken / 60:.1f} min; accuracy of single blocks and of all:")
+    print(
+        "   ",
+        ", ".join(f"{'+'.join(s) if len(s) == 1 else 'all'} {a:.3f}" for s, a in best.items() if len(s) in (1, 4)),
+    )
+
+
+def main() -> None:
+    """Make the store and print the table."""
+    folder = Path(os.environ.get("AFFECTORY_BENCH_FOLDER", "."))
+    store = make_store(folder / "large", B_T4SA)
+    print(f"  store of {sum(path.stat().st_size for path in store.paths) / 1e9:.1f} GB, page cache as it is")
+    for shuffle in ("full", "blocks"):
+        epoch(store, shuffle)
+    if os.environ.get("AFFECTORY_BENCH_RIDGE", "1") == "1":
+        ridge(store)
+
+
+if __name__ == "__main__":
+    main()

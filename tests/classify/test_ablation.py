@@ -1,0 +1,172 @@
+"""Which block pays: a planted signal is found where it was planted, by every way of fitting."""
+
+import json
+
+import numpy as np
+import pytest
+
+from classify.__main__ import app
+from classify.ablation import AblationConfig, ablate, subsets_of
+from classify.errors import ConfigError, HeadError
+from classify.evidence.metrics import metrics
+from classify.heads import make_head
+from classify.inputs.matrix import RowMatrix
+from classify.output.ablation import ablation_chart, ablation_text
+from classify.solvers.crossfit import Images, Plan, answers
+from features_store import open_store
+
+QUICK = {"resamples": 60, "folds": 3, "cache": False}
+NETWORK = {"epochs": 4, "hidden": 8}
+
+
+@pytest.fixture(scope="module")
+def found(store):
+    """Return the ablation of ``polarity``, whose signal lies in alpha.pool alone."""
+    return ablate(AblationConfig(str(store), "polarity", **QUICK))
+
+
+def test_the_block_with_the_signal_is_found(found):
+    """The best subset holds it; it gains, alone and on top; the other doesn't; the gains add up."""
+    assert [subset["blocks"] for subset in found["subsets"]][-1] == ["beta.pool"]
+    alpha, beta = (found["gains"][f"{name}.pool"] for name in ("alpha", "beta"))
+    assert min(alpha[key]["low"] for key in ("alone", "on_average", "on_top_of_the_others")) > 0
+    assert beta["on_top_of_the_others"]["low"] <= 0
+    whole = next(s for s in found["subsets"] if len(s["blocks"]) == 2)["metrics"]["weighted_f1"]["value"]
+    total = sum(gain["on_average"]["value"] for gain in (alpha, beta))
+    assert total == pytest.approx(whole - found["baseline"]["weighted_f1"]["value"])
+
+
+def test_what_a_pair_gains_is_the_difference_of_its_subsets(found):
+    """Ordered pairs: the second block added to the first."""
+    value = {tuple(s["blocks"]): s["metrics"]["weighted_f1"]["value"] for s in found["subsets"]}
+    (pair,) = (p for p in found["pairs"] if p["added"] == "alpha.pool")
+    assert pair["to"] == "beta.pool"
+    assert pair["value"] == pytest.approx(value["alpha.pool", "beta.pool"] - value["beta.pool",])
+
+
+@pytest.mark.parametrize("task", ["evokes", "valence", "affect"])
+@pytest.mark.parametrize("head", ["svm", "ridge", "mlp"])
+def test_every_kind_of_task_and_way_of_fitting(store, task, head):
+    """The planted block is better than the baseline and than the empty one; an error counts downwards."""
+    settings = NETWORK if head == "mlp" else {}
+    got = ablate(AblationConfig(str(store), task, head, settings=settings, **QUICK))
+    if head != "mlp":
+        assert "alpha.pool" in got["subsets"][0]["blocks"]
+        assert got["gains"]["alpha.pool"]["alone"]["low"] > 0
+    assert got["greater_is_better"] == (task == "evokes")
+    assert json.loads(json.dumps(got, allow_nan=False)) == got
+    assert "majority" in ablation_text(got)
+
+
+def test_the_test_part_is_left_alone(store, found):
+    """Only labelled images of train and validation with all vectors are answered for."""
+    opened = open_store(store)
+    places, labels = opened.splits["default"].values, opened.labels["polarity"]
+    usable = opened.usable(["alpha.pool", "beta.pool"])
+    assert found["n_images"] == int((np.isin(places, (0, 1)) & labels.known & usable).sum())
+
+
+@pytest.mark.parametrize(
+    ("head", "settings"),
+    [("svm", {"kernel": "linear", "C": 0.5}), ("svm", {"class_weight": "balanced"}), ("ridge", {})],
+)
+def test_shared_answers_equal_those_of_heads_fitted_one_by_one(store, head, settings):
+    """A machine from sums of Gram matrices, and ridge from moments, decide as the heads of the table do."""
+    opened = open_store(store)
+    rows = np.flatnonzero(opened.usable(["alpha.pool", "beta.pool"]) & opened.labels["polarity"].known)
+    y = opened.labels["polarity"].values[rows].astype(np.int64)
+    images = Images(opened, opened.labels["polarity"].task, rows, y, np.arange(len(rows)) % 3)
+    subsets = subsets_of(["alpha.pool", "beta.pool"])
+    shared = answers(images, subsets, Plan(head, settings))
+    for subset in subsets:
+        matrix = RowMatrix(opened, subset, rows)
+        for train, held in images.cuts:
+            if head == "svm":
+                one = make_head("svm", "single", **settings).fit(matrix[train], y[train])
+                expected = one._decision(matrix[held]).argmax(axis=1)
+            else:
+                one = make_head("linear", "regression").fit(matrix[train], np.eye(3)[y[train]])
+                expected = one.predict(matrix[held]).argmax(axis=1)
+            assert (shared[subset][held].argmax(axis=1) == expected).mean() > 0.98
+
+
+def test_moments_of_folds_and_a_multi_label_task(store):
+    """Ridge on labels: 0/1 at one half, as least squares would say."""
+    opened = open_store(store)
+    rows = np.flatnonzero(opened.usable(["alpha.pool"]) & opened.labels["evokes"].known)
+    labels = opened.labels["evokes"]
+    y = labels.values[rows]
+    images = Images(opened, labels.task, rows, y, np.arange(len(rows)) % 4)
+    (said,) = answers(images, [("alpha.pool",)], Plan("ridge", {"alpha": 0.5})).values()
+    matrix = RowMatrix(opened, ["alpha.pool"], rows)
+    expected = np.zeros(y.shape)
+    for train, held in images.cuts:
+        head = make_head("linear", "regression", alpha=0.5).fit(matrix[train], y[train])
+        expected[held] = head.predict(matrix[held])
+    assert ((said >= 0.5) == (expected >= 0.5)).mean() > 0.995
+    assert metrics(labels.task, y, said)["micro_f1"] > 0.5
+
+
+def test_of_many_blocks_each_alone_and_all_but_one_are_tried():
+    """Every subset of six is 63; of seven there are fifteen."""
+    assert len(subsets_of("abcdef")) == 63
+    many = subsets_of("abcdefg")
+    assert sorted({len(subset) for subset in many}) == [1, 6, 7]
+    assert len(many) == 15
+
+
+def test_seven_blocks_have_gains(make_store, store):
+    """Alone, and what leaving one out costs."""
+    index = open_store(store).index
+    random = np.random.default_rng(0)
+    labels, split = index.labels["polarity"], index.splits["default"]
+    told = np.eye(3)[labels.values.clip(0)] + random.normal(size=(len(index), 3))
+    blocks = {f"b{i}.pool": random.normal(size=(len(index), 4)) for i in range(6)} | {"told.pool": told}
+    notes = []
+    folder = make_store(blocks, [labels], [split])
+    got = ablate(AblationConfig(str(folder), "polarity", "ridge", **QUICK), notify=notes.append)
+    assert got["gains"]["told.pool"]["on_top_of_the_others"]["low"] > 0
+    assert got["gains"]["b0.pool"]["on_top_of_the_others"]["low"] <= 0
+    assert got["pairs"] == []
+    assert "7 blocks" in notes[0]
+    assert ablation_chart(got).startswith("<svg")
+
+
+def test_the_same_seed_gives_the_same_numbers_with_and_without_a_cache(store, found):
+    """Threads and files on disk change nothing."""
+    for _ in range(2):
+        again = ablate(AblationConfig(str(store), "polarity", **{**QUICK, "cache": True}))
+        assert {**again, "created": 0} == {**found, "created": 0}
+    assert any((store / ".grams").iterdir())
+    assert open_store(store).n_images == 260
+
+
+def test_options_that_make_no_sense_are_refused(store):
+    """By name."""
+    with pytest.raises(ConfigError, match="folds is 1"):
+        AblationConfig(str(store), "polarity", folds=1)
+    with pytest.raises(ConfigError, match="resamples is 3"):
+        AblationConfig(str(store), "polarity", resamples=3)
+    with pytest.raises(HeadError, match="ridge head of an ablation takes alpha; not 'C'"):
+        ablate(AblationConfig(str(store), "polarity", "ridge", settings={"C": 1}, **QUICK))
+    with pytest.raises(HeadError, match="unknown head 'svn'"):
+        ablate(AblationConfig(str(store), "polarity", "svn", **QUICK))
+
+
+def test_command(store, tmp_path, monkeypatch):
+    """A table, a JSON file that the report finds, and a chart; nothing is overwritten unasked."""
+    from typer.testing import CliRunner
+
+    monkeypatch.chdir(tmp_path)
+    arguments = ["ablate", str(store), "--task", "polarity", "--head", "ridge", "--folds", "3"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "alpha.pool + beta.pool" in done.output
+    folder = tmp_path / "runs" / "planted" / "polarity"
+    assert json.loads((folder / "ablation-ridge.json").read_text())["head"] == "ridge"
+    chart = (folder / "ablation-ridge.svg").read_text()
+    assert "alpha.pool" in chart
+    again = CliRunner().invoke(app, arguments)
+    assert "exists" in str(again.exception)
+    printed = CliRunner().invoke(app, [*arguments, "--force", "--json"])
+    assert json.loads(printed.stdout)["task"] == "polarity"

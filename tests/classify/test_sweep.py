@@ -1,0 +1,197 @@
+"""A grid of runs: each once, whatever stops it, and none twice."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from classify.__main__ import app
+from classify.config import RunConfig
+from classify.errors import ConfigError, RunError
+from classify.experiment import run
+from classify.output.sweep import sweep_as_json, sweep_as_text
+from classify.sweep import read_sweep, sweep
+from features_store import BlockWriter, open_store
+
+GRID = """
+store = "{store}"
+resamples = 40
+blocks = ["alpha.pool"]
+
+[[grid]]
+task = ["polarity", "valence"]
+head = "linear"
+
+[[grid]]
+task = "polarity"
+head = ["svm", "dummy"]
+seed = [0, 1]
+"""
+
+
+@pytest.fixture
+def grid(store, tmp_path):
+    """Write a sweep of six runs, and return its file."""
+    path = tmp_path / "sweep.toml"
+    path.write_text(GRID.format(store=store))
+    return path
+
+
+def written(store, tmp_path, text):
+    """Write a sweep over the planted store, and return its cells."""
+    path = tmp_path / "sweep.toml"
+    path.write_text(f'store = "{store}"\nresamples = 40\nblocks = ["alpha.pool"]\n{text}')
+    return read_sweep(path, out=tmp_path / "out")
+
+
+def times(cells):
+    """Return when each report was written."""
+    return {cell.digest: (cell.config.folder / "report.json").stat().st_mtime_ns for cell in cells}
+
+
+def test_every_cell_is_done_once_and_none_again(grid, tmp_path):
+    """The second time nothing is computed; a cell that is gone is computed, and it alone."""
+    cells, notes, steps = read_sweep(grid, out=tmp_path / "out"), [], []
+    assert len(cells) == 6
+    sweep(cells, progress=lambda done, total: steps.append((done, total)))
+    assert steps[0] == (0, 6)
+    assert steps[-1] == (6, 6)
+    first = times(cells)
+    sweep(read_sweep(grid, out=tmp_path / "out"), notify=notes.append)
+    assert times(cells) == first
+    assert notes == ["6 of 6 runs are there already"]
+    shutil.rmtree(cells[2].config.folder)
+    sweep(cells)
+    assert [first[c.digest] == times(cells)[c.digest] for c in cells] == [True, True, False, True, True, True]
+
+
+def test_an_interrupted_sweep_goes_on(grid, tmp_path, monkeypatch):
+    """What was done before Ctrl-C stays, what was being done leaves nothing."""
+    cells = read_sweep(grid, out=tmp_path / "out")
+
+    def interrupt(config, *, fitted=None):
+        if sum(cell.done for cell in cells) == 2:
+            raise KeyboardInterrupt
+        return run(config, fitted=fitted)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("classify.experiment.run", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            sweep(cells)
+    assert sum(cell.done for cell in cells) == 2
+    first = times([cell for cell in cells if cell.done])
+    sweep(cells)
+    assert all(cell.done for cell in cells)
+    assert first.items() <= times(cells).items()
+
+
+def test_a_run_of_a_sweep_is_the_run_alone(grid, store, tmp_path):
+    """Same numbers as the same settings outside of a sweep."""
+    cells = read_sweep(grid, out=tmp_path / "out")
+    sweep(cells[:1])
+    alone = run(RunConfig(str(store), "polarity", "linear", ("alpha.pool",), resamples=40, out=str(tmp_path / "alone")))
+    ours = json.loads((cells[0].config.folder / "report.json").read_text())
+    assert ours["metrics"] == alone.report["metrics"]
+
+
+def test_grids_combine_scalars_lists_and_options(store, tmp_path):
+    """Lists of values, lists of lists, options of the head; equal cells count once, also by a default."""
+    cells = written(
+        store,
+        tmp_path,
+        '[[grid]]\ntask = "polarity"\nhead = "mlp"\nset = {hidden = [[8, 4], [6]], dropout = [0.0, 0.4], epochs = 2}\n'
+        '[[grid]]\ntask = "polarity"\nhead = "mlp"\nset = {hidden = [[6]], epochs = 2}\n'
+        '[[grid]]\ntask = "polarity"\nhead = "dummy"\nblocks = [["alpha.pool"], ["beta.pool", "alpha.pool"]]\n',
+    )
+    assert len(cells) == 6
+    assert [cell.config.settings.get("hidden") for cell in cells[:4]] == [[8, 4], [8, 4], [6], [6]]
+    assert cells[5].config.blocks == ("beta.pool", "alpha.pool")
+
+
+def test_the_digest_follows_the_data(store, tmp_path):
+    """Other labels, other vectors or other passports make other cells; another place doesn't."""
+    copied = tmp_path / "copy"
+    shutil.copytree(store, copied, ignore=shutil.ignore_patterns(".grams"))
+
+    def digest(folder, text='[[grid]]\ntask = "polarity"\nhead = "dummy"\n'):
+        (cell,) = written(folder, tmp_path, text)
+        return cell.digest
+
+    first = digest(store)
+    assert digest(copied) == first
+    assert digest(store, '[[grid]]\ntask = "polarity"\nhead = "dummy"\nseed = 1\n') != first
+    assert digest(store, '[[grid]]\ntask = "polarity"\nhead = "dummy"\nsplit = "holdout"\n') != first
+    opened = open_store(copied)
+    with BlockWriter(copied / "alpha.pool.h5", opened.index, opened.blocks["alpha.pool"].spec) as writer:
+        writer.write(np.array([23]), np.zeros((1, 12)))
+    assert digest(copied) != first
+
+
+def test_networks_that_share_batches_are_trained_in_one_scan(store, tmp_path, monkeypatch):
+    """With equal numbers; a validation part stops each on its own."""
+    text = (
+        '[[grid]]\ntask = "polarity"\nhead = "mlp"\nseed = [0, 1]\n'
+        'set = {epochs = 4, hidden = 8, learning_rate = [0.001, 0.01], order_seed = 3, project = "never"}\n'
+    )
+    cells = written(store, tmp_path, text)
+    sizes = []
+    from classify import experiment
+
+    together = experiment.train_together
+    monkeypatch.setattr(experiment, "train_together", lambda configs: sizes.append(len(configs)) or together(configs))
+    sweep(cells)
+    assert sizes == [4]
+    for cell in cells:
+        alone = run(RunConfig(**{**cell.config.__dict__, "out": str(tmp_path / "alone" / cell.digest)}))
+        ours = json.loads((cell.config.folder / "report.json").read_text())
+        for part, metrics in alone.report["metrics"].items():
+            for name, interval in metrics.items():
+                assert ours["metrics"][part][name]["value"] == pytest.approx(interval["value"], abs=1e-5)
+        assert [row["loss"] for row in ours["history"]] == pytest.approx([r["loss"] for r in alone.report["history"]])
+
+
+def test_a_run_that_fails_does_not_stop_the_others(store, tmp_path):
+    """It is told of, the rest is done, and the sweep ends in an error."""
+    text = '[[grid]]\ntask = "polarity"\nhead = "linear"\nset = {project = ["sometimes", "auto"]}\n'
+    cells, notes = written(store, tmp_path, text), []
+    with pytest.raises(RunError, match=r"1 of 2 runs failed.*sometimes"):
+        sweep(cells, notify=notes.append)
+    assert [cell.done for cell in cells] == [False, True]
+    assert "unknown choice of project" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('task = "polarity"\n', r"no \[\[grid\]\]"),
+        ("[grid]\nseed = [1]\n", r"no \[\[grid\]\]"),
+        ('[[grid]]\ntask = "polarity"\nhead = "svm"\nsede = [0]\n', "sede"),
+        ('[[grid]]\ntask = "polarity"\nhead = "svm"\nout = ["a"]\n', "out can't be part"),
+        ('[[grid]]\nhead = "svm"\n', "lacks task"),
+    ],
+    ids=["none", "no list", "unknown key", "out", "no task"],
+)
+def test_a_grid_that_makes_no_sense_is_refused(store, tmp_path, text, told):
+    """Before anything is run."""
+    with pytest.raises(ConfigError, match=told):
+        written(store, tmp_path, text)
+
+
+def test_table_and_command(grid, tmp_path, monkeypatch):
+    """A dry run lists what is to do; the table ranks by the validation part."""
+    from typer.testing import CliRunner
+
+    monkeypatch.chdir(tmp_path)
+    listed = CliRunner().invoke(app, ["sweep", str(grid), "--dry-run"])
+    assert listed.stdout.count("to do") == 6
+    assert not (tmp_path / "runs").exists()
+    done = CliRunner().invoke(app, ["sweep", str(grid)])
+    assert done.exit_code == 0, done.output
+    assert "polarity: 5 of 5 runs done, by weighted F1 of the validation part" in done.stdout
+    assert (tmp_path / "runs" / "planted" / "sweep" / "polarity").is_dir()
+    cells = read_sweep(grid)
+    assert all(record["done"] for record in sweep_as_json(cells))
+    table = sweep_as_text(cells).splitlines()
+    assert table[2].split()[0] in ("linear", "svm")
+    assert "dummy" in table[6]
