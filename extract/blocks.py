@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
@@ -50,9 +50,20 @@ class Blocks:
         Device, decoder, views and so on, for the passports.
     stack : ExitStack
         Closes the files.
+    retry : sequence of Status
+        Failures that become pending again.
     """
 
-    def __init__(self, network: Network, index: Index, store: Path, *, made: Circumstances, stack: ExitStack) -> None:
+    def __init__(
+        self,
+        network: Network,
+        index: Index,
+        store: Path,
+        *,
+        made: Circumstances,
+        stack: ExitStack,
+        retry: Sequence[Status] = (),
+    ) -> None:
         self.writers: dict[str, BlockWriter] = {}
         for tap in network.encoder.taps:
             block = network.encoder.block(tap.name)
@@ -64,7 +75,9 @@ class Blocks:
                 n_views=made.views.n,
                 names=network.names.get(tap.name),
             )
-            self.writers[tap.name] = stack.enter_context(BlockWriter(store / f"{block}.h5", index, spec))
+            writer = stack.enter_context(BlockWriter(store / f"{block}.h5", index, spec))
+            writer.reset(retry)
+            self.writers[tap.name] = writer
         self._pending = {tap: _mask(writer, len(index)) for tap, writer in self.writers.items()}
         self.needed: NDArray[np.bool_] = np.logical_or.reduce(list(self._pending.values()))
 

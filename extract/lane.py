@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -12,7 +12,7 @@ from extract.blocks import Sink
 from extract.clock import Clock
 from extract.encoders import Network
 from extract.flow import OneWorker
-from extract.forward import Forward
+from extract.forward import Forward, Vectors
 from features_store import Status
 
 
@@ -37,7 +37,8 @@ class Lane:
         self.sink = sink
         self.needed = sink.needed
         self._forward = forward
-        self._batch = np.zeros((batch_size, *network.input_shape), dtype=network.input_dtype)
+        self._batch_size = batch_size
+        self._batch = forward.buffer(batch_size)
         self._places: dict[int, tuple[int, int]] = {}  # by slot, the row and view that are in it
 
     def take(
@@ -73,12 +74,16 @@ class Lane:
         if not self._places:
             return
         with clock.part("forward"):
-            vectors = self._forward(self._batch)
+            vectors = self._forward.start(self._batch)
         slots, places = list(self._places), np.array(list(self._places.values()), dtype=np.int64)
         self._places = {}
         with clock.part("wait for the writer"):
-            worker.do(partial(self._write, places, {tap: found[slots] for tap, found in vectors.items()}, clock))
+            worker.do(partial(self._write, slots, places, vectors, clock))
+        with clock.part("forward"):
+            self._batch = self._forward.buffer(self._batch_size)
 
-    def _write(self, places: NDArray[np.int64], vectors: Mapping[str, NDArray[np.float32]], clock: Clock) -> None:
+    def _write(self, slots: list[int], places: NDArray[np.int64], vectors: Callable[[], Vectors], clock: Clock) -> None:
+        with clock.part("forward"):  # of a GPU, which works on its own
+            found = vectors()
         with clock.part("write"):
-            self.sink.write(places[:, 0], places[:, 1], vectors)
+            self.sink.write(places[:, 0], places[:, 1], {tap: rows[slots] for tap, rows in found.items()})

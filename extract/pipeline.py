@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from extract.blocks import Blocks
 from extract.clock import Clock
+from extract.compilation import Compilation
 from extract.corpora import Reading
+from extract.digests import DigestingSource
 from extract.encoders import Network
-from extract.forward import Forward
 from extract.lane import Lane
 from extract.local_engine import Images, LocalEngine
+from extract.opening import Opening, needed_rows
 from extract.passports import Circumstances
 from extract.ray_engine import Cluster, RayEngine, Work
 from extract.stores import claim_index
 from extract.summary import Bar, Summary, summarise
+from features_store import Index, Status
+
+
+def _say_nothing(_line: str) -> None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,14 @@ class Settings:
         Show a bar on the standard error stream.
     cluster : Cluster, optional
         Actors that do the work. None = threads of this process do it.
+    compile : {"auto", "on", "off"}
+        See `extract.compilation.Compilation`; actors never compile.
+    retry : tuple of Status
+        Failures of earlier runs that are tried again.
+    content : bool
+        Store the SHA-256 of every image file in the index.
+    tell : callable
+        Takes one line for people.
     """
 
     made: Circumstances
@@ -48,6 +62,10 @@ class Settings:
     decoders: int | None = None
     progress: bool = True
     cluster: Cluster | None = None
+    compile: str = "auto"
+    retry: tuple[Status, ...] = ()
+    content: bool = False
+    tell: Callable[[str], None] = _say_nothing
 
 
 def run(reading: Reading, networks: list[Network], store: Path, settings: Settings) -> Summary:
@@ -75,29 +93,38 @@ def run(reading: Reading, networks: list[Network], store: Path, settings: Settin
     claim_index(store, index, reading.origin)
     clock = Clock()
     numbers = np.arange(len(index)) if reading.origin is None else reading.origin.rows
-    images = Images(index.ids, reading.source, numbers, made.views)
+    digesting = DigestingSource(reading.source, store) if settings.content else None
+    source = digesting if digesting is not None and settings.cluster is None else reading.source
+    images = Images(index.ids, source, numbers, made.views)
     engine = LocalEngine(made.decoder, batch_size=settings.batch_size, n_decoders=settings.decoders)
     with ExitStack() as stack:
-        blocks = [Blocks(network, index, store, made=made, stack=stack) for network in networks]
-        # A network whose blocks are complete is not even loaded onto the device.
-        open_ = [at for at, one in enumerate(blocks) if one.needed.any()]
-        networks, sinks = [networks[at] for at in open_], [blocks[at] for at in open_]
-        todo = np.flatnonzero(_needed(blocks)[: settings.limit])
+        opened = _opening(index, store, settings).open(networks, stack, clock)
+        todo = np.flatnonzero(needed_rows(opened)[: settings.limit])
         bar = stack.enter_context(Bar(len(todo), clock, show=settings.progress))
         if settings.cluster is not None and len(todo):
-            work = Work(images, networks, made.device, made.decoder, settings.batch_size, settings.decoders)
-            RayEngine(settings.cluster, work).encode(todo, sinks, clock, step=bar.step)
+            # A network whose blocks are complete is not even sent to the actors.
+            open_ = [one for one in opened if one.blocks.needed.any()]
+            needed = [one.network for one in open_]
+            work = Work(images, needed, made.device, made.decoder, settings.batch_size, settings.decoders)
+            RayEngine(settings.cluster, work).encode(todo, [one.blocks for one in open_], clock, step=bar.step)
         elif len(todo):
             lanes = [
-                Lane(network, sink, Forward(network, made.device), batch_size=settings.batch_size)
-                for network, sink in zip(networks, sinks, strict=True)
+                Lane(one.network, one.blocks, one.forward, batch_size=settings.batch_size)
+                for one in opened
+                if one.forward is not None
             ]
             engine.encode(images, todo.tolist(), lanes, clock, step=bar.step)
-        for one in blocks:
-            one.finish()
+        for one in opened:
+            one.blocks.finish()
+        if digesting is not None:
+            with clock.part("content"):
+                digesting.finish(range(len(index))[: settings.limit], store, index, reading.origin)
+        blocks = [one.blocks for one in opened]
         return summarise(blocks, clock, n_done=len(todo), n_images=len(index), n_decoders=engine.n_decoders)
 
 
-def _needed(blocks: list[Blocks]) -> NDArray[np.bool_]:
-    """Tell which images are needed in any view for any block: (n_images,) bool."""
-    return np.asarray(np.logical_or.reduce([one.needed.any(axis=1) for one in blocks]))
+def _opening(index: Index, store: Path, settings: Settings) -> Opening:
+    made = settings.made
+    compilation = Compilation(settings.compile, made.device, settings.batch_size, settings.tell)
+    here = compilation if settings.cluster is None else None
+    return Opening(index, store, made, settings.limit, settings.retry, here)

@@ -1,0 +1,96 @@
+"""SHA-256 of the image files, for the index: noted while they are read, kept beside it until the run ends."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extract.errors import RefusedImageError
+from extract.sources import Source
+from features_store import Index, open_store
+from features_store.assembly import write_dump
+from features_store.origin import Origin
+from features_store.schema import INDEX_FILE
+
+JOURNAL = "content.sha256.part"
+_BYTES = 32
+_READERS = 8  # threads
+
+
+class DigestingSource:
+    """A source that notes the digest of every file it reads.
+
+    The index is one file that appears whole, so the digests wait in a journal next to it: 32 bytes per row, which lie
+    in one page of memory each and so are whole or zero after any kill. At the end the index is written anew.
+
+    Parameters
+    ----------
+    source : Source
+    store : Path
+        Folder with an index; its digests, and those of a journal that a killed run left, are taken over.
+    """
+
+    def __init__(self, source: Source, store: Path) -> None:
+        self._source = source
+        self._journal = store / JOURNAL
+        shape = (len(source), _BYTES)
+        fits = self._journal.exists() and self._journal.stat().st_size == len(source) * _BYTES
+        self._digests = np.memmap(self._journal, np.uint8, "r+" if fits else "w+", shape=shape)
+        known = open_store(store / INDEX_FILE).content
+        if known is not None:
+            self._digests[known.any(axis=1)] = known[known.any(axis=1)]
+        self._tried = np.zeros(len(source), dtype=bool)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def read(self, row: int) -> bytes:
+        """See `extract.sources.Source.read`."""
+        self._tried[row] = True
+        data = self._source.read(row)
+        self._digests[row] = np.frombuffer(hashlib.sha256(data).digest(), dtype=np.uint8)
+        return data
+
+    def modified(self, row: int) -> float:
+        """See `extract.sources.Source.modified`."""
+        return self._source.modified(row)
+
+    def finish(self, rows: Iterable[int], store: Path, index: Index, origin: Origin | None) -> int:
+        """Read those of `rows` that have no digest yet, and write the index with all digests.
+
+        Parameters
+        ----------
+        rows : iterable of int
+        store : Path
+        index : Index
+            What the store's index holds beside the digests.
+        origin : Origin, optional
+
+        Returns
+        -------
+        int
+            How many rows of the index have a digest; the others could not be read, or were not asked for.
+        """
+        left = [row for row in rows if not self._tried[row] and not self._digests[row].any()]
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="digest") as pool:
+            for _ in pool.map(self._try, left):
+                pass
+        content: NDArray[np.uint8] = np.array(self._digests)
+        known = open_store(store / INDEX_FILE).content
+        if content.any() and (known is None or not np.array_equal(known, content)):
+            write_dump(store / INDEX_FILE, replace(index, content=content), [], origin=origin, force=True)
+        del self._digests  # Windows removes no file that is mapped
+        self._journal.unlink()
+        return int(content.any(axis=1).sum())
+
+    def _try(self, row: int) -> None:
+        try:
+            self.read(row)
+        except RefusedImageError:
+            return
