@@ -23,6 +23,7 @@ from extract.errors import EngineError
 from extract.forward import Forward, choose_device
 from extract.lane import Lane
 from extract.local_engine import Images, LocalEngine
+from extract.passports import Circumstances
 from extract.shards import Cut
 from features_store import Status
 from features_store.errors import unknown_name
@@ -77,8 +78,8 @@ class Work:
     ----------
     images : Images
     networks : list of Network
-    device : {"cpu", "cuda"}
-    decoder : {"fast", "pillow"}
+    made : Circumstances
+        Device, decoder and so on.
     batch_size : int
         Images per forward pass.
     n_decoders : int, optional
@@ -87,8 +88,7 @@ class Work:
 
     images: Images
     networks: list[Network]
-    device: str
-    decoder: str
+    made: Circumstances
     batch_size: int
     n_decoders: int | None = None
 
@@ -155,8 +155,8 @@ class _Actor:
         torch.set_num_threads(threads)
         self._work: Work = ray.get(work[0])
         one = self._work
-        self._engine = LocalEngine(one.decoder, batch_size=one.batch_size, n_decoders=one.n_decoders)
-        self._forwards = [Forward(network, one.device) for network in one.networks]
+        self._engine = LocalEngine(one.made.decoder, batch_size=one.batch_size, n_decoders=one.n_decoders)
+        self._forwards = [Forward(network, one.made.device) for network in one.networks]
 
     def __call__(self, call: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return row, status, seconds by part (in the first row) and vectors (n, n_views, ...) of each block."""

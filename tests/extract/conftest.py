@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from extract.__main__ import app
+from extract.encoders.record import Encoder, Network, Tap
 from features_store import console
 
 
@@ -60,3 +62,19 @@ def command_line(
         return int(ended.value.code or 0), out, err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def toy() -> Network:
+    """An encoder without torch: 64 values that change with each pixel."""
+
+    def prepare(rgb: np.ndarray) -> np.ndarray:
+        digest = hashlib.sha512(repr(rgb.shape).encode() + rgb.tobytes()).digest()
+        return np.frombuffer(digest, dtype=np.int8).astype(np.float32)
+
+    def build(*_arguments: object) -> Network:
+        return network
+
+    encoder = Encoder("toy", "a hash", "affectory", "", build, (Tap("hash", (64,)),), needs_weights=False)
+    network = Network(encoder, prepare, (64,), {"hash": (64,)}, {}, {}, input_dtype="float32")
+    return network

@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 def test_killed_at_fifty_random_instants(tmp_path: Path) -> None:
     """SIGKILL at 50 random instants: each file opens, no row is torn, and the resumed block is byte-equal."""
     done = subprocess.run(
-        [sys.executable, HERE / "zygote.py", tmp_path, "50", "0"],
+        [sys.executable, HERE / "zygote.py", tmp_path, "50", "0", "1"],
         capture_output=True,
         text=True,
         timeout=300,

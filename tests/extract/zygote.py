@@ -1,7 +1,7 @@
 """A process that starts the real extraction in forked children and kills them at random instants.
 
-Run by test_durability.py: ``python zygote.py FOLDER N_KILLS SEED``. Forking a process that has imported everything
-makes one life cost milliseconds. The encoder is a toy without torch; the pipeline, the threads, the writer and SIGKILL
+Run by test_durability.py and test_views.py: ``python zygote.py FOLDER N_KILLS SEED N_VIEWS``. Forking a process that
+has imported everything makes one life cost milliseconds. The encoder is a toy without torch; the pipeline, the threads, the writer and SIGKILL
 are real.
 """
 
@@ -22,8 +22,10 @@ from extract import pipeline
 from extract.corpora.record import Reading
 from extract.encoders.record import Encoder, Network, Tap
 from extract.passports import Circumstances
+from extract.views import Views
 from features_store import Index, Status, open_store, writer
 
+N_VIEWS = int(sys.argv[4])
 N_IMAGES, WIDTH = 150, 32
 LONGEST_LIFE = 0.6  # seconds; an undisturbed run takes about 0.4
 
@@ -49,7 +51,7 @@ class Memory:
 
 def prepare(rgb: np.ndarray) -> np.ndarray:
     """Give a vector that depends on the picture alone, slowly enough to be killed on the way."""
-    time.sleep(0.004)
+    time.sleep(0.004 / N_VIEWS)
     digest = hashlib.sha512(rgb.tobytes()).digest()
     return np.frombuffer(digest, dtype=np.int8)[:WIDTH].astype(np.float32)
 
@@ -61,7 +63,8 @@ def run(store: Path) -> None:
         "toy", "a hash", "affectory", "", lambda *_: network, (Tap("hash", (WIDTH,)),), needs_weights=False
     )
     network = Network(encoder, prepare, (WIDTH,), {"hash": (WIDTH,)}, {}, {}, input_dtype="float32")
-    settings = pipeline.Settings(Circumstances("cpu"), batch_size=4, progress=False)
+    made = Circumstances("cpu", views=Views(N_VIEWS))
+    settings = pipeline.Settings(made, batch_size=4, progress=False)
     pipeline.run(Reading(Index(ids), Memory()), [network], store, settings)
 
 
