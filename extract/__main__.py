@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from extract.corpora import Corpus, Reading
     from extract.encoders import Encoder, Network
     from extract.pipeline import Settings
+    from extract.views import Views
 
 app = typer.Typer(
     name="extract",
@@ -26,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-DATA_HELP = "Folder, tar or zip of the corpus; for a union NAME=PATH for each. Default: the corpus' own place."
+DATA_HELP = "Folder, tar, zip or URL of the corpus; for a union NAME=PATH for each. Default: the corpus' own place."
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -43,23 +46,46 @@ def run(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per forward pass: 8, CUDA 128.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images; others stay pending.")] = None,
     decoder: Annotated[str, typer.Option(help="fast, or pillow (the reference, slower).")] = "fast",
+    views: Annotated[int, typer.Option(min=1, help="Vectors per image: itself, and V - 1 augmentations.")] = 1,
+    policy: Annotated[str, typer.Option(help="Of these: mediaeval, flip-rotate-crop or strong.")] = "mediaeval",
+    rows: Annotated[str | None, typer.Option(help="A:B, a shard of the corpus, for `features-store merge`.")] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray (joins RAY_ADDRESS, or starts here).")] = "local",
+    actors: Annotated[int, typer.Option(min=1, help="Processes of --engine ray; each holds all networks.")] = 2,
+    actor_cpus: Annotated[float, typer.Option(min=0.01, help="CPUs set aside for each; fractions are meant.")] = 0.5,
+    actor_gpus: Annotated[float | None, typer.Option(min=0, help="GPUs for each. Default: CUDA 1, else 0.")] = None,
+    compile_: Annotated[str, typer.Option("--compile", help="auto (where it pays), on, off: torch.compile.")] = "auto",
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try images again that failed before.")] = False,
+    content: Annotated[bool, typer.Option("--content", help="Store the SHA-256 of every image in the index.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make the blocks of a corpus, or go on with them where an earlier run ended."""
     from extract import pipeline
+    from extract.compilation import check_mode
     from extract.corpora import find_corpus
     from extract.encoders import build_networks
     from extract.encoders.weights import parse_weights
+    from extract.ray_engine import cluster_of
+    from extract.shards import shard
     from extract.transforms import RESIZERS
+    from extract.views import Views
+    from features_store.schema import FAILURES
 
     found = find_corpus(corpus)
     chosen = _encoders(found, profile, encoders)
     wanted = parse_weights(weights)
-    settings = _settings(device, decoder, batch_size, limit)
+    settings = replace(
+        _settings(device, decoder, batch_size, limit, Views(views, policy)),
+        cluster=cluster_of(engine, device, actors=actors, cpus=actor_cpus, gpus=actor_gpus),
+        compile=check_mode(compile_),
+        retry=FAILURES if retry_failed else (),
+        content=content,
+        tell=partial(typer.echo, err=True),
+    )
     reading = found.read(corpus_place(found, data), key_values(option or []))
+    reading = shard(reading, rows) if rows else reading
     networks = build_networks(chosen, wanted, RESIZERS[decoder])
     _warn(networks, reading)
-    folder = store or Path("features") / corpus.replace(":", "-")
+    folder = store or Path("features") / f"{corpus}{f'.rows-{rows}' if rows else ''}".replace(":", "-")
     try:
         summary = pipeline.run(reading, networks, folder, settings)
     except KeyboardInterrupt:
@@ -158,7 +184,7 @@ def _encoders(corpus: Corpus, profile: str | None, names: str | None) -> list[En
     return find_encoders(PROFILES[profile])
 
 
-def _settings(device: str, decoder: str, batch_size: int | None, limit: int | None) -> Settings:
+def _settings(device: str, decoder: str, batch_size: int | None, limit: int | None, views: Views) -> Settings:
     from extract.errors import EncoderError
     from extract.forward import BATCH_SIZES, autocast_dtype, choose_device
     from extract.images import DECODERS
@@ -170,7 +196,7 @@ def _settings(device: str, decoder: str, batch_size: int | None, limit: int | No
     if decoder not in DECODERS:
         raise EncoderError(unknown_name("decoder", decoder, DECODERS))
     chosen = choose_device(device)
-    made = Circumstances(chosen, autocast_dtype(chosen), decoder, RESIZERS[decoder])
+    made = Circumstances(chosen, autocast_dtype(chosen), decoder, RESIZERS[decoder], views=views)
     return Settings(made, batch_size or BATCH_SIZES[chosen], limit, progress=sys.stderr.isatty())
 
 
