@@ -105,7 +105,7 @@ def run(reading: Reading, networks: list[Network], store: Path, settings: Settin
             # A network whose blocks are complete is not even sent to the actors.
             open_ = [one for one in opened if one.blocks.needed.any()]
             needed = [one.network for one in open_]
-            work = Work(images, needed, made.device, made.decoder, settings.batch_size, settings.decoders)
+            work = Work(images, needed, made, settings.batch_size, settings.decoders)
             RayEngine(settings.cluster, work).encode(todo, [one.blocks for one in open_], clock, step=bar.step)
         elif len(todo):
             lanes = [

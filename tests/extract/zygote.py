@@ -1,8 +1,8 @@
 """A process that starts the real extraction in forked children and kills them at random instants.
 
 Run by test_durability.py and test_views.py: ``python zygote.py FOLDER N_KILLS SEED N_VIEWS``. Forking a process that
-has imported everything makes one life cost milliseconds. The encoder is a toy without torch; the pipeline, the threads, the writer and SIGKILL
-are real.
+has imported everything makes one life cost milliseconds. The encoder is a toy without torch; the pipeline, the threads,
+the writer and SIGKILL are real.
 """
 
 from __future__ import annotations
