@@ -18,7 +18,7 @@ def merge_classes(labels: Labels, merge: Mapping[str, Sequence[str]]) -> Labels:
     """Return the labels with some classes put together.
 
     A merged class stands where the first of its members stood. Of several labels an image, the merged one is there
-    where any of its members is; it is unknown where none is known to be there and one is unknown.
+    where any of its members is.
 
     Parameters
     ----------
@@ -62,13 +62,5 @@ def merge_classes(labels: Labels, merge: Mapping[str, Sequence[str]]) -> Labels:
     if task.kind == "single":
         codes = np.where(labels.values < 0, -1, place[labels.values.clip(min=0)])
         return Labels(merged, codes.astype(labels.values.dtype))
-    return Labels(merged, _any_of(labels.values, place, len(classes)))
-
-
-def _any_of(values: np.ndarray, place: np.ndarray, n_classes: int) -> np.ndarray:
-    merged = np.empty((len(values), n_classes), dtype=values.dtype)
-    for k in range(n_classes):
-        members = values[:, place == k]
-        unknown = (members == 255).any(axis=1) & ~(members == 1).any(axis=1)
-        merged[:, k] = np.where(unknown, 255, (members == 1).any(axis=1))
-    return merged
+    # A row without a label is 255 throughout, and stays so.
+    return Labels(merged, np.stack([labels.values[:, place == k].max(axis=1) for k in range(len(classes))], axis=1))

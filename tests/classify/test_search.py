@@ -1,0 +1,125 @@
+"""The search: on validation only, gone on with after an interruption, its end read once."""
+
+import json
+
+import numpy as np
+import pytest
+
+from classify import search as searching
+from classify.config import RunConfig
+from classify.errors import ConfigError, RunError
+from classify.inputs.matrix import RowMatrix
+from classify.search import SPACES, search
+
+pytest.importorskip("optuna")
+
+
+def config_of(store, folder, head="svm", **more):
+    """Return what is searched."""
+    return RunConfig(str(store), "polarity", head, blocks=("alpha.pool",), resamples=20, out=str(folder), **more)
+
+
+@pytest.fixture(scope="module")
+def done(store, tmp_path_factory):
+    """Return a finished search of four trials, and the rows that it read before its end."""
+    folder, read = tmp_path_factory.mktemp("search") / "svm-search", []
+    take, final = RowMatrix.take, searching.run_experiment
+
+    def watched(self, positions, out=None):
+        read.append(self.rows[positions])
+        return take(self, positions, out)
+
+    seen = {}
+
+    def at_the_end(*args, **kwargs):
+        seen["before"] = np.unique(np.concatenate(read))
+        return final(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RowMatrix, "take", watched)
+        patch.setattr(searching, "run_experiment", at_the_end)
+        run = search(config_of(store, folder), trials=4)
+    return folder, run, seen["before"]
+
+
+def test_the_best_trial_becomes_a_run(done):
+    """Four trials, the best by validation; its options are the run's."""
+    folder, run, _ = done
+    record = json.loads((folder / "trials.json").read_text())
+    assert [one["state"] for one in record["trials"]] == ["COMPLETE"] * 4
+    best = max(record["trials"], key=lambda one: one["value"])
+    assert record["trials"][record["best"]]["value"] == best["value"]
+    assert run.folder == folder / "best"
+    assert run.report["parameters"]["C"] == best["options"]["C"] or record["best"] != best["number"]
+    assert run.report["metrics"]["validation"]["weighted_f1"]["value"] == pytest.approx(best["value"])
+    assert "test" in run.report["metrics"]
+
+
+def test_no_trial_reads_a_test_image(done, store):
+    """Until the run at the end only rows of the training and validation parts were read."""
+    from features_store import open_store
+
+    _, run, before = done
+    opened = open_store(store)
+    test = {opened.ids.tolist().index(name) for name in run.predictions["test"].ids}
+    assert len(before)
+    assert not test & set(before.tolist())
+
+
+def test_a_finished_search_is_not_gone_on_with_unasked(done, store):
+    """Its test part was read; more trials would choose after looking."""
+    folder, _, _ = done
+    with pytest.raises(RunError, match=r"choose after looking.*--force"):
+        search(config_of(store, folder), trials=6)
+
+
+def test_an_interrupted_search_goes_on(store, tmp_path, monkeypatch):
+    """The journal keeps what was done; the number of trials is that of the whole search."""
+    folder = tmp_path / "gbm-search"
+    config = config_of(store, folder, "gbm", settings={"n_rounds": 4, "n_jobs": 1, "min_leaf": 2})
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(searching, "run_experiment", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            search(config, trials=2)
+    notes = []
+    run = search(config, trials=5, notify=notes.append)
+    assert notes[0] == "2 trials are there already"
+    trials = json.loads((folder / "trials.json").read_text())["trials"]
+    assert len(trials) == 5
+    assert all("min_leaf" not in one["options"] for one in trials)
+    assert len({json.dumps(one["options"]) for one in trials}) == 5
+    assert run.report["parameters"]["n_rounds"] == 4
+    assert not any(path.suffix in (".pkl", ".pickle") for path in folder.rglob("*"))
+    other = config_of(store, tmp_path / "gbm-search", "gbm", seed=3)
+    (folder / "best").rename(tmp_path / "aside")
+    with pytest.raises(RunError, match="another search"):
+        search(other, trials=5)
+
+
+def test_networks_are_searched_with_layers_as_lists(store, tmp_path):
+    """Layers are text in the journal and sizes in the run; a trial that diverges doesn't end the search."""
+    settings = {"epochs": 1, "learning_rate": 0.01, "batch_size": 64}
+    run = search(config_of(store, tmp_path / "mlp-search", "mlp", settings=settings), trials=2)
+    assert all(isinstance(size, int) for size in run.report["parameters"]["hidden"])
+
+
+@pytest.mark.parametrize("head", SPACES)
+def test_every_space_is_of_options(head):
+    """What is searched are options of the head."""
+    from classify.heads import head_options
+
+    assert set(SPACES[head]) <= set(head_options(head, "single"))
+
+
+def test_what_cannot_be_searched_is_said(store, tmp_path):
+    """A head without a space, a split without validation."""
+    with pytest.raises(ConfigError, match=r"'dummy' has nothing to search; heads that have: mlp"):
+        search(config_of(store, tmp_path / "a", "dummy"), trials=1)
+    with pytest.raises(ConfigError, match="no validation images"):
+        search(config_of(store, tmp_path / "b", split="holdout"), trials=1)
+    with pytest.raises(ConfigError, match="is set"):
+        search(config_of(store, tmp_path / "c", settings={"C": 1.0, "kernel": "rbf"}), trials=1)

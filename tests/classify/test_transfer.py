@@ -1,0 +1,126 @@
+"""A fitted head on another corpus: classes mapped, absent ones keep their row, other makings refused."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, f1_score
+
+from classify.config import RunConfig
+from classify.errors import RunError, TaskError
+from classify.experiment import run
+from classify.heads.persistence import load_head
+from classify.runs import read_run
+from classify.transfer import TransferConfig, transfer
+from features_store import BlockSpec, BlockWriter, Index, Labels, MismatchError, Split, Task, open_store, write_index
+
+N = 70
+BINARY = Task("polarity", "single", ("negative", "positive"))
+FEELING = Task("feeling", "single", ("gloom", "delight", "calm"))
+EVOKES = Task("evokes", "multi", ("joy", "dread"))
+AFFECT = Task("affect", "regression", ("valence", "arousal"), range=(1.0, 7.0))
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """Return a store of other images whose ``alpha.pool`` has the passport of the planted one; no neutral image."""
+    folder, random = tmp_path_factory.mktemp("other") / "photo-tweets", np.random.default_rng(5)
+    folder.mkdir()
+    codes = (np.arange(N) % 4 > 0).astype(np.int16)
+    labels = {
+        "polarity": Labels(BINARY, np.where(np.arange(N) < 3, -1, codes)),
+        "feeling": Labels(FEELING, np.resize([0, 1, 2], N).astype(np.int16)),
+        "evokes": Labels(EVOKES, random.integers(0, 2, (N, 2)).astype(np.uint8)),
+        "affect": Labels(AFFECT, random.uniform(1, 7, (N, 2)).astype(np.float32)),
+    }
+    ids = np.array([f"tweet{i}.jpg" for i in range(N)])
+    index = Index(ids, labels, {"default": Split("default", np.full(N, 2))}, None, None, {"name": "vso-603"})
+    write_index(folder / "index.h5", index)
+    write(folder, index, "alpha.pool", "0" * 64, random.normal(size=(N, 12)))
+    return folder
+
+
+def write(folder, index, name, sha256, vectors):
+    """Write a block whose weights have the given hash."""
+    spec = BlockSpec(name, (12,), {"encoder": "alpha.pool", "weights": {"source": "planted", "sha256": sha256}})
+    with BlockWriter(folder / f"{name}.h5", index, spec) as writer:
+        writer.write(np.arange(len(vectors)), vectors)
+
+
+def test_the_head_is_scored_as_it_is_and_keeps_its_empty_class(polarity_run, other, tmp_path):
+    """Metrics are scikit-learn's on the head's own answers; neutral stays in the table with support 0."""
+    done = transfer(TransferConfig(polarity_run.folder, str(other), resamples=40, out=str(tmp_path / "t")))
+    store = open_store(other)
+    rows = np.arange(3, N)
+    said = load_head(polarity_run.folder / "model").predict(store.matrix(["alpha.pool"], rows))
+    truth = np.where(rows % 4 > 0, 2, 0)
+    found = done.report["metrics"]["test"]
+    assert found["accuracy"]["value"] == pytest.approx(accuracy_score(truth, said))
+    weighted = f1_score(truth, said, average="weighted", labels=[0, 1, 2], zero_division=0)
+    assert found["weighted_f1"]["value"] == pytest.approx(weighted)
+    table = {row["class"]: row for row in done.report["per_class"]["test"]}
+    assert table["neutral"]["support"] == 0
+    assert np.array(done.report["confusion"]["test"]).shape == (3, 3)
+    assert done.report["dropped"] == {"test": {"no label": 3}}
+    assert done.report["transfer"]["trained_on"] == "planted"
+    assert any("'neutral'" in text for text in done.report["warnings"])
+    majority = polarity_run.report["baselines"]["majority"]["test"]
+    assert done.report["baselines"]["majority"]["test"].keys() == majority.keys()
+    assert read_run(done.folder).predictions["test"].ids.tolist() == [f"tweet{i}.jpg" for i in rows]
+    again = TransferConfig(polarity_run.folder, str(other), resamples=40, out=str(tmp_path / "t"))
+    with pytest.raises(RunError, match="--force"):
+        transfer(again)
+    transfer(again, force=True)
+
+
+def test_classes_are_mapped(polarity_run, other, tmp_path):
+    """Other names go to the head's classes, or are left out; an unmapped class with images is asked about."""
+    mapped = {"gloom": "negative", "delight": "positive", "calm": "none"}
+    config = TransferConfig(polarity_run.folder, str(other), "feeling", mapped, resamples=20, out=str(tmp_path / "t"))
+    done = transfer(config)
+    assert done.report["n_test"] == 47
+    assert [row["support"] for row in done.report["per_class"]["test"]] == [24, 0, 23]
+    for wrong, words in (
+        ({}, r"class 'gloom' has images.*--map gloom=CLASS"),
+        ({**mapped, "joy": "positive"}, "unknown class of the store's task 'feeling' 'joy'"),
+        ({**mapped, "calm": "neutrall"}, "did you mean 'neutral'"),
+    ):
+        with pytest.raises(TaskError, match=words):
+            transfer(dataclasses.replace(config, class_map=wrong, out=str(tmp_path / "x")))
+    assert not (tmp_path / "x").exists()
+
+
+def test_several_labels_and_values(runs_folder, other, tmp_path):
+    """Multi-label columns are mapped by name; a regression needs the same outputs on the same scale."""
+    mapped = {"dread": "fear"}
+    done = transfer(
+        TransferConfig(runs_folder / "evokes/linear", str(other), None, mapped, resamples=20, out=str(tmp_path / "t"))
+    )
+    truth = open_store(other).labels["evokes"].values
+    assert [row["support"] for row in done.report["per_class"]["test"]] == [*truth.sum(axis=0).tolist(), 0]
+    with pytest.raises(TaskError, match=r"\(1.0, 7.0\).*\(1.0, 9.0\)"):
+        transfer(TransferConfig(runs_folder / "affect/linear", str(other)))
+    with pytest.raises(TaskError, match=r"'polarity' of the store is single"):
+        transfer(TransferConfig(runs_folder / "affect/linear", str(other), "polarity"))
+
+
+def test_other_weights_and_the_same_images_are_refused(polarity_run, store, other, tmp_path):
+    """A block that was made in another way names the field; the run's own corpus is no other corpus."""
+    index = open_store(other).index
+    folder = tmp_path / "made-otherwise"
+    folder.mkdir()
+    write_index(folder / "index.h5", index)
+    write(folder, index, "alpha.pool", "1" * 64, np.zeros((N, 12)))
+    with pytest.raises(MismatchError, match=r"'alpha.pool'.*weights.sha256"):
+        transfer(TransferConfig(polarity_run.folder, str(folder)))
+    with pytest.raises(TaskError, match="needs other ones"):
+        transfer(TransferConfig(polarity_run.folder, str(store)))
+
+
+def test_a_refitted_head_of_a_preset_is_named_after_it(store, other, tmp_path, monkeypatch):
+    """The default place lies with the runs of the other store."""
+    monkeypatch.chdir(tmp_path)
+    asked = {"blocks": ("alpha.pool",), "resamples": 20, "preset": "resnet50-sgd", "out": str(tmp_path / "fitted")}
+    fitted = run(RunConfig(str(store), "polarity", "linear", **asked))
+    done = transfer(TransferConfig(fitted.folder, str(other), resamples=20))
+    assert done.folder.as_posix() == "runs/photo-tweets/polarity/resnet50-sgd-from-planted"
