@@ -82,9 +82,15 @@ class NetworkClassifier(ClassifierHead, NetworkHead):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return probabilities, float64 (n_images, n_classes); rows sum to 1 unless multi-label."""
-        outputs = self._outputs(X).double()
-        found = torch.sigmoid(outputs) if self.multilabel_ else self._single_probabilities(outputs)
-        return found.numpy()
+        return self._probabilities(self._outputs(X).double()).numpy()
+
+    def traced(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what `predict_proba` says of a tensor (n_images, n_features), float64, so that gradients reach it."""
+        mean, scale = (torch.from_numpy(one) for one in (self.standardiser_.mean, self.standardiser_.scale))
+        return self._probabilities(self.module_.eval()((x - mean) / scale).double())
+
+    def _probabilities(self, outputs: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(outputs) if self.multilabel_ else self._single_probabilities(outputs)
 
 
 class NetworkRegressor(RegressorHead, NetworkHead):
@@ -166,6 +172,12 @@ class NetworkRegressor(RegressorHead, NetworkHead):
         """
         outputs = self._outputs(X).double().numpy()
         return self._shaped(outputs * self.target_scale_ + self.target_mean_)
+
+    def traced(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the values for a tensor (n_images, n_features), (n_images, n_outputs), so that gradients reach it."""
+        mean, scale = (torch.from_numpy(one) for one in (self.standardiser_.mean, self.standardiser_.scale))
+        outputs = self.module_.eval()((x - mean) / scale).double()
+        return outputs * torch.from_numpy(self.target_scale_) + torch.from_numpy(self.target_mean_)
 
     def fitted_state(self) -> FittedState:
         """Return the weights, the standardiser and the targets' scale."""
