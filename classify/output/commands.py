@@ -110,4 +110,69 @@ def bundle(
     typer.echo(f"{out}: {len(names)} files, {out.stat().st_size / 1024:.0f} KiB")
 
 
-COMMANDS: tuple[Callable[..., Any], ...] = (predict, bundle)
+def explain(  # noqa: PLR0913 - each is an option of the command line
+    run: RunFolder,
+    images: Annotated[
+        list[str] | None, typer.Argument(metavar="IMAGES...", help="Images. [default: six surest of the test part]")
+    ] = None,
+    *,
+    check: Annotated[
+        bool, typer.Option("--check", help="Also measure, on the test images, that the maps mean something.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=2, help="Of --check: only the first N test images.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the pictures. [default: data/CORPUS]")] = None,
+    weights: WeightFiles = None,
+    force: Force = False,
+) -> None:
+    """Show why: overlays of where each encoder looked, the share of each block, named features. Leaves RUN/explanations.
+
+    Example: classify explain runs/emoji/polarity/mlp --check
+    """
+    from classify.output.bars import fit_bar
+    from classify.output.deletion import deletion_check
+    from classify.output.explain import Explainer
+    from classify.output.explanations import (
+        check_explanations,
+        chosen_images,
+        explain_images,
+        explanation_text,
+        scored_images,
+    )
+    from classify.output.predict import image_paths
+    from classify.runs import read_run
+
+    opened = read_run(run)
+    check_explanations(opened, force=force)
+    scored = scored_images(opened, data) if check or not images else {}
+    paths = image_paths(images) if images else chosen_images(opened, scored)
+    explainer = Explainer(opened, weights=_weight_files(weights))
+    asked = list(scored.values())[:limit] if check else []
+    with fit_bar("images") as progress:
+        done = iter(range(1, len(asked) + len(paths) + 1))
+
+        def step() -> None:
+            progress(next(done), len(asked) + len(paths))
+
+        deletion = deletion_check(explainer, asked, step=step) if asked else None
+        found = explain_images(opened, explainer, paths, deletion=deletion, force=force, step=step)
+    for explained in found:
+        typer.echo(explanation_text(explained))
+    if deletion:
+        typer.echo(_deletion_text(deletion))
+    typer.echo(f"wrote {opened.folder / 'explanations'}")
+
+
+def _deletion_text(found: dict[str, Any]) -> str:
+    if found["passed"] is None:
+        return "deletion check: too few images"
+    gap, moved = found["difference"], found["difference_moved"]
+    verdict = "the maps mean something" if found["passed"] else "not shown that the maps mean anything"
+    return (
+        f"deletion check, {found['n_images']} images: covering the hottest {found['share_covered']:.0%} takes "
+        f"{found['hottest']:.2f}, as much at random {found['random']:.2f}; difference {gap['value']:.2f} "
+        f"[{gap['low']:.2f}, {gap['high']:.2f}], against the same shape elsewhere {moved['value']:.2f} "
+        f"[{moved['low']:.2f}, {moved['high']:.2f}]: {verdict}"
+    )
+
+
+COMMANDS: tuple[Callable[..., Any], ...] = (predict, explain, bundle)
