@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classify.evidence.intervals import LEVEL, draws
-from classify.output.heat import cell_means, combined, covered
+from classify.output.heat import cell_means, covered
 
 if TYPE_CHECKING:
     from classify.output.explain import Explainer, Picture
@@ -65,7 +65,8 @@ def deletion_check(
 def _losses(explainer: Explainer, picture: Picture, random: np.random.Generator) -> list[float]:
     """Return what the decision loses with the hottest cells, with random ones, with the shape moved."""
     target = explainer.target(picture)
-    field = combined(list(explainer.heats(picture, target).values()))
+    parts = explainer.parts(picture, target)
+    field = explainer.field(explainer.heats(picture, target, parts), parts)
     hottest = np.argsort(-cell_means(field, GRID), kind="stable")[:HOTTEST]
     chosen = [hottest]
     chosen += [random.choice(GRID**2, HOTTEST, replace=False) for _ in range(N_DRAWS)]

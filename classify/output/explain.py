@@ -73,7 +73,7 @@ class Explanation:
     heats : mapping of str to Heat
         By encoder.
     field : ndarray of shape (64, 64)
-        All maps together.
+        All maps together, see `Explainer.field`.
     """
 
     answer: Answer
@@ -88,9 +88,7 @@ class Explanation:
     @property
     def shares(self) -> dict[str, float]:
         """Each block's part of what speaks for the decision, from 0 to 1; 0 for blocks that speak against it."""
-        positive = {name: max(value, 0.0) for name, value in self.blocks.items()}
-        total = sum(positive.values())
-        return {name: value / total if total else 0.0 for name, value in positive.items()}
+        return shares_of(self.blocks)
 
     @property
     def methods(self) -> str:
@@ -167,7 +165,8 @@ class Explainer:
             A class of the task. None: the one that the image is decided for.
         """
         target = self.target(picture, name)
-        heats = self.heats(picture, target)
+        parts = self.parts(picture, target)
+        heats = self.heats(picture, target, parts)
 
         def worth(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
             return self.worth(vectors, target)
@@ -175,37 +174,49 @@ class Explainer:
         whole, middle = worth(np.stack([picture.vector, self.centre]))
         words = []
         for block, names in self.names.items():
-            parts = feature_parts(worth, picture.vector, self.centre, self.columns[block])
-            words += [(names[i], float(parts[i])) for i in np.argsort(-parts)[:MAX_WORDS] if parts[i] > 0]
+            lost = feature_parts(worth, picture.vector, self.centre, self.columns[block])
+            words += [(names[i], float(lost[i])) for i in np.argsort(-lost)[:MAX_WORDS] if lost[i] > 0]
         return Explanation(
             answer=self.model.answer(picture.path, self.model.scores(picture.vector[None])[0]),
             target=target,
             worth=float(whole),
             centre_worth=float(middle),
-            blocks=block_parts(worth, picture.vector, self.centre, self.columns),
+            blocks=parts,
             words=sorted(words, key=lambda pair: -pair[1])[:MAX_WORDS],
             heats=heats,
-            field=combined(list(heats.values())),
+            field=self.field(heats, parts),
         )
 
-    def heats(self, picture: Picture, target: Target) -> dict[str, Heat]:
-        """Return the map of each encoder."""
+    def parts(self, picture: Picture, target: Target) -> dict[str, float]:
+        """Return what each block adds to the decision."""
+        return block_parts(lambda rows: self.worth(rows, target), picture.vector, self.centre, self.columns)
+
+    def field(self, heats: Mapping[str, Heat], parts: Mapping[str, float]) -> NDArray[np.float64]:
+        """Return all maps together, each with the share of the decision that its encoder carries, (64, 64)."""
+        shares = shares_of(parts)
+        weights = [sum(shares[block] for block in self._blocks(at)) for at in range(len(heats))]
+        return combined(list(heats.values()), weights if any(weights) else [1.0] * len(weights))
+
+    def _blocks(self, at: int) -> list[str]:
+        return [place.block for place in self.encoders.places if place.network == at]
+
+    def heats(self, picture: Picture, target: Target, parts: Mapping[str, float]) -> dict[str, Heat]:
+        """Return the map of each encoder; its cells are shifted alike, so that they sum to what its blocks add."""
         slope = gradient(self.model, picture.vector, target)
         found = {}
         for at, network in enumerate(self.encoders.networks):
             layer = self._layers[at]
             if slope is None or layer is None:
-                found[network.encoder.name] = self._occlusion(picture, at, target)
+                heat = self._occlusion(picture, at, target)
             else:
-                found[network.encoder.name] = self._grad_cam(picture, at, layer, slope)
+                heat = self._grad_cam(picture, at, layer, slope)
+            whole = sum(parts[block] for block in self._blocks(at))
+            cells = heat.cells + (whole - heat.cells.sum()) / heat.cells.size
+            found[network.encoder.name] = Heat(cells, heat.region, heat.method)
         return found
 
     def _grad_cam(self, picture: Picture, at: int, layer: Any, slope: Vector) -> Heat:
-        """Carry the slope of the head back to the last map of a network.
-
-        Without the ReLU of the paper, and shifted by a constant, so that the cells sum to what the block adds to first
-        order: maps of several encoders can then be added.
-        """
+        """Carry the slope of the head back to the last map of a network; the ReLU of the paper comes later."""
         import torch
         from captum.attr import LayerGradCam
 
@@ -215,9 +226,6 @@ class Explainer:
         x = (network.normalise(batch) if network.normalise else batch.float()).requires_grad_()
         cam = LayerGradCam(_weighted(network, slopes), layer).attribute(x, target=0, relu_attributions=False)
         cells = cam[0, 0].detach().double().numpy()
-        columns = [p.columns for p in self.encoders.places if p.network == at]
-        first_order = sum(float(slope[c] @ (picture.vector[c] - self.centre[c])) for c in columns)
-        cells = cells + (first_order - cells.sum()) / cells.size
         return Heat(cells, region_of(network.transform, *pixels.shape[:2]), _GRAD_CAM)
 
     def _occlusion(self, picture: Picture, at: int, target: Target) -> Heat:
@@ -231,6 +239,13 @@ class Explainer:
                 rows[:, place.columns] = taps[place.tap].reshape(len(rows), -1).astype(place.dtype)
         lost = self.worth(picture.vector[None], target) - self.worth(rows, target)
         return Heat(lost.reshape(GRID, GRID), WHOLE, _OCCLUSION)
+
+
+def shares_of(parts: Mapping[str, float]) -> dict[str, float]:
+    """Return each block's part of what speaks for a decision, from 0 to 1; 0 for blocks that speak against it."""
+    positive = {name: max(value, 0.0) for name, value in parts.items()}
+    total = sum(positive.values())
+    return {name: value / total if total else 0.0 for name, value in positive.items()}
 
 
 def _need_captum() -> None:

@@ -76,7 +76,7 @@ def explain_images(
             name = f"{number:03}-{_safe(Path(path).stem)}"
             overlay(picture.pixels[0], explained.field).save(temporary / f"{name}.png")
             for encoder, heat in explained.heats.items():
-                alone = overlay(picture.pixels[0], combined([heat]))
+                alone = overlay(picture.pixels[0], combined([heat], [1.0]))
                 alone.save(temporary / "encoders" / f"{name}-{_safe(encoder)}.png")
             found.append(explained)
             entries.append(entry(run, f"{name}.png", explained))

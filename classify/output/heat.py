@@ -70,18 +70,24 @@ def region_of(transform: Mapping[str, Any], height: int, width: int) -> Region:
     return Region((1 - tall) / 2, (1 - broad) / 2, (1 + tall) / 2, (1 + broad) / 2)
 
 
-def combined(heats: Sequence[Heat]) -> Floats:
-    """Add maps up over the whole picture: log-odds per share of the picture, (64, 64); 0 where no map reaches."""
+def combined(heats: Sequence[Heat], weights: Sequence[float]) -> Floats:
+    """Lay maps over the whole picture and add them up, (64, 64); 0 where no map reaches.
+
+    Of each map what speaks for the decision counts, brought to a sum of 1, times its weight: maps made in different ways
+    have no common unit, but the share of the decision that goes through each of them is known.
+    """
     field = np.zeros((FIELD, FIELD))
-    for heat in heats:
-        region = heat.region
+    for heat, weight in zip(heats, weights, strict=True):
+        region, warm = heat.region, np.maximum(heat.cells, 0)
+        if not warm.any():
+            continue
         area = (region.bottom - region.top) * (region.right - region.left)
         centres = (np.arange(FIELD) + 0.5) / FIELD
         rows = (centres - region.top) / (region.bottom - region.top)
         columns = (centres - region.left) / (region.right - region.left)
         inside = ((rows >= 0) & (rows <= 1))[:, None] & ((columns >= 0) & (columns <= 1))[None, :]
-        smooth = _between(_between(heat.cells, rows).T, columns).T
-        field += np.where(inside, smooth * heat.cells.size / area, 0.0)
+        smooth = _between(_between(warm / warm.sum(), rows).T, columns).T
+        field += weight * np.where(inside, smooth * warm.size / area, 0.0)
     return field
 
 
