@@ -101,11 +101,11 @@ def test_heads_learn_the_same_from_the_matrix_as_from_an_array(opened, expected,
     assert np.array_equal(lazy.predict_proba(RowMatrix(opened, BLOCKS, ROWS)), full.predict_proba(expected[ROWS]))
 
 
-def test_matrix_of_other_blocks_is_refused_with_both_widths(opened):
-    """A head fitted on two blocks names both widths, and the blocks that it was given."""
+def test_matrix_of_other_blocks_is_refused_with_both_lists(opened):
+    """A head fitted on two blocks names them, and the blocks that it was given."""
     rows = np.arange(30, 100)
     head = make_head("linear", "single").fit(RowMatrix(opened, BLOCKS, rows), opened.labels["polarity"].values[rows])
-    with pytest.raises(HeadError, match=r"X has 6 features.*expecting 18.*beta\.pool"):
+    with pytest.raises(HeadError, match=r"was fitted on the blocks alpha\.pool, beta\.pool.*X has beta\.pool"):
         head.predict(RowMatrix(opened, ["beta.pool"], rows))
 
 

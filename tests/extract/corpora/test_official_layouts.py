@@ -14,7 +14,7 @@ from extract.corpora import CORPORA, Reading, find_corpus
 from extract.errors import RefusedImageError
 from features_store import open_store
 
-OWN = {"emoji", "folder", "csv"}  # made here, or the user's
+OWN = {"emoji", "folder", "csv", "list"}  # made here, or the user's
 NAMES = sorted(MAKERS)
 DEAD = {"crowdflower": [1]}  # rows whose image is missing on purpose
 
