@@ -118,12 +118,13 @@ class RayEngine:
         with _ray() as ray:
             shared = ray.put(self._work)
             threads = self._cluster.threads or max(1, _threads() // self._cluster.actors)
-            vectors = ray.data.from_numpy(self._calls(rows, sinks)).map_batches(
+            calls = self._calls(rows, sinks)
+            vectors = ray.data.from_numpy(calls).map_batches(
                 _Actor,
                 fn_constructor_args=[(shared,), threads],
                 batch_size=None,
                 batch_format="numpy",
-                compute=ray.data.ActorPoolStrategy(size=self._cluster.actors),
+                compute=ray.data.ActorPoolStrategy(size=min(self._cluster.actors, len(calls))),
                 num_cpus=self._cluster.cpus,
                 num_gpus=self._cluster.gpus or None,
             )
@@ -241,6 +242,8 @@ def _ray() -> Iterator[Any]:
         If Ray is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports its use to its makers unless told not to
+    # It also warns on the terminal that actors made anew need the networks again; they are held until the end.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         import ray
         import ray.data
