@@ -175,4 +175,42 @@ def _deletion_text(found: dict[str, Any]) -> str:
     )
 
 
-COMMANDS: tuple[Callable[..., Any], ...] = (predict, explain, bundle)
+def submit(  # noqa: PLR0913 - each is an option of the command line
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="A run for each task, in the order of the columns.")
+    ],
+    *,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="The CSV file to make.")] = None,
+    check: Annotated[Path | None, typer.Option(metavar="FILE", help="Check a file that is there instead.")] = None,
+    template: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A CSV file whose ids give the order, like testset.csv.")
+    ] = None,
+    part: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    at_half: Annotated[bool, typer.Option("--at-half", help="Labels from 0.5 on, not the run's thresholds.")] = False,
+    force: Force = False,
+) -> None:
+    """Write a file of answers in MediaEval's form, read it back, and score it again before it gets its name.
+
+    Example: classify submit runs/mediaeval21/subtask1/moe runs/mediaeval21/subtask2/mlp -o run1.csv
+    """
+    from classify.errors import ConfigError
+    from classify.output.submission import check_submission
+    from classify.output.submit import plan_submission, write_submission
+    from classify.runs import read_run
+    from features_store.errors import unknown_name
+    from features_store.schema import PART_NAMES
+
+    if (out is None) == (check is None):
+        message = "give either --out FILE, to write one, or --check FILE, to look at one"
+        raise ConfigError(message)
+    if part not in PART_NAMES:
+        raise ConfigError(unknown_name("part", part, PART_NAMES))
+    plan = plan_submission([read_run(run) for run in runs], template=template, part=part, at_half=at_half)
+    found = check_submission(check, plan) if check else write_submission(plan, out or Path(), force=force)
+    typer.echo(f"{check or out}: {len(plan.ids)} images, columns {', '.join(plan.titles)}")
+    for task, one in found.items():
+        scored = f"{one['metric']} {one['value']!r}, as the run said" if one["n_images"] else "no label to score by"
+        typer.echo(f"  {task}: {scored} ({one['n_images']} labelled images)")
+
+
+COMMANDS: tuple[Callable[..., Any], ...] = (predict, explain, bundle, submit)
