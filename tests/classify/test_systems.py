@@ -179,3 +179,18 @@ def test_small_presets_run_in_full(name, stores, tmp_path):
     one = find_preset(name)
     done = run(load_config(None, {"store": str(stores[one.corpus]), "preset": name, "out": str(tmp_path / "run")}))
     assert done.report["metrics"]["train"][one.paper["metric"]]["value"] is not None
+
+
+def test_blocks_splits_and_tasks_are_those_that_stage_one_makes():
+    """Presets name what `extract` writes: encoders' blocks with their shapes, corpora's tasks and splits."""
+    from extract.corpora import find_corpus
+    from extract.encoders import ENCODERS
+
+    made = {one.block(tap.name): tap.shape for one in ENCODERS.values() for tap in one.taps}
+    for name, one in PRESETS.items():
+        corpus = find_corpus(one.corpus)
+        assert one.run["task"] in corpus.tasks, name
+        assert one.run["split"] in corpus.splits, name
+        if one.name.endswith("-paper") or one.paper["weights"].get(one.run["blocks"][0], "").startswith("fit:"):
+            continue  # brought in by `features-store import`, or trained by `extract fit`
+        assert {block: made.get(block) for block in one.widths} == dict(one.widths), name
