@@ -66,6 +66,12 @@ class Run:
         """What the validation part taught after the fit; read from ``adjustment.json`` when first asked for."""
         return read_adjustment(self.folder)
 
+    def _repr_html_(self) -> str:
+        """Show the run in a notebook."""
+        from classify.output.notebook import run_table
+
+        return run_table(self)
+
 
 def check_free(folder: Path, *, force: bool) -> None:
     """Refuse a place that is taken, before any work is done for it.

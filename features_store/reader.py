@@ -103,6 +103,12 @@ class Store:
         """The index with its labels and splits, as a writer takes it."""
         return Index(self.ids, self.labels, self.splits, self.groups, self.content, self.corpus)
 
+    def _repr_html_(self) -> str:
+        """Show the store in a notebook."""
+        from features_store.notebook import store_table
+
+        return store_table(self)
+
     def block(self, name: str) -> Block:
         """Return a block by name, or say which there are."""
         return _look_up("block", name, self.blocks)

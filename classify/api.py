@@ -1,0 +1,241 @@
+"""The same powers from Python: open a store, fit a head, cross-validate, report, predict.
+
+::
+
+    import classify
+    run = classify.run("features/emoji", "polarity", "svm")
+    print(classify.cross_validate("features/emoji", "polarity", "svm", folds=5))
+    classify.report(run, "report.html")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classify import experiment
+from classify.config import RunConfig
+from classify.errors import ConfigError
+from classify.evidence.folds import deal
+from classify.evidence.intervals import Interval, bootstrap
+from classify.layout import lay_out, unfitted_head
+from classify.output.notebook import metric_lines, metric_table
+from classify.runs import Run, find_runs, read_run
+from features_store import Store, open_store
+from features_store.schema import Task
+
+if TYPE_CHECKING:
+    from classify.output.predict import Predictor
+
+__all__ = ["CrossValidation", "cross_validate", "load", "open_run", "open_store", "report", "run"]
+
+StoreLike = str | Path | Store
+_OF_RUNS = ("split", "seed", "on_failed", "resamples", "calibration", "refit", "merge", "limit", "preset", "out")
+
+
+def run(
+    store: StoreLike,
+    task: str,
+    head: str,
+    *,
+    blocks: Sequence[str] = (),
+    force: bool = False,
+    **options: Any,
+) -> Run:
+    """Fit a head on a task and leave a run folder, as ``classify run`` does.
+
+    Parameters
+    ----------
+    store : path-like or Store
+    task, head : str
+    blocks : sequence of str
+        Empty: every block of vectors.
+    force : bool
+        Whether a run that lies in the same place may be replaced.
+    **options
+        Fields of `classify.config.RunConfig` (``split``, ``seed``, ``out``, ...); all others are the head's.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    AffectoryError
+        A name or an option is unknown, or the place is taken.
+    """
+    return experiment.run(_config(store, task, head, blocks, options), force=force)
+
+
+def _config(store: StoreLike, task: str, head: str, blocks: Sequence[str], options: dict[str, Any]) -> RunConfig:
+    of_run = {name: value for name, value in options.items() if name in _OF_RUNS}
+    if "out" in of_run:
+        of_run["out"] = str(of_run["out"])
+    settings = {name: value for name, value in options.items() if name not in _OF_RUNS}
+    return RunConfig(_place(store), task, head, tuple(blocks), settings=settings, **of_run)
+
+
+def _place(store: StoreLike) -> str:
+    """Return the path that opens the same store again."""
+    if not isinstance(store, Store):
+        return str(store)
+    if len(store.paths) == 1:
+        return str(store.paths[0])
+    folders = {path.parent for path in store.paths}
+    folder = next(iter(folders))
+    if len(folders) == 1 and set(open_store(folder).paths) == set(store.paths):
+        return str(folder)
+    listed = ", ".join(map(str, store.paths))
+    message = f"the store was opened from several places ({listed}); put the dumps into one folder and give that"
+    raise ConfigError(message)
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """What cross-validation found.
+
+    Parameters
+    ----------
+    task : Task
+    head : str
+    metrics, majority : mapping of str to Interval
+        Of the head, and of the majority class (or the mean), over all images, each answered for by a head that was
+        fitted without it.
+    by_fold : list of dict
+        The metrics of each fold.
+    ids : ndarray of shape (n_images,), str
+    folds : ndarray of shape (n_images,), int64
+    scores : ndarray
+        Out-of-fold probabilities or values.
+    """
+
+    task: Task
+    head: str
+    metrics: dict[str, Interval]
+    majority: dict[str, Interval]
+    by_fold: list[dict[str, float]]
+    ids: NDArray[np.str_]
+    folds: NDArray[np.int64]
+    scores: NDArray[np.float64]
+
+    @property
+    def title(self) -> str:
+        """One line: what was done."""
+        return f"{self.head} on {self.task.name}: {len(self.by_fold)}-fold cross-validation, {len(self.ids)} images"
+
+    def __str__(self) -> str:
+        return metric_lines(self.title, {"this head": self.metrics, "majority": self.majority})
+
+    def _repr_html_(self) -> str:
+        return metric_table(self.title, {"this head": self.metrics, "majority": self.majority})
+
+
+def cross_validate(
+    store: StoreLike,
+    task: str,
+    head: str,
+    *,
+    blocks: Sequence[str] = (),
+    folds: int = 5,
+    **options: Any,
+) -> CrossValidation:
+    """Answer for each image by a head that was fitted without it; nothing is written.
+
+    The train and validation parts of the split are dealt to folds, groups whole and classes evenly; the test part is left
+    alone.
+
+    Parameters
+    ----------
+    store, task, head, blocks
+        As of `run`.
+    folds : int
+        From 2 up.
+    **options
+        As of `run`.
+
+    Returns
+    -------
+    CrossValidation
+    """
+    from classify.evidence.metrics import metrics
+    from classify.inputs.matrix import RowMatrix
+
+    if folds < 2:
+        message = f"folds is {folds}; an image can only be answered for by others with at least 2"
+        raise ConfigError(message)
+    config = _config(store, task, head, blocks, options)
+    layout = lay_out(config, store if isinstance(store, Store) else None)
+    parts = [layout.data.parts[name] for name in ("train", "validation") if name in layout.data.parts]
+    rows, y = np.concatenate([part.rows for part in parts]), np.concatenate([part.y for part in parts])
+    groups = None if parts[0].groups is None else np.concatenate([np.asarray(part.groups) for part in parts])
+    dealt = deal(layout.data.task, y, groups=groups, n_folds=folds, seed=config.seed)
+    matrix = RowMatrix(layout.store, layout.blocks, rows)
+    kind, n_classes = layout.data.task.kind, len(layout.data.task.classes)
+    scores = np.zeros(y.shape if kind == "regression" else (len(y), n_classes))
+    beside = scores.copy()
+    dummy = RunConfig(config.store, task, "dummy", merge=config.merge)
+    for fold in np.unique(dealt):
+        train, held = np.flatnonzero(dealt != fold), np.flatnonzero(dealt == fold)
+        for asked, answers in ((config, scores), (dummy, beside)):
+            fitted = unfitted_head(asked, layout).fit(matrix[train], y[train])
+            answers[held] = experiment.head_scores(fitted, layout.data.task, matrix[held])
+    resampling: dict[str, Any] = {"groups": groups, "n_resamples": config.resamples, "seed": config.seed}
+    return CrossValidation(
+        task=layout.data.task,
+        head=head,
+        metrics=bootstrap(layout.data.task, y, scores, **resampling),
+        majority=bootstrap(layout.data.task, y, beside, **resampling),
+        by_fold=[metrics(layout.data.task, y[dealt == fold], scores[dealt == fold]) for fold in np.unique(dealt)],
+        ids=layout.store.ids[rows],
+        folds=dealt,
+        scores=scores,
+    )
+
+
+def open_run(folder: str | Path) -> Run:
+    """Open a run that lies on disk."""
+    return read_run(Path(folder))
+
+
+def report(
+    runs: Run | str | Path | Iterable[Run | str | Path],
+    path: str | Path = "report.html",
+    *,
+    data: str | Path | None = None,
+    force: bool = False,
+) -> Path:
+    """Write one page about some runs, as ``classify report`` does, and return its path.
+
+    Parameters
+    ----------
+    runs : Run, path-like, or iterable of these
+        Runs, or folders that hold some.
+    path : path-like
+    data : path-like, optional
+        Folder of the pictures. None: ``data/CORPUS``.
+    force : bool
+        Whether a page that is there may be replaced.
+    """
+    from classify.output.report import write_report_page
+
+    several = [runs] if isinstance(runs, Run | str | Path) else list(runs)
+    found = [one for each in several for one in ([each] if isinstance(each, Run) else find_runs([Path(each)]))]
+    write_report_page(found, Path(path), data=None if data is None else Path(data), force=force)
+    return Path(path)
+
+
+def load(place: Run | str | Path, *, device: str = "auto") -> Predictor:
+    """Open a run or a bundle, and load its encoders: what comes back answers for image files.
+
+    ``next(load("polarity.zip")(["holiday.jpg"])).calibrated``
+    """
+    from classify.model import run_model
+    from classify.output.bundle import open_model
+    from classify.output.predict import Predictor
+
+    return Predictor(run_model(place) if isinstance(place, Run) else open_model(Path(place)), device=device)
