@@ -86,8 +86,8 @@ def find_encoders(names: Iterable[str]) -> list[Encoder]:
     ----------
     names : iterable of str
         From the table, ``timm:NAME``, ``open_clip:ARCH/TAG``; any of them with ``@MODULE[:POOLING]``, several layers
-        joined by ``+``; or ``fit:FOLDER``, what `extract fit` made. Doubles count once, and layers of one network become
-        taps of one encoder.
+        joined by ``+``; or ``fit:FOLDER``, what `extract fit` made. Doubles count once, and layers of one network
+        become taps of one encoder.
 
     Raises
     ------
