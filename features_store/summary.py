@@ -53,7 +53,8 @@ def _labels(labels: Labels) -> dict[str, Any]:
     described["n_labelled"] = int(known.sum())
     if task.kind == "regression":
         described["range"] = list(task.range or ())
-        described["mean"] = labels.values[known].mean(axis=0, dtype=np.float64).round(4).tolist() if known.any() else None
+        means = labels.values[known].mean(axis=0, dtype=np.float64).round(4).tolist() if known.any() else None
+        described["mean"] = means
     elif task.kind == "multi":
         described["counts"] = dict(zip(task.classes, labels.values[known].sum(axis=0, dtype=int).tolist(), strict=True))
     else:

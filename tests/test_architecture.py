@@ -34,7 +34,7 @@ def imported(path: Path, *, top_level_only: bool = False) -> set[str]:
 
 def violations(path: Path, relative: str) -> set[str]:
     """What a module imports although the import rule forbids it."""
-    package, names = relative.split("/")[0], imported(path)
+    package, names = relative.partition("/")[0], imported(path)
     if package == "features_store":
         return names & {"extract", "classify", "torch", "torchvision", "timm", "open_clip"}
     if package == "extract":
