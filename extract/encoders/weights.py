@@ -105,7 +105,9 @@ def settle(module: torch.nn.Module, size: tuple[int, int]) -> torch.nn.Module:
     """Give a randomly initialised network the batch statistics of one batch of noise; return it.
 
     With the statistics that it starts with, activations grow or shrink from layer to layer until the vectors no longer
-    fit into float16. Draws from torch's generator, so call it under `seeded`.
+    fit into float16. The noise is like photographs, strong in large forms and weak in small ones, with contrasts from
+    faint to hard: a network that has seen one kind of noise alone explodes at the next photograph, and rounding
+    errors with it. Draws from torch's generator, so call it under `seeded`.
 
     Parameters
     ----------
@@ -124,10 +126,22 @@ def settle(module: torch.nn.Module, size: tuple[int, int]) -> torch.nn.Module:
         layer.train()
         layer.momentum = 1.0  # keep nothing of the old statistics
     with torch.no_grad():
-        module(torch.randn(4, 3, *size))
+        module(_noise(6, size))
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
     return module.eval()
+
+
+def _noise(n_images: int, size: tuple[int, int]) -> torch.Tensor:
+    """Draw images of octaves of noise, each of a higher contrast than the one before: (n_images, 3, *size)."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    octaves = []
+    for edge, strength in ((1, 0.3), (8, 0.4), (32, 0.6), (128, 0.8)):  # edge in pixels
+        coarse = torch.randn(n_images, 3, *(max(length // edge, 2) for length in size))
+        octaves.append(strength * interpolate(coarse, size=size, mode="bilinear"))
+    return torch.stack(octaves).sum(0) * torch.linspace(0.2, 3, n_images).view(-1, 1, 1, 1)
 
 
 @contextmanager

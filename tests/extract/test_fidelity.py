@@ -1,0 +1,193 @@
+"""Vectors against the libraries' own reference: their transform, through Pillow, eager float32, one image at a time."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from awkward import Awkward, awkward_images
+
+from extract import pipeline
+from extract.clock import Clock
+from extract.compilation import Compilation
+from extract.corpora import find_corpus
+from extract.encoders import ENCODERS, Network, Tap, Weights, build_networks, find_encoders, from_open_clip
+from extract.forward import Forward
+from extract.images import make_decoder
+from extract.passports import Circumstances
+from features_store import open_store
+
+MIN_COSINE = 0.9999
+REAL = ("efficientnet_lite0", "efficientnet_lite2")
+QUICK = ("efficientnet_lite0", "timm:test_resnet", "timm:test_vit")
+NETWORKS = [name for name, one in ENCODERS.items() if one.needs_weights and one.library in ("timm", "open_clip")]
+
+
+@pytest.fixture(scope="module")
+def awkward(photos) -> dict[str, Awkward]:
+    return awkward_images(photos["china"])
+
+
+def build(name: str, resizer: str = "torchvision") -> Network:
+    weights = Weights() if name in REAL else Weights("random", 0)
+    return build_networks(find_encoders([name]), weights, resizer)[0]
+
+
+def reference(network: Network):
+    """Return a function from a picture to vectors by tap, made of nothing but the library's own parts."""
+    module = network.module
+    if network.encoder.library == "open_clip":
+        import open_clip
+
+        architecture, config = from_open_clip.published(network.encoder.architecture)
+        keys = ("mean", "std", "interpolation", "resize_mode")
+        size = open_clip.get_model_config(architecture)["vision_cfg"]["image_size"]
+        transform = open_clip.image_transform(
+            size, is_train=False, **{key: config[key] for key in keys if key in config}
+        )
+    else:
+        from timm.data import create_transform, resolve_data_config
+
+        sizes = {"input_size": (3, 256, 256), "crop_pct": 1.0} if network.encoder.name == "resnet101_map" else {}
+        transform = create_transform(**resolve_data_config(sizes, model=module))
+
+    def vectors(picture) -> dict[str, np.ndarray]:
+        with torch.inference_mode():
+            x = transform(picture)[None]
+            if network.encoder.library == "open_clip":
+                embedding, tokens = module(x)
+                unit = torch.nn.functional.normalize(embedding, dim=-1)
+                found = {"embedding": embedding, "tokens": tokens.mean(1)}
+                if hasattr(module, "concepts"):
+                    found["concepts"] = unit @ module.concepts.T
+            else:
+                features = module.forward_features(x)
+                pool = module.forward_head(features, pre_logits=True)
+                found = {"pool": pool, "map": features, "posteriors": module(x).softmax(-1)}
+        return {tap.name: found[tap.name][0].numpy() for tap in network.encoder.taps}
+
+    return vectors
+
+
+def cosine(one: np.ndarray, other: np.ndarray) -> float:
+    one, other = one.ravel().astype(np.float64), other.ravel().astype(np.float64)
+    return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+
+
+def compare(network: Network, awkward: dict[str, Awkward]) -> None:
+    expected, decode, forward = reference(network), make_decoder(), Forward(network, "cpu")
+    for name, image in awkward.items():
+        ours = forward(network.prepare(decode(image.data))[None])
+        for tap, vector in expected(image.expected).items():
+            assert cosine(ours[tap][0], vector) >= MIN_COSINE, (name, tap)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_vectors_are_the_librarys_own_on_awkward_images(name, awkward):
+    compare(build(name), awkward)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_vectors_of_every_named_encoder_are_the_librarys_own_on_awkward_images(name, awkward):
+    compare(build(name), awkward)
+
+
+@pytest.mark.parametrize("decoder", ["fast", "pillow"])
+def test_awkward_images_decode_to_the_pixels_of_pillow(decoder, awkward):
+    decode = make_decoder(decoder)
+    for name, image in awkward.items():
+        assert np.array_equal(decode(image.data), np.asarray(image.expected)), name
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in ("coca_mscoco", "clip_vit_l14")])
+def test_the_pillow_decoder_gives_timms_pixels_to_the_bit(name, awkward):
+    import timm
+    from timm.data import create_transform, resolve_data_config
+
+    from extract.encoders import from_timm
+
+    encoder = ENCODERS[name]
+    size = getattr(encoder.build, "keywords", {}).get("size")
+    with torch.device("meta"):
+        module = timm.create_model(encoder.architecture)
+    sizes = {"input_size": (3, size, size), "crop_pct": 1.0} if size else {}
+    theirs = create_transform(**resolve_data_config(sizes, model=module))
+    ours, decode = from_timm.transform_of(module, "pillow", size=size), make_decoder("pillow")
+    for form in ("portrait", "panorama", "tiny", "sixteen bits", "palette", "cmyk", "exif 6"):
+        pixels = torch.from_numpy(ours.apply(decode(awkward[form].data)).copy())
+        assert torch.equal(ours.normalise(pixels[None])[0], theirs(awkward[form].expected)), form
+
+
+@pytest.mark.parametrize("name", ["coca_mscoco", "clip_vit_l14"])
+def test_the_pillow_decoder_gives_open_clips_pixels_to_the_bit(name, awkward):
+    import open_clip
+
+    architecture, config = from_open_clip.published(ENCODERS[name].architecture)
+    size = open_clip.get_model_config(architecture)["vision_cfg"]["image_size"]
+    keys = [key for key in ("mean", "std", "interpolation", "resize_mode") if key in config]
+    theirs = open_clip.image_transform(size, is_train=False, **{key: config[key] for key in keys})
+    ours, decode = (
+        from_open_clip.transform_of(SimpleNamespace(image_size=size), config, "pillow"),
+        make_decoder("pillow"),
+    )
+    for form in ("portrait", "panorama", "tiny", "sixteen bits", "palette", "cmyk", "exif 6"):
+        pixels = torch.from_numpy(ours.apply(decode(awkward[form].data)).copy())
+        assert torch.equal(ours.normalise(pixels[None])[0], theirs(awkward[form].expected)), form
+
+
+# ---- ways of running, each against the plain one -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lite0() -> Network:
+    record = replace(ENCODERS["efficientnet_lite0"], taps=(Tap("pool", (1280,)), Tap("posteriors", (1000,))))
+    return build_networks([record], Weights())[0]
+
+
+@pytest.fixture(scope="module")
+def batch(lite0, awkward) -> np.ndarray:
+    decode = make_decoder()
+    forms = ("portrait", "greyscale", "palette", "exif 3")
+    return np.stack([lite0.prepare(decode(awkward[form].data)) for form in forms])
+
+
+def test_batches_of_1_and_of_64(lite0, batch):
+    forward = Forward(lite0, "cpu")
+    sixty_four = np.concatenate([batch] * 16)
+    together = forward(sixty_four)["pool"]
+    for at in (0, 1, 62, 63):
+        assert cosine(forward(sixty_four[at : at + 1])["pool"][0], together[at]) >= 0.999999
+
+
+@pytest.mark.skipif(not any(os.access(f"{folder}/c++", os.X_OK) for folder in os.get_exec_path()), reason="no compiler")
+@pytest.mark.parametrize("name", ["timm:test_efficientnet", pytest.param("lite0", marks=pytest.mark.slow)])
+def test_compiled_against_eager(name, lite0, awkward):
+    network = lite0 if name == "lite0" else build(name)
+    decode, told = make_decoder(), []
+    pixels = np.stack([network.prepare(decode(awkward[form].data)) for form in ("portrait", "palette", "exif 3")])
+    compiled = Compilation("on", "cpu", len(pixels), told.append).forward(network, 3, Clock(), before=None)
+    assert compiled.compiled, told
+    assert "is compiled first" in told[0]
+    plain = Forward(network, "cpu")(pixels)
+    for tap, vectors in compiled(pixels).items():
+        for one, other in zip(vectors, plain[tap], strict=True):
+            assert cosine(one, other) >= MIN_COSINE
+
+
+def test_float16_against_float32_storage(tmp_path, class_folder, lite0):
+    reading = find_corpus("folder").read(class_folder)
+    found = {}
+    for dtype in ("float16", "float32"):
+        settings = pipeline.Settings(Circumstances("cpu", dtype=dtype), batch_size=4, progress=False)
+        pipeline.run(reading, [lite0], tmp_path / dtype, settings)
+        store = open_store(tmp_path / dtype)
+        found[dtype] = store.matrix(["efficientnet_lite0.pool"])
+        assert store.blocks["efficientnet_lite0.pool"].dtype == dtype
+    for half, full in zip(found["float16"], found["float32"], strict=True):
+        assert cosine(half, full) >= 0.999999
+        assert np.abs(half - full).max() <= 2**-10 * np.abs(full).max()
