@@ -76,9 +76,7 @@ class Compilation:
             Not compiled where there is no network, or where compiling fails, which is told.
         """
         plain = Forward(network, self.device)
-        if network.module is None or self.mode == "off":
-            return plain
-        if self.mode == "auto" and not (self._pays(plain, n_views) if before is None else before):
+        if not self.wanted(plain, n_views, before=before):
             return plain
         name = network.encoder.name
         self.tell(f"{name}: is compiled first, which takes a minute or two (--compile off leaves it as it is)")
@@ -89,6 +87,12 @@ class Compilation:
             return compiled
         self.tell(f"{name}: cannot be compiled here ({problem}) and runs as it is, only slower")
         return plain
+
+    def wanted(self, plain: Forward, n_views: int, *, before: bool | None) -> bool:
+        """Tell whether the network of a forward pass is to be compiled; see `forward`."""
+        if plain.network.module is None or self.mode != "auto":
+            return plain.network.module is not None and self.mode == "on"
+        return self._pays(plain, n_views) if before is None else before
 
     def _pays(self, plain: Forward, n_views: int) -> bool:
         if self.device != "cpu":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -50,7 +51,7 @@ def passport_of(network: Network, tap: str, index: Index, made: Circumstances) -
         "library": encoder.library,
         "architecture": encoder.architecture,
         "weights": dict(network.weights),
-        "transform": {key: _plain(value) for key, value in network.transform.items()},
+        "transform": {key: plain(value) for key, value in network.transform.items()},
         "decoder": decoder_words(made.decoder),
         "resizer": made.resizer,
         "tap": tap,
@@ -71,8 +72,11 @@ def passport_of(network: Network, tap: str, index: Index, made: Circumstances) -
     }
 
 
-def _plain(value: Any) -> Any:
-    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value
+def plain(value: Any) -> Any:
+    """Return a value as JSON gives it back: tuples become lists, in mappings too."""
+    if isinstance(value, Mapping):
+        return {key: plain(one) for key, one in value.items()}
+    return [plain(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def _versions() -> dict[str, str]:

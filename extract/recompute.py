@@ -1,0 +1,131 @@
+"""Making some rows of a block again as its passport says: what ``features-store verify --recompute`` calls.
+
+Registered under the entry point group ``affectory.recompute``; `features_store.recompute` has the protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extract.corpora import Reading, find_corpus
+from extract.encoders import Network, Tap, Weights, build_networks, find_encoders
+from extract.encoders.weights import parse_weights
+from extract.errors import EncoderError, RefusedImageError, WeightsError
+from extract.forward import BATCH_SIZES, Forward, choose_device
+from extract.images import make_decoder
+from extract.passports import plain
+from extract.views import CANONICAL, Views
+from features_store import MismatchError
+
+
+def recompute(
+    passport: Mapping[str, Any], ids: Sequence[str], corpus: Mapping[str, Any], data: Path | None
+) -> list[NDArray[np.floating[Any]] | str]:
+    """Make the vectors of some images again, on the fastest device that there is.
+
+    Parameters
+    ----------
+    passport : mapping
+        Of the block.
+    ids : sequence of str
+        Of the images.
+    corpus : mapping
+        Name and options of the reader that made the index.
+    data : Path, optional
+        Where the images are. None = the corpus' own place.
+
+    Returns
+    -------
+    list
+        For each id an array (n_views, n_features), or a string that says why there is none.
+
+    Raises
+    ------
+    AffectoryError
+        If the block cannot be made again: other weights, another transform, no such corpus.
+    """
+    reading = _reading(corpus, data)
+    rows = {image_id: row for row, image_id in enumerate(reading.index.ids.tolist())}
+    network, views = _network(passport), _views(passport)
+    decode = make_decoder("pillow" if passport.get("decoder") == "pillow" else "fast")
+    device = choose_device()
+    forward = Forward(network, device)
+    batch = np.zeros((BATCH_SIZES[device], *network.input_shape), dtype=network.input_dtype)
+
+    def vector(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        batch[0] = network.prepare(pixels)  # whole batches of one shape, as when the block was made
+        return forward(batch)[str(passport["tap"])][0].ravel()
+
+    found: list[NDArray[np.floating[Any]] | str] = []
+    for image_id in ids:
+        try:
+            if image_id not in rows:
+                found.append("the corpus has no such image any more")
+                continue
+            rgb = decode(reading.source.read(rows[image_id]))
+        except RefusedImageError as refused:
+            found.append(f"{refused.status.reason}: {refused}")
+            continue
+        found.append(np.stack([vector(views.make(rgb, image_id, view)) for view in range(views.n)]))
+    return found
+
+
+def _reading(corpus: Mapping[str, Any], data: Path | None) -> Reading:
+    name = corpus.get("name")
+    if not isinstance(name, str):
+        msg = "the store does not say which corpus it was made from, so its images cannot be found"
+        raise MismatchError(msg)
+    options = corpus.get("options", {})
+    texts = {key: str(value) for key, value in options.items()} if isinstance(options, Mapping) else {}
+    return find_corpus(name).read(data, texts)
+
+
+def _views(passport: Mapping[str, Any]) -> Views:
+    record = passport.get("views")
+    if record is None:
+        return CANONICAL
+    views = Views(int(record["n"]), str(record["policy"]))
+    if plain(views.record()) != plain(record):
+        msg = f"the block was made with the views {record}; this version makes {views.record()}"
+        raise MismatchError(msg)
+    return views
+
+
+def _network(passport: Mapping[str, Any]) -> Network:
+    """Build what a passport describes, and see that it is that."""
+    for key in ("encoder", "tap", "weights", "transform", "resizer"):
+        if key not in passport:
+            msg = f"the block's passport has no {key!r}: it was not made by `extract`, and cannot be recomputed"
+            raise MismatchError(msg)
+    layer = passport.get("layer") or {}
+    tap = Tap(str(passport["tap"]), module=str(layer.get("module", "")), pooling=str(layer.get("pooling", "")))
+    source = str(passport["weights"].get("source", "auto"))
+    network = _built(str(passport["encoder"]), tap, source, str(passport["resizer"]))
+    made = {"weights": dict(network.weights), "transform": plain(network.transform)}
+    for key, value in made.items():
+        if plain(passport[key]) != value:
+            msg = f"the block was made with {key} {passport[key]}; what can be built here has {value}"
+            raise MismatchError(msg)
+    return network
+
+
+@lru_cache(maxsize=1)  # the blocks of one encoder follow each other
+def _built(name: str, tap: Tap, source: str, resizer: str) -> Network:
+    (encoder,) = find_encoders([name])
+    known = {one.name: one for one in encoder.taps}
+    if tap.name not in known and not tap.module:
+        msg = f"encoder {name!r} has no tap {tap.name!r}; valid: {', '.join(known)}"
+        raise EncoderError(msg)
+    if source == "file":
+        msg = f"the weights of {name!r} came from a file whose place is not recorded; the block cannot be recomputed"
+        raise WeightsError(msg)
+    weights = parse_weights(source) if source.startswith("random:") else Weights()
+    (network,) = build_networks([replace(encoder, taps=(known.get(tap.name, tap),))], weights, resizer)
+    return network

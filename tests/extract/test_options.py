@@ -1,0 +1,197 @@
+"""Compiling, trying failed images again, and digests of the files."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from extract import pipeline
+from extract.compilation import Compilation, compiled_before
+from extract.corpora import find_corpus
+from extract.digests import JOURNAL
+from extract.encoders import Weights, build_networks, find_encoders
+from extract.forward import Forward
+from extract.passports import Circumstances
+from features_store import Status, open_store
+from features_store.schema import FAILURES
+
+SMALL = "timm:test_resnet"
+BLOCK = "timm-test_resnet.pool"
+SETTINGS = pipeline.Settings(Circumstances("cpu"), batch_size=3, progress=False)
+
+
+@pytest.fixture(scope="module")
+def networks():
+    return build_networks(find_encoders([SMALL, "lowlevel"]), Weights("random", 0))
+
+
+# ---- failed images --------------------------------------------------------------------------------------------------
+
+
+def test_failed_images_are_tried_again_when_asked(class_folder, tmp_path, networks):
+    good = (class_folder / "cats" / "0.jpg").read_bytes()
+    (class_folder / "cats" / "0.jpg").write_bytes(good[:-9])
+    (class_folder / "cats" / "1.jpg").write_bytes(b"")
+    reading = find_corpus("folder").read(class_folder)
+    pipeline.run(reading, networks, tmp_path, SETTINGS)
+    before = open_store(tmp_path).blocks[BLOCK]
+    assert before.status[:3, 0].tolist() == [Status.TRUNCATED, Status.TRUNCATED, Status.WRITTEN]
+    kept = np.array(before.vectors[2:])
+    (class_folder / "cats" / "0.jpg").write_bytes(good)
+    assert pipeline.run(reading, networks, tmp_path, SETTINGS).n_done == 0
+    summary = pipeline.run(reading, networks, tmp_path, replace(SETTINGS, retry=FAILURES))
+    assert summary.n_done == 2
+    assert summary.blocks[BLOCK] == {"written": 7, "truncated": 1}
+    after = open_store(tmp_path).blocks[BLOCK]
+    assert after.sealed
+    assert np.array_equal(after.vectors[2:], kept)
+
+
+def test_a_file_without_permission_and_a_folder_in_its_place_are_missing(class_folder, tmp_path, networks):
+    reading = find_corpus("folder").read(class_folder)
+    path = class_folder / "cats" / "0.jpg"
+    path.unlink()
+    path.mkdir()
+    pipeline.run(reading, networks[1:], tmp_path, SETTINGS)
+    assert open_store(tmp_path).blocks["lowlevel.features"].status[0, 0] == Status.MISSING
+
+
+def test_vectors_that_are_not_finite_or_too_large_for_float16_are_recorded(class_folder, tmp_path, networks):
+    import torch
+
+    network = networks[0]
+
+    def outputs(_module, batch):
+        pool = torch.ones(len(batch), 96)
+        pool[0, 5], pool[1, 7] = float("nan"), 1e6
+        return {"pool": pool}
+
+    broken = replace(network, outputs=outputs)
+    reading = find_corpus("folder").read(class_folder)
+    pipeline.run(reading, [broken], tmp_path, replace(SETTINGS, batch_size=8))
+    status = open_store(tmp_path).blocks[BLOCK].status[:, 0].tolist()
+    assert status == [Status.NON_FINITE, Status.NON_FINITE] + [Status.WRITTEN] * 6
+
+
+# ---- digests --------------------------------------------------------------------------------------------------------
+
+
+def expected_digests(folder, ids) -> list[str]:
+    return [hashlib.sha256((folder / one).read_bytes()).hexdigest() for one in ids]
+
+
+def stored_digests(store) -> list[str]:
+    return [bytes(row).hex() for row in open_store(store).content]
+
+
+def test_digests_of_the_files_stand_in_the_index(class_folder, tmp_path, networks):
+    reading = find_corpus("folder").read(class_folder)
+    pipeline.run(reading, networks[1:], tmp_path, SETTINGS)
+    assert open_store(tmp_path).content is None
+    pipeline.run(reading, networks[1:], tmp_path, replace(SETTINGS, content=True))  # nothing else is left to do
+    assert stored_digests(tmp_path) == expected_digests(class_folder, reading.index.ids)
+    store = open_store(tmp_path)
+    assert store.labels.keys() == reading.index.labels.keys()
+    assert store.splits.keys() == reading.index.splits.keys()
+    assert not (tmp_path / JOURNAL).exists()
+
+
+def test_digests_survive_an_interruption_and_each_file_is_read_once(class_folder, tmp_path, networks, monkeypatch):
+    found = find_corpus("folder").read(class_folder)
+    read = []
+
+    class Stopping:
+        def __init__(self, at):
+            self.at = at
+
+        def __len__(self):
+            return len(found.source)
+
+        def read(self, row):
+            if row == self.at:
+                raise KeyboardInterrupt
+            read.append(row)
+            return found.source.read(row)
+
+        def modified(self, row):
+            return found.source.modified(row)
+
+    settings = replace(SETTINGS, content=True, batch_size=2, decoders=1)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(replace(found, source=Stopping(5)), networks[1:], tmp_path, settings)
+    assert (tmp_path / JOURNAL).exists()
+    assert open_store(tmp_path).content is None
+    n_before = len(read)
+    written = int((open_store(tmp_path).blocks["lowlevel.features"].status == Status.WRITTEN).sum())
+    pipeline.run(replace(found, source=Stopping(-1)), networks[1:], tmp_path, settings)
+    assert len(read) - n_before == 8 - written  # those with a vector are not read again for their digest
+    assert stored_digests(tmp_path) == expected_digests(class_folder, found.index.ids)
+
+
+def test_a_missing_file_has_no_digest(class_folder, tmp_path, networks):
+    reading = find_corpus("folder").read(class_folder)
+    (class_folder / "cats" / "2.jpg").unlink()
+    pipeline.run(reading, networks[1:], tmp_path, replace(SETTINGS, content=True, limit=6))
+    assert open_store(tmp_path).content.any(axis=1).tolist() == [True, True, False, True, True, True, False, False]
+
+
+# ---- compiling ------------------------------------------------------------------------------------------------------
+
+
+def test_auto_compiles_where_the_images_to_come_repay_it(networks):
+    plain, none = (Forward(network, "cpu") for network in networks)
+    off, auto, on = (Compilation(mode, "cpu", 2, [].append) for mode in ("off", "auto", "on"))
+    assert not auto.wanted(plain, 10, before=None)
+    assert auto.wanted(plain, 10**9, before=None)
+    assert not auto.wanted(plain, 10**9, before=False)  # as the blocks were begun
+    assert auto.wanted(plain, 10, before=True)
+    assert not off.wanted(plain, 10**9, before=True)
+    assert on.wanted(plain, 1, before=False)
+    assert not on.wanted(none, 10**9, before=None)  # nothing to compile
+
+
+def test_where_compiling_fails_the_network_runs_as_it_is_and_one_line_says_so(
+    class_folder, tmp_path, networks, monkeypatch
+):
+    from torch._inductor import config
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))  # what was compiled before is not there
+    told = []
+    settings = replace(SETTINGS, compile="on", tell=told.append)
+    with config.patch({"cpp.cxx": ("no-such-compiler",)}):
+        summary = pipeline.run(find_corpus("folder").read(class_folder), networks[:1], tmp_path / "store", settings)
+    assert summary.blocks[BLOCK] == {"written": 8}
+    assert re.fullmatch(rf"{SMALL}: cannot be compiled here \(.+\) and runs as it is, only slower", told[1])
+    assert open_store(tmp_path / "store").blocks[BLOCK].passport["environment"]["compiled"] is False
+    assert compiled_before(networks[0].encoder, tmp_path / "store") is False
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+def test_the_passport_says_compiled_and_a_later_run_goes_on_so(class_folder, tmp_path, networks):
+    told = []
+    reading = find_corpus("folder").read(class_folder)
+    settings = replace(SETTINGS, tell=told.append)
+    pipeline.run(reading, networks, tmp_path / "parted", replace(settings, compile="on", limit=4))
+    blocks = open_store(tmp_path / "parted").blocks
+    assert blocks[BLOCK].passport["environment"]["compiled"] is True
+    assert blocks["lowlevel.features"].passport["environment"]["compiled"] is False
+    pipeline.run(reading, networks, tmp_path / "parted", settings)
+    assert len(told) == 2  # compiled again
+    pipeline.run(reading, networks, tmp_path / "whole", replace(settings, compile="on"))
+    one, other = (np.array(open_store(tmp_path / name).blocks[BLOCK].vectors) for name in ("parted", "whole"))
+    assert one.tobytes() == other.tobytes()
+
+
+def test_the_buffer_of_a_network_is_in_the_layout_that_it_reads(networks):
+    forward = Forward(networks[0], "cpu")
+    buffer = forward.buffer(4)
+    assert buffer.shape == (4, *networks[0].input_shape)
+    assert buffer.strides[1] == 1  # channels last
+    assert forward.buffer(4) is buffer
+    buffer[:] = np.random.default_rng(0).integers(0, 256, buffer.shape, dtype=np.uint8)
+    assert np.array_equal(forward(buffer)["pool"], forward(np.ascontiguousarray(buffer))["pool"])

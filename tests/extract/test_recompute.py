@@ -1,0 +1,74 @@
+"""Rows made again as a passport says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from extract import pipeline
+from extract.corpora import find_corpus
+from extract.encoders import Weights, build_networks, find_encoders
+from extract.errors import WeightsError
+from extract.passports import Circumstances
+from extract.recompute import recompute
+from extract.views import Views
+from features_store import MismatchError, open_store
+
+SMALL = "timm:test_efficientnet@blocks.2:max"
+BLOCK = "timm-test_efficientnet.blocks.2.max"
+
+
+@pytest.fixture
+def store(class_folder, tmp_path):
+    networks = build_networks(find_encoders([SMALL, "lowlevel"]), Weights("random", 3))
+    made = Circumstances("cpu", views=Views(2))
+    settings = pipeline.Settings(made, batch_size=3, progress=False)
+    pipeline.run(find_corpus("folder").read(class_folder), networks, tmp_path / "store", settings)
+    return open_store(tmp_path / "store")
+
+
+@pytest.mark.parametrize("block", [BLOCK, "lowlevel.features"])
+def test_vectors_come_back(store, class_folder, block):
+    ids = [str(store.ids[row]) for row in (5, 0)]
+    again = recompute(store.blocks[block].passport, ids, store.corpus, class_folder)
+    for row, vectors in zip((5, 0), again, strict=True):
+        stored = np.asarray(store.blocks[block].vectors[row], dtype=np.float64)
+        assert vectors.shape == stored.shape
+        cosines = (vectors * stored).sum(1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(stored, axis=1)
+        assert cosines.min() > 0.99999
+
+
+def test_an_image_that_has_gone_or_was_cut_has_a_reason(store, class_folder):
+    (class_folder / "cats" / "0.jpg").unlink()
+    cut = class_folder / "cats" / "1.jpg"
+    cut.write_bytes(cut.read_bytes()[:-5])
+    gone, truncated, _ = recompute(
+        store.blocks["lowlevel.features"].passport,
+        ["cats/0.jpg", "cats/1.jpg", "cats/2.jpg"],
+        store.corpus,
+        class_folder,
+    )
+    assert gone == "the corpus has no such image any more"
+    assert truncated.startswith("truncated: ")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"weights": {"source": "random:4", "sha256": "0"}}, MismatchError, "made with weights"),
+        ({"weights": {"source": "file", "sha256": "0"}}, WeightsError, "a file whose place is not recorded"),
+        ({"transform": {"resize": 1}}, MismatchError, "made with transform"),
+        ({"views": {"n": 2, "policy": "mediaeval", "version": 0}}, MismatchError, "made with the views"),
+    ],
+)
+def test_what_cannot_be_made_again_says_why(store, class_folder, change, error, words):
+    passport = {**store.blocks[BLOCK].passport, **change}
+    with pytest.raises(error, match=words):
+        recompute(passport, ["cats/0.jpg"], store.corpus, class_folder)
+
+
+def test_a_block_of_somebody_elses_is_refused(store, class_folder):
+    with pytest.raises(MismatchError, match="not made by `extract`"):
+        recompute({"encoder": "gcn"}, ["cats/0.jpg"], store.corpus, class_folder)
+    with pytest.raises(MismatchError, match="does not say which corpus"):
+        recompute(store.blocks[BLOCK].passport, ["cats/0.jpg"], {}, class_folder)
