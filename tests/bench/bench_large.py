@@ -82,10 +82,10 @@ def ridge(store: Store) -> None:
 
     x, y = RowMatrix(store, list(CARD)), store.labels["polarity"].values
     targets = (y[:, None] == np.arange(3)).astype(np.float64)
-    start = time.perf_counter()
+    start, own = time.perf_counter(), time.process_time()
     with tqdm(total=len(x), desc="moments", unit="row", disable=not sys.stderr.isatty()) as bar:
         moments = accumulate(x, targets, progress=bar.update)[0]
-    passed = time.perf_counter() - start
+    passed, busy = time.perf_counter() - start, time.process_time() - own
     check = np.arange(0, len(x), 91)
     held, best = np.asarray(x[check]), {}
     for subset in subsets_of(list(CARD)):
@@ -93,9 +93,13 @@ def ridge(store: Store) -> None:
         path = ridge_path(moments, columns, [s * len(columns) for s in STRENGTHS])
         said = path[3].predict(held[:, columns]).argmax(axis=1)
         best[subset] = float(np.mean(said == y[check]))
-    taken = time.perf_counter() - start
-    print(f"  ridge, one pass: {passed:.0f} s; 15 subsets x {len(STRENGTHS)} strengths: {taken - passed:.0f} s; ")
-    print(f"  together {taken / 60:.1f} min; accuracy of single blocks and of all:")
+    taken, spent = time.perf_counter() - start, time.process_time() - own
+    print(
+        f"  ridge, one pass: {passed:.0f} s ({busy:.0f} s of the processor); 15 subsets x {len(STRENGTHS)} strengths: "
+        f"{taken - passed:.0f} s ({spent - busy:.0f}); together {taken / 60:.1f} min "
+        f"({spent / 60:.1f} min of the processor); anonymous memory {anonymous_memory():.2f} GiB at the end"
+    )
+    print("  accuracy of single blocks and of all:")
     print(
         "   ",
         ", ".join(f"{'+'.join(s) if len(s) == 1 else 'all'} {a:.3f}" for s, a in best.items() if len(s) in (1, 4)),
