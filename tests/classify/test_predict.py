@@ -1,0 +1,165 @@
+"""Predictions on image files: equal to what the run said, one reason per bad image, other weights refused."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from classify.__main__ import app
+from classify.errors import ModelError
+from classify.model import decisions, random_weights, run_model
+from classify.output.predict import Predictor, image_paths
+from classify.runs import read_run
+from features_store.errors import AffectoryError
+from features_store.schema import Task
+
+
+@pytest.fixture(scope="module")
+def predictor(pictured_runs) -> Predictor:
+    return Predictor(run_model(pictured_runs["mlp"]))
+
+
+def _said(run) -> dict[str, np.ndarray]:
+    return {i: s for part in run.predictions.values() for i, s in zip(part.ids.tolist(), part.y_score, strict=True)}
+
+
+def classify(*arguments: object, feed: str = "", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    code = "import torch; torch.set_num_threads(1); from classify.__main__ import main; main()"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, input=feed, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+def test_equals_what_the_run_said(predictor, pictured_runs, pictures) -> None:
+    """From the picture file comes what came from the store, which another program path had filled."""
+    run = pictured_runs["mlp"]
+    said, images = _said(run), sorted(_said(run))[:8]
+    for image, answer in zip(images, predictor([str(pictures / i) for i in images]), strict=True):
+        assert answer.scores == pytest.approx(said[image], abs=2e-4)
+        assert answer.said == (run.task.classes[int(said[image].argmax())],)
+        after = run.adjustment.calibrated(answer.scores[None])
+        assert (answer.calibrated is None) == (after is None)
+        if after is not None:
+            assert answer.calibrated == pytest.approx(after[0])
+
+
+def test_neighbours_do_not_matter(predictor, pictures) -> None:
+    """One by one and many at once: the same digits, in the same order."""
+    paths = image_paths([str(pictures / "warm")])[:5]
+    alone, together = list(predictor(paths)), list(predictor.many(paths))
+    assert [a.image for a in alone] == [a.image for a in together] == paths
+    assert np.array_equal([a.scores for a in alone], [a.scores for a in together])
+
+
+def test_bad_images_are_rows_with_reasons(predictor, pictures, tmp_path) -> None:
+    good = next((pictures / "warm").glob("*.png"))
+    cut, text = tmp_path / "cut.png", tmp_path / "text.png"
+    cut.write_bytes(good.read_bytes()[:-40])
+    text.write_text("no picture")
+    answers = list(predictor.many([str(cut), str(text), str(tmp_path / "none.png"), str(good)]))
+    assert [bool(a.reason) for a in answers] == [True, True, True, False]
+    for answer, word in zip(answers, ("truncated", "undecodable", "missing"), strict=False):
+        assert word in answer.reason
+        assert "0x" not in answer.reason
+        assert answer.scores is None
+
+
+def test_other_weights_are_refused(pictured_runs) -> None:
+    """The error names both digests."""
+    model = run_model(pictured_runs["mlp"])
+    passports = json.loads(json.dumps(model.passports))
+    passport = passports["efficientnet_lite0.pool"]
+    theirs = passport["weights"]["sha256"]
+    passport["weights"]["sha256"] = "f" * 64
+    with pytest.raises(ModelError, match="f" * 64) as caught:
+        Predictor(replace(model, passports=passports))
+    assert theirs in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("transform", {"resize": 1}, "transform"),
+        ("architecture", "other", "architecture"),
+        ("encoder", None, "wasn't made by an encoder"),
+        ("encoder", "nonesuch", "nonesuch"),
+    ],
+)
+def test_other_making_is_refused(pictured_runs, field, value, words) -> None:
+    model = run_model(pictured_runs["mlp"])
+    passports = json.loads(json.dumps(model.passports))
+    passports["lowlevel.features"][field] = value
+    with pytest.raises(ModelError, match=words):
+        Predictor(replace(model, passports=passports, blocks=("lowlevel.features",)))
+
+
+def test_a_checkpoint_file_has_to_be_named(pictured_runs) -> None:
+    model = run_model(pictured_runs["mlp"])
+    passports = json.loads(json.dumps(model.passports))
+    passports["efficientnet_lite0.pool"]["weights"]["source"] = "file"
+    with pytest.raises(ModelError, match="--weights efficientnet_lite0=FILE"):
+        Predictor(replace(model, passports=passports))
+
+
+def test_random_weights_are_warned_of() -> None:
+    assert random_weights({"a": {"weights": {"source": "random:3"}}, "b": {"weights": {}}, "c": {}}) == [
+        "block 'a' comes from a network with random weights (random:3): its answers mean nothing"
+    ]
+
+
+def test_decisions() -> None:
+    """By the largest, or by each label's threshold; by hand."""
+    single, multi = Task("t", "single", ("a", "b")), Task("t", "multi", ("a", "b"))
+    scores = np.array([[0.4, 0.6], [0.5, 0.5]])
+    assert decisions(single, scores).tolist() == [[False, True], [True, False]]
+    assert decisions(multi, scores).tolist() == [[False, True], [True, True]]
+    assert decisions(multi, scores, (0.3, 0.7)).tolist() == [[True, False], [True, False]]
+
+
+def test_command(pictured_runs, pictures, tmp_path) -> None:
+    """CSV and JSON lines, paths from the input, one bad image; the numbers are those of the run."""
+    run = pictured_runs["svm"]
+    bad = tmp_path / "bad.png"
+    bad.write_text("x")
+    image = sorted(_said(run))[0]
+    done = classify("predict", run.folder, "-", "--json", feed=f"{pictures / image}\n{bad}\n")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (done.returncode, [line["reason"] is None for line in lines]) == (0, [True, False])
+    assert list(lines[0]["probabilities"].values()) == pytest.approx(_said(run)[image], abs=2e-4)
+    assert "1 image without an answer" in done.stderr
+    done = classify("predict", run.folder, pictures / "cold", bad, "--csv")
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert len(rows) == 19
+    assert float(rows[0]["probability/cold"]) + float(rows[0]["probability/warm"]) == pytest.approx(1)
+    assert rows[-1]["said"] == ""
+    assert "undecodable" in rows[-1]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["x.png", "--json", "--csv"], "exclude"), (["-", "x.png"], "can't be mixed"), (["."], "holds no image")],
+)
+def test_command_refuses(pictured_runs, tmp_path, monkeypatch, arguments, words) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    done = CliRunner().invoke(app, ["predict", str(pictured_runs["mlp"].folder), *arguments])
+    assert isinstance(done.exception, AffectoryError)
+    assert words in str(done.exception)
+
+
+def test_a_run_of_an_older_version(pictured_runs, tmp_path) -> None:
+    folder = shutil.copytree(pictured_runs["mlp"].folder, tmp_path / "old")
+    report = json.loads((folder / "report.json").read_text())
+    del report["passports"]
+    (folder / "report.json").write_text(json.dumps(report))
+    with pytest.raises(ModelError, match="run it again"):
+        run_model(read_run(folder))
