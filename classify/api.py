@@ -146,8 +146,8 @@ def cross_validate(
 ) -> CrossValidation:
     """Answer for each image by a head that was fitted without it; nothing is written.
 
-    The train and validation parts of the split are dealt to folds, groups whole and classes evenly; the test part is left
-    alone.
+    The train and validation parts of the split are dealt to folds, groups whole and classes evenly; the test part is
+    left alone.
 
     Parameters
     ----------

@@ -45,7 +45,8 @@ class Model:
 
     def scores(self, vectors: NDArray[np.float32]) -> Floats:
         """Return probabilities, or values of a regression, (n_images, n_classes), for (n_images, n_features)."""
-        return head_scores(self.head, self.task, vectors).reshape(len(vectors), -1)
+        rows: Any = vectors  # heads take arrays as well as rows of a store
+        return head_scores(self.head, self.task, rows).reshape(len(vectors), -1)
 
     def answer(self, image: str, scores: Floats) -> Answer:
         """Return what is said of one image, from its row of `scores`."""
@@ -105,7 +106,8 @@ def random_weights(passports: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for name, passport in passports.items():
         source = str((passport.get("weights") or {}).get("source", ""))
         if source.startswith("random"):
-            found.append(f"block {name!r} comes from a network with random weights ({source}): its answers mean nothing")
+            made = f"block {name!r} comes from a network with random weights ({source})"
+            found.append(f"{made}: its answers mean nothing")
     return found
 
 

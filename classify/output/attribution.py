@@ -19,7 +19,7 @@ from classify.model import Model
 from classify.runs import CONFIG, Run
 from features_store.schema import Task
 
-__all__ = ["Target", "block_parts", "centre_of", "choose_target", "feature_parts", "gradient"]
+__all__ = ["Target", "block_parts", "centre_of", "choose_target", "feature_parts", "gradient", "shares_of"]
 
 Floats = NDArray[np.float64]
 Vector = NDArray[np.float32]
@@ -131,6 +131,13 @@ def block_parts(worth: Worth, vector: Vector, centre: Vector, columns: Mapping[s
         ]
         parts[name] = float(sum(gains))
     return parts
+
+
+def shares_of(parts: Mapping[str, float]) -> dict[str, float]:
+    """Return each block's part of what speaks for a decision, from 0 to 1; 0 for blocks that speak against it."""
+    positive = {name: max(value, 0.0) for name, value in parts.items()}
+    total = sum(positive.values())
+    return {name: value / total if total else 0.0 for name, value in positive.items()}
 
 
 def _mixed(worth: Worth, vector: Vector, centre: Vector, kept: Sequence[Sequence[slice]]) -> Floats:

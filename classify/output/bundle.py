@@ -25,7 +25,7 @@ import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -229,7 +229,7 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
         _refuse(f"{name!r} has {entry.file_size} bytes; at most {_MAX_TEXT} are read")
 
 
-def _refuse(reason: str) -> None:
+def _refuse(reason: str) -> NoReturn:
     raise BundleError(reason)
 
 

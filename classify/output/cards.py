@@ -34,13 +34,13 @@ def model_card_text(run: Run) -> str:
                 [
                     metric_title(name),
                     interval_text(found),
-                    *(interval_text(of[part][name]) if of.get(part, {}).get(name) else "–" for of in _baselines(report)),
+                    *(_beside(of, part, name) for of in report["baselines"].values()),
                 ]
                 for name, found in report["metrics"][part].items()
             ],
         ),
-        f"Intervals: {report['intervals']['method']}, 95%, over {report['intervals']['resampled']}. A result that isn't "
-        "beside its baseline says nothing.",
+        f"Intervals: {report['intervals']['method']}, 95%, over {report['intervals']['resampled']}. "
+        "A result that isn't beside its baseline says nothing.",
         "## Calibration and thresholds",
         _calibration(run),
     ]
@@ -48,7 +48,7 @@ def model_card_text(run: Run) -> str:
         given = ", ".join(
             f"{_plain(name)} {at:.3f}" for name, at in zip(report["classes"], adjustment.thresholds, strict=True)
         )
-        lines.append(f"A class is given from this probability on (not calibrated), chosen on validation images: {given}.")
+        lines.append(f"A class is given from this (uncalibrated) probability on, chosen on validation images: {given}.")
     lines += ["## Limits", *[f"- {text}" for text in _limits(report)]]
     return "\n\n".join(lines).replace("\n\n- ", "\n- ") + "\n"
 
@@ -56,8 +56,9 @@ def model_card_text(run: Run) -> str:
 _KINDS = {"single": "one of", "multi": "any of", "regression": "a value of"}
 
 
-def _baselines(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return list(report["baselines"].values())
+def _beside(baseline: Mapping[str, Any], part: str, name: str) -> str:
+    found = baseline.get(part, {}).get(name)
+    return interval_text(found) if found else "–"
 
 
 def _block_line(name: str, passport: Mapping[str, Any]) -> str:
@@ -77,7 +78,7 @@ def _calibration(run: Run) -> str:
 
 def _limits(report: Mapping[str, Any]) -> list[str]:
     limits = [
-        "It was judged on images of the corpus that it was trained on; on others it may do worse, and nobody has looked.",
+        "It was judged on images of its own corpus; on others it may do worse, and nobody has looked.",
         "It tells what people were said to feel or to see, on average; it doesn't know what a person feels.",
     ]
     return limits + [_plain(text) for text in report["warnings"]]
@@ -96,7 +97,8 @@ def data_card_text(run: Run) -> str:
     ]
     options = json.dumps(reader.get("options") or {}, ensure_ascii=False)
     facts = [
-        f"Corpus: {_plain(report.get('corpus', ''))}, read by {_plain(reader.get('name', 'not recorded'))} {_plain(options)}",
+        f"Corpus: {_plain(report.get('corpus', ''))}, read by {_plain(reader.get('name', 'not recorded'))}",
+        f"Options of its reader: {_plain(options)}",
         f"Labels: {_plain(report.get('source') or 'source not recorded')}",
         f"Split: {_plain(report.get('split', ''))}; {report.get('unused', 0)} images unused",
         f"Left out: {'; '.join(dropped) or 'none'}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,8 +21,10 @@ WeightFiles = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
 
-def predict(  # noqa: PLR0913 - each is an option of the command line
-    place: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="A run's folder, or a bundle.", show_default=False)],
+def predict(
+    place: Annotated[
+        Path, typer.Argument(metavar="RUN|BUNDLE", help="A run's folder, or a bundle.", show_default=False)
+    ],
     images: Annotated[
         list[str],
         typer.Argument(metavar="IMAGES|FOLDER|-", help="Images, folders, or - for paths on the input, one a line."),
@@ -110,7 +112,7 @@ def bundle(
     typer.echo(f"{out}: {len(names)} files, {out.stat().st_size / 1024:.0f} KiB")
 
 
-def explain(  # noqa: PLR0913 - each is an option of the command line
+def explain(
     run: RunFolder,
     images: Annotated[
         list[str] | None, typer.Argument(metavar="IMAGES...", help="Images. [default: six surest of the test part]")
@@ -124,7 +126,7 @@ def explain(  # noqa: PLR0913 - each is an option of the command line
     weights: WeightFiles = None,
     force: Force = False,
 ) -> None:
-    """Show why: overlays of where each encoder looked, the share of each block, named features. Leaves RUN/explanations.
+    """Show why: where each encoder looked, the share of each block, named features. Leaves RUN/explanations.
 
     Example: classify explain runs/emoji/polarity/mlp --check
     """
@@ -175,7 +177,7 @@ def _deletion_text(found: dict[str, Any]) -> str:
     )
 
 
-def submit(  # noqa: PLR0913 - each is an option of the command line
+def submit(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN...", help="A run for each task, in the order of the columns.")
     ],

@@ -1,9 +1,9 @@
 """Why a head says what it says of one image: where it looked, which blocks carried it, which named features.
 
-One of the two modules that go back to pixels, and so import `extract`, when they are used. The head's slope at the image
-is carried back through each encoder: Grad-CAM (Selvaraju et al. 2017, by Captum's LayerGradCam) on its last map. Where
-there is no slope (trees) or no map to carry it to (encoders without convolutions), cells of the picture are covered one
-by one, and what that takes from the decision is the map (occlusion, Zeiler and Fergus 2014).
+One of the two modules that go back to pixels, and so import `extract`, when they are used. The head's slope at the
+image is carried back through each encoder: Grad-CAM (Selvaraju et al. 2017, by Captum's LayerGradCam) on its last map.
+Where there is no slope (trees) or no map to carry it to (encoders without convolutions), cells of the picture are
+covered one by one, and what that takes from the decision is the map (occlusion, Zeiler and Fergus 2014).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from classify.output.attribution import (
     choose_target,
     feature_parts,
     gradient,
+    shares_of,
 )
 from classify.output.heat import WHOLE, Heat, combined, covered, region_of
 from classify.output.predict import Predictor
@@ -239,13 +240,6 @@ class Explainer:
                 rows[:, place.columns] = taps[place.tap].reshape(len(rows), -1).astype(place.dtype)
         lost = self.worth(picture.vector[None], target) - self.worth(rows, target)
         return Heat(lost.reshape(GRID, GRID), WHOLE, _OCCLUSION)
-
-
-def shares_of(parts: Mapping[str, float]) -> dict[str, float]:
-    """Return each block's part of what speaks for a decision, from 0 to 1; 0 for blocks that speak against it."""
-    positive = {name: max(value, 0.0) for name, value in parts.items()}
-    total = sum(positive.values())
-    return {name: value / total if total else 0.0 for name, value in positive.items()}
 
 
 def _need_captum() -> None:

@@ -123,9 +123,9 @@ def entry(run: Run, file: str, explained: Explanation) -> dict[str, Any]:
     """Return what the JSON file says of one image.
 
     ``file``, ``id`` and ``truth`` (where the image is one of the run's), ``predicted`` and ``probabilities``,
-    ``explained`` (the class), ``method``, ``blocks`` (each one's share, from 0 to 1), ``log_odds`` (by block, in log-odds
-    of the class or units of the value; ``mean image`` and ``image`` are the two ends), ``concepts`` (named features that
-    the decision loses most without, with what it loses).
+    ``explained`` (the class), ``method``, ``blocks`` (each one's share, from 0 to 1), ``log_odds`` (by block, in
+    log-odds of the class or units of the value; ``mean image`` and ``image`` are the two ends), ``concepts`` (named
+    features that the decision loses most without, with what it loses).
     """
     answer, image = explained.answer, matching_id(run, explained.answer.image)
     scores = answer.scores if answer.calibrated is None else answer.calibrated
@@ -197,7 +197,7 @@ def scored_images(run: Run, data: Path | None) -> dict[str, str]:
 
 
 def chosen_images(run: Run, files: Mapping[str, str], n: int = 6) -> list[str]:
-    """Return pictures worth a look: the surest answers, half of them right and half wrong (regression: the extremes)."""
+    """Return pictures worth a look: the surest answers, half of them right, half wrong (regression: the extremes)."""
     part = run.predictions[best_part(run.report["metrics"])]
     scores = np.asarray(part.y_score, dtype=np.float64).reshape(len(part.ids), -1)
     if run.task.kind == "regression":
@@ -215,9 +215,8 @@ def chosen_images(run: Run, files: Mapping[str, str], n: int = 6) -> list[str]:
 def explanation_text(explained: Explanation) -> str:
     """Return a few lines for people."""
     answer, unit = explained.answer, "" if explained.target.kind == "regression" else " log-odds"
-    lines = [
-        f"{answer.image}: {explained.target.name}, {explained.worth:+.2f}{unit} (mean image {explained.centre_worth:+.2f})"
-    ]
+    end = f"{explained.worth:+.2f}{unit} (mean image {explained.centre_worth:+.2f})"
+    lines = [f"{answer.image}: {explained.target.name}, {end}"]
     for name, value in sorted(explained.blocks.items(), key=lambda pair: -pair[1]):
         lines.append(f"  {name:<28} {value:+.2f}  {explained.shares[name]:4.0%}")
     if explained.words:

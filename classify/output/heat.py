@@ -73,8 +73,8 @@ def region_of(transform: Mapping[str, Any], height: int, width: int) -> Region:
 def combined(heats: Sequence[Heat], weights: Sequence[float]) -> Floats:
     """Lay maps over the whole picture and add them up, (64, 64); 0 where no map reaches.
 
-    Of each map what speaks for the decision counts, brought to a sum of 1, times its weight: maps made in different ways
-    have no common unit, but the share of the decision that goes through each of them is known.
+    Of each map what speaks for the decision counts, brought to a sum of 1, times its weight: maps made in different
+    ways have no common unit, but the share of the decision that goes through each of them is known.
     """
     field = np.zeros((FIELD, FIELD))
     for heat, weight in zip(heats, weights, strict=True):
@@ -148,7 +148,8 @@ def overlay(picture: Picture, field: Floats) -> Any:
     peak = warm.max()
     small = Image.fromarray((warm / peak if peak > 0 else warm).astype(np.float32))
     heat = np.clip(np.asarray(small.resize(image.size, Image.Resampling.BICUBIC)), 0, 1)[:, :, None]
-    ground = 0.5 * np.asarray(image, dtype=np.float64) + 0.5 * np.asarray(image.convert("L"), dtype=np.float64)[:, :, None]
+    grey = np.asarray(image.convert("L"), dtype=np.float64)[:, :, None]
+    ground = 0.5 * np.asarray(image, dtype=np.float64) + 0.5 * grey
     places = np.linspace(0, 1, len(_COLOURS))
     colour = np.stack([np.interp(heat[:, :, 0], places, _COLOURS[:, k]) for k in range(3)], axis=2)
     opacity = 0.75 * np.sqrt(heat)

@@ -1,4 +1,4 @@
-"""The columns of a file of answers: those of MediaEval 2021 where the task is one of its subtasks, else named plainly."""
+"""The columns of a file of answers: those of MediaEval 2021 for its subtasks, else named plainly."""
 
 from __future__ import annotations
 

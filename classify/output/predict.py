@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from classify.errors import ModelError
 from classify.model import Answer, Model
+from classify.output.passports import brief, check_encoder
 
 if TYPE_CHECKING:
     from extract.encoders import Network
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Encoders", "Predictor", "image_paths"]
 
-_REMEDY = "predict with the encoder that the head was trained on, or extract again and train anew"
 Prepared = list[NDArray[Any]]
 _READ_AHEAD = 4  # images that are decoded while others are on their way through the networks
 
@@ -87,7 +87,7 @@ class Encoders:
                 self.forwards.append(Forward(network, device))
                 self._decoder_of.append("fast" if "torchvision" in str(passport.get("decoder")) else "pillow")
             network, tap = self.networks[made[key]], str(passport["tap"])
-            _check(block, passport, network)
+            check_encoder(block, passport, network)
             width = int(np.prod(network.shapes[tap]))
             place = _Place(block, made[key], tap, slice(start, start + width), str(passport["dtype"]))
             self.places.append(place)
@@ -153,7 +153,7 @@ def _encoder_name(block: str, passport: Mapping[str, Any]) -> str:
     name, tap, layer = passport.get("encoder"), passport.get("tap"), passport.get("layer")
     if not isinstance(name, str) or not isinstance(tap, str) or "transform" not in passport:
         message = (
-            f"block {block!r} wasn't made by an encoder of this program (its passport says {_brief(passport)}), so no "
+            f"block {block!r} wasn't made by an encoder of this program (its passport says {brief(passport)}), so no "
             "vector can be made for a new image; train a head without it: classify run ... --blocks"
         )
         raise ModelError(message)
@@ -163,11 +163,6 @@ def _encoder_name(block: str, passport: Mapping[str, Any]) -> str:
         message = f"block {block!r} can't be made for new images: {error}"
         raise ModelError(message) from error
     return f"{name}@{layer['module']}:{layer['pooling']}" if layer and tap not in known else name
-
-
-def _brief(passport: Mapping[str, Any]) -> str:
-    text = json.dumps({key: passport[key] for key in list(passport)[:4]}, ensure_ascii=False)
-    return text if len(text) < 160 else text[:157] + "..."
 
 
 def _rebuilt(block: str, passport: Mapping[str, Any], files: Mapping[str, Path]) -> Network:
@@ -189,33 +184,6 @@ def _rebuilt(block: str, passport: Mapping[str, Any], files: Mapping[str, Path])
     (encoder,) = find_encoders([_encoder_name(block, passport)])
     (network,) = build_networks([encoder], weights, str(passport.get("resizer", "torchvision")))
     return network
-
-
-def _check(block: str, passport: Mapping[str, Any], network: Network) -> None:
-    """Refuse an encoder that would give other vectors than those that the head was trained on."""
-    theirs, ours = (passport.get("weights") or {}).get("sha256"), network.weights.get("sha256")
-    name = network.encoder.name
-    if theirs != ours:
-        message = (
-            f"the weights of {name!r} here have the SHA-256 {ours}, those of block {block!r} {theirs}: the head was "
-            f"trained on other vectors; {_REMEDY}"
-        )
-        raise ModelError(message)
-    tap = str(passport["tap"])
-    made = {
-        "library": network.encoder.library,
-        "architecture": network.encoder.architecture,
-        "transform": json.loads(json.dumps(dict(network.transform))),
-    }
-    for field, value in made.items():
-        if passport.get(field) != value:
-            message = (
-                f"the {field} of {name!r} here is {value}, that of block {block!r} {passport.get(field)}; {_REMEDY}"
-            )
-            raise ModelError(message)
-    if tap not in network.shapes:
-        message = f"the encoder {name!r} here has no tap {tap!r}, which block {block!r} was made of; {_REMEDY}"
-        raise ModelError(message)
 
 
 class Predictor:

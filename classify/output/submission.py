@@ -1,7 +1,8 @@
 """What a file of answers must hold, and the check that a written file holds it.
 
-The file is read back from the disk as a stranger would read it, held against the index of the store (each image once, in
-order, the official titles, the right kinds of values), scored again, and compared cell by cell with what the run said.
+The file is read back from the disk as a stranger would read it, held against the index of the store (each image once,
+in order, the official titles, the right kinds of values), scored again, and compared cell by cell with what the run
+said.
 """
 
 from __future__ import annotations
@@ -198,6 +199,6 @@ def _same_score(path: Path, one: Answers, values: Floats, ids: Sequence[str]) ->
     theirs = metrics(task, y, values[known].reshape(shape))[metric]
     ours = metrics(task, y, np.array([by_id[ids[at]] for at in known]).reshape(shape))[metric]
     if theirs != ours:
-        message = f"{path} scores {metric} {theirs!r}, and {one.name} said what scores {ours!r}: it isn't what the run said"
+        message = f"{path} scores {metric} {theirs!r}, and what {one.name} said scores {ours!r}: it isn't that"
         raise SubmissionError(message)
     return {"metric": metric, "value": theirs, "run": ours, "n_images": len(known)}

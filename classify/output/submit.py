@@ -109,8 +109,8 @@ def _answers(run: Run, layout: Layout, ids: Sequence[str], *, at_half: bool) -> 
     lacking = np.flatnonzero(~store.usable(model.blocks)[rows])
     if len(lacking):
         message = (
-            f"{len(lacking)} of {len(ids)} images have no vector in {', '.join(model.blocks)}, the first {ids[lacking[0]]!r}; "
-            "every image needs an answer: extract them, or train on blocks that have them"
+            f"{len(lacking)} of {len(ids)} images have no vector in {', '.join(model.blocks)}, the first "
+            f"{ids[lacking[0]]!r}; every image needs an answer: extract them, or train on blocks that have them"
         )
         raise SubmissionError(message)
     scores = model.scores(store.matrix(model.blocks, rows))

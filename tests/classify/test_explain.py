@@ -193,7 +193,7 @@ def test_folder(explainer, pictured_runs, pictures) -> None:
     assert len(list((run.folder / "explanations" / "encoders").glob("*.png"))) == 2 * len(paths)
     with pytest.raises(ExistsError):
         explain_images(run, explainer, paths)
-    with pytest.raises(ModelError, match="none.png"):
+    with pytest.raises(ModelError, match=r"none\.png"):
         explain_images(run, explainer, ["none.png"], force=True)
     assert len(json.loads((run.folder / "explanations" / "explanations.json").read_text())["images"]) == len(paths)
     assert not list(run.folder.glob(".explanations*"))

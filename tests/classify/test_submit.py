@@ -48,7 +48,8 @@ def disaster_runs(tmp_path_factory) -> list[Run]:
         writer.write(np.arange(n), hidden)
     out = tmp_path_factory.mktemp("runs")
     return [
-        run(RunConfig(str(folder), name, "linear", resamples=20, out=str(out / name))) for name in ("subtask1", "subtask2", "subtask3")
+        run(RunConfig(str(folder), name, "linear", resamples=20, out=str(out / name)))
+        for name in ("subtask1", "subtask2", "subtask3")
     ]
 
 
@@ -131,7 +132,7 @@ def _swapped(rows: Rows, a: int = 2, b: int = 4) -> Rows:
         (lambda h, r: [h, [*r[0][:2], "1.0", *r[0][3:]], *r[1:]], "says '1.0'"),
         (lambda h, r: [h, r[0][:-1], *r[1:]], "line 2, has 18 cells"),
         (lambda h, r: r, "titles"),
-        (lambda h, r: [h, *r[:-1], [r[-1][0], "negative" if r[-1][1] != "negative" else "positive", *r[-1][2:]]], "says"),
+        (lambda h, r: [h, *r[:-1], [r[-1][0], {"negative": "positive"}.get(r[-1][1], "negative"), *r[-1][2:]]], "says"),
     ],
     ids=["shifted rows", "swapped cells", "swapped columns", "missing id", "id twice", "other id", "more ids", "order",
          "class name", "number form", "short row", "no header", "one unlabelled cell"],

@@ -1,0 +1,60 @@
+"""Whether the encoder that is here is the one that made a block."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from classify.errors import ModelError
+
+__all__ = ["brief", "check_encoder"]
+
+_REMEDY = "predict with the encoder that the head was trained on, or extract again and train anew"
+
+
+def check_encoder(block: str, passport: Mapping[str, Any], network: Any) -> None:
+    """Refuse an encoder that would give other vectors than those that the head was trained on.
+
+    Parameters
+    ----------
+    block : str
+    passport : mapping
+        Of the block.
+    network : extract.encoders.Network
+        The encoder that is here.
+
+    Raises
+    ------
+    ModelError
+        Naming both values of what differs: weights, library, architecture, transform, taps.
+    """
+    theirs, ours = (passport.get("weights") or {}).get("sha256"), network.weights.get("sha256")
+    name = network.encoder.name
+    if theirs != ours:
+        message = (
+            f"the weights of {name!r} here have the SHA-256 {ours}, those of block {block!r} {theirs}: the head was "
+            f"trained on other vectors; {_REMEDY}"
+        )
+        raise ModelError(message)
+    tap = str(passport["tap"])
+    made = {
+        "library": network.encoder.library,
+        "architecture": network.encoder.architecture,
+        "transform": json.loads(json.dumps(dict(network.transform))),
+    }
+    for field, value in made.items():
+        if passport.get(field) != value:
+            message = (
+                f"the {field} of {name!r} here is {value}, that of block {block!r} {passport.get(field)}; {_REMEDY}"
+            )
+            raise ModelError(message)
+    if tap not in network.shapes:
+        message = f"the encoder {name!r} here has no tap {tap!r}, which block {block!r} was made of; {_REMEDY}"
+        raise ModelError(message)
+
+
+def brief(passport: Mapping[str, Any]) -> str:
+    """Return what a passport says, short enough for a message."""
+    text = json.dumps({key: passport[key] for key in list(passport)[:4]}, ensure_ascii=False)
+    return text if len(text) < 160 else text[:157] + "..."
