@@ -120,12 +120,14 @@ def _colourfulness(unit: Floats) -> Floats:
 
 def _gabor_energies(grey: Floats) -> Floats:
     """Return the mean response of each filter in each field: (128, 128) -> (SCALES * DIRECTIONS * GRID**2,)."""
-    from scipy import fft
+    from torch import fft, from_numpy
 
-    spectrum = fft.fft2(grey - grey.mean())
-    responses = np.abs(fft.ifft2(spectrum * _gabor_bank()))  # (filters, 128, 128)
+    # torch's transform of single precision takes a third of the time of scipy's
+    spectrum = fft.fft2(from_numpy(grey - grey.mean()))
+    responses = np.abs(fft.ifft2(spectrum * from_numpy(_gabor_bank())).numpy())  # (filters, 128, 128)
     field = SIDE // GRID
-    energies = responses.reshape(-1, GRID, field, GRID, field).mean(axis=(2, 4))
+    # The innermost sums first: they run along the memory
+    energies = responses.reshape(-1, GRID, field, GRID, field).mean(axis=4).mean(axis=2)
     found: Floats = energies.astype(np.float32).ravel()
     return found
 

@@ -85,6 +85,24 @@ def test_features_against_eager_fp32_one_image_at_a_time(name, shapes):
         assert cosine >= 0.9999, (shape, cosine)
 
 
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("shape", [(533, 800), (800, 533), (900, 410), (120, 1200), (13, 20), (224, 500), (300, 224)])
+def test_making_only_what_the_crop_needs_changes_no_pixel(shape, interpolation):
+    """Against torch's own resize of the whole image, in Pillow's order of passes, cropped afterwards."""
+    rgb = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    ours = Transform(256, (224, 224), interpolation, (0.5,) * 3, (0.5,) * 3).apply(rgb)
+    height, width = shape
+    size = (int(256 * height / width), 256) if width <= height else (256, int(256 * width / height))
+    passes = [size]
+    if size[0] < height and height - size[0] > 2 * (width - size[1]):
+        passes = [(size[0], width), size]
+    image = torch.from_numpy(rgb).permute(2, 0, 1)[None]
+    for step in passes:
+        image = torch.nn.functional.interpolate(image, size=step, mode=interpolation, antialias=True)
+    top, left = round((size[0] - 224) / 2), round((size[1] - 224) / 2)
+    assert np.array_equal(ours, image[0, :, top : top + 224, left : left + 224].numpy())
+
+
 def test_squash_needs_no_crop_and_a_crop_that_does_not_fit_is_refused():
     squash = Transform((8, 6), (8, 6), "bilinear", (0.5,) * 3, (0.5,) * 3)
     assert squash.apply(np.zeros((30, 10, 3), np.uint8)).shape == (3, 8, 6)
