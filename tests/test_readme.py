@@ -15,7 +15,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 # What a test machine must do otherwise: no hub, so the network that needs none; few pictures, so a small sweep.
-SUBSTITUTES = {"--profile card": "--encoders lowlevel", "runs/photos": "runs/photos", " STORE ": " features/photos "}
+SUBSTITUTES = {"--profile card": "--encoders lowlevel"}
 
 
 def blocks() -> list[str]:
@@ -66,7 +66,15 @@ def test_one_page_on_ones_own_images(photos: Path) -> None:
             line, shell=True, cwd=photos, capture_output=True, text=True, check=False, env=environment()
         )
         assert done.returncode == 0, f"{line}\n{done.stderr}"
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    code = block.replace('"report.html"', '"python.html"')
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=photos, capture_output=True, text=True, check=False, env=environment()
+    )
+    assert done.returncode == 0, done.stderr
     assert (photos / "report.html").stat().st_size > 10_000
+    assert (photos / "python.html").stat().st_size > 10_000
+    assert (photos / "calm.zip").is_file()
     assert (photos / "runs/photos/label/mlp/report.json").is_file()
 
 
