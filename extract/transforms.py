@@ -130,6 +130,8 @@ def _resize_torch(
         "bilinear": torch.ops.aten._upsample_bilinear2d_aa.default,
     }[interpolation]
     down, across = size[0] / height, size[1] / width
+    # A pass is left out where an edge stays as long as it was: one row or column more, if that is by chance
+    end = (end[0] + (end[0] == height != size[0]), end[1] + (end[1] == width != size[1]))
     if _columns_first(height, width, size):
         image = kernel(image, [end[0], width], False, down, 1.0)  # noqa: FBT003
         down = 1.0
