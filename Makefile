@@ -40,7 +40,7 @@ classify: $(STAMP) ## stage 2: vectors -> one head      (DATASET=emoji TASK=pola
 	$(BIN)/classify run $(STORE) --task $(TASK) --head $(HEAD)
 
 report: $(STAMP) ## one page over all runs of DATASET
-	$(BIN)/classify report runs/$(DATASET)/*/* -o report.html --force
+	$(BIN)/classify report runs/$(DATASET) -o report.html --force
 
 demo: $(STAMP) ## emoji pictures -> vectors -> 12 heads -> report.html, with real weights and no model hub
 	$(MAKE) --no-print-directory extract DATASET=emoji PROFILE=offline
@@ -49,7 +49,7 @@ demo: $(STAMP) ## emoji pictures -> vectors -> 12 heads -> report.html, with rea
 	    || $(BIN)/classify run features/emoji --task $$task --head $$head; \
 	done; test -f runs/emoji/$$task/audit.json || $(BIN)/classify audit features/emoji --task $$task; done
 	$(MAKE) --no-print-directory report DATASET=emoji
-	$(BIN)/classify compare runs/emoji/*/*
+	$(BIN)/classify compare runs/emoji
 
 test: $(STAMP) ## the tests (minutes)
 	$(BIN)/python -m pytest -q
