@@ -18,7 +18,7 @@ DEMO_TASKS := polarity evokes valence
 DEMO_HEADS := mlp moe svm gbm
 
 .DEFAULT_GOAL := help
-.PHONY: help install extract classify report demo test test-all check format bench fuzz clean
+.PHONY: help install extract classify report demo test test-all check format bench bench-gpu fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -69,6 +69,9 @@ format: $(STAMP) ## put the code into the house style
 
 bench: $(STAMP) ## speed against competitors, as ratios measured in one run
 	$(BIN)/python -m tests.bench
+
+bench-gpu: $(STAMP) ## the same for CUDA: parity with the CPU, images/s, share of a busy GPU
+	$(BIN)/python -m tests.bench gpu
 
 fuzz: $(STAMP) ## damaged and hostile dumps for a minute
 	$(BIN)/python tests/features_store/fuzz.py --seconds 60

@@ -43,6 +43,7 @@ def run(
     weights: Annotated[str, typer.Option(help="auto, random:SEED, or a checkpoint file of the one encoder.")] = "auto",
     option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the corpus; may be repeated.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto (CUDA float16), float32, bfloat16 or float16.")] = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per forward pass: 8, CUDA 128.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images; others stay pending.")] = None,
     decoder: Annotated[str, typer.Option(help="fast, or pillow (the reference, slower).")] = "fast",
@@ -74,7 +75,8 @@ def run(
     chosen = _encoders(found, profile, encoders)
     wanted = parse_weights(weights)
     settings = replace(
-        _settings(device, decoder, batch_size, limit, Views(views, policy)),
+        _settings(device, precision, decoder, batch_size, Views(views, policy)),
+        limit=limit,
         cluster=cluster_of(engine, device, actors=actors, cpus=actor_cpus, gpus=actor_gpus),
         compile=check_mode(compile_),
         retry=FAILURES if retry_failed else (),
@@ -184,7 +186,7 @@ def _encoders(corpus: Corpus, profile: str | None, names: str | None) -> list[En
     return find_encoders(PROFILES[profile])
 
 
-def _settings(device: str, decoder: str, batch_size: int | None, limit: int | None, views: Views) -> Settings:
+def _settings(device: str, precision: str, decoder: str, batch_size: int | None, views: Views) -> Settings:
     from extract.errors import EncoderError
     from extract.forward import BATCH_SIZES, autocast_dtype, choose_device
     from extract.images import DECODERS
@@ -196,8 +198,8 @@ def _settings(device: str, decoder: str, batch_size: int | None, limit: int | No
     if decoder not in DECODERS:
         raise EncoderError(unknown_name("decoder", decoder, DECODERS))
     chosen = choose_device(device)
-    made = Circumstances(chosen, autocast_dtype(chosen), decoder, RESIZERS[decoder], views=views)
-    return Settings(made, batch_size or BATCH_SIZES[chosen], limit, progress=sys.stderr.isatty())
+    made = Circumstances(chosen, autocast_dtype(chosen, precision), decoder, RESIZERS[decoder], views=views)
+    return Settings(made, batch_size or BATCH_SIZES[chosen], progress=sys.stderr.isatty())
 
 
 def _warn(networks: list[Network], reading: Reading) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 import warnings
 from collections.abc import Callable
@@ -14,13 +15,13 @@ from extract.encoders.weights import quiet
 from extract.errors import EncoderError
 from extract.forward import Forward
 from features_store import open_store
-from features_store.errors import unknown_name
+from features_store.errors import first_line, unknown_name
 
 MODES = ("auto", "on", "off")
 SECONDS = 60.0
 """What compiling one network costs a CPU with two cores: 25 to 100 seconds for the networks of the profile `card`."""
-SAVED = 0.25
-"""Share of the time of a forward pass that compiling saves at least on such networks; up to a half."""
+SAVED = 0.1
+"""Share of the time of a forward pass that compiling saves on most networks with convolutions; up to a half."""
 
 
 def check_mode(mode: str) -> str:
@@ -44,18 +45,20 @@ class Compilation:
     ----------
     mode : {"auto", "on", "off"}
         "auto" goes on as the blocks were begun, so that a run that was interrupted ends with the same bytes; for new
-        blocks it times the plain network on the CPU, and compiles where the images to come repay it. On CUDA it
-        never compiles.
+        blocks it times the plain network on the CPU, compiles where the images to come repay it, and keeps what it
+        compiled if that is faster (a vision transformer may be slower). On CUDA it never compiles.
     device : {"cpu", "cuda"}
     batch_size : int
     tell : callable
         Takes one line for people.
+    precision : {"auto", "float32", "bfloat16", "float16"}
     """
 
     mode: str
     device: str
     batch_size: int
     tell: Callable[[str], None]
+    precision: str = "auto"
 
     def forward(self, network: Network, n_views: int, clock: Clock, *, before: bool | None) -> Forward:
         """Return the forward pass of a network.
@@ -73,20 +76,23 @@ class Compilation:
         Returns
         -------
         Forward
-            Not compiled where there is no network, or where compiling fails, which is told.
+            Not compiled where there is no network, or where compiling fails or gains nothing, which is told.
         """
-        plain = Forward(network, self.device)
+        plain = Forward(network, self.device, precision=self.precision)
         if not self.wanted(plain, n_views, before=before):
             return plain
         name = network.encoder.name
         self.tell(f"{name}: is compiled first, which takes a minute or two (--compile off leaves it as it is)")
         with clock.part("compile"):
-            compiled = Forward(network, self.device, compiled=True)
+            compiled = Forward(network, self.device, precision=self.precision, compiled=True)
             problem = _problem(compiled, self.batch_size)
-        if problem is None:
-            return compiled
-        self.tell(f"{name}: cannot be compiled here ({problem}) and runs as it is, only slower")
-        return plain
+            free = problem is None and self.mode == "auto" and before is None
+            faster = not free or _faster(compiled, plain, self.batch_size)
+        if problem is not None:
+            self.tell(f"{name}: cannot be compiled here ({problem}) and runs as it is, only slower")
+        elif not faster:
+            self.tell(f"{name}: is no faster when compiled, and runs as it is")
+        return compiled if problem is None and faster else plain
 
     def wanted(self, plain: Forward, n_views: int, *, before: bool | None) -> bool:
         """Tell whether the network of a forward pass is to be compiled; see `forward`."""
@@ -107,6 +113,17 @@ class Compilation:
         return True
 
 
+def _faster(compiled: Forward, plain: Forward, batch_size: int) -> bool:
+    """Tell whether the median pass of `compiled` is the shorter one, of five that each runs in turn."""
+    seconds: dict[Forward, list[float]] = {compiled: [], plain: []}
+    for _ in range(5):
+        for forward, taken in seconds.items():
+            start = time.perf_counter()
+            forward(forward.buffer(batch_size))
+            taken.append(time.perf_counter() - start)
+    return statistics.median(seconds[compiled]) < statistics.median(seconds[plain])
+
+
 def compiled_before(encoder: Encoder, store: Path) -> bool | None:
     """Tell whether the blocks of an encoder in a store were made by the compiled network; None = there is no block."""
     paths = [store / f"{encoder.block(tap.name)}.h5" for tap in encoder.taps]
@@ -124,5 +141,5 @@ def _problem(compiled: Forward, batch_size: int) -> str | None:
             warnings.simplefilter("ignore")  # of torch's own future
             compiled(compiled.buffer(batch_size))
     except Exception as error:  # there is no end to what can be missing: a compiler, its headers, an operator
-        return next(iter(str(error).strip().splitlines()), type(error).__name__)[:160]
+        return first_line(error)
     return None

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from extract.errors import EncoderError, RefusedImageError
 from features_store import Status
-from features_store.errors import unknown_name
+from features_store.errors import first_line, unknown_name
 
 SUFFIXES = frozenset((".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".png", ".pgm", ".ppm", ".tif", ".tiff", ".webp"))
 # Pillow knows formats that start other programs or hold scripts (EPS, PDF, MSP ...); images of a corpus are these.
@@ -148,7 +148,7 @@ def _check_size(size: tuple[int, int]) -> None:
 
 
 def _refuse(data: bytes, error: Exception) -> NoReturn:
-    words = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    words = first_line(error)
     status = Status.TRUNCATED if ends_early(data) or "truncated" in words else Status.UNDECODABLE
     raise RefusedImageError(status, words) from error
 

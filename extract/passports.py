@@ -42,6 +42,11 @@ class Circumstances:
     views: Views = CANONICAL
     compiled: bool = False
 
+    @property
+    def precision(self) -> str:
+        """What `autocast` is called where precision is chosen."""
+        return self.autocast or "float32"
+
 
 def passport_of(network: Network, tap: str, index: Index, made: Circumstances) -> dict[str, Any]:
     """Return the passport of one block, a JSON object."""

@@ -125,6 +125,6 @@ def run(reading: Reading, networks: list[Network], store: Path, settings: Settin
 
 def _opening(index: Index, store: Path, settings: Settings) -> Opening:
     made = settings.made
-    compilation = Compilation(settings.compile, made.device, settings.batch_size, settings.tell)
+    compilation = Compilation(settings.compile, made.device, settings.batch_size, settings.tell, made.precision)
     here = compilation if settings.cluster is None else None
     return Opening(index, store, made, settings.limit, settings.retry, here)

@@ -157,7 +157,7 @@ class _Actor:
         self._work: Work = ray.get(work[0])
         one = self._work
         self._engine = LocalEngine(one.made.decoder, batch_size=one.batch_size, n_decoders=one.n_decoders)
-        self._forwards = [Forward(network, one.made.device) for network in one.networks]
+        self._forwards = [Forward(network, one.made.device, precision=one.made.precision) for network in one.networks]
 
     def __call__(self, call: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return row, status, seconds by part (in the first row) and vectors (n, n_views, ...) of each block."""

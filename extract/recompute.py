@@ -56,7 +56,7 @@ def recompute(
     network, views = _network(passport), _views(passport)
     decode = make_decoder("pillow" if passport.get("decoder") == "pillow" else "fast")
     device = choose_device()
-    forward = Forward(network, device)
+    forward = Forward(network, device, precision=made_with(passport, device))
     batch = np.zeros((BATCH_SIZES[device], *network.input_shape), dtype=network.input_dtype)
 
     def vector(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -75,6 +75,12 @@ def recompute(
             continue
         found.append(np.stack([vector(views.make(rgb, image_id, view)) for view in range(views.n)]))
     return found
+
+
+def made_with(passport: Mapping[str, Any], device: str) -> str:
+    """Return the precision that comes nearest to the one a block was made with: float16 is none of a CPU's."""
+    precision = str(passport.get("autocast") or "float32")
+    return "float32" if precision == "float16" and device == "cpu" else precision
 
 
 def _reading(corpus: Mapping[str, Any], data: Path | None) -> Reading:

@@ -99,8 +99,9 @@ class Transform:
         """
         import torch
 
-        mean = torch.tensor(self.mean, device=batch.device).view(3, 1, 1)
-        std = torch.tensor(self.std, device=batch.device).view(3, 1, 1)
+        # Not made on the device: that waits for all the work that a GPU has before it.
+        mean = torch.tensor(self.mean).view(3, 1, 1).to(batch.device, non_blocking=True)
+        std = torch.tensor(self.std).view(3, 1, 1).to(batch.device, non_blocking=True)
         # The order of torchvision's ToTensor and Normalize: with equal pixels the result is equal to the bit.
         return batch.to(torch.float32).div_(255).sub_(mean).div_(std)
 

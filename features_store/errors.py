@@ -86,3 +86,8 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> str:
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     listed = ", ".join(names) if names else "none"
     return f"unknown {kind} {name!r}{hint}; valid: {listed}"
+
+
+def first_line(error: BaseException, limit: int = 200) -> str:
+    """Return what an exception of another library says, cut to one line; its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:limit]

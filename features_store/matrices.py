@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features_store.errors import AffectoryError, FormatError, UnsafeFileError, unknown_name
+from features_store.errors import AffectoryError, FormatError, UnsafeFileError, first_line, unknown_name
 from features_store.hdf5_matrices import hdf5, mat
 from features_store.matrix import MAX_RATIO, Matrix, only_one
 from features_store.schema import Status
@@ -81,7 +81,7 @@ def _readable(path: Path) -> Iterator[None]:
     except (OSError, RuntimeError, KeyError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
-        what = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        what = first_line(error)
         msg = f"{path} cannot be read, it is damaged or another kind of file ({what})"
         raise FormatError(msg) from error
 
@@ -93,7 +93,7 @@ def _load(path: Path) -> NDArray[Any]:
     try:
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except ValueError as error:
-        msg = f"{path} is no array of plain numbers or text ({str(error).splitlines()[0][:120]}); nothing is unpickled"
+        msg = f"{path} is no array of plain numbers or text ({first_line(error)}); nothing is unpickled"
         raise UnsafeFileError(msg) from error
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import h5py
 
-from features_store.errors import FormatError, StoreError, UnsafeFileError
+from features_store.errors import FormatError, StoreError, UnsafeFileError, first_line
 
 _MAX_OBJECTS = 10_000
 _MAX_ATTRIBUTES = 10_000
@@ -55,8 +55,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
         msg = f"{path} cannot be read: {error.strerror or 'permission denied'}"
         raise FormatError(msg) from error
     except _DAMAGE as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        msg = f"{path} cannot be read as HDF5: it is damaged, cut short, or another kind of file ({first_line[:160]})"
+        msg = f"{path} cannot be read as HDF5: it is damaged, cut short, or another kind of file ({first_line(error)})"
         raise FormatError(msg) from error
 
 

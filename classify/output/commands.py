@@ -147,6 +147,9 @@ def explain(
     check_explanations(opened, force=force)
     scored = scored_images(opened, data) if check or not images else {}
     paths = image_paths(images) if images else chosen_images(opened, scored)
+    import torch
+
+    torch.set_num_threads(1)  # hundreds of small passes: on a busy machine more threads mostly wait for each other
     explainer = Explainer(opened, weights=_weight_files(weights))
     asked = list(scored.values())[:limit] if check else []
     with fit_bar("images") as progress:

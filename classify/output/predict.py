@@ -71,6 +71,7 @@ class Encoders:
     ) -> None:
         from extract.forward import Forward, choose_device
         from extract.images import make_decoder
+        from extract.recompute import made_with
 
         self.networks: list[Network] = []
         self.forwards: list[Forward] = []
@@ -79,12 +80,13 @@ class Encoders:
         made: dict[str, int] = {}
         device, start, self._decoder_of = choose_device(device), 0, []
         for block, passport in passports.items():
-            key = json.dumps([_encoder_name(block, passport), passport.get("weights"), passport.get("resizer")])
+            same = [passport.get(field) for field in ("weights", "resizer", "autocast")]
+            key = json.dumps([_encoder_name(block, passport), *same])
             if key not in made:
                 made[key] = len(self.networks)
                 network = _rebuilt(block, passport, weights or {})
                 self.networks.append(network)
-                self.forwards.append(Forward(network, device))
+                self.forwards.append(Forward(network, device, precision=made_with(passport, device)))
                 self._decoder_of.append("fast" if "torchvision" in str(passport.get("decoder")) else "pillow")
             network, tap = self.networks[made[key]], str(passport["tap"])
             check_encoder(block, passport, network)

@@ -12,7 +12,7 @@ from extract.encoders.record import Encoder, Network
 from extract.encoders.weights import Weights, hub, identity_of, quiet, seeded, settle, sha256_of_state
 from extract.errors import EncoderError, WeightsError
 from extract.transforms import Transform
-from features_store.errors import unknown_name
+from features_store.errors import first_line, unknown_name
 
 if TYPE_CHECKING:
     import torch
@@ -158,8 +158,7 @@ def _load(encoder: Encoder, weights: Weights, architecture: str, config: dict[st
         with quiet():
             return open_clip.create_model(architecture, pretrained=str(path), **create)
     except Exception as error:  # a checkpoint can be wrong in as many ways as there are files
-        reason = str(error).strip().splitlines()[0][:200]
-        msg = f"{path} does not fit {encoder.name!r} (open_clip {architecture}): {reason}"
+        msg = f"{path} does not fit {encoder.name!r} (open_clip {architecture}): {first_line(error)}"
         raise WeightsError(msg) from error
 
 

@@ -11,7 +11,7 @@ from extract.encoders.record import Encoder, Network
 from extract.encoders.weights import Weights, hub, identity_of, quiet, seeded, settle
 from extract.errors import EncoderError, WeightsError
 from extract.transforms import Transform
-from features_store.errors import unknown_name
+from features_store.errors import first_line, unknown_name
 
 if TYPE_CHECKING:
     import torch
@@ -153,8 +153,7 @@ def _load(encoder: Encoder, weights: Weights) -> Any:
         with quiet():
             return timm.create_model(architecture, pretrained=True, pretrained_cfg_overlay={"file": str(weights.path)})
     except Exception as error:  # a checkpoint can be wrong in as many ways as there are files
-        reason = str(error).strip().splitlines()[0][:200]
-        msg = f"{weights.path} does not fit {encoder.name!r} (timm {architecture}): {reason}"
+        msg = f"{weights.path} does not fit {encoder.name!r} (timm {architecture}): {first_line(error)}"
         raise WeightsError(msg) from error
 
 

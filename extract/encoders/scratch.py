@@ -16,7 +16,7 @@ from extract.encoders.record import Encoder, Network, Tap
 from extract.encoders.weights import Weights, identity_of, seeded, sha256_of_state
 from extract.errors import EncoderError, WeightsError
 from extract.transforms import Transform
-from features_store.errors import unknown_name
+from features_store.errors import first_line, unknown_name
 from features_store.schema import check_name
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ def _load(folder: Path, record: Mapping[str, Any], module: torch.nn.Module) -> N
         state = load_file(path)
         module.load_state_dict(state)
     except Exception as error:  # a file can be wrong in as many ways as there are files
-        msg = f"{path} does not fit {record['architecture']}: {str(error).strip().splitlines()[0][:200]}"
+        msg = f"{path} does not fit {record['architecture']}: {first_line(error)}"
         raise WeightsError(msg) from error
     if sha256_of_state(state) != record["sha256"]:
         msg = f"{path} isn't the file that was saved: its SHA-256 is not the one in {_RECORD}"

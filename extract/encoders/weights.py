@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from extract.errors import HubError, WeightsError
+from features_store.errors import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from extract.encoders.record import Encoder
 
 _PROBE_SECONDS = 3.0
+_BIAS = 0.5
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,9 @@ def settle(module: torch.nn.Module, size: tuple[int, int]) -> torch.nn.Module:
     With the statistics that it starts with, activations grow or shrink from layer to layer until the vectors no longer
     fit into float16. The noise is like photographs, strong in large forms and weak in small ones, with contrasts from
     faint to hard: a network that has seen one kind of noise alone explodes at the next photograph, and rounding
-    errors with it. Draws from torch's generator, so call it under `seeded`.
+    errors with it. Biases above zero keep most units awake; with none, a random Inception-v3 turns one grey level in
+    a few pixels into another vector, which no trained network does. Draws from torch's generator, so call it under
+    `seeded`.
 
     Parameters
     ----------
@@ -125,6 +129,8 @@ def settle(module: torch.nn.Module, size: tuple[int, int]) -> torch.nn.Module:
     for layer in norms:
         layer.train()
         layer.momentum = 1.0  # keep nothing of the old statistics
+        if layer.bias is not None:
+            layer.bias.data.fill_(_BIAS)
     with torch.no_grad():
         module(_noise(6, size))
     for layer, momentum in zip(norms, momenta, strict=True):
@@ -204,7 +210,7 @@ def _hub_words(encoder: Encoder, error: BaseException) -> str:
 
     free = ", ".join(sorted(name for name, one in ENCODERS.items() if not one.needs_hub))
     caches = f"{constants.HF_HUB_CACHE} and {Path(torch.hub.get_dir()) / 'checkpoints'}"
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0].rstrip(".")
+    reason = first_line(error).partition(". ")[0].rstrip(".")
     return (
         f"the weights of {encoder.name!r} ({encoder.library} {encoder.architecture}) are not in the caches {caches}, "
         f"and their hub cannot be reached ({reason[:160]}); give a checkpoint with --weights FILE, fill the cache on a "

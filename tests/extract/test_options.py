@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 
 from extract import pipeline
+from extract.clock import Clock
 from extract.compilation import Compilation, compiled_before
 from extract.corpora import find_corpus
 from extract.digests import JOURNAL
 from extract.encoders import Weights, build_networks, find_encoders
-from extract.forward import Forward
+from extract.errors import DeviceError
+from extract.forward import Forward, autocast_dtype
 from extract.passports import Circumstances
-from features_store import Status, open_store
+from extract.recompute import recompute
+from features_store import MismatchError, Status, open_store
 from features_store.schema import FAILURES
 
 SMALL = "timm:test_resnet"
@@ -155,6 +158,25 @@ def test_auto_compiles_where_the_images_to_come_repay_it(networks):
     assert not on.wanted(none, 10**9, before=None)  # nothing to compile
 
 
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+def test_what_is_slower_when_compiled_runs_as_it_is(networks):
+    import torch
+
+    class Slower(torch.nn.Module):
+        def forward(self, x):
+            wide = x.flatten(1)[:, :512]
+            for _ in range(400 if torch.compiler.is_compiling() else 1):
+                wide = wide @ wide.T @ wide
+            return wide.sum(1, keepdim=True).expand(-1, 32)
+
+    network = replace(networks[0], module=Slower(), outputs=lambda module, x: {"pool": module(x)})
+    told = []
+    forward = Compilation("auto", "cpu", 8, told.append).forward(network, 10**9, Clock(), before=None)
+    assert not forward.compiled
+    assert told[1] == f"{SMALL}: is no faster when compiled, and runs as it is"
+    assert Compilation("on", "cpu", 8, told.append).forward(network, 1, Clock(), before=None).compiled  # as was asked
+
+
 def test_where_compiling_fails_the_network_runs_as_it_is_and_one_line_says_so(
     class_folder, tmp_path, networks, monkeypatch
 ):
@@ -195,3 +217,31 @@ def test_the_buffer_of_a_network_is_in_the_layout_that_it_reads(networks):
     assert forward.buffer(4) is buffer
     buffer[:] = np.random.default_rng(0).integers(0, 256, buffer.shape, dtype=np.uint8)
     assert np.array_equal(forward(buffer)["pool"], forward(np.ascontiguousarray(buffer))["pool"])
+
+
+# ---- precision ------------------------------------------------------------------------------------------------------
+
+
+def test_bfloat16_is_asked_for_recorded_and_near(class_folder, tmp_path, networks):
+    reading = find_corpus("folder").read(class_folder)
+    made = Circumstances("cpu", autocast_dtype("cpu", "bfloat16"))
+    pipeline.run(reading, networks, tmp_path / "half", replace(SETTINGS, made=made))
+    pipeline.run(reading, networks, tmp_path / "full", SETTINGS)
+    half, full = (open_store(tmp_path / name).blocks[BLOCK] for name in ("half", "full"))
+    assert (half.passport["autocast"], full.passport["autocast"]) == ("bfloat16", None)
+    one, other = (np.array(block.vectors).reshape(8, -1).astype(np.float64) for block in (half, full))
+    assert not np.array_equal(one, other)
+    assert ((one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)).min() > 0.999
+    with pytest.raises(MismatchError, match="autocast"):  # a block holds vectors of one kind
+        pipeline.run(reading, networks, tmp_path / "half", SETTINGS)
+    again = recompute(half.passport, reading.index.ids[:2], {"name": "folder", "options": {}}, class_folder)
+    assert np.allclose(np.concatenate(again), one[:2], rtol=2e-3, atol=1e-3)
+
+
+def test_a_precision_that_is_none_or_not_of_the_device():
+    assert autocast_dtype("cpu") is None
+    assert autocast_dtype("cuda", "float32") is None
+    with pytest.raises(DeviceError, match=r"unknown precision 'half'.*bfloat16"):
+        autocast_dtype("cpu", "half")
+    with pytest.raises(DeviceError, match="float16 is for CUDA"):
+        autocast_dtype("cpu", "float16")

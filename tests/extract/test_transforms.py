@@ -86,7 +86,9 @@ def test_features_against_eager_fp32_one_image_at_a_time(name, shapes):
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-@pytest.mark.parametrize("shape", [(533, 800), (800, 533), (900, 410), (120, 1200), (13, 20), (224, 500), (300, 224), (240, 300), (300, 240)])
+@pytest.mark.parametrize(
+    "shape", [(533, 800), (800, 533), (900, 410), (120, 1200), (13, 20), (224, 500), (300, 224), (240, 300), (300, 240)]
+)
 def test_making_only_what_the_crop_needs_changes_no_pixel(shape, interpolation):
     """Against torch's own resize of the whole image, in Pillow's order of passes, cropped afterwards.
 

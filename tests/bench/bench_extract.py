@@ -1,0 +1,244 @@
+"""Extraction against one network after another, against the forward pass alone, and against timm's transforms.
+
+``python -m tests.bench extract`` prints one table. Weights are random, which changes no time. Each competitor runs once
+a round, in turn, and medians are compared, so that a busy machine slows all alike. The plain loop runs with the batch
+of 32 that thingsvision's documentation gives, and with ours. Environment: AFFECTORY_BENCH_CLIP (default ViT-B-32;
+ViT-L-14 is the one of the profile `card`), AFFECTORY_BENCH_IMAGES, AFFECTORY_BENCH_ROUNDS, AFFECTORY_BENCH_COMPILE
+(default auto, as if for a large corpus).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import os
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from extract import pipeline
+from extract.clock import Clock
+from extract.compilation import Compilation
+from extract.corpora import Reading, find_corpus
+from extract.encoders import Network, Weights, build_networks, find_encoders
+from extract.forward import Forward, autocast_dtype
+from extract.images import make_decoder
+from extract.passports import Circumstances
+
+CLIP = os.environ.get("AFFECTORY_BENCH_CLIP", "ViT-B-32")
+N_IMAGES = int(os.environ.get("AFFECTORY_BENCH_IMAGES", "96"))
+ROUNDS = int(os.environ.get("AFFECTORY_BENCH_ROUNDS", "3"))
+COMPILE = os.environ.get("AFFECTORY_BENCH_COMPILE", "auto")
+BATCH, THINGSVISION_BATCH = 8, 32
+LARGE = 400_000  # images that compiling has to repay
+NAMES = ("efficientnet_b2", "resnet152", "inception_v3", f"open_clip:{CLIP}/openai")
+
+
+def make_images(folder: Path) -> None:
+    """Write JPEGs of 800 pixels, cut from photographs that ship with scikit-image and scikit-learn."""
+    from PIL import Image
+    from skimage import data
+    from sklearn.datasets import load_sample_image
+
+    photos = [data.coffee(), data.chelsea(), data.astronaut(), np.asarray(load_sample_image("china.jpg"))]
+    (folder / "a").mkdir(parents=True)
+    for at in range(N_IMAGES):
+        photo, edge = Image.fromarray(photos[at % 4]), at % 97
+        photo = photo.crop((edge, edge, photo.width - edge, photo.height - edge))
+        size = (800, round(800 * photo.height / photo.width))
+        photo.resize(size).save(folder / "a" / f"{at:03}.jpg", quality=90)
+
+
+def rates(competitors: dict[str, Callable[[], object]], n_images: int, rounds: int) -> dict[str, float]:
+    """Return images/s of each competitor, the median over rounds in which each runs once."""
+    times: dict[str, list[float]] = {name: [] for name in competitors}
+    for _ in range(rounds):
+        for name, work in competitors.items():
+            start = time.perf_counter()
+            work()
+            times[name].append(time.perf_counter() - start)
+    return {name: n_images / statistics.median(taken) for name, taken in times.items()}
+
+
+def library_transform(network: Network) -> Callable[..., object]:
+    """Return the transform that the library of a network gives its users."""
+    if network.encoder.library == "open_clip":
+        import open_clip
+
+        return open_clip.image_transform(224, is_train=False)
+    from timm.data import create_transform, resolve_data_config
+
+    return create_transform(**resolve_data_config({}, model=network.module))
+
+
+def plain_loop(network: Network, paths: list[Path], batch_size: int) -> None:
+    """Do as thingsvision does: images loaded one by one in the main process, eager, channels first, one network.
+
+    The module shares its weights with ours; they lie in memory channels last, so a copy is taken once.
+    """
+    import copy
+
+    import torch
+    from PIL import Image
+
+    if network.encoder.name not in _COPIES:
+        _COPIES[network.encoder.name] = copy.deepcopy(network.module).to(memory_format=torch.contiguous_format)
+    module, transform = _COPIES[network.encoder.name], library_transform(network)
+    with torch.inference_mode():
+        for start in range(0, len(paths), batch_size):
+            images = [transform(Image.open(path).convert("RGB")) for path in paths[start : start + batch_size]]
+            network.outputs(module, torch.stack(images))
+
+
+_COPIES: dict[str, object] = {}
+
+
+class Ready:
+    """A pipeline whose networks are compiled once for all rounds."""
+
+    def __init__(self, networks: list[Network], reading: Reading, folder: Path, precision: str) -> None:
+        compilation = Compilation(COMPILE, "cpu", BATCH, print, precision)
+        clock = Clock()
+        self.forwards = [compilation.forward(network, LARGE, clock, before=None) for network in networks]
+        print(f"compiled in {clock.seconds().get('compile', 0):.0f} s", flush=True)
+        self.networks, self.reading, self.folder, self.n_runs = networks, reading, folder / precision, 0
+        made = Circumstances("cpu", autocast_dtype("cpu", precision))
+        self.settings = pipeline.Settings(made, BATCH, progress=False)
+
+    def run(self, *names: str) -> None:
+        """Extract with some networks into a new store, with the forward passes that are there."""
+        chosen = [at for at, one in enumerate(self.networks) if one.encoder.name in names]
+        self.n_runs += 1
+        with self._given([self.forwards[at] for at in chosen]):
+            networks = [self.networks[at] for at in chosen]
+            pipeline.run(self.reading, networks, self.folder / str(self.n_runs), self.settings)
+
+    def forward_only(self, *names: str) -> Callable[[], None]:
+        """Return the same forward passes over ready tensors, which are made now."""
+        chosen = [one for one in self.forwards if one.network.encoder.name in names]
+        for one in chosen:
+            one.buffer(BATCH)[:] = np.random.default_rng(0).integers(0, 256, (BATCH, *one.network.input_shape))
+
+        def work() -> None:
+            for _ in range(0, N_IMAGES, BATCH):
+                for one in chosen:
+                    one(one.buffer(BATCH))
+
+        return work
+
+    @contextlib.contextmanager
+    def _given(self, forwards: list[Forward]) -> Iterator[None]:
+        left = {one.network.encoder.name: one for one in forwards}
+        original = Compilation.forward
+        Compilation.forward = lambda _self, network, *_rest, **_named: left[network.encoder.name]  # type: ignore
+        try:
+            yield
+        finally:
+            Compilation.forward = original  # type: ignore[method-assign]
+
+
+def prepare_per_core(networks: list[Network], paths: list[Path]) -> dict[str, float]:
+    """Time decoding and all four transforms on one core, by the processor's own clock: images/s."""
+    import torch
+    from PIL import Image
+
+    decode, data = make_decoder(), [path.read_bytes() for path in paths[:16]]
+    batches = [Forward(network, "cpu").buffer(1) for network in networks]
+    theirs = [library_transform(network) for network in networks]
+
+    def ours(one: bytes) -> None:
+        rgb = decode(one)
+        for network, batch in zip(networks, batches, strict=True):
+            batch[0] = network.prepare(rgb)
+
+    def normalised(one: bytes) -> None:
+        ours(one)
+        for network, batch in zip(networks, batches, strict=True):
+            network.normalise(torch.from_numpy(batch))
+
+    def each(one: bytes) -> None:
+        for transform in theirs:
+            transform(Image.open(io.BytesIO(one)).convert("RGB"))
+
+    times: dict[str, list[float]] = {}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for one in data * 5:
+        for name, work in (("ours", ours), ("ours, floats made too", normalised), ("timm, four times", each)):
+            start = time.thread_time()
+            work(one)
+            times.setdefault(name, []).append(time.thread_time() - start)
+    torch.set_num_threads(threads)
+    return {name: 1 / statistics.median(taken) for name, taken in times.items()}
+
+
+def main() -> None:
+    """Print the table."""
+    import torch
+
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_images(folder / "images")
+        paths = sorted((folder / "images").rglob("*.jpg"))
+        reading = find_corpus("folder").read(folder / "images")
+        networks = build_networks(find_encoders(NAMES), Weights("random", 0))
+        print(
+            f"{N_IMAGES} JPEGs of 800 pixels, {torch.get_num_threads()} threads, batches of {BATCH}, {', '.join(NAMES)}"
+        )
+        per_core = prepare_per_core(networks, paths)
+        print("\ndecode and four transforms, images/s of one core")
+        for title, rate in per_core.items():
+            print(f"  {title:<34} {rate:8.1f}   ours is {per_core['ours'] / rate:5.2f}x as fast", flush=True)
+        for precision in ("float32", "bfloat16") if _has_matrix_units() else ("float32",):
+            ready = Ready(networks, reading, folder, precision)
+            for names in (NAMES[:1], NAMES):
+                compare(ready, [one for one in networks if one.encoder.name in names], paths, precision)
+        print("\nthingsvision: " + ("importable; its loop is the plain one above" if _has_thingsvision() else _WHY))
+
+
+def compare(ready: Ready, networks: list[Network], paths: list[Path], precision: str) -> None:
+    """Print images/s of extraction with some networks, of their forward passes alone, and of plain loops in float32."""
+
+    def loop(batch_size: int) -> None:
+        for one in networks:
+            plain_loop(one, paths, batch_size)
+
+    names = [one.encoder.name for one in networks]
+    competitors = {
+        f"end to end, {precision}": lambda: ready.run(*names),
+        "forward only, ready tensors": ready.forward_only(*names),
+        f"plain loop, batches of {THINGSVISION_BATCH}": lambda: loop(THINGSVISION_BATCH),
+        f"plain loop, batches of {BATCH}": lambda: loop(BATCH),
+    }
+    found = rates(competitors, N_IMAGES, ROUNDS)
+    ours = next(iter(found.values()))
+    print(f"\n{', '.join(names)}: images/s")
+    for title, rate in found.items():
+        print(f"  {title:<34} {rate:8.2f}   end to end is {ours / rate:5.2f}x as fast", flush=True)
+
+
+_WHY = (
+    "not importable; it pins torchvision 0.15.2 and cannot stand beside this torch. The plain loop does what its does."
+)
+
+
+def _has_matrix_units() -> bool:
+    """Tell whether this processor multiplies matrices of bfloat16 in hardware (AMX)."""
+    import torch
+
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
+
+
+def _has_thingsvision() -> bool:
+    return importlib.util.find_spec("thingsvision") is not None
+
+
+if __name__ == "__main__":
+    main()
