@@ -14,6 +14,7 @@ from torch import nn
 from classify.errors import HeadError
 from classify.heads.estimator import FittedState, Head, Standardiser, finite_batches
 from classify.heads.projected import lifted, project_first, projects
+from classify.heads.wide import WideLinear
 from classify.inputs.matrix import Rows
 from classify.inputs.order import shuffles_by_blocks
 from classify.solvers.checkpoint import Checkpoint
@@ -38,7 +39,7 @@ def hidden_layers(n_features: int, sizes: Sequence[int], dropout: float) -> list
     """Return fully connected layers of *sizes*, each followed by ReLU and dropout (of a fraction of units)."""
     layers: list[nn.Module] = []
     for n_in, n_out in zip((n_features, *sizes[:-1]), sizes, strict=True):
-        layers += [nn.Linear(n_in, n_out), nn.ReLU(), nn.Dropout(dropout)]
+        layers += [nn.Linear(n_in, n_out) if layers else WideLinear(n_in, n_out), nn.ReLU(), nn.Dropout(dropout)]
     return layers
 
 
@@ -230,6 +231,9 @@ class NetworkHead(Head):
     def _finish(self, session: Session) -> None:
         """Take over a trained module, its first layer mapped back to the features."""
         self.module_, self.history_ = lifted(session.module), session.progress.history
+        for layer in self.module_.modules():
+            if isinstance(layer, WideLinear):
+                layer.release()
         self.n_parameters_ = sum(p.numel() for p in self.module_.parameters() if p.requires_grad)
 
     def _plan(self) -> Plan:
