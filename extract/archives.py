@@ -106,10 +106,15 @@ class Stored:
         Row of each image in the table of members; -1 = it is not there.
     names : ndarray of shape (n_images,), str
         For messages.
+
+    Attributes
+    ----------
+    n_left_out : int
+        Members of the archive that can be no image: links, devices, names that lead out of it.
     """
 
     def __init__(self, file: SharedFile, members: Members, rows: NDArray[np.int64], names: NDArray[Any]) -> None:
-        self._file, self._names = file, names
+        self._file, self._names, self.n_left_out = file, names, members.n_refused
         there = rows >= 0
         self._offsets, self._packed, self._sizes = (
             np.where(there, column[rows] if len(column) else -1, -1)

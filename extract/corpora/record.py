@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,4 +153,8 @@ class Corpus:
         options = {key: option.default for key, option in self.options.items()}
         for key, text in (given or {}).items():
             options[key] = self.options[key].parse(self.name, key, text)
-        return self.reader(data or Path(self.default_data), options)
+        reading = self.reader(data or Path(self.default_data), options)
+        if n_left_out := getattr(reading.source, "n_left_out", 0):
+            note = f"members of the archive left out: {n_left_out} links, devices or names that lead out of it"
+            reading = replace(reading, notes=(*reading.notes, note))
+        return reading

@@ -17,7 +17,8 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from extract.passports import Circumstances
 
 CLIP = os.environ.get("AFFECTORY_BENCH_CLIP", "ViT-B-32")
 N_IMAGES = int(os.environ.get("AFFECTORY_BENCH_IMAGES", "96"))
+ALONE = 4 * N_IMAGES  # for one network alone, so that a round is not over in a second
 ROUNDS = int(os.environ.get("AFFECTORY_BENCH_ROUNDS", "3"))
 COMPILE = os.environ.get("AFFECTORY_BENCH_COMPILE", "auto")
 BATCH, THINGSVISION_BATCH = 8, 32
@@ -48,7 +50,7 @@ def make_images(folder: Path) -> None:
 
     photos = [data.coffee(), data.chelsea(), data.astronaut(), np.asarray(load_sample_image("china.jpg"))]
     (folder / "a").mkdir(parents=True)
-    for at in range(N_IMAGES):
+    for at in range(ALONE):
         photo, edge = Image.fromarray(photos[at % 4]), at % 97
         photo = photo.crop((edge, edge, photo.width - edge, photo.height - edge))
         size = (800, round(800 * photo.height / photo.width))
@@ -111,22 +113,23 @@ class Ready:
         made = Circumstances("cpu", autocast_dtype("cpu", precision))
         self.settings = pipeline.Settings(made, BATCH, progress=False)
 
-    def run(self, *names: str) -> None:
-        """Extract with some networks into a new store, with the forward passes that are there."""
+    def run(self, names: Sequence[str], n_images: int) -> None:
+        """Extract some images with some networks into a new store, with the forward passes that are there."""
         chosen = [at for at, one in enumerate(self.networks) if one.encoder.name in names]
         self.n_runs += 1
         with self._given([self.forwards[at] for at in chosen]):
             networks = [self.networks[at] for at in chosen]
-            pipeline.run(self.reading, networks, self.folder / str(self.n_runs), self.settings)
+            settings = replace(self.settings, limit=n_images)
+            pipeline.run(self.reading, networks, self.folder / str(self.n_runs), settings)
 
-    def forward_only(self, *names: str) -> Callable[[], None]:
+    def forward_only(self, names: Sequence[str], n_images: int) -> Callable[[], None]:
         """Return the same forward passes over ready tensors, which are made now."""
         chosen = [one for one in self.forwards if one.network.encoder.name in names]
         for one in chosen:
             one.buffer(BATCH)[:] = np.random.default_rng(0).integers(0, 256, (BATCH, *one.network.input_shape))
 
         def work() -> None:
-            for _ in range(0, N_IMAGES, BATCH):
+            for _ in range(0, n_images, BATCH):
                 for one in chosen:
                     one(one.buffer(BATCH))
 
@@ -189,17 +192,15 @@ def main() -> None:
         paths = sorted((folder / "images").rglob("*.jpg"))
         reading = find_corpus("folder").read(folder / "images")
         networks = build_networks(find_encoders(NAMES), Weights("random", 0))
-        print(
-            f"{N_IMAGES} JPEGs of 800 pixels, {torch.get_num_threads()} threads, batches of {BATCH}, {', '.join(NAMES)}"
-        )
+        print(f"JPEGs of 800 pixels, {torch.get_num_threads()} threads, batches of {BATCH}, {', '.join(NAMES)}")
         per_core = prepare_per_core(networks, paths)
         print("\ndecode and four transforms, images/s of one core")
         for title, rate in per_core.items():
             print(f"  {title:<34} {rate:8.1f}   ours is {per_core['ours'] / rate:5.2f}x as fast", flush=True)
         for precision in ("float32", "bfloat16") if _has_matrix_units() else ("float32",):
             ready = Ready(networks, reading, folder, precision)
-            for names in (NAMES[:1], NAMES):
-                compare(ready, [one for one in networks if one.encoder.name in names], paths, precision)
+            compare(ready, networks[:1], paths, precision)
+            compare(ready, networks, paths[:N_IMAGES], precision)
         print("\nthingsvision: " + ("importable; its loop is the plain one above" if _has_thingsvision() else _WHY))
 
 
@@ -212,14 +213,14 @@ def compare(ready: Ready, networks: list[Network], paths: list[Path], precision:
 
     names = [one.encoder.name for one in networks]
     competitors = {
-        f"end to end, {precision}": lambda: ready.run(*names),
-        "forward only, ready tensors": ready.forward_only(*names),
+        f"end to end, {precision}": lambda: ready.run(names, len(paths)),
+        "forward only, ready tensors": ready.forward_only(names, len(paths)),
         f"plain loop, batches of {THINGSVISION_BATCH}": lambda: loop(THINGSVISION_BATCH),
         f"plain loop, batches of {BATCH}": lambda: loop(BATCH),
     }
-    found = rates(competitors, N_IMAGES, ROUNDS)
+    found = rates(competitors, len(paths), ROUNDS)
     ours = next(iter(found.values()))
-    print(f"\n{', '.join(names)}: images/s")
+    print(f"\n{', '.join(names)}: images/s over {len(paths)} images")
     for title, rate in found.items():
         print(f"  {title:<34} {rate:8.2f}   end to end is {ours / rate:5.2f}x as fast", flush=True)
 

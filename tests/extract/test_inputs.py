@@ -123,6 +123,18 @@ def test_a_list_without_labels_and_an_image_that_is_not_there(tmp_path):
     assert refused.value.status == Status.MISSING
 
 
+def test_links_and_ways_out_of_a_tar_are_left_out_and_counted(corpus, tmp_path):
+    path = make_tar(corpus, tmp_path / "i.tar")
+    with tarfile.open(path, "a") as archive:
+        for name, target in (("./cats/link.jpg", "/etc/passwd"), ("../up.jpg", "")):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = (tarfile.SYMTYPE, target) if target else (tarfile.REGTYPE, "")
+            archive.addfile(member)
+    reading = find_corpus("folder").read(path)
+    assert len(reading.index) == len(find_corpus("folder").read(corpus).index)
+    assert reading.notes[-1] == "members of the archive left out: 2 links, devices or names that lead out of it"
+
+
 # ---- URLs -----------------------------------------------------------------------------------------------------------
 
 
