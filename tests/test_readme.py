@@ -101,3 +101,14 @@ def test_every_command_knows_its_options() -> None:
         )
         assert done.returncode == 0, line
         assert {option for option in shown if option not in done.stdout} == set(), line
+
+
+def test_the_experiment_in_one_file(tmp_path: Path) -> None:
+    """The README's file is a valid one, and says what the README says of it."""
+    from classify.config import load_config
+
+    (block,) = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "run.toml").write_text(block)
+    config = load_config(tmp_path / "run.toml", {})
+    assert (config.head, config.refit, config.settings["cost"]) == ("mlp", True, [[0, 2], [1, 0]])
+    assert config.merge == {"tense": ("angry", "afraid")}
