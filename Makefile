@@ -42,12 +42,14 @@ classify: $(STAMP) ## stage 2: vectors -> one head      (DATASET=emoji TASK=pola
 report: $(STAMP) ## one page over all runs of DATASET
 	$(BIN)/classify report runs/$(DATASET) -o report.html --force
 
-demo: $(STAMP) ## emoji pictures -> vectors -> 12 heads -> report.html, with real weights and no model hub
+demo: $(STAMP) ## emoji pictures -> vectors -> 12 heads -> explanations -> report.html, with real weights and no model hub
 	$(MAKE) --no-print-directory extract DATASET=emoji PROFILE=offline
 	@set -e; for task in $(DEMO_TASKS); do for head in $(DEMO_HEADS); do \
 	    test -f runs/emoji/$$task/$$head/report.json \
 	    || $(BIN)/classify run features/emoji --task $$task --head $$head; \
 	done; test -f runs/emoji/$$task/audit.json || $(BIN)/classify audit features/emoji --task $$task; done
+	@test -d runs/emoji/polarity/mlp/explanations \
+	|| $(BIN)/classify explain runs/emoji/polarity/mlp --check --limit 40
 	$(MAKE) --no-print-directory report DATASET=emoji
 	$(BIN)/classify compare runs/emoji
 
