@@ -21,7 +21,8 @@ SUBSTITUTES = {"--profile card": "--encoders lowlevel"}
 def blocks() -> list[str]:
     """Shell commands of the README, comments cut off."""
     text = (ROOT / "README.md").read_text()
-    lines = [line for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = [line for language, block in fenced if not language for line in block.splitlines()]
     return [
         re.split(r"\s{2,}#", line)[0].strip()
         for line in lines
