@@ -8,11 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from tests.test_readme import environment
+from tests.test_readme import environment, make_photos
 
 ROOT = Path(__file__).parents[1]
 TUTORIAL = (ROOT / "docs/tutorial.md").read_text()
@@ -21,12 +19,7 @@ TROUBLESHOOTING = (ROOT / "docs/troubleshooting.md").read_text()
 
 def test_the_tutorial(tmp_path: Path) -> None:
     """Each block ends 0, in order; in the end there are a page, a bundle, and an answer for every picture."""
-    rng = np.random.default_rng(0)
-    for name, colour in (("calm", (60, 90, 200)), ("tense", (200, 40, 30))):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for number in range(24):
-            pixels = (np.array(colour) + rng.integers(-40, 40, (48, 64, 3))).clip(0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.jpg")
+    make_photos(tmp_path / "photos", 24)
     blocks = re.findall(r"```(sh|python)\n(.*?)```", TUTORIAL, re.DOTALL)
     assert len(blocks) >= 7
     for language, code in blocks:

@@ -42,18 +42,21 @@ def test_make_targets_exist(line: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def make_photos(folder: Path, n_each: int) -> None:
+    """Write ``calm/*.jpg`` and ``tense/*.jpg``: noise around blue and around red."""
+    rng = np.random.default_rng(0)
+    for name, colour in (("calm", (60, 90, 200)), ("tense", (200, 40, 30))):
+        (folder / name).mkdir(parents=True)
+        for number in range(n_each):
+            pixels = (np.array(colour) + rng.integers(-40, 40, (48, 64, 3))).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.jpg")
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
     """A working folder with ``photos/CLASS/*.jpg``: blue calm pictures and red tense ones."""
     place = tmp_path_factory.mktemp("readme")
-    rng = np.random.default_rng(0)
-    for name, colour in (("calm", (60, 90, 200)), ("tense", (200, 40, 30))):
-        (place / "photos" / name).mkdir(parents=True)
-        for number in range(20):
-            noise = rng.integers(-40, 40, (48, 64, 3))
-            Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(
-                place / "photos" / name / f"{number}.jpg"
-            )
+    make_photos(place / "photos", 20)
     return place
 
 

@@ -31,6 +31,7 @@ from extract.encoders import Network, Weights, build_networks, find_encoders
 from extract.forward import Forward, autocast_dtype
 from extract.images import make_decoder
 from extract.passports import Circumstances
+from tests.bench.rounds import medians
 
 CLIP = os.environ.get("AFFECTORY_BENCH_CLIP", "ViT-B-32")
 N_IMAGES = int(os.environ.get("AFFECTORY_BENCH_IMAGES", "96"))
@@ -55,17 +56,6 @@ def make_images(folder: Path) -> None:
         photo = photo.crop((edge, edge, photo.width - edge, photo.height - edge))
         size = (800, round(800 * photo.height / photo.width))
         photo.resize(size).save(folder / "a" / f"{at:03}.jpg", quality=90)
-
-
-def rates(competitors: dict[str, Callable[[], object]], n_images: int, rounds: int) -> dict[str, float]:
-    """Return images/s of each competitor, the median over rounds in which each runs once."""
-    times: dict[str, list[float]] = {name: [] for name in competitors}
-    for _ in range(rounds):
-        for name, work in competitors.items():
-            start = time.perf_counter()
-            work()
-            times[name].append(time.perf_counter() - start)
-    return {name: n_images / statistics.median(taken) for name, taken in times.items()}
 
 
 def library_transform(network: Network) -> Callable[..., object]:
@@ -218,7 +208,7 @@ def compare(ready: Ready, networks: list[Network], paths: list[Path], precision:
         f"plain loop, batches of {THINGSVISION_BATCH}": lambda: loop(THINGSVISION_BATCH),
         f"plain loop, batches of {BATCH}": lambda: loop(BATCH),
     }
-    found = rates(competitors, len(paths), ROUNDS)
+    found = {name: len(paths) / seconds for name, seconds in medians(competitors, ROUNDS).items()}
     ours = next(iter(found.values()))
     print(f"\n{', '.join(names)}: images/s over {len(paths)} images")
     for title, rate in found.items():

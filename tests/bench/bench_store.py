@@ -5,30 +5,17 @@
 
 from __future__ import annotations
 
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 import features_store as fs
+from tests.bench.rounds import medians
 
-N_IMAGES, WIDTH, N_ROWS, ROUNDS = 40_000, 2048, 4096, 7
+N_IMAGES, WIDTH, N_ROWS = 40_000, 2048, 4096
 N_INDEX = 470_586  # images of B-T4SA
-
-
-def medians(competitors: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, float]:
-    """Time each competitor once a round, in turn; return the median seconds of each."""
-    times: dict[str, list[float]] = {name: [] for name in competitors}
-    for _ in range(rounds):
-        for name, work in competitors.items():
-            start = time.perf_counter()
-            work()
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(measured) for name, measured in times.items()}
 
 
 def make_files(folder: Path) -> None:
