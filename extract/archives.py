@@ -37,20 +37,20 @@ class SharedFile:
     def read(self, offset: int, size: int) -> bytes:
         """Return `size` bytes from `offset`; fewer at the end of the file."""
         fd = self._fd if self._fd is not None else self._open()
-        data = self._read_once(fd, offset, size)
+        data = self._read_once(fd, size, offset)
         while 0 < len(data) < size:  # the system may give less at once
-            part = self._read_once(fd, offset + len(data), size - len(data))
+            part = self._read_once(fd, size - len(data), offset + len(data))
             if not part:
                 break
             data += part
         return data
 
-    def _read_once(self, fd: int, offset: int, size: int) -> bytes:
-        if hasattr(os, "pread"):
-            return os.pread(fd, size, offset)
-        with self._lock:  # Windows has no read that leaves the position alone
+    def _read_at(self, fd: int, size: int, offset: int) -> bytes:
+        with self._lock:
             os.lseek(fd, offset, os.SEEK_SET)
             return os.read(fd, size)
+
+    _read_once = staticmethod(os.pread) if hasattr(os, "pread") else _read_at  # Windows has no pread
 
     def _open(self) -> int:
         if self._fd is None:

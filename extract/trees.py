@@ -176,10 +176,11 @@ class Archive:
         wanted, start = pattern.lower(), len(self._prefix)
         # Half a million names: the cheap questions first.
         ending = wanted.rsplit("*", 1)[-1].rsplit("?", 1)[-1]
+        last, n_ending = (ending[-1:], ending[-1:].upper()), len(ending)
         near = [
             name[start:]
             for name in self._members.position
-            if name.lower().endswith(ending) and name.startswith(self._prefix)
+            if name.endswith(last) and name[len(name) - n_ending :].lower() == ending and name.startswith(self._prefix)
         ]
         fits = [name for name in near if fnmatch.fnmatch(name.rsplit("/", 1)[-1].lower(), wanted)]
         depth = min((name.count("/") for name in fits), default=0)

@@ -68,8 +68,11 @@ def groups_of_tweets(names: Sequence[str]) -> NDArray[np.int64]:
 def parted(groups: NDArray[np.int64], parts: NDArray[np.int8]) -> int:
     """Count the groups whose images lie in more than one part; unused images do not count."""
     used = (groups >= 0) & (parts >= 0)
-    pairs = np.unique(np.stack([groups[used], parts[used].astype(np.int64)], axis=1), axis=0)
-    return int((np.unique(pairs[:, 0], return_counts=True)[1] > 1).sum())
+    if not used.any():
+        return 0
+    seen = np.zeros((int(groups.max()) + 1, int(parts.max()) + 1), dtype=bool)
+    seen[groups[used], parts[used]] = True
+    return int((seen.sum(axis=1) > 1).sum())
 
 
 def root_of(tree: Tree, folder: str, names: Sequence[str]) -> str:

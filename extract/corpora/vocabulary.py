@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -68,11 +69,7 @@ def mapped(labels: Labels, to: Mapping[str, str], classes: Sequence[str], *, nam
 
 def groups_of(keys: Sequence[str]) -> NDArray[np.int64]:
     """Number equal keys: (n_images,) int64; a key that occurs once, or an empty one, is -1."""
-    array = np.array([key.encode() for key in keys])
-    _, first, inverse, counts = np.unique(array, return_index=True, return_inverse=True, return_counts=True)
-    repeated = (counts > 1) & (array[first] != b"")
+    counts = Counter(keys)
     # Numbered by first occurrence, so that the numbers do not depend on how keys sort.
-    order = np.argsort(np.where(repeated, first, len(array)), kind="stable")
-    number = np.full(len(counts), -1, dtype=np.int64)
-    number[order[: repeated.sum()]] = np.arange(repeated.sum())
-    return np.asarray(number[inverse], dtype=np.int64)
+    number = {key: at for at, key in enumerate(key for key, n in counts.items() if key and n > 1)}
+    return np.fromiter((number.get(key, -1) for key in keys), np.int64, len(keys))
