@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from extract.encoders.record import Network
 from extract.errors import DeviceError
+from extract.memory import keep_freed_memory
 from features_store.errors import unknown_name
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ class Forward:
         self.device = device
         self.compiled = compiled and network.module is not None
         self._precision = autocast_dtype(device, precision)
+        if device == "cpu" and network.module is not None:
+            keep_freed_memory()
         self._replicas = self._placed(network.module)
         self._slots: list[_PlainSlot] = []
         self._n_started = 0
