@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from extract.clock import Clock
@@ -14,6 +15,7 @@ from extract.encoders import Encoder, Network
 from extract.encoders.weights import quiet
 from extract.errors import EncoderError
 from extract.forward import Forward
+from extract.streams import Streams
 from features_store import open_store
 from features_store.errors import first_line, unknown_name
 
@@ -52,6 +54,8 @@ class Compilation:
     tell : callable
         Takes one line for people.
     precision : {"auto", "float32", "bfloat16", "float16"}
+    streams : Streams, optional
+        As of `extract.forward.Forward`.
     """
 
     mode: str
@@ -59,6 +63,7 @@ class Compilation:
     batch_size: int
     tell: Callable[[str], None]
     precision: str = "auto"
+    streams: Streams | None = None
 
     def forward(self, network: Network, n_views: int, clock: Clock, *, before: bool | None) -> Forward:
         """Return the forward pass of a network.
@@ -78,13 +83,14 @@ class Compilation:
         Forward
             Not compiled where there is no network, or where compiling fails or gains nothing, which is told.
         """
-        plain = Forward(network, self.device, precision=self.precision)
+        make = partial(Forward, network, self.device, precision=self.precision, streams=self.streams)
+        plain = make()
         if not self.wanted(plain, n_views, before=before):
             return plain
         name = network.encoder.name
         self.tell(f"{name}: is compiled first, which takes a minute or two (--compile off leaves it as it is)")
         with clock.part("compile"):
-            compiled = Forward(network, self.device, precision=self.precision, compiled=True)
+            compiled = make(compiled=True)
             problem = _problem(compiled, self.batch_size)
             free = problem is None and self.mode == "auto" and before is None
             faster = not free or _faster(compiled, plain, self.batch_size)
@@ -103,11 +109,11 @@ class Compilation:
     def _pays(self, plain: Forward, n_views: int) -> bool:
         if self.device != "cpu":
             return False
-        batch = plain.buffer(self.batch_size)
+        n_streams = self.streams.n if self.streams else 1
         for _ in range(2):  # the first pass is slow; if even that one is fast enough, there is no second
             start = time.perf_counter()
-            plain(batch)
-            saved = SAVED * (time.perf_counter() - start) * n_views / self.batch_size
+            plain(plain.buffer(self.batch_size))
+            saved = SAVED * (time.perf_counter() - start) * n_views / self.batch_size / n_streams
             if saved < SECONDS:
                 return False
         return True

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import wait as wait_for
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from extract.encoders.record import Network
 from extract.errors import DeviceError
 from extract.memory import keep_freed_memory
+from extract.streams import Streams
 from features_store.errors import unknown_name
 
 if TYPE_CHECKING:
@@ -85,35 +88,55 @@ class Forward:
     compiled : bool
         Compile it with ``torch.compile``, weights frozen in. Happens at the first batch, which then takes minutes;
         every batch must have the shape of that one.
+    streams : Streams, optional
+        On the CPU, where passes run side by side if the network lets them. None = in the calling thread, with all of
+        torch's threads.
     """
 
-    def __init__(self, network: Network, device: str, *, precision: str = "auto", compiled: bool = False) -> None:
+    def __init__(
+        self,
+        network: Network,
+        device: str,
+        *,
+        precision: str = "auto",
+        compiled: bool = False,
+        streams: Streams | None = None,
+    ) -> None:
         self.network = network
         self.device = device
+        apart = device == "cpu" and network.module is not None and not network.one_at_a_time
+        self.streams = streams if apart else None
         self.compiled = compiled and network.module is not None
         self._precision = autocast_dtype(device, precision)
         if device == "cpu" and network.module is not None:
             keep_freed_memory()
+        self._taps = [tap.name for tap in network.encoder.taps]
         self._replicas = self._placed(network.module)
         self._slots: list[_PlainSlot] = []
         self._n_started = 0
 
+    @property
+    def n_slots(self) -> int:
+        """Batches that can be under way, or be filled, at one time."""
+        if self.streams is not None:
+            return self.streams.n + 1
+        return 2 * len(self._replicas) if self.device == "cuda" else 1
+
     def buffer(self, batch_size: int) -> NDArray[Any]:
         """Return an array of shape (batch_size, *network.input_shape) to fill and then to `start`.
 
-        It is in the layout that the device reads fastest, and is given out again two batches per device later.
+        It is in the layout that the device reads fastest, and is given out again `n_slots` batches later.
         """
-        n_slots = 2 * len(self._replicas) if self.device == "cuda" else 1
         if not self._slots:
             make: type[_PlainSlot] = _Slot if self.network.module is not None else _PlainSlot
-            self._slots = [make(self.network, batch_size, pinned=self.device == "cuda") for _ in range(n_slots)]
-        return self._slots[self._n_started % n_slots].wait()
+            self._slots = [make(self.network, batch_size, pinned=self.device == "cuda") for _ in range(self.n_slots)]
+        return self._slots[self._n_started % self.n_slots].wait()
 
     def start(self, batch: NDArray[Any]) -> Callable[[], Vectors]:
         """Begin the pass over a batch; the function returned waits for its vectors.
 
-        A GPU works on while the caller fills the next buffer; `batch` must be left alone until the vectors are there,
-        unless it came from `buffer`. On the CPU the pass is over when this returns.
+        A GPU, or a stream, works on while the caller fills the next buffer; `batch` must be left alone until the
+        vectors are there, unless it came from `buffer`. On the CPU without streams the pass is over when this returns.
 
         Parameters
         ----------
@@ -128,35 +151,55 @@ class Forward:
         at = self._n_started % max(len(self._replicas), 1)
         self._n_started += 1
         if not self._replicas:  # no network: what was prepared are the vectors
-            (tap,) = self.network.encoder.taps
-            vectors = {tap.name: batch.copy()}
+            (tap,) = self._taps
+            vectors = {tap: batch.copy()}
             return lambda: vectors
+        if self.device == "cuda":
+            return self._on_gpu(batch, slot, *self._replicas[at])
+        if self.streams is None:
+            vectors = self._on_cpu(batch)
+            return lambda: vectors
+        future = self.streams.do(lambda: self._on_cpu(batch))
+        if slot is not None:
+            slot.taken(lambda: wait_for([future]))
+        return future.result
+
+    def _on_cpu(self, batch: NDArray[Any]) -> Vectors:
         import torch
 
-        device, whole = self._replicas[at]
-        autocast = torch.autocast(
-            self.device, getattr(torch, self._precision or "float32"), enabled=self._precision is not None
-        )
-        with torch.inference_mode(), autocast:
+        with self._modes():
+            pixels = torch.from_numpy(batch).contiguous(memory_format=torch.channels_last)
+            outputs = self._replicas[0][1](pixels)
+            # Compiled code may write its next answer into the same memory
+            return {tap: tensor.float().numpy().copy() for tap, tensor in zip(self._taps, outputs, strict=True)}
+
+    def _on_gpu(
+        self, batch: NDArray[Any], slot: _PlainSlot | None, device: torch.device, whole: Callable[..., Any]
+    ) -> Callable[[], Vectors]:
+        import torch
+
+        with self._modes():
             pixels = torch.from_numpy(batch).to(device, non_blocking=True)
-            if slot is not None and device.type == "cuda":
-                slot.sent(device)
+            if slot is not None:
+                slot.taken(_reached(device).synchronize)
             outputs = whole(pixels.contiguous(memory_format=torch.channels_last))
             # From a GPU into pinned memory, in its own time
             landed = [tensor.float().to("cpu", non_blocking=True) for tensor in outputs]
-        taps = [tap.name for tap in self.network.encoder.taps]
-        if device.type == "cpu":
-            # Compiled code may write its next answer into the same memory
-            vectors = {tap: tensor.numpy().copy() for tap, tensor in zip(taps, landed, strict=True)}
-            return lambda: vectors
-        done = torch.cuda.Event()
-        done.record(torch.cuda.current_stream(device))
+        done = _reached(device)
 
         def wait() -> Vectors:
             done.synchronize()
-            return {tap: tensor.numpy() for tap, tensor in zip(taps, landed, strict=True)}
+            return {tap: tensor.numpy() for tap, tensor in zip(self._taps, landed, strict=True)}
 
         return wait
+
+    @contextmanager
+    def _modes(self) -> Iterator[None]:
+        import torch
+
+        kind = getattr(torch, self._precision or "float32")
+        with torch.inference_mode(), torch.autocast(self.device, kind, enabled=self._precision is not None):
+            yield
 
     def __call__(self, batch: NDArray[Any]) -> Vectors:
         """Return the vectors of a batch; see `start`."""
@@ -175,11 +218,13 @@ class Forward:
             # Convolutions of both oneDNN and cuDNN run about twice as fast on this layout. torch types no such call.
             placed: Any = one.to(device=device)
             whole = self._whole(placed.to(memory_format=torch.channels_last))
-            replicas.append((device, torch.compile(whole, dynamic=False, options=_OPTIONS) if self.compiled else whole))
+            if self.compiled:
+                whole = torch.compile(whole, dynamic=False, options=_OPTIONS[self.device])
+            replicas.append((device, whole))
         return replicas
 
     def _whole(self, module: torch.nn.Module) -> Callable[..., tuple[torch.Tensor, ...]]:
-        network, taps = self.network, [tap.name for tap in self.network.encoder.taps]
+        network, taps = self.network, self._taps
 
         def whole(pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
             x = network.normalise(pixels) if network.normalise else pixels
@@ -193,8 +238,21 @@ class Forward:
         return whole
 
 
-_OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {"freezing": True}
-"""Of the inductor: weights become constants, so that batch norms are folded and weights packed once."""
+def _reached(device: torch.device) -> torch.cuda.Event:
+    """Return the moment, in the device's time, at which all that it was told until now is done."""
+    import torch
+
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+_OPTIONS: dict[str, dict[str, str | int | bool | Callable[..., Any]]] = {
+    "cpu": {"freezing": True, "cpp_wrapper": True},
+    "cuda": {"freezing": True},
+}
+"""Of the inductor, by device. Frozen weights are constants, so that batch norms are folded and weights packed once. A
+pass that is one call of C++ leaves Python's lock to other streams and to the decoders while it runs."""
 
 
 class _PlainSlot:
@@ -203,12 +261,16 @@ class _PlainSlot:
     def __init__(self, network: Network, batch_size: int, *, pinned: bool) -> None:
         del pinned  # never goes to a device
         self.array: NDArray[Any] = np.zeros((batch_size, *network.input_shape), dtype=network.input_dtype)
+        self._left: Callable[[], object] = _at_once
 
     def wait(self) -> NDArray[Any]:
+        """Return the array once its last batch has left it."""
+        self._left()
         return self.array
 
-    def sent(self, device: torch.device) -> None:
-        raise NotImplementedError
+    def taken(self, left: Callable[[], object]) -> None:
+        """Note that a batch is being read; `left` returns when it has been."""
+        self._left = left
 
 
 class _Slot(_PlainSlot):
@@ -221,17 +283,8 @@ class _Slot(_PlainSlot):
         kind = getattr(torch, network.input_dtype)
         memory = torch.zeros((batch_size, height, width, n_channels), dtype=kind, pin_memory=pinned)
         self.array = memory.permute(0, 3, 1, 2).numpy()
-        self._sent: torch.cuda.Event | None = None
+        self._left = _at_once
 
-    def wait(self) -> NDArray[Any]:
-        """Return the array once its last batch has left it."""
-        if self._sent is not None:
-            self._sent.synchronize()
-        return self.array
 
-    def sent(self, device: torch.device) -> None:
-        """Remember the moment, in the device's time, at which the batch has left."""
-        import torch
-
-        self._sent = torch.cuda.Event()
-        self._sent.record(torch.cuda.current_stream(device))
+def _at_once() -> None:
+    return None

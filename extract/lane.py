@@ -38,6 +38,7 @@ class Lane:
         self.needed = sink.needed
         self._forward = forward
         self._batch_size = batch_size
+        self.n_slots = forward.n_slots
         self._batch = forward.buffer(batch_size)
         self._places: dict[int, tuple[int, int]] = {}  # by slot, the row and view that are in it
 

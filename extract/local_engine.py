@@ -1,8 +1,8 @@
 """The flow of images through one process: reader -> decoders -> encoders -> sinks.
 
 Each image is read and decoded once, whatever the number of encoders and views; each encoder's own transform runs from
-that one RGB array in the thread that decoded it. The forward passes run one after the other in the calling thread, and
-one more thread writes. What is under way is bounded, so memory does not grow with the corpus.
+that one RGB array in the thread that decoded it. The calling thread fills batches; their forward passes run on a GPU or
+in streams of this process, and one more thread writes. What is under way is bounded, so memory does not grow with the corpus.
 """
 
 from __future__ import annotations
@@ -90,9 +90,10 @@ class LocalEngine:
         """
         ahead = max(2 * self._batch_size // images.views.n, self.n_decoders + 1)
         with ExitStack() as stack:
-            worker = stack.enter_context(OneWorker(ahead=4))
+            # The writer also waits for what is being computed; only past that is it the one who holds up the rest.
+            worker = stack.enter_context(OneWorker(ahead=4 + sum(lane.n_slots for lane in lanes)))
             readers = stack.enter_context(_pool(min(READERS, max(len(rows), 1)), "read"))
-            decoders = stack.enter_context(_pool(self.n_decoders, "decode"))
+            decoders = stack.enter_context(_pool(self.n_decoders, "decode", _alone))
             files = ordered(readers, lambda row: (row, _read(images.source, row, clock)), rows, ahead=ahead)
             samples = ordered(decoders, lambda file: self._prepare(images, *file, lanes, clock), files, ahead=ahead)
             for sample in _timed(samples, clock):
@@ -149,10 +150,17 @@ def _timed(samples: Iterator[Sample], clock: Clock) -> Iterator[Sample]:
 
 
 @contextmanager
-def _pool(n_threads: int, name: str) -> Iterator[ThreadPoolExecutor]:
+def _pool(n_threads: int, name: str, begin: Callable[[], None] | None = None) -> Iterator[ThreadPoolExecutor]:
     """Give a pool of threads that, when left early, forgets what it has not begun."""
-    pool = ThreadPoolExecutor(n_threads, thread_name_prefix=name)
+    pool = ThreadPoolExecutor(n_threads, name, begin)
     try:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _alone() -> None:
+    """Let torch's kernels run in the calling thread, beside others that do the same."""
+    import torch
+
+    torch.set_num_threads(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from functools import cache
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of mallopt(3)
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8  # of mallopt(3)
 _LARGEST = 2**31 - 1  # what mallopt can be told
 
 
@@ -26,4 +26,5 @@ def keep_freed_memory() -> bool:
         return False
     # Older releases refuse such a threshold; to those, no block is large.
     mapped_less = mallopt(_MMAP_THRESHOLD, 1 << 30) or mallopt(_MMAP_MAX, 0)
-    return bool(mapped_less and mallopt(_TRIM_THRESHOLD, _LARGEST))
+    # The arenas that threads get of their own take no block of 64 MiB.
+    return bool(mapped_less and mallopt(_TRIM_THRESHOLD, _LARGEST) and mallopt(_ARENA_MAX, 1))

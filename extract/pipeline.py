@@ -20,6 +20,7 @@ from extract.opening import Opening, needed_rows
 from extract.passports import Circumstances
 from extract.ray_engine import Cluster, RayEngine, Work
 from extract.stores import claim_index
+from extract.streams import Streams
 from extract.summary import Bar, Summary, summarise
 from features_store import Index, Status
 
@@ -98,7 +99,8 @@ def run(reading: Reading, networks: list[Network], store: Path, settings: Settin
     images = Images(index.ids, source, numbers, made.views)
     engine = LocalEngine(made.decoder, batch_size=settings.batch_size, n_decoders=settings.decoders)
     with ExitStack() as stack:
-        opened = _opening(index, store, settings).open(networks, stack, clock)
+        here = None if settings.cluster is not None else stack.enter_context(Streams())
+        opened = _opening(index, store, settings, here).open(networks, stack, clock)
         todo = np.flatnonzero(needed_rows(opened)[: settings.limit])
         bar = stack.enter_context(Bar(len(todo), clock, show=settings.progress))
         if settings.cluster is not None and len(todo):
@@ -123,8 +125,9 @@ def run(reading: Reading, networks: list[Network], store: Path, settings: Settin
         return summarise(blocks, clock, n_done=len(todo), n_images=len(index), n_decoders=engine.n_decoders)
 
 
-def _opening(index: Index, store: Path, settings: Settings) -> Opening:
+def _opening(index: Index, store: Path, settings: Settings, streams: Streams | None) -> Opening:
     made = settings.made
-    compilation = Compilation(settings.compile, made.device, settings.batch_size, settings.tell, made.precision)
-    here = compilation if settings.cluster is None else None
+    here = None
+    if streams is not None:
+        here = Compilation(settings.compile, made.device, settings.batch_size, settings.tell, made.precision, streams)
     return Opening(index, store, made, settings.limit, settings.retry, here)

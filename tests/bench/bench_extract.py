@@ -4,7 +4,7 @@
 a round, in turn, and medians are compared, so that a busy machine slows all alike. The plain loop runs with the batch
 of 32 that thingsvision's documentation gives, and with ours. Environment: AFFECTORY_BENCH_CLIP (default ViT-B-32;
 ViT-L-14 is the one of the profile `card`), AFFECTORY_BENCH_IMAGES, AFFECTORY_BENCH_ROUNDS, AFFECTORY_BENCH_COMPILE
-(default auto, as if for a large corpus).
+(default auto, as if for a large corpus), AFFECTORY_BENCH_PRECISIONS (the others only where there are matrix units).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from extract.encoders import Network, Weights, build_networks, find_encoders
 from extract.forward import Forward, autocast_dtype
 from extract.images import make_decoder
 from extract.passports import Circumstances
+from extract.streams import Streams
 from tests.bench.rounds import medians
 
 CLIP = os.environ.get("AFFECTORY_BENCH_CLIP", "ViT-B-32")
@@ -40,23 +41,25 @@ N_IMAGES = int(os.environ.get("AFFECTORY_BENCH_IMAGES", "96"))
 ALONE = 4 * N_IMAGES  # for one network alone, so that a round is not over in a second
 ROUNDS = int(os.environ.get("AFFECTORY_BENCH_ROUNDS", "3"))
 COMPILE = os.environ.get("AFFECTORY_BENCH_COMPILE", "auto")
+PRECISIONS = os.environ.get("AFFECTORY_BENCH_PRECISIONS", "float32,bfloat16").split(",")
 BATCH, THINGSVISION_BATCH = 8, 32
 LARGE = 400_000  # images that compiling has to repay
+WIDTH, WIDTHS = 1024, (640, 800, 1024)  # pixels; of 1,024, a file has 136 kB, and those of B-T4SA have 134
 NAMES = ("efficientnet_b2", "resnet152", "inception_v3", f"open_clip:{CLIP}/openai")
 
 
-def make_images(folder: Path) -> None:
-    """Write JPEGs of 800 pixels, cut from photographs that ship with scikit-image and scikit-learn."""
+def make_images(folder: Path, width: int, n_images: int) -> None:
+    """Write JPEGs cut from photographs that ship with scikit-image and scikit-learn."""
     from PIL import Image
     from skimage import data
     from sklearn.datasets import load_sample_image
 
     photos = [data.coffee(), data.chelsea(), data.astronaut(), np.asarray(load_sample_image("china.jpg"))]
     (folder / "a").mkdir(parents=True)
-    for at in range(ALONE):
+    for at in range(n_images):
         photo, edge = Image.fromarray(photos[at % 4]), at % 97
         photo = photo.crop((edge, edge, photo.width - edge, photo.height - edge))
-        size = (800, round(800 * photo.height / photo.width))
+        size = (width, round(width * photo.height / photo.width))
         photo.resize(size).save(folder / "a" / f"{at:03}.jpg", quality=90)
 
 
@@ -116,7 +119,7 @@ class Ready:
     """A pipeline whose networks are compiled once for all rounds."""
 
     def __init__(self, networks: list[Network], reading: Reading, folder: Path, precision: str) -> None:
-        compilation = Compilation(COMPILE, "cpu", BATCH, print, precision)
+        compilation = Compilation(COMPILE, "cpu", BATCH, print, precision, Streams())
         clock = Clock()
         self.forwards = [compilation.forward(network, LARGE, clock, before=None) for network in networks]
         print(f"compiled in {clock.seconds().get('compile', 0):.0f} s", flush=True)
@@ -136,13 +139,17 @@ class Ready:
     def forward_only(self, names: Sequence[str], n_images: int) -> Callable[[], None]:
         """Return the same forward passes over ready tensors, which are made now."""
         chosen = [one for one in self.forwards if one.network.encoder.name in names]
+        rng = np.random.default_rng(0)
         for one in chosen:
-            one.buffer(BATCH)[:] = np.random.default_rng(0).integers(0, 256, (BATCH, *one.network.input_shape))
+            for _ in range(one.n_slots):
+                buffer = one.buffer(BATCH)
+                buffer[:] = rng.integers(0, 256, (BATCH, *one.network.input_shape))
+                one(buffer)
 
         def work() -> None:
-            for _ in range(0, n_images, BATCH):
-                for one in chosen:
-                    one(one.buffer(BATCH))
+            waiting = [one.start(one.buffer(BATCH)) for _ in range(0, n_images, BATCH) for one in chosen]
+            for wait in waiting:
+                wait()
 
         return work
 
@@ -157,12 +164,12 @@ class Ready:
             Compilation.forward = original  # type: ignore[method-assign]
 
 
-def prepare_per_core(networks: list[Network], paths: list[Path]) -> dict[str, float]:
+def prepare_per_core(networks: list[Network], files: list[bytes]) -> dict[str, float]:
     """Time decoding and all four transforms on one core, by the processor's own clock: images/s."""
     import torch
     from PIL import Image
 
-    decode, data = make_decoder(), [path.read_bytes() for path in paths[:16]]
+    decode = make_decoder()
     batches = [Forward(network, "cpu").buffer(1) for network in networks]
     theirs = [library_transform(network) for network in networks]
 
@@ -183,7 +190,7 @@ def prepare_per_core(networks: list[Network], paths: list[Path]) -> dict[str, fl
     times: dict[str, list[float]] = {}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    for one in data * 5:
+    for one in files * 5:
         for name, work in (("ours", ours), ("ours, floats made too", normalised), ("timm, four times", each)):
             start = time.thread_time()
             work(one)
@@ -199,17 +206,22 @@ def main() -> None:
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_images(folder / "images")
+        make_images(folder / "images", WIDTH, ALONE)
         paths = sorted((folder / "images").rglob("*.jpg"))
+        n_bytes = statistics.mean(path.stat().st_size for path in paths)
         reading = find_corpus("folder").read(folder / "images")
         networks = build_networks(find_encoders(NAMES), Weights("random", 0))
-        print(f"JPEGs of 800 pixels, {torch.get_num_threads()} threads, batches of {BATCH}, {', '.join(NAMES)}")
-        per_core = prepare_per_core(networks, paths)
-        print("\ndecode and four transforms, images/s of one core")
-        for title, rate in per_core.items():
-            print(f"  {title:<34} {rate:8.1f}   ours is {per_core['ours'] / rate:5.2f}x as fast", flush=True)
+        print(f"{torch.get_num_threads()} threads, batches of {BATCH}, {', '.join(NAMES)}")
+        for width in WIDTHS:
+            make_images(folder / f"{width}", width, 16)
+            files = [path.read_bytes() for path in sorted((folder / f"{width}").rglob("*.jpg"))]
+            per_core = prepare_per_core(networks, files)
+            print(f"\ndecode and four transforms, JPEGs of {width} pixels, images/s of one core")
+            for title, rate in per_core.items():
+                print(f"  {title:<34} {rate:8.1f}   ours is {per_core['ours'] / rate:5.2f}x as fast", flush=True)
+        print(f"\nfrom here on: JPEGs of {WIDTH} pixels, {n_bytes / 1000:.0f} kB on average")
         loops = PlainLoops()
-        for precision in ("float32", "bfloat16") if _has_matrix_units() else ("float32",):
+        for precision in PRECISIONS if _has_matrix_units() else PRECISIONS[:1]:
             ready = Ready(networks, reading, folder, precision)
             compare(ready, loops, NAMES[:1], paths, precision)
             compare(ready, loops, NAMES, paths[:N_IMAGES], precision)

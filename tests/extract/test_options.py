@@ -180,13 +180,11 @@ def test_what_is_slower_when_compiled_runs_as_it_is(networks):
 def test_where_compiling_fails_the_network_runs_as_it_is_and_one_line_says_so(
     class_folder, tmp_path, networks, monkeypatch
 ):
-    from torch._inductor import config
-
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))  # what was compiled before is not there
+    monkeypatch.setenv("PATH", "")  # nor is a compiler
     told = []
     settings = replace(SETTINGS, compile="on", tell=told.append)
-    with config.patch({"cpp.cxx": ("no-such-compiler",)}):
-        summary = pipeline.run(find_corpus("folder").read(class_folder), networks[:1], tmp_path / "store", settings)
+    summary = pipeline.run(find_corpus("folder").read(class_folder), networks[:1], tmp_path / "store", settings)
     assert summary.blocks[BLOCK] == {"written": 8}
     assert re.fullmatch(rf"{SMALL}: cannot be compiled here \(.+\) and runs as it is, only slower", told[1])
     assert open_store(tmp_path / "store").blocks[BLOCK].passport["environment"]["compiled"] is False

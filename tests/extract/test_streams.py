@@ -1,0 +1,172 @@
+"""Forward passes side by side: the same bytes, in order, in buffers that nobody else fills meanwhile."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from extract import pipeline
+from extract.corpora import find_corpus
+from extract.encoders import Network, Weights, build_networks, find_encoders
+from extract.encoders.record import Encoder, Tap
+from extract.forward import Forward
+from extract.memory import keep_freed_memory
+from extract.passports import Circumstances
+from extract.streams import MOST, Streams
+from features_store import open_store
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    (built,) = build_networks(find_encoders(["efficientnet_lite0"]), Weights("random", 0))
+    return built
+
+
+def batches_for(network: Network, n: int, size: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (size, *network.input_shape), dtype=np.uint8) for _ in range(n)]
+
+
+def test_streams_give_the_bytes_of_one_pass_after_another(network):
+    batches = batches_for(network, 9, 2)
+    with Streams(1) as one, Streams(2) as several:
+        # Two threads of one stream and one thread of each of two cut a layer differently; here both have one.
+        alone, beside = Forward(network, "cpu", streams=one), Forward(network, "cpu", streams=several)
+        one.do(lambda: __import__("torch").set_num_threads(1)).result()
+        waiting = []
+        for batch in batches:
+            buffer = beside.buffer(2)
+            buffer[:] = batch
+            waiting.append(beside.start(buffer))
+        found = [wait()["pool"] for wait in waiting]
+        for batch, vectors in zip(batches, found, strict=True):
+            assert alone(batch)["pool"].tobytes() == vectors.tobytes()
+
+
+class Gate:
+    """A network whose passes wait until they are let through, and then answer with the first pixel of each image."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.begun = threading.Semaphore(0)
+
+    def network(self) -> Network:
+        import torch
+
+        gate = self
+
+        class Module(torch.nn.Module):
+            def forward(self, x):
+                gate.begun.release()
+                assert gate.open.wait(30)
+                return x[:, 0, 0, :1].float()
+
+        encoder = Encoder(
+            "gate", "", "affectory", "", lambda *_: self.network(), (Tap("first", (1,)),), needs_weights=False
+        )
+        return Network(
+            encoder, lambda rgb: rgb, (3, 8, 8), {"first": (1,)}, {}, {}, input_dtype="uint8", module=Module(),
+            outputs=lambda module, x: {"first": module(x)},
+        )  # fmt: skip
+
+
+def test_a_buffer_is_given_out_again_only_once_its_batch_was_read():
+    gate = Gate()
+    with Streams(2) as streams:
+        forward = Forward(gate.network(), "cpu", streams=streams)
+        assert forward.n_slots == 3
+        buffers, waiting = [], []
+        for value in (10, 20, 30):
+            buffers.append(forward.buffer(1))
+            buffers[-1][:] = value
+            waiting.append(forward.start(buffers[-1]))
+        assert len({buffer.ctypes.data for buffer in buffers}) == 3
+        assert gate.begun.acquire(timeout=30)
+        assert gate.begun.acquire(timeout=30)  # two run at one time
+        assert not gate.begun.acquire(timeout=0.2)  # and no third one
+        asked = threading.Event()
+
+        def overwrite() -> None:
+            again = forward.buffer(1)
+            assert again.ctypes.data == buffers[0].ctypes.data
+            again[:] = 99
+            asked.set()
+
+        eager = threading.Thread(target=overwrite)
+        eager.start()
+        assert not asked.wait(0.3)
+        gate.open.set()
+        assert asked.wait(30)
+        eager.join()
+        assert [int(wait()["first"][0, 0]) for wait in waiting] == [10, 20, 30]
+
+
+def test_a_network_that_is_listened_to_runs_one_pass_at_a_time(photos):
+    (listened,) = build_networks(find_encoders(["timm:test_efficientnet@blocks.2"]), Weights("random", 0))
+    with Streams(2) as streams:
+        forward = Forward(listened, "cpu", streams=streams)
+        assert (forward.streams, forward.n_slots) == (None, 1)
+        images = np.stack([listened.prepare(photo) for photo in photos.values()])
+        waiting = [forward.start(image[None]) for image in images]
+        (tap,) = listened.shapes
+        found = np.concatenate([wait()[tap] for wait in waiting])
+    assert np.allclose(found, Forward(listened, "cpu")(images)[tap], atol=1e-5)
+
+
+def test_an_error_in_a_stream_comes_out_where_the_vectors_are_asked_for(network):
+    def fail(_module, _x):
+        raise FloatingPointError("no such layer")
+
+    broken = replace(network, outputs=fail)
+    with Streams(2) as streams:
+        forward = Forward(broken, "cpu", streams=streams)
+        wait = forward.start(forward.buffer(1))
+        forward.buffer(1)
+        with pytest.raises(FloatingPointError, match="no such layer"):
+            wait()
+
+
+def test_processors_are_shared_out_among_the_streams(monkeypatch):
+    import torch
+
+    for n_threads, n_streams, each in ((1, 1, 1), (2, 2, 1), (3 * MOST, MOST, 3)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda n=n_threads: n)
+        given = []
+        monkeypatch.setattr(torch, "set_num_threads", given.append)
+        with Streams() as streams:
+            assert streams.n == n_streams
+            streams.do(lambda: None).result()
+        assert set(given) == {each}
+
+
+def test_a_run_is_the_same_whatever_the_number_of_streams(class_folder, tmp_path, network, monkeypatch):
+    reading = find_corpus("folder").read(class_folder)
+    settings = pipeline.Settings(Circumstances("cpu"), batch_size=2, progress=False)
+    found = []
+    for n in (1, 3):
+        monkeypatch.setattr(pipeline, "Streams", lambda n=n: Streams(n))
+        __import__("torch").set_num_threads(1)
+        pipeline.run(reading, [network], tmp_path / str(n), settings)
+        __import__("torch").set_num_threads(2)
+        found.append(np.array(open_store(tmp_path / str(n)).blocks[network.encoder.block("pool")].vectors).tobytes())
+    assert found[0] == found[1]
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not the GNU one")
+def test_a_pass_finds_the_memory_of_the_last_one_again(network):
+    import resource
+
+    forward, (batch,) = Forward(network, "cpu"), batches_for(network, 1, 32)
+    assert keep_freed_memory()
+    for _ in range(3):
+        forward(batch)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        forward(batch)
+    pages = (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 5
+    # The largest activation alone, 32 x 96 x 112 x 112 numbers, is 37,632 pages, and used to be found anew.
+    assert pages < 2000
