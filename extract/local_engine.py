@@ -2,7 +2,8 @@
 
 Each image is read and decoded once, whatever the number of encoders and views; each encoder's own transform runs from
 that one RGB array in the thread that decoded it. The calling thread fills batches; their forward passes run on a GPU or
-in streams of this process, and one more thread writes. What is under way is bounded, so memory does not grow with the corpus.
+in streams of this process, and one more thread writes. What is under way is bounded, so memory does not grow with the
+corpus.
 """
 
 from __future__ import annotations
