@@ -28,10 +28,10 @@ class Streams:
     def __init__(self, n: int | None = None) -> None:
         import torch
 
-        threads = torch.get_num_threads()
-        self.n = n or min(threads, MOST)
+        self._threads = torch.get_num_threads()
+        self.n = n or min(self._threads, MOST)
         self._pool = ThreadPoolExecutor(
-            self.n, "forward", initializer=torch.set_num_threads, initargs=(max(1, threads // self.n),)
+            self.n, "forward", initializer=torch.set_num_threads, initargs=(max(1, self._threads // self.n),)
         )
 
     def do(self, work: Callable[[], Result]) -> Future[Result]:
@@ -45,4 +45,7 @@ class Streams:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the threads."""
+        import torch
+
         self._pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(self._threads)  # what a thread sets is also what torch gives to threads made later

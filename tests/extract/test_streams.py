@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -140,7 +141,16 @@ def test_processors_are_shared_out_among_the_streams(monkeypatch):
         with Streams() as streams:
             assert streams.n == n_streams
             streams.do(lambda: None).result()
-        assert set(given) == {each}
+        assert given == [each, n_threads]
+
+
+def test_threads_that_are_made_later_are_not_held_to_a_share():
+    import torch
+
+    with Streams(2) as streams:
+        assert streams.do(torch.get_num_threads).result() == 1
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == torch.get_num_threads() == 2
 
 
 def test_a_run_is_the_same_whatever_the_number_of_streams(class_folder, tmp_path, network, monkeypatch):
