@@ -164,10 +164,10 @@ def test_an_error_of_the_writer_stops_the_run(class_folder, tmp_path, networks, 
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory, photos) -> Path:
-    """480 files, few of them different, large enough that a run over them takes several seconds."""
+    """1,000 files, few of them different, large enough that a run over them takes several seconds."""
     root = tmp_path_factory.mktemp("many")
     (root / "a").mkdir()
-    for at in range(480):
+    for at in range(1000):
         path = root / "a" / f"{at:03}.png"
         if at < 12:
             Image.fromarray(photos["astronaut"][at : at + 400, at : at + 400]).save(path)
@@ -210,7 +210,7 @@ def test_killed_twice_and_gone_on_with_gives_the_same_bytes_as_never_killed(many
     assert f"Go on with: extract run folder --data {many} --store {killed}" in interrupted.stderr
     assert "Traceback" not in interrupted.stderr
     after_first = n_written(killed)
-    assert 0 < after_first < 480
+    assert 0 < after_first < 1000
 
     process = subprocess.Popen(command(many, killed), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -218,7 +218,7 @@ def test_killed_twice_and_gone_on_with_gives_the_same_bytes_as_never_killed(many
         time.sleep(0.02)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    assert n_written(killed) < 480
+    assert n_written(killed) < 1000
     for path in killed.glob("*.h5"):
         assert set(open_store(path).blocks) <= {BLOCK, "lowlevel.features"}  # opens after SIGKILL
 
@@ -230,4 +230,4 @@ def test_killed_twice_and_gone_on_with_gives_the_same_bytes_as_never_killed(many
         assert other.blocks[name].sealed
         assert one.blocks[name].vectors[...].tobytes() == other.blocks[name].vectors[...].tobytes()
         assert np.array_equal(one.blocks[name].status, other.blocks[name].status)
-        assert Counter(one.blocks[name].status[:, 0].tolist()) == {Status.WRITTEN: 479, Status.TRUNCATED: 1}
+        assert Counter(one.blocks[name].status[:, 0].tolist()) == {Status.WRITTEN: 999, Status.TRUNCATED: 1}
