@@ -104,11 +104,11 @@ class Forward:
     ) -> None:
         self.network = network
         self.device = device
-        apart = device == "cpu" and network.module is not None and not network.one_at_a_time
-        self.streams = streams if apart else None
+        here = device == "cpu" and network.module is not None
+        self.streams = streams if here and not network.one_at_a_time else None
         self.compiled = compiled and network.module is not None
         self._precision = autocast_dtype(device, precision)
-        if device == "cpu" and network.module is not None:
+        if here:
             keep_freed_memory()
         self._taps = [tap.name for tap in network.encoder.taps]
         self._replicas = self._placed(network.module)
