@@ -73,7 +73,10 @@ def network_of(
     concepts : Concepts, optional
         For the tap of that name.
     """
+    from extract.encoders.attention import replace_attention
+
     visual.eval().requires_grad_(requires_grad=False)
+    replace_attention(visual)
     if hasattr(visual, "output_tokens"):
         visual.output_tokens = True
     names, details = {}, {}
