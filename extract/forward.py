@@ -89,8 +89,7 @@ class Forward:
         Compile it with ``torch.compile``, weights frozen in. Happens at the first batch, which then takes minutes;
         every batch must have the shape of that one.
     streams : Streams, optional
-        On the CPU, where passes run side by side if the network lets them. None = in the calling thread, with all of
-        torch's threads.
+        On the CPU, where passes run side by side. None = in the calling thread, with all of torch's threads.
     """
 
     def __init__(
@@ -105,7 +104,7 @@ class Forward:
         self.network = network
         self.device = device
         here = device == "cpu" and network.module is not None
-        self.streams = streams if here and not network.one_at_a_time else None
+        self.streams = streams if here else None
         self.compiled = compiled and network.module is not None
         self._precision = autocast_dtype(device, precision)
         if here:

@@ -106,7 +106,6 @@ def network_of(
         outputs=outputs,
         names=names,
         details={**details, **listener.details()},
-        one_at_a_time=bool(listener.taps),
     )
 
 

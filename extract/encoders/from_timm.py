@@ -90,7 +90,6 @@ def network_of(
         outputs=outputs,
         names=_class_names(module) if "posteriors" in taps else {},
         details=listener.details(),
-        one_at_a_time=bool(listener.taps),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,13 @@ def parse_layers(text: str) -> tuple[Tap, ...]:
     return tuple(dict.fromkeys(taps))
 
 
+class _Heard(threading.local):
+    """Outputs by module of the pass that this thread is making: other threads make others meanwhile."""
+
+    def __init__(self) -> None:
+        self.outputs: dict[str, Any] = {}
+
+
 class Listener:
     """Hear what some modules of a network give, and pool it.
 
@@ -66,7 +74,7 @@ class Listener:
     def __init__(self, encoder: Encoder, root: torch.nn.Module, *, last: bool = False, prefix: int = 0) -> None:
         self.taps = {tap.name: tap for tap in encoder.taps if tap.module}
         self._last, self._prefix = last, prefix
-        self._heard: dict[str, Any] = {}
+        self._heard = _Heard()
         modules = dict(root.named_modules())
         for name in dict.fromkeys(tap.module for tap in self.taps.values()):
             if name not in modules:
@@ -75,20 +83,20 @@ class Listener:
             modules[name].register_forward_hook(self._hook(name))
 
     def vectors(self) -> dict[str, torch.Tensor]:
-        """Return the taps of the pass that has just been made: each (n, ...).
+        """Return the taps of the pass that this thread has just made: each (n, ...).
 
         Raises
         ------
         EncoderError
             If a module took no part, or gives what cannot be pooled so.
         """
-        found = {}
+        found, outputs = {}, self._heard.outputs
         for name, tap in self.taps.items():
-            if tap.module not in self._heard:
+            if tap.module not in outputs:
                 msg = f"layer {tap.module!r} takes no part in the forward pass; choose another"
                 raise EncoderError(msg)
-            found[name] = self._pool(self._heard[tap.module], tap)
-        self._heard.clear()
+            found[name] = self._pool(outputs[tap.module], tap)
+        outputs.clear()
         return found
 
     def details(self) -> dict[str, dict[str, Any]]:
@@ -99,7 +107,7 @@ class Listener:
         heard = self._heard
 
         def keep(_module: Any, _inputs: Any, output: Any) -> None:
-            heard[name] = output[0] if isinstance(output, (tuple, list)) else output
+            heard.outputs[name] = output[0] if isinstance(output, (tuple, list)) else output
 
         return keep
 

@@ -116,8 +116,6 @@ class Network:
         By tap, what each value means; taps without words are left out.
     details : mapping
         By tap, what else the passport must say for the block to be made again; taps that need nothing are left out.
-    one_at_a_time : bool
-        A pass must have ended before the next one begins, as it leaves something behind for `outputs`.
     """
 
     encoder: Encoder
@@ -132,7 +130,6 @@ class Network:
     outputs: Callable[[torch.nn.Module, torch.Tensor], Mapping[str, torch.Tensor]] | None = None
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    one_at_a_time: bool = False
 
     def __post_init__(self) -> None:
         for tap in self.encoder.taps:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -106,16 +107,42 @@ def test_a_buffer_is_given_out_again_only_once_its_batch_was_read():
         assert [int(wait()["first"][0, 0]) for wait in waiting] == [10, 20, 30]
 
 
-def test_a_network_that_is_listened_to_runs_one_pass_at_a_time(photos):
+def test_each_stream_hears_the_layers_of_its_own_pass(photos):
     (listened,) = build_networks(find_encoders(["timm:test_efficientnet@blocks.2"]), Weights("random", 0))
+    (tap,) = listened.shapes
+    images = np.stack([listened.prepare(photo) for photo in photos.values()])
+    images = images[: len(images) // 2 * 2]
+    expected = Forward(listened, "cpu")(images)[tap]
+    both = threading.Barrier(2, timeout=30)
+
+    def meet(*_):
+        both.wait()
+
+    hook = listened.module.conv_head.register_forward_hook(meet)
     with Streams(2) as streams:
         forward = Forward(listened, "cpu", streams=streams)
-        assert (forward.streams, forward.n_slots) == (None, 1)
-        images = np.stack([listened.prepare(photo) for photo in photos.values()])
-        waiting = [forward.start(image[None]) for image in images]
-        (tap,) = listened.shapes
+        waiting = [forward.start(image[None]) for image in images]  # none reads before two have passed the layer
         found = np.concatenate([wait()[tap] for wait in waiting])
-    assert np.allclose(found, Forward(listened, "cpu")(images)[tap], atol=1e-5)
+    hook.remove()
+    assert np.allclose(found, expected, atol=1e-5)
+    assert expected.std(axis=0).max() > 1e-2  # the images differ
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+def test_listening_is_compiled_once_for_all_streams(photos):
+    import torch
+
+    (listened,) = build_networks(find_encoders(["timm:test_resnet@layer2"]), Weights("random", 0))
+    (tap,) = listened.shapes
+    images = [listened.prepare(photo) for photo in photos.values()] * 4
+    expected = np.concatenate([Forward(listened, "cpu")(image[None])[tap] for image in images])
+    with Streams(2) as streams, torch.compiler.set_stance("default"):
+        forward = Forward(listened, "cpu", compiled=True, streams=streams)
+        forward(images[0][None])
+        torch.compiler.set_stance("fail_on_recompile")
+        waiting = [forward.start(image[None]) for image in images]
+        found = np.concatenate([wait()[tap] for wait in waiting])
+    assert np.allclose(found, expected, atol=1e-4)
 
 
 def test_an_error_in_a_stream_comes_out_where_the_vectors_are_asked_for(network):
