@@ -193,7 +193,10 @@ def n_written(store: Path) -> int:
 
 
 def stop_in_the_middle(arguments: list[str], store: Path, how: signal.Signals) -> subprocess.CompletedProcess[str]:
+    # A shell starts what runs in its background deaf to Ctrl-C, and what this process ignores, its children ignore, too
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, ours)
     deadline = time.monotonic() + 120
     while not n_written(store) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
