@@ -50,6 +50,10 @@ class _Heard(threading.local):
     def __init__(self) -> None:
         self.outputs: dict[str, Any] = {}
 
+    def __reduce__(self) -> tuple[type[_Heard], tuple[()]]:
+        """Travel empty: networks are sent to actors between their passes."""
+        return _Heard, ()
+
 
 class Listener:
     """Hear what some modules of a network give, and pool it.

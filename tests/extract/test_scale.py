@@ -193,8 +193,8 @@ def _ray_is_here():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("_ray_is_here")
 def test_two_actors_make_the_same_bytes_as_this_process(images, tmp_path, network):
-    (lowlevel,) = build_networks(find_encoders(["lowlevel"]), Weights("random", 0))
-    reading, networks = find_corpus("folder").read(images), [network, lowlevel]
+    others = build_networks(find_encoders(["lowlevel", "timm:test_resnet@layer2"]), Weights("random", 0))
+    reading, networks = find_corpus("folder").read(images), [network, *others]
     settings = replace(SETTINGS, made=Circumstances("cpu", views=Views(2, "mediaeval")))
     pipeline.run(reading, networks, tmp_path / "local", settings)
     # One network is ahead, so the actors must not make its rows again.
