@@ -58,9 +58,11 @@ class SelfAttention(nn.Module):
 
 
 def replace_attention(tower: nn.Module) -> None:
-    """Put `SelfAttention` into every residual block of an open_clip tower that has torch's own."""
+    """Put `SelfAttention` into every residual block of an open_clip tower that has torch's own, images first."""
     from open_clip.transformer import ResidualAttentionBlock
 
     for block in tower.modules():
-        if isinstance(block, ResidualAttentionBlock) and not hasattr(block, "ln_1_kv"):  # that is cross-attention
+        if not isinstance(block, ResidualAttentionBlock) or hasattr(block, "ln_1_kv"):  # that is cross-attention
+            continue
+        if isinstance(block.attn, nn.MultiheadAttention) and block.attn.batch_first:
             block.attn = SelfAttention(block.attn)
