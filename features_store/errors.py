@@ -25,7 +25,12 @@ from collections.abc import Iterable
 
 
 class AffectoryError(Exception):
-    """A mistake that the user can mend; the command line prints it as one sentence and exits with 2."""
+    """A mistake that the user can mend; the command line prints it as one sentence and exits with `exit_code`.
+
+    2 is a mistake in what was asked, 1 a fault of the machine or of the data after which the same command goes on.
+    """
+
+    exit_code = 2
 
 
 class StoreError(AffectoryError):

@@ -75,13 +75,27 @@ def union(values: Iterable[Any]) -> Any:
     If all are equal it is that value, otherwise ``{"any of": [...]}``, sorted, each once. The result depends neither on
     the order of the values, nor on which of them were united before.
     """
-    distinct: dict[str, Any] = {}
-    for value in values:
-        listed = value.get(_ANY_OF) if isinstance(value, Mapping) else None
-        for one in listed if isinstance(listed, list) else [value]:
-            distinct[json.dumps(one, sort_keys=True)] = one
+    distinct = {json.dumps(one, sort_keys=True): one for value in values for one in alternatives(value)}
     united = [distinct[text] for text in sorted(distinct)]
     return united[0] if len(united) == 1 else {_ANY_OF: united}
+
+
+def alternatives(value: Any) -> list[Any]:
+    """Return the values that a `union` stands for; any other value alone."""
+    listed = value.get(_ANY_OF) if isinstance(value, Mapping) else None
+    return listed if isinstance(listed, list) else [value]
+
+
+def new_circumstances(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Name each circumstance of `here` that `there` does not have among its own, with both values."""
+    found = []
+    for name in ("environment", "versions"):
+        known = [dict(_flat(one, name)) for one in alternatives(there.get(name))]
+        for path, value in _flat(here.get(name, {}), name):
+            values = [one.get(path) for one in known]
+            if value not in values:
+                found.append(f"{path}: {' or '.join(map(repr, values))} / {value!r}")
+    return found
 
 
 def merged(passports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ a file that opens, with each row either pending or whole.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from features_store import passport, seal
 from features_store.block import Block
-from features_store.dump import add_block, fill_index, new_dump
+from features_store.dump import add_block, fill_index, new_dump, replace_passport
 from features_store.errors import FormatError, MismatchError
 from features_store.lock import FileLock
 from features_store.reader import open_store
@@ -52,6 +53,14 @@ class BlockWriter:
     DiskSpaceError
         If the whole block does not fit on the disk. Nothing is left behind.
 
+    Attributes
+    ----------
+    passport : dict
+        In the file.
+    news : list of str
+        Circumstances of this writer that are new to that passport (device, batch size, versions), with both values; it
+        gets them before the first row.
+
     Examples
     --------
     >>> with BlockWriter(path, index, spec) as writer:    # doctest: +SKIP
@@ -72,11 +81,13 @@ class BlockWriter:
                 _create(self.path, index, spec)
             block = _same_block(self.path, index, spec)
             self._offsets = dict(block.offsets or {})
+            self.passport = dict(block.passport)
+            self.news = passport.new_circumstances(self.passport, spec.passport)
             self._dtype = np.dtype(spec.dtype).newbyteorder("<")
             self._status = np.array(block.status)
             self._sealed = block.sealed
             self._digests = None if block.digests is None else np.array(block.digests)
-            self._fd = os.open(self.path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+            self._fd = self._open()
         except BaseException:
             self._lock.release()
             raise
@@ -113,7 +124,7 @@ class BlockWriter:
             The status that each row got.
         """
         positions = self._positions(rows, view)
-        self._check_open()
+        self._begin()
         values = np.asarray(vectors)
         if values.shape not in ((len(positions), self.spec.n_features), (len(positions), *self.spec.shape)):
             msg = (
@@ -136,7 +147,7 @@ class BlockWriter:
             msg = f"{Status(status).name} is not a failure; valid: {', '.join(s.name for s in Status if s > 1)}"
             raise FormatError(msg)
         positions = self._positions(rows, view or 0)
-        self._check_open()
+        self._begin()
         views = range(self.spec.n_views) if view is None else [view]
         states = np.full(len(positions), status, dtype=np.uint8)
         for one in views:
@@ -153,6 +164,7 @@ class BlockWriter:
         self.flush()
         rows, views = np.nonzero(np.isin(self._status, [int(s) for s in statuses]))
         if len(rows):
+            self._unite()
             self._pwrite(b"\0" * seal.SEAL_BYTES, self._offsets["seal"])
             self._sealed = False
             self._mark(rows, views, np.zeros(len(rows), dtype=np.uint8), _NO_VALUES)
@@ -221,10 +233,35 @@ class BlockWriter:
     ) -> None:
         self.close()
 
-    def _check_open(self) -> None:
+    def _open(self) -> int:
+        return os.open(self.path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+
+    def _begin(self) -> None:
+        """Refuse a sealed block; let the passport name what this writer does in other circumstances."""
         if self._sealed:
             msg = f"block {self.spec.name!r} of {self.path} is sealed; only rows that failed can be done again (reset)"
             raise FormatError(msg)
+        self._unite()
+
+    def _unite(self) -> None:
+        """Let the passport hold the circumstances of this writer beside those of earlier ones.
+
+        HDF5 metadata is never written in place, so the file is copied once and replaced whole, before the first row.
+        """
+        if not self.news:
+            return
+        self.flush()
+        both = passport.merged([self.passport, self.spec.passport])
+        os.close(self._fd)  # Windows replaces no open file
+        try:
+            with disk_errors(self.path), whole_file(self.path, force=True) as temporary:
+                shutil.copyfile(self.path, temporary)
+                replace_passport(temporary, self.spec.name, both)
+                reserve(temporary)
+        finally:
+            self._fd = self._open()
+        self._offsets = dict(open_store(self.path).blocks[self.spec.name].offsets or {})
+        self.passport, self.news = both, []
 
     def _positions(self, rows: ArrayLike, view: int) -> NDArray[np.int64]:
         positions = np.atleast_1d(np.asarray(rows, dtype=np.int64))
