@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from extract.corpora import Corpus, Reading
     from extract.encoders import Encoder, Network
     from extract.pipeline import Settings
+    from extract.ray_engine import Cluster
     from extract.views import Views
 
 app = typer.Typer(
@@ -42,9 +44,9 @@ def run(
     encoders: Annotated[str | None, typer.Option(help="Encoders, parted by commas, instead of a profile.")] = None,
     weights: Annotated[str, typer.Option(help="auto, random:SEED, or a checkpoint file of the one encoder.")] = "auto",
     option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the corpus; may be repeated.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto (a GPU if one can be used), cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (CUDA float16), float32, bfloat16 or float16.")] = "auto",
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per forward pass: 8, CUDA 128.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per forward pass: CPU 8, CUDA 128.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images; others stay pending.")] = None,
     decoder: Annotated[str, typer.Option(help="fast, or pillow (the reference, slower).")] = "fast",
     views: Annotated[int, typer.Option(min=1, help="Vectors per image: itself, and V - 1 augmentations.")] = 1,
@@ -52,8 +54,8 @@ def run(
     rows: Annotated[str | None, typer.Option(help="A:B, a shard of the corpus, for `features-store merge`.")] = None,
     engine: Annotated[str, typer.Option(help="local, or ray (joins RAY_ADDRESS, or starts here).")] = "local",
     actors: Annotated[int, typer.Option(min=1, help="Processes of --engine ray; each holds all networks.")] = 2,
-    actor_cpus: Annotated[float, typer.Option(min=0.01, help="CPUs set aside for each; fractions are meant.")] = 0.5,
-    actor_gpus: Annotated[float | None, typer.Option(min=0, help="GPUs for each. Default: CUDA 1, else 0.")] = None,
+    actor_cpus: Annotated[float, typer.Option(min=0.01, help="CPUs reserved for each; keep it below 1.")] = 0.5,
+    actor_gpus: Annotated[float | None, typer.Option(min=0, help="GPUs for each. Default: 1 if there are any.")] = None,
     compile_: Annotated[str, typer.Option("--compile", help="auto (where it pays), on, off: torch.compile.")] = "auto",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try images again that failed before.")] = False,
     content: Annotated[bool, typer.Option("--content", help="Store the SHA-256 of every image in the index.")] = False,
@@ -65,7 +67,7 @@ def run(
     from extract.corpora import find_corpus
     from extract.encoders import build_networks
     from extract.encoders.weights import parse_weights
-    from extract.ray_engine import cluster_of
+    from extract.ray_engine import Cluster, check_engine, session
     from extract.shards import shard
     from extract.transforms import RESIZERS
     from extract.views import Views
@@ -74,22 +76,30 @@ def run(
     found = find_corpus(corpus)
     chosen = _encoders(found, profile, encoders)
     wanted = parse_weights(weights)
-    settings = replace(
-        _settings(device, precision, decoder, batch_size, Views(views, policy)),
-        limit=limit,
-        cluster=cluster_of(engine, device, actors=actors, cpus=actor_cpus, gpus=actor_gpus),
-        compile=check_mode(compile_),
-        retry=FAILURES if retry_failed else (),
-        content=content,
-        tell=partial(typer.echo, err=True),
-    )
+    compiled = check_mode(compile_)
+    check_engine(engine)
+    if engine == "local":
+        settings = _settings(device, precision, decoder, Views(views, policy))
     reading = found.read(corpus_place(found, data), key_values(option or []))
     reading = shard(reading, rows) if rows else reading
     networks = build_networks(chosen, wanted, RESIZERS[decoder])
     _warn(networks, reading)
     folder = store or Path("features") / f"{corpus}{f'.rows-{rows}' if rows else ''}".replace(":", "-")
     try:
-        summary = pipeline.run(reading, networks, folder, settings)
+        with session() if engine == "ray" else nullcontext():
+            if engine == "ray":
+                cluster = Cluster(actors, actor_cpus, actor_gpus)
+                settings = _settings(device, precision, decoder, Views(views, policy), cluster)
+            settings = replace(
+                settings,
+                batch_size=batch_size,
+                limit=limit,
+                compile=compiled,
+                retry=FAILURES if retry_failed else (),
+                content=content,
+                tell=partial(typer.echo, err=True),
+            )
+            summary = pipeline.run(reading, networks, folder, settings)
     except KeyboardInterrupt:
         again = shlex.join(["extract", *sys.argv[1:]])
         typer.echo(f"stopped; what was written stays. Go on with: {again}", err=True)
@@ -186,20 +196,28 @@ def _encoders(corpus: Corpus, profile: str | None, names: str | None) -> list[En
     return find_encoders(PROFILES[profile])
 
 
-def _settings(device: str, precision: str, decoder: str, batch_size: int | None, views: Views) -> Settings:
+def _settings(device: str, precision: str, decoder: str, views: Views, cluster: Cluster | None = None) -> Settings:
+    """Choose the device, of this process or of the cluster's actors, and what belongs to it."""
+    from extract.engines import autocast_dtype, choose_device, unused_gpu
     from extract.errors import EncoderError
-    from extract.forward import BATCH_SIZES, autocast_dtype, choose_device
     from extract.images import DECODERS
     from extract.passports import Circumstances
     from extract.pipeline import Settings
+    from extract.ray_engine import ask_cluster
     from extract.transforms import RESIZERS
     from features_store.errors import unknown_name
 
     if decoder not in DECODERS:
         raise EncoderError(unknown_name("decoder", decoder, DECODERS))
+    shown = sys.stderr.isatty()
+    how: dict[str, Any] = {"decoder": decoder, "resizer": RESIZERS[decoder], "views": views}
+    if cluster is not None:
+        cluster, found = ask_cluster(cluster, device, precision)
+        return Settings(Circumstances(**found, **how), cluster=cluster, progress=shown)
     chosen = choose_device(device)
-    made = Circumstances(chosen, autocast_dtype(chosen, precision), decoder, RESIZERS[decoder], views=views)
-    return Settings(made, batch_size or BATCH_SIZES[chosen], progress=sys.stderr.isatty())
+    made = Circumstances(chosen.kind, autocast_dtype(chosen, precision), **how)
+    unused = unused_gpu() if device == "auto" and chosen.kind == "cpu" else None
+    return Settings(made, progress=shown, device=chosen, unused_gpu=unused)
 
 
 def _warn(networks: list[Network], reading: Reading) -> None:

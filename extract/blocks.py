@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
@@ -52,6 +52,8 @@ class Blocks:
         Closes the files.
     retry : sequence of Status
         Failures that become pending again.
+    tell : callable
+        Takes one line for people: what differs from how the blocks were begun.
     """
 
     def __init__(
@@ -63,8 +65,10 @@ class Blocks:
         made: Circumstances,
         stack: ExitStack,
         retry: Sequence[Status] = (),
+        tell: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self.writers: dict[str, BlockWriter] = {}
+        news: list[str] = []
         for tap in network.encoder.taps:
             block = network.encoder.block(tap.name)
             spec = BlockSpec(
@@ -78,6 +82,10 @@ class Blocks:
             writer = stack.enter_context(BlockWriter(store / f"{block}.h5", index, spec))
             writer.reset(retry)
             self.writers[tap.name] = writer
+            if len(writer.pending()):
+                news = news or writer.news
+        if news:
+            tell(f"{network.encoder.name}: begun with / continued with {'; '.join(news)}; its passports name both")
         self._pending = {tap: _mask(writer, len(index)) for tap, writer in self.writers.items()}
         self.needed: NDArray[np.bool_] = np.logical_or.reduce(list(self._pending.values()))
 

@@ -9,6 +9,8 @@
         │   ├── WeightsError                the weights are missing or do not fit
         │   └── HubError (OSError)          the weights must be fetched and their host cannot be reached
         ├── DeviceError (ValueError)        the device is not there
+        ├── DeviceFault (RuntimeError)      the device failed in the middle of the work
+        │   └── DeviceMemoryError           its memory is used up
         ├── EngineError (RuntimeError)      the engine that spreads the work is missing, or gave up
         └── RefusedImageError (ValueError)  one image has no pixels that could be trusted; carries its status
 """
@@ -40,6 +42,16 @@ class HubError(EncoderError, OSError):
 
 class DeviceError(ExtractError, ValueError):
     """The device asked for is not there."""
+
+
+class DeviceFault(ExtractError, RuntimeError):
+    """The device failed in the middle of the work; what was written stays."""
+
+    exit_code = 1
+
+
+class DeviceMemoryError(DeviceFault):
+    """The memory of the device, or of the host, is used up."""
 
 
 class EngineError(ExtractError, RuntimeError):

@@ -66,7 +66,8 @@ def fit(
     plan : Plan
     out : Path
         A new folder.
-    device : {"cpu", "cuda"}
+    device : str
+        As torch writes it.
     progress : bool
         Show a bar.
 

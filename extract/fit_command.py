@@ -52,16 +52,17 @@ def fit(  # noqa: PLR0913 - each is an option of the command line
     ] = None,
     name: Annotated[str | None, typer.Option(help="What its blocks are called after. [default: the network]")] = None,
     out: Annotated[Path | None, typer.Option(help="A new folder. [default: networks/NAME-CORPUS-TASK]")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto (a GPU if one can be used), cpu, cuda or cuda:N.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Train a small network from scratch; its checkpoint is then an encoder: --encoders fit:FOLDER."""
     from extract.corpora import find_corpus
     from extract.encoders.scratch import check_new, find_architecture
+    from extract.engines import choose_device
+    from extract.engines.device import device_errors
     from extract.examples import examples
     from extract.fit import Plan
     from extract.fit import fit as train
-    from extract.forward import choose_device
     from extract.recipe import recipe_for
 
     architecture, found = find_architecture(network), find_corpus(corpus)
@@ -80,7 +81,8 @@ def fit(  # noqa: PLR0913 - each is an option of the command line
         typer.echo(f"note: {on.n_refused} images could not be decoded and are left out", err=True)
     made_on = {"corpus": corpus, "task": task, "split": split, "index_digest": reading.index.digest}
     plan = Plan(architecture, recipe, name, options, made_on)
-    record = train(on, plan, folder, device=chosen, progress=sys.stderr.isatty())
+    with device_errors(chosen.name()):
+        record = train(on, plan, folder, device=chosen.address, progress=sys.stderr.isatty())
     if as_json:
         typer.echo(json.dumps({"folder": str(folder), **record}))
         return

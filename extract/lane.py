@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -12,7 +11,7 @@ from extract.blocks import Sink
 from extract.clock import Clock
 from extract.encoders import Network
 from extract.flow import OneWorker
-from extract.forward import Forward, Vectors
+from extract.forward import Forward, Running
 from features_store import Status
 
 
@@ -37,7 +36,7 @@ class Lane:
         self.sink = sink
         self.needed = sink.needed
         self._forward = forward
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self.n_slots = forward.n_slots
         self._batch = forward.buffer(batch_size)
         self._places: dict[int, tuple[int, int]] = {}  # by slot, the row and view that are in it
@@ -74,17 +73,18 @@ class Lane:
         """Run the batch, however full, and hand its vectors to the writer."""
         if not self._places:
             return
-        with clock.part("forward"):
-            vectors = self._forward.start(self._batch)
+        with clock.part("wait for the device"):  # the whole pass, where it runs in this thread
+            running = self._forward.start(self._batch)
         slots, places = list(self._places), np.array(list(self._places.values()), dtype=np.int64)
         self._places = {}
         with clock.part("wait for the writer"):
-            worker.do(partial(self._write, slots, places, vectors, clock))
-        with clock.part("forward"):
-            self._batch = self._forward.buffer(self._batch_size)
+            worker.do(partial(self._write, slots, places, running, clock))
+        with clock.part("wait for the device"):
+            self._batch = self._forward.buffer(self.batch_size)
 
-    def _write(self, slots: list[int], places: NDArray[np.int64], vectors: Callable[[], Vectors], clock: Clock) -> None:
-        with clock.part("forward"):  # of a GPU, which works on its own
-            found = vectors()
+    def _write(self, slots: list[int], places: NDArray[np.int64], running: Running, clock: Clock) -> None:
+        with clock.part("wait for vectors"):
+            found = running()
+        clock.add("forward", running.seconds)
         with clock.part("write"):
             self.sink.write(places[:, 0], places[:, 1], {tap: rows[slots] for tap, rows in found.items()})

@@ -8,7 +8,9 @@ corpus.
 
 from __future__ import annotations
 
+import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -19,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.clock import Clock
+from extract.engines import Device
 from extract.errors import RefusedImageError
 from extract.flow import OneWorker, ordered
 from extract.images import make_decoder
@@ -27,6 +30,7 @@ from extract.sources import Source
 from extract.views import Views
 from features_store import Status
 
+_DECODED_BYTES = 3 * 12 * 10**6  # of a photograph of 12 megapixels
 READERS = 4  # threads; they wait for the disk or the network, not for a processor
 
 
@@ -64,15 +68,12 @@ class LocalEngine:
     Parameters
     ----------
     decoder : {"fast", "pillow"}
-    batch_size : int
-        Images per forward pass; says how far the decoders run ahead.
     n_decoders : int, optional
         Threads. None = one per processor.
     """
 
-    def __init__(self, decoder: str, *, batch_size: int, n_decoders: int | None = None) -> None:
-        self.n_decoders = n_decoders or os.cpu_count() or 1
-        self._batch_size = batch_size
+    def __init__(self, decoder: str, *, n_decoders: int | None = None) -> None:
+        self.n_decoders = n_decoders or usable_processors()
         self._decode = make_decoder(decoder)
 
     def encode(
@@ -89,7 +90,7 @@ class LocalEngine:
         step : callable
             Called with the number of images done since the last call.
         """
-        ahead = max(2 * self._batch_size // images.views.n, self.n_decoders + 1)
+        ahead = self.queued(lanes, images.views.n)
         with ExitStack() as stack:
             # The writer also waits for what is being computed; only past that is it the one who holds up the rest.
             worker = stack.enter_context(OneWorker(ahead=4 + sum(lane.n_slots for lane in lanes)))
@@ -105,6 +106,10 @@ class LocalEngine:
                 lane.run(clock, worker)
             with clock.part("wait for the writer"):
                 worker.finish()
+
+    def queued(self, lanes: Sequence[Lane], n_views: int) -> int:
+        """Return how many images may be read, decoded or waiting at a time: two batches."""
+        return max(2 * max((lane.batch_size for lane in lanes), default=1) // n_views, self.n_decoders + 1)
 
     def _prepare(self, images: Images, row: int, data: bytes | Status, lanes: list[Lane], clock: Clock) -> Sample:
         """Decode one file and make the input of each lane that needs it, in each view."""
@@ -122,6 +127,31 @@ class LocalEngine:
                 pixels = images.views.make(rgb, str(images.ids[row]), view) if wanting else rgb
                 prepared.update({(at, view): lanes[at].network.prepare(pixels) for at in wanting})
         return Sample(row, prepared)
+
+
+def usable_processors() -> int:
+    """Return how many processors this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def expected_memory(device: Device, lanes: Sequence[Lane], queued: int) -> str:
+    """Say how much memory a run will take: what was taken until now, and the images on their way."""
+    own = device.memory_used()
+    inputs = sum(np.dtype(lane.network.input_dtype).itemsize * math.prod(lane.network.input_shape) for lane in lanes)
+    host = _peak_bytes() + queued * inputs + usable_processors() * _DECODED_BYTES
+    words = f"about {host / 2**30:.1f} GiB of memory"
+    return words if own is None else f"{words} and {own / 2**30:.1f} GiB of the device's"
+
+
+def _peak_bytes() -> int:
+    """Return the largest size that this process has had, in bytes; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _feed(sample: Sample, number: int, lanes: list[Lane], clock: Clock, worker: OneWorker) -> None:

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from extract.encoders import Network
+from extract.engines import DEVICES
 from extract.images import decoder_words
 from extract.views import CANONICAL, Views
 from features_store import Index
@@ -32,6 +33,10 @@ class Circumstances:
     views : Views
     compiled : bool
         Whether the networks run compiled; they differ from those that do not in the last digits.
+    identity : mapping, optional
+        What the environment says of the device. None = of the first such device of this process.
+    batch_size : int, optional
+        Images per forward pass; the last bits of a vector depend on it.
     """
 
     device: str
@@ -41,6 +46,8 @@ class Circumstances:
     dtype: str = "float16"
     views: Views = CANONICAL
     compiled: bool = False
+    identity: Mapping[str, Any] | None = None
+    batch_size: int | None = None
 
     @property
     def precision(self) -> str:
@@ -68,8 +75,8 @@ def passport_of(network: Network, tap: str, index: Index, made: Circumstances) -
         "index_digest": index.digest,
         "versions": _versions(),
         "environment": {
-            "device": made.device,
-            "device_name": _device_name(made.device),
+            **(made.identity or DEVICES[made.device]().identity()),
+            **({"batch_size": made.batch_size} if made.batch_size and network.module is not None else {}),
             "compiled": made.compiled and network.module is not None,
             "platform": platform.platform(),
             "python": platform.python_version(),
@@ -92,9 +99,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _device_name(device: str) -> str:
-    import torch
-
-    return torch.cuda.get_device_name() if device == "cuda" else platform.machine()

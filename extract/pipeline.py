@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,10 @@ from extract.compilation import Compilation
 from extract.corpora import Reading
 from extract.digests import DigestingSource
 from extract.encoders import Network
+from extract.engines import DEVICES, Cpu, Device
 from extract.lane import Lane
-from extract.local_engine import Images, LocalEngine
-from extract.opening import Opening, needed_rows
+from extract.local_engine import READERS, Images, LocalEngine, expected_memory
+from extract.opening import Opened, Opening, needed_rows
 from extract.passports import Circumstances
 from extract.ray_engine import Cluster, RayEngine, Work
 from extract.stores import claim_index
@@ -37,8 +38,8 @@ class Settings:
     ----------
     made : Circumstances
         Device, precision, decoder, views, type of the vectors.
-    batch_size : int
-        Images per forward pass.
+    batch_size : int, optional
+        Images per forward pass. None = as the blocks were begun on such a device, or what suits the device.
     limit : int, optional
         Only the first `limit` images of the index are done, the others stay pending. None = all.
     decoders : int, optional
@@ -55,10 +56,14 @@ class Settings:
         Store the SHA-256 of every image file in the index.
     tell : callable
         Takes one line for people.
+    device : Device, optional
+        None = the first one of the kind that `made` names.
+    unused_gpu : str, optional
+        Why a GPU that is visible here is not used, where nobody asked for the CPU.
     """
 
     made: Circumstances
-    batch_size: int
+    batch_size: int | None = None
     limit: int | None = None
     decoders: int | None = None
     progress: bool = True
@@ -67,6 +72,8 @@ class Settings:
     retry: tuple[Status, ...] = ()
     content: bool = False
     tell: Callable[[str], None] = _say_nothing
+    device: Device | None = None
+    unused_gpu: str | None = None
 
 
 def run(reading: Reading, networks: list[Network], store: Path, settings: Settings) -> Summary:
@@ -97,24 +104,31 @@ def run(reading: Reading, networks: list[Network], store: Path, settings: Settin
     digesting = DigestingSource(reading.source, store) if settings.content else None
     source = digesting if digesting is not None and settings.cluster is None else reading.source
     images = Images(index.ids, source, numbers, made.views)
-    engine = LocalEngine(made.decoder, batch_size=settings.batch_size, n_decoders=settings.decoders)
+    engine = LocalEngine(made.decoder, n_decoders=settings.decoders)
+    n_decoders, n_readers = engine.n_decoders, READERS
     with ExitStack() as stack:
-        here = None if settings.cluster is not None else stack.enter_context(Streams())
-        opened = _opening(index, store, settings, here).open(networks, stack, clock)
+        opening = _opening(index, store, settings, stack)
+        opened = opening.open(networks, stack, clock)
         todo = np.flatnonzero(needed_rows(opened)[: settings.limit])
         bar = stack.enter_context(Bar(len(todo), clock, show=settings.progress))
         if settings.cluster is not None and len(todo):
             # A network whose blocks are complete is not even sent to the actors.
             open_ = [one for one in opened if one.blocks.needed.any()]
-            needed = [one.network for one in open_]
-            work = Work(images, needed, made, settings.batch_size, settings.decoders)
-            RayEngine(settings.cluster, work).encode(todo, [one.blocks for one in open_], clock, step=bar.step)
+            work = Work(images, [one.network for one in open_], made, [one.batch_size for one in open_])
+            ray = RayEngine(settings.cluster, work, settings.decoders)
+            settings.tell(f"{settings.cluster.actors} actors of Ray, each on {_words(made, open_)}")
+            ray.encode(todo, [one.blocks for one in open_], clock, step=bar.step)
+            n_decoders, n_readers = (n * settings.cluster.actors for n in (ray.n_decoders, READERS))
         elif len(todo):
             lanes = [
-                Lane(one.network, one.blocks, one.forward, batch_size=settings.batch_size)
+                Lane(one.network, one.blocks, one.forward, batch_size=one.batch_size)
                 for one in opened
                 if one.forward is not None
             ]
+            if opening.compilation is not None:
+                device = opening.compilation.device
+                memory = expected_memory(device, lanes, engine.queued(lanes, made.views.n))
+                settings.tell(f"{_words(made, opened, device)}, {engine.n_decoders} decoder threads, {memory}")
             engine.encode(images, todo.tolist(), lanes, clock, step=bar.step)
         for one in opened:
             one.blocks.finish()
@@ -122,12 +136,37 @@ def run(reading: Reading, networks: list[Network], store: Path, settings: Settin
             with clock.part("content"):
                 digesting.finish(range(len(index))[: settings.limit], store, index, reading.origin)
         blocks = [one.blocks for one in opened]
-        return summarise(blocks, clock, n_done=len(todo), n_images=len(index), n_decoders=engine.n_decoders)
+        return summarise(
+            blocks, clock, n_done=len(todo), n_images=len(index), n_decoders=n_decoders, n_readers=n_readers
+        )
 
 
-def _opening(index: Index, store: Path, settings: Settings, streams: Streams | None) -> Opening:
-    made = settings.made
-    here = None
-    if streams is not None:
-        here = Compilation(settings.compile, made.device, settings.batch_size, settings.tell, made.precision, streams)
-    return Opening(index, store, made, settings.limit, settings.retry, here)
+def _opening(index: Index, store: Path, settings: Settings, stack: ExitStack) -> Opening:
+    """Say how the blocks are opened; with a device of this process, unless actors do the work."""
+    size = settings.batch_size or settings.made.batch_size or DEVICES[settings.made.device].batch_size
+    made, here = replace(settings.made, batch_size=size), None
+    if settings.cluster is None:
+        device = settings.device or DEVICES[made.device]()
+        if isinstance(device, Cpu):
+            device = Cpu(streams=stack.enter_context(Streams()))
+        made = replace(made, identity=device.identity())
+        here = Compilation(settings.compile, device, settings.tell, made.precision)
+    return Opening(
+        index,
+        store,
+        made,
+        settings.batch_size,
+        settings.limit,
+        settings.retry,
+        settings.tell,
+        here,
+        settings.unused_gpu,
+    )
+
+
+def _words(made: Circumstances, opened: list[Opened], device: Device | None = None) -> str:
+    """Name the device, precision and batch size of a run."""
+    name = device.name() if device else f"{made.device} ({(made.identity or {}).get('device_name', 'any')})"
+    sizes = sorted({one.batch_size for one in opened if one.network.module is not None})
+    batches = f", batches of {' and '.join(map(str, sizes))}" if sizes else ""
+    return f"{name}: {made.precision}{batches}"

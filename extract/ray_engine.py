@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from extract.blocks import Sink
 from extract.clock import Clock
 from extract.encoders import Network
-from extract.errors import EngineError
-from extract.forward import Forward, choose_device
+from extract.engines import autocast_dtype, choose_device
+from extract.errors import DeviceError, EngineError
+from extract.forward import Forward
 from extract.lane import Lane
 from extract.local_engine import Images, LocalEngine
 from extract.passports import Circumstances
@@ -30,7 +31,9 @@ from features_store.errors import unknown_name
 
 ENGINES = ("local", "ray")
 BATCHES_A_CALL = 4  # within a call, reading and decoding go on while the network runs
-_PARTS = ("read", "decode", "transform", "wait for images", "forward")  # the parts of an actor's time
+_PATIENCE = 300  # seconds for the first actor of a cluster, which may have to start a machine
+_PARTS = ("read", "decode", "transform", "forward", "wait for images", "wait for the device", "wait for vectors")
+"""The parts of an actor's time."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,11 @@ class Cluster:
     ----------
     actors : int
         Each holds all networks.
-    cpus, gpus : float
-        What Ray sets aside for each actor. Fractions of a CPU: actors that take every whole CPU leave none to the
-        tasks that feed them, and all wait for ever.
+    cpus : float
+        What Ray reserves for each actor. Below 1: actors that take every whole CPU leave none to the tasks that feed
+        them, and all wait for ever.
+    gpus : float, optional
+        None = one for each actor if the cluster has one, and the CPU was not asked for.
     threads : int, optional
         Of torch in each actor; vectors are equal to the bit between runs with equally many. None = the threads of
         this process, shared among the actors.
@@ -51,23 +56,70 @@ class Cluster:
 
     actors: int = 2
     cpus: float = 0.5
-    gpus: float = 0.0
+    gpus: float | None = 0.0
     threads: int | None = None
 
 
-def cluster_of(engine: str, device: str, *, actors: int, cpus: float, gpus: float | None) -> Cluster | None:
-    """Return what the command line asks of Ray; None = nothing.
+def check_engine(engine: str) -> None:
+    """Refuse an engine that does not exist.
 
     Raises
     ------
     EngineError
-        If there is no such engine.
     """
     if engine not in ENGINES:
         raise EngineError(unknown_name("engine", engine, ENGINES))
-    if engine == "local":
-        return None
-    return Cluster(actors, cpus, gpus if gpus is not None else float(choose_device(device) == "cuda"))
+
+
+def ask_cluster(cluster: Cluster, device: str, precision: str) -> tuple[Cluster, dict[str, Any]]:
+    """Ask the cluster which device its actors will have; a process without a GPU may drive actors that have one.
+
+    Must be called within `session`.
+
+    Returns
+    -------
+    cluster : Cluster
+        With its GPUs.
+    found : dict
+        Fields of `extract.passports.Circumstances`: device, identity, autocast, batch_size.
+
+    Raises
+    ------
+    DeviceError
+        If the device cannot be used there.
+    EngineError
+        If the cluster gives no such actor.
+    """
+    import ray
+
+    gpus = cluster.gpus
+    if gpus is None:
+        gpus = 1.0 if device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+    cluster = replace(cluster, gpus=gpus)
+    if not gpus:
+        return cluster, _describe(device, precision)
+    asked = ray.remote(num_cpus=min(cluster.cpus, 0.5), num_gpus=gpus)(_describe).remote(device, precision)
+    try:
+        return cluster, ray.get(asked, timeout=_PATIENCE)
+    except ray.exceptions.GetTimeoutError as error:
+        there = ray.cluster_resources().get("GPU", 0)
+        msg = f"no actor with {gpus:g} GPUs was given in {_PATIENCE} s; the cluster has {there:g}: lower --actor-gpus"
+        raise EngineError(msg) from error
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, DeviceError):
+            raise error.cause from error
+        raise
+
+
+def _describe(device: str, precision: str) -> dict[str, Any]:
+    """Describe the device of this process as the passports will."""
+    found = choose_device(device)
+    return {
+        "device": found.kind,
+        "identity": dict(found.identity()),
+        "autocast": autocast_dtype(found, precision),
+        "batch_size": found.batch_size,
+    }
 
 
 @dataclass(frozen=True)
@@ -80,17 +132,14 @@ class Work:
     networks : list of Network
     made : Circumstances
         Device, decoder and so on.
-    batch_size : int
-        Images per forward pass.
-    n_decoders : int, optional
-        Threads that decode, in each actor.
+    batch_sizes : list of int
+        By network, images per forward pass.
     """
 
     images: Images
     networks: list[Network]
     made: Circumstances
-    batch_size: int
-    n_decoders: int | None = None
+    batch_sizes: list[int]
 
 
 class RayEngine:
@@ -100,10 +149,13 @@ class RayEngine:
     ----------
     cluster : Cluster
     work : Work
+    n_decoders : int, optional
+        Threads that decode, in each actor. None = as many as it has CPUs; its share of the cluster's if it reserves
+        less than one.
     """
 
-    def __init__(self, cluster: Cluster, work: Work) -> None:
-        self._cluster, self._work = cluster, work
+    def __init__(self, cluster: Cluster, work: Work, n_decoders: int | None = None) -> None:
+        self._cluster, self._work, self.n_decoders = cluster, work, n_decoders or 0
 
     def encode(
         self, rows: NDArray[np.int64], sinks: Sequence[Sink], clock: Clock, *, step: Callable[[int], None]
@@ -115,18 +167,21 @@ class RayEngine:
         EngineError
             If Ray is not installed, or an actor fails in a way that a new one would, too.
         """
-        with _ray() as ray:
+        with session() as ray:
             shared = ray.put(self._work)
-            threads = self._cluster.threads or max(1, _threads() // self._cluster.actors)
-            calls = self._calls(rows, sinks)
+            cluster, calls = self._cluster, self._calls(rows, sinks)
+            actors = min(cluster.actors, len(calls))
+            threads = cluster.threads or max(1, _threads() // cluster.actors)
+            share = cluster.cpus if cluster.cpus >= 1 else ray.cluster_resources().get("CPU", 1) / actors
+            self.n_decoders = self.n_decoders or max(1, int(share))
             vectors = ray.data.from_numpy(calls).map_batches(
                 _Actor,
-                fn_constructor_args=[(shared,), threads],
-                batch_size=None,
+                fn_constructor_args=[(shared,), threads, self.n_decoders],
+                batch_size=len(calls[0]),  # one call each: Ray asks for a number where actors have GPUs
                 batch_format="numpy",
-                compute=ray.data.ActorPoolStrategy(size=min(self._cluster.actors, len(calls))),
-                num_cpus=self._cluster.cpus,
-                num_gpus=self._cluster.gpus or None,
+                compute=ray.data.ActorPoolStrategy(size=actors),
+                num_cpus=cluster.cpus,
+                num_gpus=cluster.gpus or None,
             )
             for found in _found(ray, vectors, clock):
                 with clock.part("write"):
@@ -137,8 +192,8 @@ class RayEngine:
                 step(len(found["row"]))
 
     def _calls(self, rows: NDArray[np.int64], sinks: Sequence[Sink]) -> list[NDArray[np.int64]]:
-        """Part rows into calls: (n, 1 + n_networks * n_views), the row and what is needed of it."""
-        size = self._work.batch_size * max(1, BATCHES_A_CALL // self._work.images.views.n)  # rows; fills its batches
+        """Cut rows into calls: (n, 1 + n_networks * n_views), the row and what is needed of it."""
+        size = max(self._work.batch_sizes) * max(1, BATCHES_A_CALL // self._work.images.views.n)  # fills its batches
         needed = [sink.needed for sink in sinks]
         return [
             np.concatenate([one[:, None], *(mask[one] for mask in needed)], axis=1, dtype=np.int64)
@@ -149,15 +204,16 @@ class RayEngine:
 class _Actor:
     """One actor: all networks, and a local engine."""
 
-    def __init__(self, work: tuple[Any], threads: int) -> None:
+    def __init__(self, work: tuple[Any], threads: int, n_decoders: int) -> None:
         import ray
         import torch
 
         torch.set_num_threads(threads)
         self._work: Work = ray.get(work[0])
-        one = self._work
-        self._engine = LocalEngine(one.made.decoder, batch_size=one.batch_size, n_decoders=one.n_decoders)
-        self._forwards = [Forward(network, one.made.device, precision=one.made.precision) for network in one.networks]
+        made = self._work.made
+        self._engine = LocalEngine(made.decoder, n_decoders=n_decoders)
+        device = choose_device(made.device)
+        self._forwards = [Forward(network, device, precision=made.precision) for network in self._work.networks]
 
     def __call__(self, call: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return row, status, seconds by part (in the first row) and vectors (n, n_views, ...) of each block."""
@@ -169,8 +225,10 @@ class _Actor:
         status = np.full(len(rows), Status.WRITTEN, dtype=np.uint8)
         kept = [_Kept(network, needed[:, at], status) for at, network in enumerate(work.networks)]
         lanes = [
-            Lane(network, sink, forward, batch_size=work.batch_size)
-            for network, sink, forward in zip(work.networks, kept, self._forwards, strict=True)
+            Lane(network, sink, forward, batch_size=batch_size)
+            for network, sink, forward, batch_size in zip(
+                work.networks, kept, self._forwards, work.batch_sizes, strict=True
+            )
         ]
         clock, seconds = Clock(), np.zeros((len(rows), len(_PARTS)))
         self._engine.encode(part, range(len(rows)), lanes, clock, step=lambda _: None)
@@ -233,7 +291,7 @@ def _found(ray: Any, vectors: Any, clock: Clock) -> Iterator[Mapping[str, NDArra
 
 
 @contextmanager
-def _ray() -> Iterator[Any]:
+def session() -> Iterator[Any]:
     """Join the cluster of RAY_ADDRESS, or start one here that ends with the run.
 
     Raises

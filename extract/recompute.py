@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from extract.corpora import Reading, find_corpus
 from extract.encoders import Network, Tap, Weights, build_networks, find_encoders
 from extract.encoders.weights import parse_weights
+from extract.engines import choose_device
 from extract.errors import EncoderError, RefusedImageError, WeightsError
-from extract.forward import BATCH_SIZES, Forward, choose_device
+from extract.forward import Forward
 from extract.images import make_decoder
 from extract.passports import plain
 from extract.views import CANONICAL, Views
@@ -56,8 +57,8 @@ def recompute(
     network, views = _network(passport), _views(passport)
     decode = make_decoder("pillow" if passport.get("decoder") == "pillow" else "fast")
     device = choose_device()
-    forward = Forward(network, device, precision=made_with(passport, device))
-    batch = np.zeros((BATCH_SIZES[device], *network.input_shape), dtype=network.input_dtype)
+    forward = Forward(network, device, precision=made_with(passport, device.kind))
+    batch = np.zeros((device.batch_size, *network.input_shape), dtype=network.input_dtype)
 
     def vector(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         batch[0] = network.prepare(pixels)  # whole batches of one shape, as when the block was made

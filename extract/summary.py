@@ -12,7 +12,9 @@ from extract.clock import Clock
 from features_store import Status
 from features_store.schema import FAILURES
 
-_WAITS = {"input": "wait for images", "forward": "forward", "write": "wait for the writer"}
+_WAITS = {"input": "wait for images", "forward": "wait for the device", "write": "wait for the writer"}
+"""What the main thread waits for. Its waits are compared with each other, never with the time of other threads."""
+_WORK = ("compile", "read", "decode", "transform", "forward", "write", "content")
 _SHOW_EVERY = 0.5  # seconds
 
 
@@ -29,7 +31,8 @@ class Summary:
     seconds : float
         From the opening of the blocks to the last byte.
     parts : mapping
-        Seconds by part, added over threads: read, decode, transform, forward, write, and the main thread's waits.
+        Seconds by part: the work, added over threads (read, decode, transform, forward in the device's own time,
+        write), and the waits of the main thread and of the writer.
     bottleneck : str
         The part that the others waited for.
     blocks : mapping
@@ -57,14 +60,16 @@ class Summary:
         rate = f"{self.n_done} of {self.n_images} images in {self.seconds:.1f} s"
         lines = [rate + (f" ({self.images_per_second:.1f} images/s)" if self.n_done else ": nothing was left to do")]
         if self.n_done:
-            shares = ", ".join(f"{part} {seconds:.1f}" for part, seconds in self.parts.items())
+            shares = ", ".join(f"{part} {self.parts[part]:.1f}" for part in _WORK if part in self.parts)
             lines += [f"seconds by part, over all threads: {shares}", f"bottleneck: {self.bottleneck}"]
         for block, counts in self.blocks.items():
             lines.append(f"  {block}: " + ", ".join(f"{count} {word}" for word, count in counts.items()))
         return lines
 
 
-def summarise(made: list[Blocks], clock: Clock, *, n_done: int, n_images: int, n_decoders: int) -> Summary:
+def summarise(
+    made: list[Blocks], clock: Clock, *, n_done: int, n_images: int, n_decoders: int, n_readers: int
+) -> Summary:
     """Put a summary together; the blocks must be flushed."""
     parts = clock.seconds()
     order = (Status.WRITTEN, Status.PENDING, *FAILURES)
@@ -73,17 +78,20 @@ def summarise(made: list[Blocks], clock: Clock, *, n_done: int, n_images: int, n
         for writer in one.writers.values():
             counts = writer.counts()
             blocks[writer.spec.name] = {status.reason: counts[status] for status in order if counts.get(status)}
-    return Summary(n_images, n_done, clock.elapsed, parts, _bottleneck(parts, n_decoders), blocks)
+    bottleneck = _bottleneck(parts, n_decoders=n_decoders, n_readers=n_readers)
+    return Summary(n_images, n_done, clock.elapsed, parts, bottleneck, blocks)
 
 
-def _bottleneck(parts: Mapping[str, float], n_decoders: int) -> str:
-    """Name the part that the main thread spent most time on, or waited for longest."""
-    spent = {name: parts.get(part, 0.0) for name, part in _WAITS.items()}
-    longest = max(spent, key=lambda name: spent[name])
-    if longest != "input":
+def _bottleneck(parts: Mapping[str, float], *, n_decoders: int, n_readers: int) -> str:
+    """Name what the main thread waited for longest; where that are images, the slowest step of their way."""
+    waited = {name: parts.get(part, 0.0) for name, part in _WAITS.items()}
+    longest = max(waited, key=lambda name: waited[name])
+    if longest == "write":  # the writer waits for vectors, too
+        return "write" if parts.get("write", 0.0) > parts.get("wait for vectors", 0.0) else "forward"
+    if longest == "forward":
         return longest
     per_thread = {
-        "read": parts.get("read", 0.0),
+        "read": parts.get("read", 0.0) / n_readers,
         "decode": parts.get("decode", 0.0) / n_decoders,
         "transform": parts.get("transform", 0.0) / n_decoders,
     }

@@ -69,7 +69,8 @@ class Encoders:
         device: str = "auto",
         weights: Mapping[str, Path] | None = None,
     ) -> None:
-        from extract.forward import Forward, choose_device
+        from extract.engines import choose_device
+        from extract.forward import Forward
         from extract.images import make_decoder
         from extract.recompute import made_with
 
@@ -78,7 +79,7 @@ class Encoders:
         self.places: list[_Place] = []
         self.forward_seconds = 0.0
         made: dict[str, int] = {}
-        device, start, self._decoder_of = choose_device(device), 0, []
+        chosen, start, self._decoder_of = choose_device(device), 0, []
         for block, passport in passports.items():
             same = [passport.get(field) for field in ("weights", "resizer", "autocast")]
             key = json.dumps([_encoder_name(block, passport), *same])
@@ -86,7 +87,7 @@ class Encoders:
                 made[key] = len(self.networks)
                 network = _rebuilt(block, passport, weights or {})
                 self.networks.append(network)
-                self.forwards.append(Forward(network, device, precision=made_with(passport, device)))
+                self.forwards.append(Forward(network, chosen, precision=made_with(passport, chosen.kind)))
                 self._decoder_of.append("fast" if "torchvision" in str(passport.get("decoder")) else "pillow")
             network, tap = self.networks[made[key]], str(passport["tap"])
             check_encoder(block, passport, network)

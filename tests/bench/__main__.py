@@ -20,7 +20,7 @@ BENCHES = {
         "tests.bench.bench_extract",
         "four networks over JPEGs against one after the other; minutes to compile",
     ),
-    "gpu": ("tests.bench.bench_gpu", "CUDA against CPU vectors, images/s, and how busy the GPU is"),
+    "gpu": ("tests.bench.bench_gpu", "what only a GPU can tell, in ten minutes; DEVICE=cpu is a dry run"),
     "heads": ("tests.bench.bench_heads", "a network, and a grid of support vector machines, against scikit-learn"),
     "large": ("tests.bench.bench_large", "368,586 x 11,368: an epoch, its memory, and the full ridge path (8.4 GB)"),
 }

@@ -30,7 +30,8 @@ from extract.clock import Clock
 from extract.compilation import Compilation
 from extract.corpora import Reading, find_corpus
 from extract.encoders import Network, Weights, build_networks, find_encoders
-from extract.forward import Forward, autocast_dtype
+from extract.engines import Cpu, autocast_dtype
+from extract.forward import Forward
 from extract.images import make_decoder
 from extract.passports import Circumstances
 from extract.streams import Streams
@@ -119,12 +120,14 @@ class Ready:
     """A pipeline whose networks are compiled once for all rounds."""
 
     def __init__(self, networks: list[Network], reading: Reading, folder: Path, precision: str) -> None:
-        compilation = Compilation(COMPILE, "cpu", BATCH, print, precision, Streams())
+        compilation = Compilation(COMPILE, Cpu(streams=Streams()), print, precision)
         clock = Clock()
-        self.forwards = [compilation.forward(network, LARGE, clock, before=None) for network in networks]
+        self.forwards = [
+            compilation.forward(network, LARGE, clock, batch_size=BATCH, before=None) for network in networks
+        ]
         print(f"compiled in {clock.seconds().get('compile', 0):.0f} s", flush=True)
         self.networks, self.reading, self.folder, self.n_runs = networks, reading, folder / precision, 0
-        made = Circumstances("cpu", autocast_dtype("cpu", precision))
+        made = Circumstances("cpu", autocast_dtype(Cpu(), precision))
         self.settings = pipeline.Settings(made, BATCH, progress=False)
 
     def run(self, names: Sequence[str], n_images: int) -> None:
@@ -170,7 +173,7 @@ def prepare_per_core(networks: list[Network], files: list[bytes]) -> dict[str, f
     from PIL import Image
 
     decode = make_decoder()
-    batches = [Forward(network, "cpu").buffer(1) for network in networks]
+    batches = [Forward(network, Cpu()).buffer(1) for network in networks]
     theirs = [library_transform(network) for network in networks]
 
     def ours(one: bytes) -> None:

@@ -6,6 +6,9 @@ import statistics
 import time
 from collections.abc import Callable
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 def medians(competitors: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Time each competitor once a round, in turn; return the median seconds of each."""
@@ -16,3 +19,9 @@ def medians(competitors: dict[str, Callable[[], object]], rounds: int) -> dict[s
             work()
             times[name].append(time.perf_counter() - start)
     return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def cosines(one: NDArray[np.floating], other: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the cosine of each row of one matrix with the same row of another: (n,)."""
+    left, right = (vectors.reshape(len(vectors), -1).astype(np.float64) for vectors in (one, other))
+    return (left * right).sum(1) / np.linalg.norm(left, axis=1) / np.linalg.norm(right, axis=1)

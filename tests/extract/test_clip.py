@@ -12,6 +12,7 @@ from open_clip.transformer import QuickGELU
 
 from extract.encoders import Tap, Weights, build_networks, concepts, find_encoders, from_open_clip
 from extract.encoders import weights as weights_module
+from extract.engines import Cpu
 from extract.forward import Forward
 
 
@@ -44,7 +45,7 @@ def test_taps_are_those_of_the_last_layer(network):
     visual, seen = network.module, []
     hook = visual.ln_post.register_forward_hook(lambda _layer, _inputs, output: seen.append(output))
     batch = np.random.default_rng(0).integers(0, 256, (2, *network.input_shape), dtype=np.uint8)
-    found = Forward(network, "cpu")(batch)
+    found = Forward(network, Cpu())(batch)
     hook.remove()
     last = seen[0].detach().numpy()  # (2, 1 + 49, 768), the class token first
     assert np.allclose(found["tokens"], last[:, 1:].mean(axis=1), atol=1e-5)

@@ -16,6 +16,7 @@ from extract.clock import Clock
 from extract.compilation import Compilation
 from extract.corpora import find_corpus
 from extract.encoders import ENCODERS, Network, Tap, Weights, build_networks, find_encoders, from_open_clip
+from extract.engines import Cpu
 from extract.forward import Forward
 from extract.images import make_decoder
 from extract.passports import Circumstances
@@ -82,7 +83,7 @@ def cosine(one: np.ndarray, other: np.ndarray) -> float:
 def compare(network: Network, awkward: dict[str, Awkward]) -> None:
     expected, decode = reference(network), make_decoder()
     with Streams(2) as streams:  # as in a run; passes that disturbed each other would show
-        forward = Forward(network, "cpu", streams=streams)
+        forward = Forward(network, Cpu(streams=streams))
         ours = {name: forward.start(network.prepare(decode(image.data))[None]) for name, image in awkward.items()}
         for name, image in awkward.items():
             for tap, vector in expected(image.expected).items():
@@ -160,7 +161,7 @@ def batch(lite0, awkward) -> np.ndarray:
 
 
 def test_batches_of_1_and_of_64(lite0, batch):
-    forward = Forward(lite0, "cpu")
+    forward = Forward(lite0, Cpu())
     sixty_four = np.concatenate([batch] * 16)
     together = forward(sixty_four)["pool"]
     for at in (0, 1, 62, 63):
@@ -173,10 +174,10 @@ def test_compiled_against_eager(name, lite0, awkward):
     network = lite0 if name == "lite0" else build(name)
     decode, told = make_decoder(), []
     pixels = np.stack([network.prepare(decode(awkward[form].data)) for form in ("portrait", "palette", "exif 3")])
-    compiled = Compilation("on", "cpu", len(pixels), told.append).forward(network, 3, Clock(), before=None)
+    compiled = Compilation("on", Cpu(), told.append).forward(network, 3, Clock(), batch_size=len(pixels), before=None)
     assert compiled.compiled, told
     assert "is compiled first" in told[0]
-    plain = Forward(network, "cpu")(pixels)
+    plain = Forward(network, Cpu())(pixels)
     for tap, vectors in compiled(pixels).items():
         for one, other in zip(vectors, plain[tap], strict=True):
             assert cosine(one, other) >= MIN_COSINE

@@ -13,6 +13,7 @@ from extract.distortion import Distortion
 from extract.encoders import Weights, build_networks, find_encoders
 from extract.encoders.architectures import Emosepar, FractalNet, ResNet32, parameters
 from extract.encoders.scratch import find_architecture
+from extract.engines import Cpu
 from extract.errors import CorpusError, EncoderError, WeightsError
 from extract.examples import Examples, examples
 from extract.fit import Plan, fit
@@ -124,7 +125,7 @@ def test_training_learns_what_is_there(drawn, tmp_path, name, options, recipe):
     record = fit(drawn, plan_of(name, options, **recipe), tmp_path / "net")
     assert min(one["validation_loss"] for one in record["history"]) < 0.35
     (network,) = build_networks(find_encoders([f"fit:{tmp_path / 'net'}"]), Weights())
-    said = Forward(network, "cpu")(drawn.pixels["validation"])["outputs"]
+    said = Forward(network, Cpu())(drawn.pixels["validation"])["outputs"]
     assert said.sum(axis=1) == pytest.approx(np.ones(48), abs=1e-4)
     assert (said.argmax(axis=1) == drawn.targets["validation"]).mean() > 0.85
 

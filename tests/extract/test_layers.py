@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from extract.encoders import ENCODERS, Weights, build_networks, find_encoders
+from extract.engines import Cpu
 from extract.errors import EncoderError
 from extract.forward import Forward
 
@@ -25,7 +26,7 @@ def test_any_layer_by_its_name(name, expected):
     assert {tap.name: network.shapes[tap.name] for tap in network.encoder.taps} == expected
     assert network.details[next(iter(expected))]["module"] in name
     batch = np.random.default_rng(0).integers(0, 256, (2, *network.input_shape), dtype=np.uint8)
-    found = Forward(network, "cpu")(batch)
+    found = Forward(network, Cpu())(batch)
     x = network.normalise(torch.from_numpy(batch))
     with torch.inference_mode():
         if "vit" in name:

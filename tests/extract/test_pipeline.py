@@ -19,6 +19,7 @@ from PIL import Image
 from extract import pipeline
 from extract.corpora import Reading, find_corpus
 from extract.encoders import Weights, build_networks, find_encoders
+from extract.engines import Cpu
 from extract.forward import Forward
 from extract.images import make_decoder
 from extract.passports import Circumstances
@@ -68,7 +69,7 @@ def test_bad_files_get_their_status_and_nothing_shifts(class_folder, tmp_path, n
         "drinks/00.png": Status.TOO_LARGE,
         "drinks/1.jpg": Status.MISSING,
     }
-    decode, forward = make_decoder(), Forward(networks[0], "cpu")
+    decode, forward = make_decoder(), Forward(networks[0], Cpu())
     for block in store.blocks.values():
         assert block.sealed
         for row, image_id in enumerate(ids):

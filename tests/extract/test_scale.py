@@ -18,9 +18,9 @@ from PIL import Image
 from extract import pipeline
 from extract.corpora import Reading, find_corpus
 from extract.encoders import Weights, build_networks, find_encoders
-from extract.errors import CorpusError, EngineError
+from extract.errors import CorpusError, DeviceError, EngineError
 from extract.passports import Circumstances
-from extract.ray_engine import Cluster, cluster_of
+from extract.ray_engine import Cluster, ask_cluster, check_engine
 from extract.shards import shard
 from extract.views import Views
 from features_store import Index, Status, open_store
@@ -179,9 +179,8 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path, toy, photos):
 
 def test_an_unknown_engine_is_named():
     with pytest.raises(EngineError, match="unknown engine 'rya'"):
-        cluster_of("rya", "cpu", actors=2, cpus=0.5, gpus=None)
-    assert cluster_of("local", "cpu", actors=2, cpus=0.5, gpus=None) is None
-    assert cluster_of("ray", "cpu", actors=3, cpus=0.25, gpus=None) == Cluster(3, 0.25, 0.0)
+        check_engine("rya")
+    check_engine("ray")
 
 
 @pytest.fixture
@@ -206,6 +205,30 @@ def test_two_actors_make_the_same_bytes_as_this_process(images, tmp_path, networ
         assert equal(local, ray, name), name
     assert summary.blocks[BLOCK] == {"written": 58, "truncated": 2}
     assert summary.parts["forward"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("_ray_is_here")
+def test_actors_that_reserve_a_gpu_are_fed_and_describe_themselves(images, tmp_path, network):
+    """The cluster says that it has a GPU, and torch sees none: Ray reserves it all the same."""
+    import ray
+
+    reading = find_corpus("folder").read(images)
+    pipeline.run(reading, [network], tmp_path / "local", SETTINGS)
+    ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        cluster, found = ask_cluster(Cluster(1, 0.5, None, threads=1), "auto", "auto")
+        assert cluster.gpus == 1
+        assert (found["device"], found["batch_size"], found["autocast"]) == ("cpu", 8, None)
+        assert ask_cluster(Cluster(1, 0.5, None), "cpu", "auto")[0].gpus == 0
+        with pytest.raises(DeviceError, match="--device cuda: "):
+            ask_cluster(Cluster(1, 0.5, None), "cuda", "auto")
+        settings = replace(SETTINGS, made=Circumstances(**found), cluster=cluster)
+        pipeline.run(reading, [network], tmp_path / "ray", settings)
+    finally:
+        ray.shutdown()
+    assert equal(open_store(tmp_path / "local"), open_store(tmp_path / "ray"))
 
 
 def actors_of(parent: int) -> list[int]:

@@ -15,6 +15,7 @@ from extract import pipeline
 from extract.corpora import find_corpus
 from extract.encoders import Network, Weights, build_networks, find_encoders
 from extract.encoders.record import Encoder, Tap
+from extract.engines import Cpu
 from extract.forward import Forward
 from extract.memory import keep_freed_memory
 from extract.passports import Circumstances
@@ -37,7 +38,7 @@ def test_streams_give_the_bytes_of_one_pass_after_another(network):
     batches = batches_for(network, 9, 2)
     with Streams(1) as one, Streams(2) as several:
         # Two threads of one stream and one thread of each of two cut a layer differently; here both have one.
-        alone, beside = Forward(network, "cpu", streams=one), Forward(network, "cpu", streams=several)
+        alone, beside = Forward(network, Cpu(streams=one)), Forward(network, Cpu(streams=several))
         one.do(lambda: __import__("torch").set_num_threads(1)).result()
         waiting = []
         for batch in batches:
@@ -79,7 +80,7 @@ class Gate:
 def test_a_buffer_is_given_out_again_only_once_its_batch_was_read():
     gate = Gate()
     with Streams(2) as streams:
-        forward = Forward(gate.network(), "cpu", streams=streams)
+        forward = Forward(gate.network(), Cpu(streams=streams))
         assert forward.n_slots == 3
         buffers, waiting = [], []
         for value in (10, 20, 30):
@@ -112,7 +113,7 @@ def test_each_stream_hears_the_layers_of_its_own_pass(photos):
     (tap,) = listened.shapes
     images = np.stack([listened.prepare(photo) for photo in photos.values()])
     images = images[: len(images) // 2 * 2]
-    expected = Forward(listened, "cpu")(images)[tap]
+    expected = Forward(listened, Cpu())(images)[tap]
     both = threading.Barrier(2, timeout=30)
 
     def meet(*_):
@@ -120,7 +121,7 @@ def test_each_stream_hears_the_layers_of_its_own_pass(photos):
 
     hook = listened.module.conv_head.register_forward_hook(meet)
     with Streams(2) as streams:
-        forward = Forward(listened, "cpu", streams=streams)
+        forward = Forward(listened, Cpu(streams=streams))
         waiting = [forward.start(image[None]) for image in images]  # none reads before two have passed the layer
         found = np.concatenate([wait()[tap] for wait in waiting])
     hook.remove()
@@ -135,9 +136,9 @@ def test_listening_is_compiled_once_for_all_streams(photos):
     (listened,) = build_networks(find_encoders(["timm:test_resnet@layer2"]), Weights("random", 0))
     (tap,) = listened.shapes
     images = [listened.prepare(photo) for photo in photos.values()] * 4
-    expected = np.concatenate([Forward(listened, "cpu")(image[None])[tap] for image in images])
+    expected = np.concatenate([Forward(listened, Cpu())(image[None])[tap] for image in images])
     with Streams(2) as streams, torch.compiler.set_stance("default"):
-        forward = Forward(listened, "cpu", compiled=True, streams=streams)
+        forward = Forward(listened, Cpu(streams=streams), compiled=True)
         forward(images[0][None])
         torch.compiler.set_stance("fail_on_recompile")
         waiting = [forward.start(image[None]) for image in images]
@@ -151,7 +152,7 @@ def test_an_error_in_a_stream_comes_out_where_the_vectors_are_asked_for(network)
 
     broken = replace(network, outputs=fail)
     with Streams(2) as streams:
-        forward = Forward(broken, "cpu", streams=streams)
+        forward = Forward(broken, Cpu(streams=streams))
         wait = forward.start(forward.buffer(1))
         forward.buffer(1)
         with pytest.raises(FloatingPointError, match="no such layer"):
@@ -197,7 +198,7 @@ def test_a_run_is_the_same_whatever_the_number_of_streams(class_folder, tmp_path
 def test_a_pass_finds_the_memory_of_the_last_one_again(network):
     import resource
 
-    forward, (batch,) = Forward(network, "cpu"), batches_for(network, 1, 32)
+    forward, (batch,) = Forward(network, Cpu()), batches_for(network, 1, 32)
     for _ in range(3):
         forward(batch)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

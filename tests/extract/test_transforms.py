@@ -12,6 +12,7 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
 from extract.encoders import Weights, build_networks, find_encoders, from_open_clip, from_timm
+from extract.engines import Cpu
 from extract.errors import EncoderError
 from extract.forward import Forward
 from extract.transforms import Transform
@@ -79,7 +80,7 @@ def test_features_against_eager_fp32_one_image_at_a_time(name, shapes):
             ].numpy()
             for rgb in shapes.values()
         ]
-    fast = Forward(network, "cpu")(np.stack([network.prepare(rgb) for rgb in shapes.values()]))["pool"]
+    fast = Forward(network, Cpu())(np.stack([network.prepare(rgb) for rgb in shapes.values()]))["pool"]
     for one, other, shape in zip(slow, fast, shapes, strict=True):
         cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
         assert cosine >= 0.9999, (shape, cosine)
