@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from extract.encoders import concepts as vocabulary
 from extract.encoders.layers import Listener, learned_shapes
 from extract.encoders.record import Encoder, Network
-from extract.encoders.weights import Weights, hub, identity_of, quiet, seeded, settle, sha256_of_state
+from extract.encoders.weights import Weights, hub, identity_of, quiet, seeded_weights, settle, sha256_of_state
 from extract.errors import EncoderError, WeightsError
 from extract.transforms import Transform
 from features_store.errors import first_line, unknown_name
@@ -149,7 +149,7 @@ def _load(encoder: Encoder, weights: Weights, architecture: str, config: dict[st
     # the vectors are only silently worse.
     create: dict[str, Any] = {"force_quick_gelu": bool(config.get("quick_gelu", False))}
     if weights.kind == "random":
-        with seeded(weights.seed), quiet():
+        with seeded_weights(weights.seed), quiet():
             model = open_clip.create_model(architecture, **create, pretrained_image=False)
             settle(model.visual, transform_of(model.visual, config).crop)
             return model

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from extract.encoders.layers import Listener, learned_shapes
 from extract.encoders.record import Encoder, Network
-from extract.encoders.weights import Weights, hub, identity_of, quiet, seeded, settle
+from extract.encoders.weights import Weights, hub, identity_of, quiet, seeded_weights, settle
 from extract.errors import EncoderError, WeightsError
 from extract.transforms import Transform
 from features_store.errors import first_line, unknown_name
@@ -143,7 +143,7 @@ def _load(encoder: Encoder, weights: Weights) -> Any:
     architecture = encoder.architecture
     _check_name(architecture)
     if weights.kind == "random":
-        with seeded(weights.seed), quiet():
+        with seeded_weights(weights.seed), quiet():
             module = timm.create_model(architecture, pretrained=False)
             return settle(module, transform_of(module).crop)
     if weights.kind == "auto":
