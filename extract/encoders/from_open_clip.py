@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from extract.encoders import concepts as vocabulary
-from extract.encoders.layers import Listener, learned_shapes
+from extract.encoders.layers import Listener
+from extract.encoders.readout import full_precision, learned_shapes
 from extract.encoders.record import Encoder, Network
 from extract.encoders.weights import Weights, hub, identity_of, quiet, seeded_weights, settle, sha256_of_state
 from extract.errors import EncoderError, WeightsError
@@ -88,7 +89,7 @@ def network_of(
     _, config = published(encoder.architecture)
     transform = transform_of(visual, config, resizer)
     taps = tuple(tap.name for tap in encoder.taps)
-    listener = Listener(encoder, visual, prefix=1)  # the class token
+    listener = Listener(encoder, visual, lambda tower, batch: tower(batch), transform.crop, last=False, n_prefix=1)
 
     def outputs(module: Any, batch: torch.Tensor) -> dict[str, torch.Tensor]:
         found = {**_outputs(module, batch), **listener.vectors()}
@@ -98,7 +99,7 @@ def network_of(
         encoder=encoder,
         prepare=transform.apply,
         input_shape=transform.input_shape,
-        shapes=learned_shapes(visual, outputs, transform.crop),
+        shapes=learned_shapes(encoder.name, visual, outputs, transform.crop),
         weights=weights,
         transform=transform.record(),
         module=visual,
@@ -209,6 +210,6 @@ def _outputs(module: Any, batch: torch.Tensor) -> dict[str, torch.Tensor]:
     if tokens is not None:
         found["tokens"] = tokens.float().mean(dim=1)
     if hasattr(module, "concepts"):
-        # (n, n_features) -> (n, n_concepts); in float32, as the directions
-        found["concepts"] = normalize(embedding.float(), dim=-1) @ module.concepts.float().T
+        with full_precision(embedding):  # (n, n_features) -> (n, n_concepts); in float32, as the directions
+            found["concepts"] = normalize(embedding.float(), dim=-1) @ module.concepts.float().T
     return found

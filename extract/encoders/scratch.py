@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from extract.encoders.readout import full_precision
 from extract.encoders.record import Encoder, Network, Tap
 from extract.encoders.weights import Weights, identity_of, seeded_weights, sha256_of_state
 from extract.errors import EncoderError, WeightsError
@@ -235,9 +236,10 @@ def _outputs(kind: str) -> Callable[[Any, torch.Tensor], dict[str, torch.Tensor]
 
     def outputs(module: Any, batch: torch.Tensor) -> dict[str, torch.Tensor]:
         pool = module.pooled(batch)
-        said = module.dense(pool).float()
-        if kind != "regression":
-            said = said.softmax(dim=1) if kind == "single" else said.sigmoid()
+        with full_precision(pool):
+            said = module.dense(pool.float())
+            if kind != "regression":
+                said = said.softmax(dim=1) if kind == "single" else said.sigmoid()
         return {"pool": pool, "outputs": said}
 
     return outputs
