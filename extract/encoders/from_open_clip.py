@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from extract.encoders import concepts as vocabulary
+from extract.encoders.checkpoints import (
+    Fit,
+    check_fit,
+    clear_missing,
+    compared,
+    lacks,
+    read_state,
+    recorded_fit,
+    unwrapped_file,
+)
 from extract.encoders.layers import Listener
 from extract.encoders.readout import full_precision, learned_shapes
 from extract.encoders.record import Encoder, Network
@@ -17,6 +28,8 @@ from features_store.errors import first_line, unknown_name
 
 if TYPE_CHECKING:
     import torch
+
+_SCALES = ("logit_scale", "logit_bias")  # of cosines in training
 
 
 def build(encoder: Encoder, weights: Weights, resizer: str) -> Network:
@@ -36,11 +49,19 @@ def build(encoder: Encoder, weights: Weights, resizer: str) -> Network:
         If the weights must be fetched and cannot.
     """
     architecture, config = published(encoder.architecture)
-    model = _load(encoder, weights, architecture, config)
+    model, fit = _load(encoder, weights, architecture, config)
+    what = f"{weights.path} does not fit {encoder.name!r} (open_clip {architecture})"
+    with_concepts = any(tap.name == "concepts" for tap in encoder.taps)
+    tower, text = fit.split("visual.")
+    text_missing = [name for name in text.missing if name not in _SCALES]
+    if with_concepts and text_missing:
+        raise WeightsError(lacks(what, text, text_missing))
+    clear_missing(model, fit)
     source = f"open_clip:{encoder.architecture}" if weights.kind == "auto" else weights.source
     identity = identity_of(source, model.visual)
-    concepts = _concepts_of(model, architecture) if any(tap.name == "concepts" for tap in encoder.taps) else None
-    return network_of(encoder, model.visual, identity, resizer, concepts=concepts)
+    concepts = _concepts_of(model, architecture) if with_concepts else None
+    network = network_of(encoder, model.visual, identity, resizer, concepts=concepts)
+    return replace(network, notes=check_fit(what, network, tower))
 
 
 @dataclass(frozen=True)
@@ -142,8 +163,8 @@ def published(name: str) -> tuple[str, dict[str, Any]]:
     return architecture, config
 
 
-def _load(encoder: Encoder, weights: Weights, architecture: str, config: dict[str, Any]) -> Any:
-    """Return the model with both towers."""
+def _load(encoder: Encoder, weights: Weights, architecture: str, config: dict[str, Any]) -> tuple[Any, Fit]:
+    """Return the model with both towers, and what a file lacks of it."""
     import open_clip
 
     # The plain architecture has GELU; OpenAI's weights were trained with QuickGELU, and nothing fails without it:
@@ -153,16 +174,26 @@ def _load(encoder: Encoder, weights: Weights, architecture: str, config: dict[st
         with seeded_weights(weights.seed), quiet():
             model = open_clip.create_model(architecture, **create, pretrained_image=False)
             settle(model.visual, transform_of(model.visual, config).crop)
-            return model
+            return model, Fit()
     path = weights.path
-    if weights.kind == "auto":
+    if path is None:
         with hub(encoder):
             path = open_clip.download_pretrained(config)
+    what = f"{path} does not fit {encoder.name!r} (open_clip {architecture})"
+    # Published files, and original ones of other programs, are read by open_clip itself
+    own = weights.kind == "auto" or path.suffix in (".npz", ".npy")
     try:
-        with quiet():
-            return open_clip.create_model(architecture, pretrained=str(path), **create)
+        with nullcontext(path) if own else unwrapped_file(what, path) as plain, quiet():
+            if own:
+                return open_clip.create_model(architecture, pretrained=str(plain), **create), Fit()
+            with recorded_fit() as fit:
+                return open_clip.create_model(architecture, pretrained=str(plain), **create), fit
+    except WeightsError:
+        raise
     except Exception as error:  # a checkpoint can be wrong in as many ways as there are files
-        msg = f"{path} does not fit {encoder.name!r} (open_clip {architecture}): {first_line(error)}"
+        with quiet():
+            fit = compared(open_clip.create_model(architecture, **create, device="meta"), read_state(what, path))
+        msg = lacks(what, fit, fit.missing) if fit.missing else f"{what}: {first_line(error)}"
         raise WeightsError(msg) from error
 
 

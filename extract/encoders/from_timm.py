@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from extract.encoders.checkpoints import (
+    CLASSIFIERS,
+    check_fit,
+    clear_missing,
+    compared,
+    lacks,
+    read_state,
+    recorded_fit,
+)
 from extract.encoders.layers import Listener
 from extract.encoders.readout import full_precision, learned_shapes
 from extract.encoders.record import Encoder, Network
@@ -39,6 +50,8 @@ def build(encoder: Encoder, weights: Weights, resizer: str, *, size: int | None 
     HubError
         If the weights must be fetched and cannot.
     """
+    if weights.path is not None:
+        return _from_file(encoder, weights.path, resizer, size)
     module = _load(encoder, weights)
     source = f"timm:{encoder.architecture}" if weights.kind == "auto" else weights.source
     published = weights.kind == "auto"
@@ -169,15 +182,34 @@ def _load(encoder: Encoder, weights: Weights) -> Any:
         with seeded_weights(weights.seed), quiet():
             module = timm.create_model(architecture, pretrained=False)
             return settle(module, transform_of(module).crop)
-    if weights.kind == "auto":
-        with hub(encoder):
-            return timm.create_model(architecture, pretrained=True)
+    with hub(encoder):
+        return timm.create_model(architecture, pretrained=True)
+
+
+def _from_file(encoder: Encoder, path: Path, resizer: str, size: int | None) -> Network:
+    import timm
+
+    architecture = encoder.architecture
+    _check_name(architecture)
+    what = f"{path} does not fit {encoder.name!r} (timm {architecture})"
+    # The original files of some networks, which timm reads by itself, and wholly
+    original = path.suffix == ".npz"
+    state = {} if original else read_state(what, path)
+    given = {"file": str(path)} if original else {"state_dict": state}
     try:
+        with quiet(), recorded_fit() as fit:
+            module = timm.create_model(architecture, pretrained=True, pretrained_cfg_overlay=given)
+    except Exception as error:  # timm converts files of other programs, and stumbles over strange ones
         with quiet():
-            return timm.create_model(architecture, pretrained=True, pretrained_cfg_overlay={"file": str(weights.path)})
-    except Exception as error:  # a checkpoint can be wrong in as many ways as there are files
-        msg = f"{weights.path} does not fit {encoder.name!r} (timm {architecture}): {first_line(error)}"
-        raise WeightsError(msg) from error
+            fit = compared(timm.create_model(architecture, pretrained=False), state)
+        reason = f"{what}: {first_line(error)}" if original or not fit.missing else lacks(what, fit, fit.missing)
+        raise WeightsError(reason) from error
+    module.pretrained_cfg.pop("state_dict", None)
+    own = module.pretrained_cfg.get("classifier") or ()
+    clear_missing(module, fit)
+    network = network_of(encoder, module, identity_of("file", module), resizer, size=size)
+    classifiers = (*CLASSIFIERS, *((own,) if isinstance(own, str) else own))
+    return replace(network, notes=check_fit(what, network, fit, classifiers))
 
 
 def _check_name(architecture: str) -> None:
