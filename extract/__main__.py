@@ -224,6 +224,8 @@ def _warn(networks: list[Network], reading: Reading) -> None:
     for note in reading.notes:
         typer.echo(f"note: {note}", err=True)
     for network in networks:
+        for note in network.notes:
+            typer.echo(f"note: {network.encoder.name}: {note}", err=True)
         source = str(network.weights.get("source", ""))
         if source.startswith("random:"):
             name = network.encoder.name

@@ -115,10 +115,14 @@ def _network(passport: Mapping[str, Any]) -> Network:
     tap = Tap(str(passport["tap"]), module=str(layer.get("module", "")), pooling=str(layer.get("pooling", "")))
     source = str(passport["weights"].get("source", "auto"))
     network = _built(str(passport["encoder"]), tap, source, str(passport["resizer"]))
-    made = {"weights": dict(network.weights), "transform": plain(network.transform)}
+    made = {
+        "weights": dict(network.weights),
+        "transform": plain(network.transform),
+        "layer": plain(network.details.get(tap.name)),
+    }
     for key, value in made.items():
-        if plain(passport[key]) != value:
-            msg = f"the block was made with {key} {passport[key]}; what can be built here has {value}"
+        if plain(passport.get(key)) != value:
+            msg = f"the block was made with {key} {passport.get(key)}; what can be built here has {value}"
             raise MismatchError(msg)
     return network
 

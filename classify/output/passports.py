@@ -42,6 +42,7 @@ def check_encoder(block: str, passport: Mapping[str, Any], network: Any) -> None
         "library": network.encoder.library,
         "architecture": network.encoder.architecture,
         "transform": json.loads(json.dumps(dict(network.transform))),
+        "layer": json.loads(json.dumps(network.details.get(tap))),
     }
     for field, value in made.items():
         if passport.get(field) != value:

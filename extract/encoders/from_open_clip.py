@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from extract.encoders import concepts as vocabulary
-from extract.encoders.layers import Listener, learned_shapes
+from extract.encoders.checkpoints import (
+    Fit,
+    check_fit,
+    clear_missing,
+    compared,
+    lacks,
+    read_state,
+    recorded_fit,
+    unwrapped_file,
+)
+from extract.encoders.layers import Listener
+from extract.encoders.readout import full_precision, learned_shapes
 from extract.encoders.record import Encoder, Network
-from extract.encoders.weights import Weights, hub, identity_of, quiet, seeded, settle, sha256_of_state
+from extract.encoders.weights import Weights, hub, identity_of, quiet, seeded_weights, settle, sha256_of_state
 from extract.errors import EncoderError, WeightsError
 from extract.transforms import Transform
 from features_store.errors import first_line, unknown_name
 
 if TYPE_CHECKING:
     import torch
+
+_SCALES = ("logit_scale", "logit_bias")  # of cosines in training
 
 
 def build(encoder: Encoder, weights: Weights, resizer: str) -> Network:
@@ -35,11 +49,19 @@ def build(encoder: Encoder, weights: Weights, resizer: str) -> Network:
         If the weights must be fetched and cannot.
     """
     architecture, config = published(encoder.architecture)
-    model = _load(encoder, weights, architecture, config)
+    model, fit = _load(encoder, weights, architecture, config)
+    what = f"{weights.path} does not fit {encoder.name!r} (open_clip {architecture})"
+    with_concepts = any(tap.name == "concepts" for tap in encoder.taps)
+    tower, text = fit.split("visual.")
+    text_missing = [name for name in text.missing if name not in _SCALES]
+    if with_concepts and text_missing:
+        raise WeightsError(lacks(what, text, text_missing))
+    clear_missing(model, fit)
     source = f"open_clip:{encoder.architecture}" if weights.kind == "auto" else weights.source
     identity = identity_of(source, model.visual)
-    concepts = _concepts_of(model, architecture) if any(tap.name == "concepts" for tap in encoder.taps) else None
-    return network_of(encoder, model.visual, identity, resizer, concepts=concepts)
+    concepts = _concepts_of(model, architecture) if with_concepts else None
+    network = network_of(encoder, model.visual, identity, resizer, concepts=concepts)
+    return replace(network, notes=check_fit(what, network, tower))
 
 
 @dataclass(frozen=True)
@@ -88,7 +110,7 @@ def network_of(
     _, config = published(encoder.architecture)
     transform = transform_of(visual, config, resizer)
     taps = tuple(tap.name for tap in encoder.taps)
-    listener = Listener(encoder, visual, prefix=1)  # the class token
+    listener = Listener(encoder, visual, lambda tower, batch: tower(batch), transform.crop, last=False, n_prefix=1)
 
     def outputs(module: Any, batch: torch.Tensor) -> dict[str, torch.Tensor]:
         found = {**_outputs(module, batch), **listener.vectors()}
@@ -98,7 +120,7 @@ def network_of(
         encoder=encoder,
         prepare=transform.apply,
         input_shape=transform.input_shape,
-        shapes=learned_shapes(visual, outputs, transform.crop),
+        shapes=learned_shapes(encoder.name, visual, outputs, transform.crop),
         weights=weights,
         transform=transform.record(),
         module=visual,
@@ -141,27 +163,37 @@ def published(name: str) -> tuple[str, dict[str, Any]]:
     return architecture, config
 
 
-def _load(encoder: Encoder, weights: Weights, architecture: str, config: dict[str, Any]) -> Any:
-    """Return the model with both towers."""
+def _load(encoder: Encoder, weights: Weights, architecture: str, config: dict[str, Any]) -> tuple[Any, Fit]:
+    """Return the model with both towers, and what a file lacks of it."""
     import open_clip
 
     # The plain architecture has GELU; OpenAI's weights were trained with QuickGELU, and nothing fails without it:
     # the vectors are only silently worse.
     create: dict[str, Any] = {"force_quick_gelu": bool(config.get("quick_gelu", False))}
     if weights.kind == "random":
-        with seeded(weights.seed), quiet():
+        with seeded_weights(weights.seed), quiet():
             model = open_clip.create_model(architecture, **create, pretrained_image=False)
             settle(model.visual, transform_of(model.visual, config).crop)
-            return model
+            return model, Fit()
     path = weights.path
-    if weights.kind == "auto":
+    if path is None:
         with hub(encoder):
             path = open_clip.download_pretrained(config)
+    what = f"{path} does not fit {encoder.name!r} (open_clip {architecture})"
+    # Published files, and original ones of other programs, are read by open_clip itself
+    own = weights.kind == "auto" or path.suffix in (".npz", ".npy")
     try:
-        with quiet():
-            return open_clip.create_model(architecture, pretrained=str(path), **create)
+        with nullcontext(path) if own else unwrapped_file(what, path) as plain, quiet():
+            if own:
+                return open_clip.create_model(architecture, pretrained=str(plain), **create), Fit()
+            with recorded_fit() as fit:
+                return open_clip.create_model(architecture, pretrained=str(plain), **create), fit
+    except WeightsError:
+        raise
     except Exception as error:  # a checkpoint can be wrong in as many ways as there are files
-        msg = f"{path} does not fit {encoder.name!r} (open_clip {architecture}): {first_line(error)}"
+        with quiet():
+            fit = compared(open_clip.create_model(architecture, **create, device="meta"), read_state(what, path))
+        msg = lacks(what, fit, fit.missing) if fit.missing else f"{what}: {first_line(error)}"
         raise WeightsError(msg) from error
 
 
@@ -209,6 +241,6 @@ def _outputs(module: Any, batch: torch.Tensor) -> dict[str, torch.Tensor]:
     if tokens is not None:
         found["tokens"] = tokens.float().mean(dim=1)
     if hasattr(module, "concepts"):
-        # (n, n_features) -> (n, n_concepts); in float32, as the directions
-        found["concepts"] = normalize(embedding.float(), dim=-1) @ module.concepts.float().T
+        with full_precision(embedding):  # (n, n_features) -> (n, n_concepts); in float32, as the directions
+            found["concepts"] = normalize(embedding.float(), dim=-1) @ module.concepts.float().T
     return found

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from extract.encoders.layers import Listener, learned_shapes
+from extract.encoders.checkpoints import (
+    CLASSIFIERS,
+    check_fit,
+    clear_missing,
+    compared,
+    lacks,
+    read_state,
+    recorded_fit,
+)
+from extract.encoders.layers import Listener
+from extract.encoders.readout import full_precision, learned_shapes
 from extract.encoders.record import Encoder, Network
-from extract.encoders.weights import Weights, hub, identity_of, quiet, seeded, settle
+from extract.encoders.weights import Weights, hub, identity_of, quiet, seeded_weights, settle
 from extract.errors import EncoderError, WeightsError
 from extract.transforms import Transform
 from features_store.errors import first_line, unknown_name
@@ -38,13 +50,22 @@ def build(encoder: Encoder, weights: Weights, resizer: str, *, size: int | None 
     HubError
         If the weights must be fetched and cannot.
     """
+    if weights.path is not None:
+        return _from_file(encoder, weights.path, resizer, size)
     module = _load(encoder, weights)
     source = f"timm:{encoder.architecture}" if weights.kind == "auto" else weights.source
-    return network_of(encoder, module, identity_of(source, module), resizer, size=size)
+    published = weights.kind == "auto"
+    return network_of(encoder, module, identity_of(source, module), resizer, size=size, published=published)
 
 
 def network_of(
-    encoder: Encoder, module: Any, weights: Mapping[str, Any], resizer: str, *, size: int | None = None
+    encoder: Encoder,
+    module: Any,
+    weights: Mapping[str, Any],
+    resizer: str,
+    *,
+    size: int | None = None,
+    published: bool = False,
 ) -> Network:
     """Wrap a timm model that has its weights already.
 
@@ -57,49 +78,64 @@ def network_of(
     resizer : {"torchvision", "pillow"}
     size : int, optional
         See `build`.
+    published : bool
+        The weights are those that timm publishes under this name, so that the classes are known.
 
     Raises
     ------
     EncoderError
-        If the model has no such layer.
+        If the model has no such layer, or cannot be read so.
     """
     module.eval().requires_grad_(requires_grad=False)
     transform = transform_of(module, resizer, size=size)
     taps = tuple(tap.name for tap in encoder.taps)
-    channels_last = getattr(module, "output_fmt", "NCHW") == "NHWC"
-    listener = Listener(encoder, module, last=channels_last, prefix=int(getattr(module, "num_prefix_tokens", 0)))
+    listener = Listener(
+        encoder,
+        module,
+        _pooled,
+        transform.crop,
+        last=getattr(module, "output_fmt", "NCHW") == "NHWC",
+        n_prefix=int(getattr(module, "num_prefix_tokens", 0)),
+    )
 
     def outputs(module: Any, batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        features = module.forward_features(batch)
-        pool = module.forward_head(features, pre_logits=True)  # (n, n_features)
+        pool = _pooled(module, batch)  # (n, n_features)
         found = {"pool": pool, **listener.vectors()}
         if "posteriors" in taps:
-            # (n, n_features) -> (n, n_classes); in float32, where a thousand small numbers still sum to 1
-            found["posteriors"] = module.get_classifier()(pool).float().softmax(dim=1)
+            with full_precision(pool):  # where a thousand small numbers still sum to 1
+                found["posteriors"] = module.get_classifier()(pool.float()).softmax(dim=1)
         return {tap: found[tap] for tap in taps}
 
+    if "posteriors" in taps and not callable(module.get_classifier()):
+        msg = f"{encoder.name} has no single classifier, so it has no posteriors"
+        raise EncoderError(msg)
     return Network(
         encoder=encoder,
         prepare=transform.apply,
         input_shape=transform.input_shape,
-        shapes=_shapes(module, outputs, transform, listens=bool(listener.taps)),
+        shapes=_vectors_only(encoder, learned_shapes(encoder.name, module, outputs, transform.crop)),
         weights=weights,
         transform=transform.record(),
         module=module,
         normalise=transform.normalise,
         outputs=outputs,
-        names=_class_names(module) if "posteriors" in taps else {},
+        names=_class_names(module) if "posteriors" in taps and published else {},
         details=listener.details(),
     )
 
 
-def _shapes(module: Any, outputs: Any, transform: Transform, *, listens: bool) -> dict[str, tuple[int, ...]]:
-    if listens:
-        return learned_shapes(module, outputs, transform.crop)
-    return {
-        "pool": (int(getattr(module, "head_hidden_size", None) or module.num_features),),
-        "posteriors": (int(module.num_classes),),
-    }
+def _pooled(module: Any, batch: torch.Tensor) -> torch.Tensor:
+    """Return what timm's own head gives to its classifier: (n, n_features)."""
+    pool: torch.Tensor = module.forward_head(module.forward_features(batch), pre_logits=True)
+    return pool
+
+
+def _vectors_only(encoder: Encoder, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Refuse a network whose head does not pool."""
+    if len(shapes.get("pool", (1,))) != 1:
+        msg = f"{encoder.name} gives {shapes['pool']} where a pooled vector is asked for; choose a layer: NAME@MODULE"
+        raise EncoderError(msg)
+    return shapes
 
 
 def transform_of(module: Any, resizer: str = "torchvision", *, size: int | None = None) -> Transform:
@@ -143,18 +179,37 @@ def _load(encoder: Encoder, weights: Weights) -> Any:
     architecture = encoder.architecture
     _check_name(architecture)
     if weights.kind == "random":
-        with seeded(weights.seed), quiet():
+        with seeded_weights(weights.seed), quiet():
             module = timm.create_model(architecture, pretrained=False)
             return settle(module, transform_of(module).crop)
-    if weights.kind == "auto":
-        with hub(encoder):
-            return timm.create_model(architecture, pretrained=True)
+    with hub(encoder):
+        return timm.create_model(architecture, pretrained=True)
+
+
+def _from_file(encoder: Encoder, path: Path, resizer: str, size: int | None) -> Network:
+    import timm
+
+    architecture = encoder.architecture
+    _check_name(architecture)
+    what = f"{path} does not fit {encoder.name!r} (timm {architecture})"
+    # The original files of some networks, which timm reads by itself, and wholly
+    original = path.suffix == ".npz"
+    state = {} if original else read_state(what, path)
+    given = {"file": str(path)} if original else {"state_dict": state}
     try:
+        with quiet(), recorded_fit() as fit:
+            module = timm.create_model(architecture, pretrained=True, pretrained_cfg_overlay=given)
+    except Exception as error:  # timm converts files of other programs, and stumbles over strange ones
         with quiet():
-            return timm.create_model(architecture, pretrained=True, pretrained_cfg_overlay={"file": str(weights.path)})
-    except Exception as error:  # a checkpoint can be wrong in as many ways as there are files
-        msg = f"{weights.path} does not fit {encoder.name!r} (timm {architecture}): {first_line(error)}"
-        raise WeightsError(msg) from error
+            fit = compared(timm.create_model(architecture, pretrained=False), state)
+        reason = f"{what}: {first_line(error)}" if original or not fit.missing else lacks(what, fit, fit.missing)
+        raise WeightsError(reason) from error
+    module.pretrained_cfg.pop("state_dict", None)
+    own = module.pretrained_cfg.get("classifier") or ()
+    clear_missing(module, fit)
+    network = network_of(encoder, module, identity_of("file", module), resizer, size=size)
+    classifiers = (*CLASSIFIERS, *((own,) if isinstance(own, str) else own))
+    return replace(network, notes=check_fit(what, network, fit, classifiers))
 
 
 def _check_name(architecture: str) -> None:
@@ -176,10 +231,11 @@ def _near(name: str, valid: list[str]) -> list[str]:
 
 
 def _class_names(module: Any) -> dict[str, tuple[str, ...]]:
-    """Name the classes where timm knows them: ImageNet-1k, in the order of the classifier."""
+    """Name the classes of published weights, where they are those of ImageNet-1k: in the order of the classifier."""
     from timm.data.imagenet_info import ImageNetInfo
 
-    if module.num_classes != 1000:
+    tag = str(module.pretrained_cfg.get("tag") or "")
+    if module.num_classes != 1000 or "in1k" not in tag.split("_"):
         return {}
     info = ImageNetInfo()
     return {"posteriors": tuple(info.index_to_description(index) for index in range(1000))}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from extract.encoders.readout import Pass, learn_readouts, single_tensor
 from extract.encoders.record import Encoder, Tap
 from extract.errors import EncoderError
 from features_store.errors import unknown_name
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 POOLINGS = {
     "mean": "average over all positions, or over all tokens but the leading class and register tokens",
     "max": "largest value over the same positions",
-    "cls": "the first token",
+    "cls": "the class token; refused where there is none",
     "map": "everything as it is",
 }
 """How the output of a layer becomes a vector; a layer that gives a vector anyway takes any but ``cls``."""
@@ -45,7 +45,7 @@ def parse_layers(text: str) -> tuple[Tap, ...]:
 
 
 class _Heard(threading.local):
-    """Outputs by module of the pass that this thread is making: other threads make others meanwhile."""
+    """Vectors by tap of the pass that this thread is making: other threads make others meanwhile."""
 
     def __init__(self) -> None:
         self.outputs: dict[str, Any] = {}
@@ -64,88 +64,63 @@ class Listener:
         Its taps that name a module are listened to.
     root : torch.nn.Module
         The network.
-    last : bool
-        Channels stand last in four-dimensional outputs, as in Swin.
-    prefix : int
-        How many tokens stand before those of the patches.
+    run : callable
+        ``run(root, batch)`` makes the pass in which the modules take part.
+    size : (int, int)
+        Height and width of the input, pixels.
+    last, n_prefix : bool, int
+        How format 1.0 read all layers of this network: channels last in four dimensions, and how many tokens were left
+        out in three. What is read otherwise stands in the passport.
 
     Raises
     ------
     EncoderError
-        If the network has no such module.
+        If the network has no such module, or its output cannot be read so.
     """
 
-    def __init__(self, encoder: Encoder, root: torch.nn.Module, *, last: bool = False, prefix: int = 0) -> None:
+    def __init__(
+        self, encoder: Encoder, root: torch.nn.Module, run: Pass, size: Sequence[int], *, last: bool, n_prefix: int
+    ) -> None:
         self.taps = {tap.name: tap for tap in encoder.taps if tap.module}
-        self._last, self._prefix = last, prefix
         self._heard = _Heard()
+        self._before = {"last": last, "n_prefix": n_prefix}
         modules = dict(root.named_modules())
-        for name in dict.fromkeys(tap.module for tap in self.taps.values()):
+        names = list(dict.fromkeys(tap.module for tap in self.taps.values()))
+        for name in names:
             if name not in modules:
                 where = f"layer of {encoder.name}"
                 raise EncoderError(unknown_name(where, name, _near(name, [one for one in modules if one])))
+        self._readouts = learn_readouts(encoder.name, root, run, size, self.taps.values()) if names else {}
+        for name in names:
             modules[name].register_forward_hook(self._hook(name))
 
     def vectors(self) -> dict[str, torch.Tensor]:
-        """Return the taps of the pass that this thread has just made: each (n, ...).
-
-        Raises
-        ------
-        EncoderError
-            If a module took no part, or gives what cannot be pooled so.
-        """
-        found, outputs = {}, self._heard.outputs
-        for name, tap in self.taps.items():
-            if tap.module not in outputs:
-                msg = f"layer {tap.module!r} takes no part in the forward pass; choose another"
-                raise EncoderError(msg)
-            found[name] = self._pool(outputs[tap.module], tap)
-        outputs.clear()
+        """Return the taps of the pass that this thread has just made: each (n, ...)."""
+        found = {name: self._heard.outputs[name] for name in self.taps}
+        self._heard.outputs.clear()
         return found
 
     def details(self) -> dict[str, dict[str, Any]]:
         """Return by tap what the passport says of it beside its name."""
-        return {name: {"module": tap.module, "pooling": tap.pooling} for name, tap in self.taps.items()}
+        return {
+            name: {
+                "module": tap.module,
+                "pooling": tap.pooling,
+                **self._readouts[name].departures(tap.pooling, **self._before),
+            }
+            for name, tap in self.taps.items()
+        }
 
-    def _hook(self, name: str) -> Callable[..., None]:
+    def _hook(self, module: str) -> Callable[..., None]:
         heard = self._heard
+        wanted = [(name, tap.pooling, self._readouts[name]) for name, tap in self.taps.items() if tap.module == module]
 
         def keep(_module: Any, _inputs: Any, output: Any) -> None:
-            heard.outputs[name] = output[0] if isinstance(output, (tuple, list)) else output
+            tensor = single_tensor(output)
+            for name, pooling, readout in wanted:  # now: a later layer may write into the output
+                heard.outputs[name] = readout.vector(tensor, pooling)
 
         return keep
-
-    def _pool(self, output: Any, tap: Tap) -> torch.Tensor:
-        ndim = getattr(output, "ndim", 0)
-        if tap.pooling == "map" or (ndim == 2 and tap.pooling != "cls"):
-            vector: torch.Tensor = output
-        elif ndim == 3:  # (n, n_tokens, width)
-            patches = output[:, self._prefix :]
-            vector = {
-                "mean": lambda: patches.float().mean(1),
-                "max": lambda: patches.amax(1),
-                "cls": lambda: output[:, 0],
-            }[tap.pooling]()
-        elif ndim == 4 and tap.pooling != "cls":  # (n, channels, height, width), or channels last
-            places = (1, 2) if self._last else (2, 3)
-            vector = output.float().mean(places) if tap.pooling == "mean" else output.amax(places)
-        else:
-            msg = f"layer {tap.module!r} gives {ndim} dimensions, which pooling {tap.pooling!r} does not take; use :map"
-            raise EncoderError(msg)
-        return vector
-
-
-def learned_shapes(
-    module: torch.nn.Module,
-    outputs: Callable[[Any, torch.Tensor], Mapping[str, torch.Tensor]],
-    size: Sequence[int],
-) -> dict[str, tuple[int, ...]]:
-    """Learn the shape of each tap from a pass without numbers; `size` is (height, width) in pixels."""
-    import torch
-
-    empty = copy.deepcopy(module).to("meta")
-    found = outputs(empty, torch.empty(1, 3, *size, device="meta"))
-    return {tap: tuple(tensor.shape[1:]) for tap, tensor in found.items()}
 
 
 def _near(name: str, valid: list[str]) -> list[str]:

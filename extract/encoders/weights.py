@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _PROBE_SECONDS = 3.0
 _BIAS = 0.5
+_SEED_THREADS = 2  # a fixed number: the sums of a convolution, and so the weights after `settle`, depend on it
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,26 @@ def identity_of(source: str, module: torch.nn.Module) -> dict[str, Any]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Initialise networks from one seed, without touching torch's global generator."""
+    """Draw from one seed, without touching torch's global generator."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def seeded_weights(seed: int) -> Iterator[None]:
+    """Initialise networks from one seed: equal weights whatever number of threads torch has."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(_SEED_THREADS)
+    try:
+        with seeded(seed):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def settle(module: torch.nn.Module, size: tuple[int, int]) -> torch.nn.Module:
@@ -111,7 +126,7 @@ def settle(module: torch.nn.Module, size: tuple[int, int]) -> torch.nn.Module:
     faint to hard: a network that has seen one kind of noise alone explodes at the next photograph, and rounding
     errors with it. Biases above zero keep most units awake; with none, a random Inception-v3 turns one grey level in
     a few pixels into another vector, which no trained network does. Draws from torch's generator, so call it under
-    `seeded`.
+    `seeded_weights`.
 
     Parameters
     ----------

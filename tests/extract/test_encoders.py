@@ -133,6 +133,21 @@ def test_random_weights_depend_on_the_seed_alone():
     assert one.weights["sha256"] == same.weights["sha256"] != other.weights["sha256"]
 
 
+@pytest.mark.parametrize("name", [SMALL, "timm:test_resnet", "timm:test_vit"])
+def test_random_weights_do_not_depend_on_the_number_of_threads(name):
+    digests = set()
+    before = torch.get_num_threads()
+    try:
+        for n_threads in (1, 2, 3):
+            torch.set_num_threads(n_threads)
+            (network,) = build_networks(find_encoders([name]), Weights("random", 3))
+            digests.add(network.weights["sha256"])
+            assert torch.get_num_threads() == n_threads
+    finally:
+        torch.set_num_threads(before)
+    assert len(digests) == 1
+
+
 def test_random_weights_leave_the_global_generator_alone():
     torch.manual_seed(1)
     before = torch.get_rng_state()

@@ -52,6 +52,12 @@ def test_any_layer_by_its_name(name, expected):
         ("timm:test_resnet@layer1:avg", "unknown pooling 'avg'.*valid: cls, map, max, mean"),
         ("timm:test_resnet@layer1:cls", "gives 4 dimensions, which pooling 'cls' does not take"),
         ("lowlevel@layer1", "lowlevel is no network"),
+        ("timm:test_vit@patch_embed.proj:cls", "gives 4 dimensions, which pooling 'cls' does not take"),
+        (
+            "timm:vit_tiny_patch16_224@patch_embed:cls",
+            "'patch_embed' of timm:vit_tiny.* has no class token, which :cls would take",
+        ),
+        ("timm:vit_tiny_patch16_224@blocks.0.attn.q_norm", r"gives \(3, 197, 64\) for an image, which pooling 'mean'"),
     ],
 )
 def test_layers_that_cannot_be_kept(name, words):
@@ -69,3 +75,38 @@ def test_the_map_is_a_block_of_its_network():
     record = ENCODERS["resnet101_map"]
     assert record.block("map") == "resnet101.map"
     assert record.taps[0].shape == (2048, 8, 8)
+
+
+def test_a_layer_that_a_later_one_writes_into_is_taken_before():
+    """The activation behind a norm writes over what the norm gives."""
+    (network,) = build_networks(find_encoders(["timm:test_resnet@layer1.0.bn1"]), Weights("random", 0))
+    assert network.details["layer1.0.bn1.mean"]["before_in_place"] is True
+    batch = np.random.default_rng(0).integers(0, 256, (2, *network.input_shape), dtype=np.uint8)
+    found = Forward(network, "cpu")(batch)["layer1.0.bn1.mean"]
+    seen = []
+    layer = network.module.get_submodule("layer1.0.bn1")
+    handle = layer.register_forward_hook(lambda _layer, _inputs, output: seen.append(output.clone()))
+    with torch.inference_mode():
+        network.module(network.normalise(torch.from_numpy(batch)))
+    handle.remove()
+    assert np.allclose(found, seen[0].mean((2, 3)), atol=1e-5)
+
+
+SIGLIP = "open_clip:ViT-B-16-SigLIP/webli"
+
+
+@pytest.mark.slow
+def test_siglip_has_no_class_token():
+    """All 196 tokens are those of patches; what 1.0 left out of the mean was one of them, and the passport says so."""
+    (network,) = build_networks(find_encoders([f"{SIGLIP}@trunk.blocks.11:mean"]), Weights("random", 0))
+    assert network.details == {
+        "trunk.blocks.11.mean": {"module": "trunk.blocks.11", "pooling": "mean", "prefix_tokens": 0}
+    }
+    seen = []
+    network.module.trunk.blocks[11].register_forward_hook(lambda _layer, _inputs, output: seen.append(output.clone()))
+    batch = np.random.default_rng(0).integers(0, 256, (1, *network.input_shape), dtype=np.uint8)
+    found = Forward(network, "cpu")(batch)["trunk.blocks.11.mean"]
+    assert seen[0].shape[1] == 196
+    assert np.allclose(found, seen[0].mean(1), atol=1e-5)
+    with pytest.raises(EncoderError, match=r"'trunk.blocks.11' of .* has no class token, which :cls would take"):
+        build_networks(find_encoders([f"{SIGLIP}@trunk.blocks.11:cls"]), Weights("random", 0))

@@ -1,0 +1,357 @@
+"""How the output of a layer becomes a vector: learned from passes without numbers, and from what a network declares."""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from extract.encoders.record import Tap
+from extract.errors import EncoderError
+from features_store.errors import first_line
+
+if TYPE_CHECKING:
+    import torch
+
+_N_IMAGES = 3  # of a learning pass; an output that has not as many rows has lost the order of the images
+_WEIGHT_NAMES = re.compile(r"(^|\.)(attn_drop|softmax)$")  # of modules that give the weights of attention
+_TOKEN_NAMES = re.compile(r"(^|\.)(cls|class|dist|distill|reg|register)\w*_?(token|embed)")
+
+Pass = Callable[[Any, "torch.Tensor"], Any]
+"""``run(module, batch)``: one forward pass of a network."""
+
+
+def full_precision(tensor: torch.Tensor) -> AbstractContextManager[Any]:
+    """Switch mixed precision off, on the device of a tensor."""
+    import torch
+
+    kind = tensor.device.type
+    return nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What a network declares of its tokens.
+
+    Parameters
+    ----------
+    n_prefix : int, optional
+        Class and register tokens, which stand before those of the patches. None = it has some, and does not say how
+        many.
+    has_class : bool
+        The first one is a class token.
+    n_patches : int, optional
+        None = not declared.
+    """
+
+    n_prefix: int | None
+    has_class: bool
+    n_patches: int | None
+
+
+def declared_tokens(root: torch.nn.Module, module: str) -> Tokens:
+    """Ask the outermost network around a module that knows of its tokens: parts of it know less."""
+    parts = module.split(".")
+    for end in range(len(parts) + 1):
+        owner: Any = root.get_submodule(".".join(parts[:end]))
+        if isinstance(getattr(owner, "num_prefix_tokens", None), int):  # timm
+            has_class = getattr(owner, "has_class_token", None)
+            if has_class is None:
+                has_class = getattr(owner, "cls_token", None) is not None
+            n_patches = getattr(getattr(owner, "patch_embed", None), "num_patches", None)
+            return Tokens(owner.num_prefix_tokens, bool(has_class), n_patches if isinstance(n_patches, int) else None)
+    own: Any = root
+    if getattr(own, "class_embedding", None) is not None and hasattr(own, "grid_size"):  # open_clip's own tower
+        return Tokens(1, has_class=True, n_patches=math.prod(own.grid_size))
+    unnamed = any(_TOKEN_NAMES.search(name) for name, _ in root.named_parameters())
+    return Tokens(None if unnamed else 0, has_class=False, n_patches=None)
+
+
+@dataclass(frozen=True)
+class Readout:
+    """How the output of one layer becomes a vector.
+
+    Parameters
+    ----------
+    axes : tuple of int
+        Over which is pooled. () = the output is kept as it is.
+    n_prefix : int
+        Tokens that are left out at the front.
+    changed : bool
+        A later layer writes into the output; the vector is of what it was before.
+    """
+
+    axes: tuple[int, ...] = ()
+    n_prefix: int = 0
+    changed: bool = False
+
+    def vector(self, output: torch.Tensor, pooling: str) -> torch.Tensor:
+        """Return (n, ...), in memory that no later layer writes into."""
+        if pooling == "cls":
+            return output[:, 0].clone()
+        if not self.axes:
+            return output.clone()
+        positions = output[:, self.n_prefix :] if self.n_prefix else output
+        return positions.float().mean(self.axes) if pooling == "mean" else positions.amax(self.axes)
+
+    def departures(self, pooling: str, *, n_prefix: int, last: bool) -> dict[str, Any]:
+        """Return what a passport must say because format 1.0 read the layer otherwise.
+
+        Parameters
+        ----------
+        pooling : str
+        n_prefix : int
+            The tokens that 1.0 left out.
+        last : bool
+            1.0 took the last axis of four for the channels.
+        """
+        found: dict[str, Any] = {}
+        if pooling in ("mean", "max"):
+            if len(self.axes) == 1 and self.n_prefix != n_prefix:
+                found["prefix_tokens"] = self.n_prefix
+            if len(self.axes) == 2 and (self.axes == (1, 2)) != last:
+                found["channels"] = "last" if self.axes == (1, 2) else "first"
+        return {**found, "before_in_place": True} if self.changed else found
+
+
+@dataclass
+class _Seen:
+    """What a learning pass saw of one module."""
+
+    shape: tuple[int, ...] = ()
+    problem: str = ""
+    output: Any = None
+    version: int = 0
+
+    @property
+    def changed(self) -> bool:
+        return self.output is not None and int(self.output._version) != self.version
+
+
+def single_tensor(output: Any) -> Any:
+    """Return the one tensor of an output, None if there are several or none: attention may give (tensor, None)."""
+    found = list(_tensors(output))
+    return found[0] if len(found) == 1 else None
+
+
+def _tensors(output: Any) -> Iterator[torch.Tensor]:
+    import torch
+
+    if isinstance(output, torch.Tensor):
+        yield output
+    elif isinstance(output, (tuple, list, dict)):
+        for one in output.values() if isinstance(output, dict) else output:
+            yield from _tensors(one)
+
+
+def learn_readouts(
+    name: str, root: torch.nn.Module, run: Pass, size: Sequence[int], taps: Iterable[Tap]
+) -> dict[str, Readout]:
+    """Learn how each tap is read.
+
+    Two passes are made, at the size that the network takes and, if it can, at twice its edges: the axes that grow are
+    those of places or tokens, and as tokens of patches grow fourfold, the others are those before them.
+
+    Parameters
+    ----------
+    name : str
+        Of the encoder, for messages.
+    root : torch.nn.Module
+    run : callable
+    size : (int, int)
+        Height and width of the input, pixels.
+    taps : iterable of Tap
+        With modules of `root`.
+
+    Raises
+    ------
+    EncoderError
+        If a module takes no part in the pass, or its output cannot be pooled so without guessing.
+    """
+    chosen = list(taps)
+    modules = list(dict.fromkeys(tap.module for tap in chosen))
+    with_places = any(tap.pooling in ("mean", "max", "cls") for tap in chosen)
+    seen = _observe(name, root, run, size, modules)
+    grown: dict[str, _Seen] = {}
+    if with_places and any(len(one.shape) > 2 for one in seen.values()):
+        try:
+            grown = _observe_empty(root, run, [2 * edge for edge in size], modules)
+        except Exception:  # many networks take one size only
+            grown = {}
+    found = {}
+    for tap in chosen:
+        one = seen.get(tap.module)
+        if one is None:
+            msg = f"layer {tap.module!r} takes no part in the forward pass; choose another"
+            raise EncoderError(msg)
+        if one.problem or one.shape[0] != _N_IMAGES:
+            reason = one.problem or f"gives {one.shape} for {_N_IMAGES} images, so not one row for each"
+            msg = f"layer {tap.module!r} of {name} {reason}; choose another"
+            raise EncoderError(msg)
+        later = grown[tap.module].shape if tap.module in grown else None
+        tokens = declared_tokens(root, tap.module)
+        axes, n_prefix = _positions(name, tap, one.shape, later, tokens)
+        found[tap.name] = Readout(axes, n_prefix, one.changed)
+    return found
+
+
+def _positions(
+    name: str, tap: Tap, shape: tuple[int, ...], later: tuple[int, ...] | None, tokens: Tokens
+) -> tuple[tuple[int, ...], int]:
+    """Return the axes of places or tokens, and the number of tokens before those of the patches."""
+    ndim, where = len(shape), f"layer {tap.module!r} of {name}"
+    if tap.pooling == "map" or (ndim == 2 and tap.pooling != "cls"):
+        return (), 0
+    if ndim == 3:
+        n_prefix = _prefix(shape, later, tokens)
+        if tap.pooling == "cls" and (not tokens.has_class or n_prefix == 0):
+            msg = f"{where} has no class token, which :cls would take; choose :mean, :max or :map"
+            raise EncoderError(msg)
+        if n_prefix is None:
+            msg = (
+                f"{where} gives {shape[1:]} for an image, and which of these are its tokens cannot be told; "
+                "use :map, or choose another"
+            )
+            raise EncoderError(msg)
+        return (1,), n_prefix
+    has_places = ndim == 4 and tap.pooling != "cls" and not _WEIGHT_NAMES.search(tap.module)
+    axes = _places(shape, later, tokens) if has_places else None
+    if axes is None:
+        what = f"{ndim} dimensions" if ndim != 4 or tap.pooling == "cls" else f"{shape[1:]} for an image"
+        msg = f"{where} gives {what}, which pooling {tap.pooling!r} does not take; use :map"
+        raise EncoderError(msg)
+    return axes, 0
+
+
+def _prefix(shape: tuple[int, ...], later: tuple[int, ...] | None, tokens: Tokens) -> int | None:
+    """Return how many tokens stand before the patches in (n, n_tokens, width); None = it cannot be told."""
+    _, n_tokens, width = shape
+    if later is not None:
+        if len(later) != 3 or later[2] != width or later[1] <= n_tokens:
+            return None  # no tokens of patches, or not in this place
+        before, rest = divmod(4 * n_tokens - later[1], 3)
+        return before if not rest and 0 <= before < n_tokens and before in (0, tokens.n_prefix) else None
+    if tokens.n_patches is None and tokens.n_prefix == 0:
+        # Places of a square image are a square number
+        return 0 if math.isqrt(n_tokens) ** 2 == n_tokens and math.isqrt(width) ** 2 != width else None
+    if tokens.n_patches is None or tokens.n_prefix is None:
+        return None
+    by_count = {tokens.n_patches + tokens.n_prefix: tokens.n_prefix, tokens.n_patches: 0}
+    return by_count.get(n_tokens) if width not in by_count else None
+
+
+def _places(shape: tuple[int, ...], later: tuple[int, ...] | None, tokens: Tokens) -> tuple[int, int] | None:
+    """Return the axes of height and width; None = it cannot be told."""
+    if later is not None and len(later) == 4 and later != shape:
+        grew = tuple(axis for axis in (1, 2, 3) if later[axis] != shape[axis])
+        # Attention among all tokens grows sixteenfold
+        fourfold = any(later[axis] >= 3 * shape[axis] > 6 for axis in grew)
+        return grew if grew in ((1, 2), (2, 3)) and not fourfold else None
+    _, first, second, third = shape
+    if tokens.n_patches is not None and second >= tokens.n_patches > 1 and second in (first, third):
+        return None  # attention among tokens
+    if second == third != first:
+        return 2, 3
+    return (1, 2) if first == second != third else None
+
+
+def _observe(
+    name: str, root: torch.nn.Module, run: Pass, size: Sequence[int], modules: Sequence[str]
+) -> dict[str, _Seen]:
+    """Make one pass, without numbers if possible."""
+    import torch
+
+    try:
+        return _observe_empty(root, run, size, modules)
+    except Exception:  # some networks make tensors of their own on the CPU
+        batch = torch.zeros(_N_IMAGES, 3, *size)
+    try:
+        return _observed(root, run, batch, modules)
+    except Exception as error:
+        raise EncoderError(_cannot_run(name, size, error)) from error
+
+
+def _cannot_run(name: str, size: Sequence[int], error: Exception) -> str:
+    height, width = size
+    return f"the installed library cannot run {name} on images of {height} x {width} pixels: {first_line(error)}"
+
+
+def _observe_empty(root: torch.nn.Module, run: Pass, size: Sequence[int], modules: Sequence[str]) -> dict[str, _Seen]:
+    import torch
+
+    return _observed(without_numbers(root), run, torch.empty(_N_IMAGES, 3, *size, device="meta"), modules)
+
+
+def _observed(root: torch.nn.Module, run: Pass, batch: torch.Tensor, modules: Sequence[str]) -> dict[str, _Seen]:
+    import torch
+
+    seen: dict[str, _Seen] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(_module: Any, _inputs: Any, output: Any) -> None:
+            tensor = single_tensor(output)
+            if tensor is None:
+                seen[name] = _Seen(problem="does not give one tensor")
+            else:
+                seen[name] = _Seen(tuple(tensor.shape), "", tensor, int(tensor._version))
+
+        return hook
+
+    handles = [root.get_submodule(name).register_forward_hook(keep(name)) for name in modules]
+    try:
+        with torch.no_grad():
+            run(root, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def without_numbers(module: torch.nn.Module) -> torch.nn.Module:
+    """Copy a network to the meta device, its weights left behind."""
+    import torch
+
+    memo: dict[int, Any] = {}
+    for parameter in module.parameters():
+        empty = torch.empty_like(parameter, device="meta")
+        memo[id(parameter)] = torch.nn.Parameter(empty, requires_grad=parameter.requires_grad)
+    for buffer in module.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(module, memo)
+
+
+def learned_shapes(
+    name: str,
+    module: torch.nn.Module,
+    outputs: Callable[[Any, torch.Tensor], Mapping[str, torch.Tensor]],
+    size: Sequence[int],
+) -> dict[str, tuple[int, ...]]:
+    """Learn the shape of each tap from a pass, without numbers if possible; `size` is (height, width) in pixels.
+
+    Raises
+    ------
+    EncoderError
+        If the network cannot make the pass, or a tap has not one row for each image.
+    """
+    import torch
+
+    with torch.no_grad():
+        try:
+            found = outputs(without_numbers(module), torch.empty(_N_IMAGES, 3, *size, device="meta"))
+        except EncoderError:
+            raise
+        except Exception:  # some networks make tensors of their own on the CPU
+            try:
+                found = outputs(module, torch.zeros(_N_IMAGES, 3, *size))
+            except Exception as error:
+                raise EncoderError(_cannot_run(name, size, error)) from error
+    for tap, tensor in found.items():
+        shape = tuple(getattr(tensor, "shape", ()))
+        if not shape or shape[0] != _N_IMAGES:
+            msg = f"tap {tap!r} of {name} gives {shape or type(tensor).__name__} for {_N_IMAGES} images; choose a layer"
+            raise EncoderError(msg)
+    return {tap: tuple(tensor.shape[1:]) for tap, tensor in found.items()}
