@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from features_store import passport, seal
+from features_store.atomic import atomic_write, open_regular
 from features_store.block import Block
+from features_store.contents import read_contents
+from features_store.disk import disk_errors, reserve
 from features_store.dump import add_block, fill_index, new_dump
 from features_store.errors import FormatError, MismatchError
 from features_store.lock import FileLock
-from features_store.reader import open_store
 from features_store.schema import BlockSpec, Index, Status
-from features_store.whole import disk_errors, reserve, whole_file
 
 _COMMIT_SECONDS = 2.0
 _COMMIT_BYTES = 256 * 2**20
@@ -68,7 +69,7 @@ class BlockWriter:
         with disk_errors(self.path):
             self._lock = FileLock(self.path)
         try:
-            if not self.path.exists():
+            if not os.path.lexists(self.path):
                 _create(self.path, index, spec)
             block = _same_block(self.path, index, spec)
             self._offsets = dict(block.offsets or {})
@@ -76,7 +77,8 @@ class BlockWriter:
             self._status = np.array(block.status)
             self._sealed = block.sealed
             self._digests = None if block.digests is None else np.array(block.digests)
-            self._fd = os.open(self.path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+            with open_regular(self.path, mode="r+b") as file:
+                self._fd = os.dup(file.fileno())
         except BaseException:
             self._lock.release()
             raise
@@ -192,7 +194,8 @@ class BlockWriter:
             msg = f"block {self.spec.name!r} cannot be sealed: {len(pending)} of {len(self._status)} rows are pending"
             raise FormatError(msg)
         shape = (*self._status.shape, self.spec.n_features)
-        vectors = np.memmap(self.path, self._dtype, "r", offset=self._offsets["vectors"], shape=shape)
+        with open_regular(self.path) as file:
+            vectors = np.memmap(file, self._dtype, "r", offset=self._offsets["vectors"], shape=shape)
         forty = seal.compute(vectors, self._status, progress=progress)
         with disk_errors(self.path):
             _sync(self._fd)
@@ -276,7 +279,7 @@ class BlockWriter:
 
 
 def _create(path: Path, index: Index, spec: BlockSpec) -> None:
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         with new_dump(temporary) as file:
             fill_index(file, index, labels=False)
             add_block(file, spec, len(index))
@@ -284,7 +287,7 @@ def _create(path: Path, index: Index, spec: BlockSpec) -> None:
 
 
 def _same_block(path: Path, index: Index, spec: BlockSpec) -> Block:
-    store = open_store(path)
+    store = read_contents(path)
     found = []
     if store.index_digest != index.digest:
         found.append(f"index_digest: {store.index_digest[:12]!r} / {index.digest[:12]!r}")

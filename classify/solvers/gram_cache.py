@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from features_store.whole import whole_file
+from features_store.atomic import atomic_write
 
 __all__ = ["GramCache", "cache_folder"]
 
@@ -65,7 +65,7 @@ class GramCache:
         path, text = self._place(key)
         try:
             self._make_room(gram.nbytes)
-            with whole_file(path, force=True) as temporary:
+            with atomic_write(path, force=True) as temporary:
                 save_file({"gram": np.ascontiguousarray(gram)}, temporary, metadata={"key": text})
         except OSError:  # a read-only place or a full disk: the numbers are the same without a cache
             return
