@@ -84,6 +84,17 @@ def check_file(file: h5py.File, path: Path) -> None:
     walk.object(file["/"].id, "/", 0)
 
 
+def check_storage(dataset: h5py.Dataset, path: Path) -> None:
+    """Look at where the bytes of one dataset of a file that is no dump lie, whatever their type.
+
+    Raises
+    ------
+    UnsafeFileError
+        As `check_file`.
+    """
+    _Walk(path).storage(dataset.id, dataset.name)
+
+
 class _Walk:
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -121,12 +132,15 @@ class _Walk:
             self.object(h5py.h5o.open(group, name), where, depth + 1)
 
     def dataset(self, dataset: h5py.h5d.DatasetID, where: str) -> None:
+        self.type(dataset.get_type(), where)
+        self.storage(dataset, where)
+
+    def storage(self, dataset: h5py.h5d.DatasetID, where: str) -> None:
         plist = dataset.get_create_plist()
         if plist.get_layout() == h5py.h5d.VIRTUAL:
             raise self.refuse(where, "is a virtual dataset, which reads other files")
         if plist.get_external_count():
             raise self.refuse(where, "keeps its data in another file (external storage)")
-        self.type(dataset.get_type(), where)
         if dataset.get_space().get_simple_extent_type() == h5py.h5s.NULL:
             raise self.refuse(where, "has no shape")
         itemsize = dataset.get_type().get_size()
