@@ -20,7 +20,6 @@ from classify.evidence.metrics import greater_is_better, primary_metric
 from classify.inputs.tasks import choose_blocks, task_rows
 from classify.record import plain
 from classify.solvers.crossfit import Answers, Images, Plan, Subset, answers
-from classify.solvers.gram_cache import GramCache, cache_folder
 from features_store import open_store
 from features_store.schema import Task
 
@@ -49,8 +48,6 @@ class AblationConfig:
     seed : int
     resamples : int
         Bootstrap resamples behind each interval.
-    cache : bool
-        Keep Gram matrices beside the store, and look there first.
     """
 
     store: str
@@ -62,7 +59,6 @@ class AblationConfig:
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     resamples: int = 1000
-    cache: bool = True
 
     def __post_init__(self) -> None:
         if self.folds < 2:
@@ -118,7 +114,7 @@ def ablate(
         notify(
             f"{len(blocks)} blocks: each alone, all together and all but one; every subset is tried up to {MAX_BLOCKS}"
         )
-    plan = Plan(config.head, config.settings, config.seed, GramCache(cache_folder(path)) if config.cache else None)
+    plan = Plan(config.head, config.settings, config.seed)
     said = answers(images, subsets, plan, advance=_counted(progress, len(subsets) * config.folds))
     said[()] = answers(images, [blocks[:1]], Plan("dummy", seed=config.seed))[blocks[:1]]
     spreads = _spreads(config, images, groups, said)

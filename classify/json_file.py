@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from classify.errors import RunError
+from features_store.atomic import atomic_write
 from features_store.errors import AffectoryError, ExistsError
-from features_store.whole import whole_file
 
 __all__ = ["check_new", "read_json", "write_json"]
 
@@ -48,7 +48,7 @@ def write_json(path: Path, values: Any, *, force: bool = False) -> None:
     text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path, force=force) as temporary:
+        with atomic_write(path, force=force) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except AffectoryError:
         raise

@@ -14,8 +14,8 @@ from extract.fingerprints import thumbnail_of
 from extract.images import Decoder, make_decoder
 from extract.sources import Source
 from features_store import Index
+from features_store.atomic import atomic_write
 from features_store.schema import PART_NAMES
-from features_store.whole import whole_file
 
 MAX_CLUSTERS, MAX_PICTURES, SIDE = 200, 8, 160
 
@@ -76,7 +76,7 @@ def write_page(done: Check, source: Source, path: Path, *, force: bool = False) 
     shown = [_shown(one, done.index, source, decode) for one in order[:MAX_CLUSTERS]]
     template = Environment(autoescape=True).from_string(_PAGE)
     text = template.render(corpus=done.corpus, total=len(order), shown=shown, side=SIDE)
-    with whole_file(path, force=force) as temporary:
+    with atomic_write(path, force=force) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -1,5 +1,6 @@
 """Vectors of images on disk: a shareable, resumable, checkable cache between a GPU and a laptop (see FORMAT.md)."""
 
+from features_store.atomic import open_regular, read_regular
 from features_store.block import Block
 from features_store.dump import write_index
 from features_store.errors import (
@@ -38,6 +39,8 @@ __all__ = [
     "Task",
     "UnknownNameError",
     "UnsafeFileError",
+    "open_regular",
     "open_store",
+    "read_regular",
     "write_index",
 ]

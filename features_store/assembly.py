@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features_store import seal
+from features_store.atomic import atomic_write
 from features_store.block import Block
+from features_store.disk import reserve
 from features_store.dump import add_block, fill_index, new_dump
 from features_store.errors import FormatError
 from features_store.origin import Origin, write_origin
 from features_store.schema import FAILURES, BlockSpec, Index, Status
-from features_store.whole import reserve, whole_file
 from features_store.writer import BlockWriter
 
 PIECE_BYTES = 4 * 2**20  # of vectors, copied or compared at a time: memory does not grow with the dump
@@ -88,7 +89,7 @@ def write_dump(
     force : bool
         Replace a file that is there.
     """
-    with whole_file(path, force=force) as temporary:
+    with atomic_write(path, force=force) as temporary:
         with new_dump(temporary) as file:
             fill_index(file, index)
             if origin is not None and origin.digest != index.digest:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features_store import chunks, passport, seal
+from features_store.atomic import open_regular
 from features_store.errors import FormatError
 from features_store.safety import opened
 from features_store.schema import BlockSpec, Status
@@ -167,9 +168,10 @@ class Block:
             if self.offsets is None:
                 with opened(self.path) as file:
                     return chunks.read(file[f"blocks/{self.name}/{part}"])
-            if os.path.getsize(self.path) < self.offsets[part] + dtype.itemsize * int(np.prod(shape)):
-                msg = f"{self.path} was cut short while it was open"
-                raise FormatError(msg)
-            # np.asarray: plain indexing, without the bookkeeping of the memmap subclass on every slice.
-            self._maps[part] = np.asarray(np.memmap(self.path, dtype, "r", offset=self.offsets[part], shape=shape))
+            with open_regular(self.path) as file:
+                if os.fstat(file.fileno()).st_size < self.offsets[part] + dtype.itemsize * int(np.prod(shape)):
+                    msg = f"{self.path} was cut short while it was open"
+                    raise FormatError(msg)
+                # np.asarray: plain indexing, without the bookkeeping of the memmap subclass on every slice.
+                self._maps[part] = np.asarray(np.memmap(file, dtype, "r", offset=self.offsets[part], shape=shape))
         return self._maps[part]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import h5py
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 from features_store.errors import FormatError
 
 _CHECKSUM_BYTES = 4
+_MODULUS = 65_535
+_PIECE_BYTES = 4 * 2**20
 _SLACK = 1024  # deflate makes data that cannot be compressed a little longer
 
 
@@ -70,31 +73,78 @@ def read_rows(dataset: h5py.Dataset, rows: NDArray[np.int64], *, view: int | Non
     return out
 
 
-def _chunk(dataset: h5py.Dataset, corner: tuple[int, ...]) -> NDArray[Any]:
+def pieces(dataset: h5py.Dataset) -> Iterator[tuple[tuple[int, ...], NDArray[Any]]]:
+    """Read a whole dataset of which nothing is known but that `safety.check_storage` lets it pass.
+
+    Yields
+    ------
+    corner : tuple of int
+    values : ndarray
+        What lies there, a chunk or a few MiB; of unsigned integers, if the type is none that numpy knows.
+
+    Raises
+    ------
+    FormatError
+        If a part of it was never written, or is damaged.
+    """
+    raw = dataset.dtype if dataset.dtype.kind in "fiuS" else np.dtype(f"<u{dataset.id.get_type().get_size()}")
+    if dataset.chunks is None:
+        yield from _contiguous_pieces(dataset, raw)
+        return
+    for corner in itertools.product(*(range(0, n, c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))):
+        if dataset.id.get_chunk_info_by_coord(corner).byte_offset is None:
+            msg = f"{dataset.name} has a chunk at {corner} that was never written; write all of it"
+            raise FormatError(msg)
+        chunk = _chunk(dataset, corner, raw)
+        yield corner, chunk[tuple(slice(0, n - c) for n, c in zip(dataset.shape, corner, strict=True))]
+
+
+def _contiguous_pieces(dataset: h5py.Dataset, raw: np.dtype[Any]) -> Iterator[tuple[tuple[int, ...], NDArray[Any]]]:
+    compact = dataset.id.get_create_plist().get_layout() == h5py.h5d.COMPACT
+    offset, end = dataset.id.get_offset(), dataset.file.id.get_filesize()
+    if not compact and (offset is None or offset + dataset.nbytes > end):
+        msg = f"{dataset.name} was never written, or the end of it is cut off"
+        raise FormatError(msg)
+    step = max(1, _PIECE_BYTES // max(1, dataset.nbytes // max(1, dataset.shape[0])))
+    for start in range(0, dataset.shape[0], step):
+        if raw == dataset.dtype:
+            values = np.asarray(dataset[start : start + step])
+        else:
+            values = np.empty((min(step, dataset.shape[0] - start), *dataset.shape[1:]), raw)
+            chosen = dataset.id.get_space()
+            chosen.select_hyperslab((start, *[0] * (dataset.ndim - 1)), values.shape)
+            dataset.id.read(h5py.h5s.create_simple(values.shape), chosen, values, dataset.id.get_type())
+        yield (start, *[0] * (dataset.ndim - 1)), values
+
+
+def _chunk(dataset: h5py.Dataset, corner: tuple[int, ...], dtype: np.dtype[Any] | None = None) -> NDArray[Any]:
     """Read the chunk that begins at `corner`; one that was never written holds the fill value."""
     stored = dataset.id.get_chunk_info_by_coord(corner)
+    kind = dataset.dtype if dtype is None else dtype
     if stored.byte_offset is None:
-        return np.full(dataset.chunks, dataset.fillvalue, dtype=dataset.dtype)
+        return np.full(dataset.chunks, dataset.fillvalue, dtype=kind)
     plist = dataset.id.get_create_plist()
     filters = [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
-    n_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    n_bytes = math.prod(dataset.chunks) * kind.itemsize
     raw = b""
     if stored.size <= n_bytes + n_bytes // 100 + _SLACK:
         mask, raw = dataset.id.read_direct_chunk(corner)
         used = [code for number, code in enumerate(filters) if not mask >> number & 1]
-        raw = _decoded(raw, used, n_bytes, dataset.dtype.itemsize)
+        raw = _decoded(raw, used, n_bytes, kind.itemsize)
     if len(raw) != n_bytes:
         msg = f"{dataset.name} has a chunk at {corner} that does not hold the {n_bytes} bytes of its shape"
         raise FormatError(msg)
-    return np.frombuffer(raw, dtype=dataset.dtype).reshape(dataset.chunks)
+    return np.frombuffer(raw, dtype=kind).reshape(dataset.chunks)
 
 
 def _decoded(raw: bytes, filters: list[int], n_bytes: int, itemsize: int) -> bytes:
     """Undo the filters, the last one first; never make more than one byte too many."""
     for code in reversed(filters):
         if code == h5py.h5z.FILTER_FLETCHER32:
-            # The seal and the row digests find damage; this checksum is only cut off.
-            raw = raw[:-_CHECKSUM_BYTES]
+            raw, stored = raw[:-_CHECKSUM_BYTES], raw[-_CHECKSUM_BYTES:]
+            if not _agrees(raw, stored):
+                msg = "a chunk does not agree with its checksum (fletcher32): it was damaged"
+                raise FormatError(msg)
         elif code == h5py.h5z.FILTER_SHUFFLE:
             whole = len(raw) // itemsize * itemsize
             raw = np.frombuffer(raw[:whole], np.uint8).reshape(itemsize, -1).T.tobytes() + raw[whole:]
@@ -106,3 +156,11 @@ def _decoded(raw: bytes, filters: list[int], n_bytes: int, itemsize: int) -> byt
                 msg = f"a deflated chunk is damaged: {error}"
                 raise FormatError(msg) from error
     return raw
+
+
+def _agrees(data: bytes, stored: bytes) -> bool:
+    """Compare data with the checksum that HDF5 keeps of them, two sums of 16-bit words modulo 65,535."""
+    words = np.frombuffer(data + bytes(len(data) % 2), ">u2").astype(np.int64)
+    weights = np.arange(len(words), 0, -1) % _MODULUS
+    sums = [int(words.sum()) % _MODULUS, int((words * weights).sum()) % _MODULUS]
+    return [int.from_bytes(stored[:2], "little") % _MODULUS, int.from_bytes(stored[2:], "little") % _MODULUS] == sums

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features_store import passport, seal
+from features_store.atomic import atomic_write
 from features_store.ids import encode_ids
 from features_store.schema import ALIGNMENT, FORMAT, FORMAT_VERSION, BlockSpec, Index, Labels, Split
-from features_store.whole import whole_file
 
 
 def write_index(path: Path | str, index: Index, *, force: bool = False) -> None:
@@ -33,7 +33,7 @@ def write_index(path: Path | str, index: Index, *, force: bool = False) -> None:
     ExistsError
         If the file exists and `force` is false.
     """
-    with whole_file(Path(path), force=force) as temporary, new_dump(temporary) as file:
+    with atomic_write(Path(path), force=force) as temporary, new_dump(temporary) as file:
         fill_index(file, index)
 
 

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features_store.assembly import PIECE_BYTES, progress_bar
+from features_store.atomic import atomic_write
 from features_store.block import Block
 from features_store.errors import FormatError, StoreError
 from features_store.reader import Store
 from features_store.schema import PART_NAMES, Labels, Split, Status
-from features_store.whole import whole_file
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def export(
     if target.suffix.lower() not in writers:
         msg = f"{target} cannot be written: its name ends in {target.suffix!r}; valid: {', '.join(writers)}"
         raise FormatError(msg)
-    with whole_file(target, force=force) as temporary:
+    with atomic_write(target, force=force) as temporary:
         total = store.n_images * (len(chosen) if target.suffix.lower() == ".npz" else 1)
         with progress_bar(total, f"writing {target.name}", unit="row") as advance:
             writers[target.suffix.lower()](store, chosen, view, temporary, advance)

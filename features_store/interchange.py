@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from features_store.alignment import locate
 from features_store.assembly import PIECE_BYTES, progress_bar
+from features_store.atomic import atomic_write
 from features_store.attributes import json_object
+from features_store.disk import reserve
 from features_store.dump import add_block, fill_index, new_dump
 from features_store.errors import FormatError, MismatchError
 from features_store.ids import encode_ids
@@ -22,7 +24,6 @@ from features_store.matrices import open_matrix
 from features_store.matrix import Matrix
 from features_store.reader import Store
 from features_store.schema import FAILURES, VECTOR_DTYPES, BlockSpec, Index, Status
-from features_store.whole import reserve, whole_file
 from features_store.writer import BlockWriter
 
 
@@ -108,8 +109,8 @@ def import_matrix(
     """
     target = Path(path)
     with (
-        whole_file(target, force=force) as temporary,
-        tempfile.TemporaryDirectory(dir=target.parent, prefix=".import-", ignore_cleanup_errors=True) as scratch,
+        atomic_write(target, force=force) as temporary,
+        tempfile.TemporaryDirectory(dir=temporary.parent, prefix="import-", ignore_cleanup_errors=True) as scratch,
         open_matrix(matrix.path, key=matrix.key, ids_key=matrix.ids_key, scratch=Path(scratch)) as opened,
     ):
         rows = _rows(store, matrix, opened)

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import platform
-import sys
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import BinaryIO
 
+from features_store.atomic import open_regular
+from features_store.disk import HELD, lock
 from features_store.errors import LockedError
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(fd: int) -> None:
-        # One byte far behind the text: Windows forbids others to read what is locked.
-        os.lseek(fd, 2**20, os.SEEK_SET)
-        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-else:
-    import fcntl
-
-    def _lock(fd: int) -> None:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class FileLock:
@@ -40,36 +28,38 @@ class FileLock:
     ------
     LockedError
         If another process holds it; the message says which.
+    UnsafeFileError
+        If the name of the lock is taken by a link, or by anything else that is no regular file.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path.with_name(f".{path.name}.lock")
-        self._fd = self._acquire(path)
+        self._file = self._acquire(path)
         holder = {"pid": os.getpid(), "host": platform.node(), "since": _now()}
         try:
-            os.ftruncate(self._fd, 0)
-            os.lseek(self._fd, 0, os.SEEK_SET)
-            os.write(self._fd, json.dumps(holder).encode())
+            os.ftruncate(self._file.fileno(), 0)
+            os.write(self._file.fileno(), json.dumps(holder).encode())
         except OSError:  # a full disk
             self.release()
             raise
 
-    def _acquire(self, path: Path) -> int:
+    def _acquire(self, path: Path) -> BinaryIO:
         while True:
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            file = open_regular(self.path, mode="a+b")
             try:
-                _lock(fd)
+                lock(file.fileno())
             except OSError as error:
-                holder = os.pread(fd, 4096, 0) if hasattr(os, "pread") else b""
-                os.close(fd)
+                file.seek(0)
+                holder = file.read(4096)
+                file.close()
                 raise LockedError(self._message(path, holder, error)) from error
             # The last holder removes the file: a lock on a removed file is no lock.
-            if self.path.exists() and os.path.samestat(os.fstat(fd), os.stat(self.path)):
-                return fd
-            os.close(fd)
+            if self.path.exists() and os.path.samestat(os.fstat(file.fileno()), os.lstat(self.path)):
+                return file
+            file.close()
 
     def _message(self, path: Path, holder: bytes, error: OSError) -> str:
-        if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+        if error.errno not in HELD:
             return f"{path} cannot be locked ({error.strerror}); write to a file system that supports locks"
         try:
             who = json.loads(holder)
@@ -80,10 +70,9 @@ class FileLock:
 
     def release(self) -> None:
         """Give the lock back; a second call does nothing."""
-        if self._fd >= 0:
+        if not self._file.closed:
             self.path.unlink(missing_ok=True)
-            os.close(self._fd)
-            self._fd = -1
+            self._file.close()
 
 
 def _now() -> str:

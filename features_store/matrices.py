@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import errno
-import json
 import shutil
 import zipfile
 import zlib
@@ -20,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features_store.atomic import typed_path
+from features_store.attributes import json_object
 from features_store.errors import AffectoryError, FormatError, UnsafeFileError, first_line, unknown_name
 from features_store.hdf5_matrices import hdf5, mat
 from features_store.matrix import MAX_RATIO, Matrix, only_one
@@ -54,6 +55,7 @@ def open_matrix(
     if path.suffix.lower() not in openers:
         msg = f"{path} cannot be imported: its name ends in {path.suffix!r}; valid: {', '.join(openers)}"
         raise FormatError(msg)
+    path = typed_path(path)
     if not path.is_file():
         msg = f"{path} is not there; give the path of a matrix ({', '.join(openers)})"
         raise FormatError(msg)
@@ -127,7 +129,7 @@ def _npz(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
                 array(f"{block}/vectors"),
                 ids=_texts(array("images/id")),
                 names=tuple(_texts(array(f"{block}/names"))) if f"{block}/names" in members else None,
-                passport=json.loads(str(array(f"{block}/passport"))),
+                passport=json_object(str(array(f"{block}/passport")), f"{path}: {block}/passport"),
                 status=np.array(array(f"{block}/status")),
             )
             return

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from features_store.atomic import typed_path
 from features_store.block import Block
 from features_store.contents import Contents, read_contents
 from features_store.errors import FailedRowsError, FormatError, MismatchError, UnknownNameError, unknown_name
@@ -28,6 +29,7 @@ def open_store(paths: str | Path | Sequence[str | Path]) -> Store:
     Parameters
     ----------
     paths : path-like, or sequence of path-like
+        A path may be a link to a dump or a folder; dumps inside of a folder may not.
 
     Returns
     -------
@@ -251,8 +253,11 @@ def _look_up(kind: str, name: str, table: Mapping[str, Item]) -> Item:
 
 
 def _dumps(path: Path) -> list[Path]:
+    if not path.exists():
+        msg = f"{path} is not there; give the path of a dump, or of a folder of dumps"
+        raise FormatError(msg)
     if not path.is_dir():
-        return [path]
+        return [typed_path(path)]
     # A name that begins with a dot is a temporary file or a lock.
     files = sorted(file for file in path.glob("*.h5") if not file.name.startswith("."))
     if not files:

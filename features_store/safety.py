@@ -13,12 +13,15 @@ which costs a quarter of a second and is therefore not done for every file.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 
+from features_store.atomic import open_regular
+from features_store.disk import MACHINE_FAULTS
 from features_store.errors import FormatError, StoreError, UnsafeFileError, first_line
 
 _MAX_OBJECTS = 10_000
@@ -35,15 +38,13 @@ _DAMAGE = (OSError, RuntimeError, ValueError, LookupError, TypeError, Arithmetic
 
 @contextmanager
 def opened(path: Path) -> Iterator[h5py.File]:
-    """Open a file for reading; whatever h5py raises at damage becomes a `FormatError` that names the file."""
-    if not path.exists():
-        msg = f"{path} is not there; give the path of a dump, or of a folder of dumps"
-        raise FormatError(msg)
-    if not path.is_file():
-        msg = f"{path} is not a regular file; give the path of a dump, or of a folder of dumps"
-        raise FormatError(msg)
+    """Open a regular file for reading; whatever h5py raises at damage becomes a `FormatError` that names the file."""
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with open_regular(path) as checked, h5py.File(path, "r", locking=False) as file:
+            # HDF5 opens by name, so what it opened must be what was checked.
+            if not os.path.samestat(os.fstat(checked.fileno()), os.fstat(file.id.get_vfd_handle())):
+                msg = f"{path} was replaced while it was opened; try again when nothing writes it"
+                raise UnsafeFileError(msg)
             yield file
     except StoreError as error:
         text = str(error)
@@ -51,10 +52,15 @@ def opened(path: Path) -> Iterator[h5py.File]:
             raise
         msg = text if str(path) in text else f"{path}: {text}"
         raise type(error)(msg if len(msg) <= _MAX_MESSAGE else f"{msg[:_MAX_MESSAGE]} …") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        msg = f"{path} is not there; give the path of a dump, or of a folder of dumps"
+        raise FormatError(msg) from error
     except PermissionError as error:
         msg = f"{path} cannot be read: {error.strerror or 'permission denied'}"
         raise FormatError(msg) from error
     except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno in MACHINE_FAULTS:
+            raise
         msg = f"{path} cannot be read as HDF5: it is damaged, cut short, or another kind of file ({first_line(error)})"
         raise FormatError(msg) from error
 
@@ -76,6 +82,17 @@ def check_file(file: h5py.File, path: Path) -> None:
     """
     walk = _Walk(path)
     walk.object(file["/"].id, "/", 0)
+
+
+def check_storage(dataset: h5py.Dataset, path: Path) -> None:
+    """Look at where the bytes of one dataset of a file that is no dump lie, whatever their type.
+
+    Raises
+    ------
+    UnsafeFileError
+        As `check_file`.
+    """
+    _Walk(path).storage(dataset.id, dataset.name)
 
 
 class _Walk:
@@ -115,12 +132,15 @@ class _Walk:
             self.object(h5py.h5o.open(group, name), where, depth + 1)
 
     def dataset(self, dataset: h5py.h5d.DatasetID, where: str) -> None:
+        self.type(dataset.get_type(), where)
+        self.storage(dataset, where)
+
+    def storage(self, dataset: h5py.h5d.DatasetID, where: str) -> None:
         plist = dataset.get_create_plist()
         if plist.get_layout() == h5py.h5d.VIRTUAL:
             raise self.refuse(where, "is a virtual dataset, which reads other files")
         if plist.get_external_count():
             raise self.refuse(where, "keeps its data in another file (external storage)")
-        self.type(dataset.get_type(), where)
         if dataset.get_space().get_simple_extent_type() == h5py.h5s.NULL:
             raise self.refuse(where, "has no shape")
         itemsize = dataset.get_type().get_size()

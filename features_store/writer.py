@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from features_store import passport, seal
+from features_store.atomic import atomic_write, open_regular
 from features_store.block import Block
+from features_store.contents import read_contents
+from features_store.disk import disk_errors, reserve
 from features_store.dump import add_block, fill_index, new_dump, replace_passport
 from features_store.errors import FormatError, MismatchError
 from features_store.lock import FileLock
-from features_store.reader import open_store
 from features_store.schema import BlockSpec, Index, Status
-from features_store.whole import disk_errors, reserve, whole_file
 
 _COMMIT_SECONDS = 2.0
 _COMMIT_BYTES = 256 * 2**20
@@ -77,7 +78,7 @@ class BlockWriter:
         with disk_errors(self.path):
             self._lock = FileLock(self.path)
         try:
-            if not self.path.exists():
+            if not os.path.lexists(self.path):
                 _create(self.path, index, spec)
             block = _same_block(self.path, index, spec)
             self._offsets = dict(block.offsets or {})
@@ -204,7 +205,8 @@ class BlockWriter:
             msg = f"block {self.spec.name!r} cannot be sealed: {len(pending)} of {len(self._status)} rows are pending"
             raise FormatError(msg)
         shape = (*self._status.shape, self.spec.n_features)
-        vectors = np.memmap(self.path, self._dtype, "r", offset=self._offsets["vectors"], shape=shape)
+        with open_regular(self.path) as file:
+            vectors = np.memmap(file, self._dtype, "r", offset=self._offsets["vectors"], shape=shape)
         forty = seal.compute(vectors, self._status, progress=progress)
         with disk_errors(self.path):
             _sync(self._fd)
@@ -234,7 +236,8 @@ class BlockWriter:
         self.close()
 
     def _open(self) -> int:
-        return os.open(self.path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+        with open_regular(self.path, mode="r+b") as file:
+            return os.dup(file.fileno())
 
     def _begin(self) -> None:
         """Refuse a sealed block; let the passport name what this writer does in other circumstances."""
@@ -254,13 +257,13 @@ class BlockWriter:
         both = passport.merged([self.passport, self.spec.passport])
         os.close(self._fd)  # Windows replaces no open file
         try:
-            with disk_errors(self.path), whole_file(self.path, force=True) as temporary:
+            with atomic_write(self.path, force=True) as temporary:
                 shutil.copyfile(self.path, temporary)
                 replace_passport(temporary, self.spec.name, both)
                 reserve(temporary)
         finally:
             self._fd = self._open()
-        self._offsets = dict(open_store(self.path).blocks[self.spec.name].offsets or {})
+        self._offsets = dict(read_contents(self.path).blocks[self.spec.name].offsets or {})
         self.passport, self.news = both, []
 
     def _positions(self, rows: ArrayLike, view: int) -> NDArray[np.int64]:
@@ -313,7 +316,7 @@ class BlockWriter:
 
 
 def _create(path: Path, index: Index, spec: BlockSpec) -> None:
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         with new_dump(temporary) as file:
             fill_index(file, index, labels=False)
             add_block(file, spec, len(index))
@@ -321,7 +324,7 @@ def _create(path: Path, index: Index, spec: BlockSpec) -> None:
 
 
 def _same_block(path: Path, index: Index, spec: BlockSpec) -> Block:
-    store = open_store(path)
+    store = read_contents(path)
     found = []
     if store.index_digest != index.digest:
         found.append(f"index_digest: {store.index_digest[:12]!r} / {index.digest[:12]!r}")

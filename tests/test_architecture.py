@@ -69,8 +69,8 @@ def test_import_rule_fires(tmp_path: Path, relative: str, source: str, found: se
 
 
 def test_files_are_small_and_named_by_nouns() -> None:
-    """A file is at most about 300 lines, and none is a drawer."""
-    too_long = {str(path): n for path in modules() if (n := len(path.read_text().splitlines())) > 320}
+    """A file is at most 450 lines, and none is a drawer."""
+    too_long = {str(path): n for path in modules() if (n := len(path.read_text().splitlines())) > 450}
     assert too_long == {}
     assert [path for path in modules() if path.stem in FORBIDDEN_NAMES] == []
 

@@ -9,8 +9,8 @@ from typing import Any
 from classify.errors import RunError
 from classify.output.figure import STYLE, Frame, label, nice_ticks, number, shorten, svg
 from classify.output.leaderboard import interval_text, metric_title, shown_metrics
+from features_store.atomic import atomic_write
 from features_store.errors import AffectoryError
-from features_store.whole import whole_file
 
 __all__ = ["ablation_chart", "ablation_text", "write_chart"]
 
@@ -150,7 +150,7 @@ def write_chart(path: Path, chart: str, *, force: bool = False) -> None:
         The place can't be written.
     """
     try:
-        with whole_file(path, force=force) as temporary:
+        with atomic_write(path, force=force) as temporary:
             temporary.write_text(chart, encoding="utf-8")
     except AffectoryError:
         raise

@@ -35,10 +35,10 @@ from classify.heads.persistence import load_head
 from classify.model import Model, run_model
 from classify.output.cards import data_card_text, model_card_text
 from classify.runs import Run, read_run
+from features_store.atomic import atomic_write
 from features_store.attributes import check_json
 from features_store.errors import AffectoryError
 from features_store.schema import Task
-from features_store.whole import whole_file
 
 __all__ = ["open_model", "read_bundle", "write_bundle"]
 
@@ -79,7 +79,7 @@ def write_bundle(run: Run, path: Path, *, force: bool = False) -> list[str]:
     manifest = {"format": FORMAT, "format_version": VERSION, "files": record}
     files = {MANIFEST: _json(manifest), **files}
     try:
-        with whole_file(path, force=force) as temporary:
+        with atomic_write(path, force=force) as temporary:
             with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
                 for name, data in files.items():
                     entry = zipfile.ZipInfo(name, _EPOCH)

@@ -16,8 +16,8 @@ from classify.output.leaderboard import boards, interval_text, metric_title
 from classify.output.sections import board_section
 from classify.output.thumbnails import Pictures
 from classify.runs import Run
+from features_store.atomic import atomic_write
 from features_store.errors import AffectoryError, ExistsError
-from features_store.whole import whole_file
 
 __all__ = ["report_page", "write_report_page"]
 
@@ -52,7 +52,7 @@ def write_report_page(runs: Sequence[Run], path: Path, *, data: Path | None = No
         raise RunError(message)
     text = report_page(runs, data=data)
     try:
-        with whole_file(path, force=force) as temporary:
+        with atomic_write(path, force=force) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except AffectoryError:
         raise

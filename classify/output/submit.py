@@ -19,9 +19,9 @@ from classify.layout import Layout, lay_out
 from classify.model import run_model
 from classify.output.submission import Answers, Submission, check_ids, check_submission, read_table
 from classify.runs import CONFIG, Run
+from features_store.atomic import atomic_write
 from features_store.errors import AffectoryError
 from features_store.schema import PART_NAMES
-from features_store.whole import whole_file
 
 __all__ = ["plan_submission", "write_submission"]
 
@@ -149,7 +149,7 @@ def write_submission(plan: Submission, path: Path, *, force: bool = False) -> di
     """
     columns = [one.cells() for one in plan.answers]
     try:
-        with whole_file(path, force=force) as temporary:
+        with atomic_write(path, force=force) as temporary:
             with temporary.open("w", encoding="utf-8", newline="") as file:
                 writer = csv.writer(file, lineterminator="\n")
                 writer.writerow(plan.titles)

@@ -19,7 +19,6 @@ from classify.heads import make_head
 from classify.heads.columns import class_weights, indicator_columns, probabilities
 from classify.inputs.matrix import RowMatrix
 from classify.solvers.gram import block_grams
-from classify.solvers.gram_cache import GramCache
 from classify.solvers.kernel import svm_path, svr_path
 from classify.solvers.moments import accumulate, block_columns, ridge_path
 
@@ -72,12 +71,11 @@ class Images:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is fitted: a head of the table or ``ridge``, with its options, and where matrices are kept."""
+    """What is fitted: a head of the table or ``ridge``, with its options."""
 
     head: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
-    cache: GramCache | None = None
 
     def options(self) -> dict[str, Any]:
         """Return the options of a head that shares its work, those given over the defaults."""
@@ -116,7 +114,7 @@ def _by_kernel(images: Images, subsets: Sequence[Subset], plan: Plan, advance: A
     gamma = None if options["gamma"] == "scale" else float(options["gamma"])
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # libsvm works without the interpreter's lock
         for train, held in images.cuts:
-            grams = block_grams(images.store, blocks, images.rows, train, cache=plan.cache)
+            grams = block_grams(images.store, blocks, images.rows, train)
 
             def fit(subset: Subset, train: np.ndarray = train, held: np.ndarray = held, grams: Any = grams) -> None:
                 kernel = grams.kernel(subset, options["kernel"], gamma=gamma)

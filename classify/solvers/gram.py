@@ -7,10 +7,9 @@ label and every fold that shares the standardisation costs no more than a machin
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,14 +19,12 @@ from classify.inputs.matrix import RowMatrix
 from features_store.errors import unknown_name
 
 if TYPE_CHECKING:
-    from classify.solvers.gram_cache import GramCache
     from features_store import Store
 
-__all__ = ["KERNELS", "Grams", "block_grams", "gram_key"]
+__all__ = ["KERNELS", "Grams", "block_grams"]
 
 KERNELS = ("linear", "rbf")
 MAX_ROWS = 20_000  # a matrix of 1.6 GB
-_VERSION = 1  # part of every key: raised whenever the numbers would change
 
 
 @dataclass(frozen=True)
@@ -88,9 +85,7 @@ class Grams:
         return np.exp(total, out=total)
 
 
-def block_grams(
-    store: Store, blocks: Iterable[str], rows: np.ndarray, fit: np.ndarray, *, cache: GramCache | None = None
-) -> Grams:
+def block_grams(store: Store, blocks: Iterable[str], rows: np.ndarray, fit: np.ndarray) -> Grams:
     """Multiply the rows of each block with each other, standardised on some of them.
 
     Parameters
@@ -101,8 +96,6 @@ def block_grams(
         Rows of the store, each with a vector in every block.
     fit : numpy.ndarray of int64
         Positions among *rows* of those that mean and deviation are measured on: the training rows of a fold.
-    cache : GramCache, default=None
-        Where matrices are looked up first and kept afterwards.
 
     Returns
     -------
@@ -118,45 +111,10 @@ def block_grams(
             f"a Gram matrix of {len(rows)} x {len(rows)} rows is too large; at most {MAX_ROWS} (use the ridge head)"
         )
         raise HeadError(message)
-    products = {}
-    for name in blocks:
-        key = gram_key(store, name, rows, fit)
-        found = cache.get(key) if cache else None
-        if found is None:
-            found = _product(RowMatrix(store, [name], rows), fit)
-            if cache:
-                cache.put(key, found)
-        products[name] = found
+    products = {name: _product(RowMatrix(store, [name], rows), fit) for name in blocks}
     return Grams(products, {name: store.block(name).n_features for name in products})
 
 
 def _product(rows: RowMatrix, fit: np.ndarray) -> np.ndarray:
     z = Standardiser.fit(rows[fit], standardize=True).whole(rows)
     return z @ z.T  # numpy computes one half of it and mirrors it
-
-
-def gram_key(store: Store, block: str, rows: np.ndarray, fit: np.ndarray) -> dict[str, Any]:
-    """Name everything that the Gram matrix of a block depends on, as plain values.
-
-    A sealed block is known by its seal, which covers every vector; an open one by the state of its rows and of its
-    file, so that it counts as another after each write.
-    """
-    found = store.block(block)
-    if found.sealed:
-        content = found.stored_seal.hex()
-    else:
-        state = found.path.stat()
-        content = f"open {_digest(found.status)} {state.st_size} {state.st_mtime_ns}"
-    return {
-        "version": _VERSION,
-        "block": block,
-        "passport": found.digest,
-        "index": store.index_digest,
-        "content": content,
-        "rows": _digest(np.asarray(rows, dtype=np.int64)),
-        "standardised_on": _digest(np.asarray(fit, dtype=np.int64)),
-    }
-
-
-def _digest(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()

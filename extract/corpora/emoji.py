@@ -21,7 +21,7 @@ from extract.corpora.record import Corpus, Option, Reading
 from extract.errors import CorpusError
 from extract.sources import Files
 from features_store import Index, Labels, Split, Task
-from features_store.whole import whole_file
+from features_store.atomic import atomic_write
 
 SENTIMENTS = ("negative", "neutral", "positive")
 SIDE = 320  # pixels of a picture
@@ -132,7 +132,7 @@ def _render(data: Path, emojis: list[_Emoji]) -> None:
         pen = ImageDraw.Draw(picture)
         pen.text(middle, emoji.text, font=font.font_variant(size=int(GLYPH * scale)), embedded_color=True)
         # A file that is there already was drawn by another run in between: both drew the same.
-        with whole_file(data / emoji.image_id, force=True) as temporary:
+        with atomic_write(data / emoji.image_id, force=True) as temporary:
             picture.save(temporary, format="PNG")
 
 

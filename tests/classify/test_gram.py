@@ -1,7 +1,5 @@
 """Sums of the blocks' Gram matrices against scikit-learn on the concatenated, standardised matrix."""
 
-import os
-
 import numpy as np
 import pytest
 from sklearn.kernel_ridge import KernelRidge
@@ -10,10 +8,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 
 from classify.errors import HeadError
-from classify.solvers.gram import Grams, block_grams, gram_key
-from classify.solvers.gram_cache import GramCache, cache_folder
+from classify.solvers.gram import Grams, block_grams
 from classify.solvers.kernel import ridge_path, svc_path, svm_path, svr_path
-from features_store import BlockWriter, open_store
+from features_store import open_store
 
 WIDTHS = {"a.pool": 40, "b.pool": 25, "c.pool": 70}
 SUBSETS = [("a.pool",), ("b.pool", "c.pool"), ("a.pool", "b.pool", "c.pool")]
@@ -137,99 +134,6 @@ def test_unknown_blocks_and_kernels_are_refused(grams):
         grams.kernel([])
     with pytest.raises(HeadError, match="too large"):
         block_grams(None, [], np.arange(20_001), np.arange(3))
-
-
-class CountingCache(GramCache):
-    """A cache that notes what it found."""
-
-    def get(self, key):
-        found = super().get(key)
-        self.found = [*getattr(self, "found", []), found is not None]
-        return found
-
-
-def test_the_cache_gives_back_the_same_matrices(opened, grams, tmp_path):
-    """The second time nothing is multiplied, and the bits are the same."""
-    cache = CountingCache(tmp_path / "grams")
-    for hit in (False, True):
-        again = block_grams(opened, WIDTHS, ROWS, TRAIN, cache=cache)
-        assert cache.found[-3:] == [hit] * 3
-        assert all(np.array_equal(again.products[name], grams.products[name]) for name in WIDTHS)
-    assert not [path for path in cache.folder.iterdir() if path.suffix != ".safetensors"]
-
-
-def test_the_key_changes_with_everything_the_matrix_depends_on(opened, make_store):
-    """Rows, standardisation rows, passport, index, and the vectors of an open and of a sealed block."""
-    random = np.random.default_rng(0)
-    vectors = random.normal(size=(20, 4))
-    folder = make_store({"a.pool": vectors})
-    rows = np.arange(20)
-
-    def key(rows=rows, fit=rows[:10], folder=folder):
-        return gram_key(open_store(folder), "a.pool", rows, fit)
-
-    first = key()
-    assert first == key()
-    others = [key(rows[::-1]), key(fit=rows[:11]), key(folder=make_store({"a.pool": vectors[:19]}), rows=rows[:19])]
-    store = open_store(folder)
-    with BlockWriter(folder / "a.pool.h5", store.index, store.blocks["a.pool"].spec) as writer:
-        writer.write([3], vectors[:1])
-    os.utime(folder / "a.pool.h5")
-    others.append(key())
-    with BlockWriter(folder / "a.pool.h5", store.index, store.blocks["a.pool"].spec) as writer:
-        writer.seal()
-    others.append(key())
-    assert "open" not in others[-1]["content"]
-    texts = [str(one) for one in (first, *others)]
-    assert len(set(texts)) == len(texts)
-
-
-@pytest.mark.parametrize("damage", [b"", b"\x00" * 40, b"not a matrix"])
-def test_a_damaged_matrix_counts_as_absent(tmp_path, damage):
-    """It is computed again and replaced."""
-    cache, key, gram = GramCache(tmp_path), {"block": "a"}, np.eye(3, dtype=np.float32)
-    cache.put(key, gram)
-    (path,) = tmp_path.iterdir()
-    path.write_bytes(damage)
-    assert cache.get(key) is None
-    cache.put(key, gram)
-    assert np.array_equal(cache.get(key), gram)
-
-
-def test_a_matrix_under_another_key_is_not_taken(tmp_path):
-    """The whole key is compared, not only the name of the file."""
-    cache = GramCache(tmp_path)
-    cache.put({"block": "a"}, np.eye(3, dtype=np.float32))
-    (path,) = tmp_path.iterdir()
-    path.rename(cache._place({"block": "b"})[0])
-    assert cache.get({"block": "b"}) is None
-
-
-def test_the_cache_stays_within_its_limit(tmp_path):
-    """The oldest go first; a matrix that is larger than the limit isn't kept."""
-    cache = GramCache(tmp_path, max_bytes=15_000)
-    for i in range(3):
-        cache.put({"i": i}, np.full((40, 40), i, dtype=np.float32))
-        os.utime(cache._place({"i": i})[0], (i, i))
-    assert cache.get({"i": 0}) is None
-    assert cache.get({"i": 2})[0, 0] == 2
-    cache.put({"i": 3}, np.zeros((100, 100), dtype=np.float32))
-    assert cache.get({"i": 3}) is None
-
-
-def test_a_place_that_cannot_be_written_is_no_error(tmp_path):
-    """Without a cache the numbers are the same."""
-    blocked = tmp_path / "file"
-    blocked.write_text("")
-    cache = GramCache(blocked)
-    cache.put({"i": 0}, np.eye(2, dtype=np.float32))
-    assert cache.get({"i": 0}) is None
-
-
-def test_the_cache_lies_beside_the_store(tmp_path):
-    """Inside a folder store, where no dump is looked for; beside a single dump."""
-    assert cache_folder(tmp_path) == tmp_path / ".grams"
-    assert cache_folder(tmp_path / "b.h5") == tmp_path / ".b.h5.grams"
 
 
 def test_gamma_can_be_given():

@@ -112,7 +112,7 @@ def test_grids_combine_scalars_lists_and_options(store, tmp_path):
 def test_the_digest_follows_the_data(store, tmp_path):
     """Other labels, other vectors or other passports make other cells; another place doesn't."""
     copied = tmp_path / "copy"
-    shutil.copytree(store, copied, ignore=shutil.ignore_patterns(".grams"))
+    shutil.copytree(store, copied)
 
     def digest(folder, text='[[grid]]\ntask = "polarity"\nhead = "dummy"\n'):
         (cell,) = written(folder, tmp_path, text)

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 import zipfile
+import zlib
 
 import h5py
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import features_store as fs
 from features_store.difference import difference
 from features_store.export import export
 from features_store.interchange import MatrixFile, import_matrix
+from features_store.matrices import open_matrix
 
 N, D = 8, 3
 
@@ -191,6 +198,162 @@ def test_an_archive_that_unpacks_without_end_is_refused(tmp_path, store) -> None
         archive.writestr("m.npy", bytes(30 * 2**20))
     with pytest.raises(fs.UnsafeFileError, match="unpacks to more"):
         import_matrix(store, MatrixFile(tmp_path / "m.npz", ids=IDS), tmp_path / "b.h5", name="b")
+
+
+# ---- HDF5 that a stranger laid out -----------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_every_layout_gives_the_same_numbers(tmp_path_factory, data) -> None:
+    """Chunks of any shape, filters in any order, any type and byte order, as h5py and as MATLAB write them."""
+    shape = data.draw(st.lists(st.integers(1, 7), min_size=2, max_size=4))
+    dtype = data.draw(st.sampled_from(["<f4", ">f4", "<f8", "<f2", "<i2", ">u2", "|u1"]))
+    numbers = np.random.default_rng(0).integers(0, 99, shape).astype(dtype)
+    chosen = {name: data.draw(st.booleans()) for name in ("shuffle", "fletcher32", "gzip")}
+    options = {"compression": "gzip" if chosen.pop("gzip") else None, **chosen}
+    if not any(options.values()) and data.draw(st.booleans()):
+        options = {}  # contiguous
+    else:
+        options["chunks"] = tuple(data.draw(st.integers(1, n)) for n in shape)
+    folder = tmp_path_factory.mktemp("layout")
+    for name, stored in (("m.h5", numbers), ("m.mat", numbers.T)):
+        turned = dict(options)
+        if name == "m.mat" and "chunks" in turned:
+            turned["chunks"] = turned["chunks"][::-1]
+        with h5py.File(folder / name, "w") as file:
+            file.create_dataset("x", data=stored, **turned)
+        with open_matrix(folder / name, scratch=folder) as matrix:
+            assert matrix.shape == tuple(shape)
+            for start in range(0, shape[0], 2):
+                np.testing.assert_array_equal(matrix.take(start, start + 2), numbers[start : start + 2])
+
+
+def _import_in_child(store, path, limit: int) -> tuple[int, str]:
+    """Import with a limit on memory; return the exit code, and what was said."""
+    code = f"import resource; resource.setrlimit(resource.RLIMIT_DATA, ({limit}, {limit}))\n"
+    code += "from features_store.__main__ import main; main()"
+    out = path.parent / "b.h5"
+    command = ["import", store.paths[0].parent, path, "--ids", path.parent / "ids", "-n", "b", "-o", out]
+    (path.parent / "ids").write_text("\n".join(f"set/{i:03d}.jpg" for i in range(N)))
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, command)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+    )
+    assert not out.exists()
+    return done.returncode, done.stderr
+
+
+def _short_chunk(file: h5py.File) -> None:
+    file.create_dataset("x", (N, 1000), "f4", chunks=(N, 1000), compression="gzip")
+    file["x"].id.write_direct_chunk((0, 0), zlib.compress(bytes(40)))
+
+
+def _bomb(file: h5py.File) -> None:
+    file.create_dataset("x", (N, 1000), "f4", chunks=(N, 1000), compression="gzip")
+    file["x"].id.write_direct_chunk((0, 0), zlib.compress(bytes(2**29), 9))
+
+
+def _large_chunks(file: h5py.File) -> None:
+    file.create_dataset("x", (N, 2**21), "f4", chunks=(N, 2**21), compression="gzip")
+    file.attrs["pad"] = np.zeros(60_000, np.uint8)
+    file["x"].attrs["pad"] = np.zeros(60_000, np.uint8)
+
+
+def _half_written(file: h5py.File) -> None:
+    file.create_dataset("x", (N, 4), "f4", chunks=(2, 4))
+    file["x"][:4] = 1
+
+
+def _never_written(file: h5py.File) -> None:
+    file.create_dataset("x", (N, 4), "f4")
+
+
+def _damaged(file: h5py.File) -> None:
+    file.create_dataset("x", (N, 4), "f4", chunks=(N, 4), fletcher32=True)
+    file["x"][:] = 1
+    _, raw = file["x"].id.read_direct_chunk((0, 0))
+    file["x"].id.write_direct_chunk((0, 0), raw[:3] + bytes([raw[3] ^ 1]) + raw[4:])
+
+
+def _odd_numbers(file: h5py.File) -> None:
+    kind = h5py.h5t.IEEE_F32LE.copy()
+    kind.set_ebias(100)
+    h5py.h5d.create(file.id, b"x", kind, h5py.h5s.create_simple((N, 4)))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (_short_chunk, "does not hold the 32000 bytes"),
+        (_bomb, "does not hold the 32000 bytes"),
+        (_large_chunks, "has chunks of"),
+        (_half_written, "never written"),
+        (_never_written, "never written"),
+        (_damaged, "checksum"),
+        (_odd_numbers, "expected plain numbers"),
+    ],
+)
+def test_chunks_that_hold_something_else_are_refused(tmp_path, store, make, words) -> None:
+    """No foreign memory becomes vectors, and no small file fills the memory: one sentence and exit code 2."""
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        make(file)
+    code, said = _import_in_child(store, tmp_path / "m.h5", 300 * 2**20)
+    assert code == 2, said
+    assert words in said
+    assert said.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ids", "m.h5", "s"]
+
+
+def test_ids_of_every_kind(tmp_path, store, vectors) -> None:
+    """Text of fixed and of variable length, chunked or not; compressed cells, as MATLAB writes them."""
+    for number, options in enumerate(({}, {"chunks": (2,)}, {"chunks": (2,), "compression": "gzip"})):
+        for kind in ("S11", h5py.string_dtype()):
+            path = tmp_path / f"{number}{len(str(kind))}.h5"
+            with h5py.File(path, "w") as file:
+                file["x"] = vectors
+                file.create_dataset("ids", data=np.array(IDS, dtype=object).astype(kind), dtype=kind, **options)
+            if kind != "S11" and "compression" in options:
+                with pytest.raises(fs.FormatError, match="--ids"), open_matrix(path, ids_key="ids", scratch=tmp_path):
+                    pytest.fail("libhdf5 would follow addresses of a stranger's making")
+            else:
+                with open_matrix(path, ids_key="ids", scratch=tmp_path) as matrix:
+                    assert matrix.ids == IDS
+    with h5py.File(tmp_path / "m.mat", "w") as file:
+        file["x"] = vectors.T
+        cells = np.empty((1, len(IDS)), dtype=h5py.ref_dtype)
+        for n, one in enumerate(IDS):
+            file[f"#refs#/{n}"] = np.frombuffer(one.encode("utf-16-le"), MATLAB)[:, None]
+            cells[0, n] = file[f"#refs#/{n}"].ref
+        file.create_dataset("names", data=cells, dtype=h5py.ref_dtype, chunks=(1, 2), compression="gzip")
+    with open_matrix(tmp_path / "m.mat", ids_key="names", scratch=tmp_path) as matrix:
+        assert matrix.ids == IDS
+
+
+_IMPORT_KILLED = """
+import os, signal, sys
+from features_store import interchange
+real = interchange.BlockWriter.seal
+interchange.BlockWriter.seal = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+from features_store.__main__ import main
+main()
+"""
+
+
+def test_what_a_killed_import_unpacked_goes_with_the_next(tmp_path, store, vectors) -> None:
+    """The next command that writes there removes the unpacked numbers and the half block."""
+    np.savez(tmp_path / "m.npz", x=vectors, ids=np.array(IDS))
+    command = ["import", tmp_path / "s", tmp_path / "m.npz", "-n", "b", "-o", tmp_path / "s" / "b.h5"]
+    done = subprocess.run([sys.executable, "-c", _IMPORT_KILLED, *map(str, command)], check=False)
+    assert done.returncode == -9
+    left = [path.name for path in (tmp_path / "s").iterdir() if path.name != "index.h5"]
+    assert len(left) == 1
+    fs.write_index(tmp_path / "s" / "other.h5", store.index)
+    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["index.h5", "other.h5"]
 
 
 # ---- export ---------------------------------------------------------------------------------------------------------

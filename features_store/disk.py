@@ -1,0 +1,157 @@
+"""What the operating system offers beside Python: durable files, space reserved, names exchanged, locks."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from features_store.errors import DiskSpaceError, StoreError
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def lock(fd: int) -> None:
+        """Take the exclusive lock on an open file, or raise an `OSError` at once."""
+        # One byte far behind the text: Windows forbids others to read what is locked.
+        os.lseek(fd, 2**20, os.SEEK_SET)
+        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def lock(fd: int) -> None:
+        """Take the exclusive lock on an open file, or raise an `OSError` at once."""
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+"""What `lock` says where another process holds the lock."""
+
+MACHINE_FAULTS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errors that say nothing about the file: the same read may succeed later."""
+
+_NO_REPLACE, _EXCHANGE = 1, 2  # of renameat2
+_HERE = -100  # AT_FDCWD
+_UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's word for a full disk into a `DiskSpaceError` that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, StoreError):
+            raise
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        # HDF5 reports a full disk in words, without an errno.
+        if full or any(words in str(error) for words in ("No space left", "errno = 28", "File too large")):
+            why = error.strerror or "no space left"
+            msg = f"{path} does not fit on its disk ({why}); free some space, or choose another place"
+            raise DiskSpaceError(msg) from error
+        raise
+
+
+def sync(path: Path) -> None:
+    """Make the content of a file, or the entries of a folder, durable."""
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders; it has no need of it either
+        return
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+    finally:
+        os.close(fd)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make everything in a folder durable."""
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            sync(Path(parent, name))
+        sync(Path(parent))
+
+
+def reserve(path: Path) -> None:
+    """Take a file's space on the disk now, so that a full disk is an error before the first row."""
+    size = path.stat().st_size
+    if hasattr(os, "posix_fallocate"):
+        fd = os.open(path, os.O_RDWR)
+        try:
+            os.posix_fallocate(fd, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                raise
+        else:
+            return
+        finally:
+            os.close(fd)
+    if shutil.disk_usage(path.parent).free < size:
+        msg = f"{path} needs {size} bytes and its disk has fewer free; free some space, or choose another place"
+        raise DiskSpaceError(msg)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two files, or two folders, change their names at one instant; False where the system cannot do it."""
+    return _renamed(one, other, _EXCHANGE)
+
+
+def move_new(old: Path, new: Path) -> None:
+    """Rename a file, or a folder, to a name that nothing has; unlike `os.rename`, never replace anything.
+
+    Raises
+    ------
+    FileExistsError
+        If something has the name; an empty folder may be replaced by another folder.
+    """
+    if old.is_dir():
+        try:
+            os.rename(old, new)
+        except OSError as error:
+            if os.path.lexists(new):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(new)) from error
+            raise
+    elif not _renamed(old, new, _NO_REPLACE):
+        try:
+            os.link(old, new)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            if os.path.lexists(new):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(new)) from None
+            os.rename(old, new)
+        else:
+            old.unlink()
+
+
+def _renamed(one: Path, other: Path, flag: int) -> bool:
+    function = _renameat2()
+    if function is None:
+        return False
+    if function(_HERE, os.fsencode(one), _HERE, os.fsencode(other), flag) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _UNSUPPORTED:
+        return False
+    raise OSError(number, os.strerror(number), str(one), None, str(other))
+
+
+@cache
+def _renameat2() -> Any:
+    """Return the function of the C library, or None where there is none."""
+    if not sys.platform.startswith("linux"):
+        return None
+    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if function is not None:
+        function.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+    return function
