@@ -10,7 +10,8 @@ import os
 import threading
 import weakref
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from extract.errors import CorpusError, RefusedImageError
 from features_store import Status
 
 MAX_MEMBER = 1 << 30  # bytes; no image and no list is as large, and a forged size must not fill the memory
+_START = 1 << 10  # packed bytes that are enough to see how a member begins
 _LOCAL_HEADER = 30  # bytes of a zip member's local header before its name
 STORED, DEFLATED = 0, 8  # the zip methods that are read
 _PACKED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
@@ -75,15 +77,21 @@ class Members:
     Parameters
     ----------
     position : dict
-        Name to row of the arrays. A name that occurs twice means its last occurrence, as in unpacking.
+        Canonical name to row of the arrays; a hard link has the row of its target.
     offsets, packed, sizes : ndarray of shape (n_members,), int64
         Where the bytes begin (of a zip: the local header), how many lie there, how many they are unpacked.
     modified : ndarray of shape (n_members,), float64
         Seconds since 1970; NaN = not recorded.
     methods : ndarray of shape (n_members,), uint8, optional
         Zip methods; None = a tar.
-    n_refused : int
-        Members left out: links, devices, absolute names, names with ``..``.
+    checksums : ndarray of shape (n_members,), uint32, optional
+        CRC-32 of the unpacked bytes; None = the archive has none.
+    left_out : mapping of str to int
+        Members that can be no image (links, devices, names that lead out of the archive), by reason.
+    n_escaped : int
+        Members whose names are not UTF-8.
+    names : tuple of str, optional
+        By row, how the server spells the name of a remote file. None = an archive.
     """
 
     position: dict[str, int]
@@ -92,7 +100,16 @@ class Members:
     sizes: NDArray[np.int64]
     modified: NDArray[np.float64]
     methods: NDArray[np.uint8] | None = None
-    n_refused: int = 0
+    checksums: NDArray[np.uint32] | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    n_escaped: int = 0
+    names: tuple[str, ...] | None = None
+
+    def place(self, row: int) -> Place:
+        """Return where a member lies."""
+        method = None if self.methods is None else int(self.methods[row])
+        checksum = None if self.checksums is None else int(self.checksums[row])
+        return Place(int(self.offsets[row]), int(self.packed[row]), int(self.sizes[row]), method, checksum)
 
 
 class Stored:
@@ -109,19 +126,22 @@ class Stored:
 
     Attributes
     ----------
-    n_left_out : int
-        Members of the archive that can be no image: links, devices, names that lead out of it.
+    left_out : mapping of str to int
+        Members of the archive that can be no image, by reason.
     """
 
     def __init__(self, file: SharedFile, members: Members, rows: NDArray[np.int64], names: NDArray[Any]) -> None:
-        self._file, self._names, self.n_left_out = file, names, members.n_refused
+        self._file, self._names, self.left_out = file, names, members.left_out
         there = rows >= 0
         self._offsets, self._packed, self._sizes = (
             np.where(there, column[rows] if len(column) else -1, -1)
             for column in (members.offsets, members.packed, members.sizes)
         )
         self._modified = np.where(there, members.modified[rows] if len(members.modified) else np.nan, np.nan)
-        self._methods = None if members.methods is None else members.methods[rows]
+        self._methods, self._checksums = (
+            None if column is None or not len(column) else column[rows]
+            for column in (members.methods, members.checksums)
+        )
 
     def __len__(self) -> int:
         return len(self._names)
@@ -131,7 +151,8 @@ class Stored:
         if self._offsets[row] < 0:
             raise RefusedImageError(Status.MISSING, f"{self._file.path} holds no {self._names[row]}")
         method = None if self._methods is None else int(self._methods[row])
-        place = Place(int(self._offsets[row]), int(self._packed[row]), int(self._sizes[row]), method)
+        checksum = None if self._checksums is None else int(self._checksums[row])
+        place = Place(int(self._offsets[row]), int(self._packed[row]), int(self._sizes[row]), method, checksum)
         try:
             return read_member(self._file, place)
         except OSError as error:
@@ -150,7 +171,8 @@ class Place:
     offset: int
     packed: int
     size: int
-    method: int | None
+    method: int | None = None
+    checksum: int | None = None
 
 
 def read_member(file: SharedFile, place: Place) -> bytes:
@@ -166,15 +188,28 @@ def read_member(file: SharedFile, place: Place) -> bytes:
     data = file.read(place.offset, place.size) if place.method is None else _unzipped(file, place)
     if len(data) != place.size:
         raise RefusedImageError(Status.TRUNCATED, f"{len(data)} of {place.size} bytes are there")
+    if place.checksum is not None and zlib.crc32(data) != place.checksum:
+        raise RefusedImageError(Status.UNDECODABLE, "the checksum in the zip is that of other bytes")
     return data
 
 
-def _unzipped(file: SharedFile, place: Place) -> bytes:
+def read_start(file: SharedFile, place: Place, size: int) -> bytes:
+    """Return the first bytes of a member; none if it cannot be read."""
+    try:
+        if place.method is None:
+            return file.read(place.offset, min(size, place.size))
+        return _unzipped(file, place, size)[:size]
+    except (RefusedImageError, OSError):
+        return b""
+
+
+def _unzipped(file: SharedFile, place: Place, limit: int = -1) -> bytes:
+    """Unpack a zip member; with a limit only about as many bytes of it."""
     header = file.read(place.offset, _LOCAL_HEADER)
     if len(header) < _LOCAL_HEADER or not header.startswith(b"PK\x03\x04"):
         raise RefusedImageError(Status.UNDECODABLE, "the zip directory points to no member")
     start = _LOCAL_HEADER + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-    raw = file.read(place.offset + start, place.packed)
+    raw = file.read(place.offset + start, place.packed if limit < 0 else min(place.packed, limit + _START))
     if place.method == STORED:
         return raw
     if place.method != DEFLATED:
@@ -182,19 +217,9 @@ def _unzipped(file: SharedFile, place: Place) -> bytes:
         raise RefusedImageError(Status.UNDECODABLE, reason)
     try:
         # One byte more than promised shows a forged size without unpacking it all.
-        return zlib.decompressobj(-15).decompress(raw, place.size + 1)
+        return zlib.decompressobj(-15).decompress(raw, place.size + 1 if limit < 0 else limit)
     except zlib.error as error:
         raise RefusedImageError(Status.UNDECODABLE, f"the zip member is damaged: {error}") from error
-
-
-def safe_name(name: str) -> str | None:
-    """Return a member's name in the form of ids, or None if it could lead out of the archive."""
-    plain = name[2:] if name.startswith("./") else name
-    if not plain or plain.startswith("/") or "\\" in plain or "\0" in plain or plain[1:2] == ":":
-        return None
-    if ".." in plain and ".." in plain.split("/"):
-        return None
-    return plain
 
 
 def refuse_packed(path: Path, start: bytes) -> None:

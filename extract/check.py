@@ -151,6 +151,7 @@ def record_of(done: Check) -> dict[str, Any]:
         "shortcuts": [one.record() for one in done.shortcuts],
         "shortcuts_left_out": list(done.left_out),
         "notes": list(done.notes),
+        "files_left_out": dict(done.index.corpus.get("left_out", {})),
     }
 
 
@@ -171,7 +172,9 @@ def lines_of(done: Check) -> list[str]:
     if not done.files_read:
         lines.append("files were not read: nothing is known of missing, damaged or equal images")
     elif not done.failed:
-        lines.append("every image is there and decodes")
+        others = sum(done.index.corpus.get("left_out", {}).values())
+        more = f"; {others} files were left out, as noted above" if others else ""
+        lines.append(f"every image is there and decodes{more}")
     for kind, listed in done.failed.items():
         lines.append(f"{kind.reason}: {len(listed)} images: {_some(listed)}")
     lines += _duplicate_lines(done)

@@ -17,8 +17,8 @@ A file whose data end too early is refused, never filled up with grey.
 
 from __future__ import annotations
 
+import importlib
 import io
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -28,13 +28,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.errors import EncoderError, RefusedImageError
+from extract.formats import heif_is_installed
 from features_store import Status
 from features_store.errors import first_line, unknown_name
 
-SUFFIXES = frozenset((".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".png", ".pgm", ".ppm", ".tif", ".tiff", ".webp"))
 # Pillow knows formats that start other programs or hold scripts (EPS, PDF, MSP ...); images of a corpus are these.
 # A multi-picture JPEG (MPO) comes in as JPEG.
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 178_956_970  # 0.5 GB as RGB; where Pillow, too, speaks of a decompression bomb
 MAX_ASPECT = 500  # a resize keeps the ratio: at 1:500 a 256-pixel edge already makes 33 million pixels
 DECODERS = ("fast", "pillow")
@@ -54,20 +54,13 @@ def find_images(root: Path) -> list[str]:
     Returns
     -------
     list of str
-        Paths relative to `root`, POSIX separators, sorted; files and folders with a leading dot are left out.
+        Paths relative to `root`, POSIX separators, sorted, as the disk spells them; `extract.formats` says what a
+        picture is.
     """
-    found: list[str] = []
-    for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        here = Path(folder).relative_to(root).as_posix()
-        prefix = "" if here == "." else f"{here}/"
-        found += [prefix + name for name in files if is_image_name(name)]
-    return sorted(found)
+    from extract.walk import Disk
 
-
-def is_image_name(name: str) -> bool:
-    """Tell whether a file name ends like an image and is not hidden."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
+    disk = Disk(root)
+    return [disk.file(name) or name for name in disk.census().images]
 
 
 def make_decoder(name: str = "fast") -> Decoder:
@@ -88,6 +81,8 @@ def make_decoder(name: str = "fast") -> Decoder:
         raise EncoderError(unknown_name("decoder", name, DECODERS))
     from PIL import Image
 
+    if heif_is_installed():
+        importlib.import_module("pillow_heif").register_heif_opener()
     Image.init()  # loads Pillow's plugins here, once, rather than in several threads at the same time
     # Pillow warns of large images and of bad metadata; both have their own rule here.
     warnings.filterwarnings("ignore", module=r"PIL\.")

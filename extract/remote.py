@@ -15,8 +15,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.archives import MAX_MEMBER, Members, SharedFile, safe_name
+from extract.archives import MAX_MEMBER, Members, SharedFile
 from extract.errors import CorpusError, RefusedImageError
+from extract.names import member_name, twins
 from features_store import Status
 
 ATTEMPTS, PAUSE = 3, 0.5  # of a read that failed for another reason than that nothing is there; seconds
@@ -166,11 +167,20 @@ def listing_of(root: RemotePath) -> Members:
         msg = f"--data {root} cannot be listed: {error}"
         raise CorpusError(msg) from error
     entries = {path[len(root.path) :].lstrip("/"): entry for path, entry in sorted(found.items())}
-    kept = {name: entry for name, entry in entries.items() if safe_name(name) == name}
+    position: dict[str, int] = {}
+    kept: dict[str, Any] = {}
+    for raw, entry in entries.items():
+        name = member_name(raw)
+        if name is None:
+            continue
+        if position.setdefault(name, len(kept)) != len(kept):
+            raise twins(root, name)
+        kept[raw] = entry
     sizes = np.array([int(entry.get("size") or 0) for entry in kept.values()], dtype=np.int64)
     moments = np.array([_moment(entry) for entry in kept.values()], dtype=np.float64)
-    position = {name: row for row, name in enumerate(kept)}
-    return Members(position, np.zeros_like(sizes), sizes, sizes, moments, None, len(entries) - len(kept))
+    left_out = {"a name that leads out of the folder": len(entries) - len(kept)} if len(kept) < len(entries) else {}
+    zeros = np.zeros_like(sizes)
+    return Members(position, zeros, sizes, sizes, moments, left_out=left_out, names=tuple(kept))
 
 
 def read_small(path: RemotePath) -> bytes:

@@ -10,17 +10,19 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.archives import MAX_MEMBER, Members, Place, SharedFile, Stored, read_member
+from extract.archives import MAX_MEMBER, Members, SharedFile, Stored, read_member, read_start
 from extract.errors import CorpusError, RefusedImageError
-from extract.images import find_images, is_image_name
+from extract.formats import HIDDEN, JPEG_START, Census
+from extract.names import canonical
 from extract.remote import RemoteFile, RemoteFiles, RemotePath, is_url, listing_of, read_small
 from extract.sources import Files, Source
+from extract.walk import Disk
 
 DEPTH = 4  # folders below the top in which a list or table is looked for
 
 
 class Tree(Protocol):
-    """Files by their paths: relative, POSIX separators."""
+    """Files by their canonical names (`extract.names`): relative, POSIX separators, NFC."""
 
     place: Any  # Path or RemotePath
 
@@ -32,8 +34,12 @@ class Tree(Protocol):
         """List the files whose own name fits a pattern (``*`` and ``?``, case ignored), the least deep first."""
         ...
 
-    def images(self, under: str = "") -> list[str]:
-        """List the image files under a folder, sorted; paths are relative to that folder."""
+    def images(self) -> list[str]:
+        """List the image files, sorted."""
+        ...
+
+    def census(self) -> Census:
+        """Find the image files, and count what was left out, by reason."""
         ...
 
     def size(self, path: str) -> int:
@@ -89,14 +95,31 @@ def place_of(data: Path | RemotePath | str) -> Any:
 
 
 class Folder:
-    """A folder on disk."""
+    """A folder on disk.
 
-    def __init__(self, place: Path) -> None:
+    Parameters
+    ----------
+    place : Path
+    disk : Disk, optional
+        What it lies in. None = itself.
+    prefix : str
+        Its path in there, with a slash at its end.
+    """
+
+    def __init__(self, place: Path, disk: Disk | None = None, prefix: str = "") -> None:
         self.place = place
+        self._disk, self._prefix = disk or Disk(place), prefix
+
+    def _file(self, path: str) -> Path | None:
+        if os.path.isabs(path) or ".." in path.split("/"):  # as an option may name a table
+            there = self.place / path
+            return there if there.is_file() else None
+        raw = self._disk.file(canonical(self._prefix + path))
+        return None if raw is None else self._disk.root / raw
 
     def has(self, path: str) -> bool:
         """See `Tree.has`."""
-        return (self.place / path).is_file()
+        return self._file(path) is not None
 
     def find(self, pattern: str) -> list[str]:
         """See `Tree.find`."""
@@ -107,31 +130,35 @@ class Folder:
         for _ in range(DEPTH + 1):
             below: list[str] = []
             for folder in level:
-                for entry in _entries(self.place / folder):
-                    path = f"{folder}{entry.name}"
-                    if entry.is_dir():
-                        below.append(f"{path}/")
-                    elif fnmatch.fnmatch(entry.name.lower(), pattern.lower()):
-                        found.append(path)
+                listing = self._disk.listing(f"{self._prefix}{folder}".rstrip("/"))
+                below += [f"{folder}{name}/" for name in sorted(listing.folders) if not name.startswith(".")]
+                names = (name for name in listing.files if not name.startswith("."))
+                found += [f"{folder}{name}" for name in names if fnmatch.fnmatch(name.lower(), pattern.lower())]
             level = below
             if found:
                 break
         return sorted(found)
 
-    def images(self, under: str = "") -> list[str]:
+    def images(self) -> list[str]:
         """See `Tree.images`."""
-        return find_images(self.place / under)
+        return self.census().images
+
+    def census(self) -> Census:
+        """See `Tree.census`; what was left out is that of the whole folder."""
+        whole = self._disk.census()
+        return _below(whole, self._prefix) if self._prefix else whole
 
     def size(self, path: str) -> int:
         """See `Tree.size`."""
+        file = self._file(path)
         try:
-            return (self.place / path).stat().st_size
+            return -1 if file is None else file.stat().st_size
         except OSError:
             return -1
 
     def read(self, path: str) -> bytes:
         """See `Tree.read`."""
-        file = self.place / path
+        file = self._file(path) or self.place / path
         try:
             if file.stat().st_size > MAX_MEMBER:
                 msg = f"{file} has {file.stat().st_size} bytes; at most {MAX_MEMBER} are read"
@@ -143,11 +170,23 @@ class Folder:
 
     def below(self, folder: str) -> Tree:
         """See `Tree.below`."""
-        return Folder(self.place / folder) if folder else self
+        if not folder:
+            return self
+        prefix = f"{canonical(self._prefix + folder).rstrip('/')}/"
+        raw = self._disk.folder(prefix[:-1])
+        return Folder(self._disk.root / (prefix if raw is None else raw), self._disk, prefix)
 
     def source(self, paths: NDArray[Any]) -> Source:
         """See `Tree.source`."""
-        return Files(self.place, paths)
+        listed = paths.tolist()
+        raw = [self._disk.file(canonical(self._prefix + path)) or self._prefix + path for path in listed]
+        return Files(self._disk.root, paths if raw == listed else np.array(raw))
+
+
+def _below(whole: Census, prefix: str) -> Census:
+    inside = [name[len(prefix) :] for name in whole.images if name.startswith(prefix)]
+    folders = {f"{name}/"[len(prefix) : -1] for name in whole.folders if f"{name}/".startswith(prefix)}
+    return Census(inside, whole.left_out, whole.n_escaped, folders)
 
 
 class Archive:
@@ -164,10 +203,14 @@ class Archive:
     def __init__(self, file: SharedFile, members: Members, prefix: str = "") -> None:
         self.place: Any = file.path / prefix.rstrip("/") if prefix else file.path
         self._file, self._members, self._prefix = file, members, prefix
+        self._counted: list[Census] = []  # of the whole; shared with the folders inside, and made when it is needed
 
     def has(self, path: str) -> bool:
         """See `Tree.has`."""
-        return self._prefix + path in self._members.position
+        return self._row(path) >= 0
+
+    def _row(self, path: str) -> int:
+        return self._members.position.get(canonical(self._prefix + path), -1)
 
     def find(self, pattern: str) -> list[str]:
         """See `Tree.find`."""
@@ -186,64 +229,76 @@ class Archive:
         depth = min((name.count("/") for name in fits), default=0)
         return sorted(name for name in fits if name.count("/") == depth <= DEPTH)
 
-    def images(self, under: str = "") -> list[str]:
+    def images(self) -> list[str]:
         """See `Tree.images`."""
-        prefix = self._prefix + (f"{under.rstrip('/')}/" if under else "")
-        names = [name[len(prefix) :] for name in self._members.position if name.startswith(prefix)]
-        return sorted(
-            name
-            for name in names
-            if is_image_name(name.rsplit("/", 1)[-1]) and not any(part.startswith(".") for part in name.split("/"))
-        )
+        return self.census().images
+
+    def census(self) -> Census:
+        """See `Tree.census`; what was left out is that of the whole archive."""
+        if not self._counted:
+            whole = Census(left_out=dict(self._members.left_out), n_escaped=self._members.n_escaped)
+            for name, row in self._members.position.items():
+                if name.startswith(".") or "/." in name:
+                    whole.leave_out(HIDDEN)
+                else:
+                    whole.take(name, lambda row=row: self._start(row))  # type: ignore[misc]
+            whole.images.sort()
+            self._counted.append(whole)
+        return _below(self._counted[0], self._prefix) if self._prefix else self._counted[0]
+
+    def _start(self, row: int) -> bytes:
+        return read_start(self._file, self._members.place(row), len(JPEG_START))
 
     def size(self, path: str) -> int:
         """See `Tree.size`."""
-        row = self._members.position.get(self._prefix + path, -1)
+        row = self._row(path)
         return int(self._members.sizes[row]) if row >= 0 else -1
 
     def read(self, path: str) -> bytes:
         """See `Tree.read`."""
-        row = self._members.position.get(self._prefix + path, -1)
+        row = self._row(path)
         if row < 0:
             msg = f"{self.place} holds no {path}"
             raise CorpusError(msg)
-        table = self._members
-        method = None if table.methods is None else int(table.methods[row])
-        place = Place(int(table.offsets[row]), int(table.packed[row]), int(table.sizes[row]), method)
         try:
-            return read_member(self._file, place)
+            return read_member(self._file, self._members.place(row))
         except (RefusedImageError, OSError) as error:
             msg = f"{self.place / path} cannot be read: {error}"
             raise CorpusError(msg) from error
 
     def below(self, folder: str) -> Tree:
         """See `Tree.below`."""
-        return type(self)(self._file, self._members, f"{self._prefix}{folder.rstrip('/')}/") if folder else self
+        if not folder:
+            return self
+        inside = type(self)(self._file, self._members, f"{canonical(self._prefix + folder).rstrip('/')}/")
+        inside._counted = self._counted
+        return inside
 
     def source(self, paths: NDArray[Any]) -> Source:
         """See `Tree.source`."""
-        position, prefix = self._members.position, self._prefix
-        rows = np.fromiter((position.get(prefix + path, -1) for path in paths.tolist()), np.int64, len(paths))
+        rows = np.fromiter((self._row(path) for path in paths.tolist()), np.int64, len(paths))
         return Stored(self._file, self._members, rows, paths)
 
 
 class RemoteFolder(Archive):
     """A folder behind a URL; its list is like the table of an archive, its files are read as they are."""
 
+    def _start(self, row: int) -> bytes:  # one request a file is too dear: names decide
+        return b""
+
+    def _raw(self, path: str) -> str:
+        """Return the path of a file below the whole folder, as the server spells it."""
+        row = self._row(path)
+        return self._prefix + path if row < 0 or self._members.names is None else self._members.names[row]
+
     def read(self, path: str) -> bytes:
         """See `Tree.read`."""
-        return read_small(self.place / path)
+        return read_small(self._file.path / self._raw(path))
 
     def source(self, paths: NDArray[Any]) -> Source:
         """See `Tree.source`."""
-        position, moments = self._members.position, self._members.modified
-        known = {path: float(moments[position[self._prefix + path]]) for path in paths.tolist() if self.has(path)}
-        return RemoteFiles(self.place, paths, known)
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted((one for one in entries if not one.name.startswith(".")), key=lambda one: one.name)
-    except OSError:
-        return []
+        raw = [self._raw(path) for path in paths.tolist()]
+        rows = [self._row(path) for path in paths.tolist()]
+        moments = self._members.modified
+        known = {name: float(moments[row]) for name, row in zip(raw, rows, strict=True) if row >= 0}
+        return RemoteFiles(self._file.path, np.array(raw), known)

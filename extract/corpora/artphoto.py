@@ -48,7 +48,7 @@ def read_artphoto(data: Path, options: Mapping[str, Any]) -> Reading:
         corpus={"name": "artphoto", "options": dict(options)},
     )
     notes = (f"{len(others)} images are not named after an emotion and were left out",) if others else ()
-    return Reading(index, tree.source(np.array(names)), notes)
+    return Reading(index, tree.source(np.array(names)), notes, tree.census().left_out)
 
 
 def read_abstract(data: Path, options: Mapping[str, Any]) -> Reading:

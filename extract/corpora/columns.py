@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from extract.corpora.cells import plain
 from extract.corpora.folders import PARTS
+from extract.corpora.vocabulary import class_codes
 from extract.errors import CorpusError
 from features_store import Labels, Split, Task
 from features_store.errors import unknown_name
 
 _TRUE, _FALSE = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")
-_NONE = ("", "nan", "na", "n/a", "null", "none")
+_LIKELY_NONE = ("nan", "na", "n/a", "null", "none", "-", ".", "?")  # only to word an error
+_LARGEST = float(np.finfo(np.float32).max)
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 
 
 class Rows:
@@ -28,32 +34,52 @@ class Rows:
         For messages.
     header : list of str
     body : list of lists of str
-        Rows shorter than the header end in empty cells.
+        Each as long as the header.
+    lines : list of int
+        The line of the file on which each row begins.
     """
 
-    def __init__(self, name: str, header: list[str], body: list[list[str]]) -> None:
-        self.name = name
+    def __init__(self, name: str, header: list[str], body: list[list[str]], lines: list[int]) -> None:
+        self.name, self.lines = name, lines
         self._body = body
-        self._columns = {title.strip(): at for at, title in enumerate(header)}
+        titles = [plain(title) for title in header]
+        self._columns = {title: at for at, title in enumerate(titles)}
+        self._twice = {title for title, n in Counter(titles).items() if n > 1}
 
     def __len__(self) -> int:
         return len(self._body)
 
     def __contains__(self, column: str) -> bool:
-        return column in self._columns
+        return plain(column) in self._columns
 
-    def cell(self, row: int, column: str) -> str:
-        """Return one cell.
+    def at(self, column: str) -> int:
+        """Return the position of a column.
 
         Raises
         ------
         CorpusError
-            If there is no such column; the message lists those that are.
+            If there is none of that title (the message lists those that are), or more than one.
         """
-        if column not in self._columns:
+        title = plain(column)
+        if title not in self._columns:
             raise CorpusError(unknown_name(f"column of {self.name}", column, self._columns))
-        at = self._columns[column]
-        return self._body[row][at].strip() if at < len(self._body[row]) else ""
+        if title in self._twice:
+            msg = f"{self.name} has more than one column {column!r}; give each a title of its own"
+            raise CorpusError(msg)
+        return self._columns[title]
+
+    def cell(self, row: int, column: str) -> str:
+        """Return one cell, blanks around it taken off, in Unicode form NFC.
+
+        Raises
+        ------
+        CorpusError
+            If there is no such column, or the cell goes over several lines, as after a quote that was left open.
+        """
+        cell = plain(self._body[row][self.at(column)])
+        if "\n" in cell:
+            self.refuse(row, column, "a cell of one line (is a quote left open?)", cell)
+        return cell
 
     def column(self, name: str) -> list[str]:
         """Return all cells of a column."""
@@ -65,9 +91,11 @@ class Rows:
         cells = self.column(name)
         return np.array([numbers.setdefault(cell, len(numbers)) if cell else -1 for cell in cells], dtype=np.int64)
 
-    def refuse(self, row: int, column: str, wanted: str) -> NoReturn:
-        """Raise the error for a cell; `row` counts from 0, the message as people do, header first."""
-        msg = f"{self.name}, row {row + 2}, column {column!r}: {self.cell(row, column)!r} is not {wanted}"
+    def refuse(self, row: int, column: str, wanted: str, found: str | None = None) -> NoReturn:
+        """Raise the error for a cell; `row` counts from 0, the message names the line of the file."""
+        found = self.cell(row, column) if found is None else found
+        hint = f"; if it means no label, give --option none={found}" if found.lower() in _LIKELY_NONE else ""
+        msg = f"{self.name}, line {self.lines[row]}, column {column!r}: {found[:200]!r} is not {wanted}{hint}"
         raise CorpusError(msg)
 
 
@@ -80,7 +108,7 @@ class _Wanted:
     range: tuple[float, float] | None
 
 
-def labels_of(rows: Rows, kind: str, option: str) -> list[Labels]:
+def labels_of(rows: Rows, kind: str, option: str, *, none: Set[str] = frozenset()) -> list[Labels]:
     """Read the tasks of one kind.
 
     Parameters
@@ -89,6 +117,8 @@ def labels_of(rows: Rows, kind: str, option: str) -> list[Labels]:
     kind : {"single", "multi", "regression"}
     option : str
         Tasks parted by ``,``; "" = none.
+    none : set of str
+        Cells that are no label, as an empty one is.
 
     Raises
     ------
@@ -96,13 +126,13 @@ def labels_of(rows: Rows, kind: str, option: str) -> list[Labels]:
         For an unknown column or a value that does not fit.
     """
     make = {"single": _single, "multi": _multi, "regression": _regression}[kind]
-    return [make(rows, _wanted(text, kind)) for text in option.split(",") if text.strip()]
+    return [make(rows, _wanted(text, kind), none) for text in option.split(",") if text.strip()]
 
 
 def split_of(rows: Rows, column: str) -> Split:
     """Read a split: names of parts, or numbers of folds; an empty cell is unused."""
     cells = [cell.lower() for cell in rows.column(column)]
-    if all(cell.isascii() and cell.isdigit() for cell in cells if cell):
+    if all(re.fullmatch("[0-9]{1,6}", cell) for cell in cells if cell):
         return Split("default", np.array([int(cell) if cell else -1 for cell in cells]), kind="folds")
     for row, cell in enumerate(cells):
         if cell and cell not in PARTS:
@@ -121,21 +151,24 @@ def _wanted(text: str, kind: str) -> _Wanted:
     return _Wanted(name, listed, ends)
 
 
-def _single(rows: Rows, wanted: _Wanted) -> Labels:
-    cells = rows.column(wanted.columns[0])
-    classes = tuple(sorted({cell for cell in cells if cell.lower() not in _NONE}))
-    position = {name: at for at, name in enumerate(classes)}
-    values = np.array([position.get(cell, -1) for cell in cells], dtype=np.int16)
-    return Labels(Task(wanted.task, "single", classes, source=f"column {wanted.columns[0]}"), values)
+def _labels(rows: Rows, column: str, none: Set[str]) -> list[str]:
+    """Return the cells of a column, "" where there is no label."""
+    return ["" if cell in none else cell for cell in rows.column(column)]
 
 
-def _multi(rows: Rows, wanted: _Wanted) -> Labels:
-    if len(wanted.columns) == 1:
-        return _multi_of_names(rows, wanted)
-    values = np.full((len(rows), len(wanted.columns)), 255, dtype=np.uint8)
-    for row in range(len(rows)):
-        cells = [rows.cell(row, column).lower() for column in wanted.columns]
-        if all(cell in _NONE for cell in cells):
+def _single(rows: Rows, wanted: _Wanted, none: Set[str]) -> Labels:
+    column = wanted.columns[0]
+    classes, values = class_codes(_labels(rows, column, none), f"{rows.name}, column {column!r}")
+    return Labels(Task(wanted.task, "single", classes, source=f"column {column}"), values)
+
+
+def _multi(rows: Rows, wanted: _Wanted, none: Set[str]) -> Labels:
+    columns = [[cell.lower() for cell in _labels(rows, column, none)] for column in wanted.columns]
+    if len(columns) == 1 and not all(cell in (*_TRUE, *_FALSE) for cell in columns[0] if cell):
+        return _multi_of_names(rows, wanted, none)
+    values = np.full((len(rows), len(columns)), 255, dtype=np.uint8)
+    for row, cells in enumerate(zip(*columns, strict=True)):
+        if not any(cells):
             continue
         for at, cell in enumerate(cells):
             if cell not in _TRUE + _FALSE:
@@ -144,19 +177,20 @@ def _multi(rows: Rows, wanted: _Wanted) -> Labels:
     return Labels(Task(wanted.task, "multi", wanted.columns, source=f"columns {', '.join(wanted.columns)}"), values)
 
 
-def _multi_of_names(rows: Rows, wanted: _Wanted) -> Labels:
-    cells = [[one.strip() for one in re.split(r"[;|]", cell) if one.strip()] for cell in rows.column(wanted.columns[0])]
+def _multi_of_names(rows: Rows, wanted: _Wanted, none: Set[str]) -> Labels:
+    words = _labels(rows, wanted.columns[0], none)
+    cells = [[one.strip() for one in re.split(r"[;|]", word) if one.strip()] for word in words]
     classes = tuple(sorted({one for cell in cells for one in cell}))
     values = np.array([[name in cell for name in classes] if cell else [255] * len(classes) for cell in cells])
     task = Task(wanted.task, "multi", classes, source=f"names in column {wanted.columns[0]}")
     return Labels(task, values.astype(np.uint8))
 
 
-def _regression(rows: Rows, wanted: _Wanted) -> Labels:
+def _regression(rows: Rows, wanted: _Wanted, none: Set[str]) -> Labels:
     values = np.full((len(rows), len(wanted.columns)), np.nan, dtype=np.float32)
     for at, column in enumerate(wanted.columns):
-        for row in range(len(rows)):
-            values[row, at] = _number(rows, row, column)
+        for row, cell in enumerate(_labels(rows, column, none)):
+            values[row, at] = _number(rows, row, column, cell) if cell else math.nan
     ends = wanted.range or _observed(values)
     outside = np.flatnonzero(((values < ends[0]) | (values > ends[1])).any(axis=1))
     if len(outside):
@@ -165,15 +199,10 @@ def _regression(rows: Rows, wanted: _Wanted) -> Labels:
     return Labels(Task(wanted.task, "regression", wanted.columns, ends, source), values)
 
 
-def _number(rows: Rows, row: int, column: str) -> float:
-    cell = rows.cell(row, column)
-    if cell.lower() in _NONE:
-        return math.nan
-    try:
-        number = float(cell)
-    except ValueError:
-        number = math.inf
-    if not math.isfinite(number):
+def _number(rows: Rows, row: int, column: str, cell: str) -> float:
+    # Python's float() would read underscores, other scripts' digits, "nan" and "infinity", too.
+    number = float(cell) if _NUMBER.fullmatch(cell) else math.inf
+    if not abs(number) <= _LARGEST:
         rows.refuse(row, column, "a number")
     return number
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from extract.corpora.record import Corpus, Option, Reading
 from extract.corpora.texts import find_one, misfit, table_of, text_of
 from extract.corpora.vocabulary import majority, ratings, shares, spelled
 from extract.errors import CorpusError
-from extract.images import is_image_name
+from extract.formats import SUFFIXES
 from extract.trees import Tree, open_tree
 from features_store import Index, Split
 
@@ -67,7 +68,7 @@ def _json_rows(tree: Tree, path: str) -> list[Any]:
 def _image_and_class(tree: Tree, path: str, number: int, row: Any) -> tuple[str, int]:
     # The distributed lists have three elements a row, the README shows four: told apart by what the elements are.
     cells = [cell for cell in row if isinstance(cell, str)] if isinstance(row, list) else []
-    image = next((cell for cell in cells if is_image_name(cell.rpartition("/")[2])), None)
+    image = next((cell for cell in cells if os.path.splitext(cell)[1].lower() in SUFFIXES), None)
     emotion = next((spelled(cell) for cell in cells if spelled(cell) in CLASSES), None)
     if image is None or emotion is None:
         shown = json.dumps(row)[:120]

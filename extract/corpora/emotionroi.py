@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.corpora.emotions import class_folders, emotion_labels
+from extract.corpora.emotions import class_folders, emotion_labels, left_out_of_folders
 from extract.corpora.partition import stratified
 from extract.corpora.pictures import Pictures
 from extract.corpora.record import Corpus, Option, Reading
@@ -61,7 +61,7 @@ def read_emotion6(data: Path, options: Mapping[str, Any]) -> Reading:
 def read_emotionroi(data: Path, options: Mapping[str, Any]) -> Reading:
     """Read the class folders and the official lists."""
     tree = open_tree(data)
-    root, names, values = class_folders(tree, EKMAN)
+    root, names, values, n_others = class_folders(tree, EKMAN)
     official, notes = _official(tree, names)
     thesis = stratified(names, values.tolist(), seed=options["seed"], validation=0.15, test=0.05)
     index = Index(
@@ -70,7 +70,8 @@ def read_emotionroi(data: Path, options: Mapping[str, Any]) -> Reading:
         {"default": Split("default", official), "thesis": Split("thesis", thesis)},
         corpus={"name": "emotionroi", "options": dict(options)},
     )
-    return Reading(index, tree.below(root).source(index.ids), notes)
+    left_out = left_out_of_folders(tree, n_others)
+    return Reading(index, tree.below(root).source(index.ids), notes, left_out)
 
 
 def _official(tree: Tree, names: Sequence[str]) -> tuple[NDArray[np.int8], tuple[str, ...]]:

@@ -14,7 +14,7 @@ from extract.trees import Tree
 from features_store import Labels
 
 
-def class_folders(tree: Tree, classes: Sequence[str]) -> tuple[str, list[str], NDArray[np.int16]]:
+def class_folders(tree: Tree, classes: Sequence[str]) -> tuple[str, list[str], NDArray[np.int16], int]:
     """Find the images in folders named after classes, wherever those folders lie together.
 
     Returns
@@ -24,6 +24,8 @@ def class_folders(tree: Tree, classes: Sequence[str]) -> tuple[str, list[str], N
     names : list of str
         ``CLASS/FILE``, sorted.
     values : ndarray of shape (n_images,), int16
+    n_others : int
+        Images that lie elsewhere.
 
     Raises
     ------
@@ -47,7 +49,13 @@ def class_folders(tree: Tree, classes: Sequence[str]) -> tuple[str, list[str], N
         raise CorpusError(msg)
     root = max(sorted(by_root), key=lambda one: len(by_root[one]))
     found = sorted(by_root[root])
-    return root, [name for name, _ in found], np.array([value for _, value in found], dtype=np.int16)
+    values = np.array([value for _, value in found], dtype=np.int16)
+    return root, [name for name, _ in found], values, len(tree.images()) - len(found)
+
+
+def left_out_of_folders(tree: Tree, n_others: int) -> dict[str, int]:
+    """Count what a corpus of class folders does not read, by reason."""
+    return {**tree.census().left_out, **({"in no folder of a class": n_others} if n_others else {})}
 
 
 def emotion_labels(classes: Sequence[str], values: Any, source: str) -> dict[str, Labels]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.corpora.content import equal_files
-from extract.corpora.emotions import class_folders, emotion_labels, rows_of
+from extract.corpora.emotions import class_folders, emotion_labels, left_out_of_folders, rows_of
 from extract.corpora.folders import PARTS
-from extract.corpora.partition import stratified
+from extract.corpora.partition import grouped
 from extract.corpora.pictures import Pictures
 from extract.corpora.record import Corpus, Option, Reading
 from extract.corpora.texts import labelled_list, misfit, table_of
@@ -35,12 +36,14 @@ class _Found:
     paths: list[str]
     tree: Tree
     given: NDArray[np.int8] | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def at(self, rows: Sequence[int]) -> _Found:
         """Return only these rows."""
         pick = list(rows)
         names, paths = [self.names[row] for row in pick], [self.paths[row] for row in pick]
-        return _Found(names, self.values[pick], paths, self.tree, None if self.given is None else self.given[pick])
+        given = None if self.given is None else self.given[pick]
+        return _Found(names, self.values[pick], paths, self.tree, given, self.left_out)
 
     def source(self) -> Source:
         return self.tree.source(np.array(self.paths))
@@ -69,31 +72,38 @@ def read(data: Path, options: Mapping[str, Any]) -> Reading:
     if tables and tree.images() and not any(tree.has(path) for path in found.paths):
         found = _of_folders(tree)  # the archive numbers its images, and the votes name urls: they don't meet
     notes: tuple[str, ...] = ()
+    groups: NDArray[np.int64] | None = None
     if options["equal"] == "drop":
         found, notes = _without_equal(found)
+    else:
+        groups = np.full(len(found.names), -1, dtype=np.int64)
+        for number, rows in enumerate(equal_files(found.tree, found.paths)):
+            groups[rows] = number
     index = Index(
         np.array(found.names),
         emotion_labels(MIKELS, found.values, "searched by keyword, kept by a majority of five people on AMT"),
-        _splits(tree, found, options["seed"]),
+        _splits(tree, found, groups, options["seed"]),
+        groups,
         corpus={"name": "fi", "options": dict(options)},
     )
-    return Reading(index, found.source(), notes)
+    return Reading(index, found.source(), notes, found.left_out)
 
 
 def _of_folders(tree: Tree) -> _Found:
     parts = sorted(part for part in PARTS if any(path.startswith(f"{part}/") for path in tree.images()))
     if not parts:
-        root, names, values = class_folders(tree, MIKELS)
-        return _Found(names, values, names, tree.below(root))
+        root, names, values, n_others = class_folders(tree, MIKELS)
+        return _Found(names, values, names, tree.below(root), left_out=left_out_of_folders(tree, n_others))
     given: list[NDArray[np.int8]] = []
     codes_of: list[NDArray[np.int16]] = []
     names = []
     for part in parts:
-        root, inside, codes = class_folders(tree.below(part), MIKELS)
+        root, inside, codes, _ = class_folders(tree.below(part), MIKELS)
         names += [f"{part}/{root}/{name}".replace("//", "/") for name in inside]
         codes_of.append(codes)
         given.append(np.full(len(inside), PARTS[part], dtype=np.int8))
-    return _Found(names, np.concatenate(codes_of), names, tree, np.concatenate(given))
+    left_out = left_out_of_folders(tree, len(tree.images()) - len(names))
+    return _Found(names, np.concatenate(codes_of), names, tree, np.concatenate(given), left_out)
 
 
 def _of_votes(tree: Tree, tables: Sequence[str]) -> _Found:
@@ -103,7 +113,7 @@ def _of_votes(tree: Tree, tables: Sequence[str]) -> _Found:
     for path in sorted(tables):
         emotion = spelled(path.rpartition("/")[2].split("_")[0])
         # There is no header; a row of four cells with two numbers at its end is a row.
-        table = table_of(tree, path, is_header=lambda _: True, expected=_VOTES)
+        table = table_of(tree, path, is_header=lambda _: True, expected=_VOTES, ragged=True)
         for line, cells in zip([1, *table.lines], [table.header, *table.rows], strict=True):
             if len(cells) != 4 or not (cells[2].strip().isdecimal() and cells[3].strip().isdecimal()):
                 if line == 1 and len(cells) == 4:
@@ -144,10 +154,10 @@ def _without_equal(found: _Found) -> tuple[_Found, tuple[str, ...]]:
     return found.at(left), (note,)
 
 
-def _splits(tree: Tree, found: _Found, seed: int) -> dict[str, Split]:
-    strata = found.values.tolist()
-    seeded = stratified(found.names, strata, seed=seed, validation=0.05, test=0.15)
-    poster = stratified(found.names, strata, seed=seed, validation=0.1, test=0.1)
+def _splits(tree: Tree, found: _Found, groups: NDArray[np.int64] | None, seed: int) -> dict[str, Split]:
+    deal = partial(grouped, found.names, found.values.tolist(), groups, seed=seed)
+    seeded = deal(validation=0.05, test=0.15)
+    poster = deal(validation=0.1, test=0.1)
     splits = {
         "default": Split("default", seeded if found.given is None else found.given),
         "poster": Split("poster", poster),

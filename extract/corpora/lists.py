@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,9 @@ import numpy as np
 
 from extract.corpora.listing import Listing, open_listing
 from extract.corpora.partition import stratified
+from extract.corpora.pictures import Pictures
 from extract.corpora.record import Corpus, Option, Reading
+from extract.corpora.vocabulary import class_codes, twins_in_case
 from extract.errors import CorpusError
 from features_store import Index, Labels, Split, Task
 
@@ -32,44 +33,41 @@ def read(data: Path, options: Mapping[str, Any]) -> Reading:
         If the list names no image, or one twice.
     """
     listing = open_listing(data, options["file"], options["root"])
-    lines = [line.split("\t") for line in _lines(listing)]
-    names = [listing.relative(line[0]) for line in lines]
-    ids = np.array([unicodedata.normalize("NFC", name) for name in names])
-    _refuse_twice(listing, ids.tolist())
-    words = [line[1].strip() if len(line) > 1 else "" for line in lines]
-    classes = tuple(sorted(set(words) - {""}))
-    position = {name: at for at, name in enumerate(classes)}
-    values = np.array([position.get(word, -1) for word in words], dtype=np.int16)
+    lines = _lines(listing)
+    numbers = [number for number, _ in lines]
+    names = [listing.relative(cells[0], number) for number, cells in lines]
+    listing.refuse_twice(names, numbers)
+    classes, values = class_codes([cells[1].strip() if len(cells) > 1 else "" for _, cells in lines], listing.name)
     task = options["task"]
     labels = (
         {task: Labels(Task(task, "single", classes, source="second column of the list"), values)} if classes else {}
     )
-    parts = stratified(ids.tolist(), values.tolist(), seed=options["seed"])
-    recorded = {key: value for key, value in options.items() if key != "root"}
-    index = Index(ids, labels, {"default": Split("default", parts)}, corpus={"name": "list", "options": recorded})
-    notes = ("split 'default' is 70/10/20, by class and seed",)
-    return Reading(index, listing.root.source(np.array(names)), notes)
+    index = Index(
+        np.array(names),
+        labels,
+        {"default": Split("default", stratified(names, values.tolist(), seed=options["seed"]))},
+        corpus={"name": "list", "options": listing.recorded(options)},
+    )
+    notes = ("split 'default' is 70/10/20, by class and seed", twins_in_case(classes))
+    return Reading(index, Pictures(listing.root).source(names), tuple(filter(None, notes)))
 
 
-def _lines(listing: Listing) -> list[str]:
+def _lines(listing: Listing) -> list[tuple[int, list[str]]]:
+    """Return the cells of each line that is not empty, with its number in the file."""
     try:
-        lines = [line for line in listing.data.decode("utf-8-sig").splitlines() if line.strip()]
+        text = listing.data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         msg = f"{listing.name} is no UTF-8 text: {error.reason}; save it as UTF-8"
         raise CorpusError(msg) from error
+    lines = [(number, line.split("\t")) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if not lines:
         msg = f"{listing.name} names no image; write one path a line, and a class behind a tab if there is one"
         raise CorpusError(msg)
-    return lines
-
-
-def _refuse_twice(listing: Listing, ids: list[str]) -> None:
-    seen: set[str] = set()
-    for image_id in ids:
-        if image_id in seen:
-            msg = f"{listing.name} names {image_id!r} twice; keep one line of each image"
+    for number, cells in lines:
+        if len(cells) > 2:
+            msg = f"{listing.name}, line {number}: {len(cells)} cells; write a path, and a class behind one tab"
             raise CorpusError(msg)
-        seen.add(image_id)
+    return lines
 
 
 CORPUS = Corpus(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.corpora.content import equal_files
-from extract.corpora.partition import stratified
+from extract.corpora.partition import grouped
 from extract.corpora.pictures import Pictures
 from extract.corpora.record import Corpus, Option, Reading
 from extract.corpora.texts import Table, find_one, table_of
@@ -73,7 +74,7 @@ def read(data: Path, options: Mapping[str, Any]) -> Reading:
     index = Index(
         np.array(names),
         labels,
-        _splits(names, polarity, n_dev, options["seed"]),
+        _splits(names, polarity, groups, n_dev, options["seed"]),
         groups,
         corpus={"name": "mediaeval21", "options": dict(options)},
     )
@@ -92,6 +93,7 @@ def _rows(table: Table) -> _Rows:
         found = ", ".join(table.header)
         raise table.misfit(None, expected="a column 'id' or 'filename'", found=found, remedy=_REMEDY)
     names = [re.sub(r"\.(jpe?g|png)$", "", cell, flags=re.IGNORECASE) for cell in table.cells(key)]
+    table.refuse_twice(names, _REMEDY)
     words = [cell.lower() for cell in table.cells(columns["t1"])]
     for row, word in enumerate(words):
         if word not in POLARITY:
@@ -127,11 +129,13 @@ def _multi(name: str, classes: Sequence[str], values: Sequence[NDArray[np.uint8]
     return Labels(Task(name, "multi", tuple(classes), source=_SOURCE), joined)
 
 
-def _splits(names: Sequence[str], polarity: NDArray[np.int16], n_dev: int, seed: int) -> dict[str, Split]:
-    dev, strata = names[:n_dev], polarity[:n_dev].tolist()
+def _splits(
+    names: Sequence[str], polarity: NDArray[np.int16], groups: NDArray[np.int64], n_dev: int, seed: int
+) -> dict[str, Split]:
+    deal = partial(grouped, names[:n_dev], polarity[:n_dev].tolist(), groups[:n_dev], seed=seed)
     test = np.full(len(names) - n_dev, 2, dtype=np.int8)
-    eighty = stratified(dev, strata, seed=seed, validation=0.2, test=0.0)
-    default = eighty if len(test) else stratified(dev, strata, seed=seed)
+    eighty = deal(validation=0.2, test=0.0)
+    default = eighty if len(test) else deal()
     return {
         "default": Split("default", np.concatenate([default, test])),
         "dev-80-20": Split("dev-80-20", np.concatenate([eighty, test])),

@@ -23,7 +23,9 @@ def stratified(
     """Part images into train, validation and test, the same in each stratum.
 
     The order in a stratum is that of a hash of seed and id: it depends on no random generator and on no order of
-    the images, and adding images moves few others.
+    the images, and adding images moves few others. Where strata are so small that a part would stay empty, it gets its
+    share of all images, no more than one from a stratum as long as that is possible; only one or two images leave a
+    part empty.
 
     Parameters
     ----------
@@ -48,11 +50,26 @@ def stratified(
         n_test, n_validation = round(test * len(rows)), round(validation * len(rows))
         parts[rows[:n_test]] = 2
         parts[rows[n_test : n_test + n_validation]] = 1
+    for part, share in ((2, test), (1, validation)):
+        if share and not (parts == part).any():
+            left = [[row for row in rows if not parts[row]] for rows in by_stratum.values()]
+            left.sort(key=lambda rows: (-len(rows), order_of(ids[rows[0]], seed) if rows else b""))
+            # Each stratum keeps its last training image as long as another one has more.
+            depth = max(map(len, left), default=0)
+            turns = [rows[at] for at in range(depth) for rows in left if at < len(rows) - 1]
+            turns += [rows[-1] for rows in left if rows]
+            parts[turns[: min(max(1, round(share * len(ids))), len(turns) - 1)]] = part
     return parts
 
 
 def grouped(
-    ids: Sequence[str], strata: Sequence[Hashable], groups: NDArray[Any] | None, *, seed: int
+    ids: Sequence[str],
+    strata: Sequence[Hashable],
+    groups: NDArray[Any] | None,
+    *,
+    seed: int,
+    validation: float = VALIDATION,
+    test: float = TEST,
 ) -> NDArray[np.int8]:
     """Part images as `stratified` does, whole groups together; a group is of the stratum of its first image.
 
@@ -62,15 +79,37 @@ def grouped(
         -1 = alone. None = all alone.
     """
     if groups is None:
-        return stratified(ids, strata, seed=seed)
-    keys = [f"group {group}" if group >= 0 else ids[row] for row, group in enumerate(groups.tolist())]
-    firsts: dict[str, int] = {}
-    for row, key in enumerate(keys):
-        firsts.setdefault(key, row)
+        return stratified(ids, strata, seed=seed, validation=validation, test=test)
+    firsts, unit_of = units_of(groups)
     # A group is hashed by the id of its first image: its number may change when images are added.
-    parts = stratified([ids[row] for row in firsts.values()], [strata[row] for row in firsts.values()], seed=seed)
-    part_of = dict(zip(firsts, parts.tolist(), strict=True))
-    return np.array([part_of[key] for key in keys], dtype=np.int8)
+    parts = stratified(
+        [ids[row] for row in firsts],
+        [strata[row] for row in firsts],
+        seed=seed,
+        validation=validation,
+        test=test,
+    )
+    return parts[unit_of]
+
+
+def units_of(groups: NDArray[Any]) -> tuple[list[int], NDArray[np.int64]]:
+    """Number what a split must not part: groups, and images alone.
+
+    Returns
+    -------
+    firsts : list of int
+        Row of the first image of each.
+    unit_of : ndarray of shape (n_images,), int64
+    """
+    number: dict[tuple[bool, int], int] = {}
+    firsts: list[int] = []
+    units = np.empty(len(groups), dtype=np.int64)
+    for row, group in enumerate(groups.tolist()):
+        key = (True, group) if group >= 0 else (False, row)
+        units[row] = number.setdefault(key, len(number))
+        if units[row] == len(firsts):
+            firsts.append(row)
+    return firsts, units
 
 
 def order_of(image_id: str, seed: int) -> bytes:

@@ -193,10 +193,7 @@ def check_range(table: Table, values: NDArray[np.float64], ends: tuple[float, fl
 
 
 def _once(table: Table, names: list[str], values: NDArray[np.float64]) -> Norms:
-    first: dict[str, int] = {}
-    for row, name in enumerate(names):
-        if first.setdefault(name, row) != row:
-            table.refuse(row, f"each image once ({name!r} stands on line {table.lines[first[name]]} too)", name, REMEDY)
+    table.refuse_twice(names, REMEDY)
     return Norms(names, values)
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from extract.errors import CorpusError
+from extract.formats import left_out_words
 from extract.sources import Source
-from features_store import Index
+from features_store import Index, Split
 from features_store.errors import unknown_name
 from features_store.origin import Origin
+from features_store.schema import PART_NAMES
 
 Place = Path | str | Mapping[str, Path | str]  # a text is a URL
 
@@ -66,6 +68,8 @@ class Reading:
         As long as the index, in its order.
     notes : tuple of str
         What a user should know of this reading: what was left out, and why.
+    left_out : mapping of str to int
+        Files beside the images, by the reason why they are none; it is told, and stored with the index.
     origin : Origin, optional
         Of a shard, the index that it was cut from, and the rows. None = it is whole.
     """
@@ -73,6 +77,7 @@ class Reading:
     index: Index
     source: Source
     notes: tuple[str, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
     origin: Origin | None = None
 
     def __post_init__(self) -> None:
@@ -153,8 +158,28 @@ class Corpus:
         options = {key: option.default for key, option in self.options.items()}
         for key, text in (given or {}).items():
             options[key] = self.options[key].parse(self.name, key, text)
-        reading = self.reader(data or Path(self.default_data), options)
-        if n_left_out := getattr(reading.source, "n_left_out", 0):
-            note = f"members of the archive left out: {n_left_out} links, devices or names that lead out of it"
-            reading = replace(reading, notes=(*reading.notes, note))
-        return reading
+        return told(self.reader(data or Path(self.default_data), options))
+
+
+def told(reading: Reading) -> Reading:
+    """Add to a reading what every corpus tells: files that were left out, parts that are empty."""
+    left_out = left_out_of(reading)
+    notes = [*reading.notes, *map(empty_parts, reading.index.splits.values())]
+    index = reading.index
+    if left_out:
+        notes.append(left_out_words(left_out))
+        index = replace(index, corpus={**index.corpus, "left_out": left_out})
+    return replace(reading, index=index, notes=tuple(filter(None, notes)), left_out=left_out)
+
+
+def left_out_of(reading: Reading) -> dict[str, int]:
+    """Return the files that were left out, by reason: as the reader says, else as the archive does."""
+    return dict(reading.left_out) or dict(getattr(reading.source, "left_out", {}))
+
+
+def empty_parts(split: Split) -> str:
+    """Word the note on parts without images; "" = there is none."""
+    if split.kind != "parts":
+        return ""
+    empty = [name for code, name in enumerate(PART_NAMES) if not (split.values == code).any()]
+    return f"split {split.name!r} has no image in its part {' and '.join(empty)}" if empty else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def read(data: Path, options: Mapping[str, Any]) -> Reading:
     path = find_one(tree, [options["table"]], layout=_LAYOUT)
     tweets, probabilities = _tweets(tree, path)
     images = tree.images()
-    wanted = np.array([int(tweet_of(name) or -1) for name in images], dtype=np.int64)
+    wanted = np.array([number_of(tweet_of(name) or "-1") for name in images], dtype=np.int64)
     at = np.searchsorted(tweets, wanted).clip(max=len(tweets) - 1)
     known = np.flatnonzero(tweets[at] == wanted)
     if not len(known):
@@ -65,7 +66,7 @@ def read(data: Path, options: Mapping[str, Any]) -> Reading:
     )
     left = len(images) - len(names)
     notes = (f"{left} images belong to no tweet of the table and were left out",) if left else ()
-    return Reading(index, tree.source(index.ids), notes)
+    return Reading(index, tree.source(index.ids), notes, tree.census().left_out)
 
 
 def _tweets(tree: Tree, path: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -79,7 +80,7 @@ def _tweets(tree: Tree, path: str) -> tuple[NDArray[np.int64], NDArray[np.float3
             continue
         cells = line.split("\t")
         try:
-            ids.append(int(cells[0]))
+            ids.append(number_of(cells[0]))
             values.append((float(cells[1]), float(cells[2]), float(cells[3])))
         except (ValueError, IndexError) as error:
             expected = "a tweet id and three numbers, parted by tabs"
@@ -87,6 +88,20 @@ def _tweets(tree: Tree, path: str) -> tuple[NDArray[np.int64], NDArray[np.float3
     tweets = np.array(ids, dtype=np.int64)
     order = np.argsort(tweets, kind="stable")
     return tweets[order], np.array(values, dtype=np.float32).reshape(-1, 3)[order]
+
+
+def number_of(text: str) -> int:
+    """Return the number of a tweet.
+
+    Raises
+    ------
+    ValueError
+        If it is none that 64 bits hold.
+    """
+    if re.fullmatch("-?[0-9]{1,19}", text) is None or int(text) >= 1 << 63:
+        msg = "no number of a tweet"
+        raise ValueError(msg)
+    return int(text)
 
 
 def read_second(data: Path, options: Mapping[str, Any]) -> Reading:

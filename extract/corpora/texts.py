@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -11,7 +9,9 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from extract.corpora.cells import BrokenTableError, plain, rows_of_cells, width_misfit
 from extract.errors import CorpusError
+from extract.names import canonical
 from extract.trees import Tree
 
 BY_HAND = "or write a CSV table of your own and read it with corpus `csv`, whose columns are mapped by --option"
@@ -93,7 +93,7 @@ def find_one(tree: Tree, patterns: Sequence[str], *, layout: str) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells, and the line on which each row ends."""
+    """Rows of cells, and the line on which each row begins."""
 
     tree: Tree
     path: str
@@ -102,8 +102,8 @@ class Table:
     lines: list[int]
 
     def cells(self, column: int) -> list[str]:
-        """Return a column, blanks taken off; rows that are too short end in empty cells."""
-        return [row[column].strip() if column < len(row) else "" for row in self.rows]
+        """Return a column, blanks taken off, in Unicode form NFC; rows that are too short end in empty cells."""
+        return [plain(row[column]) if column < len(row) else "" for row in self.rows]
 
     def position(self, *names: str, remedy: str) -> int:
         """Return which column has one of these names; case and blanks at the ends do not matter.
@@ -113,12 +113,34 @@ class Table:
         CorpusError
             If none has.
         """
-        titles = [title.strip().lower() for title in self.header]
-        for name in names:
-            if name.strip().lower() in titles:
-                return titles.index(name.strip().lower())
+        exact = [plain(title) for title in self.header]
+        for titles, wanted in (
+            (exact, [plain(name) for name in names]),
+            ([title.casefold() for title in exact], [plain(name).casefold() for name in names]),
+        ):
+            for name in wanted:
+                if titles.count(name) > 1:
+                    found = f"{titles.count(name)} of them"
+                    raise self.misfit(None, expected=f"one column {name!r}", found=found, remedy=remedy)
+                if name in titles:
+                    return titles.index(name)
         wanted = " or ".join(repr(name) for name in names)
         raise self.misfit(None, expected=f"a column {wanted}", found=", ".join(self.header), remedy=remedy)
+
+    def refuse_twice(self, names: Sequence[str], remedy: str = "") -> None:
+        """Refuse a table that names an image twice.
+
+        Raises
+        ------
+        CorpusError
+            Naming both lines.
+        """
+        first: dict[str, int] = {}
+        for row, name in enumerate(names):
+            if first.setdefault(name, row) != row:
+                self.refuse(
+                    row, f"each image once ({name!r} stands on line {self.lines[first[name]]} too)", name, remedy
+                )
 
     def misfit(self, row: int | None, *, expected: str, found: str, remedy: str = "") -> CorpusError:
         """Word the error for a row; None = the header."""
@@ -149,7 +171,7 @@ class Table:
         raise self.misfit(row, expected=expected, found=found, remedy=remedy)
 
 
-def table_of(
+def table_of(  # noqa: PLR0913 - a form of table each
     tree: Tree,
     path: str,
     *,
@@ -158,6 +180,7 @@ def table_of(
     encoding: str = "",
     is_header: Callable[[list[str]], bool] | None = None,
     expected: str = "a header and at least one row",
+    ragged: bool = False,
 ) -> Table:
     """Read a table.
 
@@ -169,11 +192,13 @@ def table_of(
         Tells the header by its cells; what stands before it is left out. None = the first line is the header.
     expected : str
         What there should be, for the error.
+    ragged : bool
+        Rows may have other numbers of cells than the header.
 
     Raises
     ------
     CorpusError
-        If no line is the header, or there is no row after it.
+        If no line is the header, there is no row after it, a row has another number of cells, or a quote stays open.
     """
     rows: list[list[str]] = []
     numbers: list[int] = []
@@ -182,6 +207,10 @@ def table_of(
     for number, cells in _cells(tree, path, text, delimiter, quote):
         if not any(cell.strip() for cell in cells):
             continue
+        wrong = width_misfit(cells, header, lenient=True) if header is not None and not ragged else ""
+        if wrong:
+            expected = f"as many cells as in the header, in quotes where a cell holds {delimiter!r}"
+            raise misfit(tree, path, number, expected=expected, found=f"{wrong}: {delimiter.join(cells)}")
         if header is None:
             if is_header is None or is_header(cells):
                 header = [cell.strip() for cell in cells]
@@ -197,11 +226,10 @@ def table_of(
 def _cells(tree: Tree, path: str, text: str, delimiter: str, quote: str) -> list[tuple[int, list[str]]]:
     if not delimiter:
         return [(number, line.split()) for number, line in enumerate(text.split("\n"), start=1)]
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter, quotechar=quote, skipinitialspace=True)
     try:
-        return [(reader.line_num, cells) for cells in reader]
-    except (csv.Error, TypeError) as error:
-        raise misfit(tree, path, reader.line_num, expected="a table", found=str(error)) from error
+        return list(rows_of_cells(text, delimiter=delimiter, quote=quote, skip_blanks=True))
+    except BrokenTableError as error:
+        raise misfit(tree, path, error.line, expected="a table", found=str(error)) from error
 
 
 def labelled_list(
@@ -233,20 +261,23 @@ def labelled_list(
     separator = max("\t, ", key=first.rfind)
     names: list[str] = []
     values: list[int] = []
+    numbers: list[int] = []
     for number, line in enumerate(lines, start=1):
         name, _, code = line.rpartition(separator)
         value = codes.get(code.strip('"'), -1)
         if value >= 0 and name:
             names.append(name)
             values.append(value)
+            numbers.append(number)
         elif line and not (line is first and code.strip('"').isalpha() and not names):  # a header, if it is the first
             valid = ", ".join(codes)
             raise misfit(tree, path, number, expected=f"{expected}, code one of {valid}", found=line, remedy=remedy)
     if not names:
         raise misfit(tree, path, 1, expected=expected, found=first, remedy=remedy)
-    return [_plain(name) for name in names], np.array(values, dtype=np.int16)
-
-
-def _plain(name: str) -> str:
-    name = name.strip().strip('"')
-    return name[2:] if name.startswith("./") else name
+    listed = [canonical(name.strip().strip('"')) for name in names]
+    first: dict[str, int] = {}
+    for name, number in zip(listed, numbers, strict=True):
+        if first.setdefault(name, number) != number:
+            expected = f"each image once ({name!r} stands on line {first[name]} too)"
+            raise misfit(tree, path, number, expected=expected, found=name, remedy=remedy)
+    return listed, np.array(values, dtype=np.int16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -51,7 +52,8 @@ def read_lists(tree: Tree, pattern: str, *, codes: Mapping[str, int], layout: st
 def tweet_of(name: str) -> str:
     """Return the tweet id in ``.../<tweet id>-<photo number>.jpg``; "" if the name is not of this form."""
     tweet, dash, photo = name.rpartition("/")[2].rpartition(".")[0].rpartition("-")
-    return tweet if dash and tweet.isdecimal() and photo.isdecimal() else ""
+    # Twitter's numbers have 64 bits; longer ones are other people's names.
+    return tweet if dash and re.fullmatch("[0-9]{1,18}|[1-8][0-9]{18}", tweet) and photo.isdecimal() else ""
 
 
 def media_of(name: str) -> str:

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from extract.corpora.partition import grouped, stratified
+from extract.corpora.partition import grouped
 from extract.corpora.pictures import Pictures
 from extract.corpora.record import Corpus, Option, Reading
-from extract.corpora.texts import find_one, labelled_list, lines_of, no_file
+from extract.corpora.texts import find_one, labelled_list, lines_of, misfit, no_file
 from extract.corpora.tweets import media_of
 from extract.corpora.vocabulary import BINARY, POLARITY, groups_of, single
-from extract.errors import CorpusError
 from extract.trees import Tree, open_tree
 from features_store import Index, Labels, Split
 
@@ -65,7 +64,11 @@ def _subsets(tree: Tree) -> dict[str, dict[str, int]]:
         paths = [path for path in tree.find(f"*{subset}_agree*.txt") if "/test" not in f"/{path}"]
         if paths:
             names, values = labelled_list(tree, paths[0], _CODES, expected=_LINE)
-            lists[subset] = dict(zip((name.rpartition("/")[2] for name in names), values.tolist(), strict=True))
+            files = [name.rpartition("/")[2] for name in names]
+            if len(set(files)) < len(files):
+                again = next(file for file in files if files.count(file) > 1)
+                raise misfit(tree, paths[0], 0, expected="each image once, whatever its folder", found=again)
+            lists[subset] = dict(zip(files, values.tolist(), strict=True))
     if not lists:
         raise no_file(tree, "twitter_five_agrees.txt (nor four, nor three)", layout=_LAYOUT)
     return lists
@@ -110,12 +113,9 @@ def read_photo_tweets(data: Path, options: Mapping[str, Any]) -> Reading:
     codes = {code: 0 for code in options["negative"].split("|")} | {code: 1 for code in options["positive"].split("|")}
     remedy = "name the list with --option list=FILE and its codes with --option negative=A|B --option positive=C|D"
     names, values = labelled_list(tree, path, codes, expected="'<image> <label>'", remedy=remedy)
-    if len(set(names)) < len(names):
-        again = next(name for name in names if names.count(name) > 1)
-        msg = f"{tree.place / path}: image {again!r} is listed twice; keep one line of each image"
-        raise CorpusError(msg)
     source_words = "people on AMT, 603 photo tweets"
-    parts = stratified(names, values.tolist(), seed=options["seed"])
+    groups = groups_of([media_of(name) for name in names])
+    parts = grouped(names, values.tolist(), groups, seed=options["seed"])
     index = Index(
         np.array(names),
         {
@@ -126,7 +126,7 @@ def read_photo_tweets(data: Path, options: Mapping[str, Any]) -> Reading:
             "default": Split("default", np.full(len(names), 2)),
             "seeded": Split("seeded", parts),
         },
-        groups_of([media_of(name) for name in names]),
+        groups,
         corpus={"name": "vso-603", "options": dict(options)},
     )
     return Reading(index, Pictures(tree, ()).source(names))

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.corpora.partition import order_of
+from extract.corpora.partition import order_of, units_of
 from extract.corpora.ratings import ends_of
-from extract.corpora.record import Corpus, Option, Reading
+from extract.corpora.record import Corpus, Option, Reading, left_out_of
 from extract.corpora.vocabulary import POLARITY, VALENCE_AROUSAL
 from extract.errors import CorpusError
+from extract.formats import merged
 from extract.sources import Joined
 from features_store import Index, Labels, Split, Task
 from features_store.errors import unknown_name
@@ -78,20 +79,22 @@ def read(data: Mapping[str, Path], options: Mapping[str, Any], *, corpora: Seque
     tasks = dict.fromkeys(task for member in members for task in member.labels)
     joined = {task: _join(task, members, sizes, ends) for task in tasks}
     splits = {"default": Split("default", np.concatenate([_parts(member) for member in members]))}
+    groups = _groups(members, sizes)
     if "seed" in options:
-        splits["thesis"] = Split("thesis", _thesis(ids.tolist(), options["seed"]))
+        splits["thesis"] = Split("thesis", _thesis(ids.tolist(), groups, options["seed"]))
     index = Index(
         ids,
         {task: labels for task, labels in joined.items() if labels is not None},
         splits,
-        _groups(members, sizes),
+        groups,
         corpus={"name": name, "options": dict(options)},
     )
     notes = [f"{member.name}: {note}" for member in members for note in member.reading.notes]
     notes += [
         f"task {task!r} does not mean the same in its corpora and was left out" for task in tasks if not joined[task]
     ]
-    return Reading(index, Joined([member.reading.source for member in members]), tuple(notes))
+    left_out = merged((f"{member.name}: ", left_out_of(member.reading)) for member in members)
+    return Reading(index, Joined([member.reading.source for member in members]), tuple(notes), left_out)
 
 
 def _member(corpus: Corpus, place: Path | None, options: Mapping[str, Any], maps: _Maps) -> Member:
@@ -212,15 +215,18 @@ def _groups(members: Sequence[Member], sizes: Sequence[int]) -> NDArray[np.int64
     return np.concatenate(parts)
 
 
-def _thesis(ids: Sequence[str], seed: int) -> NDArray[np.int8]:
-    """Hold out a tenth (test), then a quarter of the rest (validation), as the study of 2018 did."""
-    order = sorted(range(len(ids)), key=lambda row: order_of(ids[row], seed))
+def _thesis(ids: Sequence[str], groups: NDArray[np.int64] | None, seed: int) -> NDArray[np.int8]:
+    """Hold out a tenth (test), then a quarter of the rest (validation), as the study of 2018 did; groups stay whole."""
+    firsts, unit_of = units_of(np.full(len(ids), -1) if groups is None else groups)
+    order = sorted(range(len(firsts)), key=lambda unit: order_of(ids[firsts[unit]], seed))
+    sizes = np.bincount(unit_of, minlength=len(firsts))[order]
     n_held = math.ceil(len(ids) / 10)
     n_second = math.ceil((len(ids) - n_held) / 4)
-    parts = np.zeros(len(ids), dtype=np.int8)
-    parts[order[:n_held]] = 2
-    parts[order[n_held : n_held + n_second]] = 1
-    return parts
+    before = np.cumsum(sizes) - sizes  # images in the units that come first
+    part = np.where(before < n_held, 2, np.where(before < n_held + n_second, 1, 0)).astype(np.int8)
+    parts = np.empty(len(firsts), dtype=np.int8)
+    parts[order] = part
+    return parts[unit_of]
 
 
 def union_of(name: str, find: Callable[[str], Corpus]) -> Corpus:

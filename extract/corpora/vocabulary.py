@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from extract.errors import CorpusError
 from features_store import Labels, Task
 
 POLARITY = ("negative", "neutral", "positive")
@@ -28,6 +30,45 @@ def spelled(word: str) -> str:
     """Return the vocabulary's word for an emotion, from the spellings that corpora use."""
     plain = word.strip().strip("'\"").lower()
     return SPELLINGS.get(plain, plain)
+
+
+MAX_CLASSES = 32_767  # codes are stored as int16
+
+
+def class_codes(words: Sequence[str], place: str) -> tuple[tuple[str, ...], NDArray[np.int16]]:
+    """Sort the words of a column into classes; an empty one is no label.
+
+    Parameters
+    ----------
+    words : sequence of str
+    place : str
+        Where they stand, for the error.
+
+    Returns
+    -------
+    classes : tuple of str
+        In Unicode form NFC, sorted.
+    codes : ndarray of shape (n_words,), int16
+
+    Raises
+    ------
+    CorpusError
+        If there are more classes than codes.
+    """
+    plain = [unicodedata.normalize("NFC", word) for word in words]
+    classes = tuple(sorted(set(plain) - {""}))
+    if len(classes) > MAX_CLASSES:
+        msg = f"{place}: {len(classes)} classes; at most {MAX_CLASSES} can be stored (is it a column of names?)"
+        raise CorpusError(msg)
+    position = {name: at for at, name in enumerate(classes)}
+    return classes, np.array([position.get(word, -1) for word in plain], dtype=np.int16)
+
+
+def twins_in_case(classes: Sequence[str]) -> str:
+    """Word the note on classes that differ in case alone; "" = there are none."""
+    folded = Counter(one.casefold() for one in classes)
+    pairs = [one for one in classes if folded[one.casefold()] > 1]
+    return f"classes that differ in case alone are different ones: {', '.join(pairs[:10])}" if pairs else ""
 
 
 def single(name: str, classes: Sequence[str], values: Any, source: str) -> Labels:

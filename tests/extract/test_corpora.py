@@ -142,9 +142,12 @@ def test_a_folder_with_train_val_test(tmp_path):
     assert index.labels["emotion"].task.classes == ("fear", "joy")
 
 
-def test_a_class_may_be_called_test(tmp_path):
+def test_a_class_may_be_called_test_if_that_is_asked_for(tmp_path):
     touch(tmp_path, "test/a.jpg", "joy/b.jpg")
-    assert find_corpus("folder").read(tmp_path).index.labels["label"].task.classes == ("joy", "test")
+    with pytest.raises(CorpusError, match=r"'test' is named like a part.*--option layout=classes"):
+        find_corpus("folder").read(tmp_path)
+    index = find_corpus("folder").read(tmp_path, {"layout": "classes"}).index
+    assert index.labels["label"].task.classes == ("joy", "test")
 
 
 def test_ids_are_normalised_and_the_file_is_still_found(tmp_path):
@@ -228,10 +231,10 @@ def test_groups_stay_together_in_the_seeded_split(tmp_path):
     [
         ({"single": "polarty"}, r"unknown column .*'polarty' \(did you mean 'polarity'\?\)"),
         ({"image": "file"}, "unknown column.*'file'"),
-        ({"multi": "emotion=joy|valence"}, r"row 2, column 'valence': '7.5' is not 0 or 1"),
-        ({"regression": "polarity"}, "row 2, column 'polarity': 'positive' is not a number"),
-        ({"regression": "v=valence@1..5"}, r"row 2.*'7.5' is not within the scale 1..5"),
-        ({"split": "tweet"}, "row 2, column 'tweet': 't1' is not a part"),
+        ({"multi": "emotion=joy|valence"}, r"line 2, column 'valence': '7.5' is not 0 or 1"),
+        ({"regression": "polarity"}, "line 2, column 'polarity': 'positive' is not a number"),
+        ({"regression": "v=valence@1..5"}, r"line 2.*'7.5' is not within the scale 1..5"),
+        ({"split": "tweet"}, "line 2, column 'tweet': 't1' is not a part"),
         ({"file": "other.csv"}, "there is no table .*other.csv"),
         ({"root": "nowhere"}, "there is no folder"),
     ],

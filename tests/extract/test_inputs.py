@@ -95,7 +95,8 @@ def test_a_list_and_a_table_take_images_from_a_folder_an_archive_or_a_url(corpus
             assert all(np.array_equal(block.vectors[row, 0], by_id[name]) for row, name in enumerate(names))
             classes = index.labels[task].task.classes
             assert [classes[at][0] for at in index.labels[task].values] == [name[0] for name in names]
-            assert "root" not in index.corpus["options"]
+            assert index.corpus["options"].get("root", ".") == root
+            assert index.corpus["options"]["file"] == file
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,9 @@ def test_links_and_ways_out_of_a_tar_are_left_out_and_counted(corpus, tmp_path):
             archive.addfile(member)
     reading = find_corpus("folder").read(path)
     assert len(reading.index) == len(find_corpus("folder").read(corpus).index)
-    assert reading.notes[-1] == "members of the archive left out: 2 links, devices or names that lead out of it"
+    words = "1 a name that leads out of the archive, or has a backslash, 1 a symbolic link in the archive"
+    assert reading.notes[-1] == f"files left out: 2: {words}"
+    assert sum(reading.index.corpus["left_out"].values()) == 2
 
 
 # ---- URLs -----------------------------------------------------------------------------------------------------------
