@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,8 +66,7 @@ def sweep(
 ) -> None:
     """Do every run that isn't there yet.
 
-    Networks on the same images that share their batches (``order_seed`` given, ``project = "never"``) are trained in
-    one scan. A run that fails is told of, and the others go on.
+    A run that fails is told of, and the others go on.
 
     Parameters
     ----------
@@ -82,46 +81,28 @@ def sweep(
     RunError
         Some runs failed; the others are done.
     """
-    from classify.experiment import run, train_together
+    from classify.experiment import run
 
     missing = [cell for cell in cells if not cell.done]
     done, failed = len(cells) - len(missing), []
     if done:
         notify(f"{done} of {len(cells)} runs are there already")
-    for group in _groups(missing):
+    for cell in missing:
         progress(done, len(cells))
         try:
-            heads = train_together([cell.config for cell in group]) if len(group) > 1 else [None]
-            for cell, head in zip(group, heads, strict=True):
-                run(cell.config, fitted=head)
+            run(cell.config)
         except AffectoryError as error:
-            failed += group
-            notify(f"failed: {_named(group)}: {error}")
-        done += len(group)
+            failed.append(cell)
+            notify(f"failed: {_named(cell)}: {error}")
+        done += 1
     progress(done, len(cells))
     if failed:
-        message = f"{len(failed)} of {len(cells)} runs failed, the first: {_named(failed[:1])}; the others are done"
+        message = f"{len(failed)} of {len(cells)} runs failed, the first: {_named(failed[0])}; the others are done"
         raise RunError(message)
 
 
-def _named(group: Sequence[Cell]) -> str:
-    choices = group[0].choices
-    more = f" and {len(group) - 1} more" if len(group) > 1 else ""
-    return ", ".join(f"{name} = {value}" for name, value in choices.items()) + more
-
-
-def _groups(cells: Iterable[Cell]) -> Iterator[list[Cell]]:
-    """Put cells that can be trained in one scan together; any other is alone."""
-    groups: dict[Any, list[Cell]] = {}
-    for cell in cells:
-        settings = cell.config.settings
-        shares = cell.config.head in ("mlp", "moe") and settings.get("order_seed") is not None and not cell.config.refit
-        key: Any = cell.digest
-        if shares and settings.get("project") == "never":
-            alike = ("order_seed", "batch_size", "shuffle", "standardize")
-            key = (cell.images, *(settings.get(name) for name in alike))
-        groups.setdefault(key, []).append(cell)
-    yield from groups.values()
+def _named(cell: Cell) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in cell.choices.items())
 
 
 def read_sweep(path: Path, *, out: Path | None = None) -> list[Cell]:
