@@ -59,6 +59,10 @@ def run(
     UnfinishedError
         The time budget is used up. The state of training is kept, and no run is written.
     """
+    if config.tested:
+        from classify.transfer import TransferConfig, transfer
+
+        return transfer(TransferConfig.of(config), force=force)
     check_free(config.folder, force=force)
     timings: dict[str, float] = {}
     with _timed(timings, "open"):
@@ -70,15 +74,15 @@ def run(
         interruption.identify(**{name: layout.store.blocks[name].digest for name in layout.blocks})
     for line in (*_losses(data), *data.warnings):
         notify(line)
+    bootstrapped: dict[str, Any] = {"n_resamples": config.resamples, "seed": config.seed}
+    with _timed(timings, "baselines"):  # first: what the data alone can make fail is not found after the long work
+        beside = baselines(data, **bootstrapped)
     with _timed(timings, "fit"):
         fit = fit_head(head, layout, refit=config.refit, interruption=interruption)
     with _timed(timings, "score"):
         scores = {name: head_scores(fit.of_part(name), data.task, x) for name, x in layout.matrices.items()}
-    bootstrapped: dict[str, Any] = {"n_resamples": config.resamples, "seed": config.seed}
     with _timed(timings, "intervals"):
         metrics = _intervals(data, scores, **bootstrapped)
-    with _timed(timings, "baselines"):
-        beside = baselines(data, **bootstrapped)
     with _timed(timings, "calibration"):
         adjustment = adjust(data.task, data.parts, scores, method=config.calibration)
         adjusted = adjusted_report(data.task, data.parts, scores, adjustment, **bootstrapped)
