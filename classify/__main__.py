@@ -17,6 +17,7 @@ app = typer.Typer(
     help="Train shallow heads on the vectors of a store, and show how good they are.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode="markdown",  # in which [[grid]] and [default: ...] are text
     pretty_exceptions_enable=False,
 )
 

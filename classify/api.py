@@ -19,14 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classify import experiment
-from classify.config import RunConfig
+from classify.config import KEYS, RunConfig, load_config
 from classify.errors import ConfigError
 from classify.evidence.folds import deal
 from classify.evidence.intervals import Interval, bootstrap
-from classify.layout import lay_out, unfitted_head
+from classify.heads import HEADS, head_options
+from classify.layout import lay_out, task_head, unfitted_head
 from classify.output.notebook import metric_lines, metric_table
 from classify.runs import Run, find_runs, read_run
 from features_store import Store, open_store
+from features_store.errors import unknown_name
 from features_store.schema import Task
 
 if TYPE_CHECKING:
@@ -35,13 +37,13 @@ if TYPE_CHECKING:
 __all__ = ["CrossValidation", "cross_validate", "load", "open_run", "open_store", "report", "run"]
 
 StoreLike = str | Path | Store
-_OF_RUNS = ("split", "seed", "on_failed", "resamples", "calibration", "refit", "merge", "limit", "preset", "out")
+_RUNS_ONLY = ("calibration", "force", "map", "out", "preset", "refit", "tested")  # mean nothing without a run folder
 
 
 def run(
     store: StoreLike,
-    task: str,
-    head: str,
+    task: str | None = None,
+    head: str | None = None,
     *,
     blocks: Sequence[str] = (),
     force: bool = False,
@@ -53,12 +55,13 @@ def run(
     ----------
     store : path-like or Store
     task, head : str
+        A preset knows them.
     blocks : sequence of str
-        Empty: every block of vectors.
+        Empty: those of the preset, or every block of vectors.
     force : bool
         Whether a run that lies in the same place may be replaced.
     **options
-        Fields of `classify.config.RunConfig` (``split``, ``seed``, ``out``, ...); all others are the head's.
+        Keys of a run's file (``split``, ``seed``, ``preset``, ``out``, ...); all others are options of the head.
 
     Returns
     -------
@@ -72,12 +75,19 @@ def run(
     return experiment.run(_config(store, task, head, blocks, options), force=force)
 
 
-def _config(store: StoreLike, task: str, head: str, blocks: Sequence[str], options: dict[str, Any]) -> RunConfig:
-    of_run = {name: value for name, value in options.items() if name in _OF_RUNS}
-    if "out" in of_run:
-        of_run["out"] = str(of_run["out"])
-    settings = {name: value for name, value in options.items() if name not in _OF_RUNS}
-    return RunConfig(_place(store), task, head, tuple(blocks), settings=settings, **of_run)
+def _config(
+    store: StoreLike, task: str | None, head: str | None, blocks: Sequence[str], options: dict[str, Any]
+) -> RunConfig:
+    of_run = {name: value for name, value in options.items() if name in KEYS and name != "set"}
+    settings = dict(options.get("set") or {}) | {name: v for name, v in options.items() if name not in KEYS}
+    given = {"store": _place(store), "task": task, "head": head, "blocks": blocks or None, "set": settings or None}
+    config = load_config(None, {**given, **of_run}, where="the arguments")
+    if config.head in HEADS:
+        known = {name for kind in HEADS[config.head].kinds for name in head_options(config.head, kind)}
+        for name in settings:
+            if name not in known:
+                raise ConfigError(unknown_name(f"argument or option of head {config.head}", name, {*KEYS, *known}))
+    return config
 
 
 def _place(store: StoreLike) -> str:
@@ -156,20 +166,30 @@ def cross_validate(
     folds : int
         From 2 up.
     **options
-        As of `run`.
+        As of `run`, but for those that mean nothing here: refit, calibration, preset and out are refused.
 
     Returns
     -------
     CrossValidation
+
+    Raises
+    ------
+    AffectoryError
+        A name or an option is unknown or means nothing here, or there are fewer images or groups than folds.
     """
     from classify.evidence.metrics import metrics
     from classify.inputs.matrix import RowMatrix
 
-    if folds < 2:
+    for name in _RUNS_ONLY:
+        if name in options:
+            message = f"{name} is given, and a cross-validation leaves no run for it to act on; leave it out"
+            raise ConfigError(message)
+    if not isinstance(folds, int) or folds < 2:
         message = f"folds is {folds}; an image can only be answered for by others with at least 2"
         raise ConfigError(message)
     config = _config(store, task, head, blocks, options)
     layout = lay_out(config, store if isinstance(store, Store) else None)
+    unfitted_head(config, layout)  # options are checked before anything is fitted
     parts = [layout.data.parts[name] for name in ("train", "validation") if name in layout.data.parts]
     rows, y = np.concatenate([part.rows for part in parts]), np.concatenate([part.y for part in parts])
     groups = None if parts[0].groups is None else np.concatenate([np.asarray(part.groups) for part in parts])
@@ -178,11 +198,11 @@ def cross_validate(
     kind, n_classes = layout.data.task.kind, len(layout.data.task.classes)
     scores = np.zeros(y.shape if kind == "regression" else (len(y), n_classes))
     beside = scores.copy()
-    dummy = RunConfig(config.store, task, "dummy", merge=config.merge)
     for fold in np.unique(dealt):
         train, held = np.flatnonzero(dealt != fold), np.flatnonzero(dealt == fold)
-        for asked, answers in ((config, scores), (dummy, beside)):
-            fitted = unfitted_head(asked, layout).fit(matrix[train], y[train])
+        for name, settings, answers in ((head, config.settings, scores), ("dummy", {}, beside)):
+            one = task_head(name, layout.data.task, y[train], settings, seed=config.seed, shape=layout.map_shape)
+            fitted = one.fit(matrix[train], y[train])
             answers[held] = experiment.head_scores(fitted, layout.data.task, matrix[held])
     resampling: dict[str, Any] = {"groups": groups, "n_resamples": config.resamples, "seed": config.seed}
     return CrossValidation(

@@ -105,6 +105,7 @@ def search(  # noqa: PLR0913 - each is an option of the command line
     from dataclasses import replace
 
     from classify.config import load_config, parse_settings
+    from classify.interruption import UnfinishedError
     from classify.output.summary import run_summary
     from classify.search import search as run_search
 
@@ -113,7 +114,11 @@ def search(  # noqa: PLR0913 - each is an option of the command line
     config = load_config(None, given)
     if not out:
         config = replace(config, out=str(config.folder.with_name(f"{head}-search")))
-    done = run_search(config, trials=trials, force=force, notify=_note, progress=sys.stderr.isatty())
+    try:
+        done = run_search(config, trials=trials, force=force, notify=_note, progress=sys.stderr.isatty())
+    except UnfinishedError as stopped:
+        typer.echo(f"not finished: {stopped}", err=True)
+        raise typer.Exit(NOT_FINISHED) from None
     typer.echo(run_summary(done))
 
 

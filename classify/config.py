@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,10 @@ if sys.version_info >= (3, 11):
 else:  # the same parser under its older name
     import tomli as tomllib
 
-__all__ = ["RunConfig", "dump_config", "load_config", "parse_settings", "read_toml"]
+__all__ = ["KEYS", "RunConfig", "dump_config", "load_config", "parse_settings", "read_toml"]
+
+ON_FAILED, CALIBRATIONS = ("drop", "error"), ("temperature", "isotonic", "none")
+LARGEST_SEED, MOST_RESAMPLES = 2**32 - 1, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,10 @@ class RunConfig:
         The preset that this run follows; ``classify presets`` lists them.
     out : str or None
         The run folder. None: ``runs/CORPUS/TASK/HEAD``, or the name of the preset in the place of HEAD.
+    tested : str or None
+        Folder of a run whose head is tested on this store, as it is (``classify test``). Nothing is fitted then.
+    class_map : mapping of str to str
+        Of the store's classes to those of the tested head (the table ``[map]`` of the file).
     """
 
     store: str
@@ -75,22 +83,29 @@ class RunConfig:
     limit: int | None = None
     preset: str | None = None
     out: str | None = None
+    tested: str | None = None
+    class_map: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.on_failed not in ("drop", "error"):
-            message = f"on_failed is {self.on_failed!r}; valid: drop, error"
-            raise ConfigError(message)
-        if self.calibration not in ("temperature", "isotonic", "none"):
-            message = f"calibration is {self.calibration!r}; valid: temperature, isotonic, none"
-            raise ConfigError(message)
-        if self.resamples < 20:
-            message = f"resamples is {self.resamples}; an interval of 95% needs at least 20"
+        for name, (field_name, types, wanted) in _KEYS.items():
+            value = getattr(self, field_name)
+            if value is None and field_name in _OPTIONAL:
+                continue
+            if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+                message = f"{name} is {value!r}; it takes {wanted}"
+                raise ConfigError(message)
+        for name, valid in (("on_failed", ON_FAILED), ("calibration", CALIBRATIONS)):
+            if getattr(self, name) not in valid:
+                message = f"{name} is {getattr(self, name)!r}; valid: {', '.join(valid)}"
+                raise ConfigError(message)
+        if not 20 <= self.resamples <= MOST_RESAMPLES:
+            message = f"resamples is {self.resamples}; an interval of 95% needs at least 20, at most {MOST_RESAMPLES}"
             raise ConfigError(message)
         if self.limit is not None and self.limit < 3:
             message = f"limit is {self.limit}; give at least 3 images a part"
             raise ConfigError(message)
-        if self.seed < 0:
-            message = f"seed is {self.seed}; give a whole number from 0 up"
+        if not 0 <= self.seed <= LARGEST_SEED:
+            message = f"seed is {self.seed}; give a whole number from 0 to {LARGEST_SEED}"
             raise ConfigError(message)
         repeated = sorted({name for name in self.blocks if self.blocks.count(name) > 1})
         if repeated:
@@ -101,8 +116,8 @@ class RunConfig:
     def corpus(self) -> str:
         """Name of the corpus: the store's own folder or file name."""
         path = Path(self.store).expanduser()
-        name = path.stem if path.suffix in (".h5", ".hdf5") else path.name
-        return name or path.resolve().name or "store"
+        path = path if path.name not in ("", "..") else path.resolve()
+        return (path.stem if path.suffix in (".h5", ".hdf5") else path.name) or "store"
 
     @property
     def folder(self) -> Path:
@@ -110,7 +125,14 @@ class RunConfig:
         if self.out:
             return Path(self.out).expanduser()
         quick = "-quick" if self.limit else ""  # so that a full run doesn't find its place taken
-        return Path("runs", self.corpus, self.task, (self.preset or self.head) + quick)
+        return Path("runs", *map(_file_name, (self.corpus, self.task, (self.preset or self.head) + quick)))
+
+
+def _file_name(name: str) -> str:
+    """Return a name as one folder that lies where it is put: no separator, no way up, no line break."""
+    if name in (".", ".."):
+        return name.replace(".", "%2E")
+    return re.sub(r"[/\\\x00-\x1f\x7f]", lambda found: f"%{ord(found[0]):02X}", name)
 
 
 # How each key is written in a TOML file: its name there, the types it takes, and how to say them.
@@ -118,23 +140,32 @@ _KEYS: dict[str, tuple[str, tuple[type, ...], str]] = {
     "store": ("store", (str,), "a path"),
     "task": ("task", (str,), "a name"),
     "head": ("head", (str,), "a name"),
-    "blocks": ("blocks", (list, str), "a list of names"),
+    "blocks": ("blocks", (list, tuple), "a list of names"),
     "split": ("split", (str,), "a name"),
     "seed": ("seed", (int,), "a whole number"),
-    "set": ("settings", (dict,), "a table of the head's options"),
+    "set": ("settings", (Mapping,), "a table of the head's options"),
     "on_failed": ("on_failed", (str,), '"drop" or "error"'),
     "resamples": ("resamples", (int,), "a whole number"),
     "calibration": ("calibration", (str,), '"temperature", "isotonic" or "none"'),
     "refit": ("refit", (bool,), "true or false"),
-    "merge": ("merge", (dict,), 'a table of new classes, like bad = ["anger", "fear"]'),
+    "merge": ("merge", (Mapping,), 'a table of new classes, like bad = ["anger", "fear"]'),
     "limit": ("limit", (int,), "a whole number"),
     "preset": ("preset", (str,), "a name"),
     "out": ("out", (str,), "a path"),
+    "tested": ("tested", (str,), "the folder of a run"),
+    "map": ("class_map", (Mapping,), 'a table of classes, like joy = "positive"'),
 }
+_OPTIONAL = ("limit", "preset", "out", "tested")
+KEYS = tuple(_KEYS)
+_TABLES = ("set", "merge", "map")
 
 
-def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+def load_config(
+    path: Path | None = None, overrides: Mapping[str, Any] | None = None, *, where: str = "the command line"
+) -> RunConfig:
     """Read a run's settings from a preset, under a TOML file, under *overrides*; each may be absent.
+
+    This is the one way from arguments to a `RunConfig`, for the command line, for files and for Python.
 
     Parameters
     ----------
@@ -143,6 +174,8 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
     overrides : mapping or None
         Values under the names that the file uses; those that are None count as not given. ``set`` is merged
         into the file's table, option by option, the rest replaces.
+    where : str
+        Where the overrides come from, for the messages.
 
     Returns
     -------
@@ -156,7 +189,7 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
     """
     values = _checked(read_toml(path), str(path)) if path else {}
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
-    given = _checked(given, "the command line")
+    given = _checked(given, where)
     if preset := given.get("preset", values.get("preset")):
         from classify.preset import find_preset
 
@@ -167,7 +200,12 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
         where = f"{path} doesn't give" if path else "the run lacks"
         message = f"{where} {', '.join(missing)}; a run needs a store, a task and a head"
         raise ConfigError(message)
-    return RunConfig(**merged)
+    try:
+        return RunConfig(**merged)
+    except ConfigError as error:
+        origin = where if not path else f"{path} with {where}" if given else str(path)
+        message = f"{origin}: {error}"
+        raise ConfigError(message) from error
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,11 +235,11 @@ def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
         if key not in _KEYS:
             message = f"{where}: {unknown_name('key', key, _KEYS)}"
             raise ConfigError(message)
-        name, types, wanted = _KEYS[key]
-        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        name, _, wanted = _KEYS[key]
+        if key in _TABLES and not isinstance(value, Mapping):
             message = f"{where}: {key} is {value!r}; it takes {wanted}"
             raise ConfigError(message)
-        fields[name] = value
+        fields[name] = _native(value)
     if "blocks" in fields:
         fields["blocks"] = _names(fields["blocks"], where)
     if "merge" in fields:
@@ -209,6 +247,17 @@ def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     if "settings" in fields:
         fields["settings"] = {key: _plain(value) for key, value in fields["settings"].items()}
     return fields
+
+
+def _native(value: Any) -> Any:
+    """Turn what Python has beside the types of a file into those: paths, tuples, numbers and arrays of numpy."""
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_native(item) for item in value]
+    return {key: _native(item) for key, item in value.items()} if isinstance(value, Mapping) else value
 
 
 def _names(value: Any, where: str, key: str = "blocks") -> tuple[str, ...]:
@@ -281,9 +330,9 @@ def dump_config(config: RunConfig) -> str:
     str
     """
     values = dataclasses.asdict(config)
-    keys = {key: name for key, (name, _, _) in _KEYS.items() if key not in ("set", "merge", "out")}
+    keys = {key: name for key, (name, _, _) in _KEYS.items() if key not in (*_TABLES, "out")}
     lines = [f"{key} = {toml_value(values[name])}" for key, name in keys.items() if values[name] is not None]
-    for title, table in (("set", config.settings), ("merge", config.merge)):
+    for title, table in (("set", config.settings), ("merge", config.merge), ("map", config.class_map)):
         if table:
             lines += ["", f"[{title}]", *(f"{toml_key(k)} = {toml_value(v)}" for k, v in table.items())]
     return "\n".join(lines) + "\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from classify.config import RunConfig, dump_config
 from classify.evidence.adjustment import adjust, adjusted_report
 from classify.evidence.baselines import baselines
 from classify.evidence.intervals import Interval, bootstrap
-from classify.fitting import Fitted, fit_head
+from classify.fitting import fit_head
 from classify.inputs.matrix import RowMatrix
 from classify.inputs.tasks import TaskRows
 from classify.interruption import Interruption
@@ -24,7 +24,7 @@ from classify.record import Outcome, run_report
 from classify.runs import Run, check_free, new_folder, read_run, write_run
 from features_store.schema import Task
 
-__all__ = ["head_scores", "run", "train_together"]
+__all__ = ["head_scores", "run"]
 
 
 def run(
@@ -32,7 +32,6 @@ def run(
     *,
     force: bool = False,
     notify: Callable[[str], None] = lambda line: None,
-    fitted: Any = None,
     interruption: Interruption | None = None,
 ) -> Run:
     """Fit one head on one task, score it beside the baselines, and leave a run folder.
@@ -45,8 +44,6 @@ def run(
         Whether a run that lies in the same place may be replaced.
     notify : callable
         Called with a line of text when there is something to tell before the work is done.
-    fitted : estimator, default=None
-        The head of this run, where `train_together` has fitted it already.
     interruption : Interruption or None
         A time budget for the training, and the place where its state waits.
 
@@ -62,26 +59,30 @@ def run(
     UnfinishedError
         The time budget is used up. The state of training is kept, and no run is written.
     """
+    if config.tested:
+        from classify.transfer import TransferConfig, transfer
+
+        return transfer(TransferConfig.of(config), force=force)
     check_free(config.folder, force=force)
     timings: dict[str, float] = {}
     with _timed(timings, "open"):
         layout = lay_out(config)
         data = layout.data
-        head = fitted or unfitted_head(config, layout)
+        head = unfitted_head(config, layout)
     if interruption is not None:
         interruption.identify(config=dump_config(config), images={name: p.digest for name, p in data.parts.items()})
         interruption.identify(**{name: layout.store.blocks[name].digest for name in layout.blocks})
     for line in (*_losses(data), *data.warnings):
         notify(line)
+    bootstrapped: dict[str, Any] = {"n_resamples": config.resamples, "seed": config.seed}
+    with _timed(timings, "baselines"):  # first: what the data alone can make fail is not found after the long work
+        beside = baselines(data, **bootstrapped)
     with _timed(timings, "fit"):
-        fit = Fitted(head, head) if fitted else fit_head(head, layout, refit=config.refit, interruption=interruption)
+        fit = fit_head(head, layout, refit=config.refit, interruption=interruption)
     with _timed(timings, "score"):
         scores = {name: head_scores(fit.of_part(name), data.task, x) for name, x in layout.matrices.items()}
-    bootstrapped: dict[str, Any] = {"n_resamples": config.resamples, "seed": config.seed}
     with _timed(timings, "intervals"):
         metrics = _intervals(data, scores, **bootstrapped)
-    with _timed(timings, "baselines"):
-        beside = baselines(data, **bootstrapped)
     with _timed(timings, "calibration"):
         adjustment = adjust(data.task, data.parts, scores, method=config.calibration)
         adjusted = adjusted_report(data.task, data.parts, scores, adjustment, **bootstrapped)
@@ -96,32 +97,6 @@ def run(
     if interruption is not None:
         interruption.done()
     return read_run(config.folder)
-
-
-def train_together(configs: Sequence[RunConfig]) -> list[Any]:
-    """Fit the networks of several runs on the same images in one scan, see `classify.heads.together`.
-
-    Parameters
-    ----------
-    configs : sequence of RunConfig
-        Of the same store, blocks and images; tasks, seeds and options may differ.
-
-    Returns
-    -------
-    list of estimator
-        Each as it would have become alone.
-    """
-    from classify.heads.together import fit_together
-
-    layouts = [lay_out(config) for config in configs]
-    heads = [unfitted_head(config, layout) for config, layout in zip(configs, layouts, strict=True)]
-    if layouts[0].n_views > 1:  # each draws its own views: there is no scan to share
-        return [fit_head(head, layout).head for head, layout in zip(heads, layouts, strict=True)]
-    parts, matrices = layouts[0].data.parts, layouts[0].matrices
-    ys = {name: [layout.data.parts[name].y for layout in layouts] for name in parts}
-    validation = (matrices["validation"], ys["validation"]) if "validation" in parts else None
-    fit_together(heads, matrices["train"], ys["train"], validation=validation)
-    return heads
 
 
 @contextmanager

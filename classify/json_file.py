@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +12,51 @@ from classify.errors import RunError
 from features_store.atomic import atomic_write
 from features_store.errors import AffectoryError, ExistsError
 
-__all__ = ["check_new", "read_json", "write_json"]
+__all__ = ["check_new", "read_json", "try_place", "write_json"]
 
 
 def check_new(path: Path, *, force: bool) -> None:
-    """Refuse a file that is there, before any work is done for it.
+    """Refuse a file that is there or can't be written, before any work is done for it.
 
     Raises
     ------
     ExistsError
         The file is there and *force* isn't given.
+    RunError
+        The place can't be written.
     """
     if path.exists() and not force:
-        message = f"{path} exists; replace it with --force"
+        message = f"{path} exists; replace it with --force (force=True)"
         raise ExistsError(message)
+    try_place(path)
+
+
+def try_place(path: Path, what: str = "") -> None:
+    """Refuse a place that can't be written, by writing there: folders that this takes are removed again.
+
+    Raises
+    ------
+    RunError
+        The message says why.
+    """
+    made: list[Path] = []
+    try:
+        for folder in reversed(path.absolute().parents):
+            if not folder.is_dir():
+                folder.mkdir()
+                made.append(folder)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}."[:200], dir=path.absolute().parent):
+            pass
+        if path.is_dir():
+            with tempfile.TemporaryFile(dir=path):
+                pass
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        message = f"can't write {what}{path}: {getattr(error, 'strerror', None) or error}; choose another place"
+        raise RunError(message) from error
+    finally:
+        for folder in reversed(made):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def write_json(path: Path, values: Any, *, force: bool = False) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from classify.config import RunConfig
 from classify.errors import ConfigError
@@ -21,8 +22,9 @@ from classify.inputs.tasks import TaskRows, choose_blocks, task_rows
 from classify.inputs.views import ViewedRows, n_views
 from features_store import Store, open_store
 from features_store.errors import unknown_name
+from features_store.schema import Task
 
-__all__ = ["Layout", "lay_out", "unfitted_head"]
+__all__ = ["Layout", "class_options", "lay_out", "task_head", "unfitted_head"]
 
 
 @dataclass(frozen=True)
@@ -93,16 +95,40 @@ def unfitted_head(config: RunConfig, layout: Layout) -> Any:
             instead = {"random_state": "give the seed of the run instead", "shape": "it follows from the blocks"}
             message = f"{name!r} isn't an option of a head: {instead.get(name, 'the task decides it')}"
             raise ConfigError(message)
-    task, settings = layout.data.task, dict(config.settings)
-    if layout.map_shape:
-        settings["shape"] = layout.map_shape
+    data = layout.data
+    return task_head(
+        config.head,
+        data.task,
+        data.parts["train"].y,
+        config.settings,
+        seed=config.seed,
+        shape=layout.map_shape,
+    )
+
+
+def task_head(
+    name: str,
+    task: Task,
+    y: NDArray[Any],
+    settings: Mapping[str, Any],
+    *,
+    seed: int,
+    shape: tuple[int, int, int] | None = None,
+) -> Any:
+    """Make a head for training labels of a task: options that name classes are brought to the classes among them.
+
+    Raises
+    ------
+    AffectoryError
+        The head or an option is unknown, an option is out of range, or it names a class that the task hasn't.
+    """
+    settings = {**settings, "shape": shape} if shape else dict(settings)
     if task.kind == "single":
-        present = np.unique(layout.data.parts["train"].y).tolist()
-        settings |= _of_classes(settings, task.classes, present)
-    return make_head(config.head, task.kind, random_state=config.seed, **settings)
+        settings |= class_options(settings, task.classes, np.unique(y).tolist())
+    return make_head(name, task.kind, random_state=seed, **settings)
 
 
-def _of_classes(settings: Mapping[str, Any], classes: Sequence[str], present: Sequence[int]) -> dict[str, Any]:
+def class_options(settings: Mapping[str, Any], classes: Sequence[str], present: Sequence[int]) -> dict[str, Any]:
     """Bring class weights and costs from the classes of the task to the codes of those that training has."""
     made: dict[str, Any] = {}
     weights = settings.get("class_weight")
@@ -110,7 +136,7 @@ def _of_classes(settings: Mapping[str, Any], classes: Sequence[str], present: Se
         for name in weights:
             if name not in classes:
                 raise ConfigError(unknown_name("class in class_weight", str(name), classes))
-        made["class_weight"] = {code: float(weights.get(classes[code], 1.0)) for code in present}
+        made["class_weight"] = {code: weights.get(classes[code], 1.0) for code in present}
     cost = settings.get("cost")
     if isinstance(cost, str):
         if cost != "polarity":
@@ -122,5 +148,5 @@ def _of_classes(settings: Mapping[str, Any], classes: Sequence[str], present: Se
         if not square or not all(isinstance(row, list) and len(row) == len(classes) for row in cost):
             message = f"cost is {cost!r}; it takes a row and a column for each of {', '.join(classes)}"
             raise ConfigError(message)
-        made["cost"] = [[float(cost[c][k]) for k in present] for c in present]
+        made["cost"] = [[cost[c][k] for k in present] for c in present]
     return made

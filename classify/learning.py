@@ -15,6 +15,7 @@ from classify.evidence.curve import learning_curve
 from classify.evidence.metrics import primary_metric
 from classify.experiment import head_scores
 from classify.fitting import fit_head
+from classify.identity import check_same_data
 from classify.inputs.tasks import Part
 from classify.layout import lay_out, unfitted_head
 from classify.runs import CONFIG, Run
@@ -70,11 +71,12 @@ def curve_of(run: Run, config: CurveConfig | None = None) -> dict[str, Any]:
     """
     config = config or CurveConfig()
     asked = load_config(run.folder / CONFIG)
+    if asked.tested or "transfer" in run.report:
+        message = f"{run.folder} tests a head that was fitted elsewhere, so it has no learning curve"
+        raise RunError(message)
     layout = lay_out(asked)
     data = layout.data
-    if {name: part.digest for name, part in data.parts.items()} != run.report.get("part_digests"):
-        message = f"{asked.store} holds other images or labels than {run.folder} was made from; run it again first"
-        raise RunError(message)
+    check_same_data(run, asked, layout.store, layout.blocks, data)
     scored = "test" if "test" in data.parts else "validation"
 
     def fit(chosen: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
@@ -82,8 +84,10 @@ def curve_of(run: Run, config: CurveConfig | None = None) -> dict[str, Any]:
         fewer = replace(layout, data=replace(data, parts=parts))
         head = unfitted_head(replace(asked, seed=asked.seed + seed), fewer)
         done = fit_head(head, fewer, refit=asked.refit)
+        noted.update(dict.fromkeys(f"with {len(chosen)} training images: {text}" for text in done.noted))
         return head_scores(done.of_part(scored), data.task, layout.matrices[scored])
 
+    noted: dict[str, None] = {}
     points = learning_curve(data, fit, n_points=config.n_points, n_repeats=config.n_repeats, seed=config.seed)
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -91,6 +95,7 @@ def curve_of(run: Run, config: CurveConfig | None = None) -> dict[str, Any]:
         "part": scored,
         "n_repeats": config.n_repeats,
         "points": points,
+        "warnings": list(noted),
     }
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from classify.config import RunConfig
 from classify.evidence.intervals import LEVEL, Interval
 from classify.evidence.metrics import confusion, per_class, primary_metric
+from classify.identity import run_identity
 from classify.inputs.tasks import TaskRows
 from features_store.schema import PART_NAMES, Task
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "run_report"]
 
 _LIBRARIES = ("affectory", "numpy", "h5py", "scikit-learn", "torch", "lightgbm")
+REPORT_VERSION = 2  # 1: without `version` and `identity`
 Intervals = Mapping[str, Mapping[str, Interval]]
 
 
@@ -83,6 +85,7 @@ def run_report(
     task, parts = data.task, data.parts
     classified = task.kind != "regression"
     return {
+        "version": REPORT_VERSION,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "corpus": config.corpus,
         "reader": plain(store.corpus),
@@ -122,6 +125,7 @@ def run_report(
         "timings": dict(outcome.timings),
         "index_digest": store.index_digest,
         "part_digests": {name: part.digest for name, part in parts.items()},
+        "identity": plain(run_identity(config, store, blocks, data)),
         "passports": {name: plain(store.blocks[name].passport) for name in blocks},
         "versions": _versions(),
     }

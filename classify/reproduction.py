@@ -10,6 +10,8 @@ from typing import Any
 from classify.config import RunConfig, dump_config, load_config
 from classify.errors import ConfigError, RunError
 from classify.experiment import run as run_experiment
+from classify.identity import differing_aspects, run_identity
+from classify.layout import lay_out
 from classify.preset import Preset, find_preset, quick, systems
 from classify.runs import CONFIG, REPORT, Run, read_run
 from features_store import Store, open_store
@@ -121,11 +123,20 @@ def _unfit(preset: Preset, store: Store) -> str:
 
 def _run(config: RunConfig, *, force: bool, notify: Callable[[str], None]) -> Run:
     if not force and (config.folder / REPORT).is_file():
-        if dump_config(load_config(config.folder / CONFIG)) == dump_config(config):
-            return read_run(config.folder)
-        message = f"{config.folder} was made by another configuration; replace it with --force"
-        raise RunError(message)
+        run, layout = read_run(config.folder), lay_out(config)
+        now = run_identity(config, layout.store, layout.blocks, layout.data)
+        different = differing_aspects(run.report["identity"], now) if "identity" in run.report else _before(run, config)
+        if not different:
+            return run
+        message = f"{config.folder} was made of something else (different: {', '.join(different[:5])}); replace it "
+        raise RunError(message + "with --force")
     return run_experiment(config, force=force, notify=notify)
+
+
+def _before(run: Run, config: RunConfig) -> list[str]:
+    """Compare a run of an earlier version, of which only the configuration is known."""
+    same = dump_config(load_config(run.folder / CONFIG)) == dump_config(config)
+    return [] if same else ["its configuration"]
 
 
 def _not_run(preset: Preset, reason: str) -> Row:

@@ -26,6 +26,7 @@ from typing import Any
 from classify.config import RunConfig, dump_config
 from classify.errors import RunError
 from classify.evidence.adjustment import ADJUSTMENT, Adjustment, read_adjustment
+from classify.json_file import try_place
 from classify.output.plots import run_plots
 from classify.predictions import PartPredictions, read_predictions, write_predictions
 from features_store.schema import Task
@@ -33,6 +34,14 @@ from features_store.schema import Task
 __all__ = ["Run", "check_free", "find_runs", "new_folder", "read_run", "write_run"]
 
 REPORT, CONFIG, PREDICTIONS = "report.json", "config.toml", "predictions.csv"
+_ABSENT: Mapping[str, Any] = {
+    "version": 1, "corpus": "", "split": "", "seed": 0, "blocks": [], "passports": {}, "parameters": {}, "settings": {},
+    "part_digests": {}, "index_digest": "", "n_features": 0, "n_train": 0, "n_validation": 0, "n_test": 0,
+    "warnings": [], "dropped": {}, "unused": 0, "timings": {}, "history": [], "versions": {}, "counts": {},
+    "per_class": {}, "confusion": {}, "preset": None, "refit": None, "merge": {}, "reader": {}, "range": None,
+    "source": "",
+}  # fmt: skip
+"""What a report of an earlier version may lack."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +83,14 @@ class Run:
 
 
 def check_free(folder: Path, *, force: bool) -> None:
-    """Refuse a place that is taken, before any work is done for it.
+    """Refuse a place that is taken or can't be written, before any work is done for it.
 
     Raises
     ------
     RunError
-        The folder exists and *force* isn't given, or it exists and holds something other than a run.
+        The folder exists and *force* isn't given, it holds something other than a run, or it can't be written.
     """
+    try_place(folder, "the run ")
     if not folder.exists() and not folder.is_symlink():
         return
     if folder.is_dir() and not any(folder.iterdir()):
@@ -89,7 +99,9 @@ def check_free(folder: Path, *, force: bool) -> None:
         message = f"{folder} exists and isn't a run, so it won't be replaced; choose another place with --out"
         raise RunError(message)
     if not force:
-        message = f"{folder} holds a run already; replace it with --force, or choose another place with --out"
+        message = (
+            f"{folder} holds a run already; replace it with --force (force=True), or choose another with --out"
+        )
         raise RunError(message)
 
 
@@ -214,7 +226,7 @@ def read_run(folder: Path) -> Run:
     if lacking:
         message = f"{path} lacks {', '.join(lacking)}; was it written by `classify run`?"
         raise RunError(message)
-    return Run(folder, report)
+    return Run(folder, {**_ABSENT, **report})
 
 
 def find_runs(places: Iterable[Path]) -> list[Run]:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classify.config import RunConfig, dump_config
+from classify.config import RunConfig
 from classify.errors import ConfigError, HeadError, RunError
 from classify.evidence.metrics import greater_is_better, metrics, primary_metric
 from classify.experiment import head_scores
 from classify.experiment import run as run_experiment
+from classify.identity import digest_of, run_identity
+from classify.interruption import UnfinishedError
 from classify.json_file import write_json
 from classify.layout import Layout, lay_out, unfitted_head
-from classify.runs import Run
+from classify.runs import Run, check_free
 
 if TYPE_CHECKING:
     import optuna
@@ -66,7 +67,7 @@ def search(
     config : RunConfig
         Options that it sets stay as they are. Its folder gets the journal, ``trials.json``, and the run ``best/``.
     trials : int
-        Of the whole search, those done earlier included.
+        Scored ones of the whole search, those done earlier included; of those that fail as many again are tried.
     force : bool
         Whether a search that is finished, its test part read, may be gone on with.
     notify : callable
@@ -85,6 +86,8 @@ def search(
         There is no validation part, or nothing to search in the head.
     RunError
         The folder holds a finished search, or one of something else.
+    UnfinishedError
+        Too many trials failed. The test part is not read then; the same call goes on.
     """
     space = _space(config)
     folder = config.folder
@@ -98,18 +101,44 @@ def search(
     if "validation" not in layout.data.parts:
         message = f"split {config.split!r} has no validation images, and a search may not choose on the test part"
         raise ConfigError(message)
-    study = _study(config, layout, folder / JOURNAL)
-    done = len(study.get_trials(deepcopy=False))
-    if done:
-        notify(f"{done} trials are there already")
-    if done < trials:
-        score = _objective(config, layout, space)
-        study.optimize(score, n_trials=trials - done, show_progress_bar=progress, catch=(HeadError,))
+    unfitted_head(config, layout)
+    check_free(folder / BEST, force=force)
+    study = _study(config, layout, folder / JOURNAL, notify)
+    _try(study, trials, _objective(config, layout, space), notify=notify, progress=progress)
     best = _best(study)
     settings = {**config.settings, **_settings(best.params, space)}
     write_json(folder / TRIALS, _record(study, layout, space), force=True)
-    notify(f"best of {len(study.trials)} trials: {primary_metric(layout.data.task)} {best.value:.4f} on validation")
+    notify(f"best of {len(_scored(study))} trials: {primary_metric(layout.data.task)} {best.value:.4f} on validation")
     return run_experiment(replace(config, settings=settings, out=str(folder / BEST)), force=force, notify=notify)
+
+
+def _try(
+    study: optuna.Study,
+    trials: int,
+    score: Callable[[optuna.Trial], float],
+    *,
+    notify: Callable[[str], None],
+    progress: bool,
+) -> None:
+    """Go on until so many trials have a score; those that were killed, interrupted or failed are tried anew."""
+    done = len(_scored(study))
+    if done:
+        notify(f"{done} trials are there already")
+    attempts = 2 * (trials - done)
+    while len(_scored(study)) < trials:
+        if attempts <= 0:
+            message = (
+                f"only {len(_scored(study))} of {trials} trials could be scored, the others failed; set the options "
+                "that fail, or ask for fewer trials: the same command goes on"
+            )
+            raise UnfinishedError(message)
+        wanted = min(trials - len(_scored(study)), attempts)
+        attempts -= wanted
+        study.optimize(score, n_trials=wanted, show_progress_bar=progress, catch=(HeadError,))
+
+
+def _scored(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    return [one for one in study.get_trials(deepcopy=False) if one.state.name == "COMPLETE" and one.value is not None]
 
 
 def _space(config: RunConfig) -> dict[str, tuple[Any, ...]]:
@@ -123,7 +152,7 @@ def _space(config: RunConfig) -> dict[str, tuple[Any, ...]]:
     return space
 
 
-def _study(config: RunConfig, layout: Layout, journal: Path) -> optuna.Study:
+def _study(config: RunConfig, layout: Layout, journal: Path, notify: Callable[[str], None]) -> optuna.Study:
     try:
         import optuna
     except ModuleNotFoundError as error:
@@ -133,13 +162,16 @@ def _study(config: RunConfig, layout: Layout, journal: Path) -> optuna.Study:
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    digests = "".join(part.digest for part in layout.data.parts.values())
-    identity = hashlib.sha256((dump_config(replace(config, out=None)) + digests).encode()).hexdigest()
+    identity = digest_of(run_identity(config, layout.store, layout.blocks, layout.data))
     journal.parent.mkdir(parents=True, exist_ok=True)
+    _mend(journal, notify)
     storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalFileOpenLock(str(journal))))
     names = {one.study_name for one in storage.get_all_studies()}
     if names - {identity}:
-        message = f"{journal} is of another search: its store, task, head, split, seed or options differ; give --out"
+        message = (
+            f"{journal} is of another search: its images, labels, vectors, task, head, split, seed or options differ; "
+            "choose another place with --out"
+        )
         raise RunError(message)
     greater = greater_is_better(primary_metric(layout.data.task))
     study = optuna.create_study(
@@ -151,6 +183,32 @@ def _study(config: RunConfig, layout: Layout, journal: Path) -> optuna.Study:
     # Another seed each time, or a search that goes on would begin with the trials that it has done.
     study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
     return study
+
+
+def _mend(journal: Path, notify: Callable[[str], None]) -> None:
+    """Cut off a last line that a killed search left unfinished; anything else that can't be read is refused."""
+    if not journal.exists():
+        return
+    lines = journal.read_bytes().splitlines(keepends=True)
+    good = 0
+    for line in lines:
+        if not line.endswith(b"\n") or not _is_record(line):
+            break
+        good += 1
+    if good < len(lines) - 1:
+        message = f"{journal} can't be read from line {good + 1} on; choose another place with --out, or remove it"
+        raise RunError(message)
+    if good < len(lines):
+        notify(f"the last line of {journal} is cut off; its trial is done anew")
+        with journal.open("rb+") as file:
+            file.truncate(sum(map(len, lines[:good])))
+
+
+def _is_record(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def _objective(
@@ -189,8 +247,7 @@ def _settings(drawn: Mapping[str, Any], space: Mapping[str, tuple[Any, ...]]) ->
 
 
 def _best(study: optuna.Study) -> optuna.trial.FrozenTrial:
-    good = [one for one in study.trials if one.value is not None and math.isfinite(one.value)]
-    if not good:
+    if not _scored(study):
         message = f"none of the {len(study.trials)} trials could be scored; fix the options that fail, and search again"
         raise RunError(message)
     return study.best_trial

@@ -1,26 +1,23 @@
 """Many runs from one file: the cells of a grid, each done once, whatever interrupts it.
 
-A cell's folder is named by a digest of everything that its numbers follow from: the settings with their defaults, the
-blocks' passports and content, and the labelled images of each part. So a cell that is there is never computed again,
-and one whose data changed is another cell.
+A cell's folder is named by a digest of everything that its numbers follow from (`classify.identity`). So a cell that is
+there is never computed again, and one whose data changed is another cell. All cells are checked before the first runs.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classify.config import RunConfig, load_config, read_toml
 from classify.errors import ConfigError, RunError
-from classify.heads import HEADS, head_options
-from classify.inputs.tasks import TaskRows
-from classify.layout import lay_out
+from classify.heads import HEADS
+from classify.identity import digest_of, run_identity
+from classify.layout import Layout, lay_out, unfitted_head
 from classify.runs import REPORT
 from features_store import open_store
 from features_store.errors import AffectoryError
@@ -38,24 +35,24 @@ class Cell:
     Parameters
     ----------
     config : RunConfig
-        With its own folder.
+        With its own folder, which holds nothing where the cell can't be run.
     digest : str
         Of everything that the run's numbers follow from, in hexadecimal.
     choices : mapping
         What distinguishes the cell: the values that the grid gives it.
-    images : str
-        Digest of blocks and of the rows of each part: cells that share it can be trained in one scan.
+    problem : str
+        Why the cell can't be run; empty where it can.
     """
 
     config: RunConfig
     digest: str
     choices: Mapping[str, Any]
-    images: str
+    problem: str = ""
 
     @property
     def done(self) -> bool:
         """Whether the run lies on disk; it appears whole or not at all."""
-        return (self.config.folder / REPORT).is_file()
+        return not self.problem and (self.config.folder / REPORT).is_file()
 
 
 def sweep(
@@ -66,8 +63,7 @@ def sweep(
 ) -> None:
     """Do every run that isn't there yet.
 
-    Networks on the same images that share their batches (``order_seed`` given, ``project = "never"``) are trained in
-    one scan. A run that fails is told of, and the others go on.
+    Cells that can't be run are told of before the first run; a run that fails is told of, and the others go on.
 
     Parameters
     ----------
@@ -82,46 +78,33 @@ def sweep(
     RunError
         Some runs failed; the others are done.
     """
-    from classify.experiment import run, train_together
+    from classify.experiment import run
 
-    missing = [cell for cell in cells if not cell.done]
-    done, failed = len(cells) - len(missing), []
+    failed = [cell for cell in cells if cell.problem]
+    missing = [cell for cell in cells if not (cell.done or cell.problem)]
+    done = len(cells) - len(missing) - len(failed)
     if done:
         notify(f"{done} of {len(cells)} runs are there already")
-    for group in _groups(missing):
+    for cell in failed:
+        notify(f"can't be run: {_named(cell)}: {cell.problem}")
+    done += len(failed)
+    for cell in missing:
         progress(done, len(cells))
         try:
-            heads = train_together([cell.config for cell in group]) if len(group) > 1 else [None]
-            for cell, head in zip(group, heads, strict=True):
-                run(cell.config, fitted=head)
+            run(cell.config)
         except AffectoryError as error:
-            failed += group
-            notify(f"failed: {_named(group)}: {error}")
-        done += len(group)
+            failed.append(cell)
+            notify(f"failed: {_named(cell)}: {error}")
+        done += 1
     progress(done, len(cells))
     if failed:
-        message = f"{len(failed)} of {len(cells)} runs failed, the first: {_named(failed[:1])}; the others are done"
+        others = "the others are done" if len(failed) < len(cells) else "none is done"
+        message = f"{len(failed)} of {len(cells)} runs failed, the first: {_named(failed[0])}; {others}"
         raise RunError(message)
 
 
-def _named(group: Sequence[Cell]) -> str:
-    choices = group[0].choices
-    more = f" and {len(group) - 1} more" if len(group) > 1 else ""
-    return ", ".join(f"{name} = {value}" for name, value in choices.items()) + more
-
-
-def _groups(cells: Iterable[Cell]) -> Iterator[list[Cell]]:
-    """Put cells that can be trained in one scan together; any other is alone."""
-    groups: dict[Any, list[Cell]] = {}
-    for cell in cells:
-        settings = cell.config.settings
-        shares = cell.config.head in ("mlp", "moe") and settings.get("order_seed") is not None and not cell.config.refit
-        key: Any = cell.digest
-        if shares and settings.get("project") == "never":
-            alike = ("order_seed", "batch_size", "shuffle", "standardize")
-            key = (cell.images, *(settings.get(name) for name in alike))
-        groups.setdefault(key, []).append(cell)
-    yield from groups.values()
+def _named(cell: Cell) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in cell.choices.items())
 
 
 def read_sweep(path: Path, *, out: Path | None = None) -> list[Cell]:
@@ -148,7 +131,7 @@ def read_sweep(path: Path, *, out: Path | None = None) -> list[Cell]:
     ConfigError
         The file can't be read, a key is unknown, or there is no grid.
     AffectoryError
-        A store can't be opened, or a task can't be run.
+        None of the cells can be run: a store can't be opened, an option is out of range.
     """
     values = read_toml(path)
     grids = values.pop("grid", None)
@@ -157,13 +140,24 @@ def read_sweep(path: Path, *, out: Path | None = None) -> list[Cell]:
         raise ConfigError(message)
     folder = out or (Path(values["out"]) if isinstance(values.get("out"), str) else None)
     values.pop("out", None)
-    stores = _Stores()
+    stores, first = _Stores(), None
     cells: dict[str, Cell] = {}
     for choices in itertools.chain.from_iterable(_combinations(grid, path) for grid in grids):
-        config = _config(values, choices, path)
-        cell = _cell(config, choices, stores, folder)
+        try:
+            cell = _cell(_config(values, choices, path), choices, stores, folder)
+        except AffectoryError as error:
+            first = first or error
+            cell = _broken(values, choices, str(error))
         cells.setdefault(cell.digest, cell)
+    if first and all(cell.problem for cell in cells.values()):
+        raise first
     return list(cells.values())
+
+
+def _broken(fixed: Mapping[str, Any], choices: Mapping[str, Any], problem: str) -> Cell:
+    """Return a cell that can't be run, with as much of its configuration as is sound."""
+    names = {name: str(choices.get(name, fixed.get(name, "unknown"))) for name in ("store", "task", "head")}
+    return Cell(RunConfig(**names), digest_of({"choices": dict(choices)}), dict(choices), problem)
 
 
 def _combinations(grid: Any, path: Path) -> Iterator[dict[str, Any]]:
@@ -175,15 +169,21 @@ def _combinations(grid: Any, path: Path) -> Iterator[dict[str, Any]]:
         message = f"{path}: out can't be part of a grid; each run has its own folder within the sweep's"
         raise ConfigError(message)
     options = grid.get("set", {})
+    if not isinstance(options, dict):
+        message = f"{path}: set is {options!r}; write a table of the head's options, like set = {{C = [0.1, 1]}}"
+        raise ConfigError(message)
     flat = {k: v for k, v in grid.items() if k != "set"} | {f"set.{k}": v for k, v in dict(options).items()}
-    lists = [_alternatives(key, value) for key, value in flat.items()]
+    lists = [_alternatives(key, value, path) for key, value in flat.items()]
     for values in itertools.product(*lists):
         yield dict(zip(flat, values, strict=True))
 
 
-def _alternatives(key: str, value: Any) -> list[Any]:
+def _alternatives(key: str, value: Any, path: Path) -> list[Any]:
     if not isinstance(value, list):
         return [value]
+    if not value:
+        message = f"{path}: {key} is an empty list, so the grid has no run; give it values, or leave it out"
+        raise ConfigError(message)
     if key == "blocks" and not any(isinstance(item, list) for item in value):
         return [value]  # one list of names is one choice of blocks
     return value
@@ -192,11 +192,9 @@ def _alternatives(key: str, value: Any) -> list[Any]:
 def _config(fixed: Mapping[str, Any], choices: Mapping[str, Any], path: Path) -> RunConfig:
     options = {k.removeprefix("set."): v for k, v in choices.items() if k.startswith("set.")}
     keys = {k: v for k, v in choices.items() if not k.startswith("set.")}
-    try:
-        return load_config(None, {**fixed, **keys, "set": {**dict(fixed.get("set", {})), **options}})
-    except ConfigError as error:
-        message = f"{path}: {str(error).replace('the command line: ', '')}"
-        raise ConfigError(message) from error
+    above = fixed.get("set", {})
+    merged = {**above, **options} if isinstance(above, dict) else above  # `load_config` refuses what is no table
+    return load_config(None, {**fixed, **keys, "set": merged}, where=str(path))
 
 
 class _Stores:
@@ -204,9 +202,9 @@ class _Stores:
 
     def __init__(self) -> None:
         self._stores: dict[str, Store] = {}
-        self._tasks: dict[Any, tuple[tuple[str, ...], TaskRows]] = {}
+        self._tasks: dict[Any, Layout] = {}
 
-    def open(self, config: RunConfig) -> tuple[Store, tuple[str, ...], TaskRows]:
+    def open(self, config: RunConfig) -> Layout:
         if config.store not in self._stores:
             self._stores[config.store] = open_store(Path(config.store).expanduser())
         store = self._stores[config.store]
@@ -214,25 +212,13 @@ class _Stores:
         key: Any = (config.store, config.task, config.split, config.blocks, config.on_failed, takes_maps)
         key = (*key, repr(config.merge), config.limit, config.limit and config.seed)
         if key not in self._tasks:
-            layout = lay_out(config, store)
-            self._tasks[key] = layout.blocks, layout.data
-        return store, *self._tasks[key]
+            self._tasks[key] = lay_out(config, store)
+        return self._tasks[key]
 
 
 def _cell(config: RunConfig, choices: Mapping[str, Any], stores: _Stores, folder: Path | None) -> Cell:
-    store, blocks, data = stores.open(config)
-    defaults = {k: v for k, v in head_options(config.head, data.task.kind).items() if k != "random_state"}
-    asked = dataclasses.asdict(config) | {"blocks": blocks, "settings": {**defaults, **config.settings}}
-    for name in ("store", "out"):
-        del asked[name]
-    vectors = {name: [store.block(name).digest, store.block(name).stored_seal.hex()] for name in blocks}
-    rows = {name: hashlib.sha256(part.rows.tobytes()).hexdigest() for name, part in data.parts.items()}
-    labels = {name: part.digest for name, part in data.parts.items()}
-    images = _digest({"index": store.index_digest, "vectors": vectors, "rows": rows})
-    digest = _digest({"config": asked, "images": images, "labels": labels})
+    layout = stores.open(config)
+    unfitted_head(config, layout)  # refuses options that are out of range
+    digest = digest_of(run_identity(config, layout.store, layout.blocks, layout.data))
     place = (folder or Path("runs", config.corpus, "sweep")) / config.task / f"{config.head}-{digest[:12]}"
-    return Cell(dataclasses.replace(config, out=str(place)), digest, dict(choices), images)
-
-
-def _digest(values: Any) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
+    return Cell(dataclasses.replace(config, out=str(place)), digest, dict(choices))

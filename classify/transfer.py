@@ -62,6 +62,13 @@ class TransferConfig:
     seed: int = 0
     out: str | None = None
 
+    @classmethod
+    def of(cls, config: RunConfig) -> TransferConfig:
+        """Return the test that a run's file describes."""
+        tested = Path(config.tested or "").expanduser()
+        more = {"resamples": config.resamples, "seed": config.seed, "out": config.out}
+        return cls(tested, config.store, config.task, config.class_map, **more)  # type: ignore[arg-type]
+
 
 def transfer(config: TransferConfig, *, force: bool = False) -> Run:
     """Score a fitted head on another corpus, and leave a run folder with one part, ``test``: all its labelled images.
@@ -90,7 +97,10 @@ def transfer(config: TransferConfig, *, force: bool = False) -> Run:
     store = open_store(Path(config.store).expanduser())
     asked = _config(run, config)
     check_free(asked.folder, force=force)
-    blocks = tuple(run.report["blocks"])
+    blocks, lacking = tuple(run.report["blocks"]), set(run.report["blocks"]) - set(run.report["passports"])
+    if lacking or not blocks:
+        message = f"{config.run} doesn't say how its blocks were made; run it again with this version"
+        raise TaskError(message)
     _same_making(run, store, blocks)
     labels = store.task_labels(asked.task)
     y, known = _mapped(run.task, labels, config.class_map)
@@ -129,6 +139,7 @@ def _config(run: Run, config: TransferConfig) -> RunConfig:
     fitted = load_config(run.folder / CONFIG)
     asked = replace(fitted, store=config.store, task=config.task or run.report["task"], split="all", merge={})
     asked = replace(asked, refit=False, limit=None, resamples=config.resamples, seed=config.seed, out=config.out)
+    asked = replace(asked, tested=str(config.run), class_map=dict(config.class_map))
     if config.out:
         return asked
     name = f"{fitted.preset or fitted.head}-from-{run.report['corpus']}"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
-import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from classify.errors import HeadError
@@ -30,8 +29,6 @@ class Head:
         ``"module:Class"``, imported when a head is made. None: there is none.
     kinds : tuple of str
         The kinds of task it takes.
-    defaults : mapping
-        Options that differ from the estimator's own defaults.
     maps : bool
         It takes blocks of maps, (channels, height, width), and not of vectors.
     """
@@ -41,7 +38,6 @@ class Head:
     classifier: str | None
     regressor: str | None
     kinds: tuple[str, ...] = KINDS
-    defaults: Mapping[str, Any] = field(default_factory=dict)
     maps: bool = False
 
 
@@ -121,12 +117,11 @@ def head_class(name: str, kind: str) -> type:
 
 def head_options(name: str, kind: str) -> dict[str, Any]:
     """Return a head's options with their defaults."""
-    found = inspect.signature(head_class(name, kind)).parameters.values()
-    return {p.name: p.default for p in found} | dict(HEADS[name].defaults)
+    return {field.name: field.default for field in dataclasses.fields(head_class(name, kind))}  # type: ignore[arg-type]
 
 
 def make_head(name: str, kind: str, *, random_state: Any = 0, **params: Any) -> Any:
-    """Make an unfitted head.
+    """Make an unfitted head, its options checked.
 
     Parameters
     ----------
@@ -146,7 +141,7 @@ def make_head(name: str, kind: str, *, random_state: Any = 0, **params: Any) -> 
     Raises
     ------
     HeadError
-        When the head or an option is unknown, or the head doesn't take that kind.
+        When the head or an option is unknown, an option is out of its range, or the head doesn't take that kind.
     """
     made = head_class(name, kind)
     options = head_options(name, kind)
@@ -155,4 +150,19 @@ def make_head(name: str, kind: str, *, random_state: Any = 0, **params: Any) -> 
             raise HeadError(unknown_name(f"option of head {name} ({kind})", option, options))
     if "random_state" in options:
         options["random_state"] = random_state
-    return made(**options | params)
+    head = made(**options | params)
+    head.check_options()
+    if kind == "multi":
+        _check_labels(head)
+    return head
+
+
+def _check_labels(head: Any) -> None:
+    """Refuse what has no meaning where an image has several labels."""
+    weight = getattr(head, "class_weight", None)
+    if getattr(head, "cost", None) is not None:
+        message = "cost is for tasks with one label an image; with several, every label is its own decision"
+        raise HeadError(message)
+    if weight is not None and weight != "balanced":
+        message = f'class_weight is {weight!r}; a multi-label task takes "balanced" or none'
+        raise HeadError(message)

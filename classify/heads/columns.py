@@ -53,6 +53,11 @@ def class_weights(codes: np.ndarray, classes: np.ndarray, class_weight: Any) -> 
             by_class = compute_class_weight(class_weight, classes=classes, y=classes[codes])
         except ValueError as error:
             raise HeadError(str(error)) from error
+        if np.count_nonzero(by_class[np.unique(codes)] > 0) < 2:
+            message = (
+                f"class_weight is {class_weight!r}; at least two classes of the training rows need a weight above 0"
+            )
+            raise HeadError(message)
         return np.repeat(by_class[codes][:, None], columns.shape[1], axis=1)
     if class_weight != "balanced":
         message = f'class_weight is {class_weight!r}; a multi-label task takes "balanced" or none'

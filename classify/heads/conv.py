@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from torch import nn
 from classify.errors import HeadError
 from classify.heads.estimator import Standardiser, finite_batches
 from classify.heads.network import NetworkHead
+from classify.heads.options import flag, map_shape, number, whole
 from classify.heads.supervised import NetworkClassifier, NetworkRegressor
 from classify.inputs.matrix import Rows
 
@@ -40,82 +43,25 @@ class _ClassMaps(nn.Module):
         return self.dense(self.dropout(self.maps(x).mean(dim=(2, 3))))
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class _ConvHead(NetworkHead):
-    """The options of a convolutional head.
-
-    Parameters
-    ----------
-    shape : (int, int, int), default=None
-        Channels, height and width of the maps that each row holds, flattened. None: every feature is a channel of one
-        pixel. Where the head is fitted on blocks of a store, that is filled in from the blocks.
-    maps_per_class : int, default=4
-        Maps that the convolution gives for each class.
-    dropout : float, default=0.0
-        Fraction of averages dropped in training.
-    standardize : bool, default=True
-        Bring each channel to mean 0 and variance 1 over images and places.
-
-    The others are those of `classify.heads.network.NetworkHead`, but for ``hidden``, ``project`` and
-    ``keep_outside``, which have no meaning here.
-    """
-
-    def __init__(  # noqa: PLR0913 - scikit-learn reads an estimator's options from this flat signature
-        self,
-        *,
-        shape: Sequence[int] | None = None,
-        maps_per_class: int = 4,
-        dropout: float = 0.0,
-        init: str = "glorot_uniform",
-        optimizer: str = "adam",
-        learning_rate: float = 1e-3,
-        momentum: float = 0.9,
-        decay: float = 0.0,
-        weight_decay: float = 0.0,
-        epochs: int = 60,
-        batch_size: int = 32,
-        halve_every: int | None = None,
-        patience: int | None = 10,
-        class_weight: Any = None,
-        cost: Any = None,
-        standardize: bool = True,
-        shuffle: str = "auto",
-        verbose: bool = False,
-        random_state: Any = None,
-        order_seed: int | None = None,
-    ) -> None:
-        self.shape = shape
-        self.maps_per_class = maps_per_class
-        super().__init__(
-            dropout=dropout,
-            init=init,
-            optimizer=optimizer,
-            learning_rate=learning_rate,
-            momentum=momentum,
-            decay=decay,
-            weight_decay=weight_decay,
-            epochs=epochs,
-            batch_size=batch_size,
-            halve_every=halve_every,
-            patience=patience,
-            class_weight=class_weight,
-            cost=cost,
-            standardize=standardize,
-            shuffle=shuffle,
-            verbose=verbose,
-            random_state=random_state,
-            order_seed=order_seed,
-        )
+    shape: Sequence[int] | None = map_shape(
+        "channels, height and width of the maps that each row holds, flattened; none: every feature is a channel of "
+        "one pixel; a run fills it in from its blocks"
+    )
+    maps_per_class: int = whole(4, "maps that the convolution gives for each class", most=1000)
+    dropout: float = number(0.0, "fraction of averages dropped in training", least=0, below=1)
+    learning_rate: float = number(1e-3, "at the start of training", above=0, most=1e3)
+    batch_size: int = whole(32, "rows in a step")
+    standardize: bool = flag("bring each channel to mean 0 and variance 1 over images and places", default=True)
 
     def _build(self, n_features: int, n_outputs: int) -> nn.Module:
-        if not isinstance(self.maps_per_class, int | np.integer) or self.maps_per_class < 1:
-            message = f"maps_per_class is {self.maps_per_class!r}; it takes a whole number from 1"
-            raise HeadError(message)
         shape, n_maps = self._map_shape(n_features), int(self.maps_per_class) * n_outputs
         return _ClassMaps(shape, n_maps, n_outputs, dropout=self.dropout)
 
     def _map_shape(self, n_features: int) -> tuple[int, int, int]:
         shape = (n_features, 1, 1) if self.shape is None else tuple(self.shape)
-        if len(shape) != 3 or int(np.prod(shape)) != n_features or min(shape) < 1:
+        if math.prod(shape) != n_features:
             message = (
                 f"shape is {list(shape)}, and a row has {n_features} values; give channels, height and width whose "
                 "product that is"

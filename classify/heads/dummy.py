@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from classify.heads.estimator import ClassifierHead, FittedState, RegressorHead
 __all__ = ["DummyClassifier", "DummyRegressor"]
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class DummyClassifier(ClassifierHead):
     """Give every image the training rows' shares of the classes; the most frequent class is predicted.
 
@@ -51,6 +53,7 @@ class DummyClassifier(ClassifierHead):
         self.shares_ = state.arrays["shares"]
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class DummyRegressor(RegressorHead):
     """Give every image the mean of the training rows.
 

@@ -12,6 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
 from classify.errors import HeadError
+from classify.heads.options import check_options
 from classify.inputs.matrix import ArrayRows, RowMatrix, Rows, batches
 
 __all__ = ["ClassifierHead", "FittedState", "Head", "RegressorHead", "Standardiser"]
@@ -95,6 +96,10 @@ class Head(BaseEstimator):
     history_: list[dict[str, float]]
     n_parameters_: int
 
+    def check_options(self) -> None:
+        """Refuse an option that is not one of the values it takes."""
+        check_options(self)
+
     def fitted_state(self) -> FittedState:
         """Return what ``fit`` learned, for `classify.heads.persistence`."""
         raise NotImplementedError
@@ -105,7 +110,9 @@ class Head(BaseEstimator):
 
     def _rows(self, X: Any, *, reset: bool) -> Rows:
         """Check *X* and return it as `Rows`; *reset* at the start of ``fit``."""
-        if not reset:
+        if reset:
+            self.check_options()
+        else:
             check_is_fitted(self, "n_features_in_")
         if isinstance(X, RowMatrix):
             return self._check_lazy(X, reset=reset)

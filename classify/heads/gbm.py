@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import lightgbm
@@ -13,37 +14,15 @@ from sklearn.utils import check_random_state
 from classify.errors import HeadError
 from classify.heads.columns import constant_log_odds
 from classify.heads.estimator import ClassifierHead, FittedState, Head, RegressorHead, finite_batches
+from classify.heads.options import number, random_seed, whole
 from classify.inputs.matrix import Rows
 
 __all__ = ["GBMClassifier", "GBMRegressor"]
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class _BoostedHead(Head):
     """Base of the boosted heads.
-
-    Parameters
-    ----------
-    n_rounds : int, default=200
-        Trees of each class, label or output.
-    learning_rate : float, default=0.05
-    num_leaves : int, default=15
-        Leaves of a tree, at most.
-    min_leaf : int, default=10
-        Training rows in a leaf, at least.
-    feature_fraction : float in (0, 1], default=0.2
-        Share of the features that each tree may use: of thousands of correlated ones a few suffice.
-    row_fraction : float in (0, 1], default=0.8
-        Share of the training rows that each tree sees.
-    l2 : float, default=1.0
-        Penalty on the leaves' values.
-    max_bin : int, default=63
-        Values that a feature is rounded to.
-    patience : int or None, default=20
-        Given validation rows, stop after so many rounds without a lower validation loss. None: never.
-    n_jobs : int or None, default=None
-        Threads. None: as many as this process may use.
-    random_state : int, RandomState or None, default=None
-        Draws features and rows.
 
     Attributes
     ----------
@@ -54,32 +33,24 @@ class _BoostedHead(Head):
     n_features_in_, classes_, multilabel_
     """
 
-    def __init__(  # noqa: PLR0913 - scikit-learn reads an estimator's options from this flat signature
-        self,
-        *,
-        n_rounds: int = 200,
-        learning_rate: float = 0.05,
-        num_leaves: int = 15,
-        min_leaf: int = 10,
-        feature_fraction: float = 0.2,
-        row_fraction: float = 0.8,
-        l2: float = 1.0,
-        max_bin: int = 63,
-        patience: int | None = 20,
-        n_jobs: int | None = None,
-        random_state: Any = None,
-    ) -> None:
-        self.n_rounds = n_rounds
-        self.learning_rate = learning_rate
-        self.num_leaves = num_leaves
-        self.min_leaf = min_leaf
-        self.feature_fraction = feature_fraction
-        self.row_fraction = row_fraction
-        self.l2 = l2
-        self.max_bin = max_bin
-        self.patience = patience
-        self.n_jobs = n_jobs
-        self.random_state = random_state
+    n_rounds: int | list[int] = whole(200, "trees of each class, label or output", most=100_000, several=True)
+    learning_rate: float = number(0.05, "what each tree's answer is multiplied by", least=1e-9, most=1e3)
+    num_leaves: int = whole(15, "leaves of a tree, at most", least=2, most=131_072)
+    min_leaf: int = whole(10, "training rows in a leaf, at least", most=2**31 - 1)
+    feature_fraction: float = number(
+        0.2,
+        "share of the features that each tree may use: of thousands of correlated ones a few suffice",
+        least=1e-6,
+        most=1,
+    )
+    row_fraction: float = number(0.8, "share of the training rows that each tree sees", least=1e-6, most=1)
+    l2: float = number(1.0, "penalty on the leaves' values", least=0, most=1e12)
+    max_bin: int = whole(63, "values that a feature is rounded to", least=2, most=65_535)
+    patience: int | None = whole(
+        20, "given validation rows, stop after so many rounds without a lower validation loss", none="never"
+    )
+    n_jobs: int | None = whole(None, "threads", most=1024, none="as many as this process may use")
+    random_state: Any = random_seed("draws features and rows")
 
     def _options(self) -> dict[str, Any]:
         """Return LightGBM's options; wide data is histogrammed feature by feature, and bits repeat."""

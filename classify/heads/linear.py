@@ -3,36 +3,44 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from classify.errors import HeadError
 from classify.heads.columns import class_weights, constant_log_odds, probabilities
 from classify.heads.estimator import ClassifierHead, FittedState, Head, RegressorHead, Standardiser, finite_batches
+from classify.heads.options import choice, flag, number, weights_of_classes, whole
 from classify.inputs.matrix import Rows
 from classify.solvers.projection import Projection
-from features_store.errors import unknown_name
 
 __all__ = ["LinearClassifier", "LinearRegressor"]
 
-_STREAM = ("always", "auto", "never")
 _HELD_BYTES = 2**31
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class _LinearHead(Head):
     """Weights (n_outputs, n_features) over standardised features, and intercepts."""
 
-    standardize: bool
-    project: str
-    stream: str
+    standardize: bool = flag(
+        "bring each feature to mean 0 and variance 1 over n_features, measured on training rows", default=True
+    )
+    project: str = choice(
+        "auto",
+        "with fewer training rows than features, solve in the coordinates of their span: the same head, sooner",
+        ("auto", "never"),
+    )
+    stream: str = choice(
+        "auto",
+        "solve by passes over the rows instead of holding them; auto: where they would take more than 2 GiB",
+        ("always", "auto", "never"),
+    )
 
     def _streams(self, rows: Rows) -> bool:
         """Decide whether the rows are too many to be held as a matrix."""
-        if self.stream not in _STREAM:
-            raise HeadError(unknown_name("choice of stream", str(self.stream), _STREAM))
         if self.stream == "auto":
             return 8 * rows.shape[0] * rows.shape[1] > _HELD_BYTES
         return self.stream == "always"
@@ -50,8 +58,6 @@ class _LinearHead(Head):
         added. With fewer rows than features they come in the coordinates of their span, which is exact: both
         solvers only ever take sums of rows.
         """
-        if self.project not in ("auto", "never"):
-            raise HeadError(unknown_name("choice of project", str(self.project), ("auto", "never")))
         self.standardiser_ = self._scaled(rows)
         design, self._projection = self.standardiser_.whole(rows), None
         if self.project == "auto" and rows.shape[0] < rows.shape[1]:
@@ -85,23 +91,9 @@ class _LinearHead(Head):
         self.standardiser_ = Standardiser(arrays["mean"], arrays["scale"])
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class LinearClassifier(ClassifierHead, _LinearHead):
     """Logistic regression: softmax over the classes, or one binary regression for each label.
-
-    Parameters
-    ----------
-    C : float, default=1.0
-        Inverse of the L2 penalty, for rows of squared length about 1 (see ``standardize``).
-    class_weight : "balanced", dict or None, default=None
-        Weight of the rows of each class; a dict, by label, is for single-label tasks.
-    max_iter : int, default=1000
-        At most so many iterations of L-BFGS.
-    standardize : bool, default=True
-        Bring each feature to mean 0 and variance 1 over n_features, measured on the training rows.
-    project : {"auto", "never"}, default="auto"
-        With fewer training rows than features, solve in the coordinates of their span: the same head, sooner.
-    stream : {"auto", "always", "never"}, default="auto"
-        Solve by passes over the rows instead of holding them. "auto": where they would take more than 2 GiB.
 
     Attributes
     ----------
@@ -112,22 +104,11 @@ class LinearClassifier(ClassifierHead, _LinearHead):
         Iterations taken; the most of any label.
     """
 
-    def __init__(
-        self,
-        *,
-        C: float = 1.0,
-        class_weight: Any = None,
-        max_iter: int = 1000,
-        standardize: bool = True,
-        project: str = "auto",
-        stream: str = "auto",
-    ) -> None:
-        self.C = C
-        self.class_weight = class_weight
-        self.max_iter = max_iter
-        self.standardize = standardize
-        self.project = project
-        self.stream = stream
+    C: float = number(1.0, "inverse of the L2 penalty, for rows of squared length about 1", least=1e-9, most=1e9)
+    class_weight: Any = weights_of_classes(
+        "weight of the rows of each class; by class, for tasks with one label an image"
+    )
+    max_iter: int = whole(1000, "iterations of L-BFGS, at most", most=10**6)
 
     def fit(self, X: Any, y: Any, *, validation: object = None) -> LinearClassifier:
         """Fit by full-batch L-BFGS; *validation* is ignored.
@@ -197,19 +178,9 @@ class LinearClassifier(ClassifierHead, _LinearHead):
         return softmax(values, axis=1)
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class LinearRegressor(RegressorHead, _LinearHead):
     """Ridge regression, all outputs at once.
-
-    Parameters
-    ----------
-    alpha : float, default=1.0
-        L2 penalty, for rows of squared length about 1 (see ``standardize``).
-    standardize : bool, default=True
-        Bring each feature to mean 0 and variance 1 over n_features, measured on the training rows.
-    project : {"auto", "never"}, default="auto"
-        With fewer training rows than features, solve in the coordinates of their span: the same head, sooner.
-    stream : {"auto", "always", "never"}, default="auto"
-        Solve by passes over the rows instead of holding them. "auto": where they would take more than 2 GiB.
 
     Attributes
     ----------
@@ -218,13 +189,7 @@ class LinearRegressor(RegressorHead, _LinearHead):
     n_features_in_, n_parameters_
     """
 
-    def __init__(
-        self, *, alpha: float = 1.0, standardize: bool = True, project: str = "auto", stream: str = "auto"
-    ) -> None:
-        self.alpha = alpha
-        self.standardize = standardize
-        self.project = project
-        self.stream = stream
+    alpha: float = number(1.0, "L2 penalty, for rows of squared length about 1", least=1e-9, most=1e12)
 
     def fit(self, X: Any, y: Any, *, validation: object = None) -> LinearRegressor:
         """Solve for the weights; *validation* is ignored.

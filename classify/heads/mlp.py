@@ -5,15 +5,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from classify.heads.network import NetworkHead, hidden_layers
+from classify.heads.network import LayeredHead, hidden_layers
 from classify.heads.supervised import NetworkClassifier, NetworkRegressor
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
 
 
-class _Perceptron(NetworkHead):
-    _may_be_linear = True
-
+class _Perceptron(LayeredHead):
     def _build(self, n_features: int, n_outputs: int) -> nn.Module:
         sizes = self._sizes()
         if not sizes:
@@ -32,7 +30,7 @@ class MLPClassifier(NetworkClassifier, _Perceptron):
     cross-entropy. Several: a sigmoid for each label and binary cross-entropy, averaged over the labels. The
     dense network of Pournaras et al. (MediaEval 2021, subtasks 2 and 3) is ``hidden=(1000, 200)``.
 
-    Parameters and attributes are those of `classify.heads.network.NetworkHead`, with ``classes_``.
+    Parameters and attributes are those of `classify.heads.network.LayeredHead`, with ``classes_``.
     """
 
     def _row_losses(self, outputs: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
@@ -45,5 +43,5 @@ class MLPClassifier(NetworkClassifier, _Perceptron):
 class MLPRegressor(NetworkRegressor, _Perceptron):
     """Multi-layer perceptron for one or several real outputs, trained on the mean squared error.
 
-    Parameters and attributes are those of `classify.heads.network.NetworkHead`.
+    Parameters and attributes are those of `classify.heads.network.LayeredHead`.
     """

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
 
-from classify.errors import HeadError
-from classify.heads.network import NetworkHead, hidden_layers
+from classify.heads.network import LayeredHead, hidden_layers
+from classify.heads.options import layers, whole
 from classify.heads.supervised import NetworkClassifier, NetworkRegressor
 
 __all__ = ["MoEClassifier", "MoERegressor"]
@@ -58,76 +59,14 @@ class _LinearMixture(_Mixture):
         return (experts * gates[..., :-1].exp()).sum(dim=2)
 
 
-class _MixtureHead(NetworkHead):
-    """The options of a mixture of experts.
+@dataclass(kw_only=True, repr=False, eq=False)
+class _MixtureHead(LayeredHead):
+    n_experts: int = whole(2, "experts for each class, beside the dummy", most=1000)
+    hidden: Sequence[int] | int = layers((200,), "units of the shared layers", least=1)
 
-    Parameters
-    ----------
-    n_experts : int, default=2
-        Experts for each class, beside the dummy.
-    hidden : sequence of int, default=(200,)
-        Units of the shared layers.
-
-    The others are those of `classify.heads.network.NetworkHead`.
-    """
-
-    _mixture: type[_Mixture]
-
-    def __init__(  # noqa: PLR0913 - scikit-learn reads an estimator's options from this flat signature
-        self,
-        *,
-        n_experts: int = 2,
-        hidden: Sequence[int] | int = (200,),
-        dropout: float = 0.4,
-        init: str = "glorot_uniform",
-        optimizer: str = "adam",
-        learning_rate: float = 3e-4,
-        momentum: float = 0.9,
-        decay: float = 0.0,
-        weight_decay: float = 0.0,
-        epochs: int = 60,
-        batch_size: int = 64,
-        halve_every: int | None = None,
-        patience: int | None = 10,
-        class_weight: Any = None,
-        cost: Any = None,
-        standardize: bool = True,
-        project: str = "auto",
-        keep_outside: bool = True,
-        shuffle: str = "auto",
-        verbose: bool = False,
-        random_state: Any = None,
-        order_seed: int | None = None,
-    ) -> None:
-        self.n_experts = n_experts
-        super().__init__(
-            hidden=hidden,
-            dropout=dropout,
-            init=init,
-            optimizer=optimizer,
-            learning_rate=learning_rate,
-            momentum=momentum,
-            decay=decay,
-            weight_decay=weight_decay,
-            epochs=epochs,
-            batch_size=batch_size,
-            halve_every=halve_every,
-            patience=patience,
-            class_weight=class_weight,
-            cost=cost,
-            standardize=standardize,
-            project=project,
-            keep_outside=keep_outside,
-            shuffle=shuffle,
-            verbose=verbose,
-            random_state=random_state,
-            order_seed=order_seed,
-        )
+    _mixture: ClassVar[type[_Mixture]]
 
     def _build(self, n_features: int, n_outputs: int) -> nn.Module:
-        if not isinstance(self.n_experts, int) or self.n_experts < 1:
-            message = f"n_experts is {self.n_experts!r}; it takes a whole number from 1"
-            raise HeadError(message)
         sizes = self._sizes()
         shared = hidden_layers(n_features, sizes, self.dropout)
         return self._mixture(shared, sizes[-1], n_outputs=n_outputs, n_experts=self.n_experts)
@@ -152,7 +91,7 @@ class MoEClassifier(NetworkClassifier, _MixtureHead):
     gives the dummy its work: o_c is pushed down where class c is absent. With one label an image,
     ``predict_proba`` is ``o_c / sum_k o_k``; with several it is o_c itself, and the loss is the same.
 
-    Parameters are ``n_experts`` (default 2) and those of `classify.heads.network.NetworkHead`, with
+    Parameters are ``n_experts`` (default 2) and those of `classify.heads.network.LayeredHead`, with
     ``hidden=(200,)``; attributes are those named there, with ``classes_``. All experts are one linear layer,
     and all gates another.
     """
@@ -175,7 +114,7 @@ class MoERegressor(NetworkRegressor, _MixtureHead):
     a doubtful image to that mean. Trained on the mean squared error. The paper has no regression; this form
     is ours.
 
-    Parameters are ``n_experts`` (default 2) and those of `classify.heads.network.NetworkHead`, with
+    Parameters are ``n_experts`` (default 2) and those of `classify.heads.network.LayeredHead`, with
     ``hidden=(200,)``.
     """
 

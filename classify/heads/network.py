@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from sklearn.utils import check_random_state
 from torch import nn
 
-from classify.errors import HeadError
 from classify.heads.estimator import FittedState, Head, Standardiser, finite_batches
-from classify.heads.projected import lifted, project_first, projects
+from classify.heads.options import (
+    choice,
+    costs_of_mistakes,
+    flag,
+    layers,
+    number,
+    random_seed,
+    weights_of_classes,
+    whole,
+)
+from classify.heads.projected import CHOICES, lifted, project_first, projects
 from classify.heads.wide import WideLinear
 from classify.inputs.matrix import Rows
+from classify.inputs.order import CHOICES as ORDERS
 from classify.inputs.order import shuffles_by_blocks
 from classify.solvers.checkpoint import Checkpoint
-from classify.solvers.minibatch import Batches, Loss, Plan, Progress, Session
-from features_store.errors import unknown_name
+from classify.solvers.minibatch import OPTIMIZERS, Batches, Loss, Plan, Progress, Session
 
-__all__ = ["INITS", "NetworkHead", "Training", "hidden_layers"]
+__all__ = ["INITS", "LayeredHead", "NetworkHead", "Training", "hidden_layers"]
 
 Training = tuple[Rows, torch.Tensor, tuple[Rows, torch.Tensor] | None, Loss]
 """Rows and targets, those for validation, and the loss: what a network is trained on."""
@@ -43,61 +52,11 @@ def hidden_layers(n_features: int, sizes: Sequence[int], dropout: float) -> list
     return layers
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class NetworkHead(Head):
     """Base of the heads trained by mini-batches; a subclass says how the module is built.
 
-    Parameters
-    ----------
-    hidden : sequence of int, or int
-        Units of the hidden layers; one number is one layer. The perceptron also takes [], no hidden layer.
-    dropout : float in [0, 1), default=0.4
-        Fraction of hidden units dropped in training; without a hidden layer, of features.
-    init : {"glorot_normal", "glorot_uniform", "he_normal", "he_uniform", "torch"}, default="glorot_uniform"
-        Initial weights; biases start at 0. "torch": PyTorch's own for both.
-    optimizer : {"adam", "nadam", "sgd"}, default="adam"
-        sgd has Nesterov momentum.
-    learning_rate : float, default=3e-4
-        At the start of training.
-    momentum : float, default=0.9
-        Of sgd.
-    decay : float, default=0.0
-        Per step: the rate of step t is ``learning_rate / (1 + decay * t)``.
-    weight_decay : float, default=0.0
-        L2 penalty, added to the gradient.
-    epochs : int, default=60
-        At most so many passes over the training rows.
-    batch_size : int, default=64
-        Rows in a step.
-    halve_every : int, default=None
-        Halve the rate after each so many epochs. None: never.
-    patience : int, default=10
-        Given validation rows, stop after so many epochs without a lower validation loss. None: never.
-    class_weight : "balanced" or dict, default=None
-        Of classifiers: what the rows of a class weigh in the loss. "balanced": each class the same in all; of several
-        labels an image, the two sides of each label the same.
-    cost : square matrix, default=None
-        Of classifiers for one label an image: what it costs to say class k (column) of an image of class c (row), in
-        the order of the classes. The expected cost of what the head says is added to the loss, so that a wrong
-        polarity can be made worse than a wrong shade (`classify.inputs.polarity`).
-    standardize : bool, default=True
-        Bring each feature to mean 0 and variance 1, measured on the training rows.
-    project : {"auto", "always", "never"}, default="auto"
-        Train the first layer in the coordinates of the training rows' span and map it back: the same network,
-        sooner. "auto": with fewer training rows than features, under sgd, for which it is exact. "always": also
-        under adam and nadam, whose steps depend on the coordinates: another path to another network.
-    keep_outside : bool, default=True
-        Where projected, keep the part of the first layer's initial weights that no training row reaches. It acts
-        on unseen rows as fixed noise, as it does unprojected; False drops it, which regularises.
-    shuffle : {"auto", "full", "blocks"}, default="auto"
-        Draw the order of a pass row by row, or by blocks of neighbours. "auto": by blocks where the rows' vectors
-        exceed half of the machine's memory, so there the order depends on the machine.
-    verbose : bool, default=False
-        Show a progress bar over the epochs, if they take longer than two seconds.
-    random_state : int, RandomState or None, default=None
-        Initial weights, order of the rows and dropout follow from it; the global generators don't.
-    order_seed : int or None, default=None
-        Seed of the order of the rows alone. Heads that share it see the same batches and can be trained in one
-        scan (`classify.heads.together`). None: the order follows from *random_state*.
+    The options are the fields below; `LayeredHead` adds those of hidden layers.
 
     Attributes
     ----------
@@ -116,54 +75,41 @@ class NetworkHead(Head):
     Same data, options, seed and thread count give equal bits.
     """
 
-    def __init__(  # noqa: PLR0913 - scikit-learn reads an estimator's options from this flat signature
-        self,
-        *,
-        hidden: Sequence[int] | int = (256,),
-        dropout: float = 0.4,
-        init: str = "glorot_uniform",
-        optimizer: str = "adam",
-        learning_rate: float = 3e-4,
-        momentum: float = 0.9,
-        decay: float = 0.0,
-        weight_decay: float = 0.0,
-        epochs: int = 60,
-        batch_size: int = 64,
-        halve_every: int | None = None,
-        patience: int | None = 10,
-        class_weight: Any = None,
-        cost: Any = None,
-        standardize: bool = True,
-        project: str = "auto",
-        keep_outside: bool = True,
-        shuffle: str = "auto",
-        verbose: bool = False,
-        random_state: Any = None,
-        order_seed: int | None = None,
-    ) -> None:
-        self.hidden = hidden
-        self.dropout = dropout
-        self.init = init
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.momentum = momentum
-        self.decay = decay
-        self.weight_decay = weight_decay
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.halve_every = halve_every
-        self.patience = patience
-        self.class_weight = class_weight
-        self.cost = cost
-        self.standardize = standardize
-        self.project = project
-        self.keep_outside = keep_outside
-        self.shuffle = shuffle
-        self.verbose = verbose
-        self.random_state = random_state
-        self.order_seed = order_seed
+    dropout: float = number(
+        0.4, "fraction of hidden units dropped in training; without one, of inputs", least=0, below=1
+    )
+    init: str = choice("glorot_uniform", "initial weights; biases start at 0, but torch draws both its own way", INITS)
+    optimizer: str = choice("adam", "sgd has Nesterov momentum", OPTIMIZERS)
+    learning_rate: float = number(3e-4, "at the start of training", above=0, most=1e3)
+    momentum: float = number(0.9, "of sgd", least=0, below=1)
+    decay: float = number(0.0, "the rate of step t is learning_rate / (1 + decay * t)", least=0, most=1e6)
+    weight_decay: float = number(0.0, "L2 penalty, added to the gradient", least=0, most=1e6)
+    epochs: int = whole(60, "passes over the training rows, at most", most=10**6)
+    batch_size: int = whole(64, "rows in a step")
+    halve_every: int | None = whole(None, "halve the rate after each so many epochs", none="never")
+    patience: int | None = whole(
+        10, "given validation rows, stop after so many epochs without a lower validation loss", none="never"
+    )
+    class_weight: Any = weights_of_classes(
+        "what the rows of a class weigh in the loss; balanced: each class the same in all, of several labels an image "
+        "the two sides of each label the same"
+    )
+    cost: Any = costs_of_mistakes(
+        "what it costs to say class k (column) of an image of class c (row); the expected cost of what the head says "
+        "is added to the loss"
+    )
+    standardize: bool = flag("bring each feature to mean 0 and variance 1, measured on the training rows", default=True)
+    shuffle: str = choice(
+        "auto",
+        "draw the order of a pass row by row, or by blocks of neighbours; auto: by blocks where the rows' vectors "
+        "exceed half of the machine's memory, so there the order depends on the machine",
+        ORDERS,
+    )
+    verbose: bool = flag("show a progress bar over the epochs, if they take longer than two seconds", default=False)
+    random_state: Any = random_seed("draws initial weights, the order of the rows and dropout")
 
-    _may_be_linear = False  # whether `hidden` may name no layer
+    project = "never"  # heads of which the first layer is no fully connected one have no span to train in
+    keep_outside = True
 
     def _training(self, X: Any, y: Any, validation: tuple[Any, Any] | None) -> Training:
         """Check what ``fit`` was given, and return what is trained."""
@@ -204,13 +150,12 @@ class NetworkHead(Head):
         targets: torch.Tensor,
         validation: tuple[Rows, torch.Tensor] | None,
         loss: Loss,
-        standardiser: Standardiser | None = None,
     ) -> Session:
         """Draw the module and lay out the batches; torch's global generator is seeded, and left for the loop."""
         plan = self._plan()
-        seed = check_random_state(self.random_state).randint(2**31 - 1)
-        self.standardiser_ = standardiser = standardiser or self._standardiser(rows)
-        torch.manual_seed(seed)
+        drawn = check_random_state(self.random_state).randint(2**31 - 1)
+        self.standardiser_ = standardiser = self._standardiser(rows)
+        torch.manual_seed(drawn)
         module = self._initialised(self._build(rows.shape[1], self._n_outputs()))
         scale: Standardiser | None = standardiser
         if projects(self.project, module, rows, plan.optimizer):
@@ -218,7 +163,7 @@ class NetworkHead(Head):
             layer, rows = project_first(module, rows, standardiser, keep_outside=self.keep_outside, decays=decays)
             validation = validation and (layer.rows(validation[0], standardiser), validation[1])
             scale = None
-        generator = torch.Generator().manual_seed(seed if self.order_seed is None else self.order_seed)
+        generator = torch.Generator().manual_seed(drawn)
         batched = functools.partial(Batches, size=plan.batch_size, standardiser=scale)
         train = batched(rows, targets, generator=generator, by_blocks=shuffles_by_blocks(self.shuffle, rows))
         held_out = None if validation is None else batched(*validation)
@@ -237,21 +182,8 @@ class NetworkHead(Head):
         self.n_parameters_ = sum(p.numel() for p in self.module_.parameters() if p.requires_grad)
 
     def _plan(self) -> Plan:
-        if self.init not in INITS:
-            raise HeadError(unknown_name("init", str(self.init), INITS))
-        if not 0 <= self.dropout < 1:
-            message = f"dropout is {self.dropout!r}; it takes a fraction from 0 to below 1"
-            raise HeadError(message)
         names = ("epochs", "batch_size", "optimizer", "learning_rate", "momentum", "decay", "weight_decay")
         return Plan(**{name: getattr(self, name) for name in (*names, "halve_every", "patience")})
-
-    def _sizes(self) -> tuple[int, ...]:
-        """Return the sizes of the hidden layers; a single number is one layer."""
-        sizes = tuple(self.hidden) if isinstance(self.hidden, Sequence) else (self.hidden,)
-        if not (sizes or self._may_be_linear) or not all(isinstance(n, int | np.integer) and n >= 1 for n in sizes):
-            message = f"hidden is {self.hidden!r}; it takes sizes of layers, each at least 1, like [1000, 200]"
-            raise HeadError(message)
-        return sizes
 
     def _initialised(self, module: nn.Module) -> nn.Module:
         draw = INITS[self.init]
@@ -283,6 +215,31 @@ class NetworkHead(Head):
         tensors = {name: torch.from_numpy(v).to(torch.float32) for name, v in weights.items()}
         self.module_.load_state_dict(tensors, assign=True)
         self.module_.eval()
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class LayeredHead(NetworkHead):
+    """Base of the networks that begin with fully connected layers over the features."""
+
+    hidden: Sequence[int] | int = layers(
+        (256,), "units of the hidden layers; the perceptron also takes [], none", least=0
+    )
+    project: str = choice(
+        "auto",
+        "train the first layer in the coordinates of the training rows' span and map it back: the same network, "
+        "sooner; auto: with fewer training rows than features, under sgd, for which it is exact; always: also under "
+        "adam and nadam, whose steps depend on the coordinates",
+        CHOICES,
+    )
+    keep_outside: bool = flag(
+        "where projected, keep the part of the initial weights that no training row reaches: fixed noise on unseen "
+        "rows, as unprojected; false drops it, which regularises",
+        default=True,
+    )
+
+    def _sizes(self) -> tuple[int, ...]:
+        """Return the sizes of the hidden layers; a single number is one layer."""
+        return tuple(self.hidden) if isinstance(self.hidden, Sequence) else (self.hidden,)
 
 
 class _EpochBar:

@@ -139,6 +139,7 @@ def _restored(record: dict[str, Any], folder: Path) -> Any:
         message = f"it has options that this version doesn't know: {', '.join(unknown)}"
         raise HeadError(message)
     head = head_class(record["head"], record["kind"])(**record["params"])
+    head.check_options()
     for name in _ATTRIBUTES:
         if name in record["attributes"]:
             setattr(head, name, record["attributes"][name])

@@ -102,6 +102,11 @@ class NetworkRegressor(RegressorHead, NetworkHead):
     mean and not from noise, which few images against thousands of features would not wash out.
     """
 
+    def check_options(self) -> None:
+        """Refuse an option that is not one of the values it takes, or that means nothing without classes."""
+        super().check_options()
+        refuse_class_options(self)
+
     def _initialised(self, module: nn.Module) -> nn.Module:
         module = super()._initialised(module)
         nn.init.zeros_(self._output_layer(module).weight)
@@ -153,7 +158,6 @@ class NetworkRegressor(RegressorHead, NetworkHead):
         if validation is not None:
             found = self._held_out(*validation)
             held_out = (found[0], self._tensor(found[1]))
-        refuse_class_options(self)
         return rows, self._tensor(targets), held_out, nn.functional.mse_loss
 
     def _tensor(self, y: np.ndarray) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,29 +19,33 @@ from classify.heads.columns import (
     stratified_folds,
 )
 from classify.heads.estimator import ClassifierHead, FittedState, Head, RegressorHead, Standardiser, finite_batches
+from classify.heads.options import choice, flag, number, random_seed, weights_of_classes, whole
 from classify.inputs.matrix import Rows
-from features_store.errors import unknown_name
+from classify.solvers.kernel import MAX_STEPS
 
 __all__ = ["SVMClassifier", "SVMRegressor"]
 
-_KERNELS = ("linear", "rbf")
 
-
+@dataclass(kw_only=True, repr=False, eq=False)
 class _KernelHead(Head):
     """The kernel and the support vectors; a fitted head is ``kernel(x, support) @ dual.T + intercept``."""
 
-    kernel: str
-    gamma: float | str
-    standardize: bool
-    max_rows: int
+    C: float = number(
+        1.0, "cost of a training row on the wrong side, or of an error beyond epsilon", least=1e-9, most=1e9
+    )
+    kernel: str = choice("rbf", "gamma * x.z, or exp(-gamma * |x - z|^2)", ("linear", "rbf"))
+    gamma: float | str = number(
+        "scale",
+        "scale: 1 / n_features, in both kernels, so that C means the same as blocks are added",
+        least=1e-12,
+        most=1e12,
+        words=("scale",),
+    )
+    standardize: bool = flag("bring each feature to mean 0 and variance 1, measured on the training rows", default=True)
+    max_rows: int = whole(20_000, "refuse more training rows: the Gram matrix has their square in float64", most=10**6)
 
     def _gram(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
         """Return the standardised training rows and their Gram matrix, float64 (n, n)."""
-        if self.kernel not in _KERNELS:
-            raise HeadError(unknown_name("kernel", str(self.kernel), _KERNELS))
-        if self.gamma != "scale" and not (isinstance(self.gamma, int | float) and self.gamma > 0):
-            message = f'gamma is {self.gamma!r}; it takes a number above 0, or "scale" for 1 / n_features'
-            raise HeadError(message)
         if rows.shape[0] > self.max_rows:
             message = (
                 f"{type(self).__name__} would need a Gram matrix of {rows.shape[0]} x {rows.shape[0]} training "
@@ -54,10 +59,11 @@ class _KernelHead(Head):
 
     def _kernel_values(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Return the kernel between rows of *a* and of *b*, float64 (n_a, n_b)."""
-        products = (a @ b.T).astype(np.float64)
+        a, b = (np.asarray(m, dtype=np.float64) for m in (a, b))
+        products = a @ b.T
         if self.kernel == "linear":
             return products * self.gamma_
-        norms_a, norms_b = (np.einsum("ij,ij->i", m, m, dtype=np.float64) for m in (a, b))
+        norms_a, norms_b = (np.einsum("ij,ij->i", m, m) for m in (a, b))
         squares = norms_a[:, None] + norms_b - 2 * products
         return np.exp(-self.gamma_ * np.maximum(squares, 0, out=squares))
 
@@ -103,6 +109,7 @@ class _KernelHead(Head):
         self.intercept_ = arrays["intercept"]
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class SVMClassifier(ClassifierHead, _KernelHead):
     """Support vector machines, one against the rest, with calibrated probabilities.
 
@@ -110,28 +117,6 @@ class SVMClassifier(ClassifierHead, _KernelHead):
     Gram matrix. Each machine's decision value becomes a probability by a sigmoid (Platt 1999), fitted on
     values from cross-validation within the training rows; with one label an image the probabilities are then
     brought to sum 1.
-
-    Parameters
-    ----------
-    C : float, default=1.0
-        Cost of a training row on the wrong side.
-    kernel : {"linear", "rbf"}, default="rbf"
-        ``gamma * x.z`` or ``exp(-gamma * |x - z|^2)``.
-    gamma : float or "scale", default="scale"
-        "scale": 1 / n_features, in both kernels, so that C means the same as blocks are added.
-    class_weight : "balanced", dict or None, default=None
-        Weight of the rows of each class, in the machines and in the calibration, so that probabilities are
-        those under the weighted shares. "balanced": all classes weigh the same. A dict, by label, is for
-        single-label tasks.
-    calibration_folds : int, default=5
-        Folds behind the sigmoid; fewer where a class has fewer rows. A class with one row can't be calibrated:
-        every image gets its share of the training rows.
-    standardize : bool, default=True
-        Bring each feature to mean 0 and variance 1, measured on the training rows.
-    max_rows : int, default=20000
-        Refuse more training rows than this: the Gram matrix has their square in float64.
-    random_state : int, RandomState or None, default=None
-        Deals the rows to the calibration folds.
 
     Attributes
     ----------
@@ -141,26 +126,18 @@ class SVMClassifier(ClassifierHead, _KernelHead):
         Slope and offset of each machine's sigmoid.
     """
 
-    def __init__(  # noqa: PLR0913 - scikit-learn reads an estimator's options from this flat signature
-        self,
-        *,
-        C: float = 1.0,
-        kernel: str = "rbf",
-        gamma: float | str = "scale",
-        class_weight: Any = None,
-        calibration_folds: int = 5,
-        standardize: bool = True,
-        max_rows: int = 20_000,
-        random_state: Any = None,
-    ) -> None:
-        self.C = C
-        self.kernel = kernel
-        self.gamma = gamma
-        self.class_weight = class_weight
-        self.calibration_folds = calibration_folds
-        self.standardize = standardize
-        self.max_rows = max_rows
-        self.random_state = random_state
+    class_weight: Any = weights_of_classes(
+        "weight of the rows of each class, in the machines and in the calibration, so that probabilities are those "
+        "under the weighted shares; by class, for tasks with one label an image"
+    )
+    calibration_folds: int = whole(
+        5,
+        "folds behind the sigmoid, fewer where a class has fewer rows; a class with one row can't be calibrated: every "
+        "image gets its share of the training rows",
+        least=2,
+        most=1000,
+    )
+    random_state: Any = random_seed("deals the rows to the calibration folds")
 
     def fit(self, X: Any, y: Any, *, validation: object = None) -> SVMClassifier:
         """Fit and calibrate the machines; *validation* is ignored.
@@ -193,6 +170,16 @@ class SVMClassifier(ClassifierHead, _KernelHead):
         self, gram: np.ndarray, y: np.ndarray, weights: np.ndarray, random: np.random.RandomState
     ) -> tuple[np.ndarray, float, np.ndarray]:
         """Return dual coefficients (n,), intercept and sigmoid (2,) of one binary machine."""
+        dual, used = np.zeros(len(y)), np.flatnonzero(weights > 0)
+        if len(used) < len(y):  # a row without weight is as if it weren't there
+            gram, y, weights = gram[np.ix_(used, used)], y[used], weights[used]
+        dual[used], intercept, sigmoid = self._fitted(gram, y, weights, random)
+        return dual, intercept, sigmoid
+
+    def _fitted(
+        self, gram: np.ndarray, y: np.ndarray, weights: np.ndarray, random: np.random.RandomState
+    ) -> tuple[np.ndarray, float, np.ndarray]:
+        """Do the same for rows that all weigh something."""
         rarer = int(min(y.sum(), len(y) - y.sum()))
         if rarer == 0:
             return np.zeros(len(y)), 0.0, np.array([0.0, constant_log_odds(y)])
@@ -209,7 +196,7 @@ class SVMClassifier(ClassifierHead, _KernelHead):
         return dual, intercept, fit_sigmoid(held_out, y, weights)
 
     def _solve(self, gram: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:
-        machine = SVC(C=self.C, kernel="precomputed").fit(gram, y, sample_weight=weights)
+        machine = SVC(C=self.C, kernel="precomputed", max_iter=MAX_STEPS).fit(gram, y, sample_weight=weights)
         dual = np.zeros(len(y))
         dual[machine.support_] = machine.dual_coef_[0]
         return dual, float(machine.intercept_[0])
@@ -231,19 +218,11 @@ class SVMClassifier(ClassifierHead, _KernelHead):
         self.sigmoid_ = state.arrays["sigmoid"]
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class SVMRegressor(RegressorHead, _KernelHead):
     """Support vector regression, one machine for each output, all on one precomputed Gram matrix.
 
     The targets are brought to mean 0 and variance 1, so that C and epsilon don't depend on their scale.
-
-    Parameters
-    ----------
-    C : float, default=1.0
-        Cost of an error beyond epsilon.
-    epsilon : float, default=0.1
-        Errors below it cost nothing, in deviations of the target.
-    kernel, gamma, standardize, max_rows
-        As in `SVMClassifier`.
 
     Attributes
     ----------
@@ -251,22 +230,7 @@ class SVMRegressor(RegressorHead, _KernelHead):
     n_features_in_, n_parameters_
     """
 
-    def __init__(
-        self,
-        *,
-        C: float = 1.0,
-        epsilon: float = 0.1,
-        kernel: str = "rbf",
-        gamma: float | str = "scale",
-        standardize: bool = True,
-        max_rows: int = 20_000,
-    ) -> None:
-        self.C = C
-        self.epsilon = epsilon
-        self.kernel = kernel
-        self.gamma = gamma
-        self.standardize = standardize
-        self.max_rows = max_rows
+    epsilon: float = number(0.1, "errors below it cost nothing, in deviations of the target", least=0, most=1e6)
 
     def fit(self, X: Any, y: Any, *, validation: object = None) -> SVMRegressor:
         """Fit a machine for each output; *validation* is ignored.
@@ -289,7 +253,7 @@ class SVMRegressor(RegressorHead, _KernelHead):
         dual = np.zeros(targets.T.shape)
         intercept = np.zeros(len(mean))
         for d, column in enumerate(((targets - mean) / deviation).T):
-            machine = SVR(C=self.C, epsilon=self.epsilon, kernel="precomputed").fit(gram, column)
+            machine = SVR(C=self.C, epsilon=self.epsilon, kernel="precomputed", max_iter=MAX_STEPS).fit(gram, column)
             dual[d, machine.support_] = machine.dual_coef_[0]
             intercept[d] = machine.intercept_[0]
         self._keep(vectors, dual * deviation[:, None], intercept * deviation + mean)

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from classify.errors import HeadError
 from classify.inputs.matrix import RowMatrix, Rows
-from features_store.errors import unknown_name
 
 if TYPE_CHECKING:
     import torch
@@ -61,8 +59,6 @@ def shuffled_by_blocks(
 
 def shuffles_by_blocks(choice: str, rows: Rows) -> bool:
     """Decide how *rows* are shuffled; "auto": by blocks if their vectors fill more than half of the memory."""
-    if choice not in CHOICES:
-        raise HeadError(unknown_name("choice of shuffle", str(choice), CHOICES))
     if choice == "auto":
         return isinstance(rows, RowMatrix) and rows.stored_bytes > physical_memory() / 2
     return choice == "blocks"

@@ -32,6 +32,7 @@ import numpy as np
 from classify.errors import BundleError, ClassifyError, ConfigError, HeadError
 from classify.evidence.adjustment import Adjustment
 from classify.heads.persistence import load_head
+from classify.json_file import check_new
 from classify.model import Model, run_model
 from classify.output.cards import data_card_text, model_card_text
 from classify.runs import Run, read_run
@@ -73,6 +74,7 @@ def write_bundle(run: Run, path: Path, *, force: bool = False) -> list[str]:
     BundleError
         The run can't be packed.
     """
+    check_new(path, force=force)
     model = run_model(run)
     files = _contents(run, model)
     record = {name: {"sha256": _digest(data), "bytes": len(data)} for name, data in files.items()}

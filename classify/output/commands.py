@@ -199,6 +199,7 @@ def submit(
     Example: classify submit runs/mediaeval21/subtask1/moe runs/mediaeval21/subtask2/mlp -o run1.csv
     """
     from classify.errors import ConfigError
+    from classify.json_file import check_new
     from classify.output.submission import check_submission
     from classify.output.submit import plan_submission, write_submission
     from classify.runs import read_run
@@ -210,6 +211,8 @@ def submit(
         raise ConfigError(message)
     if part not in PART_NAMES:
         raise ConfigError(unknown_name("part", part, PART_NAMES))
+    if out is not None:
+        check_new(out, force=force)
     plan = plan_submission([read_run(run) for run in runs], template=template, part=part, at_half=at_half)
     found = check_submission(check, plan) if check else write_submission(plan, out or Path(), force=force)
     typer.echo(f"{check or out}: {len(plan.ids)} images, columns {', '.join(plan.titles)}")

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from classify.errors import RunError
+from classify.json_file import check_new
 from classify.output.leaderboard import boards, interval_text, metric_title
 from classify.output.sections import board_section
 from classify.output.thumbnails import Pictures
 from classify.runs import Run
 from features_store.atomic import atomic_write
-from features_store.errors import AffectoryError, ExistsError
+from features_store.errors import AffectoryError
 
 __all__ = ["report_page", "write_report_page"]
 
@@ -44,9 +45,7 @@ def write_report_page(runs: Sequence[Run], path: Path, *, data: Path | None = No
     ExistsError
         The file is there and *force* isn't given.
     """
-    if path.exists() and not force:
-        message = f"{path} exists; replace it with --force, or choose another place with --out"
-        raise ExistsError(message)
+    check_new(path, force=force)
     if data is not None and not data.is_dir():
         message = f"{data} isn't a folder; --data takes the one that holds the pictures of the corpus"
         raise RunError(message)

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classify.config import load_config
-from classify.errors import RunError, SubmissionError
+from classify.errors import SubmissionError
+from classify.identity import check_same_data
 from classify.layout import Layout, lay_out
 from classify.model import run_model
 from classify.output.submission import Answers, Submission, check_ids, check_submission, read_table
@@ -71,10 +72,11 @@ def _laid_out(run: Run) -> Layout:
     if config.limit:
         message = f"{run.folder} was made on a few images only (limit = {config.limit}); make a whole run to submit"
         raise SubmissionError(message)
+    if config.tested:
+        message = f"{run.folder} tests a head on another corpus; submit from a run that was fitted on the corpus itself"
+        raise SubmissionError(message)
     layout = lay_out(config)
-    if {name: p.digest for name, p in layout.data.parts.items()} != run.report.get("part_digests"):
-        message = f"{config.store} holds other images or labels than {run.folder} was made from; run it again first"
-        raise RunError(message)
+    check_same_data(run, config, layout.store, layout.blocks, layout.data)
     return layout
 
 

@@ -31,6 +31,7 @@ def _record(cell: Cell) -> dict[str, Any]:
         "folder": cell.config.folder.as_posix(),
         "digest": cell.digest,
         "done": cell.done,
+        "problem": cell.problem,
     }
     if cell.done:
         report = read_run(cell.config.folder).report
@@ -56,9 +57,15 @@ def _table(records: Sequence[dict[str, Any]]) -> str:
         title += f", by {metric_title(metric)} of the {done[0]['part']} part"
     table = [[*(name.removeprefix("set.") for name in names), "score", "folder"]]
     for record in (*done, *(record for record in records if not record["done"])):
-        score = interval_text(record["metrics"][record["metric"]]) if record["done"] else "to do"
+        score = (
+            interval_text(record["metrics"][record["metric"]])
+            if record["done"]
+            else "can't be run"
+            if record["problem"]
+            else "to do"
+        )
         cells = [_value(record["choices"].get(name, "")) for name in names]
-        table.append([*cells, score, record["folder"]])
+        table.append([*cells, score, record["problem"] or record["folder"]])
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
     return "\n".join([title, *(f"  {line}" for line in lines)])

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from classify.errors import HeadError
-from classify.heads import make_head
+from classify.heads import HEADS, make_head
 from classify.heads.columns import class_weights, indicator_columns, probabilities
 from classify.inputs.matrix import RowMatrix
+from classify.layout import class_options, task_head
 from classify.solvers.gram import block_grams
 from classify.solvers.kernel import svm_path, svr_path
 from classify.solvers.moments import accumulate, block_columns, ridge_path
@@ -77,6 +78,26 @@ class Plan:
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.head in HEADS and HEADS[self.head].maps:
+            message = f"head {self.head!r} takes maps, and an ablation joins blocks of vectors; take another head"
+            raise HeadError(message)
+
+    def check(self, images: Images) -> None:
+        """Refuse an option that is unknown or out of range, before anything is fitted."""
+        settings = dict(self.settings)
+        if self.head in _OPTIONS:
+            self.options()
+        if self.head == "ridge":
+            make_head("linear", "regression", **settings)
+            return
+        if self.head == "svm" and images.task.kind != "regression":
+            make_head("svm", "regression", epsilon=settings.pop("epsilon", 0.1))
+        elif self.head == "svm" and settings.pop("class_weight", None) is not None:
+            message = "class_weight is given, and a regression has no classes; leave it out"
+            raise HeadError(message)
+        task_head(self.head, images.task, images.y, settings, seed=self.seed)
+
     def options(self) -> dict[str, Any]:
         """Return the options of a head that shares its work, those given over the defaults."""
         known = _OPTIONS[self.head]
@@ -104,6 +125,7 @@ def answers(images: Images, subsets: Sequence[Subset], plan: Plan, *, advance: A
         Scores as `classify.evidence.metrics.metrics` takes them. Those of svm and ridge decide as they should, at one
         half or by the largest, but are no calibrated probabilities.
     """
+    plan.check(images)
     ways = {"svm": _by_kernel, "ridge": _by_moments}
     return ways.get(plan.head, _by_head)(images, subsets, plan, advance)
 
@@ -136,9 +158,12 @@ def _machine(
     columns = indicator_columns(images.y.astype(np.int64), len(classes))
     weights = np.ones(columns.shape)
     if options["class_weight"] is not None:
-        present = np.unique(images.y[train]) if images.y.ndim == 1 else classes
-        codes = np.searchsorted(present, images.y[train]) if images.y.ndim == 1 else images.y[train]
-        weights[train] = class_weights(codes, present, options["class_weight"])[:, : columns.shape[1]]
+        single = images.task.kind == "single"
+        present = np.unique(images.y[train]) if single else classes
+        codes = np.searchsorted(present, images.y[train]) if single else images.y[train]
+        chosen = {**options, **class_options(options, images.task.classes, present.tolist())} if single else options
+        found = class_weights(codes, present, chosen["class_weight"])
+        weights[train] = found[:, :1] if single else found  # a row of one label weighs the same in every column
     decided = svm_path(kernel, columns, train, held, costs=costs, weights=weights)[0]
     return probabilities(decided, multilabel=images.task.kind == "multi")
 
@@ -187,7 +212,7 @@ def _by_head(images: Images, subsets: Sequence[Subset], plan: Plan, advance: Adv
     for subset in subsets:
         matrix = RowMatrix(images.store, subset, images.rows)
         for train, held in images.cuts:
-            head = make_head(plan.head, images.task.kind, random_state=plan.seed, **plan.settings)
+            head = task_head(plan.head, images.task, images.y[train], plan.settings, seed=plan.seed)
             head.fit(matrix[train], images.y[train])
             if images.task.kind == "regression":
                 said[subset][held] = head.predict(matrix[held]).reshape(len(held), -1)

@@ -1,4 +1,4 @@
-"""Full-batch solvers that stream: linear support vector machines and logistic regression, many in one scan.
+"""Full-batch solvers that stream: logistic regression, many in one scan.
 
 Every step reads the rows once, in batches, and serves all problems together: strengths, classes, labels and folds (as
 weights of the rows) are columns of one product. The steps are those of L-BFGS (Nocedal 1980) with a backtracking line
@@ -33,8 +33,8 @@ class Problem:
 
     Parameters
     ----------
-    loss : {"squared_hinge", "logistic", "softmax"}
-        squared_hinge: ``max(0, 1 - y f)^2``; logistic: ``log(1 + exp(-y f))``; softmax: cross-entropy of classes.
+    loss : {"logistic", "softmax"}
+        logistic: ``log(1 + exp(-y f))``; softmax: cross-entropy of classes.
     y : numpy.ndarray of int, shape (n_rows,)
         0 or 1; for softmax codes from 0.
     cost : float
@@ -86,7 +86,6 @@ def solve(
     *,
     tolerance: float = 1e-5,
     max_scans: int = 500,
-    penalize_intercept: bool = False,
 ) -> list[Solution]:
     """Solve all problems over the same rows.
 
@@ -100,8 +99,6 @@ def solve(
         Of the gradient's largest element, for the objective divided by cost times total weight. Beyond 4,096
         features products are float32, and less than about 1e-6 can't be reached.
     max_scans : int
-    penalize_intercept : bool
-        Whether the intercept counts in |W|^2, as in liblinear.
 
     Returns
     -------
@@ -110,7 +107,7 @@ def solve(
     n_features = rows.shape[1]
     states = [_State(np.zeros((n_features + 1, problem.n_columns)), problem) for problem in problems]
     penalized = np.ones((n_features + 1, 1))
-    penalized[-1] = float(penalize_intercept)
+    penalized[-1] = 0  # not the intercept
     scale = np.array([p.cost * (rows.shape[0] if p.weights is None else p.weights.sum()) for p in problems])
     for _ in range(max_scans):
         open_ones = [state for state in states if not state.done]
@@ -213,12 +210,6 @@ def _scan(rows: Rows, standardiser: Standardiser, states: Sequence[_State]) -> l
     return [(losses[i], gradient[:, edges[i] : edges[i + 1]]) for i in range(len(states))]
 
 
-def _squared_hinge(f: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    sign = 2.0 * y - 1
-    short = np.maximum(0, 1 - sign * f[:, 0])
-    return short**2, (-2 * sign * short)[:, None]
-
-
 def _logistic(f: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     sign = 2.0 * y - 1
     return np.logaddexp(0, -sign * f[:, 0]), (expit(f[:, 0]) - y)[:, None]
@@ -233,7 +224,6 @@ def _softmax(f: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 LOSSES: dict[str, Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]] = {
-    "squared_hinge": _squared_hinge,
     "logistic": _logistic,
     "softmax": _softmax,
 }

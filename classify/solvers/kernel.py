@@ -1,4 +1,4 @@
-"""Machines on a precomputed kernel: support vector machines along a path of costs, and kernel ridge.
+"""Support vector machines on a precomputed kernel, along a path of costs.
 
 Each function takes the kernel of all rows, the positions to fit on and those to answer for, so that folds and subsets
 share one matrix.
@@ -10,9 +10,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 
-__all__ = ["ridge_path", "svc_path", "svm_path", "svr_path"]
+__all__ = ["MAX_STEPS", "svc_path", "svm_path", "svr_path"]
+
+MAX_STEPS = 10_000_000
+"""Of one machine, as in LIBSVM itself: of a cost far too high for the data the last digits would take days."""
 
 
 def svm_path(
@@ -49,13 +51,15 @@ def svm_path(
     inner, outer = _cut(kernel, train, held)
     decided = np.empty((len(costs), len(held), columns.shape[1]))
     for k, column in enumerate(columns.T):
-        y = np.ascontiguousarray(column[train])
+        weight = np.ones(len(train)) if weights is None else weights[train, k]
+        used = np.flatnonzero(weight > 0)  # a row without weight is as if it weren't there
+        y = np.ascontiguousarray(column[train][used])
         if y.min() == y.max():
             decided[:, :, k] = 1.0 if y[0] else -1.0
             continue
-        weight = None if weights is None else np.ascontiguousarray(weights[train, k])
-        for i, machine in _path(inner, y, costs, weight, tolerance):
-            decided[i, :, k] = machine.decision_function(outer)
+        inside = inner if len(used) == len(train) else inner[np.ix_(used, used)]
+        for i, machine in _path(inside, y, costs, np.ascontiguousarray(weight[used]), tolerance):
+            decided[i, :, k] = machine.decision_function(outer[:, used])
     return decided
 
 
@@ -71,13 +75,13 @@ def svc_path(
     """Decide between classes one against one, as scikit-learn's ``SVC`` does: codes (n_costs, n_held)."""
     inner, outer = _cut(kernel, train, held)
     decided = np.empty((len(costs), len(held)), dtype=codes.dtype)
-    for i, machine in _path(inner, codes[train], costs, None, tolerance):
+    for i, machine in _path(inner, codes[train], costs, np.ones(len(train)), tolerance):
         decided[i] = machine.predict(outer)
     return decided
 
 
 def _path(
-    inner: np.ndarray, y: np.ndarray, costs: Sequence[float], weights: np.ndarray | None, tolerance: float
+    inner: np.ndarray, y: np.ndarray, costs: Sequence[float], weights: np.ndarray, tolerance: float
 ) -> Iterator[tuple[int, Any]]:
     """Yield a fitted machine for each cost, in ascending order.
 
@@ -90,8 +94,10 @@ def _path(
     slack = False
     for i, cost in enumerate(costs):
         if not slack:
-            machine = SVC(C=cost, kernel="precomputed", tol=tolerance).fit(inner, y, sample_weight=weights)
-            bound = cost if weights is None else cost * weights[machine.support_]
+            machine = SVC(C=cost, kernel="precomputed", tol=tolerance, max_iter=MAX_STEPS).fit(
+                inner, y, sample_weight=weights
+            )
+            bound = cost * weights[machine.support_]
             slack = bool((np.abs(machine.dual_coef_) < 0.999 * bound).all())
         yield i, machine
 
@@ -120,29 +126,11 @@ def svr_path(
         slack = False
         for i, cost in enumerate(costs):
             if not slack:
-                machine = SVR(C=cost, epsilon=epsilon, kernel="precomputed", tol=tolerance)
+                machine = SVR(C=cost, epsilon=epsilon, kernel="precomputed", tol=tolerance, max_iter=MAX_STEPS)
                 machine.fit(inner, np.ascontiguousarray(y))
                 slack = bool((np.abs(machine.dual_coef_) < 0.999 * cost).all())
             said[i, :, k] = machine.predict(outer)
     return said * deviation + mean
-
-
-def ridge_path(
-    kernel: np.ndarray, targets: np.ndarray, train: np.ndarray, held: np.ndarray, *, strengths: Sequence[float]
-) -> np.ndarray:
-    """Answer by kernel ridge around the training rows' mean: (n_strengths, n_held, n_outputs).
-
-    On a linear kernel of rows that were standardised on *train* this is ridge regression with an intercept.
-    """
-    inner, outer = _cut(kernel, train, held)
-    mean = targets[train].mean(axis=0)
-    said = np.empty((len(strengths), len(held), targets.shape[1]))
-    for i, strength in enumerate(strengths):
-        shifted = inner.copy()
-        shifted.flat[:: len(shifted) + 1] += strength
-        factor = cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
-        said[i] = outer @ cho_solve(factor, targets[train] - mean, check_finite=False) + mean
-    return said
 
 
 def _cut(kernel: np.ndarray, train: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

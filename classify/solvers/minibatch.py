@@ -14,7 +14,6 @@ from classify.errors import HeadError
 from classify.inputs.matrix import Rows, batches
 from classify.inputs.order import shuffled_by_blocks
 from classify.inputs.views import ViewedRows
-from features_store.errors import unknown_name
 
 if TYPE_CHECKING:
     from classify.heads.estimator import Standardiser
@@ -28,7 +27,7 @@ OPTIMIZERS = ("adam", "nadam", "sgd")
 
 @dataclass(frozen=True)
 class Plan:
-    """How to train: every size and rate of the loop.
+    """How to train: every size and rate of the loop, in the ranges that `classify.heads.network` declares.
 
     Parameters
     ----------
@@ -62,19 +61,6 @@ class Plan:
     halve_every: int | None = None
     patience: int | None = None
 
-    def __post_init__(self) -> None:
-        if self.optimizer not in OPTIMIZERS:
-            raise HeadError(unknown_name("optimizer", self.optimizer, OPTIMIZERS))
-        counts = {"epochs": self.epochs, "batch_size": self.batch_size}
-        counts |= {k: v for k in ("halve_every", "patience") if (v := getattr(self, k)) is not None}
-        wrong = [f"{name} is {value!r}" for name, value in counts.items() if not _is_count(value)]
-        rates = {"momentum": self.momentum, "decay": self.decay, "weight_decay": self.weight_decay}
-        wrong += [f"{name} is {value!r}" for name, value in rates.items() if not value >= 0]
-        wrong += [] if self.learning_rate > 0 else [f"learning_rate is {self.learning_rate!r}"]
-        if wrong:
-            message = f"{', '.join(wrong)}; counts are whole numbers from 1, rates at least 0 (learning_rate above 0)"
-            raise HeadError(message)
-
     def rate(self, *, epoch: int, step: int) -> float:
         """Return the learning rate of a step; *epoch* and *step* count from 0."""
         halvings = epoch // self.halve_every if self.halve_every else 0
@@ -90,10 +76,6 @@ class Plan:
             return torch.optim.NAdam(parameters, **common)
         nesterov = self.momentum > 0
         return torch.optim.SGD(parameters, momentum=self.momentum, nesterov=nesterov, fused=True, **common)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
 
 
 class Batches:

@@ -16,7 +16,7 @@ from classify.errors import HeadError
 from classify.heads.estimator import Standardiser, finite_batches
 from classify.inputs.matrix import Rows
 
-__all__ = ["Components", "Moments", "Ridge", "accumulate", "block_columns", "principal_components", "ridge_path"]
+__all__ = ["Moments", "Ridge", "accumulate", "block_columns", "ridge_path"]
 
 _CHUNK_BYTES = 128 * 2**20  # of float32 rows multiplied at once
 _PILOT_ROWS = 4096
@@ -251,44 +251,6 @@ def _symmetric_product(lower: np.ndarray, w: np.ndarray) -> np.ndarray:
         out[start:stop] += left @ w[:start] + corner @ w[start:stop]
         out[:start] += left.T @ w[start:stop]
     return out
-
-
-@dataclass(frozen=True)
-class Components:
-    """Principal components of standardised features.
-
-    Parameters
-    ----------
-    basis : numpy.ndarray of float32, shape (n_columns, n_components)
-        Orthonormal, the direction of the largest variance first.
-    variances : numpy.ndarray of float64, shape (n_components,)
-    standardiser : Standardiser
-    """
-
-    basis: np.ndarray
-    variances: np.ndarray
-    standardiser: Standardiser
-
-    def transform(self, rows: Rows) -> np.ndarray:
-        """Return the scores of *rows*, read in batches: float32 (n_rows, n_components)."""
-        return np.concatenate([self.standardiser(x) @ self.basis for _, x in finite_batches(rows)])
-
-
-def principal_components(moments: Moments, columns: np.ndarray, n_components: int) -> Components:
-    """Find the directions of largest variance of some features from their moments, for gbm and RBF kernels.
-
-    Each direction's sign is such that its largest element is positive.
-    """
-    from scipy.linalg import eigh
-
-    zz, _, standardiser = moments.covariance(columns)
-    n = len(columns)
-    wanted = min(n_components, n)
-    values, vectors = eigh(zz, lower=True, subset_by_index=(n - wanted, n - 1), overwrite_a=True, check_finite=False)
-    basis = vectors[:, ::-1]
-    basis = basis * np.sign(basis[np.abs(basis).argmax(axis=0), np.arange(wanted)])
-    variances = values[::-1].astype(np.float64) / moments.n
-    return Components(basis.astype(np.float32), variances, standardiser)
 
 
 def block_columns(widths: Mapping[str, int], blocks: Sequence[str]) -> np.ndarray:

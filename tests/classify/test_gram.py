@@ -2,14 +2,12 @@
 
 import numpy as np
 import pytest
-from sklearn.kernel_ridge import KernelRidge
-from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 
 from classify.errors import HeadError
 from classify.solvers.gram import Grams, block_grams
-from classify.solvers.kernel import ridge_path, svc_path, svm_path, svr_path
+from classify.solvers.kernel import svc_path, svm_path, svr_path
 from features_store import open_store
 
 WIDTHS = {"a.pool": 40, "b.pool": 25, "c.pool": 70}
@@ -90,19 +88,6 @@ def test_rbf_kernel_equals_svc_and_svr(opened, grams, labels, subset):
             SVR(C=3.0, epsilon=0.2, gamma=1.0, tol=TIGHT).fit(x[TRAIN], (y[TRAIN] - mean) / deviation).predict(x[HELD])
         )
         assert np.allclose(said[:, k], other * deviation + mean, atol=1e-3 * deviation)
-
-
-@pytest.mark.parametrize("subset", SUBSETS, ids="+".join)
-def test_kernel_ridge_equals_scikit_learn(opened, grams, labels, subset):
-    """Kernel ridge on either kernel; on the linear one it is ridge regression with an intercept."""
-    x, y = standardised(opened, subset), labels["regression"]
-    linear = ridge_path(grams.kernel(subset), y, TRAIN, HELD, strengths=[0.01, 10.0])
-    curved = ridge_path(grams.kernel(subset, "rbf"), y, TRAIN, HELD, strengths=[0.01, 10.0])
-    mean = y[TRAIN].mean(axis=0)
-    for i, strength in enumerate([0.01, 10.0]):
-        assert np.allclose(linear[i], Ridge(alpha=strength).fit(x[TRAIN], y[TRAIN]).predict(x[HELD]), atol=1e-3)
-        other = KernelRidge(alpha=strength, kernel="rbf", gamma=1.0).fit(x[TRAIN], y[TRAIN] - mean).predict(x[HELD])
-        assert np.allclose(curved[i], other + mean, atol=1e-3)
 
 
 def test_weights_of_rows_reach_the_machine(opened, grams, labels):

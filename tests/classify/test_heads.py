@@ -232,13 +232,13 @@ def test_unknown_names_are_answered_with_the_known_ones():
         make_head("mlp", "ranking")
     X, y = data("single")
     for name, options, said in (
-        ("mlp", {"init": "glorot"}, "unknown init 'glorot'"),
+        ("mlp", {"init": "glorot"}, "init is 'glorot'; it takes glorot_normal or"),
         ("mlp", {"hidden": [0]}, r"hidden is \[0\]"),
         ("mlp", {"dropout": 1.0}, "dropout is 1.0"),
         ("moe", {"n_experts": 0}, "n_experts is 0"),
-        ("svm", {"kernel": "poly"}, "unknown kernel 'poly'"),
+        ("svm", {"kernel": "poly"}, "kernel is 'poly'; it takes linear or rbf"),
         ("svm", {"gamma": "auto"}, "gamma is 'auto'"),
-        ("gbm", {"num_leaves": -1}, "LightGBM refused"),
+        ("gbm", {"num_leaves": -1}, "num_leaves is -1; it takes a whole number from 2"),
     ):
         with pytest.raises(HeadError, match=said):
             make_head(name, "single", **options).fit(X, y)

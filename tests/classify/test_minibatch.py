@@ -1,7 +1,5 @@
 """The training loop: its steps against optimisers written out by hand, and its rules of rate and stopping."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -151,29 +149,3 @@ def test_divergence_is_an_error_that_says_so():
     """A rate far too high ends in one sentence, not in a network of NaN."""
     with pytest.raises(HeadError, match=r"diverged in epoch \d+.*learning_rate"):
         train(Plan(epochs=200, batch_size=40, optimizer="sgd", learning_rate=1e6))
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("epochs", 0),
-        ("epochs", 2.5),
-        ("batch_size", -1),
-        ("patience", 0),
-        ("halve_every", 0),
-        ("learning_rate", 0.0),
-        ("learning_rate", math.nan),
-        ("decay", -1.0),
-        ("momentum", math.nan),
-    ],
-)
-def test_options_out_of_range_are_refused_by_name(option, value):
-    """The message names the option and its value."""
-    with pytest.raises(HeadError, match=f"{option} is {value}"):
-        Plan(**{"epochs": 1, "batch_size": 1, option: value})
-
-
-def test_unknown_optimiser_names_the_known():
-    """With the nearest name suggested."""
-    with pytest.raises(HeadError, match=r"'adamm' \(did you mean 'adam'\?\); valid: adam, nadam, sgd"):
-        Plan(epochs=1, batch_size=1, optimizer="adamm")

@@ -2,17 +2,15 @@
 
 import numpy as np
 import pytest
-from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
 
 from classify.errors import HeadError
 from classify.heads.estimator import Standardiser
 from classify.inputs.matrix import ArrayRows
 from classify.solvers import moments as engine
 from classify.solvers.fullbatch import Problem, solve
-from classify.solvers.moments import accumulate, block_columns, principal_components, ridge_path
+from classify.solvers.moments import accumulate, block_columns, ridge_path
 
 WIDTHS = {"a": 12, "b": 7, "c": 20}
 SUBSETS = [("a",), ("c", "b"), ("a", "b", "c")]
@@ -72,19 +70,6 @@ def test_values_that_are_no_numbers_are_refused_with_their_place():
         accumulate(ArrayRows(bad), Y)
 
 
-def test_principal_components_equal_scikit_learn(totals):
-    """Variances and scores, up to nothing: the signs are fixed."""
-    (moments,) = accumulate(ArrayRows(X), Y).values()
-    found = principal_components(moments, np.arange(39), 6)
-    z = StandardScaler().fit_transform(X.astype(np.float64))
-    other = PCA(6).fit(z)
-    assert np.allclose(found.variances, other.explained_variance_ * (N - 1) / N, rtol=1e-4)
-    ours, theirs = found.transform(ArrayRows(X)), other.transform(z)
-    signs = np.sign((ours * theirs).sum(axis=0))
-    assert np.allclose(ours, theirs * signs, atol=5e-3)
-    assert (found.basis[np.abs(found.basis).argmax(axis=0), np.arange(6)] > 0).all()
-
-
 def labels(kind):
     """Return labels that follow from the features with noise."""
     z = StandardScaler().fit_transform(X.astype(np.float64))
@@ -98,19 +83,6 @@ def standardised():
     rows = ArrayRows(X)
     standardiser = Standardiser.fit(rows, standardize=True)
     return rows, standardiser, standardiser(X).astype(np.float64)
-
-
-def test_squared_hinge_equals_linear_svc(standardised):
-    """All labels and costs in one scan; liblinear penalises the intercept, so here it is too."""
-    rows, standardiser, z = standardised
-    y = labels("multi")
-    problems = [Problem("squared_hinge", y[:, k], cost) for k in range(3) for cost in (0.001, 0.1)]
-    found = solve(rows, standardiser, problems, tolerance=1e-7, penalize_intercept=True)
-    for problem, solution in zip(problems, found, strict=True):
-        other = LinearSVC(C=problem.cost, dual=False, tol=1e-8).fit(z, problem.y)
-        assert solution.converged
-        assert np.allclose(solution.coef, other.coef_, atol=1e-4)
-        assert np.allclose(solution.intercept, other.intercept_, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["softmax", "multi"])

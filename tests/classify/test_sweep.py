@@ -70,10 +70,10 @@ def test_an_interrupted_sweep_goes_on(grid, tmp_path, monkeypatch):
     """What was done before Ctrl-C stays, what was being done leaves nothing."""
     cells = read_sweep(grid, out=tmp_path / "out")
 
-    def interrupt(config, *, fitted=None):
+    def interrupt(config):
         if sum(cell.done for cell in cells) == 2:
             raise KeyboardInterrupt
-        return run(config, fitted=fitted)
+        return run(config)
 
     with monkeypatch.context() as patched:
         patched.setattr("classify.experiment.run", interrupt)
@@ -128,29 +128,6 @@ def test_the_digest_follows_the_data(store, tmp_path):
     assert digest(copied) != first
 
 
-def test_networks_that_share_batches_are_trained_in_one_scan(store, tmp_path, monkeypatch):
-    """With equal numbers; a validation part stops each on its own."""
-    text = (
-        '[[grid]]\ntask = "polarity"\nhead = "mlp"\nseed = [0, 1]\n'
-        'set = {epochs = 4, hidden = 8, learning_rate = [0.001, 0.01], order_seed = 3, project = "never"}\n'
-    )
-    cells = written(store, tmp_path, text)
-    sizes = []
-    from classify import experiment
-
-    together = experiment.train_together
-    monkeypatch.setattr(experiment, "train_together", lambda configs: sizes.append(len(configs)) or together(configs))
-    sweep(cells)
-    assert sizes == [4]
-    for cell in cells:
-        alone = run(RunConfig(**{**cell.config.__dict__, "out": str(tmp_path / "alone" / cell.digest)}))
-        ours = json.loads((cell.config.folder / "report.json").read_text())
-        for part, metrics in alone.report["metrics"].items():
-            for name, interval in metrics.items():
-                assert ours["metrics"][part][name]["value"] == pytest.approx(interval["value"], abs=1e-5)
-        assert [row["loss"] for row in ours["history"]] == pytest.approx([r["loss"] for r in alone.report["history"]])
-
-
 def test_a_run_that_fails_does_not_stop_the_others(store, tmp_path):
     """It is told of, the rest is done, and the sweep ends in an error."""
     text = '[[grid]]\ntask = "polarity"\nhead = "linear"\nset = {project = ["sometimes", "auto"]}\n'
@@ -158,7 +135,7 @@ def test_a_run_that_fails_does_not_stop_the_others(store, tmp_path):
     with pytest.raises(RunError, match=r"1 of 2 runs failed.*sometimes"):
         sweep(cells, notify=notes.append)
     assert [cell.done for cell in cells] == [False, True]
-    assert "unknown choice of project" in notes[0]
+    assert "project is 'sometimes'; it takes auto or never" in notes[0]
 
 
 @pytest.mark.parametrize(
