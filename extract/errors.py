@@ -9,7 +9,10 @@
         │   ├── WeightsError                the weights are missing or do not fit
         │   └── HubError (OSError)          the weights must be fetched and their host cannot be reached
         ├── DeviceError (ValueError)        the device is not there
-        ├── EngineError (RuntimeError)      the engine that spreads the work is missing, or gave up
+        ├── EngineError (RuntimeError)      the engine that spreads the work is missing
+        ├── MachineError                    a fault of the machine or of the way to the data; exit code 1, resumable
+        │   ├── UnreadableError (OSError)   a file cannot be read, for a reason that is not its own
+        │   └── ActorsError (EngineError)   the actors gave up
         └── RefusedImageError (ValueError)  one image has no pixels that could be trusted; carries its status
 """
 
@@ -44,6 +47,20 @@ class DeviceError(ExtractError, ValueError):
 
 class EngineError(ExtractError, RuntimeError):
     """The engine that spreads the work over processes is not installed, or gave up."""
+
+
+class MachineError(ExtractError):
+    """The machine, the network or the memory failed, not one image; what was written stays."""
+
+    exit_code = 1
+
+
+class UnreadableError(MachineError, OSError):
+    """A file cannot be read for a reason that is no property of the file: a lost mount, a network, too many files."""
+
+
+class ActorsError(EngineError, MachineError):
+    """The actors of an engine gave up."""
 
 
 class RefusedImageError(ExtractError, ValueError):

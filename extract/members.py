@@ -193,6 +193,7 @@ def _members_of_zip(path: Path) -> Members:
         np.array([_seconds(info.date_time) for info in kept], dtype=np.float64),
         np.array([info.compress_type if info.compress_type < 255 else 255 for info in kept], dtype=np.uint8),
         len(listed) - len(kept) - n_folders,
+        np.array([info.CRC for info in kept], dtype=np.uint32),
     )
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from extract.blocks import Sink
 from extract.clock import Clock
 from extract.encoders import Network
-from extract.errors import EngineError
+from extract.errors import ActorsError, EngineError, MachineError
 from extract.forward import Forward, choose_device
 from extract.lane import Lane
 from extract.local_engine import Images, LocalEngine
@@ -167,7 +167,8 @@ class _Actor:
         whole = work.images
         part = Images(whole.ids[rows], Cut(whole.source, rows), whole.numbers[rows], whole.views)
         status = np.full(len(rows), Status.WRITTEN, dtype=np.uint8)
-        kept = [_Kept(network, needed[:, at], status) for at, network in enumerate(work.networks)]
+        reasons = [""] * len(rows)
+        kept = [_Kept(network, needed[:, at], status, reasons) for at, network in enumerate(work.networks)]
         lanes = [
             Lane(network, sink, forward, batch_size=work.batch_size)
             for network, sink, forward in zip(work.networks, kept, self._forwards, strict=True)
@@ -175,7 +176,7 @@ class _Actor:
         clock, seconds = Clock(), np.zeros((len(rows), len(_PARTS)))
         self._engine.encode(part, range(len(rows)), lanes, clock, step=lambda _: None)
         seconds[0] = [clock.seconds().get(name, 0.0) for name in _PARTS]
-        found = {"row": rows, "status": status, "seconds": seconds}
+        found = {"row": rows, "status": status, "seconds": seconds, "reason": np.array(reasons)}
         for at, sink in enumerate(kept):
             found.update({_column(at, tap): vectors for tap, vectors in sink.vectors.items()})
         return found
@@ -184,8 +185,10 @@ class _Actor:
 class _Kept:
     """Vectors of one network in memory; a `Sink`."""
 
-    def __init__(self, network: Network, needed: NDArray[np.bool_], status: NDArray[np.uint8]) -> None:
-        self.needed, self._status = needed, status
+    def __init__(
+        self, network: Network, needed: NDArray[np.bool_], status: NDArray[np.uint8], reasons: list[str]
+    ) -> None:
+        self.needed, self._status, self._reasons = needed, status, reasons
         self.vectors = {
             tap: np.zeros((*needed.shape, *shape), dtype=np.float32) for tap, shape in network.shapes.items()
         }
@@ -196,8 +199,8 @@ class _Kept:
         for tap, values in vectors.items():
             self.vectors[tap][rows, views] = values.reshape(len(rows), *self.vectors[tap].shape[2:])
 
-    def fail(self, row: int, status: Status) -> None:
-        self._status[row] = status
+    def fail(self, row: int, status: Status, reason: str) -> None:
+        self._status[row], self._reasons[row] = status, reason
 
 
 def _column(network: int, tap: str) -> str:
@@ -207,9 +210,9 @@ def _column(network: int, tap: str) -> str:
 def _put(found: Mapping[str, NDArray[Any]], at: int, network: Network, sink: Sink) -> None:
     """Write what came back of one network."""
     rows, status = found["row"], found["status"]
-    for row, failure in zip(rows.tolist(), status.tolist(), strict=True):
+    for row, failure, reason in zip(rows.tolist(), status.tolist(), found["reason"].tolist(), strict=True):
         if failure != Status.WRITTEN:
-            sink.fail(row, Status(failure))
+            sink.fail(row, Status(failure), str(reason))
     places, views = np.nonzero(sink.needed[rows] & (status == Status.WRITTEN)[:, None])
     taps = [tap.name for tap in network.encoder.taps]
     if len(places):
@@ -224,9 +227,11 @@ def _found(ray: Any, vectors: Any, clock: Clock) -> Iterator[Mapping[str, NDArra
             with clock.part("wait for actors"):
                 found = next(batches, None)
         except ray.exceptions.RayError as error:
+            if isinstance(getattr(error, "cause", None), MachineError):
+                raise error.cause from error
             cause = str(getattr(error, "cause", None) or error).strip().splitlines()[-1][:300]
             msg = f"the actors of --engine ray stopped: {cause}; what was written stays, so run again to go on"
-            raise EngineError(msg) from error
+            raise ActorsError(msg) from error
         if found is None:
             return
         yield found

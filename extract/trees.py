@@ -209,7 +209,8 @@ class Archive:
             raise CorpusError(msg)
         table = self._members
         method = None if table.methods is None else int(table.methods[row])
-        place = Place(int(table.offsets[row]), int(table.packed[row]), int(table.sizes[row]), method)
+        checksum = None if table.checksums is None else int(table.checksums[row])
+        place = Place(int(table.offsets[row]), int(table.packed[row]), int(table.sizes[row]), method, checksum)
         try:
             return read_member(self._file, place)
         except (RefusedImageError, OSError) as error:
@@ -236,8 +237,9 @@ class RemoteFolder(Archive):
 
     def source(self, paths: NDArray[Any]) -> Source:
         """See `Tree.source`."""
-        position, moments = self._members.position, self._members.modified
-        known = {path: float(moments[position[self._prefix + path]]) for path in paths.tolist() if self.has(path)}
+        table = self._members
+        rows = {path: table.position[self._prefix + path] for path in paths.tolist() if self.has(path)}
+        known = {path: (float(table.modified[row]), int(table.sizes[row])) for path, row in rows.items()}
         return RemoteFiles(self.place, paths, known)
 
 

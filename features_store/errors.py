@@ -25,7 +25,9 @@ from collections.abc import Iterable
 
 
 class AffectoryError(Exception):
-    """A mistake that the user can mend; the command line prints it as one sentence and exits with 2."""
+    """Something that the user can mend; the command line prints it as one sentence and exits with `exit_code`."""
+
+    exit_code = 2  # the user's mistake; 1 is a fault of the machine or the data
 
 
 class StoreError(AffectoryError):
@@ -62,6 +64,8 @@ class ExistsError(StoreError, FileExistsError):
 
 class DiskSpaceError(StoreError, OSError):
     """The output does not fit on the disk."""
+
+    exit_code = 1
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> str:
