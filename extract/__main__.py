@@ -32,6 +32,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 DATA_HELP = "Folder, tar, zip or URL of the corpus; for a union NAME=PATH for each. Default: the corpus' own place."
+MaxFailed = Annotated[str, typer.Option(help="Images that may fail, 5% or a number; above it exit code 3.")]
+SkipUnreadable = Annotated[
+    bool, typer.Option("--skip-unreadable", help="A file that cannot be read counts as missing; else the run stops.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -58,6 +62,8 @@ def run(
     actor_gpus: Annotated[float | None, typer.Option(min=0, help="GPUs for each. Default: 1 if there are any.")] = None,
     compile_: Annotated[str, typer.Option("--compile", help="auto (where it pays), on, off: torch.compile.")] = "auto",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try images again that failed before.")] = False,
+    max_failed: MaxFailed = "5%",
+    skip_unreadable: SkipUnreadable = False,
     content: Annotated[bool, typer.Option("--content", help="Store the SHA-256 of every image in the index.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -71,6 +77,7 @@ def run(
     from extract.shards import shard
     from extract.transforms import RESIZERS
     from extract.views import Views
+    from features_store.failures import FailureLimit
     from features_store.schema import FAILURES
 
     found = find_corpus(corpus)
@@ -97,6 +104,8 @@ def run(
                 compile=compiled,
                 retry=FAILURES if retry_failed else (),
                 content=content,
+                max_failed=FailureLimit(max_failed),
+                skip_unreadable=skip_unreadable,
                 tell=partial(typer.echo, err=True),
             )
             summary = pipeline.run(reading, networks, folder, settings)
@@ -108,6 +117,8 @@ def run(
         typer.echo(json.dumps({"store": str(folder), **summary.record()}))
     else:
         typer.echo("\n".join([*summary.lines(), f"store: {folder}"]))
+    if summary.too_many_failed:
+        raise typer.Exit(3)
 
 
 @app.command()
@@ -118,6 +129,8 @@ def check(
     lists_only: Annotated[bool, typer.Option("--lists-only", help="Read no image: lists, labels, ids only.")] = False,
     distance: Annotated[int, typer.Option(min=0, max=16, help="Bits of 64 that near-duplicates may differ in.")] = 4,
     page: Annotated[Path | None, typer.Option(help="Write the duplicates as pictures to this HTML file.")] = None,
+    max_failed: MaxFailed = "5%",
+    skip_unreadable: SkipUnreadable = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the page.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -126,7 +139,9 @@ def check(
     from extract.corpora import find_corpus
     from extract.errors import CorpusError
     from extract.pairs import write_page
+    from extract.sources import Skipping
     from features_store import ExistsError
+    from features_store.failures import FailureLimit
 
     if page is not None and lists_only:
         msg = "--page shows images, and --lists-only reads none; give one of them"
@@ -134,13 +149,18 @@ def check(
     if page is not None and page.exists() and not force:
         msg = f"{page} exists; nothing is overwritten without --force"
         raise ExistsError(msg)
-    found = find_corpus(corpus)
+    limit, found = FailureLimit(max_failed), find_corpus(corpus)
     reading = found.read(corpus_place(found, data), key_values(option or []))
+    if skip_unreadable:
+        reading = replace(reading, source=Skipping(reading.source))
     shown = sys.stderr.isatty()
     done = checking.check(found, reading, files=not lists_only, distance=distance, progress=shown)
     typer.echo(json.dumps(checking.record_of(done)) if as_json else "\n".join(checking.lines_of(done)))
     if page is not None:
         write_page(done, reading.source, page, force=force)
+    if limit.exceeded(done.n_failed, len(done.index)):
+        typer.echo(f"error: {done.n_failed} of {len(done.index)} images cannot be used; see --max-failed", err=True)
+        raise typer.Exit(3)
 
 
 @app.command()

@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.errors import CorpusError, RefusedImageError
+from extract.sources import MAX_BYTES, insist
 from features_store import Status
 
-MAX_MEMBER = 1 << 30  # bytes; no image and no list is as large, and a forged size must not fill the memory
+MAX_MEMBER = 1 << 30  # bytes of a list or table; a forged size must not fill the memory
 _START = 1 << 10  # packed bytes that are enough to see how a member begins
 _LOCAL_HEADER = 30  # bytes of a zip member's local header before its name
 STORED, DEFLATED = 0, 8  # the zip methods that are read
@@ -149,15 +150,13 @@ class Stored:
     def read(self, row: int) -> bytes:
         """Return the bytes of the image in `row`; see `extract.sources.Source.read`."""
         if self._offsets[row] < 0:
-            raise RefusedImageError(Status.MISSING, f"{self._file.path} holds no {self._names[row]}")
+            raise RefusedImageError(Status.MISSING, f"{self._file.path.name} holds no {self._names[row]}")
         method = None if self._methods is None else int(self._methods[row])
         checksum = None if self._checksums is None else int(self._checksums[row])
         place = Place(int(self._offsets[row]), int(self._packed[row]), int(self._sizes[row]), method, checksum)
-        try:
-            return read_member(self._file, place)
-        except OSError as error:
-            msg = f"{self._names[row]} in {self._file.path} cannot be read: {error.strerror}"
-            raise RefusedImageError(Status.MISSING, msg) from error
+        # An error of the system is one of the whole archive, and says nothing about this member.
+        data: bytes = insist(self._file.path, lambda: read_member(self._file, place, MAX_BYTES), of_the_file=False)
+        return data
 
     def modified(self, row: int) -> float:
         """Return when the image in `row` was last changed: seconds since 1970, NaN = not recorded."""
@@ -175,7 +174,7 @@ class Place:
     checksum: int | None = None
 
 
-def read_member(file: SharedFile, place: Place) -> bytes:
+def read_member(file: SharedFile, place: Place, limit: int = MAX_MEMBER) -> bytes:
     """Return the bytes of one member.
 
     Raises
@@ -183,13 +182,13 @@ def read_member(file: SharedFile, place: Place) -> bytes:
     RefusedImageError
         If it is too large, cut, or packed in a way that is not read.
     """
-    if max(place.size, place.packed) > MAX_MEMBER:
-        raise RefusedImageError(Status.TOO_LARGE, f"{place.size} bytes; at most {MAX_MEMBER} are read")
+    if max(place.size, place.packed) > limit:
+        raise RefusedImageError(Status.TOO_LARGE, f"{max(place.size, place.packed)} bytes; at most {limit} are read")
     data = file.read(place.offset, place.size) if place.method is None else _unzipped(file, place)
     if len(data) != place.size:
         raise RefusedImageError(Status.TRUNCATED, f"{len(data)} of {place.size} bytes are there")
     if place.checksum is not None and zlib.crc32(data) != place.checksum:
-        raise RefusedImageError(Status.UNDECODABLE, "the checksum in the zip is that of other bytes")
+        raise RefusedImageError(Status.UNDECODABLE, "the checksum of the zip member is wrong")
     return data
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from extract.encoders import Network
 from extract.passports import Circumstances, passport_of
-from features_store import BlockSpec, BlockWriter, Index, Status, open_store
+from features_store import BlockSpec, BlockWriter, Index, Status, StoreError, open_store
+from features_store.failures import FailureLimit, read_failures, write_failures
 
 
 class Sink(Protocol):
@@ -32,7 +33,7 @@ class Sink(Protocol):
         """Take the vectors of some views, by tap: each (n, ...)."""
         ...
 
-    def fail(self, row: int, status: Status) -> None:
+    def fail(self, row: int, status: Status, reason: str) -> None:
         """Record that an image has no vector, in any view that is still to be made."""
         ...
 
@@ -86,6 +87,9 @@ class Blocks:
                 news = news or writer.news
         if news:
             tell(f"{network.encoder.name}: begun with / continued with {'; '.join(news)}; its passports name both")
+        self.reasons: dict[int, str] = {}  # by row, of what failed in this run
+        self._ids = index.ids
+        stack.callback(self._keep_reasons)  # however the run ends
         self._pending = {tap: _mask(writer, len(index)) for tap, writer in self.writers.items()}
         self.needed: NDArray[np.bool_] = np.logical_or.reduce(list(self._pending.values()))
 
@@ -100,18 +104,39 @@ class Blocks:
                 at = np.flatnonzero(open_ & (views == view))
                 writer.write(rows[at], vectors[tap][at], view=view)
 
-    def fail(self, row: int, status: Status) -> None:
+    def fail(self, row: int, status: Status, reason: str) -> None:
         """See `Sink.fail`."""
+        self.reasons[row] = reason
         for tap, writer in self.writers.items():
             for view in np.flatnonzero(self._pending[tap][row]).tolist():
                 writer.fail([row], status, view=view)
 
-    def finish(self) -> None:
-        """Make everything durable, and seal the blocks in which nothing is pending any more."""
+    def finish(self, limit: FailureLimit) -> None:
+        """Make everything durable, and seal the blocks in which nothing is pending and not too much failed."""
         for writer in self.writers.values():
             writer.flush()
-            if not len(writer.pending()) and not open_store(writer.path).blocks[writer.spec.name].sealed:
+            if len(writer.pending()) or limit.exceeded(len(writer.failed()), len(self._ids)):
+                continue
+            if not open_store(writer.path).blocks[writer.spec.name].sealed:
                 writer.seal()
+
+    def failures(self) -> dict[str, tuple[Status, str]]:
+        """Return the images that have failed in any block, in this run or before: by id, state and reason."""
+        return {name: found for writer in self.writers.values() for name, found in self._failures(writer).items()}
+
+    def _failures(self, writer: BlockWriter) -> dict[str, tuple[Status, str]]:
+        before, found = read_failures(writer.path), {}
+        for row in writer.failed().tolist():
+            name, status = str(self._ids[row]), writer.status_of(row)
+            found[name] = status, self.reasons.get(row) or before.get((name, status.reason), "")
+        return found
+
+    def _keep_reasons(self) -> None:
+        """Write the reasons beside the blocks; they may be lost without harm, so no error of theirs counts."""
+        with suppress(OSError, StoreError):
+            for writer in self.writers.values():
+                failures = self._failures(writer).items()
+                write_failures(writer.path, ((name, status.reason, why) for name, (status, why) in failures))
 
 
 def _mask(writer: BlockWriter, n_images: int) -> NDArray[np.bool_]:

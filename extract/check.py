@@ -33,6 +33,8 @@ class Check:
         What the literature counts, by the same names.
     failed : mapping of Status to list of str
         Ids of images that cannot be used.
+    reasons : mapping of str to str
+        By id, why not.
     clusters : list of Cluster
     groups_parted : mapping of str to int
         By split: groups whose images lie in more than one part.
@@ -52,6 +54,7 @@ class Check:
     counts: Mapping[str, int]
     published: Mapping[str, int]
     failed: Mapping[Status, list[str]]
+    reasons: Mapping[str, str]
     clusters: list[Cluster]
     groups_parted: Mapping[str, int]
     all_zero: Mapping[str, int]
@@ -59,6 +62,11 @@ class Check:
     left_out: tuple[str, ...]
     files_read: bool
     notes: tuple[str, ...]
+
+    @property
+    def n_failed(self) -> int:
+        """How many images cannot be used."""
+        return sum(map(len, self.failed.values()))
 
 
 def check(
@@ -86,6 +94,7 @@ def check(
         counts=counts_of(index),
         published=corpus.published,
         failed=_failed(index, found) if found else {},
+        reasons={str(index.ids[row]): reason for row, reason in found.reasons.items()} if found else {},
         clusters=clusters_of(index, found.content, found.look, found.hashed, distance=distance) if found else [],
         groups_parted={name: _parted(index, split) for name, split in index.splits.items()},
         all_zero={
@@ -137,6 +146,7 @@ def record_of(done: Check) -> dict[str, Any]:
         "differs": {key: [done.counts.get(key, 0), want] for key, want in _differing(done).items()},
         "files_read": done.files_read,
         "failed": {kind.reason: listed for kind, listed in done.failed.items()},
+        "reasons": dict(done.reasons),
         "duplicates": [
             {
                 "ids": ids[list(one.rows)].tolist(),
@@ -176,7 +186,8 @@ def lines_of(done: Check) -> list[str]:
         more = f"; {others} files were left out, as noted above" if others else ""
         lines.append(f"every image is there and decodes{more}")
     for kind, listed in done.failed.items():
-        lines.append(f"{kind.reason}: {len(listed)} images: {_some(listed)}")
+        shown = [f"{name} ({done.reasons[name]})" if name in done.reasons else name for name in listed[:SHOWN]]
+        lines.append(f"{kind.reason}: {len(listed)} images: {_some([*shown, *listed[SHOWN:]])}")
     lines += _duplicate_lines(done)
     lines += [f"groups parted by split {name!r}: {count}" for name, count in done.groups_parted.items() if count]
     lines += [f"rows of zeros in task {name!r}: {count}" for name, count in done.all_zero.items() if count]

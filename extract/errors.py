@@ -9,9 +9,12 @@
         │   ├── WeightsError                the weights are missing or do not fit
         │   └── HubError (OSError)          the weights must be fetched and their host cannot be reached
         ├── DeviceError (ValueError)        the device is not there
-        ├── DeviceFault (RuntimeError)      the device failed in the middle of the work
-        │   └── DeviceMemoryError           its memory is used up
-        ├── EngineError (RuntimeError)      the engine that spreads the work is missing, or gave up
+        ├── EngineError (RuntimeError)      the engine that spreads the work is missing
+        ├── MachineError                    a fault of the machine or of the way to the data; exit code 1, resumable
+        │   ├── UnreadableError (OSError)   a file cannot be read, for a reason that is not its own
+        │   ├── DeviceFault (RuntimeError)  the device failed in the middle of the work
+        │   │   └── DeviceMemoryError       its memory is used up
+        │   └── ActorsError (EngineError)   the actors gave up
         └── RefusedImageError (ValueError)  one image has no pixels that could be trusted; carries its status
 """
 
@@ -44,18 +47,30 @@ class DeviceError(ExtractError, ValueError):
     """The device asked for is not there."""
 
 
-class DeviceFault(ExtractError, RuntimeError):
-    """The device failed in the middle of the work; what was written stays."""
+class EngineError(ExtractError, RuntimeError):
+    """The engine that spreads the work over processes is not installed, or gave up."""
+
+
+class MachineError(ExtractError):
+    """The machine, the network or the memory failed, not one image; what was written stays."""
 
     exit_code = 1
+
+
+class UnreadableError(MachineError, OSError):
+    """A file cannot be read for a reason that is no property of the file: a lost mount, a network, too many files."""
+
+
+class DeviceFault(MachineError, RuntimeError):
+    """The device failed in the middle of the work; what was written stays."""
 
 
 class DeviceMemoryError(DeviceFault):
     """The memory of the device, or of the host, is used up."""
 
 
-class EngineError(ExtractError, RuntimeError):
-    """The engine that spreads the work over processes is not installed, or gave up."""
+class ActorsError(EngineError, MachineError):
+    """The actors of an engine gave up."""
 
 
 class RefusedImageError(ExtractError, ValueError):

@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from extract.flow import ordered
 from extract.images import Decoder, make_decoder
 from extract.sources import Source
 from features_store import Status
+from features_store.failures import plain_words
 
 _FLAT = 2.0  # grey levels: with a smaller standard deviation an image has no structure that could be hashed
 _SIDE = 128  # pixels: the longer side of what is hashed
@@ -42,6 +43,8 @@ class Fingerprints:
         Whether `look` says something: not for what does not decode, nor for images of one colour.
     modified : ndarray of shape (n_images,), float64
         Seconds since 1970; NaN = not known.
+    reasons : dict
+        By row, why an image cannot be used.
     """
 
     status: NDArray[np.uint8]
@@ -52,6 +55,7 @@ class Fingerprints:
     look: NDArray[np.uint64]
     hashed: NDArray[np.bool_]
     modified: NDArray[np.float64]
+    reasons: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.status)
@@ -64,6 +68,7 @@ class _One:
     content: bytes = bytes(32)
     size: tuple[int, int] = (-1, -1)
     look: int | None = None
+    reason: str = ""
 
 
 def fingerprints_of(source: Source, *, progress: bool = True) -> Fingerprints:
@@ -99,6 +104,8 @@ def fingerprints_of(source: Source, *, progress: bool = True) -> Fingerprints:
             found.hashed[row] = one.look is not None
             found.look[row] = one.look or 0
             found.modified[row] = source.modified(row)
+            if one.reason:
+                found.reasons[row] = plain_words(one.reason)
     return found
 
 
@@ -106,12 +113,12 @@ def _one(source: Source, row: int, decode: Decoder) -> _One:
     try:
         data = source.read(row)
     except RefusedImageError as refused:
-        return _One(refused.status)
+        return _One(refused.status, reason=str(refused))
     content = hashlib.sha256(data).digest()
     try:
         pixels = decode(data)
     except RefusedImageError as refused:
-        return _One(refused.status, len(data), content)
+        return _One(refused.status, len(data), content, reason=str(refused))
     height, width = pixels.shape[:2]
     return _One(Status.WRITTEN, len(data), content, (width, height), look_of(pixels))
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,8 @@ DECODERS = ("fast", "pillow")
 
 _ORIENTATION = 0x0112
 _JPEG = b"\xff\xd8"
+# How Pillow, libjpeg and torch say that there is no memory; it is never the fault of one image.
+_NO_MEMORY = ("out of memory", "insufficient memory", "allocate memory", "enough memory")
 Decoder = Callable[[bytes], NDArray[np.uint8]]
 
 
@@ -125,7 +128,11 @@ def _decode(data: bytes, formats: list[str], jpeg: Decoder | None) -> NDArray[np
         raise
     except Image.DecompressionBombError as error:
         raise RefusedImageError(Status.TOO_LARGE, str(error)) from error
+    except MemoryError:
+        raise
     except Exception as error:  # decoders meet hostile bytes with errors of any kind; all mean one thing here
+        if any(words in str(error).lower() for words in _NO_MEMORY):
+            raise MemoryError(first_line(error)) from error
         _refuse(data, error)
     # The JPEG decoders themselves insist on the end mark, and cameras append films to whole pictures.
     if not data.startswith(_JPEG) and ends_early(data):
@@ -143,7 +150,7 @@ def _check_size(size: tuple[int, int]) -> None:
 
 
 def _refuse(data: bytes, error: Exception) -> NoReturn:
-    words = first_line(error)
+    words = re.sub(r" ?<_io\.BytesIO.*?>", "", first_line(error))  # Pillow names the place in memory
     status = Status.TRUNCATED if ends_early(data) or "truncated" in words else Status.UNDECODABLE
     raise RefusedImageError(status, words) from error
 

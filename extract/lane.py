@@ -64,10 +64,10 @@ class Lane:
         if len(self._places) == len(self._batch):
             self.run(clock, worker)
 
-    def fail(self, row: int, status: Status, worker: OneWorker) -> None:
+    def fail(self, row: int, status: Status, reason: str, worker: OneWorker) -> None:
         """Record that an image has no vector."""
         if self.needed[row].any():
-            worker.do(partial(self.sink.fail, row, status))
+            worker.do(partial(self.sink.fail, row, status, reason))
 
     def run(self, clock: Clock, worker: OneWorker) -> None:
         """Run the batch, however full, and hand its vectors to the writer."""

@@ -22,13 +22,12 @@ from numpy.typing import NDArray
 
 from extract.clock import Clock
 from extract.engines import Device
-from extract.errors import RefusedImageError
+from extract.errors import MachineError, RefusedImageError
 from extract.flow import OneWorker, ordered
 from extract.images import make_decoder
 from extract.lane import Lane
 from extract.sources import Source
 from extract.views import Views
-from features_store import Status
 
 _DECODED_BYTES = 3 * 12 * 10**6  # of a photograph of 12 megapixels
 READERS = 4  # threads; they wait for the disk or the network, not for a processor
@@ -59,7 +58,7 @@ class Sample:
 
     row: int
     prepared: dict[tuple[int, int], NDArray[Any]]
-    status: Status = Status.WRITTEN
+    refused: RefusedImageError | None = None
 
 
 class LocalEngine:
@@ -96,7 +95,7 @@ class LocalEngine:
             worker = stack.enter_context(OneWorker(ahead=4 + sum(lane.n_slots for lane in lanes)))
             readers = stack.enter_context(_pool(min(READERS, max(len(rows), 1)), "read"))
             decoders = stack.enter_context(_pool(self.n_decoders, "decode", _alone))
-            files = ordered(readers, lambda row: (row, _read(images.source, row, clock)), rows, ahead=ahead)
+            files = ordered(readers, lambda row: (row, _read(images, row, clock)), rows, ahead=ahead)
             samples = ordered(decoders, lambda file: self._prepare(images, *file, lanes, clock), files, ahead=ahead)
             for sample in _timed(samples, clock):
                 number = int(images.numbers[sample.row]) * images.views.n
@@ -111,15 +110,19 @@ class LocalEngine:
         """Return how many images may be read, decoded or waiting at a time: two batches."""
         return max(2 * max((lane.batch_size for lane in lanes), default=1) // n_views, self.n_decoders + 1)
 
-    def _prepare(self, images: Images, row: int, data: bytes | Status, lanes: list[Lane], clock: Clock) -> Sample:
+    def _prepare(
+        self, images: Images, row: int, data: bytes | RefusedImageError, lanes: list[Lane], clock: Clock
+    ) -> Sample:
         """Decode one file and make the input of each lane that needs it, in each view."""
-        if isinstance(data, Status):
+        if isinstance(data, RefusedImageError):
             return Sample(row, {}, data)
         try:
             with clock.part("decode"):
                 rgb = self._decode(data)
         except RefusedImageError as refused:
-            return Sample(row, {}, refused.status)
+            return Sample(row, {}, refused)
+        except MemoryError as error:
+            raise MachineError(_out_of_memory(images, row)) from error
         prepared: dict[tuple[int, int], NDArray[Any]] = {}
         with clock.part("transform"):
             for view in range(images.views.n):
@@ -155,19 +158,28 @@ def _peak_bytes() -> int:
 
 
 def _feed(sample: Sample, number: int, lanes: list[Lane], clock: Clock, worker: OneWorker) -> None:
-    if sample.status != Status.WRITTEN:
+    if sample.refused is not None:
         for lane in lanes:
-            lane.fail(sample.row, sample.status, worker)
+            lane.fail(sample.row, sample.refused.status, str(sample.refused), worker)
     for (at, view), prepared in sample.prepared.items():
         lanes[at].take((sample.row, view), number + view, prepared, clock, worker)
 
 
-def _read(source: Source, row: int, clock: Clock) -> bytes | Status:
+def _read(images: Images, row: int, clock: Clock) -> bytes | RefusedImageError:
     with clock.part("read"):
         try:
-            return source.read(row)
+            return images.source.read(row)
         except RefusedImageError as refused:
-            return refused.status
+            return refused
+        except MemoryError as error:
+            raise MachineError(_out_of_memory(images, row)) from error
+
+
+def _out_of_memory(images: Images, row: int) -> str:
+    return (
+        f"the memory ran out at image {str(images.ids[row])!r}; what was written stays: free some memory, or lower "
+        "--batch-size, and give the same command again"
+    )
 
 
 def _timed(samples: Iterator[Sample], clock: Clock) -> Iterator[Sample]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +20,12 @@ from extract.local_engine import READERS, Images, LocalEngine, expected_memory
 from extract.opening import Opened, Opening, needed_rows
 from extract.passports import Circumstances
 from extract.ray_engine import Cluster, RayEngine, Work
+from extract.sources import Skipping
 from extract.stores import claim_index
 from extract.streams import Streams
-from extract.summary import Bar, Summary, summarise
+from extract.summary import Bar, Summary, summarise, with_failures
 from features_store import Index, Status
+from features_store.failures import FailureLimit
 
 
 def _say_nothing(_line: str) -> None:
@@ -54,6 +56,10 @@ class Settings:
         Failures of earlier runs that are tried again.
     content : bool
         Store the SHA-256 of every image file in the index.
+    max_failed : FailureLimit
+        Images that may fail; above it blocks stay open.
+    skip_unreadable : bool
+        A file that cannot be read counts as missing, whatever the cause. False = the run stops.
     tell : callable
         Takes one line for people.
     device : Device, optional
@@ -71,6 +77,8 @@ class Settings:
     compile: str = "auto"
     retry: tuple[Status, ...] = ()
     content: bool = False
+    max_failed: FailureLimit = field(default_factory=FailureLimit)
+    skip_unreadable: bool = False
     tell: Callable[[str], None] = _say_nothing
     device: Device | None = None
     unused_gpu: str | None = None
@@ -101,8 +109,9 @@ def run(reading: Reading, networks: list[Network], store: Path, settings: Settin
     claim_index(store, index, reading.origin)
     clock = Clock()
     numbers = np.arange(len(index)) if reading.origin is None else reading.origin.rows
-    digesting = DigestingSource(reading.source, store) if settings.content else None
-    source = digesting if digesting is not None and settings.cluster is None else reading.source
+    files = Skipping(reading.source) if settings.skip_unreadable else reading.source
+    digesting = DigestingSource(files, store) if settings.content else None
+    source = digesting if digesting is not None and settings.cluster is None else files
     images = Images(index.ids, source, numbers, made.views)
     engine = LocalEngine(made.decoder, n_decoders=settings.decoders)
     n_decoders, n_readers = engine.n_decoders, READERS
@@ -131,14 +140,15 @@ def run(reading: Reading, networks: list[Network], store: Path, settings: Settin
                 settings.tell(f"{_words(made, opened, device)}, {engine.n_decoders} decoder threads, {memory}")
             engine.encode(images, todo.tolist(), lanes, clock, step=bar.step)
         for one in opened:
-            one.blocks.finish()
+            one.blocks.finish(settings.max_failed)
         if digesting is not None:
             with clock.part("content"):
                 digesting.finish(range(len(index))[: settings.limit], store, index, reading.origin)
         blocks = [one.blocks for one in opened]
-        return summarise(
+        summary = summarise(
             blocks, clock, n_done=len(todo), n_images=len(index), n_decoders=n_decoders, n_readers=n_readers
         )
+        return with_failures(summary, blocks, settings.max_failed)
 
 
 def _opening(index: Index, store: Path, settings: Settings, stack: ExitStack) -> Opening:

@@ -20,7 +20,7 @@ from extract.blocks import Sink
 from extract.clock import Clock
 from extract.encoders import Network
 from extract.engines import autocast_dtype, choose_device
-from extract.errors import DeviceError, EngineError
+from extract.errors import ActorsError, DeviceError, EngineError, MachineError
 from extract.forward import Forward
 from extract.lane import Lane
 from extract.local_engine import Images, LocalEngine
@@ -223,7 +223,8 @@ class _Actor:
         whole = work.images
         part = Images(whole.ids[rows], Cut(whole.source, rows), whole.numbers[rows], whole.views)
         status = np.full(len(rows), Status.WRITTEN, dtype=np.uint8)
-        kept = [_Kept(network, needed[:, at], status) for at, network in enumerate(work.networks)]
+        reasons = [""] * len(rows)
+        kept = [_Kept(network, needed[:, at], status, reasons) for at, network in enumerate(work.networks)]
         lanes = [
             Lane(network, sink, forward, batch_size=batch_size)
             for network, sink, forward, batch_size in zip(
@@ -233,7 +234,7 @@ class _Actor:
         clock, seconds = Clock(), np.zeros((len(rows), len(_PARTS)))
         self._engine.encode(part, range(len(rows)), lanes, clock, step=lambda _: None)
         seconds[0] = [clock.seconds().get(name, 0.0) for name in _PARTS]
-        found = {"row": rows, "status": status, "seconds": seconds}
+        found = {"row": rows, "status": status, "seconds": seconds, "reason": np.array(reasons)}
         for at, sink in enumerate(kept):
             found.update({_column(at, tap): vectors for tap, vectors in sink.vectors.items()})
         return found
@@ -242,8 +243,10 @@ class _Actor:
 class _Kept:
     """Vectors of one network in memory; a `Sink`."""
 
-    def __init__(self, network: Network, needed: NDArray[np.bool_], status: NDArray[np.uint8]) -> None:
-        self.needed, self._status = needed, status
+    def __init__(
+        self, network: Network, needed: NDArray[np.bool_], status: NDArray[np.uint8], reasons: list[str]
+    ) -> None:
+        self.needed, self._status, self._reasons = needed, status, reasons
         self.vectors = {
             tap: np.zeros((*needed.shape, *shape), dtype=np.float32) for tap, shape in network.shapes.items()
         }
@@ -254,8 +257,8 @@ class _Kept:
         for tap, values in vectors.items():
             self.vectors[tap][rows, views] = values.reshape(len(rows), *self.vectors[tap].shape[2:])
 
-    def fail(self, row: int, status: Status) -> None:
-        self._status[row] = status
+    def fail(self, row: int, status: Status, reason: str) -> None:
+        self._status[row], self._reasons[row] = status, reason
 
 
 def _column(network: int, tap: str) -> str:
@@ -265,9 +268,9 @@ def _column(network: int, tap: str) -> str:
 def _put(found: Mapping[str, NDArray[Any]], at: int, network: Network, sink: Sink) -> None:
     """Write what came back of one network."""
     rows, status = found["row"], found["status"]
-    for row, failure in zip(rows.tolist(), status.tolist(), strict=True):
+    for row, failure, reason in zip(rows.tolist(), status.tolist(), found["reason"].tolist(), strict=True):
         if failure != Status.WRITTEN:
-            sink.fail(row, Status(failure))
+            sink.fail(row, Status(failure), str(reason))
     places, views = np.nonzero(sink.needed[rows] & (status == Status.WRITTEN)[:, None])
     taps = [tap.name for tap in network.encoder.taps]
     if len(places):
@@ -282,9 +285,11 @@ def _found(ray: Any, vectors: Any, clock: Clock) -> Iterator[Mapping[str, NDArra
             with clock.part("wait for actors"):
                 found = next(batches, None)
         except ray.exceptions.RayError as error:
+            if isinstance(getattr(error, "cause", None), MachineError):
+                raise error.cause from error
             cause = str(getattr(error, "cause", None) or error).strip().splitlines()[-1][:300]
             msg = f"the actors of --engine ray stopped: {cause}; what was written stays, so run again to go on"
-            raise EngineError(msg) from error
+            raise ActorsError(msg) from error
         if found is None:
             return
         yield found

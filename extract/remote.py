@@ -7,7 +7,6 @@ bytes: a zip needs few requests for its table, a tar one for each member or two.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import IO, Any
@@ -18,9 +17,9 @@ from numpy.typing import NDArray
 from extract.archives import MAX_MEMBER, Members, SharedFile
 from extract.errors import CorpusError, RefusedImageError
 from extract.names import member_name, twins
+from extract.sources import MAX_BYTES, insist
 from features_store import Status
 
-ATTEMPTS, PAUSE = 3, 0.5  # of a read that failed for another reason than that nothing is there; seconds
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")  # what file systems call it
 
 
@@ -109,7 +108,8 @@ class RemoteFile(SharedFile):
         end = min(offset + size, self._size())
         if end <= offset:
             return b""
-        data: bytes = _insisting(self.path, lambda: self.path.fs.cat_file(self.path.path, start=offset, end=end))
+        fs, path = self.path.fs, self.path.path
+        data: bytes = insist(self.path, lambda: fs.cat_file(path, start=offset, end=end), of_the_file=False)
         return data
 
     def _size(self) -> int:
@@ -129,13 +129,14 @@ class RemoteFiles:
     root : RemotePath
     names : ndarray of shape (n_images,), str
         Relative to `root`.
-    moments : mapping
-        By name, when a file was changed; seconds since 1970.
+    known : mapping
+        By name, when a file was changed (seconds since 1970) and its size in bytes, as the server lists them.
     """
 
-    def __init__(self, root: RemotePath, names: NDArray[Any], moments: Mapping[str, float]) -> None:
+    def __init__(self, root: RemotePath, names: NDArray[Any], known: Mapping[str, tuple[float, int]]) -> None:
         self._root, self._names = root, names
-        self._modified = np.array([moments.get(name, math.nan) for name in names.tolist()])
+        self._modified = np.array([known.get(name, (math.nan, 0))[0] for name in names.tolist()])
+        self._sizes = np.array([known.get(name, (math.nan, 0))[1] for name in names.tolist()], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -143,10 +144,10 @@ class RemoteFiles:
     def read(self, row: int) -> bytes:
         """Return the bytes of the file in `row`; see `Source.read`."""
         path = self._root / str(self._names[row])
-        try:
-            return _insisting(path, lambda: path.fs.cat_file(path.path))
-        except OSError as error:
-            raise RefusedImageError(Status.MISSING, f"{path} cannot be read: {error}") from error
+        if self._sizes[row] > MAX_BYTES:
+            raise RefusedImageError(Status.TOO_LARGE, f"{self._sizes[row]} bytes; at most {MAX_BYTES} are read")
+        data: bytes = insist(path, lambda: path.fs.cat_file(path.path))
+        return data
 
     def modified(self, row: int) -> float:
         """Return when the file in `row` was last changed; see `Source.modified`."""
@@ -158,14 +159,10 @@ def listing_of(root: RemotePath) -> Members:
 
     Raises
     ------
-    CorpusError
+    UnreadableError
         If the server does not answer.
     """
-    try:
-        found = _insisting(root, lambda: root.fs.find(root.path, detail=True))
-    except OSError as error:
-        msg = f"--data {root} cannot be listed: {error}"
-        raise CorpusError(msg) from error
+    found = insist(root, lambda: root.fs.find(root.path, detail=True), of_the_file=False)
     entries = {path[len(root.path) :].lstrip("/"): entry for path, entry in sorted(found.items())}
     position: dict[str, int] = {}
     kept: dict[str, Any] = {}
@@ -195,25 +192,11 @@ def read_small(path: RemotePath) -> bytes:
         if path.stat().st_size > MAX_MEMBER:
             msg = f"{path} has {path.stat().st_size} bytes; at most {MAX_MEMBER} are read"
             raise CorpusError(msg)
-        return _insisting(path, lambda: path.fs.cat_file(path.path))
-    except OSError as error:
+        data: bytes = insist(path, lambda: path.fs.cat_file(path.path))
+        return data
+    except (RefusedImageError, FileNotFoundError, PermissionError) as error:
         msg = f"{path} cannot be read: {error}"
         raise CorpusError(msg) from error
-
-
-def _insisting(path: RemotePath, read: Any) -> Any:
-    """Read, again where the network fails; every other error of a file system becomes an OSError."""
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return read()
-        except (FileNotFoundError, PermissionError, IsADirectoryError):
-            raise
-        except Exception as error:  # each file system has exceptions of its own
-            if attempt == ATTEMPTS:
-                msg = f"{path}: {error}"
-                raise OSError(msg) from error
-            time.sleep(PAUSE * attempt)
-    return None
 
 
 def _moment(entry: Mapping[str, Any]) -> float:

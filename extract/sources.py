@@ -1,17 +1,145 @@
-"""Where the bytes of each image are: one object per corpus, cheap for half a million rows."""
+"""Where the bytes of each image are: one object per corpus, cheap for half a million rows.
+
+What goes wrong has one of two causes, and they are kept apart. A property of the one file (it is not there, is a
+folder, may not be read, is too large) refuses that image. Every other error (a lost mount, a network, a failing disk,
+too many open files) says nothing about the image: reading is tried again, and then the run stops.
+"""
 
 from __future__ import annotations
 
+import errno
 import math
-from collections.abc import Sequence
+import os
+import stat
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.errors import RefusedImageError
-from features_store import Status
+from extract.errors import RefusedImageError, UnreadableError
+from features_store import AffectoryError, Status
+
+MAX_BYTES = 64 << 20  # of a picture; what is larger is no picture, and must not fill the memory
+ATTEMPTS, PAUSE = 3, 0.5  # of a read that failed for a reason that is not the file's; seconds
+
+_OF_THE_FILE = frozenset(
+    (
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENAMETOOLONG,
+        errno.ENXIO,  # a socket, or a device without a driver
+        errno.ENODEV,
+    )
+)
+_OF_HTTP = frozenset((403, 404, 410))  # forbidden, not found, gone
+_ADVICE = {
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "close other programs: the machine has too many open files",
+    errno.ENOMEM: "free some memory",
+    errno.EIO: "check the disk or the mount",
+}
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def read_file(path: Path, limit: int = MAX_BYTES) -> bytes:
+    """Return the bytes of a regular file, links followed; nothing else is waited for or read.
+
+    Raises
+    ------
+    RefusedImageError
+        If it is no regular file, or has more than `limit` bytes.
+    OSError
+        As the system gives it.
+    """
+    flags = ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY")  # without the first, a named pipe waits for ever
+    try:
+        fd = os.open(path, os.O_RDONLY | sum(getattr(os, name, 0) for name in flags))
+    except ValueError as error:
+        raise RefusedImageError(Status.MISSING, "no file can have such a name") from error
+    try:
+        facts = os.fstat(fd)
+        if not stat.S_ISREG(facts.st_mode):
+            kind = _KINDS.get(stat.S_IFMT(facts.st_mode), "something else")
+            raise RefusedImageError(Status.MISSING, f"it is {kind}, not a regular file")
+        if facts.st_size > limit:
+            raise RefusedImageError(Status.TOO_LARGE, f"{facts.st_size} bytes; at most {limit} are read")
+        data = os.read(fd, facts.st_size + 1)
+        while len(data) <= limit and (more := os.read(fd, min(1 << 20, limit + 1 - len(data)))):
+            data += more
+    finally:
+        os.close(fd)
+    if len(data) > limit:
+        raise RefusedImageError(Status.TOO_LARGE, f"more than {limit} bytes; at most as many are read")
+    return data
+
+
+def insist(place: object, read: Callable[[], Any], *, of_the_file: bool = True) -> Any:
+    """Read; refuse the image for what is a property of its file, and try again whatever else goes wrong.
+
+    Parameters
+    ----------
+    place : object
+        What is read, for the message.
+    read : callable
+        Gives what is wanted.
+    of_the_file : bool
+        False: what is read holds many images, so that no error is the property of one.
+
+    Raises
+    ------
+    RefusedImageError
+        With `Status.MISSING`.
+    UnreadableError
+        If it failed `ATTEMPTS` times.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return read()
+        except (AffectoryError, MemoryError):
+            raise
+        except Exception as error:  # each remote file system has exceptions of its own
+            if of_the_file and _of_the_file(error):
+                raise RefusedImageError(Status.MISSING, _words(error)) from error
+            if attempt == ATTEMPTS:
+                raise UnreadableError(_unreadable(place, error)) from error
+            time.sleep(PAUSE * attempt)
+    raise AssertionError
+
+
+def _of_the_file(error: Exception) -> bool:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _OF_THE_FILE
+    known = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+    return isinstance(error, known) or getattr(error, "status", None) in _OF_HTTP
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return "No such file" if isinstance(error, FileNotFoundError) else type(error).__name__
+
+
+def _unreadable(place: object, error: Exception) -> str:
+    number = error.errno if isinstance(error, OSError) else None
+    words = (error.strerror if isinstance(error, OSError) else None) or f"{type(error).__name__}: {error}"
+    advice = _ADVICE.get(number or 0, "see that the disk, mount or network is there")
+    return (
+        f"{place} cannot be read: {words} ({ATTEMPTS} attempts); {advice} and give the same command again: what was "
+        "written stays. With --skip-unreadable, `extract run` counts what still fails as missing"
+    )
 
 
 class Source(Protocol):
@@ -27,7 +155,9 @@ class Source(Protocol):
         Raises
         ------
         RefusedImageError
-            With `Status.MISSING` if there is nothing that could be read.
+            If there is no such file, or none that is read.
+        UnreadableError
+            If reading fails for a reason that is not the file's own.
         """
         ...
 
@@ -58,19 +188,37 @@ class Files:
     def read(self, row: int) -> bytes:
         """Return the bytes of the file in `row`; see `Source.read`."""
         path = self.root / str(self.names[row])
-        try:
-            return path.read_bytes()
-        except FileNotFoundError as error:
-            raise RefusedImageError(Status.MISSING, f"{path} is missing") from error
-        except OSError as error:  # no permission, a folder of that name, an input/output error
-            raise RefusedImageError(Status.MISSING, f"{path} cannot be read: {error.strerror}") from error
+        data: bytes = insist(path, lambda: read_file(path))
+        return data
 
     def modified(self, row: int) -> float:
         """Return when the file in `row` was last changed; see `Source.modified`."""
         try:
             return (self.root / str(self.names[row])).stat().st_mtime
-        except OSError:
+        except (OSError, ValueError):
             return math.nan
+
+
+class Skipping:
+    """A source in which a file that cannot be read, for whatever reason, counts as missing."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def read(self, row: int) -> bytes:
+        """See `Source.read`."""
+        try:
+            return self._source.read(row)
+        except UnreadableError as error:
+            words = _words(error.__cause__) if isinstance(error.__cause__, Exception) else "it cannot be read"
+            raise RefusedImageError(Status.MISSING, f"unreadable: {words}") from error
+
+    def modified(self, row: int) -> float:
+        """See `Source.modified`."""
+        return self._source.modified(row)
 
 
 class Joined:

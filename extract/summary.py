@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 from typing import Any
 
 from extract.blocks import Blocks
 from extract.clock import Clock
 from features_store import Status
+from features_store.failures import FailureLimit
 from features_store.schema import FAILURES
 
 _WAITS = {"input": "wait for images", "forward": "wait for the device", "write": "wait for the writer"}
 """What the main thread waits for. Its waits are compared with each other, never with the time of other threads."""
 _WORK = ("compile", "read", "decode", "transform", "forward", "write", "content")
 _SHOW_EVERY = 0.5  # seconds
+_SHOWN_FAILURES = 5
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class Summary:
         The part that the others waited for.
     blocks : mapping
         By block, the number of vectors (images times views) by state, in words.
+    n_failed, n_allowed : int
+        Images that failed in any block, in this run or before, and how many may.
+    failed : tuple of str
+        The first of them with their reasons.
     """
 
     n_images: int
@@ -45,6 +51,14 @@ class Summary:
     parts: Mapping[str, float]
     bottleneck: str
     blocks: Mapping[str, Mapping[str, int]]
+    n_failed: int = 0
+    n_allowed: int = 0
+    failed: tuple[str, ...] = ()
+
+    @property
+    def too_many_failed(self) -> bool:
+        """Whether more images failed than are accepted, so that the blocks stay open."""
+        return self.n_failed > self.n_allowed
 
     @property
     def images_per_second(self) -> float:
@@ -64,6 +78,19 @@ class Summary:
             lines += [f"seconds by part, over all threads: {shares}", f"bottleneck: {self.bottleneck}"]
         for block, counts in self.blocks.items():
             lines.append(f"  {block}: " + ", ".join(f"{count} {word}" for word, count in counts.items()))
+        return lines + self._failure_lines()
+
+    def _failure_lines(self) -> list[str]:
+        if not self.n_failed:
+            return []
+        more = [f"  ... and {self.n_failed - len(self.failed)} more"] if self.n_failed > len(self.failed) else []
+        lines = [f"{self.n_failed} of the images failed:", *(f"  {one}" for one in self.failed), *more]
+        lines.append("`features-store info STORE --failed` lists all; --retry-failed tries them again")
+        if self.too_many_failed:
+            lines.append(
+                f"unfinished: {self.n_failed} images failed and at most {self.n_allowed} may, so the blocks stay open; "
+                "mend the images and add --retry-failed, or accept them with a higher --max-failed"
+            )
         return lines
 
 
@@ -80,6 +107,17 @@ def summarise(
             blocks[writer.spec.name] = {status.reason: counts[status] for status in order if counts.get(status)}
     bottleneck = _bottleneck(parts, n_decoders=n_decoders, n_readers=n_readers)
     return Summary(n_images, n_done, clock.elapsed, parts, bottleneck, blocks)
+
+
+def with_failures(summary: Summary, made: list[Blocks], limit: FailureLimit) -> Summary:
+    """Add what failed, and how much of it is accepted."""
+    failures: dict[str, str] = {}
+    for one in made:
+        for name, (status, why) in one.failures().items():
+            failures.setdefault(name, f"{status.reason}: {name}" + (f" ({why})" if why else ""))
+    shown = tuple(failures.values())[:_SHOWN_FAILURES]
+    n_tried = summary.n_images - min(len(writer.pending()) for one in made for writer in one.writers.values())
+    return replace(summary, n_failed=len(failures), n_allowed=limit.allowed(n_tried), failed=shown)
 
 
 def _bottleneck(parts: Mapping[str, float], *, n_decoders: int, n_readers: int) -> str:

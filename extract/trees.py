@@ -299,6 +299,6 @@ class RemoteFolder(Archive):
         """See `Tree.source`."""
         raw = [self._raw(path) for path in paths.tolist()]
         rows = [self._row(path) for path in paths.tolist()]
-        moments = self._members.modified
-        known = {name: float(moments[row]) for name, row in zip(raw, rows, strict=True) if row >= 0}
+        moments, sizes = self._members.modified, self._members.sizes
+        known = {name: (float(moments[row]), int(sizes[row])) for name, row in zip(raw, rows, strict=True) if row >= 0}
         return RemoteFiles(self._file.path, np.array(raw), known)

@@ -11,7 +11,8 @@ from features_store.errors import AffectoryError
 def main(app: Callable[[], object]) -> None:
     """Run a Typer application as a program.
 
-    A user's mistake (`AffectoryError`) ends in one sentence on the standard error stream and its exit code;
+    An `AffectoryError` ends in one sentence on the standard error stream and its exit code: 2 for a user's mistake, 1
+    for a fault of the machine or the data;
     Ctrl-C in exit code 130; a reader that closes the pipe (``| head``) in exit code 0.
     """
     try:

@@ -25,12 +25,9 @@ from collections.abc import Iterable
 
 
 class AffectoryError(Exception):
-    """A mistake that the user can mend; the command line prints it as one sentence and exits with `exit_code`.
+    """Something that the user can mend; the command line prints it as one sentence and exits with `exit_code`."""
 
-    2 is a mistake in what was asked, 1 a fault of the machine or of the data after which the same command goes on.
-    """
-
-    exit_code = 2
+    exit_code = 2  # the user's mistake; 1 is a fault of the machine or the data
 
 
 class StoreError(AffectoryError):
@@ -67,6 +64,8 @@ class ExistsError(StoreError, FileExistsError):
 
 class DiskSpaceError(StoreError, OSError):
     """The output does not fit on the disk."""
+
+    exit_code = 1
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> str:

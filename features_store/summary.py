@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from features_store.block import Block
+from features_store.failures import read_failures
 from features_store.reader import Store
 from features_store.schema import PART_NAMES, Labels, Split, Status
 
@@ -65,6 +66,11 @@ def _labels(labels: Labels) -> dict[str, Any]:
 
 def _block(store: Store, block: Block) -> dict[str, Any]:
     rows, views = np.nonzero(block.status > Status.WRITTEN)
+    reasons = read_failures(block.path) if len(rows) else {}
+    failed = []
+    for row, view in zip(rows.tolist(), views.tolist(), strict=True):
+        name, status = store.raw_ids[row].decode(), Status(int(block.status[row, view])).reason
+        failed.append({"id": name, "view": view, "reason": status, "words": reasons.get((name, status), "")})
     return {
         "path": str(block.path),
         "shape": list(block.shape),
@@ -73,14 +79,7 @@ def _block(store: Store, block: Block) -> dict[str, Any]:
         "bytes": int(np.prod(block.shape)) * block.dtype.itemsize,
         "sealed": block.sealed,
         "status": {status.reason: count for status, count in block.counts().items()},
-        "failed": [
-            {
-                "id": store.raw_ids[row].decode(),
-                "view": int(view),
-                "reason": Status(int(block.status[row, view])).reason,
-            }
-            for row, view in zip(rows, views, strict=True)
-        ],
+        "failed": failed,
         "named_features": block.names is not None,
         "passport_digest": block.digest,
         "passport": dict(block.passport),
@@ -128,7 +127,8 @@ def _block_lines(name: str, block: dict[str, Any], *, all_failures: bool) -> Ite
     yield f"             passport {block['passport_digest'][:12]}, weights {source}{random}"
     shown = block["failed"] if all_failures else block["failed"][:_SHOWN_FAILURES]
     for failure in shown:
-        yield f"             {failure['reason']}: {failure['id']}"
+        words = f" ({failure['words']})" if failure["words"] else ""
+        yield f"             {failure['reason']}: {failure['id']}{words}"
     if len(shown) < len(block["failed"]):
         yield f"             … and {len(block['failed']) - len(shown):,} more (--failed lists all)"
 

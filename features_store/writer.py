@@ -101,6 +101,14 @@ class BlockWriter:
         pending = self._status == Status.PENDING
         return np.flatnonzero(pending.any(axis=1) if view is None else pending[:, view])
 
+    def failed(self) -> NDArray[np.int64]:
+        """Return the rows in which any view failed: (n_failed,) int64, ascending."""
+        return np.flatnonzero((self._status > Status.WRITTEN).any(axis=1))
+
+    def status_of(self, row: int) -> Status:
+        """Return the worst state that a row has in any view."""
+        return Status(int(self._status[row].max()))
+
     def counts(self) -> dict[Status, int]:
         """Return how many vectors are in each state, states that occur only."""
         values, counts = np.unique(self._status, return_counts=True)

@@ -34,6 +34,9 @@ def predict(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     device: Device = "auto",
     weights: WeightFiles = None,
+    max_failed: Annotated[
+        str, typer.Option(help="Images without an answer, 5% or a number; above it exit code 3.")
+    ] = "5%",
 ) -> None:
     """Answer for new images: calibrated probabilities, the decision, or why an image can't be used.
 
@@ -45,7 +48,9 @@ def predict(
     from classify.model import random_weights
     from classify.output.bundle import open_model
     from classify.output.predict import Predictor, image_paths
+    from features_store.failures import FailureLimit
 
+    limit = FailureLimit(max_failed)
     if as_json and as_csv:
         message = "--json and --csv exclude each other; give one"
         raise ConfigError(message)
@@ -59,27 +64,33 @@ def predict(
     predictor = Predictor(model, device=device, weights=_weight_files(weights))
     if asked is None:
         paths = (line.rstrip("\r\n") for line in sys.stdin if line.strip())
-        _print_answers(model, predictor(paths), as_json=as_json, as_csv=as_csv)
-        return
-    from tqdm import tqdm
+        n_failed, n_asked = _print_answers(model, predictor(paths), as_json=as_json, as_csv=as_csv)
+    else:
+        from tqdm import tqdm
 
-    with tqdm(total=len(asked), unit=" images", delay=2, leave=False, disable=not sys.stderr.isatty()) as bar:
-        _print_answers(model, predictor.many(asked, step=bar.update), as_json=as_json, as_csv=as_csv)
+        with tqdm(total=len(asked), unit=" images", delay=2, leave=False, disable=not sys.stderr.isatty()) as bar:
+            answers = predictor.many(asked, step=bar.update)
+            n_failed, n_asked = _print_answers(model, answers, as_json=as_json, as_csv=as_csv)
+    if limit.exceeded(n_failed, n_asked):
+        raise typer.Exit(3)
 
 
-def _print_answers(model: Model, answers: Iterable[Answer], *, as_json: bool, as_csv: bool) -> None:
+def _print_answers(model: Model, answers: Iterable[Answer], *, as_json: bool, as_csv: bool) -> tuple[int, int]:
+    """Print answer by answer; return how many images have none, and how many were asked for."""
     from classify.output import answers as words
 
     if as_csv:
         typer.echo(words.csv_header(model))
     line = words.answer_json if as_json else words.answer_csv if as_csv else words.answer_text
-    failed = 0
+    failed = asked = 0
     for answer in answers:
+        asked += 1
         typer.echo(line(model, answer))
         sys.stdout.flush()  # who asks image by image waits for this line
         failed += bool(answer.reason)
     if failed:
         typer.echo(f"note: {failed} image{'s' if failed > 1 else ''} without an answer", err=True)
+    return failed, asked
 
 
 def _weight_files(pairs: list[str] | None) -> dict[str, Path]:

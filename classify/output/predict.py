@@ -6,7 +6,6 @@ One of the two modules that go back to pixels, and so import `extract`, when the
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -258,12 +257,14 @@ class Predictor:
 
     def _prepared(self, path: str) -> Prepared | str:
         """Return what the networks take, or why there is nothing."""
-        from extract.errors import RefusedImageError
+        from extract.errors import RefusedImageError, UnreadableError
 
         try:
             return self.encoders.prepare(self.encoders.decode(self.encoders.read(path)))
+        except UnreadableError as error:
+            return str(error).partition(";")[0]
         except RefusedImageError as refused:
-            words = re.sub(r" ?<_io\.BytesIO.*?>", "", str(refused))  # Pillow names the place in memory
+            words = str(refused)
             return words if refused.status.reason in words else f"{refused.status.reason}: {words}"
 
     def _answer(self, path: str, prepared: Prepared | str) -> Answer:

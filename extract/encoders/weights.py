@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from extract.errors import HubError, WeightsError
+from features_store import AffectoryError, DiskSpaceError
 from features_store.errors import first_line
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 _PROBE_SECONDS = 3.0
 _BIAS = 0.5
 _SEED_THREADS = 2  # a fixed number: the sums of a convolution, and so the weights after `settle`, depend on it
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+_FORBIDDEN = frozenset((errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO))
 
 
 @dataclass(frozen=True)
@@ -194,6 +198,8 @@ def hub(encoder: Encoder) -> Iterator[None]:
         with quiet():
             yield
     except Exception as error:
+        if (fault := _local_fault(error)) is not None:
+            raise fault from error
         if not _is_network_error(error):
             raise
         raise HubError(_hub_words(encoder, error)) from error
@@ -210,6 +216,26 @@ def _reachable(endpoint: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def _local_fault(error: BaseException) -> AffectoryError | None:
+    """Return the error of this machine's own disk that lies behind a failed download, if it is that."""
+    from huggingface_hub import constants
+
+    cause: BaseException | None = error
+    while cause is not None:
+        number = cause.errno if isinstance(cause, OSError) else None
+        place = getattr(cause, "filename", None) or f"the cache {constants.HF_HUB_CACHE}"
+        if number in _FULL or "No space left on device" in str(cause):
+            return DiskSpaceError(
+                f"weights do not fit on the disk of {place}; free some space, or set HF_HOME elsewhere"
+            )
+        if number in _FORBIDDEN and getattr(cause, "filename", None):  # a socket has none
+            return WeightsError(
+                f"weights cannot be read or kept in {place}: {first_line(cause)}; set HF_HOME elsewhere"
+            )
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _is_network_error(error: BaseException) -> bool:

@@ -11,9 +11,10 @@ import pytest
 
 from extract import pipeline
 from extract.corpora import find_corpus
-from extract.errors import CorpusError, RefusedImageError
+from extract.errors import CorpusError, RefusedImageError, UnreadableError
 from extract.passports import Circumstances
 from features_store import Status, open_store
+from features_store.failures import FailureLimit
 
 
 @pytest.fixture
@@ -49,7 +50,12 @@ def bucket(root: Path, name: str) -> str:
 def block_of(toy, name: str, data: Path | str, store: Path, **options: str):
     """The block of a corpus, its ids beside it."""
     reading = find_corpus(name).read(data, options)
-    pipeline.run(reading, [toy], store, pipeline.Settings(Circumstances("cpu"), batch_size=4, progress=False))
+    pipeline.run(
+        reading,
+        [toy],
+        store,
+        pipeline.Settings(Circumstances("cpu"), batch_size=4, progress=False, max_failed=FailureLimit("100%")),
+    )
     return reading.index, open_store(store).blocks["toy.hash"]
 
 
@@ -154,8 +160,8 @@ def test_wrong_urls_are_named(url, words):
         find_corpus("folder").read(url)
 
 
-def test_a_network_that_fails_is_asked_again_and_then_the_image_counts_as_missing(corpus, tmp_path, monkeypatch):
-    from extract import remote
+def test_a_network_that_fails_is_asked_again_and_then_the_run_stops(corpus, tmp_path, monkeypatch):
+    from extract import sources
 
     reading = find_corpus("folder").read(bucket(corpus, tmp_path.name))
     memory = __import__("fsspec").filesystem("memory")
@@ -167,20 +173,28 @@ def test_a_network_that_fails_is_asked_again_and_then_the_image_counts_as_missin
             raise ConnectionResetError(path)
         return b"bytes"
 
-    monkeypatch.setattr(remote, "PAUSE", 0.0)
+    monkeypatch.setattr(sources, "PAUSE", 0.0)
     monkeypatch.setattr(type(memory), "cat_file", lambda _self, path, *_a, **_o: flaky(path))
     failures = 3
     assert reading.source.read(0) == b"bytes"
     assert len(calls) == 3
     failures = 99
-    with pytest.raises(RefusedImageError) as refused:
+    with pytest.raises(UnreadableError, match="cannot be read"):
         reading.source.read(0)
-    assert refused.value.status == Status.MISSING
 
 
 def test_the_command_line_takes_a_url(command_line, corpus, tmp_path):
     code, out, _ = command_line(
-        "run", "folder", "--data", bucket(corpus, tmp_path.name), "--store", tmp_path / "s", "--encoders", "lowlevel"
+        "run",
+        "folder",
+        "--data",
+        bucket(corpus, tmp_path.name),
+        "--store",
+        tmp_path / "s",
+        "--encoders",
+        "lowlevel",
+        "--max-failed",
+        "2",
     )
     assert code == 0
     assert "8 written, 1 truncated" in out

@@ -23,11 +23,12 @@ from extract.forward import Forward
 from extract.passports import Circumstances
 from extract.recompute import recompute
 from features_store import MismatchError, Status, open_store
+from features_store.failures import FailureLimit
 from features_store.schema import FAILURES
 
 SMALL = "timm:test_resnet"
 BLOCK = "timm-test_resnet.pool"
-SETTINGS = pipeline.Settings(Circumstances("cpu"), batch_size=3, progress=False)
+SETTINGS = pipeline.Settings(Circumstances("cpu"), batch_size=3, progress=False, max_failed=FailureLimit("100%"))
 
 
 @pytest.fixture(scope="module")

@@ -24,10 +24,11 @@ from extract.forward import Forward
 from extract.images import make_decoder
 from extract.passports import Circumstances
 from features_store import MismatchError, Status, open_store, passport
+from features_store.failures import FailureLimit
 
 SMALL = "timm:test_efficientnet.r160_in1k"
 BLOCK = "timm-test_efficientnet.r160_in1k.pool"
-SETTINGS = pipeline.Settings(Circumstances("cpu"), batch_size=3, progress=False)
+SETTINGS = pipeline.Settings(Circumstances("cpu"), batch_size=3, progress=False, max_failed=FailureLimit("100%"))
 
 
 @pytest.fixture(scope="module")

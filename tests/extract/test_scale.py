@@ -24,11 +24,14 @@ from extract.ray_engine import Cluster, ask_cluster, check_engine
 from extract.shards import shard
 from extract.views import Views
 from features_store import Index, Status, open_store
+from features_store.failures import FailureLimit
 from features_store.merge import merge
 
 SMALL = "timm:test_efficientnet.r160_in1k"
 BLOCK = "timm-test_efficientnet.r160_in1k.pool"
-SETTINGS = pipeline.Settings(Circumstances("cpu"), batch_size=4, progress=False, compile="off")
+SETTINGS = pipeline.Settings(
+    Circumstances("cpu"), batch_size=4, progress=False, max_failed=FailureLimit("100%"), compile="off"
+)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -17,6 +17,7 @@ from extract.errors import EncoderError
 from extract.passports import Circumstances
 from extract.views import EDGE, POLICIES, Views
 from features_store import MismatchError, Status, open_store
+from features_store.failures import FailureLimit
 
 
 def ramp(height: int, width: int) -> np.ndarray:
@@ -132,7 +133,12 @@ def test_mistakes_are_named():
 
 def block_of(reading, network, store: Path, *, views: Views, **settings):
     made = Circumstances("cpu", views=views)
-    pipeline.run(reading, [network], store, pipeline.Settings(made, batch_size=4, progress=False, **settings))
+    pipeline.run(
+        reading,
+        [network],
+        store,
+        pipeline.Settings(made, batch_size=4, progress=False, max_failed=FailureLimit("100%"), **settings),
+    )
     return open_store(store).blocks["toy.hash"]
 
 

@@ -24,6 +24,7 @@ from extract.encoders.record import Encoder, Network, Tap
 from extract.passports import Circumstances
 from extract.views import Views
 from features_store import Index, Status, open_store, writer
+from features_store.failures import FailureLimit
 
 N_VIEWS = int(sys.argv[4])
 N_IMAGES, WIDTH = 150, 32
@@ -64,7 +65,7 @@ def run(store: Path) -> None:
     )
     network = Network(encoder, prepare, (WIDTH,), {"hash": (WIDTH,)}, {}, {}, input_dtype="float32")
     made = Circumstances("cpu", views=Views(N_VIEWS))
-    settings = pipeline.Settings(made, batch_size=4, progress=False)
+    settings = pipeline.Settings(made, batch_size=4, progress=False, max_failed=FailureLimit("100%"))
     pipeline.run(Reading(Index(ids), Memory()), [network], store, settings)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from extract.errors import CorpusError, RefusedImageError
+from extract.errors import CorpusError, RefusedImageError, UnreadableError
 from extract.trees import open_tree
 from features_store import Status
 
@@ -160,3 +160,56 @@ def test_random_damage_never_escapes(tmp_path: Path) -> None:
                 assert len(source.read(row)) <= len(raw)
         except (CorpusError, RefusedImageError):
             pass
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_wrong_checksum_is_undecodable(method: int, tmp_path: Path) -> None:
+    """A stored member with one flipped byte, or one whose directory holds another checksum, is never read as good."""
+    path = tmp_path / "a.zip"
+    data = np.random.default_rng(0).bytes(3000)
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a.jpg", data)
+        archive.writestr("b.jpg", data[::-1])
+    raw = bytearray(path.read_bytes())
+    if method == zipfile.ZIP_STORED:
+        raw[raw.index(data) + 1500] ^= 1
+    else:
+        at = raw.index(b"PK\x01\x02")
+        raw[at + 16] ^= 1  # the checksum of the first member, in the directory
+    path.write_bytes(raw)
+    tree = open_tree(path)
+    source = tree.source(np.array(["a.jpg", "b.jpg"]))
+    with pytest.raises(RefusedImageError, match="checksum of the zip member is wrong") as caught:
+        source.read(0)
+    assert caught.value.status == Status.UNDECODABLE
+    assert source.read(1) == data[::-1]
+    with pytest.raises(CorpusError, match="checksum"):
+        tree.read("a.jpg")
+
+
+def test_a_member_larger_than_a_picture_is_too_large(tmp_path: Path) -> None:
+    """64 MiB are enough for a picture, in either kind of archive; a table may have more."""
+    large = b"\0" * ((64 << 20) + 1)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("a.jpg", large)
+    make_tar(tmp_path / "a.tar", {"a.jpg": large})
+    for path in (tmp_path / "a.zip", tmp_path / "a.tar"):
+        tree = open_tree(path)
+        with pytest.raises(RefusedImageError, match="at most 67108864 are read") as caught:
+            tree.source(np.array(["a.jpg"])).read(0)
+        assert caught.value.status == Status.TOO_LARGE
+        assert len(tree.read("a.jpg")) == len(large)
+
+
+def test_an_archive_that_goes_away_is_no_property_of_its_members(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run stops; the images are not called missing."""
+    from extract import sources
+
+    monkeypatch.setattr(sources, "PAUSE", 0.0)
+    path = make_tar(tmp_path / "a.tar", {"a.jpg": b"x"})
+    source = pickle.loads(pickle.dumps(open_tree(path).source(np.array(["a.jpg"]))))
+    path.unlink()
+    with pytest.raises(UnreadableError, match="No such file"):
+        source.read(0)
