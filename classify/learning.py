@@ -72,7 +72,7 @@ def curve_of(run: Run, config: CurveConfig | None = None) -> dict[str, Any]:
     asked = load_config(run.folder / CONFIG)
     layout = lay_out(asked)
     data = layout.data
-    if {name: part.digest for name, part in data.parts.items()} != run.report.get("part_digests"):
+    if {name: part.digest for name, part in data.parts.items()} != run.report["part_digests"]:
         message = f"{asked.store} holds other images or labels than {run.folder} was made from; run it again first"
         raise RunError(message)
     scored = "test" if "test" in data.parts else "validation"

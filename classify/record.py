@@ -16,6 +16,7 @@ from classify.config import RunConfig
 from classify.evidence.intervals import LEVEL, Interval
 from classify.evidence.metrics import confusion, per_class, primary_metric
 from classify.inputs.tasks import TaskRows
+from classify.report_json import FORMAT_VERSION, passport_weights
 from features_store.schema import PART_NAMES, Task
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def run_report(
     task, parts = data.task, data.parts
     classified = task.kind != "regression"
     return {
+        "format_version": FORMAT_VERSION,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "corpus": config.corpus,
         "reader": plain(store.corpus),
@@ -151,8 +153,7 @@ def _confusions(data: TaskRows, scores: Mapping[str, NDArray[np.float64]]) -> di
 def _random_weights(store: Store, blocks: Sequence[str]) -> list[str]:
     texts = []
     for name in blocks:
-        weights = store.blocks[name].passport.get("weights")
-        source = str(weights.get("source", "")) if isinstance(weights, Mapping) else ""
+        source = str(passport_weights(store.blocks[name].passport).get("source", ""))
         if source.startswith("random"):
             texts.append(
                 f"Block {name!r} was made with random weights ({source}): its vectors come from an untrained "

@@ -72,14 +72,14 @@ def _laid_out(run: Run) -> Layout:
         message = f"{run.folder} was made on a few images only (limit = {config.limit}); make a whole run to submit"
         raise SubmissionError(message)
     layout = lay_out(config)
-    if {name: p.digest for name, p in layout.data.parts.items()} != run.report.get("part_digests"):
+    if {name: p.digest for name, p in layout.data.parts.items()} != run.report["part_digests"]:
         message = f"{config.store} holds other images or labels than {run.folder} was made from; run it again first"
         raise RunError(message)
     return layout
 
 
 def _ids_of(layout: Layout, run: Run, part: str) -> list[str]:
-    split = layout.store.split(str(run.report["split"]))
+    split = layout.store.split(run.report["split"])
     ids: list[str] = layout.store.ids[split.values == PART_NAMES.index(part)].tolist()
     if not ids:
         message = f"split {split.name!r} has no {part} images to submit"
