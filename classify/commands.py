@@ -86,7 +86,7 @@ def reproduce(
     typer.echo(json.dumps(records, indent=2, ensure_ascii=False) if as_json else table(rows))
 
 
-def search(  # noqa: PLR0913 - each is an option of the command line
+def search(
     store: Annotated[str, typer.Argument(help="A dump, or a folder of dumps.", show_default=False)],
     *,
     task: Annotated[str, typer.Option(help="A task of the store.", show_default=False)],

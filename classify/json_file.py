@@ -1,18 +1,42 @@
-"""JSON files that appear whole or not at all, and replace nothing without being asked."""
+"""Files of a run as they are opened and read: regular ones only, of a bounded size; JSON that later code can trust.
+
+A run or a bundle may come from anybody. A file is opened without following a link in its last component and without
+waiting for anybody to write into it, and no more of it is read than its limit. JSON comes in with finite numbers, each
+name once, a bounded depth, and no characters that would steer a terminal.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
+import os
+import re
+import stat
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from classify.errors import RunError
 from features_store.atomic import atomic_write
 from features_store.errors import AffectoryError, ExistsError
 
-__all__ = ["check_new", "read_json", "try_place", "write_json"]
+__all__ = [
+    "MAX_JSON",
+    "check_new",
+    "clean_text",
+    "parse_json",
+    "read_json",
+    "read_regular",
+    "try_place",
+    "write_json",
+]
+
+MAX_JSON = 256 * 2**20  # bytes; the report of a run on 1,000 classes has 30 MB
+_MAX_DEPTH = 32
+_MAX_DIGITS = 19  # of a whole number: 64 bits
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def check_new(path: Path, *, force: bool) -> None:
@@ -60,15 +84,7 @@ def try_place(path: Path, what: str = "") -> None:
 
 
 def write_json(path: Path, values: Any, *, force: bool = False) -> None:
-    """Write plain values; the folder is made.
-
-    Parameters
-    ----------
-    path : Path
-    values : object
-        A NaN among them is an error: JSON has none.
-    force : bool
-        Whether a file that is there may be replaced.
+    """Write plain values, whole or not at all; a NaN among them is an error, and the folder is made.
 
     Raises
     ------
@@ -90,6 +106,105 @@ def write_json(path: Path, values: Any, *, force: bool = False) -> None:
         raise RunError(message) from error
 
 
+def read_regular(path: Path, limit: int = MAX_JSON) -> bytes:
+    """Return the bytes of a regular file.
+
+    Raises
+    ------
+    FileNotFoundError
+        It isn't there.
+    RunError
+        It is a link, a pipe or a device, may not be read, or has more than *limit* bytes.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        if path.is_symlink():
+            message = f"{path} is a symbolic link; the files of a run or a bundle stand where they are"
+            raise RunError(message)
+        fd = os.open(path, flags)
+        with os.fdopen(fd, "rb") as file:
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode):
+                message = f"{path} isn't a regular file; the files of a run or a bundle are"
+                raise RunError(message)
+            data = file.read(limit + 1) if found.st_size <= limit else b""
+            if len(data) > limit or found.st_size > limit:
+                message = f"{path} has more than {limit:,} bytes, which no file of its kind has"
+                raise RunError(message)
+            return data
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(error.errno, error.strerror, str(path)) from error
+    except AffectoryError:
+        raise
+    except OSError as error:
+        message = f"{path} can't be read: {error.strerror or error}"
+        raise RunError(message) from error
+    except ValueError as error:  # a name with a zero byte in it
+        message = f"{str(path)!r} can't be the name of a file: {error}"
+        raise RunError(message) from error
+
+
+def clean_text(text: str) -> str:
+    """Return text whose control characters, which would steer a terminal, are a question mark in a diamond."""
+    return _CONTROL.sub("�", text)
+
+
+def parse_json(data: bytes, what: object) -> Any:
+    """Parse JSON that isn't trusted; characters that would steer a terminal become a question mark in a diamond.
+
+    Raises
+    ------
+    RunError
+        It isn't JSON, or holds a number that isn't finite or has more than 64 bits, a name twice, or too many levels.
+    """
+
+    def refuse(reason: str) -> NoReturn:
+        message = f"{what} isn't valid JSON: {reason}"
+        raise RunError(message)
+
+    def integer(digits: str) -> int:
+        return int(digits) if len(digits) <= _MAX_DIGITS else refuse(f"{digits[:30]}… has too many digits")
+
+    def real(digits: str) -> float:
+        value = float(digits)
+        return value if math.isfinite(value) else refuse(f"{digits[:30]} is too large a number")
+
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = {clean_text(name): value for name, value in pairs}
+        return values if len(values) == len(pairs) else refuse("a name stands in it twice")
+
+    def constant(name: str) -> NoReturn:
+        refuse(f"{name} is no number of JSON")
+
+    try:
+        value = json.loads(
+            data.decode("utf-8"),
+            parse_int=integer,
+            parse_float=real,
+            parse_constant=constant,
+            object_pairs_hook=members,
+        )
+        return _cleaned(value, _MAX_DEPTH, refuse)
+    except RecursionError:
+        refuse("it is nested too deeply")
+    except RunError:
+        raise
+    except ValueError as error:
+        refuse(str(error)[:120])
+
+
+def _cleaned(value: Any, depth: int, refuse: Any) -> Any:
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, dict | list):
+        if not depth:
+            refuse(f"it is nested more than {_MAX_DEPTH} levels deep")
+        if isinstance(value, dict):
+            return {name: _cleaned(inner, depth - 1, refuse) for name, inner in value.items()}
+        return [_cleaned(inner, depth - 1, refuse) for inner in value]
+    return value
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """Read an object; None where there is no such file.
 
@@ -98,14 +213,11 @@ def read_json(path: Path) -> dict[str, Any] | None:
     RunError
         The file can't be read, or holds no JSON object.
     """
-    if not path.is_file():
-        return None
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        message = f"can't read {path}: {error}"
-        raise RunError(message) from error
-    if not isinstance(values, dict):
+        values = parse_json(read_regular(path), path)
+    except FileNotFoundError:
+        return None
+    if not isinstance(values, Mapping):
         message = f"{path} holds no JSON object; was it written by `classify`?"
         raise RunError(message)
-    return values
+    return dict(values)

@@ -13,10 +13,11 @@ from classify.errors import ModelError
 from classify.evidence.adjustment import Adjustment
 from classify.experiment import head_scores
 from classify.heads.persistence import load_head
+from classify.report_json import passport_weights
 from classify.runs import Run
 from features_store.schema import Task
 
-__all__ = ["Answer", "Model", "decisions", "random_weights", "run_model"]
+__all__ = ["Answer", "Model", "decisions", "random_weights", "run_model", "run_passports"]
 
 Floats = NDArray[np.float64]
 
@@ -104,7 +105,7 @@ def random_weights(passports: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return a warning for each block that an untrained network made."""
     found = []
     for name, passport in passports.items():
-        source = str((passport.get("weights") or {}).get("source", ""))
+        source = str(passport_weights(passport).get("source", ""))
         if source.startswith("random"):
             made = f"block {name!r} comes from a network with random weights ({source})"
             found.append(f"{made}: its answers mean nothing")
@@ -121,9 +122,20 @@ def run_model(run: Run) -> Model:
     HeadError
         The head can't be loaded.
     """
-    blocks, passports = run.report.get("blocks"), run.report.get("passports")
-    if not blocks or not isinstance(passports, Mapping) or not set(blocks) <= set(passports):
+    passports = run_passports(run)
+    return Model(run.task, load_head(run.folder / "model"), tuple(passports), passports, run.adjustment)
+
+
+def run_passports(run: Run) -> dict[str, Mapping[str, Any]]:
+    """Return how the blocks of a run were made, in their order.
+
+    Raises
+    ------
+    ModelError
+        The report doesn't say.
+    """
+    blocks, passports = run.report["blocks"], run.report["passports"]
+    if not blocks or not set(blocks) <= set(passports):
         message = f"{run.folder} doesn't say how its blocks were made; run it again with this version"
         raise ModelError(message)
-    passports = {name: passports[name] for name in blocks}
-    return Model(run.task, load_head(run.folder / "model"), tuple(blocks), passports, run.adjustment)
+    return {name: passports[name] for name in blocks}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,9 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classify.errors import RunError
-from features_store.schema import Task
+from classify.json_file import clean_text, read_regular
+from features_store.schema import PART_NAMES, Task
 
 __all__ = ["PartPredictions", "read_predictions", "write_predictions"]
+
+MAX_BYTES = 8 * 2**30
+_ROUNDING = 1e-6  # by which a probability may lie beside 0 to 1
 
 
 @dataclass(frozen=True)
@@ -107,11 +112,14 @@ def read_predictions(path: Path, task: Task) -> dict[str, PartPredictions]:
         The file is missing, or isn't a table of predictions of *task*.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = csv.reader(file)
+        text = clean_text(read_regular(path, MAX_BYTES).decode("utf-8"))
+        header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
         return _parts(task, header, rows)
-    except (OSError, ValueError, IndexError, UnicodeDecodeError) as error:
-        message = f"can't read the predictions {path}: {error}"
+    except FileNotFoundError as error:
+        message = f"can't read the predictions {path}: there is no such file"
+        raise RunError(message) from error
+    except (ValueError, csv.Error) as error:
+        message = f"can't read the predictions {path}: {str(error)[:200]}"
         raise RunError(message) from error
 
 
@@ -124,26 +132,49 @@ def _parts(task: Task, header: list[str], rows: list[list[str]]) -> dict[str, Pa
         message = f"its columns aren't those of predictions of task {task.name!r}"
         raise ValueError(message)
     by_part: dict[str, list[list[str]]] = {}
-    for row in rows:
+    for line, row in enumerate(rows, start=2):
+        if len(row) != len(header) or row[1] not in PART_NAMES:
+            message = f"line {line} has {len(row)} cells and the part {row[1:2]}; the header has {len(header)} titles"
+            raise ValueError(message)
         by_part.setdefault(row[1], []).append(row)
     found = {}
     for name, part in by_part.items():
         cells = [row[len(needed) :] for row in part]
-        groups = np.array([cell.pop(0) for cell in cells], dtype=np.int64) if grouped else None
-        after = np.array(cells, dtype=np.float64) if calibrated else None
+        groups = np.array([int(cell.pop(0)) for cell in cells], dtype=np.int64) if grouped else None
+        after = _numbers(cells) if calibrated else None
         required = _part_of(task, [row[: len(needed)] for row in part], len(truths))
         found[name] = replace(required, groups=groups, calibrated=after)
     return found
 
 
+def _numbers(cells: list[list[str]]) -> NDArray[np.float64]:
+    values = np.array(cells, dtype=np.float64)
+    if not np.isfinite(values).all():
+        message = "it holds a number that isn't finite"
+        raise ValueError(message)
+    return values
+
+
 def _part_of(task: Task, rows: list[list[str]], n_truths: int) -> PartPredictions:
     ids = np.array([row[0] for row in rows])
     truth = [row[2 : 2 + n_truths] for row in rows]
-    score = np.array([row[2 + n_truths :] for row in rows], dtype=np.float64)
+    score = _numbers([row[2 + n_truths :] for row in rows])
+    if task.kind != "regression" and not (score.min() >= -_ROUNDING and score.max() <= 1 + _ROUNDING):
+        message = f"its probabilities run from {score.min()} to {score.max()}"
+        raise ValueError(message)
     if task.kind == "single":
-        return PartPredictions(ids, np.array([task.classes.index(cell) for (cell,) in truth]), score)
+        codes = {name: code for code, name in enumerate(task.classes)}
+        unknown = next((cell for (cell,) in truth if cell not in codes), None)
+        if unknown is not None:
+            message = f"it holds the class {unknown[:80]!r}, which task {task.name!r} hasn't"
+            raise ValueError(message)
+        return PartPredictions(ids, np.array([codes[cell] for (cell,) in truth]), score)
     if task.kind == "multi":
-        return PartPredictions(ids, np.array(truth, dtype=np.uint8), score)
-    y_true = np.array(truth, dtype=np.float32).astype(np.float64)
+        given = _numbers(truth)
+        if not np.isin(given, (0, 1)).all():
+            message = "it holds a label that is neither 0 nor 1"
+            raise ValueError(message)
+        return PartPredictions(ids, given.astype(np.uint8), score)
+    y_true = _numbers(truth).astype(np.float32).astype(np.float64)
     one = len(task.classes) == 1
     return PartPredictions(ids, y_true[:, 0] if one else y_true, score[:, 0] if one else score)

@@ -17,6 +17,7 @@ from classify.evidence.intervals import LEVEL, Interval
 from classify.evidence.metrics import confusion, per_class, primary_metric
 from classify.identity import run_identity
 from classify.inputs.tasks import TaskRows
+from classify.report_json import FORMAT_VERSION, passport_weights
 from features_store.schema import PART_NAMES, Task
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "run_report"]
 
 _LIBRARIES = ("affectory", "numpy", "h5py", "scikit-learn", "torch", "lightgbm")
-REPORT_VERSION = 2  # 1: without `version` and `identity`
 Intervals = Mapping[str, Mapping[str, Interval]]
 
 
@@ -85,7 +85,7 @@ def run_report(
     task, parts = data.task, data.parts
     classified = task.kind != "regression"
     return {
-        "version": REPORT_VERSION,
+        "format_version": FORMAT_VERSION,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "corpus": config.corpus,
         "reader": plain(store.corpus),
@@ -155,8 +155,7 @@ def _confusions(data: TaskRows, scores: Mapping[str, NDArray[np.float64]]) -> di
 def _random_weights(store: Store, blocks: Sequence[str]) -> list[str]:
     texts = []
     for name in blocks:
-        weights = store.blocks[name].passport.get("weights")
-        source = str(weights.get("source", "")) if isinstance(weights, Mapping) else ""
+        source = str(passport_weights(store.blocks[name].passport).get("source", ""))
         if source.startswith("random"):
             texts.append(
                 f"Block {name!r} was made with random weights ({source}): its vectors come from an untrained "

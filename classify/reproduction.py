@@ -13,6 +13,7 @@ from classify.experiment import run as run_experiment
 from classify.identity import differing_aspects, run_identity
 from classify.layout import lay_out
 from classify.preset import Preset, find_preset, quick, systems
+from classify.report_json import passport_weights
 from classify.runs import CONFIG, REPORT, Run, read_run
 from features_store import Store, open_store
 from features_store.errors import AffectoryError, unknown_name
@@ -171,10 +172,10 @@ def differences(preset: Preset, run: Run) -> list[str]:
     """
     report, paper = run.report, preset.paper
     found = []
-    corpus = (report.get("reader") or {}).get("name")
+    corpus = (report["reader"] or {}).get("name")
     if corpus != preset.corpus:
         found.append(f"corpus: {corpus}, the paper's: {preset.corpus}")
-    counts = {part: report.get(f"n_{part}", 0) for part in ("train", "validation", "test")}
+    counts = {part: report[f"n_{part}"] for part in ("train", "validation", "test")}
     counts["development"] = counts["train"] + counts["validation"]
     for part, n in paper.get("images", {}).items():
         if counts[part] != n:
@@ -191,7 +192,7 @@ def _weights(report: Any, published: dict[str, str]) -> list[str]:
         here, there = ", ".join(added) or "nothing else", ", ".join(absent) or "nothing else"
         found.append(f"blocks: {here}, the paper's: {there}")
     for name in report["blocks"]:
-        source = (report["passports"][name].get("weights") or {}).get("source", "unknown")
+        source = passport_weights(report["passports"].get(name, {})).get("source", "unknown")
         if name in published and source != published[name]:
             found.append(f"weights of {name}: {source}, the paper's: {published[name]}")
     return found

@@ -24,24 +24,17 @@ from pathlib import Path
 from typing import Any
 
 from classify.config import RunConfig, dump_config
-from classify.errors import RunError
+from classify.errors import ConfigError, RunError
 from classify.evidence.adjustment import ADJUSTMENT, Adjustment, read_adjustment
 from classify.json_file import try_place
 from classify.output.plots import run_plots
 from classify.predictions import PartPredictions, read_predictions, write_predictions
+from classify.report_json import REPORT, read_report, report_task
 from features_store.schema import Task
 
-__all__ = ["Run", "check_free", "find_runs", "new_folder", "read_run", "write_run"]
+__all__ = ["REPORT", "Run", "check_free", "find_runs", "new_folder", "read_run", "write_run"]
 
-REPORT, CONFIG, PREDICTIONS = "report.json", "config.toml", "predictions.csv"
-_ABSENT: Mapping[str, Any] = {
-    "version": 1, "corpus": "", "split": "", "seed": 0, "blocks": [], "passports": {}, "parameters": {}, "settings": {},
-    "part_digests": {}, "index_digest": "", "n_features": 0, "n_train": 0, "n_validation": 0, "n_test": 0,
-    "warnings": [], "dropped": {}, "unused": 0, "timings": {}, "history": [], "versions": {}, "counts": {},
-    "per_class": {}, "confusion": {}, "preset": None, "refit": None, "merge": {}, "reader": {}, "range": None,
-    "source": "",
-}  # fmt: skip
-"""What a report of an earlier version may lack."""
+CONFIG, PREDICTIONS = "config.toml", "predictions.csv"
 
 
 @dataclass(frozen=True)
@@ -52,7 +45,7 @@ class Run:
     ----------
     folder : Path
     report : mapping
-        What ``report.json`` holds.
+        What ``report.json`` holds, as `classify.report_json` takes it.
     """
 
     folder: Path
@@ -61,19 +54,34 @@ class Run:
     @property
     def task(self) -> Task:
         """The task that the head was fitted on."""
-        report = self.report
-        span = tuple(report["range"]) if report.get("range") else None
-        return Task(report["task"], report["kind"], tuple(report["classes"]), span, report.get("source", ""))
+        return report_task(self.report)
 
     @cached_property
     def predictions(self) -> dict[str, PartPredictions]:
         """The predictions, by part; read from ``predictions.csv`` when first asked for."""
         return read_predictions(self.folder / PREDICTIONS, self.task)
 
+    def part(self, name: str) -> PartPredictions:
+        """Return the predictions of one part.
+
+        Raises
+        ------
+        RunError
+            The run has none of that part.
+        """
+        if name not in self.predictions:
+            message = f"{self.folder / PREDICTIONS} has no {name} images, and the report of the run has"
+            raise RunError(message)
+        return self.predictions[name]
+
     @cached_property
     def adjustment(self) -> Adjustment:
         """What the validation part taught after the fit; read from ``adjustment.json`` when first asked for."""
-        return read_adjustment(self.folder)
+        try:
+            return read_adjustment(self.folder).check(self.task)
+        except ConfigError as error:
+            message = f"can't read {self.folder / ADJUSTMENT}: {error}"
+            raise RunError(message) from error
 
     def _repr_html_(self) -> str:
         """Show the run in a notebook."""
@@ -210,21 +218,7 @@ def read_run(folder: Path) -> Run:
     RunError
         The folder holds no report, or one that can't be read.
     """
-    path = folder / REPORT
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        message = f"{folder} isn't a run: it has no readable {REPORT}"
-        raise RunError(message) from error
-    except ValueError as error:
-        message = f"{path} isn't valid JSON: {error}"
-        raise RunError(message) from error
-    needed = ("task", "kind", "classes", "head", "metrics", "baselines")
-    lacking = [name for name in needed if not isinstance(report, dict) or name not in report]
-    if lacking:
-        message = f"{path} lacks {', '.join(lacking)}; was it written by `classify run`?"
-        raise RunError(message)
-    return Run(folder, {**_ABSENT, **report})
+    return Run(folder, read_report(folder))
 
 
 def find_runs(places: Iterable[Path]) -> list[Run]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from classify.heads import make_head
 from classify.heads.persistence import load_head
 from classify.inputs.matrix import ArrayRows, RowMatrix
 from classify.inputs.tasks import Part, TaskRows
+from classify.model import run_passports
 from classify.predictions import PartPredictions
 from classify.record import Outcome, run_report
 from classify.runs import CONFIG, Run, check_free, new_folder, read_run, write_run
@@ -97,10 +99,7 @@ def transfer(config: TransferConfig, *, force: bool = False) -> Run:
     store = open_store(Path(config.store).expanduser())
     asked = _config(run, config)
     check_free(asked.folder, force=force)
-    blocks, lacking = tuple(run.report["blocks"]), set(run.report["blocks"]) - set(run.report["passports"])
-    if lacking or not blocks:
-        message = f"{config.run} doesn't say how its blocks were made; run it again with this version"
-        raise TaskError(message)
+    blocks = tuple(run_passports(run))
     _same_making(run, store, blocks)
     labels = store.task_labels(asked.task)
     y, known = _mapped(run.task, labels, config.class_map)
@@ -109,7 +108,7 @@ def transfer(config: TransferConfig, *, force: bool = False) -> Run:
     head = load_head(config.run / "model")
     scores = {"test": head_scores(head, task, RowMatrix(store, blocks, part.rows))}
     options: dict[str, Any] = {"n_resamples": config.resamples, "seed": config.seed}
-    truth = run.predictions["train"].y_true
+    truth = run.part("train").y_true
     guess = _majority(task, truth, len(part))
     metrics = {"test": bootstrap(task, part.y, scores["test"], groups=part.groups, **options)}
     beside = {
@@ -142,7 +141,8 @@ def _config(run: Run, config: TransferConfig) -> RunConfig:
     asked = replace(asked, tested=str(config.run), class_map=dict(config.class_map))
     if config.out:
         return asked
-    name = f"{fitted.preset or fitted.head}-from-{run.report['corpus']}"
+    corpus = re.sub(r"[^A-Za-z0-9_.-]+", "-", run.report["corpus"]).strip(".-") or "another"
+    name = f"{fitted.preset or fitted.head}-from-{corpus}"
     return replace(asked, out=str(asked.folder.with_name(name)))
 
 

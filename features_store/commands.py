@@ -197,7 +197,7 @@ def export(
     _tell(done, lines, as_json=as_json)
 
 
-def splits(  # noqa: PLR0913 - each is an option of the command line
+def splits(
     store: StorePath,
     *,
     name: Annotated[str, typer.Option("--name", "-n", metavar="SPLIT", help="Name of the new split.")],

@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from features_store.atomic import atomic_write
 from features_store.errors import MismatchError
-from features_store.whole import whole_file
 
 MAX_REASON = 200  # characters
 _MAX_BYTES = 256 << 20
@@ -110,5 +110,5 @@ def write_failures(dump: Path, failures: Iterable[tuple[str, str, str]]) -> None
     if not rows:
         path.unlink(missing_ok=True)
         return
-    with whole_file(path, force=True) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with atomic_write(path, force=True) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([_COLUMNS, *rows])

@@ -6,7 +6,6 @@ the run's own probabilities, and its metrics at one half, stay what they are.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from classify.evidence.intervals import Interval, bootstrap
 from classify.evidence.metrics import metrics
 from classify.evidence.thresholds import at_thresholds, best_thresholds
 from classify.inputs.tasks import Part
+from classify.json_file import read_json
 from features_store.schema import Task
 
 __all__ = ["ADJUSTMENT", "Adjustment", "adjust", "adjusted_report", "read_adjustment"]
@@ -86,6 +86,29 @@ class Adjustment:
             raise ConfigError(message) from error
         message = f"thresholds lie between 0 and 1; got {list(thresholds or ())}"
         raise ConfigError(message)
+
+    def check(self, task: Task) -> Adjustment:
+        """Return it if it fits a task, as one that was read may not.
+
+        Raises
+        ------
+        ConfigError
+            It is of another kind or number of classes, or holds what no fit gives.
+        """
+        n, found = len(task.classes), self.calibration
+        reason = ""
+        if self.thresholds is not None and (task.kind != "multi" or len(self.thresholds) != n):
+            reason = f"it has {len(self.thresholds)} thresholds"
+        elif found is not None and found.kind != task.kind:
+            reason = f"its calibration is of a task that is {found.kind}"
+        elif found is not None and found.temperature is None and len(found.curves) != n:
+            reason = f"its calibration has {len(found.curves)} curves"
+        elif found is not None and not found.sound:
+            reason = "its calibration has a temperature or a curve that no fit gives"
+        if reason:
+            message = f"the adjustment doesn't fit task {task.name!r} of {n} classes: {reason}"
+            raise ConfigError(message)
+        return self
 
 
 def adjust(task: Task, parts: Mapping[str, Part], scores: Scores, *, method: str = "temperature") -> Adjustment:
@@ -179,10 +202,11 @@ def read_adjustment(folder: Path) -> Adjustment:
         The file can't be read, or isn't one.
     """
     path = folder / ADJUSTMENT
-    if not path.is_file():
+    values = read_json(path)
+    if values is None:
         return Adjustment(reason="the run has none")
     try:
-        return Adjustment.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+        return Adjustment.from_json(values)
+    except ConfigError as error:
         message = f"can't read {path}: {error}"
         raise RunError(message) from error

@@ -63,6 +63,16 @@ class Calibration:
         even = np.full_like(mapped, 1 / mapped.shape[1])
         return np.where(total > 0, np.divide(mapped, total, out=even, where=total > 0), even)
 
+    @property
+    def sound(self) -> bool:
+        """Whether a fit can have given it: a temperature above 0, curves of rising knots from 0 to 1."""
+        if self.temperature is not None:
+            return 1e-6 < self.temperature < 1e6
+        return all(
+            len(x) == len(y) > 0 and np.all(np.diff(x) >= 0) and min(*x, *y) >= -1e-6 and max(*x, *y) <= 1 + 1e-6
+            for x, y in self.curves
+        )
+
     def as_json(self) -> dict[str, Any]:
         """Return plain values, which `from_json` takes back."""
         return {

@@ -8,7 +8,8 @@ from typing import Any
 
 from classify.errors import RunError
 from classify.output.figure import STYLE, Frame, label, nice_ticks, number, shorten, svg
-from classify.output.leaderboard import interval_text, metric_title, shown_metrics
+from classify.output.leaderboard import interval_text, metric_title
+from classify.report_json import UNDEFINED, shown_metrics
 from features_store.atomic import atomic_write
 from features_store.errors import AffectoryError
 
@@ -82,7 +83,7 @@ def ablation_chart(found: Mapping[str, Any]) -> str:
     subsets = found["subsets"][:_ROWS]
     intervals = [subset["metrics"][metric] for subset in subsets]
     baseline = found["baseline"][metric]["value"]
-    ends = [end for one in intervals for end in one.values() if end is not None] + [baseline or 0.0]
+    ends = [end for one in intervals for key in UNDEFINED if (end := one[key]) is not None] + [baseline or 0.0]
     air = 0.06 * (max(ends) - min(ends)) or 0.05
     step: float = 22.0
     top = 40 + 4.6 * max(len(shorten(name, 24)) for name in blocks)

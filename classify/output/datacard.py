@@ -34,7 +34,7 @@ def data_card(runs: Sequence[Run], board: Board, audit: Mapping[str, Any] | None
         ``parts``, ``rows`` (a class or output with a cell for each part), ``facts`` (name, text).
     """
     report = runs[0].report
-    counts = report.get("counts", {})
+    counts = report["counts"]
     return {"parts": list(counts), "rows": _rows(report, counts), "facts": _facts(report, board, audit)}
 
 
@@ -64,9 +64,9 @@ def _facts(report: Mapping[str, Any], board: Board, audit: Mapping[str, Any] | N
     dropped = "; ".join(
         f"{count} {part} ({reason})" for part, counts in report["dropped"].items() for reason, count in counts.items()
     )
-    reader = report.get("reader") or {}
+    reader = report["reader"] or {}
     options = ", ".join(f"{key} {value}" for key, value in (reader.get("options") or {}).items())
-    source = report.get("source") or ""
+    source = report["source"]
     resampled = report["intervals"]["resampled"]
     return [
         ("Corpus", f"{board.corpus}" + (f", read by {reader['name']}" if reader.get("name") else "")),
@@ -77,7 +77,7 @@ def _facts(report: Mapping[str, Any], board: Board, audit: Mapping[str, Any] | N
         ("Groups", "images that belong together stay together" if resampled == "groups" else "none recorded"),
         ("Leaks", _leaks(audit)),
         ("Doubtful labels", _doubts(audit)),
-        ("Index", str(report.get("index_digest", ""))[:16]),
+        ("Index", report["index_digest"][:16]),
     ]
 
 
@@ -120,7 +120,7 @@ def without_duplicates(runs: Sequence[Run], board: Board, audit: Mapping[str, An
     metric, rows = primary_metric(runs[0].task), []
     kept = np.zeros(0, dtype=bool)
     for row in board.rows:
-        part = by_folder[row.folder].predictions[board.part]
+        part = by_folder[row.folder].part(board.part)
         kept = ~np.isin(part.ids, across["ids"])
         if not kept.any():
             return None

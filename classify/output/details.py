@@ -51,7 +51,7 @@ def run_details(run: Run, said_above: Sequence[str], pictures: Pictures) -> dict
         "calibration": _calibration_rows(report, part),
         "calibration_note": _calibration_note(report),
         "thresholds": _thresholds(report, part),
-        "errors": surest_errors(run.task, run.predictions[part], pictures),
+        "errors": surest_errors(run.task, run.part(part), pictures),
         "explanations": explanations_of(run, pictures),
         "facts": _facts(report),
     }
@@ -61,7 +61,7 @@ def _classes(run: Run, part: str) -> list[dict[str, Any]]:
     """The rows of the table by class; for a multi-label task with what a confusion matrix of each label holds."""
     rows = [dict(row) for row in run.report["per_class"].get(part, [])]
     if run.task.kind == "multi":
-        predictions = run.predictions[part]
+        predictions = run.part(part)
         truth, said = predictions.y_true.astype(bool), predictions.y_score >= 0.5
         for k, row in enumerate(rows):
             counts = {"found": truth[:, k] & said[:, k], "missed": truth[:, k] & ~said[:, k]}
@@ -74,11 +74,12 @@ def _results(run: Run, part: str) -> Figures:
     task, report = run.task, run.report
     if task.kind == "single":
         caption = "Confusion: the share of each true class, and below it the count"
-        return [(caption, confusion_plot(report["confusion"][part], task.classes))]
+        matrix = report["confusion"].get(part)
+        return [(caption, confusion_plot(matrix, task.classes))] if matrix else []
     if task.kind == "multi":
         return []
     figures = []
-    predictions, span = run.predictions[part], task.range or (-1.0, 1.0)
+    predictions, span = run.part(part), task.range or (-1.0, 1.0)
     truth, said = (a.reshape(len(a), -1) for a in (predictions.y_true, predictions.y_score))
     if len(task.classes) == 2:
         names = (task.classes[0], task.classes[1])
@@ -106,8 +107,8 @@ def _training(run: Run) -> Figures:
 
 
 def _calibration_figure(report: Mapping[str, Any], part: str) -> Figures:
-    state = ((report.get("calibration") or {}).get("parts") or {}).get(part)
-    if not state:
+    state = _calibrated(report, part)
+    if not state or not state["before"]["bins"]:
         return []
     after = state["after"]["bins"] if state["after"] else None
     return [
@@ -115,8 +116,13 @@ def _calibration_figure(report: Mapping[str, Any], part: str) -> Figures:
     ]
 
 
+def _calibrated(report: Mapping[str, Any], part: str) -> dict[str, Any] | None:
+    found = report["calibration"]
+    return None if found is None else found["parts"].get(part)
+
+
 def _calibration_rows(report: Mapping[str, Any], part: str) -> list[dict[str, Any]]:
-    state = ((report.get("calibration") or {}).get("parts") or {}).get(part)
+    state = _calibrated(report, part)
     if not state:
         return []
     names = {
@@ -133,7 +139,7 @@ def _calibration_rows(report: Mapping[str, Any], part: str) -> list[dict[str, An
 
 
 def _calibration_note(report: Mapping[str, Any]) -> str:
-    found = report.get("calibration")
+    found = report["calibration"]
     if not found:
         return ""
     if found["method"] is None:
@@ -146,24 +152,28 @@ def _calibration_note(report: Mapping[str, Any]) -> str:
 
 
 def _thresholds(report: Mapping[str, Any], part: str) -> dict[str, Any] | None:
-    found = report.get("thresholds")
+    found = report["thresholds"]
     if not found or part not in found["metrics"]:
         return None
     names = ("weighted_f1", "macro_f1", "micro_f1", "subset_accuracy")
     at_half, moved = report["metrics"][part], found["metrics"][part]
-    rows = [{"name": name, "half": at_half[name], "moved": moved[name]} for name in names if name in moved]
+    rows = [
+        {"name": name, "half": at_half[name], "moved": moved[name]}
+        for name in names
+        if name in moved and name in at_half
+    ]
     return {"values": found["values"], "rows": rows}
 
 
 def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     interval = report["intervals"]
-    parameters = report.get("n_parameters")
+    parameters = report["n_parameters"]
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     return [
         ("Features", f"{report['n_features']} from {', '.join(report['blocks'])}"),
         ("Parameters", f"{parameters:,}" if parameters is not None else "not counted"),
         ("Intervals", f"{interval['method']}, {interval['resamples']} resamples of {interval['resampled']}"),
         ("Seed", str(report["seed"])),
-        ("Time to fit", f"{report['timings']['fit']:.1f} s"),
+        ("Time to fit", f"{report['timings']['fit']:.1f} s" if "fit" in report["timings"] else "not recorded"),
         ("Made", f"{report['created']} with {versions}"),
     ]

@@ -36,7 +36,7 @@ def reliability_plot(before: Sequence[Mapping[str, float]], after: Sequence[Mapp
         start = 58 + 130 * i
         parts.append(f'<path d="M{start} 14h18" stroke="var(--{colour})" stroke-width="2.5"/>')
         parts.append(label(start + 24, 18, name, fill="ink"))
-    total = sum(row["n"] for row in before)
+    total = sum(row["n"] for row in before) or 1
     parts.append(label(50, 304, "share", anchor="end"))
     for row in before:
         x, _ = frame.place(row["low"], 0)
@@ -50,7 +50,7 @@ def reliability_plot(before: Sequence[Mapping[str, float]], after: Sequence[Mapp
 
 
 def _reliability_line(frame: Frame, rows: Sequence[Mapping[str, float]], colour: str, *, hollow: bool) -> list[str]:
-    total = sum(row["n"] for row in rows)
+    total = sum(row["n"] for row in rows) or 1
     points = [(*frame.place(row["said"], row["true"]), row["n"]) for row in rows]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in points)
     parts = [f'<polyline points="{path}" fill="none" stroke="var(--{colour})" stroke-width="1.6" stroke-opacity=".8"/>']

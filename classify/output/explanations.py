@@ -23,6 +23,7 @@ from classify.errors import RunError
 from classify.output.findings import EXPLANATIONS
 from classify.output.heat import combined, overlay
 from classify.output.plots import best_part
+from classify.output.thumbnails import Pictures
 from classify.runs import Run
 from features_store.errors import ExistsError
 
@@ -181,24 +182,18 @@ def scored_images(run: Run, data: Path | None) -> dict[str, str]:
     RunError
         None is there.
     """
-    root = data or Path("data") / str(run.report.get("corpus", ""))
-    ids = run.predictions[best_part(run.report["metrics"])].ids.tolist()
-    found: dict[str, str] = {}
-    for image in ids:
-        inside = ".." not in PurePosixPath(image).parts and not image.startswith("/")
-        places = [root / image, root / "images" / image, root / "images" / f"{image}.jpg"] if inside else []
-        there = next((place for place in places if place.is_file()), None)
-        if there is not None:
-            found[image] = str(there)
+    pictures = Pictures.of_corpus(run.report["corpus"], data)
+    ids = run.part(best_part(run.report["metrics"])).ids.tolist()
+    found = {image: str(path) for image in ids if (path := pictures.path_of(image)) is not None}
     if not found:
-        message = f"no picture of {run.folder} is in {root}; say where they are with --data FOLDER"
+        message = f"no picture of {run.folder} is in {pictures.root}; say where they are with --data FOLDER"
         raise RunError(message)
     return found
 
 
 def chosen_images(run: Run, files: Mapping[str, str], n: int = 6) -> list[str]:
     """Return pictures worth a look: the surest answers, half of them right, half wrong (regression: the extremes)."""
-    part = run.predictions[best_part(run.report["metrics"])]
+    part = run.part(best_part(run.report["metrics"]))
     scores = np.asarray(part.y_score, dtype=np.float64).reshape(len(part.ids), -1)
     if run.task.kind == "regression":
         order = np.argsort(scores[:, 0], kind="stable")

@@ -17,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from classify.audit import AUDIT
-from classify.json_file import read_json
+from classify.errors import RunError
+from classify.findings_json import read_ablation, read_audit, read_curve, read_explanations
 from classify.learning import CURVE
 from classify.output.thumbnails import Pictures
 from classify.runs import Run
@@ -32,8 +33,8 @@ _SIDE = 264  # pixels of an overlay's longer side
 def audit_of(runs: Sequence[Run]) -> Mapping[str, Any] | None:
     """Return the audit of the task that some runs share; None where there is none, or it looked at other images."""
     for folder in dict.fromkeys(run.folder.parent for run in runs):
-        found = read_json(folder / AUDIT)
-        if found and found.get("part_digests") == runs[0].report.get("part_digests"):
+        found = read_audit(folder / AUDIT)
+        if found and found["part_digests"] == runs[0].report["part_digests"]:
             return found
     return None
 
@@ -44,15 +45,15 @@ def ablations_of(runs: Sequence[Run]) -> list[Mapping[str, Any]]:
     found: list[Mapping[str, Any]] = []
     for folder in dict.fromkeys(run.folder.parent for run in runs):
         for path in sorted(folder.glob("ablation*.json")):
-            values = read_json(path) or {}
-            if values.get("subsets") and values.get("task") == report["task"]:
+            values = read_ablation(path)
+            if values and values["task"] == report["task"]:
                 found.append(values)
     return found
 
 
 def curve_points(run: Run) -> Mapping[str, Any] | None:
     """Return the learning curve of a run; None where there is none."""
-    return read_json(run.folder / CURVE)
+    return read_curve(run.folder / CURVE)
 
 
 def explanations_of(run: Run, pictures: Pictures) -> dict[str, Any] | None:
@@ -65,30 +66,24 @@ def explanations_of(run: Run, pictures: Pictures) -> dict[str, Any] | None:
         Makes the thumbnails, and counts their bytes.
     """
     folder = run.folder / EXPLANATIONS
-    files = sorted(folder.glob("*.png"))[:MAX_OVERLAYS]
-    told = read_json(folder / "explanations.json") or {}
-    entries = [one for one in told.get("images", []) if isinstance(one, dict)]
-    by_file = {str(one.get("file", "")): one for one in entries}
+    if folder.is_symlink():
+        message = f"{folder} is a symbolic link; the explanations of a run lie in it"
+        raise RunError(message)
+    files = sorted(path for path in folder.glob("*.png") if not path.is_symlink())[:MAX_OVERLAYS]
+    told = read_explanations(folder / "explanations.json") or {"images": [], "deletion": None}
+    by_file = {entry["file"]: entry for entry in told["images"]}
     items = []
     for path in files:
         entry = by_file.get(path.name, {})
-        shares = entry.get("blocks") if isinstance(entry.get("blocks"), dict) else {}
         items.append(
             {
                 "picture": pictures.of_file(path, side=_SIDE),
-                "id": str(entry.get("id", path.stem)),
-                "method": str(entry.get("method", "")),
-                "truth": _words(entry.get("truth")),
-                "predicted": _words(entry.get("predicted")),
-                "blocks": sorted(((str(n), float(s)) for n, s in (shares or {}).items()), key=lambda one: -one[1]),
-                "concepts": [str(one) for one in entry.get("concepts", [])][:5],
+                "id": entry.get("id") or path.stem,
+                "method": entry.get("method", ""),
+                "truth": ", ".join(entry.get("truth", ())),
+                "predicted": ", ".join(entry.get("predicted", ())),
+                "blocks": sorted((entry.get("blocks") or {}).items(), key=lambda one: -one[1]),
+                "concepts": entry.get("concepts", [])[:5],
             }
         )
-    deletion = told.get("deletion") if isinstance(told.get("deletion"), dict) else None
-    return {"items": items, "deletion": deletion} if items else None
-
-
-def _words(value: Any) -> str:
-    if value is None:
-        return ""
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return {"items": items, "deletion": told["deletion"]} if items else None

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from classify.evidence.metrics import greater_is_better
 from classify.evidence.verdict import Verdict, verdict
 from classify.output.plots import best_part
+from classify.report_json import UNDEFINED, shown_metrics
 from classify.runs import Run
 
 __all__ = [
@@ -29,10 +30,6 @@ Interval = Mapping[str, float | None]
 Standing = Literal["better", "mixed", "unclear", "worse", "undefined", "baseline"]
 """How a run stands beside the majority baseline by all metrics that its board shows."""
 
-_SHOWN = {
-    "single": ("weighted_f1", "macro_f1", "accuracy", "balanced_accuracy"),
-    "multi": ("weighted_f1", "macro_f1", "micro_f1", "mean_average_precision"),
-}
 _TITLES = {
     "weighted_f1": "weighted F1",
     "macro_f1": "macro F1",
@@ -56,7 +53,6 @@ STANDINGS: dict[Standing, str] = {
     "undefined": "undefined",
     "baseline": "is the baseline",
 }
-_UNDEFINED: Interval = {"value": None, "low": None, "high": None}
 
 
 @dataclass(frozen=True)
@@ -93,15 +89,6 @@ class Board:
     rows: tuple[Row, ...]
     baseline: Mapping[str, Interval]
     others: Mapping[str, Mapping[str, Interval]]
-
-
-def shown_metrics(kind: str, classes: Sequence[str]) -> tuple[str, ...]:
-    """Return the metrics that a leaderboard of this kind of task shows, the one that ranks first."""
-    if kind != "regression":
-        return _SHOWN[kind]
-    if len(classes) == 1:
-        return ("rmse", f"cc/{classes[0]}", f"mae/{classes[0]}", "sagr")
-    return ("rmse", *(f"cc/{name}" for name in classes), "sagr")
 
 
 def metric_title(name: str) -> str:
@@ -153,8 +140,8 @@ def boards(runs: Iterable[Run]) -> list[Board]:
     for run in runs:
         report = run.report
         part = best_part(report["metrics"])
-        scored = report.get("part_digests", {}).get(part, "")
-        key = (report.get("corpus", ""), report["task"], report.get("split", ""), part, scored)
+        scored = report["part_digests"].get(part, "")
+        key = (report["corpus"], report["task"], report["kind"], report["split"], part, scored)
         sets.setdefault(key, []).append(run)
     return [_board(members) for _, members in sorted(sets.items())]
 
@@ -169,12 +156,12 @@ def _board(runs: Sequence[Run]) -> Board:
         key=lambda row: (sign * (row.metrics[shown[0]]["value"] or 0.0), row.name),
     )
     return Board(
-        corpus=report.get("corpus", ""),
+        corpus=report["corpus"],
         task=report["task"],
         kind=report["kind"],
-        split=report.get("split", ""),
+        split=report["split"],
         part=part,
-        n_images=int(report.get(f"n_{part}", 0)),
+        n_images=report[f"n_{part}"],
         shown=shown,
         rows=tuple(rows),
         baseline=report["baselines"]["majority"][part],
@@ -195,7 +182,7 @@ def _row(run: Run, part: str, shown: Sequence[str]) -> Row:
     report = run.report
     ours = report["metrics"][part]
     majority = report["baselines"]["majority"][part]
-    verdicts = {key: verdict(key, found, majority.get(key, _UNDEFINED)) for key, found in ours.items()}
+    verdicts = {key: verdict(key, found, majority.get(key, UNDEFINED)) for key, found in ours.items()}
     head, name = report["head"], run.folder.resolve().name
     return Row(
         name=head if name == head else f"{name} ({head})",
@@ -204,10 +191,10 @@ def _row(run: Run, part: str, shown: Sequence[str]) -> Row:
         metrics=ours,
         verdicts=verdicts,
         standing="baseline" if head == "dummy" else _standing([verdicts[key] for key in shown]),
-        n_features=int(report.get("n_features", 0)),
-        blocks=tuple(report.get("blocks", ())),
-        seed=int(report.get("seed", 0)),
-        warnings=tuple(report.get("warnings", ())),
+        n_features=report["n_features"],
+        blocks=tuple(report["blocks"]),
+        seed=report["seed"],
+        warnings=tuple(report["warnings"]),
     )
 
 
@@ -231,11 +218,11 @@ def as_text(board: Board) -> str:
     table = [["run", *(metric_title(name) for name in board.shown), "beside the baseline"]]
     for row in board.rows:
         mark = " !" if row.warnings else ""
-        cells = [interval_text(row.metrics.get(name, _UNDEFINED)) for name in board.shown]
+        cells = [interval_text(row.metrics.get(name, UNDEFINED)) for name in board.shown]
         table.append([row.name + mark, *cells, STANDINGS[row.standing]])
-    table.append(["majority", *(interval_text(board.baseline.get(name, _UNDEFINED)) for name in board.shown), ""])
+    table.append(["majority", *(interval_text(board.baseline.get(name, UNDEFINED)) for name in board.shown), ""])
     for other, found in board.others.items():
-        table.append([other, *(interval_text(found.get(name, _UNDEFINED)) for name in board.shown), ""])
+        table.append([other, *(interval_text(found.get(name, UNDEFINED)) for name in board.shown), ""])
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
     notes = dict.fromkeys(text for row in board.rows for text in row.warnings)

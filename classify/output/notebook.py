@@ -52,8 +52,8 @@ def run_table(run: Run) -> str:
     report, part = run.report, best_part(run.report["metrics"])
     found = {"this head": report["metrics"][part], "majority": report["baselines"]["majority"].get(part, {})}
     columns = {name: {key: _interval(one) for key, one in of.items()} for name, of in found.items()}
-    title = f"{report['head']} on {report['task']}: {report.get(f'n_{part}', 0)} {part} images ({run.folder})"
-    notes = "".join(f"<p>{escape(text)}</p>" for text in report.get("warnings", []))
+    title = f"{report['head']} on {report['task']}: {report[f'n_{part}']} {part} images ({run.folder})"
+    notes = "".join(f"<p>{escape(text)}</p>" for text in report["warnings"])
     return metric_table(title, columns) + notes
 
 

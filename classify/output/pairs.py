@@ -76,7 +76,7 @@ def pairs(board: Board, runs: Sequence[Run], *, n_resamples: int = 2000, seed: i
         Two runs of the board scored different images.
     """
     by_folder = {run.folder.as_posix(): run for run in runs}
-    parts = {row.name: by_folder[row.folder].predictions[board.part] for row in board.rows}
+    parts = {row.name: by_folder[row.folder].part(board.part) for row in board.rows}
     task, metric = by_folder[board.rows[0].folder].task, board.shown[0]
     first = next(iter(parts.values()))
     for name, part in parts.items():

@@ -198,5 +198,7 @@ def interval_plot(
             'stroke-linecap="round" stroke-opacity=".45"/>'
         )
         parts.append(f'<circle cx="{c:.1f}" cy="11" r="5" fill="var(--accent)"/>')
-    said = "undefined" if value is None else f"{value:.3f}, interval {low:.3f} to {high:.3f}" if low is not None else ""
+    said = "undefined" if value is None else f"{value:.3f}"
+    if low is not None and high is not None:
+        said += f", interval {low:.3f} to {high:.3f}"
     return svg(width, 22, said, parts)

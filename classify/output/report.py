@@ -134,18 +134,12 @@ def _number(value: float | None, form: str) -> str:
 
 def _pictures(corpora: set[str], data: Path | None) -> dict[str, Pictures]:
     spent = [0]
-    found = {}
-    for corpus in corpora:
-        safe = Path(corpus).name == corpus and corpus not in ("", ".", "..")
-        inside = (data or Path("data")) / (corpus if safe else ".none")
-        root = inside if data is None or (safe and inside.is_dir()) else data
-        found[corpus] = Pictures(root, spent)
-    return found
+    return {corpus: Pictures.of_corpus(corpus, data, spent) for corpus in corpora}
 
 
 def _credits(runs: Sequence[Run]) -> list[str]:
-    readers = {str((run.report.get("reader") or {}).get("name", "")) for run in runs}
-    names = readers | {str(run.report.get("corpus", "")) for run in runs}
+    readers = {str((run.report["reader"] or {}).get("name", "")) for run in runs}
+    names = readers | {run.report["corpus"] for run in runs}
     return [text for name, text in _CREDITS.items() if name in names]
 
 

@@ -24,6 +24,7 @@ from classify.output.leaderboard import (
 from classify.output.pairs import pairs
 from classify.output.plots import interval_plot
 from classify.output.thumbnails import Pictures
+from classify.report_json import UNDEFINED
 from classify.runs import Run
 
 __all__ = ["board_section"]
@@ -63,7 +64,7 @@ def board_section(
         "label": f"{board.task} ({board.n_images} images)" if repeated else board.task,
         "repeated": repeated,
         "kind": _KINDS[board.kind] + ", " + ", ".join(first["classes"]),
-        "source": "" if first.get("source") == "unknown" else first.get("source", ""),
+        "source": "" if first["source"] == "unknown" else first["source"],
         "lower": [name for name in board.shown if not greater_is_better(name)],
         "warnings": shared,
         "summary": _summary(board),
@@ -101,7 +102,7 @@ def _span(board: Board) -> tuple[float, float]:
     """The common scale of a board's bars: all its intervals and baselines, with a little air."""
     metric = board.shown[0]
     found = [*(row.metrics for row in board.rows), board.baseline, *board.others.values()]
-    ends = [end for one in found for end in one.get(metric, {}).values() if end is not None]
+    ends = [end for one in found for key in UNDEFINED if (end := one.get(metric, UNDEFINED).get(key)) is not None]
     low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
     air = 0.05 * (high - low) or 0.05
     return low - air, high + air
@@ -164,18 +165,16 @@ def _cautions(board: Board, audit: Mapping[str, Any] | None) -> list[str]:
 
 
 def _ablation(found: Mapping[str, Any]) -> dict[str, Any]:
-    metric = str(found["metric"])
-    rows = [
-        {"blocks": subset["blocks"], **subset["metrics"].get(metric, {})} for subset in found["subsets"][:MAX_SUBSETS]
-    ]
+    metric = found["metric"]
+    rows = [{"blocks": subset["blocks"], **subset["metrics"][metric]} for subset in found["subsets"][:MAX_SUBSETS]]
     blocks = list(dict.fromkeys(name for subset in found["subsets"] for name in subset["blocks"]))
-    gains = [{"block": block, **gain} for block, gain in (found.get("gains") or {}).items()]
+    gains = [{"block": block, **gain} for block, gain in found["gains"].items()]
     return {
         "figure": ablation_plot(rows, sorted(blocks), metric_title(metric)),
         "metric": metric,
-        "head": str(found.get("head", "")),
-        "folds": found.get("folds"),
-        "n_images": found.get("n_images"),
+        "head": found["head"],
+        "folds": found["folds"],
+        "n_images": found["n_images"],
         "n_subsets": len(found["subsets"]),
         "n_shown": len(rows),
         "gains": gains,

@@ -43,8 +43,8 @@ def run_summary(run: Run) -> str:
             f"  file names alone reach {metric_title(board.shown[0])} {interval_text(names)} (id-only baseline)"
         )
     lines.append(f"  {standing_words(row, board)}")
-    lines += [f"  ! {text}" for text in report.get("warnings", ())]
-    lines.append(f"wrote {run.folder} ({report['timings']['fit']:.1f} s to fit)")
+    lines += [f"  ! {text}" for text in report["warnings"]]
+    lines.append(f"wrote {run.folder} ({report['timings'].get('fit', 0.0):.1f} s to fit)")
     return "\n".join(lines)
 
 

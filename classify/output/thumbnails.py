@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from classify.json_file import read_regular
+
 __all__ = ["MAX_BYTES", "Pictures", "Thumbnail"]
 
 MAX_BYTES = 3_300_000  # of all pictures of a page, which is to stay under 5 MB
 SIDE = 144  # pixels of the longer side of a thumbnail, shown at two thirds of it
 _PLACES = ("", "images")  # below the corpus' folder, where ids may begin
 _MAX_PIXELS = 120_000_000
+_MAX_FILE = 256 * 2**20  # bytes
 _QUALITY = 78
 
 
@@ -50,6 +53,18 @@ class Pictures:
     spent: list[int] = field(default_factory=lambda: [0])
     _made: dict[tuple[Path, int], Thumbnail | None] = field(default_factory=dict)
 
+    @classmethod
+    def of_corpus(cls, corpus: str, data: Path | None, spent: list[int] | None = None) -> Pictures:
+        """Return the pictures of a corpus: in *data*, or in the folder of its name there or in ``data``.
+
+        A report that came from somebody else may call its corpus anything: a name that isn't one folder's is not
+        looked for.
+        """
+        plain = Path(corpus).name == corpus and corpus not in ("", ".", "..") and not set(corpus) & set("\\:\0")
+        inside = (data or Path("data")) / (corpus if plain else ".none")
+        root = inside if data is None or (plain and inside.is_dir()) else data
+        return cls(root, [0] if spent is None else spent)
+
     @property
     def there(self) -> bool:
         """Whether the folder exists."""
@@ -68,13 +83,19 @@ class Pictures:
         image : str
             An id. One that would leave the folder is not looked for.
         """
+        path = self.path_of(image)
+        return None if path is None else self.of_file(path)
+
+    def path_of(self, image: str) -> Path | None:
+        """Return the file of an image, links followed; None where it isn't there or would lie outside of the folder."""
         parts = PurePosixPath(image).parts
         if not parts or ".." in parts or PurePosixPath(image).is_absolute() or "\\" in image or "\0" in image:
             return None
         for place in _PLACES:
-            path = self.root.joinpath(place, *parts)
-            if self._inside(path):
-                return self.of_file(path)
+            for name in (parts[-1], f"{parts[-1]}.jpg"):
+                path = self.root.joinpath(place, *parts[:-1], name)
+                if self._inside(path):
+                    return path
         return None
 
     def _inside(self, path: Path) -> bool:
@@ -100,7 +121,7 @@ def _thumbnail(path: Path, side: int) -> Thumbnail | None:
     except ImportError:
         return None  # the page says that pictures need Pillow
     try:
-        with Image.open(path) as opened:
+        with Image.open(io.BytesIO(read_regular(path.resolve(), _MAX_FILE))) as opened:
             if opened.width * opened.height > _MAX_PIXELS:
                 return None
             opened.draft("RGB", (side, side))
@@ -108,6 +129,7 @@ def _thumbnail(path: Path, side: int) -> Thumbnail | None:
     except Exception:
         return None
     bytes_ = io.BytesIO()
+    picture.info.clear()  # Pillow hands on the file's comment, which is nobody's to share
     picture.save(bytes_, "JPEG", quality=_QUALITY, optimize=True)
     encoded = base64.b64encode(bytes_.getvalue()).decode("ascii")
     shown = [max(1, round(length * 2 / 3)) for length in picture.size]

@@ -171,7 +171,7 @@ class Table:
         raise self.misfit(row, expected=expected, found=found, remedy=remedy)
 
 
-def table_of(  # noqa: PLR0913 - a form of table each
+def table_of(
     tree: Tree,
     path: str,
     *,

@@ -1,0 +1,107 @@
+"""Whatever a report says, a page is made of it or one sentence refuses it; nothing of it acts on a page or terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mutants import mutant
+
+from classify.errors import RunError
+from classify.output.cards import data_card_text, model_card_text
+from classify.output.leaderboard import as_text, boards
+from classify.output.report import report_page
+from classify.output.summary import run_summary
+from classify.runs import find_runs, read_run
+from features_store.errors import AffectoryError
+
+
+def shown(folder: Path) -> str:
+    """Return everything that is shown of the runs below a folder."""
+    runs = find_runs([folder])
+    texts = [as_text(board) for board in boards(runs)]
+    texts += [text for run in runs for text in (run_summary(run), model_card_text(run), data_card_text(run))]
+    return "\n".join([report_page(runs), *texts])
+
+
+@pytest.fixture
+def copied(runs_folder, tmp_path) -> Path:
+    """Return a copy of one run that may be damaged."""
+    return shutil.copytree(runs_folder / "evokes" / "linear", tmp_path / "runs" / "linear")
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_a_changed_report_is_shown_or_refused(runs_folder, tmp_path, seed) -> None:
+    task = ("polarity", "evokes", "valence", "affect")[seed % 4]
+    folder = shutil.copytree(runs_folder / task / "linear", tmp_path / "runs" / "linear")
+    good = json.loads((folder / "report.json").read_text())
+    (folder / "report.json").write_bytes(mutant(good, np.random.default_rng(seed)))
+    try:
+        text = shown(tmp_path)
+    except AffectoryError as refused:
+        text = str(refused)
+    assert "\x1b" not in text
+    assert "<script>alert(1)" not in text
+
+
+def test_escapes_of_names_are_taken_out(copied) -> None:
+    """A corpus' name may not steer the terminal on which it is printed, nor HTML act in a card."""
+    report = json.loads((copied / "report.json").read_text())
+    report["corpus"] = "\x1b]0;owned\x07emoji<b>"
+    report["created"] = "<img src=x>"
+    (copied / "report.json").write_text(json.dumps(report))
+    text = shown(copied)
+    assert "owned" in text
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert "<img src=x>" not in model_card_text(read_run(copied))
+
+
+def test_a_report_of_a_newer_version_is_refused(copied) -> None:
+    report = json.loads((copied / "report.json").read_text())
+    (copied / "report.json").write_text(json.dumps({**report, "format_version": 99}))
+    with pytest.raises(RunError, match="update affectory"):
+        read_run(copied)
+
+
+def test_a_report_of_the_first_version_is_read(copied) -> None:
+    """It has no version, and what later ones added is completed."""
+    report = json.loads((copied / "report.json").read_text())
+    kept = ("task", "kind", "classes", "head", "metrics", "baselines", "part_digests", "n_test")
+    (copied / "report.json").write_text(json.dumps({name: report[name] for name in kept}))
+    assert "weighted F1" in shown(copied)
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_a_report_is_a_regular_file(copied, kind) -> None:
+    """A link is not followed, and nobody is waited for."""
+    path = copied / "report.json"
+    if kind == "link":
+        path.rename(copied.parent / "elsewhere")
+        path.symlink_to(copied.parent / "elsewhere")
+    else:
+        path.unlink()
+        path.mkdir() if kind == "folder" else os.mkfifo(path)
+    with pytest.raises(RunError, match=r"symbolic link|regular file|isn't a run|Is a directory"):
+        read_run(copied)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: [*rows[:-1], "x,test,1"],
+        lambda rows: [*rows, rows[-1].replace("test", "tset").replace("train", "tset")],
+        lambda rows: [*rows, rows[-1].rsplit(",", 1)[0] + ",nan"],
+        lambda rows: [*rows, '"' + "x" * 200_000 + '"'],
+        lambda rows: [rows[0]],
+    ],
+)
+def test_changed_predictions_are_refused(copied, change) -> None:
+    path = copied / "predictions.csv"
+    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
+    with pytest.raises(RunError):
+        report_page([read_run(copied)])
