@@ -11,7 +11,7 @@ import numpy as np
 from features_store.block import Block
 from features_store.failures import read_failures
 from features_store.reader import Store
-from features_store.schema import PART_NAMES, Labels, Split, Status
+from features_store.schema import FAILURES, PART_NAMES, Labels, Split, Status
 
 _SHOWN_FAILURES = 20
 
@@ -65,7 +65,7 @@ def _labels(labels: Labels) -> dict[str, Any]:
 
 
 def _block(store: Store, block: Block) -> dict[str, Any]:
-    rows, views = np.nonzero(block.status > Status.WRITTEN)
+    rows, views = np.nonzero(np.isin(block.status, FAILURES))  # any other value is for `verify`
     reasons = read_failures(block.path) if len(rows) else {}
     failed = []
     for row, view in zip(rows.tolist(), views.tolist(), strict=True):
