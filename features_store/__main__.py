@@ -42,9 +42,14 @@ def verify(
         int, typer.Option(metavar="N", min=0, help="Also extract N random rows of each block again, and compare.")
     ] = 0,
     data: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The images, for --recompute.")] = None,
+    write_list: Annotated[
+        bool, typer.Option("--write-list", help="Then write the list of blocks, store.json, if nothing is wrong.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Check every vector of a store against its digest and its block's seal. Exit code 0: good; 2: something is wrong.
+    """Check every vector of a store against its digest and its block's seal, and its labels, splits and groups.
+
+    Exit code 0: good; 2: something is wrong. What was checked, and what was not, is printed.
 
     Example: features-store verify features/emoji --recompute 20
     """
@@ -60,6 +65,11 @@ def verify(
         typer.echo(f"error: {sentence}", err=True)
     if wrong:
         raise typer.Exit(2)
+    if write_list:
+        from features_store import listing
+
+        path = listing.write_list(opened, store)
+        typer.echo(f"{path}: {len(opened.blocks)} block(s)", err=True)
 
 
 for _name, _command in COMMANDS.items():
