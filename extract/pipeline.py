@@ -120,7 +120,8 @@ def run(reading: Reading, networks: list[Network], store: Path, settings: Settin
             one.blocks.finish()
         if digesting is not None:
             with clock.part("content"):
-                digesting.finish(range(len(index))[: settings.limit], store, index, reading.origin)
+                rows = range(len(index))[: settings.limit]
+                digesting.finish(rows, store, index, reading.origin, used=todo.tolist())
         blocks = [one.blocks for one in opened]
         return summarise(blocks, clock, n_done=len(todo), n_images=len(index), n_decoders=engine.n_decoders)
 

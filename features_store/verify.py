@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from features_store.assembly import progress_bar
 from features_store.block import Block
 from features_store.listing import check_meaning
 from features_store.reader import Store
-from features_store.recompute import MIN_COSINE, Drift, recompute
+from features_store.recompute import MIN_COSINE, Drift, Place, recompute
 from features_store.schema import Status
 
 _PIECE_BYTES = 16 * 2**20
@@ -189,7 +188,7 @@ def verify_with_bar(store: Store) -> Report:
         return verify(store, progress=advance)
 
 
-def with_drifts(report: Report, store: Store, n: int, data: Path | None) -> Report:
+def with_drifts(report: Report, store: Store, n: int, data: Place | None) -> Report:
     """Add the drifts of `n` recomputed rows of each block to a report, with a progress bar if it takes long."""
     with progress_bar(len(store.blocks), "recomputing", unit="block") as advance:
         drifts = recompute(store, n, data=data, progress=advance)
