@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from extract.errors import RefusedImageError
 from extract.sources import Source
-from features_store import Index, open_store
+from features_store import Index, MismatchError, open_regular, open_store
 from features_store.assembly import write_dump
 from features_store.origin import Origin
 from features_store.schema import INDEX_FILE
@@ -38,30 +39,54 @@ class DigestingSource:
 
     def __init__(self, source: Source, store: Path) -> None:
         self._source = source
+        index = open_store(store / INDEX_FILE)
+        self._ids = index.raw_ids
         self._journal = store / JOURNAL
-        shape = (len(source), _BYTES)
-        fits = self._journal.exists() and self._journal.stat().st_size == len(source) * _BYTES
-        self._digests = np.memmap(self._journal, np.uint8, "r+" if fits else "w+", shape=shape)
-        known = open_store(store / INDEX_FILE).content
-        if known is not None:
-            self._digests[known.any(axis=1)] = known[known.any(axis=1)]
+        # Behind the digests stands that of the index: those that were noted for other images are none of these.
+        mark = bytes.fromhex(index.index_digest)
+        with open_regular(self._journal, mode="a+b") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _BYTES))
+            if file.tell() != len(source) * _BYTES or file.read() != mark:
+                file.truncate(0)
+                file.truncate(len(source) * _BYTES)
+                file.write(mark)
+                file.flush()
+            self._digests = np.memmap(file, np.uint8, "r+", shape=(len(source), _BYTES))
+        if index.content is not None:
+            known = index.content.any(axis=1)
+            self._digests[known] = index.content[known]
         self._tried = np.zeros(len(source), dtype=bool)
 
     def __len__(self) -> int:
         return len(self._source)
 
     def read(self, row: int) -> bytes:
-        """See `extract.sources.Source.read`."""
+        """See `extract.sources.Source.read`.
+
+        Raises
+        ------
+        MismatchError
+            If the file's bytes have another digest than the one that is known.
+        """
         self._tried[row] = True
         data = self._source.read(row)
-        self._digests[row] = np.frombuffer(hashlib.sha256(data).digest(), dtype=np.uint8)
+        digest, known = hashlib.sha256(data).digest(), self._digests[row].tobytes()
+        if any(known) and known != digest:
+            msg = (
+                f"image {self._ids[row].decode()!r} was another picture when its digest was noted (SHA-256 "
+                f"{known.hex()[:12]}, now {digest.hex()[:12]}); put the old file back, or extract into another --store"
+            )
+            raise MismatchError(msg)
+        self._digests[row] = np.frombuffer(digest, dtype=np.uint8)
         return data
 
     def modified(self, row: int) -> float:
         """See `extract.sources.Source.modified`."""
         return self._source.modified(row)
 
-    def finish(self, rows: Iterable[int], store: Path, index: Index, origin: Origin | None) -> int:
+    def finish(
+        self, rows: Iterable[int], store: Path, index: Index, origin: Origin | None, *, used: Iterable[int] = ()
+    ) -> int:
         """Read those of `rows` that have no digest yet, and write the index with all digests.
 
         Parameters
@@ -71,13 +96,16 @@ class DigestingSource:
         index : Index
             What the store's index holds beside the digests.
         origin : Origin, optional
+        used : iterable of int
+            Rows that got vectors now; those that others have read are read here, too, and compared.
 
         Returns
         -------
         int
             How many rows of the index have a digest; the others could not be read, or were not asked for.
         """
-        left = [row for row in rows if not self._tried[row] and not self._digests[row].any()]
+        unknown = [row for row in rows if not self._digests[row].any()]
+        left = [row for row in sorted({*unknown, *used}) if not self._tried[row]]
         with ThreadPoolExecutor(_READERS, thread_name_prefix="digest") as pool:
             for _ in pool.map(self._try, left):
                 pass

@@ -143,7 +143,8 @@ def run(reading: Reading, networks: list[Network], store: Path, settings: Settin
             one.blocks.finish(settings.max_failed)
         if digesting is not None:
             with clock.part("content"):
-                digesting.finish(range(len(index))[: settings.limit], store, index, reading.origin)
+                rows = range(len(index))[: settings.limit]
+                digesting.finish(rows, store, index, reading.origin, used=todo.tolist())
         blocks = [one.blocks for one in opened]
         summary = summarise(
             blocks, clock, n_done=len(todo), n_images=len(index), n_decoders=n_decoders, n_readers=n_readers

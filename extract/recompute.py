@@ -27,7 +27,7 @@ from features_store import MismatchError
 
 
 def recompute(
-    passport: Mapping[str, Any], ids: Sequence[str], corpus: Mapping[str, Any], data: Path | None
+    passport: Mapping[str, Any], ids: Sequence[str], corpus: Mapping[str, Any], data: Path | Mapping[str, Path] | None
 ) -> list[NDArray[np.floating[Any]] | str]:
     """Make the vectors of some images again, on the fastest device that there is.
 
@@ -39,8 +39,8 @@ def recompute(
         Of the images.
     corpus : mapping
         Name and options of the reader that made the index.
-    data : Path, optional
-        Where the images are. None = the corpus' own place.
+    data : Path, or mapping of str to Path; optional
+        Where the images are, or those of each member of a union. None = the corpus' own place.
 
     Returns
     -------
@@ -84,14 +84,17 @@ def made_with(passport: Mapping[str, Any], device: str) -> str:
     return "float32" if precision == "float16" and device == "cpu" else precision
 
 
-def _reading(corpus: Mapping[str, Any], data: Path | None) -> Reading:
+def _reading(corpus: Mapping[str, Any], data: Path | Mapping[str, Path] | None) -> Reading:
     name = corpus.get("name")
     if not isinstance(name, str):
         msg = "the store does not say which corpus it was made from, so its images cannot be found"
         raise MismatchError(msg)
     options = corpus.get("options", {})
-    texts = {key: str(value) for key, value in options.items()} if isinstance(options, Mapping) else {}
-    return find_corpus(name).read(data, texts)
+    found = find_corpus(name)
+    defaults = {key: plain({key: option.default})[key] for key, option in found.options.items()}
+    given = dict(options) if isinstance(options, Mapping) else {}
+    texts = {key: str(value) for key, value in given.items() if key not in defaults or value != defaults[key]}
+    return found.read(data, texts)
 
 
 def _views(passport: Mapping[str, Any]) -> Views:

@@ -11,6 +11,7 @@ import typer
 
 from features_store import console
 from features_store.commands import COMMANDS
+from features_store.errors import MismatchError
 from features_store.reader import open_store
 from features_store.summary import as_text, summarise
 
@@ -41,10 +42,18 @@ def verify(
     recompute: Annotated[
         int, typer.Option(metavar="N", min=0, help="Also extract N random rows of each block again, and compare.")
     ] = 0,
-    data: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The images, for --recompute.")] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FOLDER", help="The images, for --recompute; of a union NAME=FOLDER for each member."),
+    ] = None,
+    write_list: Annotated[
+        bool, typer.Option("--write-list", help="Then write the list of blocks, store.json, if nothing is wrong.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Check every vector of a store against its digest and its block's seal. Exit code 0: good; 2: something is wrong.
+    """Check every vector of a store against its digest and its block's seal, and its labels, splits and groups.
+
+    Exit code 0: good; 2: something is wrong. What was checked, and what was not, is printed.
 
     Example: features-store verify features/emoji --recompute 20
     """
@@ -53,13 +62,29 @@ def verify(
     opened = open_store(store)
     report = checking.verify_with_bar(opened)
     if recompute:
-        report = checking.with_drifts(report, opened, recompute, data)
+        report = checking.with_drifts(report, opened, recompute, _place(data or []))
     wrong = report.problems()
     print(json.dumps(dataclasses.asdict(report), indent=2, ensure_ascii=False) if as_json else report.as_text())
     for sentence in wrong:
         typer.echo(f"error: {sentence}", err=True)
     if wrong:
         raise typer.Exit(2)
+    if write_list:
+        from features_store import listing
+
+        path = listing.write_list(opened, store)
+        typer.echo(f"{path}: {len(opened.blocks)} block(s)", err=True)
+
+
+def _place(data: list[str]) -> Path | dict[str, Path] | None:
+    """Return one folder, or that of each member of a union."""
+    if len(data) == 1 and ("=" not in data[0] or Path(data[0]).exists()):
+        return Path(data[0])
+    wrong = [text for text in data if "=" not in text]
+    if wrong:
+        msg = f"--data {wrong[0]}: several folders are those of a union's members; write --data NAME=FOLDER for each"
+        raise MismatchError(msg)
+    return {name: Path(path) for name, _, path in (text.partition("=") for text in data)} or None
 
 
 for _name, _command in COMMANDS.items():

@@ -116,8 +116,12 @@ def _split(name: str, placed: Sequence[Placed], ids: NDArray[np.str_]) -> Split:
     if len(kinds) > 1:
         msg = f"split {name!r} holds parts in one dump and folds in another; keep one of them"
         raise MismatchError(msg)
+    sources = sorted({one.store.splits[name].source for one in placed} - {""})
+    if len(sources) > 1:
+        msg = f"split {name!r} was published in one dump and made in another; keep one of them"
+        raise MismatchError(msg)
     columns = [on_rows(one.store.splits[name], one).values for one in placed]
-    return Split(name, _overlaid(columns, placed, ids, f"split {name!r}", "the part"), kinds[0])
+    return Split(name, _overlaid(columns, placed, ids, f"split {name!r}", "the part"), kinds[0], *sources)
 
 
 def _content(placed: Sequence[Placed], ids: NDArray[np.str_]) -> NDArray[np.uint8] | None:
@@ -176,21 +180,17 @@ def _groups(placed: Sequence[Placed], n_images: int, *, one_numbering: bool) -> 
 
 def _connected(columns: Sequence[NDArray[np.int64]], n_images: int) -> NDArray[np.int64]:
     """Number the groups anew, so that images that any column keeps together stay together."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    images: list[NDArray[np.int64]] = []
-    nodes: list[NDArray[np.int64]] = []
-    n_nodes = n_images
-    for column in columns:
-        grouped = np.flatnonzero(column >= 0)
-        names, numbers = np.unique(column[grouped], return_inverse=True)
-        images.append(grouped)
-        nodes.append(numbers + n_nodes)
-        n_nodes += len(names)
-    edges = (np.concatenate(images), np.concatenate(nodes))
-    graph = coo_array((np.ones(len(edges[0]), dtype=bool), edges), shape=(n_nodes, n_nodes))
-    component = connected_components(graph, directed=False)[1][:n_images]
+    component = np.arange(n_images)
+    before = None
+    while before is None or not np.array_equal(before, component):
+        before = component.copy()
+        for column in columns:
+            grouped = np.flatnonzero(column >= 0)
+            names, numbers = np.unique(column[grouped], return_inverse=True)
+            lowest = np.full(len(names), n_images)
+            np.minimum.at(lowest, numbers, component[grouped])
+            component[grouped] = lowest[numbers]
+        component = component[component]  # the lowest image of a component is of the same one
     _, first, inverse, counts = np.unique(component, return_index=True, return_inverse=True, return_counts=True)
     together = counts[inverse] > 1
     # Numbered by first appearance, so that the result does not depend on the order in which dumps were given.

@@ -215,11 +215,13 @@ def splits(
 ) -> None:
     """Make a split: stratified by a task, groups never parted, in a dump of its own to lay beside the others.
 
+    With --folds, each fold is also the test part of a split of its own, SPLIT.0, SPLIT.1 and so on, for `classify`.
+
     Example: features-store splits features/emoji -n cv5 --task polarity --folds 5 -o features/emoji/cv5.h5
     """
     from features_store.dump import write_index
     from features_store.schema import Index
-    from features_store.splits import make_split
+    from features_store.splits import make_split, parts_of_folds
     from features_store.summary import split_counts
 
     opened = open_store(store)
@@ -227,10 +229,15 @@ def splits(
     made = make_split(
         name, opened.n_images, labels=labels, groups=opened.groups, folds=folds, fractions=fractions, seed=seed
     )
-    write_index(out, Index(opened.ids, splits={name: made}, groups=opened.groups), force=force)
+    each = [] if folds is None else parts_of_folds(made)
+    found = {one.name: one for one in (made, *each)}
+    write_index(out, Index(opened.ids, splits=found, groups=opened.groups), force=force)
     counts = split_counts(made)
-    line = f"{out}: split {name}: {', '.join(f'{part} {count:,}' for part, count in counts.items())}"
-    _tell({"path": str(out), "name": name, "kind": made.kind, "counts": counts, "seed": seed}, [line], as_json=as_json)
+    lines = [f"{out}: split {name}: {', '.join(f'{part} {count:,}' for part, count in counts.items())}"]
+    if each:
+        lines.append(f"  {each[0].name} to {each[-1].name}: one fold for test, the next for validation, the rest train")
+    facts = {"path": str(out), "name": name, "kind": made.kind, "counts": counts, "seed": seed}
+    _tell({**facts, "parts": [one.name for one in each]}, lines, as_json=as_json)
 
 
 def _tell(done: Any, lines: list[str], *, as_json: bool) -> None:

@@ -40,7 +40,7 @@ _FREE_IMAGES = 100_000  # more than that, and each must take a byte of the file
 class Contents:
     """One dump, as read from its file; vectors and status stay on the disk.
 
-    `raw_ids` is (n_images,) fixed-length UTF-8.
+    `raw_ids` is (n_images,) fixed-length UTF-8; `meaning` is the stored digest of labels, splits and groups, if any.
     """
 
     path: Path
@@ -52,6 +52,7 @@ class Contents:
     labels: Mapping[str, Labels]
     splits: Mapping[str, Split]
     blocks: Mapping[str, Block]
+    meaning: str = ""
 
 
 def read_contents(path: Path, *, same_ids: NDArray[np.bytes_] | None = None) -> Contents:
@@ -107,6 +108,7 @@ class _Reading:
             labels={name: self.labels(name, n_images) for name in self.names("labels", h5py.Dataset)},
             splits={name: self.split(name, n_images) for name in self.names("splits", h5py.Dataset)},
             blocks={name: self.block(name, n_images) for name in self.names("blocks", h5py.Group)},
+            meaning=text_of(self.file, "meaning_digest") if "meaning_digest" in self.file.attrs else "",
         )
 
     def version(self) -> None:
@@ -194,8 +196,10 @@ class _Reading:
         return Labels(task, self.column(f"labels/{name}", LABEL_DTYPES[kind], shape))
 
     def split(self, name: str, n_images: int) -> Split:
-        kind: Any = text_of(self.dataset(f"splits/{name}"), "kind")
-        return Split(name, self.column(f"splits/{name}", "|i1", (n_images,)), kind)
+        dataset = self.dataset(f"splits/{name}")
+        kind: Any = text_of(dataset, "kind")
+        source = text_of(dataset, "source") if "source" in dataset.attrs else ""
+        return Split(name, self.column(f"splits/{name}", "|i1", (n_images,)), kind, source)
 
     def block(self, name: str, n_images: int) -> Block:
         where = f"blocks/{name}"

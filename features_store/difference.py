@@ -94,7 +94,7 @@ def _tables(
 
 def _definition(item: Labels | Split) -> dict[str, Any]:
     if isinstance(item, Split):
-        return {"kind": item.kind}
+        return {"kind": item.kind, **({"source": item.source} if item.source else {})}
     task = item.task
     ends = None if task.range is None else list(task.range)
     return {"kind": task.kind, "classes": list(task.classes), "range": ends, "source": task.source}

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from features_store import passport, seal
 from features_store.atomic import atomic_write
+from features_store.errors import FormatError
 from features_store.ids import encode_ids
+from features_store.meaning import meaning_digest, parted
 from features_store.schema import ALIGNMENT, FORMAT, FORMAT_VERSION, BlockSpec, Index, Labels, Split
 
 
@@ -50,10 +52,28 @@ def new_dump(path: Path) -> h5py.File:
 
 
 def fill_index(file: h5py.File, index: Index, *, labels: bool = True) -> None:
-    """Write the root attributes and ``/images``, and with `labels` also ``/labels`` and ``/splits``."""
+    """Write the root attributes and ``/images``, and with `labels` also ``/labels`` and ``/splits``.
+
+    Raises
+    ------
+    FormatError
+        If a split that was made here parts groups.
+    """
+    for split in index.splits.values() if labels else ():
+        n_parted = int(parted(split, index.groups).sum())
+        if n_parted and split.source == "made":
+            msg = (
+                f"split {split.name!r} parts the groups of {n_parted:,} images, and splits that are made keep groups "
+                "whole; make it again with `features-store splits`"
+            )
+            raise FormatError(msg)
     _set_text(file, "format", FORMAT)
-    _set_text(file, "format_version", FORMAT_VERSION)
+    sources = labels and any(split.source for split in index.splits.values())
+    meaning = meaning_digest(index.labels, index.splits, index.groups) if labels else ""
+    _set_text(file, "format_version", FORMAT_VERSION if sources or meaning else "1.0")
     _set_text(file, "index_digest", index.digest)
+    if meaning:
+        _set_text(file, "meaning_digest", meaning)
     if index.corpus:
         _set_text(file, "corpus", passport.canonical(index.corpus))
     _set_strings(file, "images/id", encode_ids(index.ids))
@@ -121,3 +141,5 @@ def _write_labels(file: h5py.File, labels: Labels) -> None:
 def _write_split(file: h5py.File, split: Split) -> None:
     dataset = file.create_dataset(f"splits/{split.name}", data=split.values)
     _set_text(dataset, "kind", split.kind)
+    if split.source:
+        _set_text(dataset, "source", split.source)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -45,7 +45,7 @@ def open_store(paths: str | Path | Sequence[str | Path]) -> Store:
         If the dumps have different indexes, or one block, task or split stands in two of them.
     """
     given = [paths] if isinstance(paths, (str, Path)) else list(paths)
-    files = [file for path in given for file in _dumps(Path(path))]
+    files = [file for path in given for file in _typed(Path(path))]
     contents: list[Contents] = []
     for file in files:
         contents.append(read_contents(file, same_ids=contents[0].raw_ids if contents else None))
@@ -55,8 +55,8 @@ def open_store(paths: str | Path | Sequence[str | Path]) -> Store:
         raw_ids=contents[0].raw_ids,
         index_digest=contents[0].index_digest,
         corpus=next((c.corpus for c in contents if c.corpus), {}),
-        groups=next((c.groups for c in contents if c.groups is not None), None),
-        content=next((c.content for c in contents if c.content is not None), None),
+        groups=_groups(contents),
+        content=_content(contents),
         labels=_join("task", [c.labels for c in contents], contents),
         splits=_join("split", [c.splits for c in contents], contents),
         blocks=_join("block", [c.blocks for c in contents], contents),
@@ -252,18 +252,22 @@ def _look_up(kind: str, name: str, table: Mapping[str, Item]) -> Item:
     return table[name]
 
 
-def _dumps(path: Path) -> list[Path]:
+def _typed(path: Path) -> list[Path]:
     if not path.exists():
         msg = f"{path} is not there; give the path of a dump, or of a folder of dumps"
         raise FormatError(msg)
     if not path.is_dir():
         return [typed_path(path)]
-    # A name that begins with a dot is a temporary file or a lock.
-    files = sorted(file for file in path.glob("*.h5") if not file.name.startswith("."))
+    files = dumps_of(path)
     if not files:
         msg = f"{path} holds no dump (*.h5); make one with `extract run`, or give another folder"
         raise FormatError(msg)
     return files
+
+
+def dumps_of(folder: Path) -> list[Path]:
+    """Return the dumps of a folder store; a name that begins with a dot is a temporary file or a lock."""
+    return sorted(file for file in folder.glob("*.h5") if not file.name.startswith("."))
 
 
 def _same_index(contents: list[Contents]) -> None:
@@ -275,6 +279,37 @@ def _same_index(contents: list[Contents]) -> None:
                 "indexes; `features-store merge --join` aligns them by id"
             )
             raise MismatchError(msg)
+
+
+def _groups(contents: list[Contents]) -> NDArray[np.int64] | None:
+    having = [one for one in contents if one.groups is not None]
+    for other in having[1:]:
+        differs = np.flatnonzero(np.asarray(having[0].groups != other.groups))
+        if len(differs):
+            _contradiction("the group", having[0], other, differs)
+    return having[0].groups if having else None
+
+
+def _content(contents: list[Contents]) -> NDArray[np.uint8] | None:
+    having = [(one, one.content) for one in contents if one.content is not None]
+    if not having:
+        return None
+    first, known = having[0]
+    for other, column in having[1:]:
+        both = known.any(axis=1) & column.any(axis=1)
+        differs = np.flatnonzero(both & (known != column).any(axis=1))
+        if len(differs):
+            _contradiction("the bytes of the picture (SHA-256)", first, other, differs)
+        known = np.where(known.any(axis=1, keepdims=True), known, column)
+    return known
+
+
+def _contradiction(what: str, one: Contents, other: Contents, rows: NDArray[np.int64]) -> NoReturn:
+    msg = (
+        f"{one.path} and {other.path} contradict each other about {what} of {len(rows)} images, the first is "
+        f"{one.raw_ids[rows[0]].decode()!r}; keep one of them"
+    )
+    raise MismatchError(msg)
 
 
 def _join(kind: str, tables: list[Mapping[str, Any]], contents: list[Contents]) -> dict[str, Any]:
@@ -291,5 +326,7 @@ def _join(kind: str, tables: list[Mapping[str, Any]], contents: list[Contents]) 
 
 def _equal(one: Labels | Split, other: Labels | Split) -> bool:
     if isinstance(one, Labels) and isinstance(other, Labels) and one.task != other.task:
+        return False
+    if isinstance(one, Split) and isinstance(other, Split) and (one.kind, one.source) != (other.kind, other.source):
         return False
     return np.array_equal(one.values, other.values, equal_nan=one.values.dtype.kind == "f")

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from features_store.alignment import Placed, locate, on_rows
-from features_store.dump import write_index
+from features_store.assembly import write_dump
 from features_store.errors import MismatchError
+from features_store.origin import origin_of
 from features_store.reader import Store
 from features_store.schema import Index
 
@@ -33,7 +34,7 @@ def relabel(ids_of: Store, labels_of: Store, path: Path | str, *, force: bool = 
     Parameters
     ----------
     ids_of : Store
-        Gives ids, groups and the SHA-256 of the pictures.
+        Gives ids, groups, the SHA-256 of the pictures, and the rows of a cut in the index that it was cut from.
     labels_of : Store
         Gives labels and splits, and groups if the first has none.
     path : path-like
@@ -65,5 +66,5 @@ def relabel(ids_of: Store, labels_of: Store, path: Path | str, *, force: bool = 
         ids_of.content,
         ids_of.corpus,
     )
-    write_index(path, index, force=force)
+    write_dump(Path(path), index, [], origin=origin_of(ids_of), force=force)
     return Relabelled(Path(path), len(index), len(index) - n_found, labels_of.n_images - n_found)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -17,11 +19,13 @@ from features_store.errors import FormatError
 from features_store.ids import digest_of_ids, encode_ids
 
 FORMAT = "affectory-features"
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"  # of dumps that hold something that 1.0 does not know
 INDEX_FILE = "index.h5"
 ALIGNMENT = 4096  # bytes; one memory page, so that a memmap of the vectors starts on one
 MAX_PASSPORT_BYTES = 64 * 1024 - 512  # HDF5 keeps a compact attribute, header included, under 64 KiB
 VECTOR_DTYPES = ("float16", "float32")
+MAX_CLASSES = 32_767  # codes are int16
+SPLIT_SOURCES = ("", "published", "made")
 PART_NAMES = ("train", "validation", "test")
 
 Kind = Literal["single", "multi", "regression"]
@@ -101,6 +105,7 @@ class Task:
             raise FormatError(msg)
         for text in (*self.classes, self.source):
             checked_text(text, f"task {self.name!r}")
+        self._check_classes()
         if (self.kind == "regression") != (self.range is not None):
             msg = f"task {self.name!r} is {self.kind}, with range {self.range}: a regression has one, others have none"
             raise FormatError(msg)
@@ -109,6 +114,28 @@ class Task:
         ):
             msg = f"task {self.name!r} has range {self.range}; the low end must be finite and below the high end"
             raise FormatError(msg)
+
+    def _check_classes(self) -> None:
+        """Bring the class names into one Unicode form, and refuse more of them than a dump can hold."""
+        if len(self.classes) > MAX_CLASSES:
+            msg = (
+                f"task {self.name!r} has {len(self.classes):,} classes; at most {MAX_CLASSES:,} are possible: join "
+                "rare ones, or leave the task out"
+            )
+            raise FormatError(msg)
+        names = tuple(unicodedata.normalize("NFC", name) for name in self.classes)
+        if len(set(names)) != len(names):
+            twin = next(name for name in names if names.count(name) > 1)
+            msg = f"task {self.name!r} has the class {twin!r} twice, in two Unicode forms; give it one spelling"
+            raise FormatError(msg)
+        n_bytes = len(json.dumps(names, ensure_ascii=False).encode())
+        if n_bytes > MAX_PASSPORT_BYTES:
+            msg = (
+                f"the {len(names):,} class names of task {self.name!r} have {n_bytes:,} bytes; at most "
+                f"{MAX_PASSPORT_BYTES:,} fit into a dump: shorten them"
+            )
+            raise FormatError(msg)
+        object.__setattr__(self, "classes", names)
 
 
 @dataclass(frozen=True)
@@ -128,7 +155,12 @@ class Labels:
     values: NDArray[Any]
 
     def __post_init__(self) -> None:
-        values = np.ascontiguousarray(self.values, dtype=LABEL_DTYPES[self.task.kind])
+        raw = np.asarray(self.values)
+        with np.errstate(invalid="ignore", over="ignore"):
+            values = np.ascontiguousarray(raw).astype(LABEL_DTYPES[self.task.kind], copy=False)
+        if self.task.kind != "regression" and raw.dtype != values.dtype and not np.array_equal(values, raw):
+            msg = f"labels of task {self.task.name!r} must be whole numbers, the positions of their classes or 0 and 1"
+            raise FormatError(msg)
         object.__setattr__(self, "values", values)
         n_classes, name = len(self.task.classes), self.task.name
         columns = () if self.task.kind == "single" else (n_classes,)
@@ -171,11 +203,14 @@ class Split:
         parts: 0 train, 1 validation, 2 test; folds: 0 ... k-1; -1 unused.
     kind : {"parts", "folds"}
         What the values mean.
+    source : {"", "published", "made"}
+        Whether others published it with the corpus, or it was made here, which keeps groups whole; "" = unknown.
     """
 
     name: str
     values: NDArray[np.int8]
     kind: Literal["parts", "folds"] = "parts"
+    source: str = ""
 
     def __post_init__(self) -> None:
         check_name("split", self.name)
@@ -185,6 +220,9 @@ class Split:
         top = 2 if self.kind == "parts" else 126
         if self.kind not in ("parts", "folds"):
             msg = f"split {self.name!r} has kind {self.kind!r}; valid: parts, folds"
+            raise FormatError(msg)
+        if self.source not in SPLIT_SOURCES:
+            msg = f"split {self.name!r} has source {self.source[:80]!r}; valid: published, made, or none"
             raise FormatError(msg)
         if (
             values.ndim != 1

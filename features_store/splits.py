@@ -81,9 +81,30 @@ def make_split(
             dealt = _dealt_parts_of_groups(strata, of_group, shares, seed)
         else:
             dealt = _dealt_parts(strata, shares, seed)
+    counts = np.bincount(dealt, minlength=len(shares))
+    if (counts[shares > 0] == 0).any():
+        msg = (
+            f"split {name!r} cannot be made: {n_groups:,} groups of {len(used):,} images were dealt out as "
+            f"{', '.join(map(str, counts.tolist()))}, and no part may be empty; ask for fewer or larger parts"
+        )
+        raise MismatchError(msg)
     values = np.full(n_images, -1, dtype=np.int8)
     values[used] = dealt
-    return Split(name, values, "parts" if folds is None else "folds")
+    return Split(name, values, "parts" if folds is None else "folds", "made")
+
+
+def parts_of_folds(split: Split) -> list[Split]:
+    """Return for each fold a split in which it is the test part, the next one validation, and the rest train.
+
+    They are named ``NAME.0``, ``NAME.1`` and so on. Of two folds only, each is once train and once test.
+    """
+    n_folds = int(split.values.max()) + 1
+    made = []
+    for fold in range(n_folds):
+        after = (split.values.astype(np.int64) - fold) % n_folds
+        parts = np.where(after == 0, 2, np.where((after == 1) & (n_folds > 2), 1, 0))
+        made.append(Split(f"{split.name}.{fold}", np.where(split.values < 0, -1, parts), "parts", split.source))
+    return made
 
 
 def _numbered(groups: NDArray[np.int64] | None, n: int) -> tuple[NDArray[np.int64], int]:

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +17,9 @@ from numpy.typing import NDArray
 from features_store import seal
 from features_store.assembly import progress_bar
 from features_store.block import Block
+from features_store.listing import check_meaning
 from features_store.reader import Store
-from features_store.recompute import MIN_COSINE, Drift, recompute
+from features_store.recompute import MIN_COSINE, Drift, Place, recompute
 from features_store.schema import Status
 
 _PIECE_BYTES = 16 * 2**20
@@ -83,15 +83,34 @@ class BlockReport:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that `verify` found; `findings` is empty if the store is good."""
+    """Everything that `verify` found; `findings` and `contradictions` are empty if the store is good.
+
+    Attributes
+    ----------
+    blocks : tuple of BlockReport
+    findings : tuple of Finding
+        What is wrong with blocks.
+    drifts : tuple of Drift
+    contradictions : tuple of str
+        What is wrong with labels, splits, groups and the list of blocks, one sentence each.
+    notes : tuple of str
+        What a reader should know, though nothing is damaged.
+    checked, not_checked : tuple of str
+        What the verdict rests on, and what it does not say.
+    """
 
     blocks: tuple[BlockReport, ...]
     findings: tuple[Finding, ...]
     drifts: tuple[Drift, ...] = ()
+    contradictions: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    checked: tuple[str, ...] = ()
+    not_checked: tuple[str, ...] = ()
 
     def problems(self) -> list[str]:
         """Word everything that is wrong, one sentence each."""
-        return [*map(str, self.findings), *(f"{one.path}: {one}" for one in self.drifts if not one.good)]
+        drifts = [f"{one.path}: {one}" for one in self.drifts if not one.good]
+        return [*map(str, self.findings), *self.contradictions, *drifts]
 
     def as_text(self) -> str:
         """Lay it out for people, problems apart."""
@@ -108,7 +127,11 @@ class Report:
             lines.append(
                 f"  worst cosine drift of {len(known)} rows: {max(known):.2e} (up to {1 - MIN_COSINE:.0e} is good)"
             )
-        return "\n".join(lines or ["there is no block to check"])
+        lines = lines or ["there is no block to check"]
+        lines += [f"note: {one}" for one in self.notes]
+        lines += [f"checked: {one}" for one in self.checked]
+        lines += [f"not checked: {one}" for one in self.not_checked]
+        return "\n".join(lines)
 
 
 def verify(store: Store, *, progress: Callable[[int], object] | None = None) -> Report:
@@ -138,7 +161,24 @@ def verify(store: Store, *, progress: Callable[[int], object] | None = None) -> 
                     progress(vectors.nbytes)
             reports.append(checking.report())
             findings += checking.findings()
-    return Report(tuple(reports), tuple(findings))
+    meaning = check_meaning(store)
+    checked = _of_blocks(reports)
+    not_checked = [*meaning.not_checked, "that the vectors are of these pictures (--recompute)"]
+    return Report(
+        tuple(reports),
+        tuple(findings),
+        contradictions=tuple(meaning.contradictions),
+        notes=tuple(meaning.notes),
+        checked=(*checked, *meaning.checked),
+        not_checked=tuple(not_checked),
+    )
+
+
+def _of_blocks(reports: list[BlockReport]) -> list[str]:
+    n, sealed, digests = len(reports), sum(one.sealed for one in reports), sum(one.digests for one in reports)
+    if not n:
+        return []
+    return [f"vectors and states of {n} block(s), {sealed} against a seal, {digests} against a digest for each row"]
 
 
 def verify_with_bar(store: Store) -> Report:
@@ -148,10 +188,13 @@ def verify_with_bar(store: Store) -> Report:
         return verify(store, progress=advance)
 
 
-def with_drifts(report: Report, store: Store, n: int, data: Path | None) -> Report:
+def with_drifts(report: Report, store: Store, n: int, data: Place | None) -> Report:
     """Add the drifts of `n` recomputed rows of each block to a report, with a progress bar if it takes long."""
     with progress_bar(len(store.blocks), "recomputing", unit="block") as advance:
-        return replace(report, drifts=recompute(store, n, data=data, progress=advance))
+        drifts = recompute(store, n, data=data, progress=advance)
+    checked = f"{len(drifts)} vectors against their pictures"
+    left = tuple(one for one in report.not_checked if "--recompute" not in one)
+    return replace(report, drifts=drifts, checked=(*report.checked, checked), not_checked=left)
 
 
 def _pieces(block: Block) -> Iterator[tuple[slice, NDArray[np.floating]]]:

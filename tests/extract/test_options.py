@@ -22,7 +22,8 @@ from extract.errors import DeviceError
 from extract.forward import Forward
 from extract.passports import Circumstances
 from extract.recompute import recompute
-from features_store import MismatchError, Status, open_store
+from extract.stores import claim_index
+from features_store import MismatchError, Status, UnsafeFileError, open_store
 from features_store.failures import FailureLimit
 from features_store.schema import FAILURES
 
@@ -144,6 +145,86 @@ def test_a_missing_file_has_no_digest(class_folder, tmp_path, networks):
     (class_folder / "cats" / "2.jpg").unlink()
     pipeline.run(reading, networks[1:], tmp_path, replace(SETTINGS, content=True, limit=6))
     assert open_store(tmp_path).content.any(axis=1).tolist() == [True, True, False, True, True, True, False, False]
+
+
+@pytest.mark.parametrize("journal", [False, True])
+def test_a_picture_that_was_replaced_is_noticed_before_its_vector(class_folder, tmp_path, networks, journal):
+    """Another encoder does not see another picture under one name, and the known digest stays."""
+    reading = find_corpus("folder").read(class_folder)
+    settings = replace(SETTINGS, content=True)
+    pipeline.run(reading, networks[1:], tmp_path, settings)
+    before = stored_digests(tmp_path)
+    if journal:  # one that was left of an index of other images says nothing about these
+        (tmp_path / JOURNAL).write_bytes(bytes(range(32)) * (len(reading.index) + 1))
+    picture = class_folder / "cats" / "1.jpg"
+    old = picture.read_bytes()
+    picture.write_bytes((class_folder / "cats" / "0.jpg").read_bytes())
+    with pytest.raises(MismatchError, match=r"'cats/1\.jpg' was another picture"):
+        pipeline.run(reading, networks[:1], tmp_path, settings)
+    assert open_store(tmp_path).blocks[BLOCK].status[:, 0].tolist()[1] == Status.PENDING
+    assert stored_digests(tmp_path) == before
+    picture.write_bytes(old)
+    pipeline.run(reading, networks[:1], tmp_path, settings)
+    assert stored_digests(tmp_path) == before
+
+
+def test_a_journal_that_is_a_link(class_folder, tmp_path, networks):
+    """The file that it leads to is neither truncated nor filled."""
+    reading = find_corpus("folder").read(class_folder)
+    pipeline.run(reading, networks[1:], tmp_path, SETTINGS)
+    victim = tmp_path.with_name("victim")
+    victim.write_text("precious")
+    (tmp_path / JOURNAL).symlink_to(victim)
+    with pytest.raises(UnsafeFileError, match="symbolic link"):
+        pipeline.run(reading, networks[1:], tmp_path, replace(SETTINGS, content=True))
+    assert victim.read_text() == "precious"
+
+
+# ---- what the index means -------------------------------------------------------------------------------------------
+
+
+def _changed(index, change):
+    labels = index.labels["label"]
+    split = index.splits["default"]
+    n = len(index)
+    return {
+        "class names": lambda: replace(
+            index, labels={"label": replace(labels, task=replace(labels.task, classes=("x", "y")))}
+        ),
+        "values": lambda: replace(index, labels={"label": replace(labels, values=1 - labels.values)}),
+        "groups": lambda: replace(index, groups=np.arange(n) // 2),
+        "kind of split": lambda: replace(index, splits={"default": replace(split, kind="folds")}),
+        "options": lambda: replace(index, corpus={"name": "folder", "options": {**index.corpus["options"], "seed": 9}}),
+        "nothing": lambda: replace(index, splits={"default": replace(split, source="published")}),
+        "a table elsewhere": lambda: replace(index, corpus={**index.corpus, "options": {"file": "/b/table.csv"}}),
+    }[change]()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("class names", r"other labels 'label': classes \['cats', 'drinks'\] / \['x', 'y'\]"),
+        ("values", r"other labels 'label': values of 8 images, the first is 'cats/0.jpg': 0 / 1"),
+        ("groups", "other groups: not there, but here"),
+        ("kind of split", "other split 'default': kind parts / folds"),
+        ("options", "other options: seed 0 / 9"),
+        ("nothing", None),
+        ("a table elsewhere", None),
+    ],
+)
+def test_a_store_whose_meaning_changed_is_refused(class_folder, tmp_path, change, words):
+    """Everything that labels, splits and groups say is compared; the sentence names the part, and how to go on."""
+    index = find_corpus("folder").read(class_folder).index
+    if change == "a table elsewhere":
+        index = replace(index, corpus={**index.corpus, "options": {"file": "/a/table.csv"}})
+    claim_index(tmp_path, index)
+    other = _changed(index, change)
+    if words is None:
+        claim_index(tmp_path, other)
+    else:
+        with pytest.raises(MismatchError, match=words) as told:
+            claim_index(tmp_path, other)
+        assert "move index.h5 away" in str(told.value)
 
 
 # ---- compiling ------------------------------------------------------------------------------------------------------
