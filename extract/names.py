@@ -47,7 +47,7 @@ def member_name(raw: str) -> str | None:
 def twins(place: object, name: str) -> CorpusError:
     """Word the error for two files that would have one id."""
     msg = (
-        f"{place} holds two files of the name {name!r} (the same name twice, in two Unicode forms, or with './' or "
-        "'//' in it); one image would stand for the other: rename or remove one of them"
+        f"{place} holds two files or folders of the name {name!r} (the same name twice, in two Unicode forms, or "
+        "with './' or '//' in it); one would be taken for the other: rename or remove one of them"
     )
     return CorpusError(msg)

@@ -152,8 +152,18 @@ def _wanted(text: str, kind: str) -> _Wanted:
 
 
 def _labels(rows: Rows, column: str, none: Set[str]) -> list[str]:
-    """Return the cells of a column, "" where there is no label."""
-    return ["" if cell in none else cell for cell in rows.column(column)]
+    """Return the cells of a column, "" where there is no label.
+
+    Raises
+    ------
+    CorpusError
+        If there is none in the whole column.
+    """
+    cells = ["" if cell in none else cell for cell in rows.column(column)]
+    if not any(cells):
+        msg = f"{rows.name}: column {column!r} holds no label; is it the right one?"
+        raise CorpusError(msg)
+    return cells
 
 
 def _single(rows: Rows, wanted: _Wanted, none: Set[str]) -> Labels:

@@ -7,6 +7,7 @@ import io
 import pickle
 import tarfile
 import zipfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -213,3 +214,161 @@ def test_an_archive_that_goes_away_is_no_property_of_its_members(
     path.unlink()
     with pytest.raises(UnreadableError, match="No such file"):
         source.read(0)
+
+
+# ---- archives that lie ----------------------------------------------------------------------------------------------
+
+
+def header(name: str, size: bytes = b"", kind: bytes = b"0", magic: bytes = b"ustar\x0000") -> bytes:
+    """Write the header of a tar's member with whatever bytes stand in its size, and a right checksum."""
+    block = bytearray(512)
+    block[: len(name)] = name.encode()
+    block[124 : 124 + len(size)] = size
+    block[156:157] = kind
+    block[257:265] = magic
+    block[148:156] = b" " * 8
+    block[148:156] = f"{sum(block):06o}\0 ".encode()
+    return bytes(block)
+
+
+def padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 512)
+
+
+def pax(**records: str | bytes) -> bytes:
+    body = b""
+    for key, value in records.items():
+        text = f" {key}=".encode() + (value.encode() if isinstance(value, str) else value) + b"\n"
+        length = len(text) + 1
+        while len(str(length)) + len(text) != length:
+            length += 1
+        body += str(length).encode() + text
+    return header("pax", f"{len(body):011o}".encode(), b"x") + padded(body)
+
+
+GOOD = header("b.jpg", b"00000000003") + padded(b"abc")
+LONG_NAME = header("././@LongLink", b"00000004000", b"L")
+LIES = {
+    "a size of 5,000 digits": pax(size="9" * 5000) + GOOD,
+    "a negative size in a record": pax(size="-512") + GOOD,
+    "a size in other digits": pax(size="\u0663") + GOOD,
+    "a record longer than its header": header("x", b"00000000012", b"x") + padded(b"99 path=ab\n") + GOOD,
+    "a record length of 5,000 digits": header("x", f"{5000:011o}".encode(), b"x") + padded(b"9" * 5000) + GOOD,
+    "a record without a key": header("x", b"00000000010", b"x") + padded(b"8 abcde\n") + GOOD,
+    "a negative octal size": header("a.jpg", b"-0000001000") + GOOD,
+    "a size with underscores": header("a.jpg", b"0000_000003") + padded(b"abc") + GOOD,
+    "a negative binary size": header("a.jpg", b"\xff" * 12) + GOOD,
+    "a binary size of 2^95": header("a.jpg", b"\x80" + b"\xff" * 11) + GOOD,
+    "a name of two MiB": header("././@LongLink", b"10000000", b"L") + bytes(1 << 21) + GOOD,
+    "a name that is not there": LONG_NAME,
+    "a header that refers to itself": header("a.jpg", b"77777777777") + GOOD,
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_tars_that_lie(lie: str, tmp_path: Path, command_line: Callable[..., tuple[int, str, str]]) -> None:
+    """Each ends in one sentence and exit code 2, at once, with little memory."""
+    (tmp_path / "a.tar").write_bytes(LIES[lie] + bytes(1024))
+    code, out, err = command_line("check", "folder", "--data", tmp_path / "a.tar", "--lists-only")
+    assert (code, out) == (2, ""), (out, err)
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert len(err) < 1000
+
+
+def test_tars_that_only_look_odd(tmp_path: Path) -> None:
+    """Folders with a size, chains of long names and records for the whole archive are read as tarfile reads them."""
+    raw = (
+        header("d/", b"00000000777", b"5")
+        + header("v7/", b"", b"\0")
+        + pax(comment="\u00e9")
+        + pax(path="long/" + "x" * 300 + ".jpg")
+        + GOOD
+        + header("././@LongLink", b"00000000016", b"L")
+        + padded(b"other/name.jpg")
+        + GOOD
+        + header("g", b"00000000013", b"g")
+        + padded(b"11 x=abcde\n")
+        + header("S.jpg", b"00000000003", b"S")
+        + padded(b"abc")
+        + GOOD
+    )
+    (tmp_path / "a.tar").write_bytes(raw + bytes(1024))
+    tree = open_tree(tmp_path / "a.tar")
+    assert tree.images() == ["b.jpg", "long/" + "x" * 300 + ".jpg", "other/name.jpg"]
+    assert {tree.read(name) for name in tree.images()} == {b"abc"}
+    assert tree.census().left_out == {"a file with holes in the archive (pack it without --sparse)": 1}
+
+
+def make_zip(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytearray:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return bytearray(path.read_bytes())
+
+
+def test_zips_that_lie(tmp_path: Path) -> None:
+    """Overlapping members, offsets and sizes that no file has: a sentence; a wrong checksum: a row."""
+    path = tmp_path / "a.zip"
+    raw = make_zip(path, {"a.jpg": b"first" * 50, "b.jpg": b"second" * 50})
+    first, second = (at for at in range(len(raw)) if raw[at : at + 4] == b"PK\x01\x02")
+
+    def write(at: int, value: bytes) -> None:
+        copy = bytearray(raw)
+        copy[at : at + len(value)] = value
+        path.write_bytes(copy)
+
+    write(second + 42, (0).to_bytes(4, "little"))  # the second member begins where the first does
+    with pytest.raises(CorpusError, match="reaches into what follows it"):
+        open_tree(path)
+    write(first + 20, (400).to_bytes(4, "little"))  # the first one reaches into the second
+    with pytest.raises(CorpusError, match="reaches into what follows it"):
+        open_tree(path)
+    for at, size in ((42, 4), (20, 4)):
+        write(second + at, b"\xfe" + b"\xff" * (size - 1))
+        with pytest.raises(CorpusError, match=r"a\.zip is"):
+            open_tree(path)
+    write(first + 16, b"\0\0\0\0")  # CRC-32
+    source = open_tree(path).source(np.array(["a.jpg", "b.jpg"]))
+    with pytest.raises(RefusedImageError, match="checksum") as caught:
+        source.read(0)
+    assert caught.value.status == Status.UNDECODABLE
+    assert source.read(1) == b"second" * 50
+    extra = b"\x01\x00\x18\x00" + b"\xff" * 24  # zip64: sizes and offset of 2^64 - 1
+    info = zipfile.ZipInfo("a.jpg")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(info, b"abc")
+    whole = bytearray(path.read_bytes())
+    at = whole.index(b"PK\x01\x02")
+    entry = whole[at : at + 46 + 5]
+    entry[20:28], entry[30:32], entry[42:46] = b"\xff" * 8, len(extra).to_bytes(2, "little"), b"\xff" * 4
+    end = whole[at + 51 :]
+    end[12:16] = (len(entry) + len(extra)).to_bytes(4, "little")
+    path.write_bytes(whole[:at] + entry + extra + end)
+    with pytest.raises(CorpusError, match=r"a\.zip is"):
+        open_tree(path)
+
+
+def test_random_damage_of_zips_never_escapes(tmp_path: Path) -> None:
+    """Whatever byte is turned over, a member has the bytes that were packed, or is refused."""
+    files = {"a.jpg": b"x" * 900, "b/c.jpg": bytes(range(256)) * 3}
+    path = tmp_path / "a.zip"
+    random = np.random.default_rng(2)
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raw = make_zip(path, files, method)
+        for _ in range(200):
+            copy = bytearray(raw)
+            for at in random.integers(0, len(copy), 2).tolist():
+                copy[at] = int(random.integers(256))
+            path.write_bytes(copy)
+            try:
+                tree = open_tree(path)
+            except CorpusError:
+                continue
+            names = tree.images()
+            source = tree.source(np.array(names or ["none.jpg"]))
+            for row in range(len(source)):
+                try:
+                    assert source.read(row) in files.values()
+                except RefusedImageError:
+                    continue
