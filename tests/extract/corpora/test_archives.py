@@ -164,7 +164,7 @@ def test_random_damage_never_escapes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_a_wrong_checksum_is_undecodable(method: int, tmp_path: Path) -> None:
-    """A stored member with one byte turned over, or one whose directory holds another checksum, is never read as good."""
+    """A stored member with a byte turned over, or one whose directory has another checksum, is never read as good."""
     path = tmp_path / "a.zip"
     data = np.random.default_rng(0).bytes(3000)
     with zipfile.ZipFile(path, "w", method) as archive:
