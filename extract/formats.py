@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 _JPEG = (".jfi", ".jfif", ".jif", ".jpe", ".jpeg", ".jpg", ".pjp", ".pjpeg")
 _JPEG2000 = (".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx")
-_OTHERS = (".avif", ".avifs", ".bmp", ".gif", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_OTHERS = (".avif", ".avifs", ".bmp", ".dib", ".gif", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
 SUFFIXES = frozenset((*_JPEG, *_JPEG2000, *_OTHERS))
 HEIF = frozenset((".heic", ".heif", ".hif"))
 NEVER = frozenset((".ai", ".emf", ".eps", ".fit", ".fits", ".pdf", ".ps", ".psb", ".psd", ".svg", ".wmf"))

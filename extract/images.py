@@ -1,18 +1,9 @@
 """Find image files, decode them to RGB, and refuse what cannot be trusted.
 
-The rule, the same whatever the decoder: an image is ``(height, width, 3)`` uint8 sRGB values, upright.
-
-==========================  ==========================================================================
-EXIF orientation            applied
-grey, 1 bit, palette, YCbCr converted to RGB
-alpha, palette transparency laid over white
-16 bits per channel         the high byte
-CMYK                        Pillow's plain conversion; ICC profiles are ignored, as timm and open_clip do
-animated, several pages     the first frame
-float pixels                refused: their scale is not known
-==========================  ==========================================================================
-
-A file whose data end too early is refused, never filled up with grey.
+The rule, the same whatever the decoder: an image is ``(height, width, 3)`` uint8 sRGB values, upright. What becomes of
+each kind of file stands in docs/images.md; `extract.pixels` reads what files declare of their samples, `extract.jpeg`
+sees that the data of a JPEG are whole. A file whose data end too early is refused, never filled up with grey. Pixels
+and metadata are apart: a picture with broken metadata is a picture.
 """
 
 from __future__ import annotations
@@ -20,8 +11,10 @@ from __future__ import annotations
 import importlib
 import io
 import re
+import struct
 import warnings
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,12 +23,14 @@ from numpy.typing import NDArray
 
 from extract.errors import EncoderError, RefusedImageError
 from extract.formats import heif_is_installed
+from extract.jpeg import Structure, decode_checked
+from extract.pixels import jpeg_2000_bits, png_bits, to_rgb
 from features_store import Status
 from features_store.errors import first_line, unknown_name
 
-# Pillow knows formats that start other programs or hold scripts (EPS, PDF, MSP ...); images of a corpus are these.
+# Pillow knows formats that start other programs or hold scripts (EPS, PDF, WMF ...); images of a corpus are these.
 # A multi-picture JPEG (MPO) comes in as JPEG.
-FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP", "HEIF")
 MAX_PIXELS = 178_956_970  # 0.5 GB as RGB; where Pillow, too, speaks of a decompression bomb
 MAX_ASPECT = 500  # a resize keeps the ratio: at 1:500 a 256-pixel edge already makes 33 million pixels
 DECODERS = ("fast", "pillow")
@@ -44,6 +39,7 @@ _ORIENTATION = 0x0112
 _JPEG = b"\xff\xd8"
 # How Pillow, libjpeg and torch say that there is no memory; it is never the fault of one image.
 _NO_MEMORY = ("out of memory", "insufficient memory", "allocate memory", "enough memory")
+_OF_METADATA = (SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, struct.error, OSError)
 Decoder = Callable[[bytes], NDArray[np.uint8]]
 
 
@@ -116,28 +112,62 @@ def _decode(data: bytes, formats: list[str], jpeg: Decoder | None) -> NDArray[np
 
     if not data:
         raise RefusedImageError(Status.TRUNCATED, "the file is empty")
+    structure = Structure(data) if data.startswith(_JPEG) else None
     try:
-        with Image.open(io.BytesIO(data), formats=formats) as image:
-            _check_size(image.size)
-            if jpeg is not None and image.format == "JPEG" and image.mode in ("RGB", "L"):
-                pixels = jpeg(data)
-            else:
-                pixels = np.asarray(_to_rgb(image))
-            orientation = image.getexif().get(_ORIENTATION, 1)
-    except RefusedImageError:
+        try:
+            pixels, orientation = _pixels(data, formats, jpeg, structure)
+        except _OF_METADATA:
+            bare = without_metadata(data)
+            if bare == data:
+                raise
+            pixels, orientation = _pixels(bare, formats, jpeg, structure and Structure(bare))
+    except (RefusedImageError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise RefusedImageError(Status.TOO_LARGE, str(error)) from error
-    except MemoryError:
-        raise
     except Exception as error:  # decoders meet hostile bytes with errors of any kind; all mean one thing here
         if any(words in str(error).lower() for words in _NO_MEMORY):
             raise MemoryError(first_line(error)) from error
         _refuse(data, error)
-    # The JPEG decoders themselves insist on the end mark, and cameras append films to whole pictures.
-    if not data.startswith(_JPEG) and ends_early(data):
+    if structure is None and ends_early(data):
         raise RefusedImageError(Status.TRUNCATED, "the end of the file is missing")
     return np.ascontiguousarray(_upright(pixels, orientation))
+
+
+def _pixels(
+    data: bytes, formats: list[str], jpeg: Decoder | None, structure: Structure | None
+) -> tuple[NDArray[np.uint8], int]:
+    """Return the pixels as they are stored, and the orientation that the metadata give."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data), formats=formats) as image:
+        _check_size(image.size)
+        if structure is None or not structure.checkable or len(image.tile) != 1:
+            image._affectory_png, image._affectory_bits = png_bits(data), jpeg_2000_bits(data)
+            pixels = to_rgb(image)
+        else:
+            pixels = _checked_jpeg(image, data, jpeg, structure)
+        try:
+            orientation = int(image.getexif().get(_ORIENTATION, 1))
+        except Exception:  # metadata can be broken in as many ways as pixels, and are none
+            orientation = 1
+        return pixels, orientation
+
+
+def _checked_jpeg(image: Any, data: bytes, jpeg: Decoder | None, structure: Structure) -> NDArray[np.uint8]:
+    """Decode a JPEG, and see that it is whole.
+
+    The fast decoder does not say where it stopped. So a picture of one scan that it ends in the grey of missing data,
+    or whose data look odd, is decoded by the other one, too; and so is every picture of several scans.
+    """
+    if jpeg is not None and image.mode in ("RGB", "L") and structure.n_scans == 1:
+        pixels = jpeg(data)
+        if not structure.may_end_early(pixels) and not any(structure.looks_odd(*part) for part in structure.parts):
+            return pixels
+        decode_checked(image, structure)
+        return pixels
+    decode_checked(image, structure)
+    return to_rgb(image)
 
 
 def _check_size(size: tuple[int, int]) -> None:
@@ -172,20 +202,36 @@ def ends_early(data: bytes) -> bool:
     return False
 
 
-def _to_rgb(image: Any) -> Any:
-    """Convert an open Pillow image by the rule in the module's docstring."""
-    from PIL import Image
+def without_metadata(data: bytes) -> bytes:
+    """Return a PNG or JPEG with what its pixels and its orientation need, and nothing else; others as they are."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return data[:8] + b"".join(_needed_chunks(data))
+    if data.startswith(_JPEG):
+        return data[:2] + b"".join(_needed_segments(data))
+    return data
 
-    if image.mode == "F":
-        raise RefusedImageError(Status.UNDECODABLE, "float pixels have no known scale")
-    if image.mode.startswith("I"):
-        high = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
-        return Image.fromarray(high).convert("RGB")
-    if image.has_transparency_data:
-        over = image.convert("RGBA")
-        white = Image.new("RGBA", over.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, over).convert("RGB")
-    return image.convert("RGB")
+
+def _needed_chunks(data: bytes) -> Iterator[bytes]:
+    at = 8
+    while at + 12 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        kind, chunk = data[at + 4 : at + 8], data[at:end]
+        whole = len(chunk) >= 12 and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
+        if kind[:1].isupper() or kind in (b"tRNS", b"acTL", b"fcTL", b"fdAT") or (kind == b"eXIf" and whole):
+            yield chunk
+        at = end
+
+
+def _needed_segments(data: bytes) -> Iterator[bytes]:
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        code, exif = data[at + 1], data[at + 4 : at + 8] == b"Exif"
+        # The first and the last tell how colours are coded.
+        if not (0xE0 <= code <= 0xEF or code == 0xFE) or code in (0xE0, 0xEE) or (code == 0xE1 and exif):
+            yield data[at:end]
+        at = end
+    yield data[at:]
 
 
 def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

@@ -133,7 +133,7 @@ def test_command(pictured_runs, pictures, tmp_path) -> None:
     image = sorted(_said(run))[0]
     done = classify("predict", run.folder, "-", "--json", feed=f"{pictures / image}\n{bad}\n")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert (done.returncode, [line["reason"] is None for line in lines]) == (0, [True, False])
+    assert (done.returncode, [line["reason"] is None for line in lines]) == (3, [True, False])
     assert list(lines[0]["probabilities"].values()) == pytest.approx(_said(run)[image], abs=2e-4)
     assert "1 image without an answer" in done.stderr
     done = classify("predict", run.folder, pictures / "cold", bad, "--csv")

@@ -1,0 +1,154 @@
+"""From what a file declares of its samples to eight bits of red, green and blue.
+
+Pillow's modes do not tell how many bits a sample has, whether it is signed, or whether zero is white. So the files are
+asked: a sample of n bits runs from 0 to 2^n - 1, and its eight highest bits are kept; where white is zero, the picture
+is inverted; alpha and transparent colours are laid over white. A sample without a declared scale is refused.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extract.errors import RefusedImageError
+from features_store import Status
+
+_BITS, _PHOTOMETRIC, _COLORMAP, _EXTRA, _FORMAT, _LOWEST, _HIGHEST = 258, 262, 320, 338, 339, 340, 341
+_UNSIGNED, _SIGNED = 1, 2
+_WHITE_IS_ZERO = 0
+_NO_SCALE = "their scale is not declared; convert them to 8 or 16 bits without a sign"
+
+
+def to_rgb(image: Any) -> NDArray[np.uint8]:
+    """Return an open Pillow image as (height, width, 3) values.
+
+    Raises
+    ------
+    RefusedImageError
+        If its samples have no declared scale, or Pillow cannot convert its colours.
+    """
+    from PIL import Image
+
+    if image.mode == "F":
+        samples = "float samples"
+        raise _no_scale(samples)
+    if image.format == "TIFF":
+        rgb = _from_tiff(image)
+    elif image.format == "PNG":
+        rgb = _from_png(image)
+    elif image.mode.startswith("I"):
+        if image.format not in ("PPM", "JPEG2000"):  # of these Pillow itself brings the samples to 16 bits
+            samples = f"samples of mode {image.mode}"
+            raise _no_scale(samples)
+        rgb = _grey(_high_bytes(np.asarray(image), 16))
+    elif image.format == "JPEG2000":
+        rgb = _from_jpeg_2000(image)
+    else:
+        rgb = _over_white(image)
+    return np.asarray(rgb) if isinstance(rgb, Image.Image) else rgb
+
+
+def _from_tiff(image: Any) -> Any:
+    tags = image.tag_v2
+    bits, signs = _numbers(tags, _BITS, 1), _numbers(tags, _FORMAT, _UNSIGNED)
+    declared = _LOWEST in tags and _HIGHEST in tags
+    if _SIGNED in signs or max(bits) > 16:
+        words = f"{'signed' if _SIGNED in signs else 'unsigned'} samples of {max(bits)} bits"
+        if not declared or len(bits) > 1:
+            raise _no_scale(words)
+        values = np.asarray(image)
+        if _SIGNED in signs and max(bits) == 8:
+            values = values.view(np.int8)
+        elif _SIGNED not in signs:
+            values = values.view(np.uint32)
+        low, high = (float(_numbers(tags, tag, 0)[0]) for tag in (_LOWEST, _HIGHEST))
+        if not low < high:
+            raise _no_scale(words)
+        scaled = (values.astype(np.float64) - low) * (256 / (high - low + 1))
+        grey = np.clip(np.floor(scaled), 0, 255).astype(np.uint8)
+    elif image.mode.startswith("I"):
+        grey = _high_bytes(np.asarray(image), bits[0])
+    else:
+        return _over_white(_eight_bit_palette(image, tags))
+    return _grey(255 - grey if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else grey)
+
+
+def _numbers(tags: Any, tag: int, default: int) -> tuple[Any, ...]:
+    value = tags.get(tag, default)
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+
+
+def _eight_bit_palette(image: Any, tags: Any) -> Any:
+    """Return a palette image; colours that were written as 0 to 255, where 0 to 65,535 is the rule, are meant so."""
+    colours = tags.get(_COLORMAP) if image.mode == "P" else None
+    if colours and max(colours) < 256:
+        n = len(colours) // 3
+        triples = zip(colours[:n], colours[n : 2 * n], colours[2 * n :], strict=False)
+        image.load()
+        image.putpalette([value for triple in triples for value in triple])
+    return image
+
+
+def _from_png(image: Any) -> Any:
+    header = getattr(image, "_affectory_png", None) or (8, 0)
+    bits, transparent = header[0], image.info.get("transparency")
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        rgb = _grey(_high_bytes(values, 16))
+        if isinstance(transparent, int):
+            rgb = np.where((values == transparent)[..., None], np.uint8(255), rgb)
+        return rgb
+    if transparent is not None and bits == 16 and image.mode == "RGB":
+        raise RefusedImageError(Status.UNDECODABLE, "a transparent colour of 16 bits is not read; flatten the picture")
+    if isinstance(transparent, int) and image.mode in ("1", "L") and bits < 8:
+        image.load()
+        image.info["transparency"] = transparent * 255 // ((1 << bits) - 1)  # Pillow scales the samples, not this
+    return _over_white(image)
+
+
+def _from_jpeg_2000(image: Any) -> Any:
+    """Scale samples of fewer than 8 bits to the whole range; Pillow only shifts them."""
+    bits = getattr(image, "_affectory_bits", 8)
+    rgb = np.asarray(_over_white(image))
+    if bits >= 8 or image.mode not in ("L", "RGB"):
+        return rgb
+    return (rgb.astype(np.uint16) >> (8 - bits)) * 255 // ((1 << bits) - 1)
+
+
+def png_bits(data: bytes) -> tuple[int, int]:
+    """Return bits per sample and colour type of a PNG."""
+    return (data[24], data[25]) if len(data) > 25 else (8, 2)
+
+
+def jpeg_2000_bits(data: bytes) -> int:
+    """Return the bits of the first component of a JPEG 2000."""
+    at = data.find(b"\xff\x4f\xff\x51")
+    return 8 if at < 0 or len(data) < at + 43 else (struct.unpack_from(">B", data, at + 42)[0] & 0x7F) + 1
+
+
+def _high_bytes(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
+    return np.clip(values.astype(np.int64) >> max(bits - 8, 0), 0, 255).astype(np.uint8)
+
+
+def _grey(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.repeat(values[..., None], 3, axis=2)
+
+
+def _over_white(image: Any) -> Any:
+    from PIL import Image
+
+    image.load()
+    if image.mode == "La":  # there is no way from it to RGBA but this
+        image = image.convert("LA")
+    if image.has_transparency_data:
+        over = image.convert("RGBA")
+        white = Image.new("RGBA", over.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, over).convert("RGB")
+    return image.convert("RGB")
+
+
+def _no_scale(samples: str) -> RefusedImageError:
+    return RefusedImageError(Status.UNDECODABLE, f"{samples}: {_NO_SCALE}")
