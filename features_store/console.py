@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
 from features_store.errors import AffectoryError
+
+
+def wait_passively() -> None:
+    """Let threads that have nothing to do sleep, and not spin: beside other programs spinning takes their cores.
+
+    OpenMP reads these when torch, scikit-learn or LightGBM is imported; what the user has set stays.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 
 def main(app: Callable[[], object]) -> None:
@@ -14,6 +24,7 @@ def main(app: Callable[[], object]) -> None:
     A user's mistake (`AffectoryError`) ends in one sentence on the standard error stream and exit code 2;
     Ctrl-C in exit code 130; a reader that closes the pipe (``| head``) in exit code 0.
     """
+    wait_passively()
     try:
         app()
     except AffectoryError as error:
