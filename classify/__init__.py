@@ -18,6 +18,9 @@ __all__ = ["CrossValidation", "cross_validate", "load", "open_run", "open_store"
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for: scikit-learn and torch take seconds."""
     if name in __all__:
+        from features_store.console import wait_passively
+
+        wait_passively()
         from classify import api
 
         return getattr(api, name)

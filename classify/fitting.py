@@ -48,7 +48,8 @@ def fit_head(head: Any, layout: Layout, *, refit: bool = False, interruption: In
     """Fit a head on the training part, with the validation part for early stopping where there is one.
 
     With *refit* a second head of the same options is fitted on training and validation images together, for as many
-    epochs (rounds, of trees) as were best for the first where it stopped early, else for as many as were asked for.
+    epochs (rounds, of trees, label by label) as were best for the first where it stopped early, else for as many as
+    were asked for.
 
     Parameters
     ----------
@@ -111,7 +112,7 @@ def _fit(
         raise interruption.unfinished()
 
 
-def _length(head: Any) -> dict[str, int]:
+def _length(head: Any) -> dict[str, int | list[int]]:
     """Return how long the second fit is: what was best, where the first one could stop early."""
     options = head.get_params(deep=False)
     if not options.get("patience"):
@@ -120,6 +121,9 @@ def _length(head: Any) -> dict[str, int]:
         losses = [record["validation_loss"] for record in head.history_ if "validation_loss" in record]
         return {"epochs": int(np.argmin(losses)) + 1} if losses else {}
     if "n_rounds" in options:
-        rounds = [booster.current_iteration() for booster in head.boosters_ if booster is not None]
-        return {"n_rounds": max(1, *rounds)} if rounds else {}
+        known = [max(1, booster.current_iteration()) for booster in head.boosters_ if booster is not None]
+        # A label that never varied in training has no rounds of its own: the median of the others'.
+        typical = int(np.median(known)) if known else 0
+        rounds = [max(1, one.current_iteration()) if one is not None else typical for one in head.boosters_]
+        return {"n_rounds": rounds[0] if len(rounds) == 1 else rounds} if known else {}
     return {}

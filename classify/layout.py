@@ -123,9 +123,16 @@ def task_head(
         The head or an option is unknown, an option is out of range, or it names a class that the task hasn't.
     """
     settings = {**settings, "shape": shape} if shape else dict(settings)
+    cost = settings.get("cost")
+    plain = {key: value for key, value in settings.items() if key != "cost" or not isinstance(cost, str)}
+    head = make_head(name, task.kind, random_state=seed, **plain)  # names classes as the user does where it refuses
     if task.kind == "single":
-        settings |= class_options(settings, task.classes, np.unique(y).tolist())
-    return make_head(name, task.kind, random_state=seed, **settings)
+        head.set_params(**class_options(settings, task.classes, np.unique(y).tolist()))
+        head.check_options()
+    elif isinstance(cost, str):
+        message = f"cost is {cost!r}; it is for tasks with one label an image"
+        raise ConfigError(message)
+    return head
 
 
 def class_options(settings: Mapping[str, Any], classes: Sequence[str], present: Sequence[int]) -> dict[str, Any]:
@@ -137,6 +144,9 @@ def class_options(settings: Mapping[str, Any], classes: Sequence[str], present: 
             if name not in classes:
                 raise ConfigError(unknown_name("class in class_weight", str(name), classes))
         made["class_weight"] = {code: weights.get(classes[code], 1.0) for code in present}
+        if sum(weight > 0 for weight in made["class_weight"].values()) < 2:
+            message = f"class_weight is {dict(weights)}; at least two classes of the training images need one above 0"
+            raise ConfigError(message)
     cost = settings.get("cost")
     if isinstance(cost, str):
         if cost != "polarity":

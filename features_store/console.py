@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
 from features_store.errors import AffectoryError
+
+
+def wait_passively() -> None:
+    """Let threads that have nothing to do sleep, and not spin: beside other programs spinning takes their cores.
+
+    OpenMP reads these when torch, scikit-learn or LightGBM is imported; what the user has set stays.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 
 def main(app: Callable[[], object]) -> None:
@@ -15,6 +25,7 @@ def main(app: Callable[[], object]) -> None:
     for a fault of the machine or the data;
     Ctrl-C in exit code 130; a reader that closes the pipe (``| head``) in exit code 0.
     """
+    wait_passively()
     try:
         app()
     except AffectoryError as error:

@@ -20,6 +20,7 @@ from features_store.schema import Labels, Task
 MAX_DEPTH = 4
 MAX_RUNS = 4  # runs of digits in an id that are looked at
 N_FOLDS = 5
+_LONGEST = 38  # digits of a number that float32 still holds, in which trees compare
 _PREFIX = 5  # leading digits of a number: half a day to a few weeks in the ids of tweets, by their age
 
 
@@ -82,10 +83,10 @@ def _digits(ids: Sequence[str]) -> NDArray[np.float64]:
     for row, one in enumerate(ids):
         runs = find(one)
         for at, run in enumerate(runs[:MAX_RUNS]):
-            values[row, 2 * at] = float(run[:300])
+            values[row, 2 * at] = float(run[:_LONGEST])
             values[row, 2 * at + 1] = float(run[:_PREFIX])
         if runs:
-            values[row, -1] = float(runs[-1][:300])  # the number of the photo within its tweet, for example
+            values[row, -1] = float(runs[-1][:_LONGEST])  # the number of the photo within its tweet, for example
     return values
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from classify.errors import TaskError
 from classify.evidence.intervals import units_of
 from features_store.schema import Task
 
-__all__ = ["deal"]
+__all__ = ["count_units", "deal"]
 
 
 def deal(
@@ -35,9 +36,19 @@ def deal(
     -------
     ndarray of shape (n_images,), int64
         The fold of each image.
+
+    Raises
+    ------
+    TaskError
+        There are fewer groups (images) than folds.
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+    units = count_units(y, groups)
+    if not 2 <= n_folds <= units:
+        what = "images" if groups is None else "groups of images"
+        message = f"{n_folds} folds can't be made of {units} {what}; take from 2 folds to {max(units, 2)}"
+        raise TaskError(message)
     strata = _strata(task, np.asarray(y))
     if np.bincount(strata).max() < n_folds:
         strata = np.zeros_like(strata)  # no class reaches into every fold: too few images to deal evenly
@@ -52,6 +63,11 @@ def deal(
         for fold, (_, held) in enumerate(splits):
             folds[held] = fold
     return folds
+
+
+def count_units(y: NDArray[Any], groups: NDArray[np.int64] | None) -> int:
+    """Return how many groups (images, where there are none) can be dealt to folds."""
+    return len(y) if groups is None else len(np.unique(units_of(groups)))
 
 
 def _strata(task: Task, y: NDArray[Any]) -> NDArray[np.int64]:

@@ -77,10 +77,10 @@ def out_of_fold(
     ndarray of float64
         single and multi: probabilities (n_images, n_classes); regression: values, shaped as *y*.
     """
-    from classify.evidence.folds import deal
+    from classify.evidence.folds import count_units, deal
     from classify.heads import make_head
 
-    folds = deal(task, y, groups=groups, n_folds=N_FOLDS, seed=seed)
+    folds = deal(task, y, groups=groups, n_folds=min(N_FOLDS, count_units(y, groups)), seed=seed)
     said = np.zeros(y.shape if task.kind == "regression" else (len(y), len(task.classes)))
     for fold in range(N_FOLDS):
         held = folds == fold

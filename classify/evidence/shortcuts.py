@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from classify.evidence.folds import deal
+from classify.evidence.folds import count_units, deal
 from classify.evidence.metrics import greater_is_better, metrics, primary_metric
 from features_store.schema import Task
 
@@ -89,7 +89,10 @@ def id_scores(
         Probabilities (n_images, n_classes), or values shaped as *y*.
     """
     known, name = features[train], primary_metric(task)
-    folds = deal(task, y, groups=groups, n_folds=min(N_FOLDS, len(y)), seed=seed)
+    n_folds = min(N_FOLDS, count_units(y, groups))
+    if n_folds < 2:  # nothing can be held out: the shallowest tree
+        return _fitted_scores(task, known, y, features, depth=DEPTHS[0], seed=seed)
+    folds = deal(task, y, groups=groups, n_folds=n_folds, seed=seed)
     sign = 1 if greater_is_better(name) else -1
 
     def worth(depth: int) -> float:

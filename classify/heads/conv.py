@@ -79,11 +79,14 @@ class _ConvHead(NetworkHead):
         by_place = Standardiser.fit(rows, standardize=self.standardize)
         if not self.standardize:
             return by_place
+        lost = np.isinf(by_place.scale.reshape(channels, -1)).any(axis=1)
         mean = by_place.mean.reshape(channels, -1).astype(np.float64)
-        variance = by_place.scale.reshape(channels, -1).astype(np.float64) ** 2 + mean**2
+        spread = np.where(lost[:, None], 0, by_place.scale.reshape(channels, -1).astype(np.float64))
+        variance = spread**2 + mean**2
         centre = mean.mean(axis=1)
         deviation = np.sqrt(np.maximum(variance.mean(axis=1) - centre**2, 0))
         deviation[deviation <= 10 * np.finfo(np.float32).eps * np.abs(centre)] = 1.0
+        centre, deviation = np.where(lost, 0, centre), np.where(lost, np.inf, deviation)
         n_places = int(np.prod(size))
         return Standardiser(*(np.repeat(one, n_places).astype(np.float32) for one in (centre, deviation)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,7 +43,8 @@ class Standardiser:
         """Measure *rows* in one pass (float64, by the pairwise update of Chan et al. 1979).
 
         Every value is seen, so this is also where a NaN in the training rows is found. A feature that does
-        not vary beyond float32 rounding keeps scale 1; with *standardize* False nothing is shifted or scaled.
+        not vary beyond float32 rounding keeps scale 1, see also `of`; with *standardize* False nothing is shifted or
+        scaled.
         """
         n, mean, squares = 0, np.zeros(rows.shape[1]), np.zeros(rows.shape[1])
         for _, x in finite_batches(rows):
@@ -57,6 +59,22 @@ class Standardiser:
             return cls(np.zeros(rows.shape[1], np.float32), np.ones(rows.shape[1], np.float32))
         deviation = np.sqrt(squares / max(n, 1))
         deviation[deviation <= 10 * np.finfo(np.float32).eps * np.abs(mean)] = 1.0
+        return cls.of(mean, deviation, n)
+
+    @classmethod
+    def of(cls, mean: np.ndarray, deviation: np.ndarray, n: int) -> Standardiser:
+        """Take mean and deviation (float64) of *n* rows.
+
+        A feature whose deviation rounds to 0 in float32, or that may overflow when it is shifted, is treated as
+        constant: its scale is infinite, so that it is 0 in every row.
+        """
+        float32 = np.finfo(np.float32)
+        farthest = np.abs(mean) + deviation * np.sqrt(max(n, 1))  # no row is farther from 0
+        lost = (deviation < float32.tiny) | (farthest > float32.max / 2)
+        if lost.any():
+            text = f"{lost.sum()} of {len(lost)} features vary too little or too much for float32 and count as constant"
+            warnings.warn(text, UserWarning, stacklevel=3)
+            mean, deviation = np.where(lost, 0, mean), np.where(lost, np.inf, deviation)
         return cls(mean.astype(np.float32), deviation.astype(np.float32))
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
@@ -190,7 +208,8 @@ class ClassifierHead(ClassifierMixin, Head):
             kind = type_of_target(y, input_name="y")
         except ValueError as error:
             raise HeadError(str(error)) from error
-        self.multilabel_ = kind == "multilabel-indicator"
+        one_label = y.ndim == 2 and y.shape[1] == 1 and bool(np.isin(y, (0, 1)).all())
+        self.multilabel_ = kind == "multilabel-indicator" or one_label
         if self.multilabel_:
             self.classes_ = np.arange(y.shape[1])
             return self._indicators(y)

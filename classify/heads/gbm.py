@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from sklearn.utils import check_random_state
 
 from classify.errors import HeadError
 from classify.heads.columns import constant_log_odds
+from classify.heads.error_stream import without_fatal_lines
 from classify.heads.estimator import ClassifierHead, FittedState, Head, RegressorHead, finite_batches
 from classify.heads.options import number, random_seed, whole
 from classify.inputs.matrix import Rows
@@ -77,20 +79,27 @@ class _BoostedHead(Head):
         columns: np.ndarray,
         validation: tuple[Rows, np.ndarray] | None,
         objective: dict[str, Any],
+        rounds: list[int],
     ) -> list[lightgbm.Booster]:
-        """Fit one booster to each column of *columns*; the features are binned once for all."""
+        """Fit one booster to each column of *columns*, of so many *rounds*; the features are binned once for all."""
         if rows.shape[0] < 2:
             message = f"{type(self).__name__} needs at least 2 training rows to find a split, got n_samples=1"
             raise HeadError(message)
         options = {**self._options(), **objective}
         try:
-            train = lightgbm.Dataset(_whole(rows), columns[:, 0], params=options, free_raw_data=False)
-            train.construct()
-            sets = [] if validation is None else [train.create_valid(_whole(validation[0]), validation[1][:, 0])]
-            return [
-                self._booster(options, train.set_label(columns[:, k]), sets, validation and validation[1][:, k])
-                for k in range(columns.shape[1])
-            ]
+            with without_fatal_lines():
+                train = lightgbm.Dataset(_whole(rows), columns[:, 0], params=options, free_raw_data=False)
+                train.construct()
+                sets = [] if validation is None else [train.create_valid(_whole(validation[0]), validation[1][:, 0])]
+                return [
+                    self._booster(
+                        {**options, "num_iterations": rounds[k]},
+                        train.set_label(columns[:, k]),
+                        sets,
+                        validation and validation[1][:, k],
+                    )
+                    for k in range(columns.shape[1])
+                ]
         except lightgbm.basic.LightGBMError as error:
             message = f"LightGBM refused to train: {error}"
             raise HeadError(message) from error
@@ -102,14 +111,29 @@ class _BoostedHead(Head):
         if held_out is not None:
             sets[0].set_label(held_out)
             callbacks = [lightgbm.early_stopping(self.patience, verbose=False)] if self.patience else []
-        booster = lightgbm.train(options, train, self.n_rounds, valid_sets=sets, callbacks=callbacks)
+        rounds = options.pop("num_iterations")
+        booster = lightgbm.train(options, train, rounds, valid_sets=sets, callbacks=callbacks)
         # Rounds past the best are dropped here, so that a saved head and this one can't differ in them.
         text = booster.model_to_string(num_iteration=booster.best_iteration or None)
         return lightgbm.Booster(model_str=text)
 
+    def _rounds(self, n_boosters: int) -> list[int]:
+        """Return the rounds of each booster."""
+        if not isinstance(self.n_rounds, list | tuple):
+            return [self.n_rounds] * n_boosters
+        if len(self.n_rounds) != n_boosters:
+            message = f"n_rounds is {self.n_rounds!r}; it takes one number, or one for each of {n_boosters} boosters"
+            raise HeadError(message)
+        return list(self.n_rounds)
+
     def _finish(self, boosters: list[Any]) -> None:
         self.boosters_, self.history_ = boosters, []
         dumps = [booster.dump_model()["tree_info"] for booster in boosters if booster is not None]
+        idle = sum(all(tree["num_leaves"] == 1 for tree in trees) for trees in dumps)
+        if idle:
+            which = "no tree" if idle == len(dumps) else f"of {idle} of {len(dumps)} labels or outputs no tree"
+            text = f"{which} found a split, so every image gets the same answer; lower min_leaf ({self.min_leaf})"
+            warnings.warn(text, UserWarning, stacklevel=2)
         self.n_parameters_ = sum(tree["num_leaves"] for trees in dumps for tree in trees)
 
     def _outputs(self, rows: Rows, constants: np.ndarray) -> np.ndarray:
@@ -178,16 +202,18 @@ class GBMClassifier(ClassifierHead, _BoostedHead):
         objective = {"objective": "binary"} if n == 2 else {"objective": "multiclass", "num_class": n}
         self.constants_ = np.zeros(1)
         columns = None if held_out is None else (held_out[0], held_out[1][:, None])
-        self._finish(self._boost(rows, codes[:, None], columns, objective))
+        self._finish(self._boost(rows, codes[:, None], columns, objective, self._rounds(1)))
         return self
 
     def _fit_labels(self, rows: Rows, codes: np.ndarray, held_out: tuple[Rows, np.ndarray] | None) -> None:
         self.constants_ = np.array([constant_log_odds(column) for column in codes.T])
         varied = np.flatnonzero(codes.min(axis=0) != codes.max(axis=0))
         boosters: list[Any] = [None] * codes.shape[1]
+        rounds = self._rounds(codes.shape[1])
         if len(varied):
             columns = None if held_out is None else (held_out[0], held_out[1][:, varied])
-            fitted = self._boost(rows, codes[:, varied], columns, {"objective": "binary"})
+            binary = {"objective": "binary"}
+            fitted = self._boost(rows, codes[:, varied], columns, binary, [rounds[k] for k in varied])
             for k, booster in zip(varied, fitted, strict=True):
                 boosters[k] = booster
         self._finish(boosters)
@@ -237,7 +263,8 @@ class GBMRegressor(RegressorHead, _BoostedHead):
         targets = self._targets(y)
         self._check_pair(rows, targets)
         held_out = None if validation is None else self._held_out(*validation)
-        self._finish(self._boost(rows, targets, held_out, {"objective": "regression"}))
+        rounds = self._rounds(targets.shape[1])
+        self._finish(self._boost(rows, targets, held_out, {"objective": "regression"}, rounds))
         return self
 
     def predict(self, X: Any) -> np.ndarray:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.special import softmax
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from classify.heads.columns import class_weights, constant_log_odds, probabilities
@@ -141,7 +143,7 @@ class LinearClassifier(ClassifierHead, _LinearHead):
 
     def _fit_streaming(self, rows: Rows, codes: np.ndarray, weights: np.ndarray) -> None:
         """Solve every label in the same passes, see `classify.solvers.fullbatch`."""
-        from classify.solvers.fullbatch import Problem, solve
+        from classify.solvers.fullbatch import WIDE, Problem, solve
 
         self.standardiser_ = self._scaled(rows)
         binary = self.multilabel_ or len(self.classes_) == 2
@@ -154,11 +156,25 @@ class LinearClassifier(ClassifierHead, _LinearHead):
         n_outputs = len(columns) if binary else len(self.classes_)
         coef = np.zeros((n_outputs, rows.shape[1]))
         intercept = np.array([constant_log_odds(y) for y in columns]) if binary else np.zeros(n_outputs)
-        for k, found in zip(varies, solve(rows, self.standardiser_, problems, max_scans=self.max_iter), strict=True):
+        tolerance = 1e-5 if rows.shape[1] > WIDE else min(1e-5, self._tolerance())
+        solved = solve(rows, self.standardiser_, problems, tolerance=tolerance, max_scans=self.max_iter)
+        if not all(found.converged for found in solved):
+            text = f"the solver did not converge in {self.max_iter} passes over the rows; raise max_iter, or lower C"
+            warnings.warn(text, ConvergenceWarning, stacklevel=3)
+        for k, found in zip(varies, solved, strict=True):
             into = slice(k, k + 1) if binary else slice(None)
             coef[into], intercept[into] = found.coef, found.intercept
             self.n_iter_ = max(self.n_iter_, found.n_steps)
         self._keep(coef, intercept)
+
+    def _tolerance(self) -> float:
+        """Return the gradient at which the solver stops, in units of the features as they are given.
+
+        Rows that are divided by the root of their number of features have gradients as much smaller; and the weaker
+        the penalty, the farther is the minimum from a point of the same gradient.
+        """
+        width = math.sqrt(self.n_features_in_) if self.standardize else 1.0
+        return 1e-4 / (width * math.sqrt(max(self.C, 1.0)))
 
     def _column(self, design: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if y.min() == y.max():
@@ -166,7 +182,8 @@ class LinearClassifier(ClassifierHead, _LinearHead):
         return self._solve(design, y, weights)
 
     def _solve(self, design: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        model = LogisticRegression(C=self.C, max_iter=self.max_iter).fit(design, y, sample_weight=weights)
+        options = {"C": self.C, "max_iter": self.max_iter, "tol": self._tolerance()}
+        model = LogisticRegression(**options).fit(design, y, sample_weight=weights)
         self.n_iter_ = max(self.n_iter_, int(model.n_iter_.max()))
         return model.coef_, model.intercept_
 

@@ -146,11 +146,10 @@ def weights_of_classes(about: str) -> Any:
 
     def valid(value: Any) -> bool:
         if isinstance(value, Mapping):
-            weights = list(value.values())
-            return all(is_number(w) and 0 <= w <= 1e6 for w in weights) and (not weights or max(weights) > 0)
+            return all(is_number(weight) and 0 <= weight <= 1e6 for weight in value.values())
         return value is None or (isinstance(value, str) and value == "balanced")
 
-    takes = '"balanced", none, or a weight from 0 to 1e+06 for each class, at least one of them above 0'
+    takes = '"balanced", none, or a weight from 0 to 1e+06 for each class'
     return _declared(None, about, takes, valid)
 
 

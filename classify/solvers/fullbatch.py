@@ -18,10 +18,10 @@ from classify.heads.estimator import Standardiser
 from classify.inputs.matrix import Rows, batches
 from features_store.errors import unknown_name
 
-__all__ = ["LOSSES", "Problem", "Solution", "solve"]
+__all__ = ["LOSSES", "WIDE", "Problem", "Solution", "solve"]
 
 _CHUNK_BYTES = 64 * 2**20
-_WIDE = 4096  # up to so many features every product is float64
+WIDE = 4096  # up to so many features every product is float64
 _MEMORY = 12  # pairs of steps and gradient changes that the inverse Hessian is estimated from
 _ARMIJO = 1e-4
 _SHORTEST = 1e-10
@@ -186,7 +186,7 @@ class _State:
 def _scan(rows: Rows, standardiser: Standardiser, states: Sequence[_State]) -> list[tuple[float, np.ndarray]]:
     """Read all rows once; return loss and gradient of each problem at its trial."""
     w = np.concatenate([state.trial for state in states], axis=1)
-    exact: type = np.float64 if rows.shape[1] <= _WIDE else np.float32
+    exact: type = np.float64 if rows.shape[1] <= WIDE else np.float32
     weight: np.ndarray = w[:-1].astype(exact)
     bias = w[-1]
     edges = np.cumsum([0, *(state.trial.shape[1] for state in states)])

@@ -271,6 +271,6 @@ def refuse_divergence(record: dict[str, float]) -> None:
     if wrong:
         message = (
             f"training diverged in epoch {record['epoch']}: the {wrong[0].replace('_', ' ')} is {record[wrong[0]]}; "
-            f"try a learning_rate below {record['learning_rate']:g}"
+            f"try a learning_rate below {record['learning_rate']:g}, and standardize the features"
         )
         raise HeadError(message)

@@ -90,7 +90,7 @@ class Moments:
             panel -= shift[start : start + _PANEL, None] * shift
         zy = (self.xy[columns] - mean[:, None] * self.y) * np.where(constant, 0.0, 1 / scale)[:, None]
         raw_scale = self.pilot.scale[columns] * scale
-        raw_mean = self.pilot.mean[columns] + mean * self.pilot.scale[columns]
+        raw_mean = np.where(np.isinf(raw_scale), 0, self.pilot.mean[columns] + mean * self.pilot.scale[columns])
         return zz, zy, Standardiser(raw_mean.astype(np.float32), raw_scale.astype(np.float32))
 
 
@@ -160,7 +160,7 @@ def _pilot(rows: Rows, used: np.ndarray) -> Standardiser:
     mean /= len(chosen)
     deviation = np.sqrt(np.maximum(square / len(chosen) - mean**2, 0))
     deviation[deviation <= 1e-6 * np.maximum(np.abs(mean), 1e-12)] = 1.0
-    return Standardiser(mean.astype(np.float32), deviation.astype(np.float32))
+    return Standardiser.of(mean, deviation, len(chosen))
 
 
 def _add_product(total: np.ndarray, x: np.ndarray) -> None:
