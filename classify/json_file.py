@@ -20,7 +20,7 @@ from classify.errors import RunError
 from features_store.errors import AffectoryError, ExistsError
 from features_store.whole import whole_file
 
-__all__ = ["MAX_JSON", "check_new", "clean_text", "parse_json", "read_json", "read_regular", "write_json"]
+__all__ = ["MAX_JSON", "check_new", "clean_text", "parse_json", "read_json", "read_regular", "umask", "write_json"]
 
 MAX_JSON = 256 * 2**20  # bytes; the report of a run on 1,000 classes has 30 MB
 _MAX_DEPTH = 32
@@ -101,8 +101,15 @@ def clean_text(text: str) -> str:
     return _CONTROL.sub("�", text)
 
 
-def parse_json(data: bytes, what: object) -> Any:
-    """Parse JSON that isn't trusted; characters that would steer a terminal become a question mark in a diamond.
+def umask() -> int:
+    """Return which permissions new files don't get."""
+    now = os.umask(0o022)
+    os.umask(now)
+    return now
+
+
+def parse_json(data: bytes, what: object, *, clean: bool = True) -> Any:
+    """Parse JSON that isn't trusted; characters that would steer a terminal are taken out (*clean*), or refused.
 
     Raises
     ------
@@ -122,7 +129,7 @@ def parse_json(data: bytes, what: object) -> Any:
         return value if math.isfinite(value) else refuse(f"{digits[:30]} is too large a number")
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values = {clean_text(name): value for name, value in pairs}
+        values = {clean_text(name) if clean else name: value for name, value in pairs}
         return values if len(values) == len(pairs) else refuse("a name stands in it twice")
 
     def constant(name: str) -> NoReturn:
@@ -136,7 +143,10 @@ def parse_json(data: bytes, what: object) -> Any:
             parse_constant=constant,
             object_pairs_hook=members,
         )
-        return _cleaned(value, _MAX_DEPTH, refuse)
+        made = _cleaned(value, _MAX_DEPTH, refuse)
+        if not clean and made != value:
+            refuse("it holds control characters")
+        return made
     except RecursionError:
         refuse("it is nested too deeply")
     except RunError:
@@ -152,7 +162,7 @@ def _cleaned(value: Any, depth: int, refuse: Any) -> Any:
         if not depth:
             refuse(f"it is nested more than {_MAX_DEPTH} levels deep")
         if isinstance(value, dict):
-            return {name: _cleaned(inner, depth - 1, refuse) for name, inner in value.items()}
+            return {clean_text(name): _cleaned(inner, depth - 1, refuse) for name, inner in value.items()}
         return [_cleaned(inner, depth - 1, refuse) for inner in value]
     return value
 

@@ -93,10 +93,13 @@ def sweep(
         try:
             heads = train_together([cell.config for cell in group]) if len(group) > 1 else [None]
             for cell, head in zip(group, heads, strict=True):
-                run(cell.config, fitted=head)
+                if not cell.done:
+                    run(cell.config, fitted=head)
         except AffectoryError as error:
-            failed += group
-            notify(f"failed: {_named(group)}: {error}")
+            lacking = [cell for cell in group if not cell.done]  # another process may have done it meanwhile
+            failed += lacking
+            if lacking:
+                notify(f"failed: {_named(lacking)}: {error}")
         done += len(group)
     progress(done, len(cells))
     if failed:
