@@ -158,22 +158,28 @@ def ablate(
     """Score every subset of blocks: which network pays. Leaves a JSON file and a chart beside it."""
     from classify import ablation
     from classify.config import parse_settings
+    from classify.findings_json import read_ablation
     from classify.json_file import check_new, write_json
-    from classify.output.ablation import ablation_chart, ablation_text, write_chart
+    from classify.output.ablation import ablation_chart, ablation_text, check_chart, write_chart
     from classify.output.bars import fit_bar
 
     names = tuple(name.strip() for name in blocks.split(",") if name.strip())
     options = parse_settings(settings or [])
     config = ablation.AblationConfig(store, task, head, names, split, folds, options, seed)
     path = out or ablation.ablation_folder(config) / f"ablation-{head}.json"
-    for one in (path, path.with_suffix(".svg")):
-        check_new(one, force=force)
+    chart = path.with_suffix(".svg")
+    if path.exists() and not chart.exists() and not force and (left := read_ablation(path)):
+        write_chart(chart, ablation_chart(left))
+        print(f"{path} was there already; drew {chart.name} beside it", file=sys.stderr)
+        return
+    check_new(path, force=force)
+    check_chart(chart, force=force)
     with fit_bar("fits") as progress:
         found = ablation.ablate(config, notify=_note, progress=progress)
-    write_chart(path.with_suffix(".svg"), ablation_chart(found), force=force)
-    write_json(path, found, force=force)
+    write_json(path, found, force=force)  # the result first: the chart is drawn from it
+    write_chart(chart, ablation_chart(found), force=True)
     print(json.dumps(found, indent=2, ensure_ascii=False) if as_json else ablation_text(found))
-    print(f"wrote {path} and {path.with_suffix('.svg').name}", file=sys.stderr)
+    print(f"wrote {path} and {chart.name}", file=sys.stderr)
 
 
 @app.command()

@@ -249,13 +249,16 @@ def report(
     return Path(path)
 
 
-def load(place: Run | str | Path, *, device: str = "auto") -> Predictor:
+def load(place: Run | str | Path, *, device: str = "auto", allow_download: bool = False) -> Predictor:
     """Open a run or a bundle, and load its encoders: what comes back answers for image files.
 
     ``next(load("polarity.zip")(["holiday.jpg"])).calibrated``
+
+    Weights that aren't on this machine are fetched from a model hub only with *allow_download*.
     """
     from classify.model import run_model
     from classify.output.bundle import open_model
     from classify.output.predict import Predictor
 
-    return Predictor(run_model(place) if isinstance(place, Run) else open_model(Path(place)), device=device)
+    model = run_model(place) if isinstance(place, Run) else open_model(Path(place))
+    return Predictor(model, device=device, allow_download=allow_download)

@@ -30,6 +30,7 @@ __all__ = [
     "read_json",
     "read_regular",
     "try_place",
+    "umask",
     "write_json",
 ]
 
@@ -149,8 +150,15 @@ def clean_text(text: str) -> str:
     return _CONTROL.sub("�", text)
 
 
-def parse_json(data: bytes, what: object) -> Any:
-    """Parse JSON that isn't trusted; characters that would steer a terminal become a question mark in a diamond.
+def umask() -> int:
+    """Return which permissions new files don't get."""
+    now = os.umask(0o022)
+    os.umask(now)
+    return now
+
+
+def parse_json(data: bytes, what: object, *, clean: bool = True) -> Any:
+    """Parse JSON that isn't trusted; characters that would steer a terminal are taken out (*clean*), or refused.
 
     Raises
     ------
@@ -170,7 +178,7 @@ def parse_json(data: bytes, what: object) -> Any:
         return value if math.isfinite(value) else refuse(f"{digits[:30]} is too large a number")
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values = {clean_text(name): value for name, value in pairs}
+        values = {clean_text(name) if clean else name: value for name, value in pairs}
         return values if len(values) == len(pairs) else refuse("a name stands in it twice")
 
     def constant(name: str) -> NoReturn:
@@ -184,7 +192,10 @@ def parse_json(data: bytes, what: object) -> Any:
             parse_constant=constant,
             object_pairs_hook=members,
         )
-        return _cleaned(value, _MAX_DEPTH, refuse)
+        made = _cleaned(value, _MAX_DEPTH, refuse)
+        if not clean and made != value:
+            refuse("it holds control characters")
+        return made
     except RecursionError:
         refuse("it is nested too deeply")
     except RunError:
@@ -200,7 +211,7 @@ def _cleaned(value: Any, depth: int, refuse: Any) -> Any:
         if not depth:
             refuse(f"it is nested more than {_MAX_DEPTH} levels deep")
         if isinstance(value, dict):
-            return {name: _cleaned(inner, depth - 1, refuse) for name, inner in value.items()}
+            return {clean_text(name): _cleaned(inner, depth - 1, refuse) for name, inner in value.items()}
         return [_cleaned(inner, depth - 1, refuse) for inner in value]
     return value
 

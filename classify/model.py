@@ -15,9 +15,10 @@ from classify.experiment import head_scores
 from classify.heads.persistence import load_head
 from classify.report_json import passport_weights
 from classify.runs import Run
+from features_store.errors import first_line
 from features_store.schema import Task
 
-__all__ = ["Answer", "Model", "decisions", "random_weights", "run_model", "run_passports"]
+__all__ = ["Answer", "Model", "decisions", "random_weights", "run_model", "run_passports", "tried"]
 
 Floats = NDArray[np.float64]
 
@@ -123,7 +124,32 @@ def run_model(run: Run) -> Model:
         The head can't be loaded.
     """
     passports = run_passports(run)
-    return Model(run.task, load_head(run.folder / "model"), tuple(passports), passports, run.adjustment)
+    return tried(Model(run.task, load_head(run.folder / "model"), tuple(passports), passports, run.adjustment))
+
+
+def tried(model: Model) -> Model:
+    """Let a model answer once, so that what doesn't fit together shows here and not at the first image.
+
+    Raises
+    ------
+    ModelError
+        Its head, its task and its adjustment don't fit together.
+    """
+    task, n_classes = model.task, len(model.task.classes)
+    try:
+        scores = model.scores(np.zeros((1, model.head.n_features_in_), dtype=np.float32))
+        calibrated = model.adjustment.calibrated(scores)
+        shapes = {scores.shape, *([] if calibrated is None else [calibrated.shape])}
+        fits = shapes == {(1, n_classes)} and bool(np.isfinite(scores).all())
+    except ModelError:
+        raise
+    except Exception as error:  # whatever arrays and options that don't fit provoke in numpy or torch
+        message = f"the head and task {task.name!r} don't fit: {type(error).__name__}: {first_line(error)}"
+        raise ModelError(message) from error
+    if not fits:
+        message = f"the head, calibration and thresholds don't fit the {n_classes} classes of task {task.name!r}"
+        raise ModelError(message)
+    return model
 
 
 def run_passports(run: Run) -> dict[str, Mapping[str, Any]]:

@@ -14,8 +14,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ from typing import Any
 from classify.config import RunConfig, dump_config
 from classify.errors import ConfigError, RunError
 from classify.evidence.adjustment import ADJUSTMENT, Adjustment, read_adjustment
+from classify.folder import sweep_leftovers, whole_folder
 from classify.json_file import try_place
 from classify.output.plots import run_plots
 from classify.predictions import PartPredictions, read_predictions, write_predictions
@@ -100,6 +99,8 @@ def check_free(folder: Path, *, force: bool) -> None:
     """
     try_place(folder, "the run ")
     if not folder.exists() and not folder.is_symlink():
+        sweep_leftovers(folder)
+    if not folder.exists() and not folder.is_symlink():
         return
     if folder.is_dir() and not any(folder.iterdir()):
         return
@@ -132,44 +133,8 @@ def new_folder(folder: Path, *, force: bool = False) -> Iterator[Path]:
     RunError
         The place is taken, or can't be written.
     """
-    check_free(folder, force=force)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+    with whole_folder(folder, what="the run", check=lambda: check_free(folder, force=force)) as temporary:
         yield temporary
-        _sync(temporary)
-        check_free(folder, force=force)  # another run may have arrived meanwhile
-        _replace(temporary, folder)
-    except OSError as error:
-        if isinstance(error, RunError):
-            raise
-        message = f"can't write the run {folder}: {error.strerror or error}"
-        raise RunError(message) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _replace(new: Path, place: Path) -> None:
-    """Rename *new* to *place*; what lay there is moved aside first, and removed last."""
-    old = place.with_name(f".{place.name}.{os.getpid()}.old")
-    if place.exists():
-        place.rename(old)
-    try:
-        new.rename(place)
-    except OSError:
-        if old.exists():
-            old.rename(place)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    """Hand every file to the disk before the folder gets its name."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
 
 
 def write_run(

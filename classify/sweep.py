@@ -91,10 +91,12 @@ def sweep(
     for cell in missing:
         progress(done, len(cells))
         try:
-            run(cell.config)
+            if not cell.done:
+                run(cell.config)
         except AffectoryError as error:
-            failed.append(cell)
-            notify(f"failed: {_named(cell)}: {error}")
+            if not cell.done:  # another process may have done it meanwhile
+                failed.append(cell)
+                notify(f"failed: {_named(cell)}: {error}")
         done += 1
     progress(done, len(cells))
     if failed:

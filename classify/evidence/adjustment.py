@@ -106,7 +106,7 @@ class Adjustment:
         elif found is not None and not found.sound:
             reason = "its calibration has a temperature or a curve that no fit gives"
         if reason:
-            message = f"the adjustment doesn't fit task {task.name!r} of {n} classes: {reason}"
+            message = f"the adjustment and the {n} classes of task {task.name!r} don't fit: {reason}"
             raise ConfigError(message)
         return self
 

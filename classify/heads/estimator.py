@@ -24,11 +24,15 @@ _CHUNK_VALUES = 2**23  # and no more values than that: a map of 2048 x 8 x 8 is 
 
 @dataclass(frozen=True)
 class FittedState:
-    """Everything that ``fit`` learned, in forms that a file can hold without code: JSON, arrays, texts."""
+    """Everything that ``fit`` learned, in forms that a file can hold without code: JSON, arrays, texts.
+
+    *foreign*: it comes from somebody else's file, and goes through no parser but our own.
+    """
 
     values: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
+    foreign: bool = False
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,12 @@ from classify.heads.columns import constant_log_odds
 from classify.heads.error_stream import without_fatal_lines
 from classify.heads.estimator import ClassifierHead, FittedState, Head, RegressorHead, finite_batches
 from classify.heads.options import number, random_seed, whole
+from classify.heads.trees import read_trees
 from classify.inputs.matrix import Rows
 
 __all__ = ["GBMClassifier", "GBMRegressor"]
+
+_MAX_BOOSTERS = 32_767  # one for each label
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
@@ -68,7 +71,7 @@ class _BoostedHead(Head):
             "feature_pre_filter": False,
             "force_col_wise": True,
             "deterministic": True,
-            "num_threads": self.n_jobs or _usable_cores(),
+            "num_threads": _threads(self.n_jobs),
             "seed": int(check_random_state(self.random_state).randint(2**31 - 1)),
             "verbosity": -1,
         }
@@ -138,7 +141,7 @@ class _BoostedHead(Head):
 
     def _outputs(self, rows: Rows, constants: np.ndarray) -> np.ndarray:
         """Return each booster's output, or its constant, side by side: float64 (n_images, n_outputs)."""
-        threads = self.n_jobs or _usable_cores()
+        threads = _threads(self.n_jobs)
         parts = []
         for _, x in finite_batches(rows):
             columns = [
@@ -154,13 +157,27 @@ class _BoostedHead(Head):
         return FittedState(values={"n_boosters": len(self.boosters_)}, texts=texts)
 
     def restore(self, state: FittedState) -> None:
-        """Read the boosters back."""
-        texts = [state.texts.get(f"booster-{k}") for k in range(state.values["n_boosters"])]
-        self.boosters_ = [None if text is None else lightgbm.Booster(model_str=text) for text in texts]
+        """Read the boosters back: checked all, and given to LightGBM only where they were made here."""
+        n_boosters = state.values["n_boosters"]
+        known = {f"booster-{k}" for k in range(n_boosters)} if 0 < n_boosters <= _MAX_BOOSTERS else set()
+        if not set(state.texts) <= known:
+            message = f"it has {n_boosters!r} boosters, and the texts {', '.join(sorted(state.texts))[:80]}"
+            raise HeadError(message)
+        self.boosters_ = []
+        for k in range(n_boosters):
+            text = state.texts.get(f"booster-{k}")
+            trees = None if text is None else read_trees(text, n_features=self.n_features_in_)
+            own = trees is None or state.foreign
+            self.boosters_.append(trees if own else lightgbm.Booster(model_str=trees.text))
 
 
 def _whole(rows: Rows) -> np.ndarray:
     return rows.take(np.arange(rows.shape[0]))
+
+
+def _threads(n_jobs: int | None) -> int:
+    """Return how many threads are started: never more than there are cores."""
+    return max(1, min(n_jobs or _usable_cores(), _usable_cores()))
 
 
 def _usable_cores() -> int:

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from classify.errors import RunError
+from classify.json_file import check_new, read_regular
 from classify.output.figure import STYLE, Frame, label, nice_ticks, number, shorten, svg
 from classify.output.leaderboard import interval_text, metric_title
 from classify.report_json import UNDEFINED, shown_metrics
 from features_store.atomic import atomic_write
 from features_store.errors import AffectoryError
 
-__all__ = ["ablation_chart", "ablation_text", "write_chart"]
+__all__ = ["ablation_chart", "ablation_text", "check_chart", "write_chart"]
 
+_ENDING = " of each subset of blocks"  # of a chart's title
 _ROWS = 24  # subsets that the chart has room for
 
 
@@ -102,7 +104,7 @@ def ablation_chart(found: Mapping[str, Any]) -> str:
         x, _ = frame.place(baseline, 0)
         parts.append(frame.line((x, top), (x, top + frame.height), stroke="second", dash="4 3"))
     height = top + frame.height + 46
-    drawn = svg(left + 480, height, f"{found['task']}: {metric_title(metric)} of each subset of blocks", parts)
+    drawn = svg(left + 480, height, f"{found['task']}: {metric_title(metric)}{_ENDING}", parts)
     return drawn.replace("<title>", f"<style>{STYLE}</style><title>", 1)
 
 
@@ -138,6 +140,21 @@ def _bar(frame: Frame, interval: Mapping[str, float | None], y: float) -> list[s
         f'<circle cx="{c:.1f}" cy="{y:.1f}" r="5" fill="var(--accent)"/>',
         label(frame.left + frame.width + 10, y + 4, f"{value:.3f}", fill="ink"),
     ]
+
+
+def check_chart(path: Path, *, force: bool) -> None:
+    """Refuse a file that is there, unless it is a chart whose ablation a killed process didn't come to write.
+
+    Raises
+    ------
+    ExistsError
+        The file is there, isn't such a chart, and *force* isn't given.
+    """
+    if not path.is_file() or force:
+        check_new(path, force=force)
+        return
+    if _ENDING.encode() not in read_regular(path)[:2000]:
+        check_new(path, force=False)
 
 
 def write_chart(path: Path, chart: str, *, force: bool = False) -> None:

@@ -17,29 +17,27 @@ run gives the same bytes.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
-import shutil
 import stat
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
-
-from classify.errors import BundleError, ClassifyError, ConfigError, HeadError
+from classify.errors import BundleError
 from classify.evidence.adjustment import Adjustment
-from classify.heads.persistence import load_head
-from classify.json_file import check_new
-from classify.model import Model, run_model
+from classify.heads.persistence import RECORD, head_files, restored_head
+from classify.json_file import check_new, parse_json, read_regular
+from classify.json_schema import anything, choice, items, number, optional, record, table, text, whole
+from classify.model import Model, run_model, tried
 from classify.output.cards import data_card_text, model_card_text
+from classify.report_json import MAX_CLASSES
 from classify.runs import Run, read_run
 from features_store.atomic import atomic_write
-from features_store.attributes import check_json
 from features_store.errors import AffectoryError
-from features_store.schema import Task
+from features_store.schema import KINDS, Task
 
 __all__ = ["open_model", "read_bundle", "write_bundle"]
 
@@ -48,7 +46,7 @@ MANIFEST = "manifest.json"
 _TEXTS = ("task.json", "passports.json", "adjustment.json", "MODEL_CARD.md", "DATA_CARD.md")
 _MODEL_FILES = re.compile(r"model/(head\.json|model\.safetensors|booster-[0-9]{1,4}\.txt)")
 _MAX_TEXT = 8 * 2**20  # bytes of a manifest, a card, a passport
-_MAX_FEATURES = 10_000_000
+MAX_BYTES = 16 * 2**30
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that the format knows
 
 
@@ -114,13 +112,13 @@ def _contents(run: Run, model: Model) -> dict[str, bytes]:
         "MODEL_CARD.md": model_card_text(run).encode(),
         "DATA_CARD.md": data_card_text(run).encode(),
     }
-    for path in sorted((run.folder / "model").iterdir()):
-        name = f"model/{path.name}"
-        if not _MODEL_FILES.fullmatch(name):
-            message = f"{path} isn't a file of a head; a bundle holds nothing else"
+    folder = run.folder / "model"
+    listed = head_files(folder)
+    for path in sorted(folder.iterdir()):
+        if path.name not in listed and not path.name.startswith("."):
+            message = f"{path} isn't listed in {folder / RECORD}, so it is no file of the head; a bundle holds no other"
             raise BundleError(message)
-        files[name] = path.read_bytes()
-    return files
+    return files | {f"model/{name}": data for name, data in sorted(listed.items())}
 
 
 def _json(value: Any) -> bytes:
@@ -166,21 +164,20 @@ def read_bundle(path: Path) -> Model:
         It isn't a bundle, isn't whole, or holds what no bundle holds.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            files = _checked(archive, path.stat().st_size)
+        data = read_regular(path.resolve(), MAX_BYTES)  # the path that a user types may be a link
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            files = _checked(archive, len(data))
         return _model(files)
-    except BundleError as error:
+    except AffectoryError as error:
         message = f"{path} is refused: {error}"
         raise BundleError(message) from error
-    except (HeadError, ConfigError) as error:
-        message = f"{path} is refused: {error}"
+    except PermissionError as error:
+        message = f"{path} can't be read: {error.strerror}"
         raise BundleError(message) from error
     except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
         message = f"{path} isn't a bundle: it isn't a whole ZIP file ({error}); `classify bundle` makes one of a run"
         raise BundleError(message) from error
-    except (RuntimeError, ValueError, TypeError, KeyError, IndexError, RecursionError, OSError) as error:
-        if isinstance(error, ClassifyError):
-            raise
+    except Exception as error:  # whatever a damaged archive provokes in zipfile
         message = f"{path} is refused: it is damaged ({type(error).__name__}: {str(error)[:200]})"
         raise BundleError(message) from error
 
@@ -236,46 +233,35 @@ def _refuse(reason: str) -> NoReturn:
 
 
 def _object(data: bytes, name: str) -> dict[str, Any]:
-    value = json.loads(data.decode("utf-8"))
+    value = parse_json(data, name, clean=False)
     if not isinstance(value, dict):
         _refuse(f"{name} holds no JSON object")
-    check_json(value, name)  # nesting without end, and characters that would act on a terminal
     return value
 
 
+_TASK = record(
+    {
+        "name": text,
+        "kind": choice(*KINDS),
+        "classes": items(text, 1, MAX_CLASSES),
+        "range": optional(items(number(), 2, 2)),
+        "source": text,
+        "blocks": items(text, 1, 1000),
+        "n_features": whole(1, 10_000_000),
+    }
+)
+
+
 def _model(files: Mapping[str, bytes]) -> Model:
-    about, passports = _object(files["task.json"], "task.json"), _object(files["passports.json"], "passports.json")
-    blocks, classes = tuple(map(str, about["blocks"])), tuple(map(str, about["classes"]))
-    if list(passports) != list(blocks) or not all(isinstance(one, dict) for one in passports.values()):
+    about = _TASK(_object(files["task.json"], "task.json"), "task.json")
+    passports = table(table(anything))(_object(files["passports.json"], "passports.json"), "passports.json")
+    if list(passports) != about["blocks"]:
         _refuse("its passports aren't those of its blocks")
-    if about["kind"] not in ("single", "multi", "regression"):
-        _refuse(f"its task has the kind {about['kind']!r}")
     span = None if about["range"] is None else (float(about["range"][0]), float(about["range"][1]))
-    task = Task(str(about["name"]), about["kind"], classes, span, str(about["source"]))
-    adjustment = Adjustment.from_json(_object(files["adjustment.json"], "adjustment.json"))
-    head = _object(files["model/head.json"], "model/head.json")
-    told = head.get("attributes", {}).get("n_features_in_")
-    if head.get("values", {}).get("n_boosters", 0) > len(files) + len(classes):
-        _refuse("its head counts more boosters than there are files and classes")
-    if told != about["n_features"] or not isinstance(told, int) or not 0 < told <= _MAX_FEATURES:
-        _refuse(f"its head takes {told!r} features, its task has {about['n_features']!r}")
-    folder = Path(tempfile.mkdtemp(prefix="affectory-"))
-    try:
-        for name in files:
-            if name.startswith("model/"):
-                (folder / name.removeprefix("model/")).write_bytes(files[name])
-        model = Model(task, load_head(folder), blocks, passports, adjustment)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    _try_out(model, told)
-    return model
-
-
-def _try_out(model: Model, n_features: int) -> None:
-    """Let the model answer once, so that what doesn't fit together shows here and not at the first image."""
-    n_classes, at = len(model.task.classes), model.adjustment.thresholds
-    scores = model.scores(np.zeros((1, n_features), dtype=np.float32))
-    calibrated = model.adjustment.calibrated(scores)
-    shapes = {scores.shape, *([] if calibrated is None else [calibrated.shape])}
-    if shapes != {(1, n_classes)} or not np.isfinite(scores).all() or (at is not None and len(at) != n_classes):
-        _refuse(f"its head, calibration and thresholds don't fit the {n_classes} classes of its task")
+    task = Task(about["name"], about["kind"], tuple(about["classes"]), span, about["source"])
+    adjustment = Adjustment.from_json(_object(files["adjustment.json"], "adjustment.json")).check(task)
+    parts = {name.removeprefix("model/"): data for name, data in files.items() if name.startswith("model/")}
+    head = restored_head(parts, foreign=True)
+    if head.n_features_in_ != about["n_features"]:
+        _refuse(f"its head takes {head.n_features_in_} features, its task has {about['n_features']}")
+    return tried(Model(task, head, tuple(about["blocks"]), passports, adjustment))

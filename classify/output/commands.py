@@ -18,6 +18,9 @@ WeightFiles = Annotated[
     list[str] | None,
     typer.Option(metavar="ENCODER=FILE", help="The checkpoint of an encoder that was extracted with one; repeatable."),
 ]
+Download = Annotated[
+    bool, typer.Option("--allow-download", help="Fetch weights that aren't here from the hub that the passport names.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
 
@@ -37,6 +40,7 @@ def predict(
     max_failed: Annotated[
         str, typer.Option(help="Images without an answer, 5% or a number; above it exit code 3.")
     ] = "5%",
+    allow_download: Download = False,
 ) -> None:
     """Answer for new images: calibrated probabilities, the decision, or why an image can't be used.
 
@@ -61,7 +65,8 @@ def predict(
     model = open_model(place)
     for warning in random_weights(model.passports):
         typer.echo(f"warning: {warning}", err=True)
-    predictor = Predictor(model, device=device, weights=_weight_files(weights))
+    files = _weight_files(weights)
+    predictor = Predictor(model, device=device, weights=files, allow_download=allow_download)
     if asked is None:
         paths = (line.rstrip("\r\n") for line in sys.stdin if line.strip())
         n_failed, n_asked = _print_answers(model, predictor(paths), as_json=as_json, as_csv=as_csv)
@@ -135,6 +140,7 @@ def explain(
     limit: Annotated[int | None, typer.Option(min=2, help="Of --check: only the first N test images.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the pictures. [default: data/CORPUS]")] = None,
     weights: WeightFiles = None,
+    allow_download: Download = False,
     force: Force = False,
 ) -> None:
     """Show why: where each encoder looked, the share of each block, named features. Leaves RUN/explanations.
@@ -161,7 +167,7 @@ def explain(
     import torch
 
     torch.set_num_threads(1)  # hundreds of small passes: on a busy machine more threads mostly wait for each other
-    explainer = Explainer(opened, weights=_weight_files(weights))
+    explainer = Explainer(opened, weights=_weight_files(weights), allow_download=allow_download)
     asked = list(scored.values())[:limit] if check else []
     with fit_bar("images") as progress:
         done = iter(range(1, len(asked) + len(paths) + 1))

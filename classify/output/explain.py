@@ -105,6 +105,8 @@ class Explainer:
     run : Run
     weights : mapping of str to Path, optional
         Checkpoints of encoders that were extracted with one.
+    allow_download : bool
+        Whether weights that aren't here may be fetched from a model hub.
 
     Raises
     ------
@@ -112,10 +114,10 @@ class Explainer:
         The run can't answer for new images, or Captum isn't installed.
     """
 
-    def __init__(self, run: Run, *, weights: Mapping[str, Path] | None = None) -> None:
+    def __init__(self, run: Run, *, weights: Mapping[str, Path] | None = None, allow_download: bool = False) -> None:
         _need_captum()
         self.model = run_model(run)
-        self.predictor = Predictor(self.model, device="cpu", weights=weights)
+        self.predictor = Predictor(self.model, device="cpu", weights=weights, allow_download=allow_download)
         self.encoders = self.predictor.encoders
         self.centre = centre_of(self.model, run)
         self.columns = {place.block: place.columns for place in self.encoders.places}

@@ -9,10 +9,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -20,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from classify.errors import RunError
+from classify.folder import sweep_leftovers, whole_folder
+from classify.json_file import write_json
 from classify.output.findings import EXPLANATIONS
 from classify.output.heat import combined, overlay
 from classify.output.plots import best_part
@@ -65,12 +64,9 @@ def explain_images(
         An image can't be used.
     """
     folder = run.folder / EXPLANATIONS
-    check_explanations(run, force=force)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        (temporary / "encoders").mkdir(parents=True)
-        found, entries = [], []
+    found, entries = [], []
+    with whole_folder(folder, what="the explanations", check=lambda: check_explanations(run, force=force)) as temporary:
+        (temporary / "encoders").mkdir()
         for number, path in enumerate(paths, start=1):
             picture = explainer.open(path)
             explained = explainer.explain(picture)
@@ -83,21 +79,18 @@ def explain_images(
             entries.append(entry(run, f"{name}.png", explained))
             step()
         values = {"images": entries, "deletion": _told(deletion), "deletion_check": deletion}
-        text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        (temporary / "explanations.json").write_text(text, encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
-    except OSError as error:
-        message = f"can't write {folder}: {error.strerror or error}"
-        raise RunError(message) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        write_json(temporary / "explanations.json", values)
     return found
 
 
 def check_explanations(run: Run, *, force: bool) -> None:
     """Refuse to explain a run that has explanations, unless they may be replaced."""
-    if (run.folder / EXPLANATIONS).exists() and not force:
+    folder = run.folder / EXPLANATIONS
+    if folder.is_symlink():
+        message = f"{folder} is a symbolic link; take it away, for explanations lie in their run"
+        raise RunError(message)
+    sweep_leftovers(folder)
+    if folder.exists() and not force:
         message = f"{run.folder / EXPLANATIONS} is there already; replace it with --force"
         raise ExistsError(message)
 

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from classify.errors import ModelError
+from classify.json_schema import SchemaError, anything, choice, optional, record, table, text
+from classify.report_json import passport_weights
+from features_store.schema import VECTOR_DTYPES
 
-__all__ = ["brief", "check_encoder"]
+__all__ = ["brief", "check_encoder", "check_passport"]
 
 _REMEDY = "predict with the encoder that the head was trained on, or extract again and train anew"
 
@@ -29,7 +32,7 @@ def check_encoder(block: str, passport: Mapping[str, Any], network: Any) -> None
     ModelError
         Naming both values of what differs: weights, library, architecture, transform, taps.
     """
-    theirs, ours = (passport.get("weights") or {}).get("sha256"), network.weights.get("sha256")
+    theirs, ours = passport_weights(passport).get("sha256"), network.weights.get("sha256")
     name = network.encoder.name
     if theirs != ours:
         message = (
@@ -53,6 +56,37 @@ def check_encoder(block: str, passport: Mapping[str, Any], network: Any) -> None
     if tap not in network.shapes:
         message = f"the encoder {name!r} here has no tap {tap!r}, which block {block!r} was made of; {_REMEDY}"
         raise ModelError(message)
+
+
+_LAYER = record({"module": text, "pooling": text})
+_PASSPORT = record(
+    {"encoder": text, "tap": text, "transform": table(anything), "dtype": choice(*VECTOR_DTYPES)},
+    {
+        "layer": (optional(_LAYER), None),
+        "weights": (optional(record({}, {"source": (text, ""), "sha256": (optional(text), None)})), None),
+        "resizer": (text, ""),
+        "decoder": (optional(text), None),
+        "autocast": (optional(text), None),
+    },
+)
+
+
+def check_passport(block: str, passport: Mapping[str, Any]) -> None:
+    """Refuse a passport that isn't one of this program's encoders, before anything is built as it says.
+
+    Raises
+    ------
+    ModelError
+        Naming what is missing or of another type.
+    """
+    try:
+        _PASSPORT(passport, "its passport")
+    except SchemaError as error:
+        message = (
+            f"block {block!r} wasn't made by an encoder of this program ({error}; it says {brief(passport)}), so no "
+            "vector can be made for a new image; train a head without it: classify run ... --blocks"
+        )
+        raise ModelError(message) from error
 
 
 def brief(passport: Mapping[str, Any]) -> str:

@@ -5,10 +5,14 @@ One of the two modules that go back to pixels, and so import `extract`, when the
 
 from __future__ import annotations
 
+import errno
 import json
+import re
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +22,8 @@ from numpy.typing import NDArray
 
 from classify.errors import ModelError
 from classify.model import Answer, Model
-from classify.output.passports import brief, check_encoder
+from classify.output.passports import check_encoder, check_passport
+from classify.report_json import passport_weights
 
 if TYPE_CHECKING:
     from extract.encoders import Network
@@ -51,6 +56,9 @@ class Encoders:
     device : {"auto", "cpu", "cuda"}
     weights : mapping of str to Path, optional
         By encoder, the checkpoint file, for those that were extracted with one.
+    allow_download : bool
+        Whether weights that aren't on this machine may be fetched from a model hub: a passport, which may be a
+        stranger's, chooses which.
 
     Raises
     ------
@@ -67,6 +75,7 @@ class Encoders:
         *,
         device: str = "auto",
         weights: Mapping[str, Path] | None = None,
+        allow_download: bool = False,
     ) -> None:
         from extract.engines import choose_device
         from extract.forward import Forward
@@ -80,11 +89,12 @@ class Encoders:
         made: dict[str, int] = {}
         chosen, start, self._decoder_of = choose_device(device), 0, []
         for block, passport in passports.items():
+            check_passport(block, passport)
             same = [passport.get(field) for field in ("weights", "resizer", "autocast")]
             key = json.dumps([_encoder_name(block, passport), *same])
             if key not in made:
                 made[key] = len(self.networks)
-                network = _rebuilt(block, passport, weights or {})
+                network = _rebuilt(block, passport, weights or {}, allow_download=allow_download)
                 self.networks.append(network)
                 self.forwards.append(Forward(network, chosen, precision=made_with(passport, chosen.kind)))
                 self._decoder_of.append("fast" if "torchvision" in str(passport.get("decoder")) else "pillow")
@@ -152,13 +162,7 @@ def _encoder_name(block: str, passport: Mapping[str, Any]) -> str:
     from extract.encoders import find_encoders
     from extract.errors import EncoderError
 
-    name, tap, layer = passport.get("encoder"), passport.get("tap"), passport.get("layer")
-    if not isinstance(name, str) or not isinstance(tap, str) or "transform" not in passport:
-        message = (
-            f"block {block!r} wasn't made by an encoder of this program (its passport says {brief(passport)}), so no "
-            "vector can be made for a new image; train a head without it: classify run ... --blocks"
-        )
-        raise ModelError(message)
+    name, tap, layer = passport["encoder"], passport["tap"], passport.get("layer")
     try:
         known = {one.name for one in find_encoders([name])[0].taps}
     except EncoderError as error:
@@ -167,13 +171,14 @@ def _encoder_name(block: str, passport: Mapping[str, Any]) -> str:
     return f"{name}@{layer['module']}:{layer['pooling']}" if layer and tap not in known else name
 
 
-def _rebuilt(block: str, passport: Mapping[str, Any], files: Mapping[str, Path]) -> Network:
+def _rebuilt(block: str, passport: Mapping[str, Any], files: Mapping[str, Path], *, allow_download: bool) -> Network:
     from extract.encoders import Weights, build_networks, find_encoders
+    from extract.errors import HubError
 
-    wanted = passport.get("weights") or {}
+    wanted = passport_weights(passport)
     source, name = str(wanted.get("source", "")), str(passport["encoder"])
     weights = Weights()
-    if source.startswith("random:"):
+    if re.fullmatch(r"random:[0-9]{1,9}", source):
         weights = Weights("random", seed=int(source.removeprefix("random:")))
     elif name in files:
         weights = Weights("file", path=files[name])
@@ -184,8 +189,33 @@ def _rebuilt(block: str, passport: Mapping[str, Any], files: Mapping[str, Path])
         )
         raise ModelError(message)
     (encoder,) = find_encoders([_encoder_name(block, passport)])
-    (network,) = build_networks([encoder], weights, str(passport.get("resizer", "torchvision")))
+    try:
+        with nullcontext() if allow_download else no_network():
+            (network,) = build_networks([encoder], weights, str(passport.get("resizer", "torchvision")))
+    except HubError as error:
+        if allow_download:
+            raise
+        message = (
+            f"block {block!r} needs the weights of {name!r}, which aren't on this machine; --allow-download fetches "
+            f"them from the model hub of {encoder.library}, --weights {name}=FILE takes a file"
+        )
+        raise ModelError(message) from error
     return network
+
+
+@contextmanager
+def no_network() -> Iterator[None]:
+    """Let no connection be made: what is in the caches is found, and nothing is fetched."""
+
+    def refuse(self: socket.socket, address: object) -> None:
+        raise OSError(errno.ENETUNREACH, "downloads weren't asked for")
+
+    before = socket.socket.connect
+    socket.socket.connect = refuse  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        socket.socket.connect = before  # type: ignore[method-assign]
 
 
 class Predictor:
@@ -196,6 +226,7 @@ class Predictor:
     model : Model
     device : {"auto", "cpu", "cuda"}
     weights : mapping of str to Path, optional
+    allow_download : bool
         See `Encoders`.
 
     Raises
@@ -204,9 +235,17 @@ class Predictor:
         See `Encoders`; or the head takes another number of features than its blocks have.
     """
 
-    def __init__(self, model: Model, *, device: str = "auto", weights: Mapping[str, Path] | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        device: str = "auto",
+        weights: Mapping[str, Path] | None = None,
+        allow_download: bool = False,
+    ) -> None:
         self.model = model
-        self.encoders = Encoders({name: model.passports[name] for name in model.blocks}, device=device, weights=weights)
+        passports = {name: model.passports[name] for name in model.blocks}
+        self.encoders = Encoders(passports, device=device, weights=weights, allow_download=allow_download)
         if self.encoders.n_features != model.head.n_features_in_:
             message = (
                 f"the head takes {model.head.n_features_in_} features, and the blocks {', '.join(model.blocks)} have "
@@ -273,7 +312,10 @@ class Predictor:
         vectors = self.encoders.vectors([prepared])
         if not np.isfinite(vectors).all():
             return Answer(path, reason="non-finite: an encoder gave values that the store can't hold")
-        return self.model.answer(path, self.model.scores(vectors)[0])
+        scores = self.model.scores(vectors)[0]
+        if not np.isfinite(scores).all():
+            return Answer(path, reason="non-finite: the head gives no number for this image")
+        return self.model.answer(path, scores)
 
 
 def image_paths(places: Iterable[str]) -> list[str]:

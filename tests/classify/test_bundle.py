@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -14,13 +15,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mutants import mutant
 
+from classify import experiment
+from classify.config import RunConfig
 from classify.errors import BundleError
+from classify.heads.trees import Trees
 from classify.model import run_model
 from classify.output.bundle import open_model, read_bundle, write_bundle
 from classify.output.cards import model_card_text
 from classify.runs import Run, read_run
-from features_store.errors import ExistsError
+from features_store.errors import AffectoryError, ExistsError
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,6 +86,51 @@ def test_elsewhere(pictured_runs, pictures, tmp_path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=cwd)
         told.append(json.loads(done.stdout))
     assert told[0] == told[1]
+
+
+def test_only_what_the_head_lists_is_packed(polarity_run, tmp_path) -> None:
+    """A file that somebody laid into the folder of a head doesn't travel with it, nor what a link of it points to."""
+    (tmp_path / "secret").write_text("secret")
+    run = read_run(shutil.copytree(polarity_run.folder, tmp_path / "run"))
+    (run.folder / "model" / "booster-77.txt").symlink_to(tmp_path / "secret")
+    with pytest.raises(BundleError, match="isn't listed"):
+        write_bundle(run, tmp_path / "b.zip")
+    (run.folder / "model" / "booster-77.txt").unlink()
+    arrays = run.folder / "model" / "model.safetensors"
+    arrays.rename(tmp_path / "arrays")
+    arrays.symlink_to(tmp_path / "arrays")
+    with pytest.raises(AffectoryError, match="symbolic link"):
+        write_bundle(run, tmp_path / "b.zip")
+    assert not (tmp_path / "b.zip").exists()
+
+
+@pytest.mark.parametrize("task", ["polarity", "evokes", "affect"])
+def test_trees_of_a_bundle(store, tmp_path, task) -> None:
+    """The boosters of a bundle answer as those of the run, and LightGBM doesn't read them."""
+    out, settings = str(tmp_path / "run"), {"n_rounds": 6, "n_jobs": 1}
+    run = experiment.run(RunConfig(str(store), task, "gbm", ("alpha.pool",), settings=settings, resamples=20, out=out))
+    write_bundle(run, tmp_path / "b.zip")
+    ours, theirs = run_model(run), read_bundle(tmp_path / "b.zip")
+    x = np.random.default_rng(0).normal(size=(40, ours.head.n_features_in_)).astype(np.float32)
+    assert np.allclose(ours.scores(x), theirs.scores(x), rtol=1e-13, atol=0)
+    assert all(isinstance(one, Trees) for one in theirs.head.boosters_ if one is not None)
+    files = _files(tmp_path / "b.zip")
+    text = files["model/booster-0.txt"].replace(b"left_child=", b"left_child=7", 1)
+    head = json.loads(files["model/head.json"])
+    head["files"]["booster-0.txt"] = hashlib.sha256(text).hexdigest()
+    changed = {**files, "model/booster-0.txt": text, "model/head.json": json.dumps(head).encode()}
+    with pytest.raises(BundleError, match="tree"):
+        read_bundle(_write(tmp_path / "hostile.zip", _sealed(changed)))
+
+
+@pytest.mark.parametrize("name", ["model/head.json", "task.json", "adjustment.json", "manifest.json"])
+def test_a_changed_bundle_answers_or_is_refused(bundle, tmp_path, name) -> None:
+    files, random = _files(bundle), np.random.default_rng(len(name))
+    for _ in range(12):
+        changed = {**files, name: mutant(json.loads(files[name]), random)}
+        with contextlib.suppress(BundleError):
+            model = read_bundle(_write(tmp_path / "b.zip", changed if "manifest" in name else _sealed(changed)))
+            assert np.isfinite(model.scores(np.zeros((1, model.head.n_features_in_), np.float32))).all()
 
 
 # What a hostile bundle may be. Each takes the files of a good one and returns what to write instead.

@@ -113,7 +113,7 @@ def test_a_wrong_record_is_one_clear_error(saved, content, said):
         ("kind", "regression", "options|damaged"),
         ("params", {"surprise": 1}, "options that this version doesn't know: surprise"),
         ("params", {"hidden": [9]}, "damaged"),
-        ("files", {"../../etc/passwd": "0"}, "missing"),
+        ("files", {"../../etc/passwd": "0"}, "takes model.safetensors"),
     ],
 )
 def test_a_record_that_was_tampered_with_is_refused(saved, key, value, said):
