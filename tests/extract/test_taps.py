@@ -87,21 +87,10 @@ LARGE = [
 ]
 
 
-WITH_SIZE = [
-    "vit_",
-    "deit",
-    "eva",
-    "beit",
-    "cait",
-    "xcit",
-    "flexi",
-    "convit",
-    "swin",
-    "hiera",
-    "coat_",
-    "mvit",
-    "twins",
-]
+WITH_SIZE = (
+    *("vit_", "deit", "eva", "beit", "cait", "xcit", "flexi", "convit"),
+    *("swin", "hiera", "coat_", "mvit", "twins"),
+)
 """Starts of the names of networks that are told the size of their input."""
 
 
@@ -166,7 +155,7 @@ def check(module, network_of, run, size, plain, offered, refused):
     [pytest.param(*one, id=one[0], marks=() if one[0] in QUICK else pytest.mark.slow) for one in (*TIMM, *LARGE)],
 )
 def test_taps_of_timm(name, arguments, size, plain, offered, refused):
-    if size and name.startswith(tuple(WITH_SIZE)):
+    if size and name.startswith(WITH_SIZE):
         arguments = {**arguments, "img_size": size}
     configuration = {"input_size": (3, size, size), "crop_pct": 1.0, "crop_mode": "center"} if size else {}
     with weights_module.seeded(0), weights_module.quiet():
