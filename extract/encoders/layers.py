@@ -90,7 +90,11 @@ class Listener:
             if name not in modules:
                 where = f"layer of {encoder.name}"
                 raise EncoderError(unknown_name(where, name, _near(name, [one for one in modules if one])))
-        self._readouts = learn_readouts(encoder.name, root, run, size, self.taps.values()) if names else {}
+        self._readouts, refused = (
+            learn_readouts(encoder.name, root, run, size, self.taps.values()) if names else ({}, {})
+        )
+        for reason in refused.values():
+            raise EncoderError(reason)
         for name in names:
             modules[name].register_forward_hook(self._hook(name))
 

@@ -150,8 +150,8 @@ def _tensors(output: Any) -> Iterator[torch.Tensor]:
 
 def learn_readouts(
     name: str, root: torch.nn.Module, run: Pass, size: Sequence[int], taps: Iterable[Tap]
-) -> dict[str, Readout]:
-    """Learn how each tap is read.
+) -> tuple[dict[str, Readout], dict[str, str]]:
+    """Learn how each tap is read, and which cannot be read without guessing.
 
     Two passes are made, at the size that the network takes and, if it can, at twice its edges: the axes that grow are
     those of places or tokens, and as tokens of patches grow fourfold, the others are those before them.
@@ -167,10 +167,15 @@ def learn_readouts(
     taps : iterable of Tap
         With modules of `root`.
 
+    Returns
+    -------
+    (dict, dict)
+        By tap, how it is read; and of the others, why not.
+
     Raises
     ------
     EncoderError
-        If a module takes no part in the pass, or its output cannot be pooled so without guessing.
+        If the network cannot make a pass.
     """
     chosen = list(taps)
     modules = list(dict.fromkeys(tap.module for tap in chosen))
@@ -182,21 +187,28 @@ def learn_readouts(
             grown = _observe_empty(root, run, [2 * edge for edge in size], modules)
         except Exception:  # many networks take one size only
             grown = {}
-    found = {}
+    found, refused = {}, {}
     for tap in chosen:
-        one = seen.get(tap.module)
-        if one is None:
-            msg = f"layer {tap.module!r} takes no part in the forward pass; choose another"
-            raise EncoderError(msg)
-        if one.problem or one.shape[0] != _N_IMAGES:
-            reason = one.problem or f"gives {one.shape} for {_N_IMAGES} images, so not one row for each"
-            msg = f"layer {tap.module!r} of {name} {reason}; choose another"
-            raise EncoderError(msg)
-        later = grown[tap.module].shape if tap.module in grown else None
-        tokens = declared_tokens(root, tap.module)
-        axes, n_prefix = _positions(name, tap, one.shape, later, tokens)
-        found[tap.name] = Readout(axes, n_prefix, one.changed)
-    return found
+        try:
+            one = _whole(name, tap.module, seen.get(tap.module))
+            later = grown[tap.module].shape if tap.module in grown else None
+            axes, n_prefix = _positions(name, tap, one.shape, later, declared_tokens(root, tap.module))
+            found[tap.name] = Readout(axes, n_prefix, one.changed)
+        except EncoderError as error:
+            refused[tap.name] = str(error)
+    return found, refused
+
+
+def _whole(name: str, module: str, seen: _Seen | None) -> _Seen:
+    """Refuse a module without an output, or whose output has not one row for each image."""
+    if seen is None:
+        msg = f"layer {module!r} takes no part in the forward pass; choose another"
+        raise EncoderError(msg)
+    if seen.problem or seen.shape[0] != _N_IMAGES:
+        reason = seen.problem or f"gives {seen.shape} for {_N_IMAGES} images, so not one row for each"
+        msg = f"layer {module!r} of {name} {reason}; choose another"
+        raise EncoderError(msg)
+    return seen
 
 
 def _positions(

@@ -124,6 +124,66 @@ def test_a_vector_does_not_depend_on_its_neighbours_in_the_batch(lite0, photos):
     assert np.allclose(alone, together, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("tag", ["in1k", "tv_in1k", "sw_in12k_ft_in1k", "openai_ft_in12k_in1k_384"])
+def test_classes_have_names_where_published_weights_are_those_of_imagenet(tag):
+    assert "tench" in posterior_names(tag, published=True)[0]
+    assert posterior_names(tag, published=False) is None  # a file's, a random or a tuned network's classes
+
+
+@pytest.mark.parametrize("tag", ["", "fb_dino", "inat", "in21k"])
+def test_a_thousand_classes_of_something_else_have_no_names(tag):
+    assert posterior_names(tag, published=True) is None
+
+
+def posterior_names(tag, *, published):
+    module = timm.create_model("test_resnet", pretrained_cfg_overlay={"tag": tag})
+    encoder = replace(find_encoders(["timm:test_resnet"])[0], taps=(Tap("posteriors"),))
+    return from_timm.network_of(encoder, module, {}, "torchvision", published=published).names.get("posteriors")
+
+
+def test_random_networks_name_no_classes():
+    encoder = replace(find_encoders([SMALL])[0], taps=(Tap("posteriors"),))
+    assert not build_networks([encoder], Weights("random", 0))[0].names
+
+
+def test_posteriors_and_concepts_are_computed_in_float32():
+    """Under mixed precision they are what float32 makes of the same features."""
+    encoder = replace(find_encoders(["timm:test_resnet"])[0], taps=(Tap("pool"), Tap("posteriors")))
+    (network,) = build_networks([encoder], Weights("random", 0))
+    found = under_bfloat16(network)
+    logits = network.module.get_classifier()(found["pool"].float())
+    assert found["pool"].dtype == torch.bfloat16 or not torch.equal(found["pool"], plain(network)["pool"])
+    assert torch.allclose(found["posteriors"], logits.softmax(dim=1), rtol=1e-6, atol=0)
+    assert torch.allclose(found["posteriors"].sum(1), torch.ones(2), atol=1e-6)
+
+    import open_clip
+
+    vision = {"image_size": 64, "layers": 1, "width": 64, "patch_size": 32, "head_width": 32}
+    text = {"context_length": 8, "vocab_size": 16, "width": 32, "heads": 2, "layers": 1}
+    with weights_module.seeded(0):
+        visual = open_clip.CLIP(embed_dim=48, vision_cfg=vision, text_cfg=text).visual
+        directions = torch.nn.functional.normalize(torch.randn(3072, 48), dim=-1)
+    encoder = replace(find_encoders(["open_clip:RN50/openai"])[0], taps=(Tap("embedding"), Tap("concepts")))
+    network = from_open_clip.network_of(
+        encoder, visual, {}, "torchvision", concepts=from_open_clip.Concepts(directions, "")
+    )
+    found = under_bfloat16(network)
+    cosines = torch.nn.functional.normalize(found["embedding"].float(), dim=-1) @ directions.T
+    assert found["embedding"].dtype == torch.bfloat16
+    assert torch.allclose(found["concepts"], cosines, rtol=0, atol=1e-6)
+
+
+def plain(network):
+    batch = torch.randn(2, *network.input_shape, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        return network.outputs(network.module, batch)
+
+
+def under_bfloat16(network):
+    with torch.autocast("cpu", torch.bfloat16):
+        return plain(network)
+
+
 # ---- weights ------------------------------------------------------------------------------------------------------
 
 
