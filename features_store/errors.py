@@ -25,7 +25,9 @@ from collections.abc import Iterable
 
 
 class AffectoryError(Exception):
-    """A mistake that the user can mend; the command line prints it as one sentence and exits with 2."""
+    """A mistake that the user can mend; the command line prints it as one sentence, and exits with `exit_code`."""
+
+    exit_code = 2  # 1 where the machine or the data are at fault, and the same command may succeed later
 
 
 class StoreError(AffectoryError):
@@ -62,6 +64,8 @@ class ExistsError(StoreError, FileExistsError):
 
 class DiskSpaceError(StoreError, OSError):
     """The output does not fit on the disk."""
+
+    exit_code = 1
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> str:
