@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from features_store import console
-from features_store.commands import COMMANDS
+from features_store.commands import COMMANDS, StorePath
 from features_store.errors import MismatchError
 from features_store.reader import open_store
 from features_store.summary import as_text, summarise
@@ -21,7 +21,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="A dump (.h5), or a folder of dumps over one index.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,12 +12,35 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from features_store.errors import MismatchError
+from features_store.errors import MismatchError, StoreError
 from features_store.reader import Store, open_store
 
-StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="A dump (.h5), or a folder of dumps over one index.")]
+
+def local_path(text: str) -> Path:
+    """Return a path that the user typed; a URL is none, and would lose a slash as one."""
+    if "://" in text:
+        msg = f"{text} is a URL, and only local paths are read; fetch it first"
+        raise StoreError(msg)  # no ValueError: that would be worded by the library that calls this
+    return Path(text)
+
+
+def _out_path(text: str) -> Path:
+    path = local_path(text)
+    if text.endswith(("/", os.sep)) or path.is_dir():
+        msg = f"--out {text} names a folder; give the name of the file to make, such as {path / 'new.h5'}"
+        raise StoreError(msg)
+    return path
+
+
+StorePath = Annotated[
+    Path,
+    typer.Argument(metavar="STORE", help="A dump (.h5), or a folder of dumps over one index.", parser=local_path),
+]
 Out = Annotated[
-    Path, typer.Option("--out", "-o", metavar="FILE", help="The file to make; it appears whole or not at all.")
+    Path,
+    typer.Option(
+        "--out", "-o", metavar="FILE", help="The file to make; it appears whole or not at all.", parser=_out_path
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
@@ -26,7 +50,9 @@ Blocks = Annotated[
 
 
 def merge(
-    stores: Annotated[list[Path], typer.Argument(metavar="STORE...", help="Dumps, or folders of dumps.")],
+    stores: Annotated[
+        list[Path], typer.Argument(metavar="STORE...", help="Dumps, or folders of dumps.", parser=local_path)
+    ],
     *,
     out: Out,
     join: Annotated[bool, typer.Option("--join", help="Keep the images that all have, aligned by id.")] = False,
@@ -99,8 +125,8 @@ def _rows(store: Store, split: str | None, parts: list[str], ids: Path | None) -
 
 
 def diff(
-    first: Annotated[Path, typer.Argument(metavar="FIRST", help="A dump, or a folder of dumps.")],
-    second: Annotated[Path, typer.Argument(metavar="SECOND", help="Another.")],
+    first: Annotated[Path, typer.Argument(metavar="FIRST", help="A dump, or a folder of dumps.", parser=local_path)],
+    second: Annotated[Path, typer.Argument(metavar="SECOND", help="Another.", parser=local_path)],
     *,
     as_json: Json = False,
 ) -> None:
@@ -121,7 +147,9 @@ def diff(
 
 def relabel(
     store: StorePath,
-    labels: Annotated[Path, typer.Argument(metavar="LABELS", help="The store whose labels and splits are wanted.")],
+    labels: Annotated[
+        Path, typer.Argument(metavar="LABELS", help="The store whose labels and splits are wanted.", parser=local_path)
+    ],
     *,
     out: Out,
     force: Force = False,
@@ -141,7 +169,9 @@ def relabel(
 
 def import_(  # noqa: PLR0913 - each is an option of the command line
     store: StorePath,
-    matrix: Annotated[Path, typer.Argument(metavar="MATRIX", help=".npy, .npz, .csv, .mat (version 7.3) or .h5")],
+    matrix: Annotated[
+        Path, typer.Argument(metavar="MATRIX", help=".npy, .npz, .csv, .mat (version 7.3) or .h5", parser=local_path)
+    ],
     *,
     name: Annotated[str, typer.Option("--name", "-n", metavar="BLOCK", help="Name of the new block.")],
     out: Out,

@@ -1,12 +1,41 @@
-"""The edge between the product and its three command lines: errors become one sentence and an exit code."""
+"""The edge between the product and its three command lines: errors become one sentence and an exit code.
+
+0: done. 1: a fault of the machine or of the data; the same command may go on later. 2: the user's mistake.
+3: unfinished. 130: interrupted. What is printed passes through here, so that no secret in a URL reaches a terminal or
+a log.
+"""
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import re
 import sys
 from collections.abc import Callable
+from typing import NoReturn, TextIO
 
-from features_store.errors import AffectoryError
+from features_store.errors import AffectoryError, first_line
+
+_USERS_MISTAKES = {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EEXIST,
+    errno.ENOTEMPTY,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_LOGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s?#]*@")
+_SECRET = re.compile(
+    r"([?&;#][^=&;#\s]*(?:sig|token|secret|pass|pwd|key|credential|auth|access|session|policy)[^=&;#\s]*=)[^&;#\s\"'<>)\],]+",
+    re.IGNORECASE,
+)
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def wait_passively() -> None:
@@ -21,19 +50,133 @@ def wait_passively() -> None:
 def main(app: Callable[[], object]) -> None:
     """Run a Typer application as a program.
 
-    An `AffectoryError` ends in one sentence on the standard error stream and its exit code: 2 for a user's mistake, 1
-    for a fault of the machine or the data;
-    Ctrl-C in exit code 130; a reader that closes the pipe (``| head``) in exit code 0.
+    Whatever goes wrong that is no error in the program itself ends in one sentence on the standard error stream. A
+    reader that closes the pipe (``| head``) stops neither the work nor changes the exit code.
     """
     wait_passively()
+    _prepare_streams()
+    code = _ended(app)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # What could not be written is given up, or Python would try again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _say(f"error: the output cannot be written ({error.strerror}); it is incomplete")
+        code = code or 1
+    raise SystemExit(code)
+
+
+def redacted(text: str) -> str:
+    """Return a text without the user names, passwords and signatures of URLs in it."""
+    return _SECRET.sub(r"\1***", _LOGIN.sub(r"\1***@", text))
+
+
+def _ended(app: Callable[[], object]) -> int:
+    """Run the application to its end, and return the exit code."""
     try:
         app()
-    except AffectoryError as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(error.exit_code) from None
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            _say(ended.code)
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        raise SystemExit(130) from None
+        _say("interrupted")
+        return 130
     except BrokenPipeError:
-        sys.stderr.close()
-        raise SystemExit(0) from None
+        return 0
+    except Exception as error:
+        sentence, code = _told(error)
+        if not sentence:
+            raise
+        _say(f"error: {sentence}")
+        return code
+    return 0
+
+
+def _told(error: Exception) -> tuple[str, int]:
+    """Word an error and choose its exit code; no words for an error of the program itself."""
+    if isinstance(error, AffectoryError):
+        return str(error), error.exit_code
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for this; use fewer images or smaller batches, or close other programs", 1
+    if isinstance(error, RecursionError):
+        return "a file is nested too deeply to be read; give another one", 1
+    if isinstance(error, OSError):
+        return _told_of_system(error)
+    if type(error).__name__ == "SafetensorError":  # the library is not needed here, and a full disk is not damage
+        full = "No space left" in str(error)
+        words = "the disk is full; free some space, or choose another place" if full else "it is damaged, or cut short"
+        return f"a safetensors file cannot be read or written: {words} ({first_line(error)})", 1
+    return "", 0
+
+
+def _told_of_system(error: OSError) -> tuple[str, int]:
+    where = f"{error.filename}: " if error.filename is not None else ""
+    if error.errno in _FULL:
+        return f"{where}the disk is full ({error.strerror}); free some space, or choose another place", 1
+    words = error.strerror or first_line(error)
+    return f"{where}{words[:1].lower()}{words[1:]}", 2 if error.errno in _USERS_MISTAKES else 1
+
+
+def _say(sentence: str) -> None:
+    sys.stderr.write(_CONTROL.sub("?", redacted(sentence)) + "\n")
+    sys.stderr.flush()
+
+
+# ---- streams --------------------------------------------------------------------------------------------------------
+
+
+class _Pipe(io.FileIO):
+    """The writing end of a standard stream, for which nobody may be waiting any more."""
+
+    forgiven: tuple[type[OSError], ...] = (BrokenPipeError,)
+
+    def write(self, data: bytes, /) -> int | None:  # type: ignore[override]
+        try:
+            return super().write(data)
+        except self.forgiven:
+            return len(memoryview(data).cast("B"))
+
+
+class _ErrorPipe(_Pipe):
+    forgiven = (OSError,)  # there is nowhere left to complain
+
+
+class _Redacting(io.TextIOWrapper):
+    """A standard stream that lets no secret pass, and no character that its encoding lacks stop the program."""
+
+    def write(self, text: str, /) -> int:
+        super().write(redacted(text) if "://" in text else text)
+        return len(text)
+
+
+def _prepare_streams() -> None:
+    """Open what the shell closed, so that no file of ours takes its number, and wrap what is written to."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = _wrapped(sys.stdout, 1, _Pipe)
+    sys.stderr = _wrapped(sys.stderr, 2, _ErrorPipe)
+
+
+def _wrapped(stream: TextIO | None, fd: int, kind: type[_Pipe]) -> TextIO:
+    try:
+        if stream is not None and (isinstance(stream, _Redacting) or stream.fileno() != fd):
+            return stream  # wrapped before, or put there by somebody who listens
+        encoding = "utf-8" if stream is None else stream.encoding
+    except (OSError, ValueError):
+        return stream or _nowhere()
+    if stream is not None:
+        stream.flush()
+    terminal = os.isatty(fd)
+    raw = kind(fd, "w", closefd=False)
+    buffer = io.BufferedWriter(raw)
+    return _Redacting(buffer, encoding, "backslashreplace", line_buffering=terminal or fd == 2)
+
+
+def _nowhere() -> NoReturn:
+    msg = "a standard stream is closed"
+    raise OSError(errno.EBADF, msg)

@@ -210,11 +210,14 @@ def _pooled(strata: NDArray[np.int64], fewest: int) -> NDArray[np.int64]:
 
 @contextmanager
 def _told_plainly(name: str) -> Iterator[None]:
-    """Turn what the libraries say about too few images into a sentence of this package."""
+    """Turn what the libraries say about too few images, or their absence, into a sentence of this package."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
             yield
+    except ModuleNotFoundError as error:
+        msg = "splits need affectory[classify]: pip install 'affectory[classify]'"
+        raise MismatchError(msg) from error
     except ValueError as error:
         msg = f"split {name!r} cannot be made: {error}; ask for fewer or larger parts, or leave --task away"
         raise MismatchError(msg) from error
