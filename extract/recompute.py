@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from extract.command_options import corpus_place
 from extract.corpora import Reading, find_corpus
 from extract.encoders import Network, Tap, Weights, build_networks, find_encoders
 from extract.encoders.weights import parse_weights
@@ -26,7 +27,7 @@ from features_store import MismatchError
 
 
 def recompute(
-    passport: Mapping[str, Any], ids: Sequence[str], corpus: Mapping[str, Any], data: Path | None
+    passport: Mapping[str, Any], ids: Sequence[str], corpus: Mapping[str, Any], data: Path | Sequence[str] | None
 ) -> list[NDArray[np.floating[Any]] | str]:
     """Make the vectors of some images again, on the fastest device that there is.
 
@@ -38,8 +39,8 @@ def recompute(
         Of the images.
     corpus : mapping
         Name and options of the reader that made the index.
-    data : Path, optional
-        Where the images are. None = the corpus' own place.
+    data : Path or sequence of str, optional
+        Where the images are; of a union ``NAME=PATH`` for each member. None = the corpus' own place.
 
     Returns
     -------
@@ -83,14 +84,15 @@ def made_with(passport: Mapping[str, Any], device: str) -> str:
     return "float32" if precision == "float16" and device == "cpu" else precision
 
 
-def _reading(corpus: Mapping[str, Any], data: Path | None) -> Reading:
+def _reading(corpus: Mapping[str, Any], data: Path | Sequence[str] | None) -> Reading:
     name = corpus.get("name")
     if not isinstance(name, str):
         msg = "the store does not say which corpus it was made from, so its images cannot be found"
         raise MismatchError(msg)
     options = corpus.get("options", {})
     texts = {key: str(value) for key, value in options.items()} if isinstance(options, Mapping) else {}
-    return find_corpus(name).read(data, texts)
+    found = find_corpus(name)
+    return found.read(data if data is None or isinstance(data, Path) else corpus_place(found, list(data)), texts)
 
 
 def _views(passport: Mapping[str, Any]) -> Views:

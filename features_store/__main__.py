@@ -41,7 +41,10 @@ def verify(
     recompute: Annotated[
         int, typer.Option(metavar="N", min=0, help="Also extract N random rows of each block again, and compare.")
     ] = 0,
-    data: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The images, for --recompute.")] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FOLDER", help="The images, for --recompute; of a union NAME=FOLDER each."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check every vector of a store against its digest and its block's seal. Exit code 0: good; 2: something is wrong.

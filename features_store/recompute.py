@@ -10,7 +10,7 @@ This package knows no network. A distribution that does registers one function u
         passport: Mapping[str, Any],     # of one block, as stored
         ids: Sequence[str],              # n ids of the index
         corpus: Mapping[str, Any],       # of the store: name and options of the reader that made the index
-        data: Path | None,               # folder of the images, as the user gave it; None = the corpus knows
+        data: Path | Sequence[str] | None,  # where the images are, as the user gave it; None = the corpus knows
     ) -> Sequence[NDArray[np.floating] | str]
 
 It returns n items in the order of `ids`: an array of shape ``(n_views, n_features)``, view 0 first, of any float type;
@@ -38,7 +38,8 @@ MIN_COSINE = 0.999
 """Below it, a vector is another one: decoders, devices and library versions stay above it."""
 
 Recompute = Callable[
-    [Mapping[str, Any], Sequence[str], Mapping[str, Any], "Path | None"], Sequence["NDArray[np.floating] | str"]
+    [Mapping[str, Any], Sequence[str], Mapping[str, Any], "Path | Sequence[str] | None"],
+    Sequence["NDArray[np.floating] | str"],
 ]
 
 
@@ -77,7 +78,7 @@ def recompute(
     store: Store,
     n: int,
     *,
-    data: Path | None = None,
+    data: Path | Sequence[str] | None = None,
     rng: np.random.Generator | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> tuple[Drift, ...]:
@@ -88,8 +89,8 @@ def recompute(
     store : Store
     n : int
         Rows per block, drawn among those of which all views are written.
-    data : Path, optional
-        Folder of the images.
+    data : Path or sequence of str, optional
+        Folder of the images; of several corpora ``NAME=FOLDER`` for each.
     rng : numpy Generator, optional
         Draws the rows; None = other rows each time.
     progress : callable, optional

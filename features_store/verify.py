@@ -7,7 +7,7 @@ known, its values finite, its digest and the seal of its block the ones that wer
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -148,7 +148,7 @@ def verify_with_bar(store: Store) -> Report:
         return verify(store, progress=advance)
 
 
-def with_drifts(report: Report, store: Store, n: int, data: Path | None) -> Report:
+def with_drifts(report: Report, store: Store, n: int, data: Path | Sequence[str] | None) -> Report:
     """Add the drifts of `n` recomputed rows of each block to a report, with a progress bar if it takes long."""
     with progress_bar(len(store.blocks), "recomputing", unit="block") as advance:
         return replace(report, drifts=recompute(store, n, data=data, progress=advance))
