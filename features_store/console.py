@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import NoReturn, TextIO
 
 from features_store.errors import AffectoryError, first_line
+from features_store.extras import missing_package
 
 _USERS_MISTAKES = {
     errno.ENOENT,
@@ -97,6 +98,8 @@ def _told(error: Exception) -> tuple[str, int]:
     """Word an error and choose its exit code; no words for an error of the program itself."""
     if isinstance(error, AffectoryError):
         return str(error), error.exit_code
+    if isinstance(error, ModuleNotFoundError):
+        return missing_package(error) or "", 2
     if isinstance(error, MemoryError):
         return "there is not enough memory for this; use fewer images or smaller batches, or close other programs", 1
     if isinstance(error, RecursionError):

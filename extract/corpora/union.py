@@ -87,7 +87,7 @@ def read(data: Mapping[str, Path], options: Mapping[str, Any], *, corpora: Seque
         {task: labels for task, labels in joined.items() if labels is not None},
         splits,
         groups,
-        corpus={"name": name, "options": dict(options)},
+        corpus={"name": name, "options": _recorded(options, members)},
     )
     notes = [f"{member.name}: {note}" for member in members for note in member.reading.notes]
     notes += [
@@ -95,6 +95,15 @@ def read(data: Mapping[str, Path], options: Mapping[str, Any], *, corpora: Seque
     ]
     left_out = merged((f"{member.name}: ", left_out_of(member.reading)) for member in members)
     return Reading(index, Joined([member.reading.source for member in members]), tuple(notes), left_out)
+
+
+def _recorded(options: Mapping[str, Any], members: Sequence[Member]) -> dict[str, Any]:
+    """Return the options with which the union can be read again; those of the members as each records its own."""
+    own = {key: value for key, value in options.items() if "." not in key}
+    for member in members:
+        recorded = member.reading.index.corpus.get("options", {})
+        own |= {f"{member.name}.{key}": value for key, value in recorded.items()}
+    return own
 
 
 def _member(corpus: Corpus, place: Path | None, options: Mapping[str, Any], maps: _Maps) -> Member:

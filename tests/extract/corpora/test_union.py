@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from layouts import MAKERS
+from layouts import MAKERS, picture
 
 from extract.corpora import CORPORA, find_corpus
 from extract.corpora.union import JNDATASET, rescaled
@@ -164,3 +164,26 @@ def test_places_on_the_command_line(
     assert (code, "unknown member" in err) == (2, True)
     code, _, err = command_line("run", "union:oasis,emomadrid", "--data", places["oasis"])
     assert (code, "--data NAME=PATH" in err) == (2, True)
+
+
+def test_the_store_of_a_union_is_verified(
+    places: dict[str, Path], command_line: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    """``verify --recompute`` reads the images of each member again, from places by name."""
+    from typer.testing import CliRunner
+
+    from features_store.__main__ import app
+
+    table = tmp_path / "own" / "ratings.csv"
+    picture(table.parent / "pics/1.jpg", 1)
+    table.write_text("image,mood\npics/1.jpg,calm\n", encoding="utf-8")
+    given = ["--data", f"oasis={places['oasis']}", "--data", f"csv={table}", "--option", "csv.single=mood"]
+    store = tmp_path / "s"
+    code, _, err = command_line("run", "union:oasis,csv", *given, "--store", store, "--encoders", "lowlevel")
+    assert code == 0, err
+    ended = CliRunner().invoke(app, ["verify", str(store), "--recompute", "4", *given[:4]])
+    assert ended.exit_code == 0, ended.output
+    assert "worst cosine drift of 4 rows" in ended.output
+    ended = CliRunner().invoke(app, ["verify", str(store), "--recompute", "1", "--data", str(places["oasis"])])
+    assert ended.exit_code != 0
+    assert "--data NAME=PATH" in str(ended.exception)
