@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,7 @@ def sweep(
 
     missing = [cell for cell in cells if not cell.done]
     done, failed = len(cells) - len(missing), []
+    tried = Counter(cell.config.task for cell in cells)
     if done:
         notify(f"{done} of {len(cells)} runs are there already")
     for group in _groups(missing):
@@ -93,7 +95,7 @@ def sweep(
         try:
             heads = train_together([cell.config for cell in group]) if len(group) > 1 else [None]
             for cell, head in zip(group, heads, strict=True):
-                run(cell.config, fitted=head)
+                run(cell.config, fitted=head, n_tried=tried[cell.config.task])
         except AffectoryError as error:
             failed += group
             notify(f"failed: {_named(group)}: {error}")
