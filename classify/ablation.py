@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from classify.config import RunConfig
 from classify.errors import ConfigError
-from classify.evidence.comparison import Spread
+from classify.evidence.baselines import constant_scores
+from classify.evidence.comparison import difference_of
 from classify.evidence.folds import deal
-from classify.evidence.intervals import LEVEL
-from classify.evidence.metrics import greater_is_better, primary_metric
+from classify.evidence.intervals import LEVEL, intervals
+from classify.evidence.knowledge import deals, movable
+from classify.evidence.metrics import find_metric, greater_is_better, primary_metric
+from classify.evidence.resamples import Spread
 from classify.inputs.tasks import choose_blocks, task_rows
 from classify.record import plain
 from classify.solvers.crossfit import Answers, Images, Plan, Subset, answers
@@ -25,8 +29,9 @@ from features_store.schema import Task
 
 __all__ = ["AblationConfig", "ablate", "ablation_folder", "subsets_of"]
 
+Step = tuple[float, NDArray[np.float64], int]  # a difference, what it is on resamples, and of how many units
 MAX_BLOCKS = 6  # up to so many blocks every subset is tried: 63 of them
-_UNCALIBRATED = ("log_loss",)  # what scores that are no probabilities can't be judged by
+_BLIND_DEALS = 20  # of the answers of all blocks, which stand for knowing nothing
 
 
 @dataclass(frozen=True)
@@ -93,8 +98,10 @@ def ablate(
     Returns
     -------
     dict
-        Plain values: ``subsets`` (the best first), ``gains`` by block, ``pairs`` by two blocks, and where they come
-        from.
+        Plain values: ``subsets`` (the best first), ``n_tried`` of them, ``gains`` by block, ``pairs`` by two blocks,
+        and where they come from. Gains over nothing are gains over ``blind``: the answers of all blocks together dealt
+        to the images at random, or for a regression the mean label, whose error is less. ``baseline`` is the most
+        common answer of all these images.
 
     Raises
     ------
@@ -116,9 +123,11 @@ def ablate(
         )
     plan = Plan(config.head, config.settings, config.seed)
     said = answers(images, subsets, plan, advance=_counted(progress, len(subsets) * config.folds))
-    said[()] = answers(images, [blocks[:1]], Plan("dummy", seed=config.seed))[blocks[:1]]
     spreads = _spreads(config, images, groups, said)
+    constant = constant_scores(data.task, y, len(y))
+    majority = Spread.of(data.task, y, constant, groups, n_resamples=config.resamples, seed=config.seed)
     metric = primary_metric(data.task)
+    spreads[()] = _blind(config, images, groups, spreads[tuple(blocks)], majority, metric)
     return plain(
         {
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -136,8 +145,10 @@ def ablate(
             "greater_is_better": greater_is_better(metric),
             "interval": {"level": LEVEL, "resamples": config.resamples},
             "blocks": {name: store.block(name).n_features for name in blocks},
-            "subsets": _ranked(spreads, metric),
-            "baseline": _metrics(spreads[()]),
+            "subsets": _ranked(config, spreads, metric),
+            "n_tried": len(subsets),
+            "baseline": _metrics(config, majority),
+            "blind": spreads[()].values[metric],
             "gains": {name: _gain(spreads, name, metric) for name in blocks},
             "pairs": _pairs(spreads, blocks, metric),
             "passports": {name: store.block(name).passport for name in blocks},
@@ -163,26 +174,40 @@ def _spreads(config: AblationConfig, images: Images, groups: np.ndarray | None, 
     spreads = {}
     for subset, scores in said.items():
         y_score = scores[:, 0] if images.y.ndim == 1 and task.kind == "regression" else scores
-        found = Spread.of(task, images.y, y_score, groups, n_resamples=config.resamples, seed=config.seed)
-        kept = [name for name in found.values if config.head not in ("svm", "ridge") or name not in _UNCALIBRATED]
-        spreads[subset] = Spread({n: found.values[n] for n in kept}, {n: found.resampled[n] for n in kept})
+        spreads[subset] = Spread.of(task, images.y, y_score, groups, n_resamples=config.resamples, seed=config.seed)
     return spreads
 
 
-def _metrics(spread: Spread) -> dict[str, dict[str, float]]:
-    tail = (1 - LEVEL) / 2
-    found = {}
-    for name, value in spread.values.items():
-        drawn = spread.resampled[name][~np.isnan(spread.resampled[name])]
-        low, high = np.quantile(drawn, [tail, 1 - tail]) if len(drawn) else (np.nan, np.nan)
-        found[name] = {"value": value, "low": low, "high": high}
-    return found
+def _blind(
+    config: AblationConfig, images: Images, groups: np.ndarray | None, whole: Spread, majority: Spread, metric: str
+) -> Spread:
+    """What knowing nothing scores: the mean label of a regression, else the answers of all blocks dealt at random.
+
+    The most common answer would be no measure by F1: it scores below a blind guess there.
+    """
+    if find_metric(metric).constant_may_win or movable(len(images.y), groups) < 0.5:
+        return majority
+    (orders,) = deals(len(images.y), groups, n_deals=_BLIND_DEALS, seed=config.seed)
+    options: dict[str, Any] = {"n_resamples": config.resamples, "seed": config.seed}
+    dealt = [Spread.of(images.task, images.y, whole.answers[order], groups, **options) for order in orders]
+    values = {metric: float(np.mean([one.values[metric] for one in dealt]))}
+    resampled = {metric: np.mean([one.resampled[metric] for one in dealt], axis=0)}
+    return replace(whole, values=values, resampled=resampled, by_class={})
 
 
-def _ranked(spreads: Mapping[Subset, Spread], metric: str) -> list[dict[str, Any]]:
+def _metrics(config: AblationConfig, spread: Spread) -> dict[str, dict[str, Any]]:
+    """Metrics with intervals; scores that are no probabilities aren't judged as such."""
+    scored = config.head in ("svm", "ridge")
+    found = intervals(spread, part="training and validation")
+    return {
+        name: one.as_json() for name, one in found.items() if not (scored and find_metric(name).needs_probabilities)
+    }
+
+
+def _ranked(config: AblationConfig, spreads: Mapping[Subset, Spread], metric: str) -> list[dict[str, Any]]:
     sign = -1 if greater_is_better(metric) else 1
     subsets = sorted((s for s in spreads if s), key=lambda s: (sign * spreads[s].values[metric], len(s), s))
-    return [{"blocks": list(subset), "metrics": _metrics(spreads[subset])} for subset in subsets]
+    return [{"blocks": list(subset), "metrics": _metrics(config, spreads[subset])} for subset in subsets]
 
 
 def _gain(spreads: Mapping[Subset, Spread], block: str, metric: str) -> dict[str, Any]:
@@ -197,34 +222,39 @@ def _gain(spreads: Mapping[Subset, Spread], block: str, metric: str) -> dict[str
             by_size.setdefault(len(subset), []).append((with_it[subset | {block}], with_it[subset]))
     first, last = min(by_size), max(by_size)
     mean = _mean([_mean([_step(*pair, metric) for pair in pairs]) for pairs in by_size.values()])
-    nothing = Spread({metric: 0.0}, {metric: np.zeros_like(mean.resampled[metric])})
-    found = {"alone": by_size[first][0], "on_top_of_the_others": by_size[last][0], "on_average": (mean, nothing)}
-    return {name: _improvement(*pair, metric) for name, pair in found.items()}
+    alone, on_top = (_step(*by_size[size][0], metric) for size in (first, last))
+    return {
+        "alone": _improvement(alone, metric),
+        "on_top_of_the_others": _improvement(on_top, metric),
+        "on_average": _improvement(mean, metric),
+    }
 
 
-def _improvement(one: Spread, other: Spread, metric: str) -> dict[str, float | None]:
-    """Return by how much *one* is better than *other*: above 0 whichever way the metric points."""
-    better = (one, other) if greater_is_better(metric) else (other, one)
-    return better[0].less(better[1], metric).as_json()
+def _improvement(step: Step, metric: str) -> dict[str, float | None]:
+    """Return by how much a step is for the better: above 0 whichever way the metric points."""
+    value, resampled, n_units = step
+    sign = 1 if greater_is_better(metric) else -1
+    return difference_of(sign * value, sign * resampled, n_units).as_json()
 
 
-def _step(one: Spread, other: Spread, metric: str) -> Spread:
-    return Spread(
-        {metric: one.values[metric] - other.values[metric]}, {metric: one.resampled[metric] - other.resampled[metric]}
-    )
+def _step(one: Spread, other: Spread, metric: str) -> Step:
+    return one.values[metric] - other.values[metric], one.resampled[metric] - other.resampled[metric], one.n_units
 
 
-def _mean(steps: Sequence[Spread]) -> Spread:
-    (metric,) = steps[0].values
-    values = float(np.mean([step.values[metric] for step in steps]))
-    return Spread({metric: values}, {metric: np.mean([step.resampled[metric] for step in steps], axis=0)})
+def _mean(steps: Sequence[Step]) -> Step:
+    values, resampled, units = zip(*steps, strict=True)
+    return float(np.mean(values)), np.mean(resampled, axis=0), units[0]
 
 
 def _pairs(spreads: Mapping[Subset, Spread], blocks: Sequence[str], metric: str) -> list[dict[str, Any]]:
     """By how much adding one block makes one other better, for every ordered pair that was tried."""
     known = {frozenset(s): spreads[s] for s in spreads}
     return [
-        {"to": one, "added": other, **_improvement(known[frozenset((one, other))], known[frozenset((one,))], metric)}
+        {
+            "to": one,
+            "added": other,
+            **_improvement(_step(known[frozenset((one, other))], known[frozenset((one,))], metric), metric),
+        }
         for one, other in itertools.permutations(blocks, 2)
         if frozenset((one, other)) in known
     ]

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,11 @@ from numpy.typing import NDArray
 from classify import experiment
 from classify.config import KEYS, RunConfig, load_config
 from classify.errors import ConfigError
+from classify.evidence.baselines import constant_scores
 from classify.evidence.folds import deal
-from classify.evidence.intervals import Interval, bootstrap
+from classify.evidence.intervals import LEAST_UNITS, Interval, intervals
+from classify.evidence.knowledge import Judgement, judge
+from classify.evidence.resamples import Spread
 from classify.heads import HEADS, head_options
 from classify.layout import lay_out, task_head, unfitted_head
 from classify.output.notebook import metric_lines, metric_table
@@ -114,8 +117,11 @@ class CrossValidation:
     task : Task
     head : str
     metrics, majority : mapping of str to Interval
-        Of the head, and of the majority class (or the mean), over all images, each answered for by a head that was
-        fitted without it.
+        Of the head over all images, each answered for by a head that was fitted without it; and of the most common
+        answer (or the mean) of all these images, the same for each. (Found anew without each fold, it would fall below
+        a guess: what is left out of the others is what they have too little of.)
+    verdicts : mapping of str to Judgement
+        By metric, whether the head knows anything of the images; empty where that can't be told.
     by_fold : list of dict
         The metrics of each fold.
     ids : ndarray of shape (n_images,), str
@@ -132,6 +138,7 @@ class CrossValidation:
     ids: NDArray[np.str_]
     folds: NDArray[np.int64]
     scores: NDArray[np.float64]
+    verdicts: dict[str, Judgement] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -197,23 +204,25 @@ def cross_validate(
     matrix = RowMatrix(layout.store, layout.blocks, rows)
     kind, n_classes = layout.data.task.kind, len(layout.data.task.classes)
     scores = np.zeros(y.shape if kind == "regression" else (len(y), n_classes))
-    beside = scores.copy()
     for fold in np.unique(dealt):
         train, held = np.flatnonzero(dealt != fold), np.flatnonzero(dealt == fold)
-        for name, settings, answers in ((head, config.settings, scores), ("dummy", {}, beside)):
-            one = task_head(name, layout.data.task, y[train], settings, seed=config.seed, shape=layout.map_shape)
-            fitted = one.fit(matrix[train], y[train])
-            answers[held] = experiment.head_scores(fitted, layout.data.task, matrix[held])
+        one = task_head(head, layout.data.task, y[train], config.settings, seed=config.seed, shape=layout.map_shape)
+        fitted = one.fit(matrix[train], y[train])
+        scores[held] = experiment.head_scores(fitted, layout.data.task, matrix[held])
     resampling: dict[str, Any] = {"groups": groups, "n_resamples": config.resamples, "seed": config.seed}
+    constant = constant_scores(layout.data.task, y, len(y))
+    found, majority = (Spread.of(layout.data.task, y, said, **resampling) for said in (scores, constant))
+    enough = found.n_units >= LEAST_UNITS
     return CrossValidation(
         task=layout.data.task,
         head=head,
-        metrics=bootstrap(layout.data.task, y, scores, **resampling),
-        majority=bootstrap(layout.data.task, y, beside, **resampling),
+        metrics=intervals(found, part="training and validation"),
+        majority=intervals(majority, part="training and validation"),
         by_fold=[metrics(layout.data.task, y[dealt == fold], scores[dealt == fold]) for fold in np.unique(dealt)],
         ids=layout.store.ids[rows],
         folds=dealt,
         scores=scores,
+        verdicts=judge(layout.data.task, y, found, majority, groups, seed=config.seed) if enough else {},
     )
 
 

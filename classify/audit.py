@@ -16,8 +16,16 @@ import numpy as np
 
 from classify.config import RunConfig
 from classify.errors import ConfigError
-from classify.evidence.duplicates import THRESHOLD, Pair, find_duplicates
-from classify.evidence.label_errors import N_FOLDS, LabelError, improbable_values, out_of_fold, probable_errors
+from classify.evidence.duplicates import THRESHOLD, Pair, find_duplicates, safe_threshold
+from classify.evidence.label_errors import (
+    N_FOLDS,
+    LabelError,
+    expected_count,
+    improbable_values,
+    judge_knows,
+    out_of_fold,
+    probable_errors,
+)
 from classify.evidence.metrics import metrics, primary_metric
 from classify.inputs.matrix import RowMatrix
 from classify.inputs.tasks import TaskRows, choose_blocks, task_rows
@@ -68,7 +76,7 @@ def audit_folder(config: AuditConfig) -> Path:
 
 
 def audit(config: AuditConfig, *, notify: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    """Look for near-duplicates across the parts of a split, and for labels that are probably wrong.
+    """Look for near-duplicates across the parts of a split, and for labels that a judge disagrees with.
 
     Parameters
     ----------
@@ -102,11 +110,13 @@ def audit(config: AuditConfig, *, notify: Callable[[str], None] = lambda line: N
 
 
 def _duplicates(store: Store, blocks: Sequence[str], data: TaskRows, threshold: float) -> dict[str, Any]:
-    across = {}
+    across, used = {}, {}
     for name, other in _LOOKED_AT:
         if name in data.parts and other in data.parts:
             rows, others = data.parts[name].rows, data.parts[other].rows
-            across[f"{name} in {other}"] = find_duplicates(store, blocks, rows, others, threshold=threshold)
+            least = max(threshold, safe_threshold([store.n_features([one]) for one in blocks], len(rows) * len(others)))
+            used[f"{name} in {other}"] = least
+            across[f"{name} in {other}"] = find_duplicates(store, blocks, rows, others, threshold=least)
     return {
         "method": "cosine, mean over the blocks, each centred on its mean over the searched part",
         "threshold": threshold,
@@ -114,6 +124,7 @@ def _duplicates(store: Store, blocks: Sequence[str], data: TaskRows, threshold: 
         "across": {
             name: {
                 "n_images": len(found),
+                "threshold": round(used[name], 4),
                 "n_same_bytes": sum(pair.same_bytes for pair in found),
                 "ids": [str(store.ids[pair.row]) for pair in found],
                 "pairs": [_pair(store, pair) for pair in found[:MAX_LISTED]],
@@ -145,13 +156,18 @@ def _label_errors(
         rows, y, ids, names = rows[chosen], y[chosen], ids[chosen], names[chosen]
         groups = None if groups is None else groups[chosen]
     said = out_of_fold(task, RowMatrix(store, blocks, rows), y, groups=groups, seed=seed)
-    found = improbable_values(task, y, said) if task.kind == "regression" else probable_errors(task, y, said)
+    knows = judge_knows(task, y, said, groups, seed=seed)
+    found: list[LabelError] = []
+    if knows:
+        found = improbable_values(task, y, said) if task.kind == "regression" else probable_errors(task, y, said)
     name = primary_metric(task)
     return {
         "method": "values beyond 3.5 robust standard deviations" if task.kind == "regression" else "confident learning",
         "judge": f"head linear, {N_FOLDS} folds",
         "judge_metric": name,
         "judge_value": metrics(task, y, said)[name],
+        "judge_knows": knows,
+        "n_expected": expected_count(task, y, said, seed=seed) if knows else None,
         "n_judged": len(rows),
         "n_images": len(np.unique([error.position for error in found])),
         "n_doubted": len(found),

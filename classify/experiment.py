@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 
 from classify.config import RunConfig, dump_config
 from classify.evidence.adjustment import adjust, adjusted_report
-from classify.evidence.baselines import baselines
-from classify.evidence.intervals import Interval, bootstrap
+from classify.evidence.baselines import baseline_scores, fitted_labels
+from classify.evidence.chance import chance
+from classify.evidence.intervals import Interval, intervals
+from classify.evidence.resamples import Spread
+from classify.evidence.verdict import verdicts
 from classify.fitting import fit_head
 from classify.inputs.matrix import RowMatrix
 from classify.inputs.tasks import TaskRows
@@ -33,6 +36,7 @@ def run(
     force: bool = False,
     notify: Callable[[str], None] = lambda line: None,
     interruption: Interruption | None = None,
+    n_tried: int = 1,
 ) -> Run:
     """Fit one head on one task, score it beside the baselines, and leave a run folder.
 
@@ -46,6 +50,8 @@ def run(
         Called with a line of text when there is something to tell before the work is done.
     interruption : Interruption or None
         A time budget for the training, and the place where its state waits.
+    n_tried : int
+        Runs or trials among which this one was chosen, or stands to be.
 
     Returns
     -------
@@ -76,17 +82,32 @@ def run(
         notify(line)
     bootstrapped: dict[str, Any] = {"n_resamples": config.resamples, "seed": config.seed}
     with _timed(timings, "baselines"):  # first: what the data alone can make fail is not found after the long work
-        beside = baselines(data, **bootstrapped)
+        weight = head.get_params(deep=False).get("class_weight")
+        said = baseline_scores(data, refit=config.refit, class_weight=weight, seed=config.seed)
+        beside = {name: _spreads(data, of, **bootstrapped) for name, of in said.items()}
     with _timed(timings, "fit"):
         fit = fit_head(head, layout, refit=config.refit, interruption=interruption)
     with _timed(timings, "score"):
         scores = {name: head_scores(fit.of_part(name), data.task, x) for name, x in layout.matrices.items()}
     with _timed(timings, "intervals"):
-        metrics = _intervals(data, scores, **bootstrapped)
+        spreads = _spreads(data, scores, **bootstrapped)
+        metrics = {name: intervals(spread, part=name) for name, spread in spreads.items()}
+        judged = verdicts(data.parts, spreads, beside["majority"], beside["id-only"], seed=config.seed)
     with _timed(timings, "calibration"):
         adjustment = adjust(data.task, data.parts, scores, method=config.calibration)
         adjusted = adjusted_report(data.task, data.parts, scores, adjustment, **bootstrapped)
-    outcome = Outcome(fit.head, scores, metrics, beside, adjusted, fit.noted, timings, fit.refit)
+    outcome = Outcome(
+        fit.head,
+        scores,
+        metrics,
+        _baselines(data, config, beside),
+        adjusted,
+        fit.noted,
+        timings,
+        fit.refit,
+        judged,
+        n_tried,
+    )
     report = run_report(config, store=layout.store, blocks=layout.blocks, data=data, outcome=outcome)
     predictions = {
         name: PartPredictions(part.ids, part.y, scores[name], part.groups, adjustment.calibrated(scores[name]))
@@ -138,10 +159,28 @@ def head_scores(head: Any, task: Task, matrix: RowMatrix) -> NDArray[np.float64]
     return spread
 
 
-def _intervals(
+def _spreads(
     data: TaskRows, scores: Mapping[str, NDArray[np.float64]], *, n_resamples: int, seed: int
-) -> dict[str, dict[str, Interval]]:
+) -> dict[str, Spread]:
     return {
-        name: bootstrap(data.task, p.y, scores[name], groups=p.groups, n_resamples=n_resamples, seed=seed)
-        for name, p in data.parts.items()
+        name: Spread.of(
+            data.task, data.parts[name].y, said, data.parts[name].groups, n_resamples=n_resamples, seed=seed
+        )
+        for name, said in scores.items()
     }
+
+
+def _baselines(
+    data: TaskRows, config: RunConfig, beside: Mapping[str, Mapping[str, Spread]]
+) -> dict[str, dict[str, dict[str, Interval]]]:
+    """By baseline, part and metric; the training part has the majority only."""
+    found = {
+        name: {part: intervals(spread, part=part) for part, spread in spreads.items()}
+        for name, spreads in beside.items()
+    }
+    guesses = {
+        name: chance(data.task, fitted_labels(data, name, refit=config.refit), part.y, seed=config.seed)
+        for name, part in data.parts.items()
+        if name != "train"
+    }
+    return {"majority": found["majority"], "chance": guesses, "id-only": found["id-only"]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,10 @@ class Outcome:
         Seconds by stage.
     refit : mapping or None
         How the kept head was fitted again on training and validation images together.
+    verdicts : mapping
+        By part, as `classify.evidence.verdict.verdicts` gives them.
+    n_tried : int
+        Runs or trials that stood to choose, this one among them.
     """
 
     head: Any
@@ -61,6 +65,8 @@ class Outcome:
     noted: Sequence[str]
     timings: Mapping[str, float]
     refit: Mapping[str, Any] | None = None
+    verdicts: Mapping[str, Any] = field(default_factory=dict)
+    n_tried: int = 1
 
 
 def run_report(
@@ -84,6 +90,7 @@ def run_report(
     """
     task, parts = data.task, data.parts
     classified = task.kind != "regression"
+    chosen_on = "validation" if "validation" in parts else "test"
     return {
         "format_version": FORMAT_VERSION,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -106,9 +113,13 @@ def run_report(
         "primary_metric": primary_metric(task),
         "metrics": _as_json(outcome.metrics),
         "baselines": {name: _as_json(found) for name, found in outcome.baselines.items()},
+        "verdicts": plain(outcome.verdicts),
+        "n_tried": outcome.n_tried,
+        "chosen_on": chosen_on if outcome.n_tried > 1 else None,
+        "midpoint": {} if classified else {name: _midpoint(task, part.y) for name, part in parts.items()},
         **outcome.adjusted,
         "intervals": {
-            "method": "percentile bootstrap",
+            "method": "Student's t on the metric's scale with the deviation of bootstrap resamples; Wilson for shares",
             "level": LEVEL,
             "resamples": config.resamples,
             "resampled": "images" if store.groups is None else "groups",
@@ -144,7 +155,13 @@ def _counts(task: Task, y: NDArray[Any]) -> dict[str, dict[str, float]]:
     return {name: {"n": int(count)} for name, count in zip(task.classes, found, strict=True)}
 
 
-def _as_json(intervals: Intervals) -> dict[str, dict[str, dict[str, float | None]]]:
+def _midpoint(task: Task, y: NDArray[Any]) -> float:
+    """Return the share of labels on the middle of the scale, which SAGR counts as wrong for any head not just there."""
+    low, high = task.range or (-1.0, 1.0)
+    return float((np.asarray(y, dtype=np.float64) == (low + high) / 2).mean())
+
+
+def _as_json(intervals: Intervals) -> dict[str, dict[str, dict[str, Any]]]:
     return {part: {name: interval.as_json() for name, interval in found.items()} for part, found in intervals.items()}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from classify.errors import RunError
+from classify.evidence.metrics import shown_metrics
 from classify.json_file import parse_json, read_regular
 from classify.json_schema import (
     Check,
@@ -40,7 +41,6 @@ __all__ = [
     "passport_weights",
     "read_report",
     "report_task",
-    "shown_metrics",
 ]
 
 REPORT = "report.json"
@@ -49,7 +49,8 @@ UNDEFINED: Mapping[str, float | None] = {"value": None, "low": None, "high": Non
 MAX_CLASSES = 32_767  # as many codes as a label has
 
 ENDS = {"value": optional(number()), "low": optional(number()), "high": optional(number())}
-_interval = record(ENDS)
+_OVER = record({"n_classes": number(), "value": number(), "low": number(), "high": number()})
+_interval = record(ENDS, {"reason": (text, ""), "over": (optional(_OVER), None)})
 
 
 def interval(value: Any, where: str) -> dict[str, Any]:
@@ -91,6 +92,17 @@ _CLASS = record(
 _COUNT = record({}, {"n": (whole(), None), **{name: (number(), None) for name in ("mean", "std", "min", "max")}})
 _EPOCH = record({"epoch": whole()}, {name: (optional(number()), None) for name in ("loss", "validation_loss")})
 _INTERVALS = record({}, {"method": (text, "not recorded"), "resamples": (whole(), 0), "resampled": (text, "images")})
+_JUDGED = record({"verdict": choice("better", "unclear", "worse", "undefined")}, {"p": (optional(SHARE), None)})
+_OVER_NAMES = record({}, {"value": (optional(number()), None), "p": (optional(SHARE), None)})
+_VERDICT = record(
+    {},
+    {
+        "reason": (text, ""),
+        "head": (table(_JUDGED), {}),
+        "id_only": (table(_JUDGED), {}),
+        "over_id_only": (table(_OVER_NAMES), {}),
+    },
+)
 _READER = record({}, {"name": (text, ""), "options": (optional(table(anything)), None)})
 
 _NEEDED: dict[str, Check] = {
@@ -135,6 +147,10 @@ _FREE: dict[str, tuple[Check, Any]] = {
     "passports": (table(table(anything)), {}),
     "versions": (table(text), {}),
     "transfer": (optional(table(anything)), None),
+    "verdicts": (_parts(_VERDICT), {}),
+    "n_tried": (whole(1), 1),
+    "chosen_on": (optional(choice(*PART_NAMES)), None),
+    "midpoint": (_parts(SHARE), {}),
 }
 _REPORT = record(_NEEDED, _FREE)
 
@@ -210,21 +226,6 @@ def _check_sizes(report: dict[str, Any], task: Task) -> None:
             if name not in counts or any(counts[name][key] is None for key in wanted):
                 wrong(f"the report.counts.{part}", sorted(counts)[:5], f"{', '.join(wanted)} of each class")
             counts[name] = {key: value for key, value in counts[name].items() if value is not None}
-
-
-_SHOWN = {
-    "single": ("weighted_f1", "macro_f1", "accuracy", "balanced_accuracy"),
-    "multi": ("weighted_f1", "macro_f1", "micro_f1", "mean_average_precision"),
-}
-
-
-def shown_metrics(kind: str, classes: tuple[str, ...] | list[str]) -> tuple[str, ...]:
-    """Return the metrics that a leaderboard of this kind of task shows, the one that ranks first."""
-    if kind != "regression":
-        return _SHOWN[kind]
-    if len(classes) == 1:
-        return ("rmse", f"cc/{classes[0]}", f"mae/{classes[0]}", "sagr")
-    return ("rmse", *(f"cc/{name}" for name in classes), "sagr")
 
 
 def passport_weights(passport: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -108,8 +108,14 @@ def search(
     best = _best(study)
     settings = {**config.settings, **_settings(best.params, space)}
     write_json(folder / TRIALS, _record(study, layout, space), force=True)
-    notify(f"best of {len(_scored(study))} trials: {primary_metric(layout.data.task)} {best.value:.4f} on validation")
-    return run_experiment(replace(config, settings=settings, out=str(folder / BEST)), force=force, notify=notify)
+    n_tried = len(_scored(study))
+    score = f"{primary_metric(layout.data.task)} {best.value:.4f}"
+    notify(
+        f"best of {n_tried} trials: {score} on the validation images that chose it; only the test value below is free "
+        "of that choice"
+    )
+    best_config = replace(config, settings=settings, out=str(folder / BEST))
+    return run_experiment(best_config, force=force, notify=notify, n_tried=n_tried)
 
 
 def _try(
@@ -259,4 +265,5 @@ def _record(study: optuna.Study, layout: Layout, space: Mapping[str, tuple[Any, 
         for one in study.trials
     ]
     metric = primary_metric(layout.data.task)
-    return {"metric": metric, "part": "validation", "best": study.best_trial.number, "trials": trials}
+    chosen = {"n_tried": len(trials), "best": study.best_trial.number}
+    return {"metric": metric, "part": "validation", **chosen, "trials": trials}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,7 @@ def sweep(
     failed = [cell for cell in cells if cell.problem]
     missing = [cell for cell in cells if not (cell.done or cell.problem)]
     done = len(cells) - len(missing) - len(failed)
+    tried = Counter(cell.config.task for cell in cells)
     if done:
         notify(f"{done} of {len(cells)} runs are there already")
     for cell in failed:
@@ -92,7 +94,7 @@ def sweep(
         progress(done, len(cells))
         try:
             if not cell.done:
-                run(cell.config)
+                run(cell.config, n_tried=tried[cell.config.task])
         except AffectoryError as error:
             if not cell.done:  # another process may have done it meanwhile
                 failed.append(cell)

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from classify.config import RunConfig, load_config
 from classify.errors import TaskError
 from classify.evidence.adjustment import adjusted_report, read_adjustment
+from classify.evidence.baselines import constant_scores
 from classify.evidence.chance import chance
-from classify.evidence.intervals import bootstrap
+from classify.evidence.intervals import intervals
+from classify.evidence.resamples import Spread
+from classify.evidence.verdict import verdicts
 from classify.experiment import head_scores
-from classify.heads import make_head
 from classify.heads.persistence import load_head
-from classify.inputs.matrix import ArrayRows, RowMatrix
+from classify.inputs.matrix import RowMatrix
 from classify.inputs.tasks import Part, TaskRows
 from classify.model import run_passports
 from classify.predictions import PartPredictions
@@ -108,18 +110,22 @@ def transfer(config: TransferConfig, *, force: bool = False) -> Run:
     head = load_head(config.run / "model")
     scores = {"test": head_scores(head, task, RowMatrix(store, blocks, part.rows))}
     options: dict[str, Any] = {"n_resamples": config.resamples, "seed": config.seed}
-    truth = run.part("train").y_true
-    guess = _majority(task, truth, len(part))
-    metrics = {"test": bootstrap(task, part.y, scores["test"], groups=part.groups, **options)}
+    fitted = ("train", "validation") if run.report["refit"] else ("train",)
+    truth = np.concatenate([run.part(name).y_true for name in fitted])
+    guess = constant_scores(task, truth, len(part))
+    spreads = {"test": Spread.of(task, part.y, scores["test"], part.groups, **options)}
+    constant = {"test": Spread.of(task, part.y, guess, part.groups, **options)}
+    metrics = {"test": intervals(spreads["test"])}
     beside = {
-        "majority": {"test": bootstrap(task, part.y, guess, groups=part.groups, **options)},
+        "majority": {"test": intervals(constant["test"])},
         "chance": {"test": chance(task, truth, part.y, seed=config.seed)},
     }
     adjustment = read_adjustment(config.run)
     adjusted = adjusted_report(task, {"test": part}, scores, adjustment, **options)
     timings = {"fit": 0.0, "score": round(time.perf_counter() - started, 3)}
     data = TaskRows(task, {"test": part}, dropped, warnings=_words(run, task, part))
-    outcome = Outcome(head, scores, metrics, beside, adjusted, (), timings)
+    judged = verdicts({"test": part}, spreads, constant, seed=config.seed)
+    outcome = Outcome(head, scores, metrics, beside, adjusted, (), timings, verdicts=judged)
     report = run_report(asked, store=store, blocks=blocks, data=data, outcome=outcome)
     report["history"] = []
     report["transfer"] = {
@@ -222,12 +228,6 @@ def _part(
     groups = None if store.groups is None else np.asarray(store.groups)[rows]
     dropped = {reason: count for reason, count in counts.items() if count}
     return Part("test", rows, y[rows], np.asarray(store.ids)[rows], groups), {"test": dropped} if dropped else {}
-
-
-def _majority(task: Task, y_train: NDArray[Any], n: int) -> NDArray[np.float64]:
-    """What one would say from the training labels of the run alone."""
-    dummy = make_head("dummy", task.kind).fit(np.zeros((len(y_train), 1), np.float32), y_train)
-    return head_scores(dummy, task, ArrayRows(np.zeros((n, 1), np.float32)).array)  # type: ignore[arg-type]
 
 
 def _words(run: Run, task: Task, part: Part) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from classify.evidence.calibration import (
     METHODS,
     Calibration,
     calibration_error,
-    expected_error,
+    expected_errors,
     fit_calibration,
     reliability,
 )
@@ -130,13 +130,19 @@ def adjust(task: Task, parts: Mapping[str, Part], scores: Scores, *, method: str
         return Adjustment(reason="a regression has no probabilities")
     if "validation" not in parts:
         return Adjustment(reason="there is no validation part to fit it on")
-    y, said = parts["validation"].y, scores["validation"]
-    thresholds = tuple(best_thresholds(task, y, said)) if task.kind == "multi" else None
+    part, said = parts["validation"], scores["validation"]
+    thresholds = tuple(best_thresholds(task, part.y, said, part.groups)) if task.kind == "multi" else None
     if method not in METHODS:
         return Adjustment(None, thresholds, "the run was told not to")
-    found = fit_calibration(task, y, said, method=method)
-    reason = "" if found else f"its {len(y)} validation images don't settle a temperature"
+    unseen = _unseen(task, parts["train"].y) if "train" in parts else ()
+    found, reason = fit_calibration(task, part.y, said, method=method, groups=part.groups, unseen=unseen)
     return Adjustment(found, thresholds, reason)
+
+
+def _unseen(task: Task, y: NDArray[Any]) -> tuple[int, ...]:
+    """Return the classes that none of the training images has."""
+    seen = np.bincount(y, minlength=len(task.classes)) if task.kind == "single" else np.asarray(y).sum(axis=0)
+    return tuple(np.flatnonzero(seen == 0).tolist())
 
 
 def adjusted_report(
@@ -162,6 +168,7 @@ def adjusted_report(
     calibration = {
         "method": found.method if found else None,
         "temperature": found.temperature if found else None,
+        "temperature_interval": list(found.interval) if found and found.interval else None,
         "fitted_on": "validation",
         "n_images": found.n_images if found else 0,
         "reason": adjustment.reason,
@@ -170,8 +177,9 @@ def adjusted_report(
     if adjustment.thresholds is None:
         return {"calibration": calibration, "thresholds": None}
     at = list(adjustment.thresholds)
+    options: dict[str, Any] = {"n_resamples": n_resamples, "seed": seed}
     moved: dict[str, dict[str, Interval]] = {
-        name: bootstrap(task, p.y, at_thresholds(scores[name], at), groups=p.groups, n_resamples=n_resamples, seed=seed)
+        name: bootstrap(task, p.y, at_thresholds(scores[name], at), groups=p.groups, part=name, **options)
         for name, p in scored.items()
     }
     told = {name: {key: one.as_json() for key, one in intervals.items()} for name, intervals in moved.items()}
@@ -182,9 +190,11 @@ def adjusted_report(
 def _state(task: Task, y: NDArray[Any], scores: NDArray[np.float64]) -> dict[str, Any]:
     curve = reliability(task, y, scores)
     truth = np.eye(len(task.classes))[y] if task.kind == "single" else y
+    mean, most = expected_errors(task, scores)
     state: dict[str, Any] = {
         "ece": calibration_error(curve),
-        "ece_of_exact": expected_error(task, scores),
+        "ece_of_exact": mean,
+        "ece_of_exact_95": most,
         "brier": float(((scores - truth) ** 2).sum(axis=1).mean()),
         "bins": curve,
     }

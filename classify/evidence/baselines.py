@@ -1,4 +1,8 @@
-"""What a result has to beat: the most common answer, a guess, and what the images' names give away."""
+"""What a result has to beat: the most common answer, a guess, and what the images' names give away.
+
+Each is fitted on the images that the head was fitted on: for the test part of a run with a refit those are training and
+validation together. Where the head weighs classes, the tree on names weighs them alike.
+"""
 
 from __future__ import annotations
 
@@ -8,75 +12,73 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from classify.evidence.chance import chance
-from classify.evidence.intervals import Interval, bootstrap
 from classify.evidence.shortcuts import id_features, id_scores
 from classify.heads import make_head
-from classify.inputs.tasks import TaskRows
+from classify.inputs.tasks import Part, TaskRows
+from features_store.schema import Task
 
-__all__ = ["BASELINES", "baselines"]
+__all__ = ["BASELINES", "baseline_scores", "constant_scores", "fitted_labels"]
 
 BASELINES = {
-    "majority": "always the most common answer of the training images",
-    "chance": "the label of a training image drawn at random",
+    "majority": "always the most common answer of the images that the head was fitted on",
+    "chance": "the label of such an image drawn at random; brackets: 95% of guesses on these images, not an interval",
     "id-only": "a shallow tree on file names and order, which sees no picture",
 }
 Scores = Mapping[str, NDArray[np.float64]]
 
 
-def baselines(data: TaskRows, *, n_resamples: int, seed: int) -> dict[str, dict[str, dict[str, Interval]]]:
-    """Score the three baselines on the parts of a task.
+def fitted_parts(data: TaskRows, part: str, *, refit: bool) -> list[Part]:
+    """Return the parts that the head which scores *part* was fitted on."""
+    both = refit and part == "test" and "validation" in data.parts
+    return [data.parts[name] for name in (("train", "validation") if both else ("train",))]
+
+
+def fitted_labels(data: TaskRows, part: str, *, refit: bool) -> NDArray[Any]:
+    """Return the labels that the head which scores *part* was fitted on."""
+    return np.concatenate([one.y for one in fitted_parts(data, part, refit=refit)])
+
+
+def baseline_scores(
+    data: TaskRows, *, refit: bool = False, class_weight: Any = None, seed: int = 0
+) -> dict[str, Scores]:
+    """Return what majority and id-only say of the images of each part.
 
     Parameters
     ----------
     data : TaskRows
-    n_resamples : int
-        Of the intervals of majority and id-only; those of chance are over guesses.
+    refit : bool
+        Whether the head that scores the test part was fitted on training and validation images.
+    class_weight : {"balanced"}, mapping or None
+        Of the head; codes of classes in a mapping.
     seed : int
 
     Returns
     -------
     dict
-        By baseline, part and metric. id-only and chance leave the training part out, on which they mean nothing.
+        By baseline and part. id-only leaves the training part out, on which it means nothing.
     """
-    return {
-        "majority": _scored(data, _majority(data, seed), n_resamples=n_resamples, seed=seed),
-        "chance": {
-            name: chance(data.task, data.parts["train"].y, part.y, seed=seed)
-            for name, part in data.parts.items()
-            if name != "train"
-        },
-        "id-only": _scored(data, _id_only(data, seed), n_resamples=n_resamples, seed=seed),
+    majority = {
+        name: constant_scores(data.task, fitted_labels(data, name, refit=refit), len(part))
+        for name, part in data.parts.items()
     }
+    return {"majority": majority, "id-only": _id_only(data, refit=refit, class_weight=class_weight, seed=seed)}
 
 
-def _scored(data: TaskRows, scores: Scores, *, n_resamples: int, seed: int) -> dict[str, dict[str, Interval]]:
-    parts = {name: data.parts[name] for name in scores}
-    return {
-        name: bootstrap(data.task, p.y, scores[name], groups=p.groups, n_resamples=n_resamples, seed=seed)
-        for name, p in parts.items()
-    }
-
-
-def _majority(data: TaskRows, seed: int) -> Scores:
-    """The head `dummy`, fitted on the training labels: it looks at no feature, so it is given none."""
-    y = data.parts["train"].y
-    dummy = make_head("dummy", data.task.kind, random_state=seed).fit(np.zeros((len(y), 1), np.float32), y)
-    return {name: _said(dummy, data, np.zeros((len(part), 1), np.float32)) for name, part in data.parts.items()}
-
-
-def _said(dummy: Any, data: TaskRows, nothing: NDArray[np.float32]) -> NDArray[np.float64]:
-    if data.task.kind == "regression":
+def constant_scores(task: Task, y: NDArray[Any], n_images: int) -> NDArray[np.float64]:
+    """Return the answer of the head `dummy`, fitted on labels *y*: the shares of the classes, or the mean."""
+    dummy = make_head("dummy", task.kind).fit(np.zeros((len(y), 1), np.float32), y)
+    nothing = np.zeros((n_images, 1), np.float32)
+    if task.kind == "regression":
         return np.asarray(dummy.predict(nothing), dtype=np.float64)
     said = np.asarray(dummy.predict_proba(nothing), dtype=np.float64)
-    if data.task.kind == "multi":
+    if task.kind == "multi":
         return said
-    spread = np.zeros((len(said), len(data.task.classes)))
+    spread = np.zeros((n_images, len(task.classes)))
     spread[:, dummy.classes_] = said
     return spread
 
 
-def _id_only(data: TaskRows, seed: int) -> Scores:
+def _id_only(data: TaskRows, *, refit: bool, class_weight: Any, seed: int) -> Scores:
     parts = data.parts
     ids, rows = (np.concatenate([getattr(part, what) for part in parts.values()]) for what in ("ids", "rows"))
     codes = np.repeat(np.arange(len(parts)), [len(part) for part in parts.values()])
@@ -85,6 +87,14 @@ def _id_only(data: TaskRows, seed: int) -> Scores:
     features = np.empty_like(ordered)
     features[order] = ordered
     places = {name: np.flatnonzero(codes == code) for code, name in enumerate(parts)}
-    train = parts["train"]
-    said = id_scores(data.task, features, train.y, train=places["train"], groups=train.groups, seed=seed)
-    return {name: said[place] for name, place in places.items() if name != "train"}
+    found: dict[str, NDArray[np.float64]] = {}
+    for name in parts:
+        if name == "train":
+            continue
+        fitted = fitted_parts(data, name, refit=refit)
+        known = np.concatenate([places[part.name] for part in fitted])
+        y = np.concatenate([part.y for part in fitted])
+        groups = None if fitted[0].groups is None else np.concatenate([np.asarray(part.groups) for part in fitted])
+        options: dict[str, Any] = {"groups": groups, "class_weight": class_weight, "seed": seed}
+        found[name] = id_scores(data.task, features, y, train=known, **options)[places[name]]
+    return found

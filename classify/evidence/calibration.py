@@ -14,15 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classify.errors import ConfigError, TaskError
+from classify.evidence.resamples import units_of
 from features_store.schema import Task
 
-__all__ = ["METHODS", "Calibration", "calibration_error", "expected_error", "fit_calibration", "reliability"]
+__all__ = ["METHODS", "Calibration", "calibration_error", "expected_errors", "fit_calibration", "reliability"]
 
 Method = Literal["temperature", "isotonic"]
 METHODS: tuple[Method, ...] = ("temperature", "isotonic")
 N_BINS = 10
 MIN_IMAGES = 20  # on fewer, a fit says more about them than about the head
+MIN_ISOTONIC = 1000  # a free curve through fewer costs more log loss than it saves
 _TINY = 1e-7
+_CHI_SQUARE = 3.841458820694124  # exceeded by chance in 5 of 100, one degree of freedom
 _RANGE = (0.05, 20.0)  # a temperature beyond these means that the validation part can't tell
 
 Floats = NDArray[np.float64]
@@ -43,6 +46,10 @@ class Calibration:
         isotonic: for each class the knots, probability and what became of it.
     n_images : int
         Validation images that it was fitted on.
+    interval : (float, float) or None
+        Of the temperature, 95%, by profile likelihood; 1 lies outside.
+    unseen : tuple of int
+        Classes that training had no image of: a probability of 0 for them stays 0.
     """
 
     method: Method
@@ -50,13 +57,18 @@ class Calibration:
     temperature: float | None
     curves: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
     n_images: int
+    interval: tuple[float, float] | None = None
+    unseen: tuple[int, ...] = ()
 
     def apply(self, scores: NDArray[Any]) -> Floats:
         """Return calibrated probabilities, (n_images, n_classes) as *scores*; rows of a single-label task sum to 1."""
         given = np.asarray(scores, dtype=np.float64)
         if self.temperature is not None:
-            return _tempered(given, self.temperature, single=self.kind == "single")
-        mapped = np.column_stack([np.interp(given[:, k], x, y) for k, (x, y) in enumerate(self.curves)])
+            mapped = _tempered(given, self.temperature, single=self.kind == "single")
+        else:
+            mapped = np.column_stack([np.interp(given[:, k], x, y) for k, (x, y) in enumerate(self.curves)])
+        for k in self.unseen:
+            mapped[given[:, k] == 0, k] = 0.0
         if self.kind == "multi":
             return mapped
         total = mapped.sum(axis=1, keepdims=True)
@@ -81,6 +93,8 @@ class Calibration:
             "temperature": self.temperature,
             "curves": [[list(x), list(y)] for x, y in self.curves],
             "n_images": self.n_images,
+            "interval": None if self.interval is None else list(self.interval),
+            "unseen": list(self.unseen),
             "fitted_on": "validation",
         }
 
@@ -97,9 +111,13 @@ class Calibration:
             temperature = None if values["temperature"] is None else float(values["temperature"])
             curves = tuple((tuple(map(float, x)), tuple(map(float, y))) for x, y in values["curves"])
             whole = (temperature is None) == (values["method"] == "isotonic")
+            ends = values.get("interval")
+            interval = None if ends is None else (float(ends[0]), float(ends[1]))
+            unseen = tuple(int(k) for k in values.get("unseen", ()))
             if values["method"] in METHODS and values["kind"] in ("single", "multi") and whole:
-                return cls(values["method"], values["kind"], temperature, curves, int(values["n_images"]))
-        except (KeyError, TypeError, ValueError) as error:
+                n_images = int(values["n_images"])
+                return cls(values["method"], values["kind"], temperature, curves, n_images, interval, unseen)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
             message = f"these values aren't a calibration: {error!r}"
             raise ConfigError(message) from error
         message = f"these values aren't a calibration: method {values['method']!r} of kind {values['kind']!r}"
@@ -118,13 +136,21 @@ def _tempered(given: Floats, temperature: float, *, single: bool) -> Floats:
 
 
 def fit_calibration(
-    task: Task, y_true: NDArray[Any], scores: NDArray[Any], *, method: Method = "temperature"
-) -> Calibration | None:
-    """Fit a calibration on the validation part.
+    task: Task,
+    y_true: NDArray[Any],
+    scores: NDArray[Any],
+    *,
+    method: Method = "temperature",
+    groups: NDArray[np.int64] | None = None,
+    unseen: Sequence[int] = (),
+) -> tuple[Calibration | None, str]:
+    """Fit a calibration on the validation part, where that part shows that one is needed.
 
     Temperature scaling (Guo et al. 2017, section 4.2) has one parameter, found by the lowest log loss; for a
-    multi-label task the logit of each label is divided by it. Isotonic regression (Zadrozny and Elkan 2002) bends each
-    class's probabilities freely, and wants a thousand images or more.
+    multi-label task the logit of each label is divided by it. It is kept only if its 95% interval by profile likelihood
+    excludes 1: on fewer images it harms a head that is right about itself more often than it helps one that isn't.
+    Isotonic regression (Zadrozny and Elkan 2002) bends each class's probabilities freely, takes 1,000 images, and never
+    says 0 or 1 (``1 / (n + 2)`` and the rest of it, as Laplace's rule has it).
 
     Parameters
     ----------
@@ -132,11 +158,16 @@ def fit_calibration(
     y_true, scores : ndarray
         Truth and the head's probabilities on the validation part.
     method : {"temperature", "isotonic"}
+    groups : ndarray of shape (n_images,), int64, optional
+        Images of one group count as they vary together; -1 = alone.
+    unseen : sequence of int
+        Classes that training had no image of.
 
     Returns
     -------
-    Calibration or None
-        None where the part can't tell: under 20 images, no mistake among them, or a temperature at an end of its range.
+    calibration : Calibration or None
+    reason : str
+        Why there is none; else empty.
 
     Raises
     ------
@@ -146,19 +177,24 @@ def fit_calibration(
     if task.kind == "regression":
         message = f"task {task.name!r} is a regression: it has no probabilities to calibrate"
         raise TaskError(message)
-    scores = np.asarray(scores, dtype=np.float64)
-    truth = _indicators(task, y_true)
-    if len(truth) < MIN_IMAGES:
-        return None
+    scores, truth, n = np.asarray(scores, dtype=np.float64), _indicators(task, y_true), len(y_true)
     if method == "isotonic":
-        return Calibration("isotonic", task.kind, None, _isotonic(truth, scores), len(truth))
+        if n < MIN_ISOTONIC:
+            return None, f"isotonic regression takes {MIN_ISOTONIC:,} validation images, and there are {n}"
+        found = Calibration("isotonic", task.kind, None, _isotonic(truth, scores), n, None, tuple(unseen))
+        return found, ""
+    if n < MIN_IMAGES:
+        return None, f"a temperature takes {MIN_IMAGES} validation images, and there are {n}"
     said, came = _confidences(task, y_true, scores)
     if ((said >= 0.5) == came).all() if task.kind == "multi" else came.all():
-        return None  # without a mistake, the surer the better, without end
-    temperature = _best_temperature(truth, scores, single=task.kind == "single")
-    if not 1.01 * _RANGE[0] < temperature < 0.99 * _RANGE[1]:
-        return None
-    return Calibration("temperature", task.kind, temperature, (), len(truth))
+        return None, f"the head is right on all {n} validation images: the surer the better, without end"
+    fit = _Temperature(truth, scores, single=task.kind == "single", groups=groups)
+    temperature = fit.best()
+    settled = 1.01 * _RANGE[0] < temperature < 0.99 * _RANGE[1]
+    low, high = fit.interval(temperature) if settled else _RANGE
+    if low <= 1 <= high:
+        return None, f"{n} images don't tell T from 1: T = {temperature:.2f} [{low:.2f}, {high:.2f}]"
+    return Calibration("temperature", task.kind, temperature, (), n, (low, high), tuple(unseen)), ""
 
 
 def _indicators(task: Task, y_true: NDArray[Any]) -> NDArray[np.bool_]:
@@ -166,26 +202,66 @@ def _indicators(task: Task, y_true: NDArray[Any]) -> NDArray[np.bool_]:
     return truth[:, None] == np.arange(len(task.classes)) if task.kind == "single" else truth.astype(bool)
 
 
-def _best_temperature(truth: NDArray[np.bool_], scores: Floats, *, single: bool) -> float:
-    from scipy.optimize import minimize_scalar
+class _Temperature:
+    """The log loss of probabilities by their temperature, and what it says of the temperature."""
 
-    def loss(log_temperature: float) -> float:
-        said = np.clip(_tempered(scores, float(np.exp(log_temperature)), single=single), _TINY**2, 1.0)
-        if single:
-            return float(-np.log(said[truth]).mean())
-        return float(-np.where(truth, np.log(said), np.log1p(-np.minimum(said, 1 - _TINY))).mean())
+    def __init__(
+        self, truth: NDArray[np.bool_], scores: Floats, *, single: bool, groups: NDArray[np.int64] | None
+    ) -> None:
+        self.truth, self.scores, self.single = truth, scores, single
+        self.units = np.arange(len(truth)) if groups is None else units_of(groups)
 
-    bounds = tuple(np.log(_RANGE))
-    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x))
+    def losses(self, log_temperature: float) -> Floats:
+        """Return the log loss of each image."""
+        said = np.clip(_tempered(self.scores, float(np.exp(log_temperature)), single=self.single), _TINY**2, 1.0)
+        if self.single:
+            return -np.log(said[self.truth])
+        of_label = np.where(self.truth, np.log(said), np.log1p(-np.minimum(said, 1 - _TINY)))
+        found: Floats = -of_label.sum(axis=1)
+        return found
+
+    def best(self) -> float:
+        """Return the temperature of the lowest loss."""
+        from scipy.optimize import minimize_scalar
+
+        bounds, options = tuple(np.log(_RANGE)), {"xatol": 1e-6}
+        loss = lambda x: float(self.losses(x).mean())  # noqa: E731
+        return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options=options).x))
+
+    def interval(self, temperature: float) -> tuple[float, float]:
+        """Return the temperatures that the likelihood doesn't tell from the best one at 95%."""
+        from scipy.optimize import brentq
+
+        middle, least = float(np.log(temperature)), float(self.losses(np.log(temperature)).sum())
+        share = self._independent(middle)
+        rise = lambda x: 2 * share * (float(self.losses(x).sum()) - least) - _CHI_SQUARE  # noqa: E731
+        ends = []
+        for bound in np.log(_RANGE):
+            ends.append(float(brentq(rise, middle, bound, xtol=1e-6)) if rise(bound) > 0 else float(bound))
+        return float(np.exp(ends[0])), float(np.exp(ends[1]))
+
+    def _independent(self, middle: float) -> float:
+        """Return by how much the likelihood must count less, because labels of an image and images of a group agree.
+
+        The curvature of the loss over the variance of its slope (Kent 1982); 1 where everything is independent.
+        """
+        if self.single and len(np.unique(self.units)) == len(self.units):
+            return 1.0
+        step = 1e-3
+        below, here, above = (self.losses(middle + shift) for shift in (-step, 0.0, step))
+        slopes = np.bincount(self.units, weights=(above - below) / (2 * step))
+        curvature = float((above - 2 * here + below).sum()) / step**2
+        return float(np.clip(curvature / max(float(slopes @ slopes), 1e-12), 0.0, 1.0))
 
 
 def _isotonic(truth: NDArray[np.bool_], scores: Floats) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]:
     from sklearn.isotonic import IsotonicRegression
 
-    curves = []
+    curves, least = [], 1 / (len(truth) + 2)
     for k in range(scores.shape[1]):
         fitted = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(scores[:, k], truth[:, k])
-        curves.append((tuple(fitted.X_thresholds_.tolist()), tuple(fitted.y_thresholds_.tolist())))
+        ends = np.clip(fitted.y_thresholds_, least, 1 - least)
+        curves.append((tuple(fitted.X_thresholds_.tolist()), tuple(ends.tolist())))
     return tuple(curves)
 
 
@@ -235,10 +311,10 @@ def calibration_error(curve: Sequence[Mapping[str, float]]) -> float:
     return float(sum(row["n"] * abs(row["said"] - row["true"]) for row in curve) / n)
 
 
-def expected_error(
-    task: Task, scores: NDArray[Any], *, n_bins: int = N_BINS, n_draws: int = 200, seed: int = 0
-) -> float:
-    """Return the calibration error that these probabilities would show, on average, if each of them were exact.
+def expected_errors(
+    task: Task, scores: NDArray[Any], *, n_bins: int = N_BINS, n_draws: int = 400, seed: int = 0
+) -> tuple[float, float]:
+    """Return the calibration error that these probabilities would show if each of them were exact.
 
     The error of a small test part is never 0; this is how much of it chance alone explains (the consistency
     resampling of Bröcker and Smith 2007).
@@ -251,7 +327,8 @@ def expected_error(
 
     Returns
     -------
-    float
+    mean, most : float
+        On average, and the most in 95 of 100 draws of the truth.
     """
     said, _ = _confidences(task, np.zeros(np.shape(scores)[: 1 if task.kind == "single" else 2]), scores)
     bins = np.clip((said * n_bins).astype(int), 0, n_bins - 1)
@@ -261,4 +338,4 @@ def expected_error(
     for _ in range(n_draws):
         came = np.bincount(bins, weights=random.random(len(said)) < said, minlength=n_bins)
         gaps.append(np.abs(total - came).sum() / len(said))
-    return float(np.mean(gaps))
+    return float(np.mean(gaps)), float(np.quantile(gaps, 0.95))

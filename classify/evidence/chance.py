@@ -8,13 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classify.evidence.intervals import LEVEL, Interval
-from classify.evidence.metrics import metrics
+from classify.evidence.metrics import find_metric, metrics
 from features_store.schema import Task
 
 __all__ = ["chance"]
 
 N_DRAWS = 200
-_NEEDS_PROBABILITIES = ("log_loss",)  # a guess has none
 
 
 def chance(
@@ -44,7 +43,7 @@ def chance(
 def _scored(task: Task, y_true: NDArray[Any], guess: NDArray[Any]) -> dict[str, float]:
     said = np.eye(len(task.classes))[guess] if task.kind == "single" else guess.astype(np.float64)
     found = metrics(task, y_true, said)
-    return {name: np.nan if name in _NEEDS_PROBABILITIES else value for name, value in found.items()}
+    return {name: np.nan if find_metric(name).needs_probabilities else value for name, value in found.items()}
 
 
 def _interval(values: list[float]) -> Interval:

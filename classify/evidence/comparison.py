@@ -1,9 +1,9 @@
-"""Whether two runs differ: paired bootstrap of every metric, McNemar's test, and Holm's correction for many pairs."""
+"""Whether two runs differ: Student's t of a metric's difference, McNemar's test, Holm's correction for many pairs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classify.errors import TaskError
-from classify.evidence.intervals import LEVEL, draws, units_of
-from classify.evidence.metrics import decide, metrics
-from classify.evidence.resamples import resampled_metrics
+from classify.evidence.intervals import LEAST_UNITS, student
+from classify.evidence.metrics import decide, metrics_of
+from classify.evidence.resamples import Spread
+from classify.evidence.sums import Ranked
 from features_store.schema import Task
 
-__all__ = ["Difference", "McNemar", "Spread", "holm", "mcnemar", "paired_bootstrap"]
+__all__ = ["Difference", "McNemar", "difference_of", "holm", "less", "mcnemar", "paired_bootstrap"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Difference:
     value, low, high : float
         The difference, and the ends of its 95% interval.
     p : float
-        Two-sided: how often a resample puts the difference on the other side of zero.
+        Two-sided, of Student's t; never below what the images (groups) on which the two differ could show at most.
     """
 
     value: float
@@ -70,9 +71,9 @@ def paired_bootstrap(
 ) -> dict[str, Difference]:
     """Give the difference of two runs in each metric an interval and a p-value.
 
-    Both runs are scored on the same resamples, so that what makes an image hard for both cancels out. The interval
-    is the percentile interval of the difference (Efron and Tibshirani 1993, chapter 13); p is twice the smaller
-    share of resamples on either side of zero, each share with one added above and below so that it is never 0.
+    Both runs are scored on the same resamples, so that what makes an image hard for both cancels out. The interval is
+    ``d ± t[n - 1] · sd`` with the deviation of the resampled differences and ``n`` images (groups); p belongs to the
+    same t. Under 10 of them there is neither.
 
     Parameters
     ----------
@@ -91,72 +92,60 @@ def paired_bootstrap(
         First less second, for each metric of the task's kind.
     """
     one, other = (Spread.of(task, y_true, said, groups, n_resamples=n_resamples, seed=seed) for said in scores)
-    return {name: one.less(other, name) for name in one.values}
+    return {name: less(one, other, name) for name in one.values}
 
 
-@dataclass(frozen=True)
-class Spread:
-    """The metrics of one run, and what they are on each resample: made once for a run that is compared with many.
+def less(one: Spread, other: Spread, name: str) -> Difference:
+    """Return by how much one run is above another in the metric *name*, on the same images and resamples."""
+    value = one.values[name] - other.values[name]
+    metric = metrics_of(one.task)[name]
+    differing = _differing(one, other, exact=metric.needs_probabilities or isinstance(metric.sums, Ranked))
+    return difference_of(value, one.resampled[name] - other.resampled[name], one.n_units, differing)
+
+
+def difference_of(
+    value: float, resampled: NDArray[np.float64], n_units: int, differing: int | None = None
+) -> Difference:
+    """Give a difference its interval and p from what it is on resamples.
 
     Parameters
     ----------
-    values : mapping of str to float
-    resampled : mapping of str to ndarray of shape (n_resamples,)
+    value : float
+    resampled : ndarray of shape (n_resamples,)
+    n_units : int
+        Independent images or groups.
+    differing : int or None
+        Those on which the two sides say different things. If each is as likely to favour either side, all of them
+        favour one with probability ``2 ** (1 - differing)``: no p is smaller. None: not known.
     """
+    known = resampled[~np.isnan(resampled)]
+    nothing = Difference(value, math.nan, math.nan, math.nan)
+    if math.isnan(value) or len(known) < 2 or n_units < LEAST_UNITS:
+        return nothing
+    sd = float(known.std(ddof=1))
+    if sd <= 1e-12 * max(1.0, float(np.abs(known).max())):  # the two say the same, or differ by a constant
+        return Difference(0.0, 0.0, 0.0, 1.0) if abs(value) <= 1e-12 else nothing
+    from scipy.special import stdtr
 
-    values: Mapping[str, float]
-    resampled: Mapping[str, NDArray[np.float64]]
-
-    @classmethod
-    def of(
-        cls,
-        task: Task,
-        y_true: NDArray[Any],
-        scores: NDArray[Any],
-        groups: NDArray[np.int64] | None = None,
-        *,
-        n_resamples: int = 2000,
-        seed: int = 0,
-    ) -> Spread:
-        """Score one run on all images and on each resample; equal seeds draw equal resamples.
-
-        Parameters
-        ----------
-        task : Task
-        y_true, scores : ndarray
-        groups : ndarray of shape (n_images,), int64, optional
-        n_resamples : int
-        seed : int
-        """
-        units = None if groups is None else units_of(groups)
-        n_units = len(y_true) if units is None else int(units.max()) + 1
-        chunks = [
-            resampled_metrics(task, y_true, scores, weights, units=units)
-            for weights in draws(n_units, n_resamples, seed=seed)
-        ]
-        return cls(metrics(task, y_true, scores), {n: np.concatenate([c[n] for c in chunks]) for n in chunks[0]})
-
-    def less(self, other: Spread, name: str) -> Difference:
-        """Return by how much this run is above *other* in the metric *name*."""
-        return _difference(self.values[name] - other.values[name], self.resampled[name] - other.resampled[name])
+    half = student(n_units - 1) * sd
+    p = 2 * float(stdtr(n_units - 1, -abs(value) / sd))
+    floor = 0.0 if differing is None else 2.0 ** (1 - differing)
+    return Difference(float(value), float(value - half), float(value + half), min(1.0, max(p, floor)))
 
 
-def _difference(value: float, spread: NDArray[np.float64]) -> Difference:
-    spread = spread[~np.isnan(spread)]
-    if not len(spread) or math.isnan(value):
-        return Difference(value, math.nan, math.nan, math.nan)
-    spread = np.where(np.abs(spread) < 1e-12, 0.0, spread)  # what rounding leaves of equal numbers
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(spread, [tail, 1 - tail])
-    sides = min(int((spread <= 0).sum()), int((spread >= 0).sum()))
-    return Difference(float(value), float(low), float(high), min(1.0, 2 * (sides + 1) / (len(spread) + 1)))
+def _differing(one: Spread, other: Spread, *, exact: bool) -> int:
+    """Count the units with an image of which the two say different things."""
+    task = one.task
+    said = [s.answers if exact else np.asarray(decide(task, s.answers)) for s in (one, other)]
+    apart = said[0] != said[1]
+    return len(np.unique(one.units[apart.any(axis=1) if apart.ndim > 1 else apart]))
 
 
 def mcnemar(task: Task, y_true: NDArray[Any], scores: tuple[NDArray[Any], NDArray[Any]]) -> McNemar:
     """Test whether two runs are right on equally many images (McNemar 1947, exact binomial form).
 
     For a multi-label task an image is right when all its labels are. The test takes images as independent: where
-    they come in groups, its p is too small, and the paired bootstrap over groups is the one to trust.
+    they come in groups, its p is too small, and it isn't for them.
 
     Parameters
     ----------

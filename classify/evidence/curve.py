@@ -28,7 +28,7 @@ def learning_curve(
     n_points: int = 6,
     n_repeats: int = 3,
     seed: int = 0,
-) -> list[dict[str, float]]:
+) -> list[dict[str, float | None]]:
     """Fit on growing parts of the training images, and score each on the part that the run is read off.
 
     Parameters
@@ -46,7 +46,8 @@ def learning_curve(
     -------
     list of dict
         For each size ``n``, ``value`` (mean over the repeats of the primary metric), ``lowest`` and ``highest`` (of
-        the repeats), ``low`` and ``high`` (mean ends of the bootstrap intervals over test images).
+        the repeats), ``low`` and ``high`` (ends of the intervals of single fits over test images, averaged: no interval
+        of the mean; None where there are none).
     """
     part = data.parts["test" if "test" in data.parts else "validation"]
     train, name = data.parts["train"], primary_metric(data.task)
@@ -58,21 +59,22 @@ def learning_curve(
                 if len(chosen) == len(train) and repeat:
                     break  # all images in another order are the same images
                 scores = fit(chosen, seed + repeat)
-                interval = bootstrap(data.task, part.y, scores, groups=part.groups, n_resamples=300, seed=seed)[name]
+                options: dict[str, Any] = {"groups": part.groups, "n_resamples": 300, "seed": seed, "part": part.name}
+                interval = bootstrap(data.task, part.y, scores, **options)[name]
                 found.setdefault(len(chosen), []).append((interval.value, interval.low, interval.high))
                 bar.update()
     return [_point(n, found[n]) for n in sorted(found)]
 
 
-def _point(n: int, repeats: list[tuple[float, float, float]]) -> dict[str, float]:
+def _point(n: int, repeats: list[tuple[float, float, float]]) -> dict[str, float | None]:
     values, lows, highs = np.array(repeats).T
     return {
         "n": n,
         "value": float(values.mean()),
         "lowest": float(values.min()),
         "highest": float(values.max()),
-        "low": float(lows.mean()),
-        "high": float(highs.mean()),
+        "low": float(lows.mean()) if np.isfinite(lows).all() else None,
+        "high": float(highs.mean()) if np.isfinite(highs).all() else None,
     }
 
 

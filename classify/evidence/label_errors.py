@@ -1,4 +1,7 @@
-"""Labels that are probably wrong: images whose label the other images argue against.
+"""Labels to look at: images whose label a judge disagrees with that the other images taught.
+
+Disagreement isn't error: of labels none of which is wrong, a judge of accuracy .65 doubts a fifth. So the number that
+would be listed where none is wrong stands beside the list, and a judge that knows nothing of the images doubts none.
 
 Confident learning (Northcutt, Jiang and Chuang 2021), written with scikit-learn's cross-validation. The package of its
 authors, cleanlab, isn't used: its licence (AGPL) would reach into everything that imports it.
@@ -6,18 +9,24 @@ authors, cleanlab, isn't used: its licence (AGPL) would reach into everything th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from classify.evidence.calibration import fit_calibration
+from classify.evidence.knowledge import N_DEALS, SHOWN, deals, movable
+from classify.evidence.metrics import dealt_metrics, metrics, primary_metric
+from classify.evidence.thresholds import known_labels
 from classify.inputs.matrix import RowMatrix
 from features_store.schema import Task
 
-__all__ = ["LabelError", "improbable_values", "out_of_fold", "probable_errors"]
+__all__ = ["LabelError", "expected_count", "improbable_values", "judge_knows", "out_of_fold", "probable_errors"]
 
 N_FOLDS = 5
+N_WORLDS = 20  # sets of labels of which none is wrong
 OUTLIER = 3.5  # robust standard deviations (Iglewicz and Hoaglin 1993)
 
 Floats = NDArray[np.float64]
@@ -97,7 +106,7 @@ def out_of_fold(
 
 
 def probable_errors(task: Task, y: NDArray[Any], probabilities: Floats) -> list[LabelError]:
-    """List the labels that confident learning doubts, the surest first.
+    """List the labels that confident learning doubts, those first that the judge is surest of.
 
     A class's threshold is the mean probability of that class over the images labelled so (equation 2 of the paper).
     An image belongs to the class of the highest probability among those that reach their threshold; where that isn't
@@ -176,3 +185,57 @@ def improbable_values(task: Task, y: NDArray[Any], said: Floats) -> list[LabelEr
         for i, k in np.argwhere(far > OUTLIER)
     ]
     return sorted(found, key=lambda error: (-error.score, error.position, error.output))
+
+
+def judge_knows(
+    task: Task, y: NDArray[Any], said: Floats, groups: NDArray[np.int64] | None = None, *, seed: int = 0
+) -> bool:
+    """Tell whether the judge's answers are better than the same answers dealt to the images at random.
+
+    By the task's ranking metric; for a multi-label task it is enough to rank the images of one label better; for a
+    regression, to correlate with one output.
+    """
+    if movable(len(y), groups) < 0.5:
+        return False
+    if task.kind == "multi":
+        return bool(known_labels(np.asarray(y).astype(bool), said, groups).any())
+    names = [primary_metric(task)] if task.kind == "single" else [f"cc/{name}" for name in task.classes]
+    real = metrics(task, y, said)
+    chunks = [dealt_metrics(task, y, said, some) for some in deals(len(y), groups, n_deals=N_DEALS, seed=seed)]
+    for name in names:
+        as_good = (~(np.concatenate([chunk[name] for chunk in chunks]) < real[name] - 1e-9)).sum()
+        if (1 + as_good) / (1 + N_DEALS) * len(names) <= SHOWN:
+            return True
+    return False
+
+
+def expected_count(task: Task, y: NDArray[Any], said: Floats, *, seed: int = 0) -> int:
+    """Return how many images would be listed where no label is wrong.
+
+    Labels are drawn from the judge's own probabilities, after a temperature where they need one; of a regression, the
+    residuals are taken as normal.
+
+    Parameters
+    ----------
+    task : Task
+    y : ndarray
+    said : ndarray
+        Out of fold.
+    seed : int
+    """
+    random, n = np.random.default_rng(seed), len(y)
+    if task.kind == "regression":
+        columns = np.asarray(y).reshape(n, -1).shape[1]
+        beyond = math.erfc(OUTLIER / math.sqrt(2))
+        return round(n * (1 - (1 - beyond) ** columns))
+    calibration, _ = fit_calibration(task, y, said)
+    p = said if calibration is None else calibration.apply(said)
+    counts = []
+    for _ in range(N_WORLDS):
+        if task.kind == "single":
+            drawn = (p.cumsum(axis=1) < random.random((n, 1)) * p.sum(axis=1, keepdims=True)).sum(axis=1)
+            drawn = drawn.clip(max=len(task.classes) - 1)
+        else:
+            drawn = (random.random(p.shape) < p).astype(np.uint8)
+        counts.append(len({error.position for error in probable_errors(task, drawn, said)}))
+    return round(float(np.mean(counts)))

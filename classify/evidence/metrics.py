@@ -1,33 +1,261 @@
-"""Metrics of a task: pure functions of the truth and the scores, quick enough to be bootstrapped.
+"""The metrics of a task, one record each: what it sums over images, and the formula on those sums.
 
-Written in numpy rather than called from scikit-learn, because an interval asks for each a thousand times;
-the tests hold them to scikit-learn's numbers.
+``metrics`` is `resampled_metrics` with every weight 1, so a number and its interval can't differ in what they mean.
+They are written in numpy rather than called from scikit-learn, because an interval asks for each a thousand times; the
+tests hold them to scikit-learn's numbers.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from classify.errors import TaskError
+from classify.evidence.sums import AGREEMENT, COUNTS, ERRORS, LOSS, MISTAKES, PRODUCTS, RANKS, Additive, Sums
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from features_store import Task
 
 __all__ = [
+    "METRICS",
+    "Metric",
     "confusion",
+    "dealt_metrics",
     "decide",
+    "find_metric",
     "greater_is_better",
+    "mean_over_classes",
     "metrics",
+    "metrics_of",
     "per_class",
     "primary_metric",
+    "relative_errors",
+    "resampled_columns",
+    "resampled_metrics",
+    "shown_metrics",
 ]
 
+Floats = NDArray[np.float64]
+Kind = Literal["single", "multi", "regression"]
+Formula = Callable[["Task", Floats], Floats]
+Scale = Literal["proportion", "share", "positive", "correlation"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric.
+
+    Parameters
+    ----------
+    name, title : str
+        As reports and as people write it.
+    kinds : tuple of str
+        Of the tasks that it is for.
+    sums : Sums
+        What it sums over images; metrics that name the same sums share the work.
+    formula : callable
+        ``formula(task, sums)`` gives the metric of each row; by class where it is *averaged*, by output where it is
+        *per_output*; NaN where it isn't defined.
+    greater_is_better : bool
+    needs_probabilities : bool
+        Answers that only rank or decide can't be judged by it.
+    shown : tuple of str
+        Kinds of task whose leaderboard has a column for it; the first shown metric of a kind ranks.
+    scale : {"proportion", "share", "positive", "correlation"}
+        How its interval is made, see `classify.evidence.intervals`: a share of things that are right or wrong, another
+        number from 0 to 1, one from 0 up, or one from -1 to 1.
+    constant_may_win : bool
+        Whether an answer that is always the same may score best without knowing anything, so that a head has to beat
+        the majority, too.
+    averaged : bool
+        Whether it is the mean over the classes, those left out for which the formula gives NaN.
+    per_output : bool
+        Whether there is one for each output of a regression, named ``NAME/OUTPUT``.
+    least_units : int
+        Images (groups) without which it has no interval.
+    least_of_class : int
+        Averaged: images (groups) of a class without which the class is left out of the interval.
+    numerator : callable or None
+        Scale "positive": the metric is ``(numerator(task, sums) / count) ** power``, and this is linear in the sums.
+    power : float
+    """
+
+    name: str
+    title: str
+    kinds: tuple[Kind, ...]
+    sums: Sums
+    formula: Formula
+    greater_is_better: bool = True
+    needs_probabilities: bool = False
+    shown: tuple[Kind, ...] = ()
+    scale: Scale = "share"
+    constant_may_win: bool = False
+    averaged: bool = False
+    per_output: bool = False
+    least_units: int = 10
+    least_of_class: int = 0
+    numerator: Formula | None = None
+    power: float = 1.0
+
+
+def _ratio(numerator: Floats, denominator: Floats, nothing: float = 0.0) -> Floats:
+    """Divide; nothing over nothing is 0 (or *nothing*), as scikit-learn has it with ``zero_division=0``."""
+    found: Floats = np.divide(
+        numerator, denominator, out=np.full(np.shape(numerator), nothing), where=np.asarray(denominator) > 0
+    )
+    return found
+
+
+def _thirds(task: Task, sums: Floats) -> tuple[Floats, Floats, Floats]:
+    """Hits, truths and decisions by class."""
+    n = len(task.classes)
+    return sums[:, :n], sums[:, n : 2 * n], sums[:, 2 * n : 3 * n]
+
+
+def _f1(task: Task, sums: Floats) -> Floats:
+    hit, true, decided = _thirds(task, sums)
+    return _ratio(2 * hit, true + decided)
+
+
+def _weighted_f1(task: Task, sums: Floats) -> Floats:
+    _, true, _ = _thirds(task, sums)
+    return _ratio((_f1(task, sums) * true).sum(axis=1), true.sum(axis=1))
+
+
+def _micro_f1(task: Task, sums: Floats) -> Floats:
+    hit, true, decided = _thirds(task, sums)
+    return _ratio(2 * hit.sum(axis=1), (true + decided).sum(axis=1))
+
+
+def _accuracy(task: Task, sums: Floats) -> Floats:
+    found: Floats = _thirds(task, sums)[0].sum(axis=1) / sums[:, -1]
+    return found
+
+
+def _recall(task: Task, sums: Floats) -> Floats:
+    hit, true, _ = _thirds(task, sums)
+    return _ratio(hit, true, nothing=np.nan)
+
+
+def _mean_of(column: int) -> Formula:
+    return lambda task, sums: sums[:, column] / sums[:, -1]
+
+
+def _first(task: Task, sums: Floats) -> Floats:
+    return sums[:, 0]
+
+
+def _squares(task: Task, sums: Floats) -> Floats:
+    return sums[:, : len(task.classes)]
+
+
+def _absolutes(task: Task, sums: Floats) -> Floats:
+    n = len(task.classes)
+    return sums[:, n : 2 * n]
+
+
+def _mean_square(task: Task, sums: Floats) -> Floats:
+    found: Floats = _squares(task, sums).mean(axis=1)
+    return found
+
+
+def _positive(name: str, title: str, kind: Kind, sums: Sums, numerator: Formula, power: float, **more: Any) -> Metric:
+    """Make a record of a mean of what is never below 0, or a root of one: lower is better, a constant may be lowest."""
+
+    def formula(task: Task, table: Floats) -> Floats:
+        above = numerator(task, table)
+        found: Floats = (above / (table[:, -1:] if above.ndim > 1 else table[:, -1])) ** power
+        return found
+
+    options: dict[str, Any] = {"greater_is_better": False, "scale": "positive", "constant_may_win": True, **more}
+    return Metric(name, title, (kind,), sums, formula, numerator=numerator, power=power, **options)
+
+
+def _agreeing(task: Task, sums: Floats) -> Floats:
+    return sums[:, :-1] / sums[:, -1:]
+
+
+def _correlations(task: Task, sums: Floats) -> Floats:
+    n = len(task.classes)
+    return _correlation(sums[:, -1:], *(sums[:, i * n : (i + 1) * n] for i in range(5)))
+
+
+def _pooled_correlation(task: Task, sums: Floats) -> Floats:
+    return _correlation(sums[:, -1] * len(task.classes), *sums[:, 5 * len(task.classes) : -1].T)
+
+
+def _correlation(count: Floats, t: Floats, p: Floats, tt: Floats, pp: Floats, tp: Floats) -> Floats:
+    varied_t, varied_p = tt - t * t / count, pp - p * p / count
+    defined = (varied_t > 1e-12 * np.abs(tt)) & (varied_p > 1e-12 * np.abs(pp))
+    spread = np.sqrt(np.where(defined, varied_t * varied_p, 1.0))
+    return np.where(defined, (tp - t * p / count) / spread, np.nan)
+
+
+def _over_outputs(formula: Formula) -> Formula:
+    return lambda task, sums: formula(task, sums).mean(axis=1)
+
+
+_S: tuple[Kind, ...] = ("single",)
+_M: tuple[Kind, ...] = ("multi",)
+_R: tuple[Kind, ...] = ("regression",)
+_CLASSES: tuple[Kind, ...] = ("single", "multi")
+
+_BY_CLASS: dict[str, Any] = {"averaged": True, "least_of_class": 5}
+_RIGHT: dict[str, Any] = {"scale": "proportion", "constant_may_win": True}
+
+METRICS: tuple[Metric, ...] = (
+    Metric("weighted_f1", "weighted F1", _CLASSES, COUNTS, _weighted_f1, shown=_CLASSES),
+    Metric("macro_f1", "macro F1", _CLASSES, COUNTS, _f1, shown=_CLASSES, **_BY_CLASS),
+    Metric("micro_f1", "micro F1", _S, COUNTS, _micro_f1, **_RIGHT),
+    Metric("micro_f1", "micro F1", _M, COUNTS, _micro_f1, shown=_M),
+    Metric("accuracy", "accuracy", _S, COUNTS, _accuracy, shown=_S, **_RIGHT),
+    Metric("balanced_accuracy", "balanced accuracy", _S, COUNTS, _recall, shown=_S, **_BY_CLASS),
+    _positive("log_loss", "log loss", "single", LOSS, _first, 1.0, needs_probabilities=True),
+    Metric("subset_accuracy", "subset accuracy", _M, MISTAKES, _mean_of(0), **_RIGHT),
+    Metric("hamming_loss", "Hamming loss", _M, MISTAKES, _mean_of(1), greater_is_better=False, constant_may_win=True),
+    Metric(
+        "mean_average_precision",
+        "mAP",
+        _M,
+        RANKS,
+        lambda task, sums: sums,
+        shown=_M,
+        averaged=True,
+        least_of_class=20,
+        least_units=50,
+    ),
+    _positive("rmse", "RMSE", "regression", ERRORS, _squares, 0.5, per_output=True),
+    Metric("cc", "Pearson r", _R, PRODUCTS, _correlations, shown=_R, scale="correlation", per_output=True),
+    Metric("sagr", "SAGR", _R, AGREEMENT, _agreeing, per_output=True, **_RIGHT),
+    _positive("mae", "MAE", "regression", ERRORS, _absolutes, 1.0, per_output=True),
+    _positive("rmse", "RMSE", "regression", ERRORS, _mean_square, 0.5, shown=_R),
+    Metric("cc_pooled", "Pearson r, pooled", _R, PRODUCTS, _pooled_correlation, scale="correlation"),
+    Metric("sagr", "SAGR", _R, AGREEMENT, _over_outputs(_agreeing), shown=_R, **_RIGHT),
+)
+"""Every metric. Adding one is one record here."""
+
 _PRIMARY = {"single": "weighted_f1", "multi": "weighted_f1", "regression": "rmse"}
-_LOWER_IS_BETTER = {"log_loss", "hamming_loss", "rmse", "mae"}
+
+
+def metrics_of(task: Task) -> dict[str, Metric]:
+    """Return the metrics of a task by name, ``NAME/OUTPUT`` for those of one output, in the order of reports."""
+    ours = [metric for metric in METRICS if task.kind in metric.kinds]
+    found = {f"{one.name}/{name}": one for name in task.classes for one in ours if one.per_output}
+    return found | {one.name: one for one in ours if not one.per_output}
+
+
+def find_metric(name: str) -> Metric:
+    """Return a metric by its name in reports; any of several kinds of task."""
+    base, _, output = name.partition("/")
+    for metric in METRICS:
+        if metric.name == base and metric.per_output == bool(output):
+            return metric
+    message = f"unknown metric {name!r}; valid: {', '.join(dict.fromkeys(one.name for one in METRICS))}"
+    raise TaskError(message)
 
 
 def primary_metric(task: Task) -> str:
@@ -35,9 +263,19 @@ def primary_metric(task: Task) -> str:
     return _PRIMARY[task.kind]
 
 
+def shown_metrics(kind: str, classes: tuple[str, ...] | list[str]) -> tuple[str, ...]:
+    """Return the metrics that a leaderboard of this kind of task shows, the one that ranks first."""
+    if kind != "regression":
+        return tuple(metric.name for metric in METRICS if kind in metric.shown)
+    if len(classes) == 1:
+        return ("rmse", f"cc/{classes[0]}", f"mae/{classes[0]}", "sagr")
+    return ("rmse", *(f"cc/{name}" for name in classes), "sagr")
+
+
 def greater_is_better(name: str) -> bool:
     """Tell whether a larger value of the metric *name* is the better one (``rmse/valence`` counts as rmse)."""
-    return name.partition("/")[0] not in _LOWER_IS_BETTER
+    base = name.partition("/")[0]
+    return next((one.greater_is_better for one in METRICS if one.name == base), True)
 
 
 def metrics(task: Task, y_true: Any, y_score: Any) -> dict[str, float]:
@@ -71,8 +309,110 @@ def metrics(task: Task, y_true: Any, y_score: Any) -> dict[str, float]:
     TaskError
         When shapes or codes don't fit the task, or there is no row.
     """
+    found = resampled_metrics(task, y_true, y_score, np.ones((1, len(np.asarray(y_score)))))
+    return {name: float(value[0]) for name, value in found.items()}
+
+
+def resampled_metrics(
+    task: Task, y_true: Any, y_score: Any, weights: NDArray[Any], *, units: NDArray[np.int64] | None = None
+) -> dict[str, Floats]:
+    """Compute the metrics of *task* on weighted images, once per row of *weights*.
+
+    Parameters
+    ----------
+    task : Task
+    y_true, y_score : ndarray
+        As `metrics` takes them.
+    weights : ndarray of shape (n_resamples, n_units)
+        How often each unit was drawn.
+    units : ndarray of shape (n_images,), int64, optional
+        The unit of each image. None: each image is its own.
+
+    Returns
+    -------
+    dict of str to ndarray of shape (n_resamples,), float64
+    """
+    return _means(task, resampled_columns(task, y_true, y_score, weights, units=units))
+
+
+def resampled_columns(
+    task: Task, y_true: Any, y_score: Any, weights: NDArray[Any], *, units: NDArray[np.int64] | None = None
+) -> dict[str, Floats]:
+    """Do as `resampled_metrics`, but give averaged metrics by class, (n_resamples, n_classes)."""
     truth, score = _checked(task, y_true, y_score)
-    return _KINDS[task.kind](task, truth, score)
+    weights = np.asarray(weights, dtype=np.float64)
+    return _columns(task, lambda sums: sums.weighted(task, truth, score, weights, units))
+
+
+def dealt_metrics(task: Task, y_true: Any, y_score: Any, deals: NDArray[np.int64]) -> dict[str, Floats]:
+    """Compute the metrics with the answers dealt to other images.
+
+    Parameters
+    ----------
+    task : Task
+    y_true, y_score : ndarray
+        As `metrics` takes them.
+    deals : ndarray of shape (n_deals, n_images), int64
+        Each row an order of the images: image ``i`` gets the answer of image ``deals[row, i]``, the whole row of it.
+
+    Returns
+    -------
+    dict of str to ndarray of shape (n_deals,), float64
+    """
+    truth, score = _checked(task, y_true, y_score)
+    return _means(task, _columns(task, lambda sums: sums.dealt(task, truth, score, deals)))
+
+
+def relative_errors(
+    task: Task, y_true: Any, y_score: Any, weights: NDArray[Any], *, units: NDArray[np.int64] | None = None
+) -> dict[str, tuple[Floats, Floats]]:
+    """Return the logarithm of each metric of scale "positive" and its standard error, once per row of *weights*.
+
+    The error is that of a ratio of sums over units, from the units that a row draws.
+    """
+    truth, score = _checked(task, y_true, y_score)
+    weights = np.asarray(weights, dtype=np.float64)
+    found: dict[str, tuple[Floats, Floats]] = {}
+    for name, metric in metrics_of(task).items():
+        if metric.numerator is None or not isinstance(metric.sums, Additive):
+            continue
+        table = metric.sums.by_unit(task, truth, score, units)
+        above, count = metric.numerator(task, table), table[:, -1]
+        if metric.per_output:
+            above = above[:, task.classes.index(name.partition("/")[2])]
+        total, images = weights @ above, weights @ count
+        with np.errstate(divide="ignore", invalid="ignore"):
+            mean = total / images
+            squares = weights @ above**2 - 2 * mean * (weights @ (above * count)) + mean**2 * (weights @ count**2)
+            error = np.sqrt(np.clip(squares, 0.0, None)) / total
+            found[name] = metric.power * np.log(mean), metric.power * error
+    return found
+
+
+def _columns(task: Task, summed: Callable[[Sums], Floats]) -> dict[str, Floats]:
+    """Apply each formula to its sums, which are made once for the metrics that share them."""
+    tables: dict[int, Floats] = {}
+    found: dict[str, Floats] = {}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for name, metric in metrics_of(task).items():
+            if id(metric.sums) not in tables:
+                tables[id(metric.sums)] = summed(metric.sums)
+            values = metric.formula(task, tables[id(metric.sums)])
+            found[name] = values[:, task.classes.index(name.partition("/")[2])] if metric.per_output else values
+    return found
+
+
+def _means(task: Task, columns: Mapping[str, Floats]) -> dict[str, Floats]:
+    averaged = {name: metric.averaged for name, metric in metrics_of(task).items()}
+    return {name: mean_over_classes(values) if averaged[name] else values for name, values in columns.items()}
+
+
+def mean_over_classes(values: Floats) -> Floats:
+    """Return the mean of each row over the classes that aren't NaN; NaN where all are."""
+    known = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        found: Floats = np.where(known, values, 0.0).sum(axis=1) / known.sum(axis=1)
+    return found
 
 
 def decide(task: Task, y_score: Any) -> np.ndarray:
@@ -96,8 +436,9 @@ def per_class(task: Task, y_true: Any, y_score: Any) -> list[dict[str, Any]]:
     A class absent from *y_true* keeps its row, with support 0.
     """
     truth, score = _checked(task, y_true, y_score)
-    hits, predicted, support = _counts(task, truth, score)
-    precision, recall, f1 = _prf(hits, predicted, support)
+    sums = COUNTS.weighted(task, truth, score, np.ones((1, len(truth))), None)
+    hits, support, predicted = (third[0] for third in _thirds(task, sums))
+    precision, recall, f1 = _ratio(hits, predicted), _ratio(hits, support), _f1(task, sums)[0]
     return [
         {
             "class": name,
@@ -127,95 +468,7 @@ def _checked(task: Task, y_true: Any, y_score: Any) -> tuple[np.ndarray, np.ndar
         wrong = truth[~np.isin(truth, np.arange(n_columns))][0].item()
         message = f"can't score task {task.name!r}: the truth must be codes 0..{n_columns - 1}, found {wrong!r}"
         raise TaskError(message)
-    return (truth.astype(np.int64) if task.kind == "single" else truth), score
-
-
-def _counts(task: Task, truth: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return per class: correctly found, predicted, present."""
-    if task.kind == "single":
-        n, decided = len(task.classes), np.argmax(score, axis=1)
-        hits = np.bincount(truth[truth == decided], minlength=n)
-        return hits, np.bincount(decided, minlength=n), np.bincount(truth, minlength=n)
-    positive, found = truth.astype(bool), score >= 0.5
-    return (positive & found).sum(axis=0), found.sum(axis=0), positive.sum(axis=0)
-
-
-def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.divide(a, b, out=np.zeros(np.shape(a), dtype=np.float64), where=np.asarray(b) > 0)
-
-
-def _prf(hits: np.ndarray, predicted: np.ndarray, support: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return _ratio(hits, predicted), _ratio(hits, support), _ratio(2 * hits, predicted + support)
-
-
-def _f1s(task: Task, truth: np.ndarray, score: np.ndarray) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
-    hits, predicted, support = _counts(task, truth, score)
-    _, recall, f1 = _prf(hits, predicted, support)
-    values = {
-        "weighted_f1": float(f1 @ support / support.sum()) if support.sum() else 0.0,
-        "macro_f1": float(f1.mean()),
-        "micro_f1": float(_ratio(2 * hits.sum(), predicted.sum() + support.sum())),
-    }
-    return values, recall, support
-
-
-def _single(task: Task, truth: np.ndarray, score: np.ndarray) -> dict[str, float]:
-    values, recall, support = _f1s(task, truth, score)
-    values["accuracy"] = float(np.mean(np.argmax(score, axis=1) == truth))
-    values["balanced_accuracy"] = float(recall[support > 0].mean())
-    given = score[np.arange(len(truth)), truth] / score.sum(axis=1)
-    values["log_loss"] = float(-np.mean(np.log(np.clip(given, np.finfo(np.float64).eps, 1.0))))
-    return values
-
-
-def _multi(task: Task, truth: np.ndarray, score: np.ndarray) -> dict[str, float]:
-    values, _, support = _f1s(task, truth, score)
-    wrong = truth.astype(bool) != (score >= 0.5)
-    values["subset_accuracy"] = float(np.mean(~wrong.any(axis=1)))
-    values["hamming_loss"] = float(wrong.mean())
-    present = np.flatnonzero(support)
-    average = [_average_precision(truth[:, k], score[:, k]) for k in present]
-    values["mean_average_precision"] = float(np.mean(average)) if average else float("nan")
-    return values
-
-
-def _average_precision(truth: np.ndarray, score: np.ndarray) -> float:
-    """Sum precision over the steps of recall, equal scores taken together."""
-    order = np.argsort(-score, kind="stable")
-    last = np.append(np.flatnonzero(np.diff(score[order])), len(order) - 1)
-    found = np.cumsum(truth[order].astype(np.int64))[last]
-    steps = np.diff(found, prepend=0) / found[-1]
-    return float(steps @ (found / (last + 1)))
-
-
-def _regression(task: Task, truth: np.ndarray, score: np.ndarray) -> dict[str, float]:
-    if task.range is None:
+    if task.kind == "regression" and task.range is None:
         message = f"can't score task {task.name!r}: a regression needs its range (SAGR is about the midpoint)"
         raise TaskError(message)
-    middle = (task.range[0] + task.range[1]) / 2
-    error, agree = score - truth, np.sign(truth - middle) == np.sign(score - middle)
-    values: dict[str, float] = {}
-    for d, name in enumerate(task.classes):
-        values[f"rmse/{name}"] = float(np.sqrt(np.mean(error[:, d] ** 2)))
-        values[f"cc/{name}"] = _correlation(truth[:, d], score[:, d])
-        values[f"sagr/{name}"] = float(agree[:, d].mean())
-        values[f"mae/{name}"] = float(np.abs(error[:, d]).mean())
-    values["rmse"] = float(np.sqrt(np.mean(error**2)))
-    values["cc_pooled"] = _correlation(truth.ravel(), score.ravel())
-    values["sagr"] = float(agree.mean())
-    return values
-
-
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Return Pearson's r, NaN where either side does not vary beyond rounding."""
-    a, b = a - a.mean(), b - b.mean()
-    norm_a, norm_b = np.sqrt(a @ a), np.sqrt(b @ b)
-    tiny = 1e-10 * np.sqrt(len(a))
-    return float(a @ b / (norm_a * norm_b)) if min(norm_a, norm_b) > tiny else float("nan")
-
-
-_KINDS: dict[str, Callable[[Task, np.ndarray, np.ndarray], dict[str, float]]] = {
-    "single": _single,
-    "multi": _multi,
-    "regression": _regression,
-}
+    return (truth.astype(np.int64) if task.kind == "single" else truth), score

@@ -7,6 +7,7 @@ way in which the corpus was gathered is tied to its labels, and a result has to 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,7 @@ def id_scores(
     *,
     train: NDArray[np.int64],
     groups: NDArray[np.int64] | None = None,
+    class_weight: Any = None,
     seed: int = 0,
 ) -> Floats:
     """Fit a shallow tree on the names of the training images, and say what it makes of all of them.
@@ -81,6 +83,8 @@ def id_scores(
         Their positions in *features*.
     groups : ndarray of shape (n_train,), int64, optional
         -1 = alone.
+    class_weight : {"balanced"}, mapping or None
+        As the head beside it has it; "balanced" weighs both sides of each label alike.
     seed : int
 
     Returns
@@ -94,25 +98,33 @@ def id_scores(
         return _fitted_scores(task, known, y, features, depth=DEPTHS[0], seed=seed)
     folds = deal(task, y, groups=groups, n_folds=n_folds, seed=seed)
     sign = 1 if greater_is_better(name) else -1
+    options: dict[str, Any] = {"random_state": seed}
+    if task.kind != "regression" and class_weight is not None:
+        options["class_weight"] = class_weight
 
     def worth(depth: int) -> float:
         said = np.zeros(y.shape if task.kind == "regression" else (len(y), len(task.classes)))
         for fold in np.unique(folds):
             held = folds == fold
-            said[held] = _fitted_scores(task, known[~held], y[~held], known[held], depth=depth, seed=seed)
+            said[held] = _fitted_scores(task, known[~held], y[~held], known[held], depth=depth, options=options)
         return sign * metrics(task, y, said)[name]
 
     best = max(DEPTHS, key=worth)  # the shallowest of equals
-    return _fitted_scores(task, known, y, features, depth=best, seed=seed)
+    return _fitted_scores(task, known, y, features, depth=best, options=options)
 
 
-def _fitted_scores(task: Task, x: Floats, y: NDArray[Any], asked: Floats, *, depth: int, seed: int) -> Floats:
+def _fitted_scores(
+    task: Task, x: Floats, y: NDArray[Any], asked: Floats, *, depth: int, options: Mapping[str, Any]
+) -> Floats:
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-    options = {"max_depth": depth, "min_samples_leaf": MIN_LEAF, "random_state": seed}
+    options = {"max_depth": depth, "min_samples_leaf": MIN_LEAF, **options}
     if task.kind == "regression":
         values: Floats = DecisionTreeRegressor(**options).fit(x, y).predict(asked)
         return values
+    if task.kind == "multi" and "class_weight" in options:  # each label is weighed by itself
+        trees = [DecisionTreeClassifier(**options).fit(x, y[:, k]) for k in range(y.shape[1])]
+        return np.column_stack([_of_ones(tree.predict_proba(asked), tree.classes_) for tree in trees])
     tree = DecisionTreeClassifier(**options).fit(x, y)
     if task.kind == "single":
         spread = np.zeros((len(asked), len(task.classes)))

@@ -1,36 +1,66 @@
-"""What an interval allows one to say of a head beside its baseline."""
+"""What may be said of a head: whether it knows anything of the images, and whether file names alone do as well."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
-from classify.evidence.metrics import greater_is_better
+from classify.evidence.comparison import less
+from classify.evidence.intervals import too_few
+from classify.evidence.knowledge import Verdict, judge, movable
+from classify.evidence.resamples import Spread
+from classify.inputs.tasks import Part
 
-__all__ = ["Verdict", "verdict"]
+__all__ = ["Verdict", "no_verdict", "verdicts"]
 
-Verdict = Literal["better", "unclear", "worse", "undefined"]
-_ROUNDING = 1e-9  # a head that says what the baseline says must not win by a rounding error
+Spreads = Mapping[str, Spread]
 
 
-def verdict(name: str, ours: Mapping[str, Any], baseline: Mapping[str, Any]) -> Verdict:
-    """Place a metric's interval beside the baseline's value on the same images.
+def verdicts(
+    parts: Mapping[str, Part], heads: Spreads, majority: Spreads, names: Spreads | None = None, *, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """Judge a head on each part but the training part.
 
     Parameters
     ----------
-    name : str
-        Name of the metric.
-    ours, baseline : mapping
-        ``value``, ``low`` and ``high``, each a number or None where it isn't defined.
+    parts : mapping of str to Part
+    heads, majority, names : mapping of str to Spread
+        By part: of the head, of the most common answer, and of the tree that sees only file names.
+    seed : int
 
     Returns
     -------
-    {"better", "unclear", "worse", "undefined"}
-        "better" or "worse" only if the whole interval lies on that side of the baseline's value.
+    dict
+        Plain values, by part: ``reason`` (why there is no verdict; else empty), ``head`` and ``id_only`` (by metric a
+        `classify.evidence.knowledge.Judgement`), ``over_id_only`` (by metric the head less the names).
     """
-    low, high, other = ours["low"], ours["high"], baseline["value"]
-    if low is None or high is None or other is None:
-        return "undefined"
-    if low - _ROUNDING <= other <= high + _ROUNDING:
-        return "unclear"
-    return "better" if (low > other) == greater_is_better(name) else "worse"
+    found: dict[str, dict[str, Any]] = {}
+    for name, part in parts.items():
+        if name == "train":
+            continue
+        head, reason = heads[name], no_verdict(part, heads[name])
+        one: dict[str, Any] = {"reason": reason, "head": {}, "id_only": {}, "over_id_only": {}}
+        if not reason:
+            options: dict[str, Any] = {"groups": part.groups, "seed": seed}
+            judged = {"head": head} if names is None else {"head": head, "id_only": names[name]}
+            for key, spread in judged.items():
+                judgements = judge(head.task, part.y, spread, majority[name], **options)
+                one[key] = {metric: judgement.as_json() for metric, judgement in judgements.items()}
+        if names is not None:
+            one["over_id_only"] = {metric: less(head, names[name], metric).as_json() for metric in head.values}
+        found[name] = one
+    return found
+
+
+def no_verdict(part: Part, spread: Spread) -> str:
+    """Say why nothing can be said of a head on these images; empty where something can."""
+    few = too_few(spread.n_units, grouped=spread.grouped, part=part.name)
+    if few:
+        return f"No verdict: {few}."
+    share = movable(len(part.y), part.groups)
+    if share < 0.5:
+        return (
+            f"No verdict: answers are dealt to whole groups of equal size, and only {share:.0%} of the {part.name} "
+            "images are in groups of a size that 10 groups have."
+        )
+    return ""

@@ -41,12 +41,19 @@ def ablation_text(found: Mapping[str, Any], *, rows: int | None = None) -> str:
         table.append([" + ".join(subset["blocks"]), *cells])
     table.append(["majority", *(interval_text(found["baseline"][name]) for name in names)])
     metric = metric_title(found["metric"])
+    choice = f"best of {len(found['subsets'])} on the images that chose it; no value free of that choice was computed"
     sums = [[f"better {metric} by", "alone", "on average", "on top of the others"]]
     for block, gains in found["gains"].items():
         sums.append([block, *(_gain(gains[key]) for key in ("alone", "on_average", "on_top_of_the_others"))])
-    lines = [title, *_columns(table), "", *_columns(sums)]
+    lines = [title, *_columns(table), f"  {choice}", "", *_columns(sums)]
     if found["pairs"] and len(found["blocks"]) > 2:
         lines += ["", *_columns(_pair_table(found, metric))]
+    n_marks = 3 * len(found["gains"]) + len(found["pairs"])
+    blind = "the answers of all blocks dealt to the images at random"
+    if not found["greater_is_better"]:
+        blind = "the mean label"
+    marks = f"*: the 95% interval leaves out 0, of {n_marks} intervals, not corrected for their number"
+    lines += ["", f"  alone: over {blind}; {marks}"]
     return "\n".join(lines)
 
 

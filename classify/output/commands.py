@@ -186,7 +186,7 @@ def explain(
 
 def _deletion_text(found: dict[str, Any]) -> str:
     if found["passed"] is None:
-        return "deletion check: too few images"
+        return f"deletion check: {found['n_images']} images are too few, it takes 8"
     gap, moved = found["difference"], found["difference_moved"]
     verdict = "the maps mean something" if found["passed"] else "not shown that the maps mean anything"
     return (

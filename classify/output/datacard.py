@@ -94,7 +94,11 @@ def _doubts(audit: Mapping[str, Any] | None) -> str:
     if not audit:
         return "not looked for: `classify audit` does"
     found = audit["label_errors"]
-    return f"{found['n_images']} of {found['n_judged']} images, by {found['method']}"
+    if found.get("judge_knows") is False:
+        return "none doubted: the judge isn't better than its own answers dealt to the images at random"
+    expected = found.get("n_expected")
+    none_wrong = "" if expected is None else f"; where none is wrong, about {expected} would be listed"
+    return f"{found['n_images']} of {found['n_judged']} images, by {found['method']}{none_wrong}"
 
 
 def without_duplicates(runs: Sequence[Run], board: Board, audit: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -125,8 +129,7 @@ def without_duplicates(runs: Sequence[Run], board: Board, audit: Mapping[str, An
         if not kept.any():
             return None
         groups = None if part.groups is None else part.groups[kept]
-        found = bootstrap(
-            runs[0].task, part.y_true[kept], part.y_score[kept], groups=groups, n_resamples=N_RESAMPLES, seed=row.seed
-        )
+        options: dict[str, Any] = {"n_resamples": N_RESAMPLES, "seed": row.seed, "part": board.part}
+        found = bootstrap(runs[0].task, part.y_true[kept], part.y_score[kept], groups=groups, **options)
         rows.append({"name": row.name, "all": row.metrics[metric], "left": found[metric].as_json()})
     return {"n_left": int(kept.sum()), "n_out": int((~kept).sum()), "metric": metric, "rows": rows}

@@ -14,8 +14,9 @@ from classify.output.plots import best_part, confusion_plot, curve_plot, scatter
 from classify.output.thumbnails import Pictures
 from classify.runs import Run
 
-__all__ = ["run_details"]
+__all__ = ["run_details", "run_notes"]
 
+IN_SAMPLE = "Calibration, thresholds and stopping saw these images; the right-hand column is no evidence."
 Figures = list[tuple[str, str]]
 
 
@@ -49,8 +50,10 @@ def run_details(run: Run, said_above: Sequence[str], pictures: Pictures) -> dict
         "counted": run.task.kind == "multi",
         "baselines": {name: found.get(part, {}) for name, found in report["baselines"].items()},
         "calibration": _calibration_rows(report, part),
-        "calibration_note": _calibration_note(report),
+        "calibration_note": _calibration_note(report, part),
+        "notes": run_notes(report, part),
         "thresholds": _thresholds(report, part),
+        "in_sample": IN_SAMPLE if part != "test" else "",
         "errors": surest_errors(run.task, run.part(part), pictures),
         "explanations": explanations_of(run, pictures),
         "facts": _facts(report),
@@ -100,7 +103,8 @@ def _training(run: Run) -> Figures:
         majority = report["baselines"]["majority"].get(learned["part"], {}).get(learned["metric"], {}).get("value")
         figure = learning_plot(learned["points"], metric_title(learned["metric"]), majority)
         caption = (
-            "More training images: mean of the repeats with their range; band: 95% over test images; dashed: majority"
+            "More training images: mean of the repeats with their range, the last point a single fit; band: the 95% "
+            "intervals of single fits over test images, averaged (no interval of the mean); dashed: majority"
         )
         figures.append((caption, figure))
     return figures
@@ -127,7 +131,8 @@ def _calibration_rows(report: Mapping[str, Any], part: str) -> list[dict[str, An
         return []
     names = {
         "ece": "expected calibration error",
-        "ece_of_exact": "… if every probability were exact",
+        "ece_of_exact": "… of a perfect head, on average",
+        "ece_of_exact_95": "… of a perfect head, at most in 95 of 100 parts",
         "brier": "Brier score",
         "log_loss": "log loss",
     }
@@ -138,17 +143,41 @@ def _calibration_rows(report: Mapping[str, Any], part: str) -> list[dict[str, An
     ]
 
 
-def _calibration_note(report: Mapping[str, Any]) -> str:
+def _calibration_note(report: Mapping[str, Any], part: str) -> str:
     found = report["calibration"]
     if not found:
         return ""
-    if found["method"] is None:
-        return f"Not calibrated: {found['reason']}."
-    how = f"temperature {found['temperature']:.2f}" if found["temperature"] else "isotonic regression"
-    if found["temperature"]:
-        how += ": the head was too sure of itself" if found["temperature"] > 1.25 else ""
-        how += ": the head was not sure enough" if found["temperature"] < 0.8 else ""
-    return f"Calibrated by {how}; fitted on the {found['n_images']} validation images."
+    words = [f"Not calibrated: {found['reason']}."]
+    if found["method"] is not None:
+        how = "isotonic regression"
+        if found["temperature"]:
+            low, high = found.get("temperature_interval") or (None, None)
+            how = f"temperature {found['temperature']:.2f}" + (f" [{low:.2f}, {high:.2f}]" if low and high else "")
+            if low and high:
+                how += ": the head was too sure of itself" if low > 1 else ": the head was not sure enough"
+        words = [f"Calibrated by {how}; fitted on the {found['n_images']} validation images."]
+    before = (found.get("parts") or {}).get(part, {}).get("before") or {}
+    if before.get("ece_of_exact_95") is not None:
+        ece, most = before["ece"], before["ece_of_exact_95"]
+        shown = "not shown to be miscalibrated" if ece <= most else "shown to be miscalibrated"
+        words.append(f"ECE {ece:.3f}; a perfect head shows up to {most:.3f} on {report[f'n_{part}']} images: {shown}.")
+    return " ".join(words)
+
+
+def run_notes(report: Mapping[str, Any], part: str) -> list[str]:
+    """What has to be said beside the numbers of a run: how it was chosen, what its images have been used for."""
+    notes, tried = [], int(report.get("n_tried") or 1)
+    if tried > 1:
+        free = part == "test" and report.get("chosen_on") != "test"
+        rest = "only the test value is free of that choice" if free else "no value free of that choice was computed"
+        notes.append(f"Best of {tried} on the images that chose it; {rest}.")
+    if part != "test":
+        notes.append(f"Stopping, calibration and thresholds saw these {part} images.")
+    share = (report.get("midpoint") or {}).get(part)
+    if share:
+        notes.append(f"SAGR: {share:.0%} of labels lie on the midpoint and count as wrong.")
+    reason = report.get("verdicts", {}).get(part, {}).get("reason")
+    return [*notes, reason] if reason else notes
 
 
 def _thresholds(report: Mapping[str, Any], part: str) -> dict[str, Any] | None:

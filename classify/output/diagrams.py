@@ -76,7 +76,8 @@ def learning_plot(points: Sequence[Mapping[str, float]], metric: str, baseline: 
     baseline : float or None
         Of the majority.
     """
-    values = [value for point in points for value in (point["low"], point["high"], point["lowest"], point["highest"])]
+    ends = [value for point in points for value in (point["low"], point["high"], point["lowest"], point["highest"])]
+    values = [value for value in ends if value is not None]
     values += [] if baseline is None else [baseline]
     pad = 0.05 * (max(values) - min(values)) or 0.05
     xs = [float(np.log10(point["n"])) for point in points]
@@ -85,9 +86,10 @@ def learning_plot(points: Sequence[Mapping[str, float]], metric: str, baseline: 
     for value in nice_ticks(*frame.y, 5):
         _, y = frame.place(0, value)
         parts += [frame.line((62, y), (328, y)), label(54, y + 4, number(value), anchor="end")]
-    upper, lower = ([frame.place(x, p[end]) for x, p in zip(xs, points, strict=True)] for end in ("high", "low"))
-    outline = " ".join(f"{x:.1f},{y:.1f}" for x, y in [*upper, *reversed(lower)])
-    parts.append(f'<polygon points="{outline}" fill="var(--accent)" fill-opacity=".13"/>')
+    if all(point[end] is not None for point in points for end in ("low", "high")):
+        upper, lower = ([frame.place(x, p[end]) for x, p in zip(xs, points, strict=True)] for end in ("high", "low"))
+        outline = " ".join(f"{x:.1f},{y:.1f}" for x, y in [*upper, *reversed(lower)])
+        parts.append(f'<polygon points="{outline}" fill="var(--accent)" fill-opacity=".13"/>')
     if baseline is not None:
         _, y = frame.place(0, baseline)
         parts.append(frame.line((62, y), (328, y), stroke="second", dash="3 3"))

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from classify.evidence.metrics import greater_is_better
-from classify.evidence.verdict import Verdict, verdict
+from classify.evidence.metrics import METRICS, greater_is_better, shown_metrics
+from classify.evidence.verdict import Verdict
 from classify.output.plots import best_part
-from classify.report_json import UNDEFINED, shown_metrics
+from classify.report_json import UNDEFINED
 from classify.runs import Run
 
 __all__ = [
@@ -21,36 +21,25 @@ __all__ = [
     "boards",
     "distinct_metrics",
     "interval_text",
+    "interval_words",
     "metric_title",
+    "missing_intervals",
     "shown_metrics",
     "standing_words",
+    "winners_words",
 ]
 
-Interval = Mapping[str, float | None]
+Interval = Mapping[str, Any]
 Standing = Literal["better", "mixed", "unclear", "worse", "undefined", "baseline"]
-"""How a run stands beside the majority baseline by all metrics that its board shows."""
+"""What all metrics that its board shows allow one to say of a run."""
 
-_TITLES = {
-    "weighted_f1": "weighted F1",
-    "macro_f1": "macro F1",
-    "micro_f1": "micro F1",
-    "balanced_accuracy": "balanced accuracy",
-    "log_loss": "log loss",
-    "subset_accuracy": "subset accuracy",
-    "hamming_loss": "Hamming loss",
-    "mean_average_precision": "mAP",
-    "rmse": "RMSE",
-    "mae": "MAE",
-    "cc": "Pearson r",
-    "cc_pooled": "Pearson r, pooled",
-    "sagr": "SAGR",
-}
+_TITLES = {metric.name: metric.title for metric in METRICS}
 STANDINGS: dict[Standing, str] = {
-    "better": "better",
+    "better": "better than dealt at random",
     "mixed": "better by some metrics",
-    "unclear": "not shown to beat it",
-    "worse": "worse",
-    "undefined": "undefined",
+    "unclear": "not shown to know anything",
+    "worse": "worse than the majority",
+    "undefined": "no verdict",
     "baseline": "is the baseline",
 }
 
@@ -65,6 +54,7 @@ class Row:
     metrics: Mapping[str, Interval]
     verdicts: Mapping[str, Verdict]
     standing: Standing
+    reason: str
     n_features: int
     blocks: tuple[str, ...]
     seed: int
@@ -76,7 +66,7 @@ class Board:
     """Runs that were scored on the same images of the same task, the best first.
 
     *shown* are the metrics that a table has room for; the first of them ranks. *baseline* is the majority's, *others*
-    are those of chance and of the images' names.
+    are those of chance and of the images' names. *n_tried* counts the runs of which these images chose the first.
     """
 
     corpus: str
@@ -85,6 +75,7 @@ class Board:
     split: str
     part: str
     n_images: int
+    n_tried: int
     shown: tuple[str, ...]
     rows: tuple[Row, ...]
     baseline: Mapping[str, Interval]
@@ -107,19 +98,46 @@ def distinct_metrics(names: Iterable[str], classes: Sequence[str]) -> list[str]:
 
 
 def standing_words(row: Row, board: Board) -> str:
-    """Say what the intervals of *row* allow one to say beside the majority baseline, metric by metric."""
+    """Say what is shown of *row*, metric by metric."""
     if row.standing == "baseline":
         return "this is the majority baseline"
     named: dict[str, list[str]] = {}
     for name in board.shown:
         named.setdefault(row.verdicts[name], []).append(metric_title(name))
     words = {
-        "better": "better than the majority baseline by",
-        "unclear": "not shown to beat the majority baseline by",
+        "better": "better than its own answers dealt to the images at random by",
+        "unclear": "not shown to know anything of the images by",
         "worse": "worse than the majority baseline by",
     }
     said = [f"{text} {', '.join(named[key])}" for key, text in words.items() if key in named]
-    return "; ".join(said) or "no comparison with the majority baseline: a number is undefined"
+    return "; ".join(said) or row.reason or "no verdict: the run holds none; run it again"
+
+
+def winners_words(board: Board) -> str:
+    """Own up to the choice that a board makes of its first run; empty where there was none to make."""
+    if board.n_tried < 2:
+        return ""
+    advice = "Choose on validation, read the test part once."
+    if board.part != "test":
+        advice = "No value here is free of that choice."
+    return (
+        f"First of {board.n_tried} runs by these very {board.part} images: expect it a few points lower on new ones. "
+        f"{advice}"
+    )
+
+
+def interval_words(interval: Interval) -> str:
+    """Say why there is no interval, and over which classes there is one; empty where there is nothing to say."""
+    reason, over = str(interval.get("reason") or ""), interval.get("over")
+    if not reason or not over:
+        return reason
+    return f"{reason} Over the other {over['n_classes']}: {over['value']:.3f} [{over['low']:.3f}, {over['high']:.3f}]."
+
+
+def missing_intervals(board: Board) -> list[str]:
+    """Say once of all runs of a board why numbers of its table have no interval."""
+    shown = [row.metrics[name] for row in board.rows for name in board.shown if name in row.metrics]
+    return list(dict.fromkeys(str(one["reason"]) for one in shown if one.get("reason")))
 
 
 def boards(runs: Iterable[Run]) -> list[Board]:
@@ -162,6 +180,7 @@ def _board(runs: Sequence[Run]) -> Board:
         split=report["split"],
         part=part,
         n_images=report[f"n_{part}"],
+        n_tried=sum(row.standing != "baseline" for row in rows),
         shown=shown,
         rows=tuple(rows),
         baseline=report["baselines"]["majority"][part],
@@ -181,8 +200,9 @@ def _standing(verdicts: Sequence[Verdict]) -> Standing:
 def _row(run: Run, part: str, shown: Sequence[str]) -> Row:
     report = run.report
     ours = report["metrics"][part]
-    majority = report["baselines"]["majority"][part]
-    verdicts = {key: verdict(key, found, majority.get(key, UNDEFINED)) for key, found in ours.items()}
+    judged = report["verdicts"].get(part, {})
+    of_head = judged.get("head", {})
+    verdicts: dict[str, Verdict] = {key: of_head.get(key, {}).get("verdict", "undefined") for key in ours}
     head, name = report["head"], run.folder.resolve().name
     return Row(
         name=head if name == head else f"{name} ({head})",
@@ -191,6 +211,7 @@ def _row(run: Run, part: str, shown: Sequence[str]) -> Row:
         metrics=ours,
         verdicts=verdicts,
         standing="baseline" if head == "dummy" else _standing([verdicts[key] for key in shown]),
+        reason=str(judged.get("reason", "")),
         n_features=report["n_features"],
         blocks=tuple(report["blocks"]),
         seed=report["seed"],
@@ -215,7 +236,7 @@ def as_text(board: Board) -> str:
     str
     """
     title = f"{board.corpus} · {board.task} ({board.kind}) · {board.n_images} {board.part} images, split {board.split}"
-    table = [["run", *(metric_title(name) for name in board.shown), "beside the baseline"]]
+    table = [["run", *(metric_title(name) for name in board.shown), "verdict"]]
     for row in board.rows:
         mark = " !" if row.warnings else ""
         cells = [interval_text(row.metrics.get(name, UNDEFINED)) for name in board.shown]
@@ -226,12 +247,25 @@ def as_text(board: Board) -> str:
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
     notes = dict.fromkeys(text for row in board.rows for text in row.warnings)
-    return "\n".join([title, *(f"  {line}" for line in lines), *(f"  ! {note}" for note in notes)])
+    guessed = (
+        "chance: brackets hold 95% of guesses on these images, not an interval" if "chance" in board.others else ""
+    )
+    said = [text for text in (guessed, winners_words(board), *missing_intervals(board), _no_verdict(board)) if text]
+    return "\n".join([title, *(f"  {line}" for line in [*lines, *said]), *(f"  ! {note}" for note in notes)])
+
+
+def _no_verdict(board: Board) -> str:
+    return next((row.reason for row in board.rows if row.reason and row.standing == "undefined"), "")
 
 
 def interval_text(interval: Interval) -> str:
-    """Write an interval: ``0.612 [0.540, 0.683]``; a dash where it is undefined."""
-    value, low, high = interval["value"], interval["low"], interval["high"]
+    """Write an interval: ``0.612 [0.540, 0.683]``; a dash where it is undefined.
+
+    Where only some classes have images enough, theirs stands beside: ``0.612 (8 classes: 0.680 [0.610, 0.743])``.
+    """
+    value, low, high, over = interval["value"], interval["low"], interval["high"], interval.get("over")
     if value is None:
         return "–"
+    if over:
+        return f"{value:.3f} ({over['n_classes']} classes: {over['value']:.3f} [{over['low']:.3f}, {over['high']:.3f}])"
     return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"

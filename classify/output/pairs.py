@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from classify.errors import RunError
-from classify.evidence.comparison import Difference, McNemar, Spread, holm, mcnemar
+from classify.evidence.comparison import Difference, McNemar, holm, less, mcnemar
 from classify.evidence.metrics import greater_is_better
+from classify.evidence.resamples import Spread
 from classify.output.leaderboard import Board, metric_title
 from classify.runs import Run
 
-__all__ = ["LEVEL", "PairOfRuns", "pairs", "pairs_as_json", "pairs_as_text"]
+__all__ = ["LEVEL", "PairOfRuns", "p_text", "pairs", "pairs_as_json", "pairs_as_text"]
 
 LEVEL = 0.05
 
@@ -35,8 +36,7 @@ class PairOfRuns:
     p_holm : float
         Of the difference, corrected for all pairs of the board.
     mcnemar : McNemar or None
-        None for a regression.
-    mcnemar_holm : float
+        Not corrected. None for a regression, and where images come in groups.
     """
 
     first: str
@@ -45,7 +45,6 @@ class PairOfRuns:
     difference: Difference
     p_holm: float
     mcnemar: McNemar | None
-    mcnemar_holm: float
 
     @property
     def better(self) -> str | None:
@@ -56,7 +55,10 @@ class PairOfRuns:
 
 
 def pairs(board: Board, runs: Sequence[Run], *, n_resamples: int = 2000, seed: int = 0) -> list[PairOfRuns]:
-    """Compare all runs of a board two by two, by the metric that ranks them.
+    """Compare the runs of a board two by two, by the metric that ranks them.
+
+    Baselines are left out: a head's verdict says what it is worth beside them. The pairs that are left are one family
+    of tests, corrected together.
 
     Parameters
     ----------
@@ -76,28 +78,31 @@ def pairs(board: Board, runs: Sequence[Run], *, n_resamples: int = 2000, seed: i
         Two runs of the board scored different images.
     """
     by_folder = {run.folder.as_posix(): run for run in runs}
-    parts = {row.name: by_folder[row.folder].part(board.part) for row in board.rows}
-    task, metric = by_folder[board.rows[0].folder].task, board.shown[0]
-    first = next(iter(parts.values()))
-    for name, part in parts.items():
-        if not np.array_equal(part.ids, first.ids):
-            message = f"run {name} scored other images than the first of its board; run it again"
+    rows = [row for row in board.rows if row.standing != "baseline"]
+    parts = {row.folder: by_folder[row.folder].part(board.part) for row in rows}
+    if len(rows) < 2:
+        return []
+    task, metric = by_folder[rows[0].folder].task, board.shown[0]
+    first = parts[rows[0].folder]
+    for row in rows:
+        if not np.array_equal(parts[row.folder].ids, first.ids):
+            message = f"run {row.name} scored other images than the first of its board; run it again"
             raise RunError(message)
     spreads = {
-        name: Spread.of(task, p.y_true, p.y_score, first.groups, n_resamples=n_resamples, seed=seed)
-        for name, p in parts.items()
+        folder: Spread.of(task, p.y_true, p.y_score, first.groups, n_resamples=n_resamples, seed=seed)
+        for folder, p in parts.items()
     }
-    names = list(combinations(parts, 2))
-    found: list[tuple[Difference, McNemar | None]] = []
-    for one, other in names:
-        scores = (parts[one].y_score, parts[other].y_score)
-        test = None if task.kind == "regression" else mcnemar(task, first.y_true, scores)
-        found.append((spreads[one].less(spreads[other], metric), test))
-    corrected = holm([difference.p for difference, _ in found])
-    tests = holm([test.p if test else float("nan") for _, test in found])
+    counted = task.kind != "regression" and not spreads[rows[0].folder].grouped
+    both = list(combinations(rows, 2))
+    differences = [less(spreads[one.folder], spreads[other.folder], metric) for one, other in both]
+    tests = [
+        mcnemar(task, first.y_true, (parts[one.folder].y_score, parts[other.folder].y_score)) if counted else None
+        for one, other in both
+    ]
+    corrected = holm([difference.p for difference in differences])
     return [
-        PairOfRuns(one, other, metric, difference, p, test, q)
-        for (one, other), (difference, test), p, q in zip(names, found, corrected, tests, strict=True)
+        PairOfRuns(one.name, other.name, metric, difference, p, test)
+        for (one, other), difference, p, test in zip(both, differences, corrected, tests, strict=True)
     ]
 
 
@@ -116,7 +121,6 @@ def pairs_as_json(found: Sequence[PairOfRuns]) -> list[dict[str, Any]]:
                 "only_first": pair.mcnemar.only_first,
                 "only_second": pair.mcnemar.only_second,
                 "p": pair.mcnemar.p,
-                "p_holm": pair.mcnemar_holm,
             },
         }
         for pair in found
@@ -126,16 +130,24 @@ def pairs_as_json(found: Sequence[PairOfRuns]) -> list[dict[str, Any]]:
 def pairs_as_text(board: Board, found: Sequence[PairOfRuns]) -> str:
     """Lay out the pairs of a board as lines of text."""
     if not found:
-        return "  paired: one run has nothing to be compared with"
-    header = ["pair", f"difference in {metric_title(board.shown[0])}", "p (Holm)", "McNemar", "p (Holm)", "better"]
+        return "  paired: there are no two heads to compare; baselines are left out"
+    header = ["pair", f"difference in {metric_title(board.shown[0])}", "p (Holm)", "McNemar", "p", "better"]
     table = [header]
     for pair in found:
         d, test = pair.difference, pair.mcnemar
-        value = "–" if np.isnan(d.value) else f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
+        value = "–" if np.isnan(d.value) else f"{d.value:+.3f}"
+        value += "" if np.isnan(d.low) else f" [{d.low:+.3f}, {d.high:+.3f}]"
         only = f"{test.only_first} : {test.only_second}" if test else "–"
-        p, q = ("–" if np.isnan(one) else f"{one:.3f}" for one in (pair.p_holm, pair.mcnemar_holm))
+        p, q = ("–" if np.isnan(one) else p_text(one) for one in (pair.p_holm, test.p if test else float("nan")))
         table.append([f"{pair.first} – {pair.second}", value, p, only, q, pair.better or "not shown"])
     widths = [max(len(row[i]) for row in table) for i in range(len(header))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-    note = "paired bootstrap; McNemar counts the images that only one of the two gets right; Holm over all pairs"
+    note = f"Student's t of the resampled difference, Holm over all {len(found)} pairs, baselines left out"
+    if any(pair.mcnemar for pair in found):
+        note += "; McNemar counts the images that only one of the two gets right, its p isn't corrected"
     return "\n".join(f"  {line}" for line in [*lines, note])
+
+
+def p_text(p: float) -> str:
+    """Write a p-value; one that would round to 0 as what it is below."""
+    return "<0.001" if p < 0.0005 else f"{p:.3f}"

@@ -192,13 +192,15 @@ def interval_plot(
         parts.append(frame.line((x, 0), (x, 22), stroke="second", dash="3 2"))
     value, low, high = interval["value"], interval["low"], interval["high"]
     if value is not None and low is not None and high is not None:
-        (a, _), (b, _), (c, _) = (frame.place(end, 0) for end in (low, high, value))
+        (a, _), (b, _) = (frame.place(end, 0) for end in (low, high))
         parts.append(
             f'<line x1="{a:.1f}" y1="11" x2="{b:.1f}" y2="11" stroke="var(--accent)" stroke-width="5" '
             'stroke-linecap="round" stroke-opacity=".45"/>'
         )
+    if value is not None:
+        c, _ = frame.place(value, 0)
         parts.append(f'<circle cx="{c:.1f}" cy="11" r="5" fill="var(--accent)"/>')
-    said = "undefined" if value is None else f"{value:.3f}"
-    if low is not None and high is not None:
-        said += f", interval {low:.3f} to {high:.3f}"
+    said = "undefined" if value is None else f"{value:.3f}, "
+    if value is not None:
+        said += "no interval" if low is None or high is None else f"interval {low:.3f} to {high:.3f}"
     return svg(width, 22, said, parts)

@@ -13,7 +13,8 @@ from typing import Any
 
 from classify.errors import RunError
 from classify.json_file import check_new
-from classify.output.leaderboard import boards, interval_text, metric_title
+from classify.output.leaderboard import boards, interval_text, interval_words, metric_title
+from classify.output.pairs import p_text
 from classify.output.sections import board_section
 from classify.output.thumbnails import Pictures
 from classify.runs import Run
@@ -119,7 +120,9 @@ def _environment() -> Any:
     )
     environment.filters["interval"] = interval_text
     environment.filters["metric"] = metric_title
+    environment.filters["reason"] = interval_words
     environment.filters["plain"] = lambda value: _number(value, ".3f")
+    environment.filters["p"] = lambda value: "–" if value is None or math.isnan(value) else p_text(value)
     environment.filters["short"] = lambda value: _number(value, ".2f")
     environment.filters["signed"] = lambda value: _number(value, "+.3f")
     return environment

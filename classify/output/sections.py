@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from classify.evidence.baselines import BASELINES
+from classify.evidence.comparison import holm
 from classify.evidence.metrics import greater_is_better
-from classify.evidence.verdict import verdict
 from classify.output.datacard import data_card, without_duplicates
 from classify.output.details import run_details
 from classify.output.diagrams import ablation_plot
@@ -19,9 +19,11 @@ from classify.output.leaderboard import (
     distinct_metrics,
     interval_text,
     metric_title,
+    missing_intervals,
     standing_words,
+    winners_words,
 )
-from classify.output.pairs import pairs
+from classify.output.pairs import LEVEL, pairs
 from classify.output.plots import interval_plot
 from classify.output.thumbnails import Pictures
 from classify.report_json import UNDEFINED
@@ -68,7 +70,8 @@ def board_section(
         "lower": [name for name in board.shown if not greater_is_better(name)],
         "warnings": shared,
         "summary": _summary(board),
-        "cautions": _cautions(board, audit),
+        "cautions": _cautions(board, _first(board, ours), audit),
+        "notes": missing_intervals(board),
         "bar": interval_plot(board.rows[0].metrics[board.shown[0]], baseline["value"], span),
         "baselines": _baselines(board, span),
         "pairs": pairs(board, ours, n_resamples=1000) if len(ours) > 1 else [],
@@ -122,8 +125,14 @@ def _baselines(board: Board, span: tuple[float, float]) -> list[dict[str, Any]]:
     ]
 
 
+def _first(board: Board, runs: Sequence[Run]) -> Run:
+    """The first run of a board that is no baseline, or the first of all."""
+    heads = [run for row, run in zip(board.rows, runs, strict=True) if row.standing != "baseline"]
+    return (heads or list(runs))[0]
+
+
 def _summary(board: Board) -> str:
-    """The board in a few sentences, no better than its intervals."""
+    """The board in a few sentences, no better than its verdicts."""
     metric, rows = board.shown[0], [row for row in board.rows if row.standing != "baseline"]
     if not rows:
         return "Only the baseline itself was run."
@@ -133,28 +142,27 @@ def _summary(board: Board) -> str:
     wholly = [row.name for row in rows if row.standing == "better"]
     if len(rows) > 1:
         count = len(wholly) or "None"
-        said.append(f"{count} of {len(rows)} heads beat it by every metric of the table that allows a comparison. ")
-    if board.kind == "multi" and board.baseline[metric]["value"] == 0:
-        said.append(
-            "The most common answer here is to give no class at all, which scores 0 by F1; "
-            "mean average precision (mAP) is the stricter comparison. "
-        )
+        said.append(f"{count} of {len(rows)} heads are shown to know something of the images by every metric shown. ")
+    said.append(winners_words(board))
     return "".join(said).strip()
 
 
-def _cautions(board: Board, audit: Mapping[str, Any] | None) -> list[str]:
-    """What stands between a number and belief in it."""
+def _cautions(board: Board, run: Run, audit: Mapping[str, Any] | None) -> list[str]:
+    """What stands between a number and belief in it; *run* is the first of the board that is no baseline."""
     texts = []
     names, metric = board.others.get("id-only", {}), board.shown[0]
-    rows = [row for row in board.rows if row.standing != "baseline"]
-    if rows and names.get(metric, {}).get("value") is not None:
-        above = [name for name in board.shown if verdict(name, rows[0].metrics[name], names[name]) == "better"]
+    judged = run.report.get("verdicts", {}).get(board.part, {})
+    heads = [row for row in board.rows if row.standing != "baseline"]
+    if heads and names.get(metric, {}).get("value") is not None and judged.get("over_id_only"):
         said = f"A tree that sees only file names and their order reaches {metric_title(metric)} "
         said += interval_text(names[metric])
-        if not above:
-            texts.append(f"{said}; {rows[0].name} isn't shown to be better than that by any metric of the table.")
-        elif verdict(metric, names[metric], board.baseline[metric]) == "better":
-            texts.append(f"{said}, above the majority: the way in which the corpus was gathered tells of its labels.")
+        if not _above(judged["over_id_only"], board.shown):
+            texts.append(f"{said}; {heads[0].name} isn't shown to be better than that by any metric of the table.")
+        elif judged["id_only"].get(metric, {}).get("verdict") == "better":
+            texts.append(
+                f"{said}, better than its own answers dealt at random: the way in which the corpus was gathered tells "
+                "of its labels."
+            )
     if audit:
         across = audit["duplicates"]["across"].get(f"{board.part} in train", {"n_images": 0})
         if across["n_images"]:
@@ -162,6 +170,17 @@ def _cautions(board: Board, audit: Mapping[str, Any] | None) -> list[str]:
             have = "image has a near-duplicate" if n == 1 else "images have a near-duplicate"
             texts.append(f"{n} of {board.n_images} {board.part} {have} among the training images.")
     return texts
+
+
+def _above(over: Mapping[str, Mapping[str, float | None]], shown: Sequence[str]) -> list[str]:
+    """The metrics by which a head is better than file names alone, corrected for their number."""
+    known = [name for name in shown if over.get(name, {}).get("p") is not None]
+    corrected = holm([float(over[name]["p"] or 0.0) for name in known])
+    return [
+        name
+        for name, p in zip(known, corrected, strict=True)
+        if p <= LEVEL and (float(over[name]["value"] or 0.0) > 0) == greater_is_better(name)
+    ]
 
 
 def _ablation(found: Mapping[str, Any]) -> dict[str, Any]:

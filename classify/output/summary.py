@@ -6,7 +6,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from classify.output.leaderboard import boards, distinct_metrics, interval_text, metric_title, standing_words
+from classify.output.details import run_notes
+from classify.output.leaderboard import (
+    boards,
+    distinct_metrics,
+    interval_text,
+    interval_words,
+    metric_title,
+    standing_words,
+)
 from classify.runs import Run
 
 __all__ = ["audit_summary", "curve_summary", "head_card", "head_list", "head_records", "run_summary"]
@@ -43,6 +51,9 @@ def run_summary(run: Run) -> str:
             f"  file names alone reach {metric_title(board.shown[0])} {interval_text(names)} (id-only baseline)"
         )
     lines.append(f"  {standing_words(row, board)}")
+    shown = distinct_metrics(row.metrics, report["classes"])
+    lines += [f"  {text}" for text in dict.fromkeys(interval_words(row.metrics[name]) for name in shown) if text]
+    lines += [f"  {text}" for text in run_notes(report, board.part)]
     lines += [f"  ! {text}" for text in report["warnings"]]
     lines.append(f"wrote {run.folder} ({report['timings'].get('fit', 0.0):.1f} s to fit)")
     return "\n".join(lines)
@@ -65,11 +76,20 @@ def audit_summary(found: Mapping[str, Any]) -> str:
         part, _, other = where.partition(" in ")
         first = across["pairs"][0] if across["pairs"] else None
         example = f", first {first['id']} and {first['other']} ({first['cosine']:.3f})" if first else ""
-        lines.append(f"{across['n_images']} {part} images have a near-duplicate in {other}{example}")
+        narrow = across.get("threshold", 0) > found["duplicates"]["threshold"]
+        from_ = f" (cosine from {across['threshold']:.4g}: the blocks have few columns)" if narrow else ""
+        lines.append(f"{across['n_images']} {part} images have a near-duplicate in {other}{from_}{example}")
     doubted = found["label_errors"]
+    if doubted.get("judge_knows") is False:
+        judge = doubted["judge"]
+        lines.append(f"no label is doubted: the judge ({judge}) isn't better than its answers dealt at random")
+        return "\n".join(lines)
+    expected = doubted.get("n_expected")
+    none_wrong = "" if expected is None else f"; where none is wrong, about {expected} would be listed"
+    judge = f"{metric_title(doubted['judge_metric'])} {doubted['judge_value']:.3f}"
     lines.append(
-        f"{doubted['n_images']} of {doubted['n_judged']} images have a doubtful label ({doubted['method']}; "
-        f"the judge's own {metric_title(doubted['judge_metric'])} is {doubted['judge_value']:.3f})"
+        f"{doubted['n_images']} of {doubted['n_judged']} images have a label that the judge ({judge}) disagrees with, "
+        f"by {doubted['method']}{none_wrong}"
     )
     for one in doubted["images"][:5]:
         about = f"{one['output']}: " if "output" in one else ""

@@ -37,6 +37,7 @@ def _record(cell: Cell) -> dict[str, Any]:
         report = read_run(cell.config.folder).report
         part = "validation" if "validation" in report["metrics"] else best_part(report["metrics"])
         record |= {"part": part, "metric": report["primary_metric"], "metrics": report["metrics"][part]}
+        record["n_tried"] = report.get("n_tried", 1)
     return record
 
 
@@ -68,6 +69,11 @@ def _table(records: Sequence[dict[str, Any]]) -> str:
         table.append([*cells, score, record["problem"] or record["folder"]])
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    if len(done) > 1:
+        rest = "no value free of that choice was computed"
+        if done[0]["part"] == "validation":
+            rest = "only the test values of the runs are free of that choice"
+        lines.append(f"best of {len(done)} on the images that chose it; {rest}")
     return "\n".join([title, *(f"  {line}" for line in lines)])
 
 

@@ -15,6 +15,10 @@ import tempfile
 from pathlib import Path
 
 BENCHES = {
+    "coverage": (
+        "tests.bench.bench_coverage",
+        "how often intervals cover and noise is called knowledge, by simulation; hours, resumable (see its docstring)",
+    ),
     "store": ("tests.bench.bench_store", "the store against raw memory maps, h5py and .npy"),
     "extract": (
         "tests.bench.bench_extract",
@@ -41,7 +45,7 @@ def main() -> None:
     """Read the names and run them in turn."""
     listed = "; ".join(f"{name}: {what}" for name, (_, what) in BENCHES.items())
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=listed)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all but coverage")
     parser.add_argument("--folder", type=Path, help="where large stores are made (default: a temporary folder)")
     parser.add_argument("--keep", action="store_true", help="leave what was made in --folder")
     asked = parser.parse_args()
@@ -54,7 +58,7 @@ def main() -> None:
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="affectory-bench-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        for name in asked.names or BENCHES:
+        for name in asked.names or [name for name in BENCHES if name != "coverage"]:
             print(f"\n== {name}: {BENCHES[name][1]}\n   {machine()}", flush=True)
             subprocess.run(
                 [sys.executable, "-m", BENCHES[name][0]], check=True, env={**os.environ, FOLDER: str(folder)}

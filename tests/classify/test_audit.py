@@ -1,14 +1,18 @@
 """The audit of a task: planted copies and mistakes come out by name, in a file that nothing overwrites."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from classify.audit import AuditConfig, audit
+from classify.config import RunConfig
 from classify.errors import ConfigError
+from classify.experiment import run
 from classify.output.leaderboard import boards
 from classify.output.pairs import pairs, pairs_as_json, pairs_as_text
+from classify.output.summary import audit_summary
 from classify.runs import find_runs
 from features_store import Labels, Split, Task, UnknownNameError
 
@@ -72,16 +76,68 @@ def test_wrong_settings_are_refused(dirty):
         audit(AuditConfig(str(dirty), "knid"))
 
 
-def test_pairs_of_a_board(runs_folder):
-    """The linear head is better than the dummy on each board, after correction; text and JSON say so."""
+def test_pairs_of_a_board(runs_folder, store, tmp_path):
+    """Two heads are compared, baselines aren't; of images in groups there is no McNemar; text and JSON say so."""
     runs = find_runs([runs_folder])
-    for board in boards(runs):
-        found = pairs(board, runs, n_resamples=200)
-        assert [(pair.first, pair.second) for pair in found] == [("linear", "dummy")]
-        assert found[0].better == "linear"
-        assert found[0].p_holm == found[0].difference.p
-        told = pairs_as_json(found)[0]
-        assert told["better"] == "linear"
-        assert (told["mcnemar"] is None) == (board.kind == "regression")
-        json.dumps(told, allow_nan=False)
-        assert "linear – dummy" in pairs_as_text(board, found)
+    assert all(pairs(board, runs) == [] for board in boards(runs))
+    (first,) = (one for one in runs if (one.report["task"], one.report["head"]) == ("polarity", "linear"))
+    weak = RunConfig(str(store), "polarity", "linear", ("alpha.pool",), settings={"C": 1e-9}, resamples=60)
+    second = run(replace(weak, out=str(tmp_path / "weak")))
+    (board,) = boards([first, second])
+    found = pairs(board, [first, second], n_resamples=200)
+    assert [(pair.first, pair.second) for pair in found] == [("linear", "weak (linear)")]
+    assert found[0].better == "linear"
+    assert found[0].p_holm == found[0].difference.p < 1e-6
+    told = pairs_as_json(found)[0]
+    assert told["better"] == "linear"
+    assert told["mcnemar"] is None
+    json.dumps(told, allow_nan=False)
+    assert "<0.001" in pairs_as_text(board, found)
+
+
+def test_many_runs_can_still_be_told_apart(dirty, tmp_path):
+    """Nine heads make 36 pairs: a plain difference is shown, whatever the number of resamples."""
+    config = RunConfig(str(dirty), "kind", "linear", resamples=60)
+    made = [run(replace(config, seed=i, limit=100, out=str(tmp_path / f"good{i}"))) for i in range(8)]
+    made.append(run(replace(config, settings={"C": 1e-9}, out=str(tmp_path / "bad"))))
+    (board,) = boards(made)
+    found = pairs(board, made, n_resamples=100)
+    assert len(found) == 36
+    assert found[0].mcnemar is not None
+    assert {pair.better for pair in found if pair.second == "bad (linear)"} == {
+        pair.first for pair in found if pair.second == "bad (linear)"
+    }
+
+
+def test_a_judge_that_knows_nothing_doubts_no_label(make_store):
+    """On noise no label is doubted; where labels are right, about as many are listed as are to be expected."""
+    random = np.random.default_rng(0)
+    y = random.integers(3, size=300)
+    split = Split("default", np.repeat([0, 2], [200, 100]))
+    noise = make_store(
+        {"a.pool": random.normal(size=(300, 5))}, [Labels(Task("t", "single", tuple("abc")), y)], [split]
+    )
+    found = audit(AuditConfig(str(noise), "t"))
+    assert (found["label_errors"]["n_doubted"], found["label_errors"]["judge_knows"]) == (0, False)
+    assert "no label is doubted" in audit_summary(found)
+    X = random.normal(size=(300, 3)) + 1.6 * np.eye(3)[y]
+    right = make_store({"a.pool": X}, [Labels(Task("t", "single", tuple("abc")), y)], [split])
+    found = audit(AuditConfig(str(right), "t"))
+    doubted, expected = found["label_errors"]["n_images"], found["label_errors"]["n_expected"]
+    assert doubted > 10
+    assert expected == pytest.approx(doubted, rel=0.5)
+    assert f"where none is wrong, about {expected} would be listed" in audit_summary(found)
+
+
+def test_narrow_blocks_make_no_duplicates(make_store):
+    """Independent vectors of five columns lie near each other; none is called a copy, and the threshold is said."""
+    random = np.random.default_rng(0)
+    labels = [Labels(Task("t", "single", ("a", "b")), random.integers(2, size=700))]
+    X = random.normal(size=(700, 5)).astype(np.float32)
+    X[690] = X[0]
+    narrow = make_store({"a.pool": X}, labels, [Split("default", np.repeat([0, 2], [500, 200]))])
+    found = audit(AuditConfig(str(narrow), "t"))
+    across = found["duplicates"]["across"]["test in train"]
+    assert across["ids"] == ["000690.png"]
+    assert across["threshold"] > 0.99
+    assert "the blocks have few columns" in audit_summary(found)

@@ -1,18 +1,22 @@
 """The page: self-contained, honest, escaped; the figures: well-formed; the boards: comparable things only."""
 
+import json
 import shutil
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
+from classify.config import RunConfig
 from classify.errors import RunError
+from classify.experiment import run
 from classify.output import figure, plots
-from classify.output.leaderboard import boards, standing_words
+from classify.output.leaderboard import as_text, boards, standing_words
 from classify.output.report import report_page, write_report_page
 from classify.runs import Run, find_runs
-from features_store import ExistsError
+from features_store import ExistsError, Labels, Split, Task
 
 from .conftest import EVOKES
 
@@ -62,41 +66,66 @@ def test_hostile_names_stay_text(page):
 
 
 def test_every_task_stands_beside_its_baseline(page):
-    """Each board has its baseline line; each head says in words how it stands."""
+    """Each board has its baseline line; each head says in words what it is shown to know."""
     assert page.count('<th scope="row">majority baseline</th>') == 4
-    assert page.count("better than the majority baseline by") >= 4
+    assert page.count("better than its own answers dealt to the images at random by") >= 4
 
 
-def weak(run):
-    """Return the run as if its scores were about the baseline's."""
-    report = dict(run.report)
-    report["metrics"] = {
-        part: {
-            n: {"value": e["value"], "low": (e["value"] or 0) - 0.1, "high": (e["value"] or 0) + 0.1}
-            for n, e in found.items()
-        }
-        for part, found in report["baselines"]["majority"].items()
-    }
-    return Run(run.folder, report)
+@pytest.fixture(scope="module")
+def noise_runs(make_store, tmp_path_factory):
+    """Return runs of the linear head on vectors that say nothing of three balanced classes, and on a scale."""
+    random = np.random.default_rng(5)
+    y, parts = random.permutation(np.arange(240) % 3), Split("default", np.repeat([0, 1, 2], [100, 40, 100]))
+    labels = [
+        Labels(Task("kind", "single", ("a", "b", "c")), y),
+        Labels(Task("scale", "regression", ("v",), (-1.0, 1.0)), random.uniform(-1, 1, size=(240, 1))),
+    ]
+    place = make_store({"a.pool": random.normal(size=(240, 20)).astype(np.float32)}, labels, [parts])
+    out = tmp_path_factory.mktemp("runs")
+    made = [("kind", "linear"), ("scale", "linear"), ("kind", "svm")]
+    return [run(RunConfig(str(place), t, h, resamples=60, out=str(out / f"{t}-{h}"))) for t, h in made]
 
 
-def test_weak_result_is_not_dressed_up(polarity_run):
-    """Where the intervals cover the baseline, the page says that nothing is shown, and nowhere "better"."""
-    page = report_page([weak(polarity_run)])
-    assert "not shown to beat the majority baseline" in page
-    assert "better than the majority baseline by" not in page
+def test_noise_is_not_called_knowledge(noise_runs):
+    """A head on noise beats the majority's macro F1, which lies below a guess; the page says that nothing is shown."""
+    report = noise_runs[0].report
+    assert report["metrics"]["test"]["macro_f1"]["low"] > report["baselines"]["majority"]["test"]["macro_f1"]["value"]
+    page = report_page(noise_runs[:2])
+    assert "not shown to know anything of the images by weighted F1" in page
+    assert "better than its own answers dealt to the images at random by" not in page
     assert 'verdict unclear"' in page
+    assert "tells of its labels" not in page
+
+
+def test_the_first_of_a_board_owns_up_to_the_choice(noise_runs):
+    """Of two heads on the same test images one is first by these very images; of one there was no choice."""
+    (board,) = boards([noise_runs[0], noise_runs[2]])
+    words = "First of 2 runs by these very test images: expect it a few points lower on new ones."
+    assert words in as_text(board)
+    assert words in report_page([noise_runs[0], noise_runs[2]])
+    assert "First of" not in report_page(noise_runs[:1])
 
 
 def test_mixed_result_names_both_sides(polarity_run):
     """Better by one metric and not by another is said of each."""
-    report = dict(weak(polarity_run).report)
-    report["metrics"]["test"]["accuracy"] = {"value": 0.9, "low": 0.8, "high": 0.95}
+    report = json.loads(json.dumps(polarity_run.report))
+    head = report["verdicts"]["test"]["head"]
+    head["weighted_f1"]["verdict"] = "unclear"
+    head["accuracy"]["verdict"] = "worse"
     (board,) = boards([Run(polarity_run.folder, report)])
     assert board.rows[0].standing == "mixed"
     words = standing_words(board.rows[0], board)
-    assert "better than the majority baseline by accuracy;" in words
-    assert "not shown to beat the majority baseline by weighted F1" in words
+    assert "better than its own answers dealt to the images at random by macro F1, balanced accuracy;" in words
+    assert "not shown to know anything of the images by weighted F1" in words
+    assert "worse than the majority baseline by accuracy" in words
+
+
+def test_a_run_without_verdicts_says_so(polarity_run):
+    """A report of an earlier version holds none; nothing is made up."""
+    report = {name: value for name, value in polarity_run.report.items() if name not in ("verdicts", "n_tried")}
+    (board,) = boards([Run(polarity_run.folder, report)])
+    assert board.rows[0].standing == "undefined"
+    assert "no verdict" in report_page([Run(polarity_run.folder, report)])
 
 
 def test_boards_hold_only_comparable_runs(runs_folder, polarity_run):
@@ -154,8 +183,6 @@ def test_curve_plot_marks_the_lowest_validation_loss():
 
 def test_scatter_plot_is_bounded():
     """At most 2,000 dots, none outside the frame."""
-    import numpy as np
-
     values = np.random.default_rng(0).normal(0, 9, size=50_000)
     dots = list(ET.fromstring(plots.scatter_plot(values, values, name="v", span=(-1, 1))).iter(f"{SVG}circle"))
     assert len(dots) == 2000
