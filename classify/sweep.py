@@ -160,8 +160,8 @@ def read_sweep(path: Path, *, out: Path | None = None) -> list[Cell]:
 
 def _broken(fixed: Mapping[str, Any], choices: Mapping[str, Any], problem: str) -> Cell:
     """Return a cell that can't be run, with as much of its configuration as is sound."""
-    names = {name: str(choices.get(name, fixed.get(name, "unknown"))) for name in ("store", "task", "head")}
-    return Cell(RunConfig(**names), digest_of({"choices": dict(choices)}), dict(choices), problem)
+    store, task, head = (str(choices.get(name, fixed.get(name, "unknown"))) for name in ("store", "task", "head"))
+    return Cell(RunConfig(store=store, task=task, head=head), digest_of({"choices": dict(choices)}), dict(choices), problem)
 
 
 def _combinations(grid: Any, path: Path) -> Iterator[dict[str, Any]]:

@@ -93,14 +93,14 @@ def id_scores(
         Probabilities (n_images, n_classes), or values shaped as *y*.
     """
     known, name = features[train], primary_metric(task)
-    n_folds = min(N_FOLDS, count_units(y, groups))
-    if n_folds < 2:  # nothing can be held out: the shallowest tree
-        return _fitted_scores(task, known, y, features, depth=DEPTHS[0], seed=seed)
-    folds = deal(task, y, groups=groups, n_folds=n_folds, seed=seed)
-    sign = 1 if greater_is_better(name) else -1
     options: dict[str, Any] = {"random_state": seed}
     if task.kind != "regression" and class_weight is not None:
         options["class_weight"] = class_weight
+    n_folds = min(N_FOLDS, count_units(y, groups))
+    if n_folds < 2:  # nothing can be held out: the shallowest tree
+        return _fitted_scores(task, known, y, features, depth=DEPTHS[0], options=options)
+    folds = deal(task, y, groups=groups, n_folds=n_folds, seed=seed)
+    sign = 1 if greater_is_better(name) else -1
 
     def worth(depth: int) -> float:
         said = np.zeros(y.shape if task.kind == "regression" else (len(y), len(task.classes)))

@@ -167,8 +167,9 @@ class _BoostedHead(Head):
         for k in range(n_boosters):
             text = state.texts.get(f"booster-{k}")
             trees = None if text is None else read_trees(text, n_features=self.n_features_in_)
-            own = trees is None or state.foreign
-            self.boosters_.append(trees if own else lightgbm.Booster(model_str=trees.text))
+            if trees is not None and not state.foreign:
+                trees = lightgbm.Booster(model_str=trees.text)
+            self.boosters_.append(trees)
 
 
 def _whole(rows: Rows) -> np.ndarray:

@@ -30,8 +30,10 @@ _HEADER = (
     "feature_infos",
     "tree_sizes",
 )
-_OF_NODES = ("split_feature", "split_gain", "threshold", "decision_type", "left_child", "right_child")
-_OF_NODES += ("internal_value", "internal_weight", "internal_count")
+_OF_NODES = (
+    *("split_feature", "split_gain", "threshold", "decision_type", "left_child", "right_child"),
+    *("internal_value", "internal_weight", "internal_count"),
+)
 _OF_LEAVES = ("leaf_value", "leaf_weight", "leaf_count")
 _OF_TREE = ("num_leaves", "num_cat", "is_linear", "shrinkage")
 _WHOLE = ("split_feature", "decision_type", "left_child", "right_child", "leaf_count", "internal_count")
