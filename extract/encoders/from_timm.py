@@ -106,8 +106,9 @@ def network_of(
                 found["posteriors"] = module.get_classifier()(pool.float()).softmax(dim=1)
         return {tap: found[tap] for tap in taps}
 
-    if "posteriors" in taps and not callable(module.get_classifier()):
-        msg = f"{encoder.name} has no single classifier, so it has no posteriors"
+    several = not callable(module.get_classifier()) or getattr(module, "aux_head", None) is not None
+    if "posteriors" in taps and several:
+        msg = f"{encoder.name} has several classifiers, or none; its posteriors are not offered"
         raise EncoderError(msg)
     return Network(
         encoder=encoder,

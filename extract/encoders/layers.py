@@ -120,7 +120,7 @@ class Listener:
         wanted = [(name, tap.pooling, self._readouts[name]) for name, tap in self.taps.items() if tap.module == module]
 
         def keep(_module: Any, _inputs: Any, output: Any) -> None:
-            tensor = single_tensor(output)
+            tensor = output if hasattr(output, "ndim") else single_tensor(output)
             for name, pooling, readout in wanted:  # now: a later layer may write into the output
                 heard.outputs[name] = readout.vector(tensor, pooling)
 

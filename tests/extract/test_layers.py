@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from extract import pipeline
+from extract.corpora import find_corpus
 from extract.encoders import ENCODERS, Weights, build_networks, find_encoders
 from extract.engines import Cpu
 from extract.errors import EncoderError
 from extract.forward import Forward
+from extract.passports import Circumstances
+from features_store import MismatchError
 
 
 @pytest.mark.parametrize(
@@ -90,6 +96,20 @@ def test_a_layer_that_a_later_one_writes_into_is_taken_before():
         network.module(network.normalise(torch.from_numpy(batch)))
     handle.remove()
     assert np.allclose(found, seen[0].mean((2, 3)), atol=1e-5)
+
+
+def test_a_block_whose_layer_was_read_otherwise_is_not_gone_on_with(class_folder, tmp_path):
+    """Format 1.0 pooled these channels as places."""
+    (network,) = build_networks(find_encoders(["timm:test_vit@patch_embed"]), Weights("random", 0))
+    tap = "patch_embed.mean"
+    assert network.shapes[tap] == (64,)
+    assert network.details[tap] == {"module": "patch_embed", "pooling": "mean", "channels": "last"}
+    before = replace(network, details={tap: {"module": "patch_embed", "pooling": "mean"}})
+    reading = find_corpus("folder").read(class_folder)
+    settings = pipeline.Settings(Circumstances("cpu"), batch_size=4, limit=2, progress=False)
+    pipeline.run(reading, [before], tmp_path / "store", settings)
+    with pytest.raises(MismatchError, match=r"patch_embed\.mean\.h5 was made in another way.*channels"):
+        pipeline.run(reading, [network], tmp_path / "store", settings)
 
 
 SIGLIP = "open_clip:ViT-B-16-SigLIP/webli"
