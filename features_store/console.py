@@ -176,7 +176,7 @@ def _wrapped(stream: TextIO | None, fd: int, kind: type[_Pipe]) -> TextIO:
         stream.flush()
     terminal = os.isatty(fd)
     raw = kind(fd, "w", closefd=False)
-    buffer = io.BufferedWriter(raw)
+    buffer = io.BufferedWriter(raw)  # type: ignore[type-var]
     return _Redacting(buffer, encoding, "backslashreplace", line_buffering=terminal or fd == 2)
 
 

@@ -31,7 +31,8 @@ def hdf5(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
         chosen = key or only_one([name for name in file if name != ids_key], path)
         dataset = _dataset(file, chosen, path)
         ids = None if ids_key is None else _texts(_dataset(file, ids_key, path), dataset.shape[0], path)
-        yield _unpacked(dataset, scratch, path, ids)
+        matrix = _unpacked(dataset, scratch, path, ids)
+    yield matrix
 
 
 @contextmanager
@@ -45,7 +46,8 @@ def mat(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Iter
         dataset = _dataset(file, chosen, path)
         ids = None if ids_key is None else _cells(file, _dataset(file, ids_key, path), dataset.shape[-1], path)
         # MATLAB counts columns first, so its n x d matrix is stored as d x n.
-        yield _unpacked(dataset, scratch, path, ids, turned=True)
+        matrix = _unpacked(dataset, scratch, path, ids, turned=True)
+    yield matrix
 
 
 def _unpacked(
@@ -168,10 +170,12 @@ def _cells(file: h5py.File, dataset: h5py.Dataset, n_rows: int, path: Path) -> l
         raise FormatError(msg)
     _count(dataset.size, n_rows, path)
     # A reference is the address of an object, and MATLAB keeps the contents of all cells in one group.
-    cells = file.get("#refs#", getlink=True)
-    members = file["#refs#"] if isinstance(cells, h5py.HardLink) else {}
-    hard = [name for name in members if isinstance(members.get(name, getlink=True), h5py.HardLink)]
-    places = {h5py.h5o.get_info(members[name].id).addr: members[name] for name in hard}
+    places: dict[int, h5py.Dataset] = {}
+    if isinstance(file.get("#refs#", getlink=True), h5py.HardLink):
+        members = file["#refs#"]
+        for name in members:
+            if isinstance(members.get(name, getlink=True), h5py.HardLink):
+                places[h5py.h5o.get_info(members[name].id).addr] = members[name]
     return [_cell(places.get(address), path) for address in _whole(dataset, path).ravel().tolist()]
 
 

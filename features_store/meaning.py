@@ -1,4 +1,4 @@
-"""What labels, splits and groups of a dump say, as one digest (FORMAT.md section 1), and which groups a split parts."""
+"""What labels, splits and groups of a dump say, as one digest (FORMAT.md section 4), and which groups a split parts."""
 
 from __future__ import annotations
 
