@@ -317,10 +317,14 @@ def test_a_full_disk_is_not_a_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(DiskSpaceError, match="weights do not fit on the disk of") as full, weights.hub(encoder):
         fill()
     assert full.value.exit_code == 1
-    with pytest.raises(DiskSpaceError), weights.hub(encoder):
+
+    def wrapped() -> None:
         try:
             fill()
         except OSError as error:
             raise RuntimeError("download failed") from error
+
+    with pytest.raises(DiskSpaceError), weights.hub(encoder):
+        wrapped()
     with pytest.raises(HubError), weights.hub(encoder):
         raise ConnectionError("no route to host")
