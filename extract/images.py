@@ -162,7 +162,9 @@ def _checked_jpeg(image: Any, data: bytes, jpeg: Decoder | None, structure: Stru
     """
     if jpeg is not None and image.mode in ("RGB", "L") and structure.n_scans == 1:
         pixels = jpeg(data)
-        if not structure.may_end_early(pixels) and not any(structure.looks_odd(*part) for part in structure.parts):
+        if not structure.may_end_early(pixels) and not structure.looks_odd(
+            structure.parts[0][0], structure.parts[-1][1]
+        ):
             return pixels
         decode_checked(image, structure)
         return pixels

@@ -32,6 +32,8 @@ _AHEAD = 20  # pairs: a decoder looks up to 16 bytes ahead
 _STEPS = 8  # a decoder within a block takes everything at most in one of seven steps, for it fills 57 bits at once
 _MAX_PARTS = 32  # between restart markers; where there are more, only those that look odd are asked about
 _ODD_RUN = b"\1" * 6  # words of 8 bytes
+_HIGH_BITS = np.uint64(0x8080808080808080)
+_NO_CONTROL = np.uint64(0x7878787878787878)  # brings bytes from 8 on to the high bit
 
 
 @dataclass
@@ -140,9 +142,9 @@ class Structure:
     def looks_odd(self, begin: int, end: int) -> bool:
         """Tell whether coded data hold what no coder writes of a photograph: 48 bytes of text, or of one value."""
         words = np.frombuffer(self.data, "<u8", (end - begin) // 8, begin)
-        plain = (words & 0x8080808080808080) == 0
+        text = ((words & _HIGH_BITS) == 0) & (((words + _NO_CONTROL) & _HIGH_BITS) == _HIGH_BITS)
         same = words == (words & 0xFF) * np.uint64(0x0101010101010101)
-        return _ODD_RUN in plain.tobytes() or _ODD_RUN in same.tobytes()
+        return _ODD_RUN in text.tobytes() or _ODD_RUN in same.tobytes()
 
     def may_end_early(self, pixels: NDArray[np.uint8]) -> bool:
         """Tell whether the last block of a decoded picture could be the grey that stands for missing data.

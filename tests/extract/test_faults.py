@@ -17,10 +17,10 @@ from PIL import Image
 
 from extract import pipeline, sources
 from extract.corpora import Reading
-from extract.errors import MachineError
+from extract.errors import HubError, MachineError
 from extract.passports import Circumstances
 from extract.sources import Files
-from features_store import Index, MismatchError, Status, open_store
+from features_store import DiskSpaceError, Index, MismatchError, Status, open_store
 from features_store.failures import FailureLimit, failures_file, read_failures
 
 CommandLine = Callable[..., tuple[int, str, str]]
@@ -300,3 +300,31 @@ def test_memory_that_runs_out_stops_the_run_by_name(tmp_path: Path, toy) -> None
         pipeline.run(Reading(Index(np.array(["a.png"])), Hungry()), [toy], tmp_path, settings)
     assert stopped.value.exit_code == 1
     assert open_store(tmp_path).blocks["toy.hash"].status[0, 0] == Status.PENDING
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full device, by Linux")
+def test_a_full_disk_is_not_a_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a library wraps the error; a hub that is really out of reach is still called that."""
+    from extract.encoders import find_encoders, weights
+
+    monkeypatch.setattr(weights, "_reachable", lambda _endpoint: True)
+    (encoder,) = find_encoders(["resnet50"])
+
+    def fill() -> None:
+        with open("/dev/full", "wb", buffering=0) as file:
+            file.write(b"x")
+
+    with pytest.raises(DiskSpaceError, match="weights do not fit on the disk of") as full, weights.hub(encoder):
+        fill()
+    assert full.value.exit_code == 1
+
+    def wrapped() -> None:
+        try:
+            fill()
+        except OSError as error:
+            raise RuntimeError("download failed") from error
+
+    with pytest.raises(DiskSpaceError), weights.hub(encoder):
+        wrapped()
+    with pytest.raises(HubError), weights.hub(encoder):
+        raise ConnectionError("no route to host")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import shutil
 import signal
 import threading
 import time
@@ -18,13 +19,13 @@ from PIL import Image
 from extract import pipeline
 from extract.corpora import Reading, find_corpus
 from extract.encoders import Weights, build_networks, find_encoders
-from extract.errors import CorpusError, DeviceError, EngineError
+from extract.errors import CorpusError, DeviceError, EngineError, UnreadableError
 from extract.passports import Circumstances
 from extract.ray_engine import Cluster, ask_cluster, check_engine
 from extract.shards import shard
 from extract.views import Views
 from features_store import Index, Status, open_store
-from features_store.failures import FailureLimit
+from features_store.failures import FailureLimit, read_failures
 from features_store.merge import merge
 
 SMALL = "timm:test_efficientnet.r160_in1k"
@@ -206,6 +207,9 @@ def test_two_actors_make_the_same_bytes_as_this_process(images, tmp_path, networ
     for name in local.blocks:
         assert ray.blocks[name].sealed
         assert equal(local, ray, name), name
+        reasons = read_failures(local.blocks[name].path)
+        assert len(reasons) == 1
+        assert read_failures(ray.blocks[name].path) == reasons
     assert summary.blocks[BLOCK] == {"written": 58, "truncated": 2}
     assert summary.parts["forward"] > 0
 
@@ -232,6 +236,26 @@ def test_actors_that_reserve_a_gpu_are_fed_and_describe_themselves(images, tmp_p
     finally:
         ray.shutdown()
     assert equal(open_store(tmp_path / "local"), open_store(tmp_path / "ray"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("_ray_is_here")
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that cannot be read, by Linux")
+def test_a_fault_of_the_disk_in_an_actor_stops_the_run(images, tmp_path):
+    """Its first byte cannot be read, in any process; with `skip_unreadable` that one image is missing."""
+    root = tmp_path / "images"
+    shutil.copytree(images, root)
+    (root / "a" / "16.jpg").unlink()
+    (root / "a" / "16.jpg").symlink_to("/proc/self/mem")
+    networks = build_networks(find_encoders(["lowlevel"]), Weights("random", 0))
+    settings = replace(SETTINGS, cluster=Cluster(2, 0.5, threads=1))
+    reading = find_corpus("folder").read(root)
+    with pytest.raises(UnreadableError, match=r"16\.jpg cannot be read: Input/output error"):
+        pipeline.run(reading, networks, tmp_path / "store", settings)
+    assert not open_store(tmp_path / "store").blocks["lowlevel.features"].sealed
+    summary = pipeline.run(reading, networks, tmp_path / "store", replace(settings, skip_unreadable=True))
+    assert summary.blocks["lowlevel.features"] == {"written": 28, "missing": 1, "truncated": 1}
 
 
 def actors_of(parent: int) -> list[int]:
