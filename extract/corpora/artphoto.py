@@ -62,6 +62,7 @@ def read_abstract(data: Path, options: Mapping[str, Any]) -> Reading:
         expected = "a column of file names, and Amusement, Anger, Awe, Content, Disgust, Excitement, Fear, Sad"
         raise table.misfit(None, expected=expected, found=", ".join(table.header))
     names = [cell.strip("'\" ") for cell in table.cells(0)]
+    table.refuse_twice(names)
     columns = [table.numbers(titles.index(one), remedy="votes are whole numbers") for one in MIKELS]
     votes = np.nan_to_num(np.stack(columns, axis=1))
     values = majority(votes)

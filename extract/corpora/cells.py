@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+
+# Python's float() would read underscores, other scripts' digits, "nan" and "infinity", too.
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 
 
 class BrokenTableError(ValueError):

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.corpora.cells import plain
+from extract.corpora.cells import NUMBER, plain
 from extract.corpora.folders import PARTS
 from extract.corpora.vocabulary import class_codes
 from extract.errors import CorpusError
@@ -22,7 +22,6 @@ from features_store.errors import unknown_name
 _TRUE, _FALSE = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")
 _LIKELY_NONE = ("nan", "na", "n/a", "null", "none", "-", ".", "?")  # only to word an error
 _LARGEST = float(np.finfo(np.float32).max)
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 
 
 class Rows:
@@ -210,8 +209,7 @@ def _regression(rows: Rows, wanted: _Wanted, none: Set[str]) -> Labels:
 
 
 def _number(rows: Rows, row: int, column: str, cell: str) -> float:
-    # Python's float() would read underscores, other scripts' digits, "nan" and "infinity", too.
-    number = float(cell) if _NUMBER.fullmatch(cell) else math.inf
+    number = float(cell) if NUMBER.fullmatch(cell) else math.inf
     if not abs(number) <= _LARGEST:
         rows.refuse(row, column, "a number")
     return number

@@ -48,6 +48,7 @@ def read(data: Path, options: Mapping[str, Any]) -> Reading:
     for row, word in enumerate(words):
         if word not in LEVELS:
             table.refuse(row, f"a level ({', '.join(LEVELS)})", word, _REMEDY)
+    table.refuse_twice(units, _REMEDY)
     kept = [row for row in range(len(units)) if not confidence[row] < least]
     if not kept:
         msg = f"no image has a confidence of {least:g} or more; use a smaller --option confidence="

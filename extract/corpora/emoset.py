@@ -86,6 +86,7 @@ def read_distributions(data: Path, options: Mapping[str, Any], name: str) -> Rea
         expected = f"the header images-name Amusement Awe ... (missing: {', '.join(missing)})"
         raise table.misfit(None, expected=expected, found=" ".join(table.header))
     names = table.cells(0)
+    table.refuse_twice(names)
     columns = [table.numbers(titles.index(one), remedy="votes are whole numbers") for one in CLASSES]
     votes = np.nan_to_num(np.stack(columns, axis=1))
     values = majority(votes)

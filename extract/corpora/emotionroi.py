@@ -37,6 +37,7 @@ def read_emotion6(data: Path, options: Mapping[str, Any]) -> Reading:
         raise table.misfit(None, expected=f"the columns {', '.join(missing)}", found=found, remedy=remedy)
     names = table.cells(titles.index("image_filename"))
     numbers = np.stack([table.numbers(titles.index(one), remedy=remedy) for one in wanted[1:]], axis=1)
+    table.refuse_twice(names, remedy)
     keywords = [name.partition("/")[0].lower() for name in names]
     for row, keyword in enumerate(keywords):
         if keyword not in EKMAN:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -9,7 +10,7 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.corpora.cells import BrokenTableError, plain, rows_of_cells, width_misfit
+from extract.corpora.cells import NUMBER, BrokenTableError, plain, rows_of_cells, width_misfit
 from extract.errors import CorpusError
 from extract.names import canonical
 from extract.trees import Tree
@@ -159,9 +160,10 @@ class Table:
         for row, cell in enumerate(self.cells(column)):
             if cell in empty:
                 continue
-            try:
-                values[row] = float(cell.replace(",", "."))
-            except ValueError:
+            text = cell.replace(",", ".")
+            if NUMBER.fullmatch(text) and math.isfinite(float(text)):
+                values[row] = float(text)
+            else:
                 title = self.header[column] if column < len(self.header) else f"#{column + 1}"
                 self.refuse(row, f"a number in column {title!r}", cell, remedy)
         return values
