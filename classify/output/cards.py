@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from classify.output.leaderboard import interval_text, metric_title
+from classify.output.leaderboard import boards, interval_text, metric_title, missing_intervals, standing_words
 from classify.output.plots import best_part
 from classify.runs import Run
 
@@ -41,6 +41,7 @@ def model_card_text(run: Run) -> str:
         ),
         f"Intervals: {report['intervals']['method']}, 95%, over {report['intervals']['resampled']}. "
         "A result that isn't beside its baseline says nothing.",
+        *_verdict(run),
         "## Calibration and thresholds",
         _calibration(run),
     ]
@@ -54,6 +55,13 @@ def model_card_text(run: Run) -> str:
 
 
 _KINDS = {"single": "one of", "multi": "any of", "regression": "a value of"}
+
+
+def _verdict(run: Run) -> list[str]:
+    """Say what the head is shown to know, and why numbers have no interval."""
+    (board,) = boards([run])
+    words = standing_words(board.rows[0], board)
+    return [" ".join([f"{words[:1].upper()}{words[1:]}.", *map(_plain, missing_intervals(board))])]
 
 
 def _beside(baseline: Mapping[str, Any], part: str, name: str) -> str:

@@ -3,6 +3,7 @@
 Beside each claim stands the method that it replaces, which the same test must catch.
 """
 
+import math
 import re
 
 import numpy as np
@@ -49,24 +50,16 @@ def test_intervals_cover(name, n, grouped):
 
 
 def test_the_percentile_interval_is_caught():
-    """As it was: macro F1 over all of 28 classes covers almost never, and log loss of ten groups too seldom."""
-    covered = {"macro_f1": 0, "log_loss": 0, "ours": 0}
-    truth_of, grouped = endless("28 classes")[0], endless("3 skewed")[0]
-    for i in range(TIMES):
-        world = WORLDS["28 classes"]
-        truth, score, _ = world.draw(83, i, grouped=False)
-        spread = Spread.of(world.task, truth, score, n_resamples=200, seed=i)
-        low, high = np.quantile(spread.resampled["macro_f1"], [0.025, 0.975])
-        covered["macro_f1"] += low <= truth_of["macro_f1"] <= high
-        world = WORLDS["3 skewed"]
-        truth, score, groups = world.draw(50, i, grouped=True)
-        spread = Spread.of(world.task, truth, score, groups, n_resamples=200, seed=i)
-        low, high = np.quantile(spread.resampled["log_loss"], [0.025, 0.975])
-        covered["log_loss"] += low <= grouped["log_loss"] <= high
-        covered["ours"] += intervals(spread)["log_loss"].covers(grouped["log_loss"])
-    assert covered["macro_f1"] < 0.5 * TIMES
-    assert covered["log_loss"] < at_least(0.92) * TIMES
-    assert covered["ours"] >= at_least(0.92) * TIMES
+    """As it was: macro F1 over 28 classes, and mAP over 28 labels, of 83 images are hardly ever covered."""
+    for name, metric in (("28 classes", "macro_f1"), ("28 labels", "mean_average_precision")):
+        covered, world, aim = 0, WORLDS[name], endless(name)[0][metric]
+        for i in range(20):
+            truth, score, _ = world.draw(83, i, grouped=False)
+            spread = Spread.of(world.task, truth, score, n_resamples=200, seed=i)
+            low, high = np.quantile(spread.resampled[metric], [0.025, 0.975])
+            covered += low <= aim <= high
+            assert math.isnan(intervals(spread)[metric].low)
+        assert covered < 10
 
 
 @pytest.mark.parametrize(
