@@ -28,6 +28,7 @@ from classify.evidence.knowledge import Judgement, judge
 from classify.evidence.resamples import Spread
 from classify.heads import HEADS, head_options
 from classify.layout import lay_out, task_head, unfitted_head
+from classify.output.leaderboard import metric_title
 from classify.output.notebook import metric_lines, metric_table
 from classify.runs import Run, find_runs, read_run
 from features_store import Store, open_store
@@ -146,7 +147,14 @@ class CrossValidation:
         return f"{self.head} on {self.task.name}: {len(self.by_fold)}-fold cross-validation, {len(self.ids)} images"
 
     def __str__(self) -> str:
-        return metric_lines(self.title, {"this head": self.metrics, "majority": self.majority})
+        table = metric_lines(self.title, {"this head": self.metrics, "majority": self.majority})
+        better = [metric_title(name) for name, one in self.verdicts.items() if one.verdict == "better"]
+        if better:
+            return f"{table}\n  better than its own answers dealt to the images at random by {', '.join(better)}"
+        nothing = (
+            "not shown to know anything of the images" if self.verdicts else "no verdict: too few images can be dealt"
+        )
+        return f"{table}\n  {nothing}"
 
     def _repr_html_(self) -> str:
         return metric_table(self.title, {"this head": self.metrics, "majority": self.majority})

@@ -161,7 +161,9 @@ def read_sweep(path: Path, *, out: Path | None = None) -> list[Cell]:
 def _broken(fixed: Mapping[str, Any], choices: Mapping[str, Any], problem: str) -> Cell:
     """Return a cell that can't be run, with as much of its configuration as is sound."""
     store, task, head = (str(choices.get(name, fixed.get(name, "unknown"))) for name in ("store", "task", "head"))
-    return Cell(RunConfig(store=store, task=task, head=head), digest_of({"choices": dict(choices)}), dict(choices), problem)
+    return Cell(
+        RunConfig(store=store, task=task, head=head), digest_of({"choices": dict(choices)}), dict(choices), problem
+    )
 
 
 def _combinations(grid: Any, path: Path) -> Iterator[dict[str, Any]]:

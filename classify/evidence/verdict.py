@@ -19,7 +19,7 @@ Spreads = Mapping[str, Spread]
 def verdicts(
     parts: Mapping[str, Part], heads: Spreads, majority: Spreads, names: Spreads | None = None, *, seed: int = 0
 ) -> dict[str, dict[str, Any]]:
-    """Judge a head on each part but the training part.
+    """Judge a head on the part that it is read off: test, or validation where there is no test.
 
     Parameters
     ----------
@@ -31,25 +31,20 @@ def verdicts(
     Returns
     -------
     dict
-        Plain values, by part: ``reason`` (why there is no verdict; else empty), ``head`` and ``id_only`` (by metric a
-        `classify.evidence.knowledge.Judgement`), ``over_id_only`` (by metric the head less the names).
+        Plain values, under the name of the part: ``reason`` (why there is no verdict; else empty), ``head`` and
+        ``id_only`` (by metric a `classify.evidence.knowledge.Judgement`), ``over_id_only`` (by metric the head less the
+        names).
     """
-    found: dict[str, dict[str, Any]] = {}
-    for name, part in parts.items():
-        if name == "train":
-            continue
-        head, reason = heads[name], no_verdict(part, heads[name])
-        one: dict[str, Any] = {"reason": reason, "head": {}, "id_only": {}, "over_id_only": {}}
-        if not reason:
-            options: dict[str, Any] = {"groups": part.groups, "seed": seed}
-            judged = {"head": head} if names is None else {"head": head, "id_only": names[name]}
-            for key, spread in judged.items():
-                judgements = judge(head.task, part.y, spread, majority[name], **options)
-                one[key] = {metric: judgement.as_json() for metric, judgement in judgements.items()}
-        if names is not None:
-            one["over_id_only"] = {metric: less(head, names[name], metric).as_json() for metric in head.values}
-        found[name] = one
-    return found
+    name = "test" if "test" in parts else "validation"
+    part, head = parts[name], heads[name]
+    found: dict[str, Any] = {"reason": no_verdict(part, head), "head": {}, "id_only": {}, "over_id_only": {}}
+    judged = {"head": head} if names is None else {"head": head, "id_only": names[name]}
+    for key, spread in judged.items() if not found["reason"] else ():
+        judgements = judge(head.task, part.y, spread, majority[name], part.groups, seed=seed)
+        found[key] = {metric: judgement.as_json() for metric, judgement in judgements.items()}
+    if names is not None:
+        found["over_id_only"] = {metric: less(head, names[name], metric).as_json() for metric in head.values}
+    return {name: found}
 
 
 def no_verdict(part: Part, spread: Spread) -> str:

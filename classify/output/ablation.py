@@ -70,8 +70,10 @@ def _pair_table(found: Mapping[str, Any], metric: str) -> list[list[str]]:
 
 def _gain(gain: Mapping[str, float | None], *, short: bool = False) -> str:
     value, low, high = gain["value"], gain["low"], gain["high"]
-    if value is None or low is None or high is None:
+    if value is None:
         return "–"
+    if low is None or high is None:
+        return f"{value:+.3f}"
     mark = "*" if low > 0 or high < 0 else ""
     return f"{value:+.3f}{mark}" if short else f"{value:+.3f} [{low:+.3f}, {high:+.3f}]{mark}"
 
@@ -138,12 +140,18 @@ def _dots(blocks: Sequence[str], members: Sequence[str], y: float) -> list[str]:
 
 def _bar(frame: Frame, interval: Mapping[str, float | None], y: float) -> list[str]:
     value, low, high = interval["value"], interval["low"], interval["high"]
-    if value is None or low is None or high is None:
+    if value is None:
         return []
-    a, b, c = (frame.place(end, 0)[0] for end in (low, high, value))
+    bar = []
+    if low is not None and high is not None:
+        a, b = (frame.place(end, 0)[0] for end in (low, high))
+        bar.append(
+            f'<path d="M{a:.1f} {y:.1f}H{b:.1f}" stroke="var(--accent)" stroke-width="5" stroke-linecap="round" '
+            'stroke-opacity=".45"/>'
+        )
+    c = frame.place(value, 0)[0]
     return [
-        f'<path d="M{a:.1f} {y:.1f}H{b:.1f}" stroke="var(--accent)" stroke-width="5" stroke-linecap="round" '
-        'stroke-opacity=".45"/>',
+        *bar,
         f'<circle cx="{c:.1f}" cy="{y:.1f}" r="5" fill="var(--accent)"/>',
         label(frame.left + frame.width + 10, y + 4, f"{value:.3f}", fill="ink"),
     ]

@@ -11,7 +11,7 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from classify.output.leaderboard import interval_text, metric_title
+from classify.output.leaderboard import boards, interval_text, metric_title, missing_intervals, standing_words
 from classify.output.plots import best_part
 from classify.report_json import UNDEFINED, passport_weights
 from classify.runs import Run
@@ -75,6 +75,7 @@ def model_card_text(run: Run) -> str:
             method=report["intervals"]["method"],
             resampled=report["intervals"]["resampled"],
         ),
+        *_verdict(run),
         "## Calibration and thresholds",
         _calibration(run),
     ]
@@ -87,6 +88,14 @@ def model_card_text(run: Run) -> str:
 
 
 _KINDS = {"single": "one of", "multi": "any of", "regression": "a value of"}
+
+
+def _verdict(run: Run) -> list[str]:
+    """Say what the head is shown to know, and why numbers have no interval."""
+    (board,) = boards([run])
+    words = standing_words(board.rows[0], board)
+    said = " ".join([f"{words[:1].upper()}{words[1:]}.", *missing_intervals(board)])
+    return [_card("{said}", said=said)]
 
 
 def _beside(baseline: Mapping[str, Any], part: str, name: str) -> str:

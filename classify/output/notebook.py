@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from classify.evidence.intervals import Interval
 from classify.output.leaderboard import interval_text, metric_title
@@ -57,6 +57,6 @@ def run_table(run: Run) -> str:
     return metric_table(title, columns) + notes
 
 
-def _interval(values: Mapping[str, float | None]) -> Interval:
+def _interval(values: Mapping[str, Any]) -> Interval:
     value, low, high = (float("nan") if values[k] is None else float(values[k] or 0) for k in ("value", "low", "high"))
-    return Interval(value, low, high)
+    return Interval(value, low, high, str(values.get("reason", "")), values.get("over"))

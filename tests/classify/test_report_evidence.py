@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,6 +55,9 @@ def hostile(tmp_path_factory):
     for about in ("kind", "feel"):
         for head in ("linear", "dummy"):
             run(RunConfig(str(store), about, head, resamples=40, out=str(runs / about / head)))
+        if about == "kind":  # a second head, so that there is a pair
+            weak = RunConfig(str(store), about, "linear", settings={"C": 0.01}, resamples=40)
+            run(replace(weak, out=str(runs / about / "weak")))
         write_json(runs / about / "audit.json", audit(AuditConfig(str(store), about, threshold=0.999)))
     bars = {"weighted_f1": {"value": 0.5, "low": 0.4, "high": 0.6}}
     subsets = [{"blocks": [BLOCK], "metrics": bars}, {"blocks": [BLOCK, EVIL], "metrics": bars}]
