@@ -131,6 +131,11 @@ def curve(
     from classify.runs import find_runs
 
     config, found = CurveConfig(points, repeats, seed), find_runs(runs)
+    tests = [one for one in found if "transfer" in one.report]
+    if len(tests) < len(found):  # a test of a head that was fitted elsewhere has no curve; the others have
+        for one in tests:
+            _note(f"{one.folder} tests a head that was fitted elsewhere: passed over")
+        found = [one for one in found if one not in tests]
     for one in found:
         check_new(one.folder / CURVE, force=force)
     for one in found:

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from classify.errors import ConfigError
-from classify.toml_text import toml_key, toml_value
+from classify.toml_text import parse_settings, plain_value, read_toml, toml_key, toml_value
 from features_store.errors import unknown_name
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # the same parser under its older name
-    import tomli as tomllib
 
 __all__ = ["KEYS", "RunConfig", "dump_config", "load_config", "parse_settings", "read_toml"]
 
@@ -216,18 +210,6 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return {**below, **above, "settings": settings}
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file, or raise a `ConfigError` that says why not."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        message = f"can't read the config file {path}: {error.strerror or error}"
-        raise ConfigError(message) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        message = f"{path} isn't valid TOML: {error}"
-        raise ConfigError(message) from error
-
-
 def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Turn the keys of a file into fields of `RunConfig`; refuse unknown names and wrong types."""
     fields: dict[str, Any] = {}
@@ -245,7 +227,7 @@ def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     if "merge" in fields:
         fields["merge"] = {name: _names(members, where, "merge") for name, members in fields["merge"].items()}
     if "settings" in fields:
-        fields["settings"] = {key: _plain(value) for key, value in fields["settings"].items()}
+        fields["settings"] = {key: plain_value(value) for key, value in fields["settings"].items()}
     return fields
 
 
@@ -267,53 +249,6 @@ def _names(value: Any, where: str, key: str = "blocks") -> tuple[str, ...]:
         message = f"{where}: {key} is {value!r}; it takes names, like {example}"
         raise ConfigError(message)
     return tuple(name.strip() for name in names)
-
-
-def _plain(value: Any) -> Any:
-    """Let the word ``none`` stand for None, for which TOML has no value."""
-    return None if value == "none" else value
-
-
-def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
-    """Read ``key=value`` pairs as the command line gives them.
-
-    A value that is valid TOML is taken as such (``300``, ``1e-5``, ``true``, ``[1000, 200]``); any other is a
-    text, and ``none`` is None.
-
-    Parameters
-    ----------
-    pairs : iterable of str
-
-    Returns
-    -------
-    dict
-
-    Raises
-    ------
-    ConfigError
-        A pair has no ``=``, no name before it, or a name that came before.
-    """
-    settings: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        key = key.strip()
-        if not equals or not key:
-            message = f"--set {pair!r} isn't key=value; write for example --set epochs=50"
-            raise ConfigError(message)
-        if key in settings:
-            message = f"--set gives {key!r} twice; give it once"
-            raise ConfigError(message)
-        settings[key] = _plain(_value(text.strip()))
-    return settings
-
-
-def _value(text: str) -> Any:
-    if "\n" in text:
-        return text
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
 
 
 def dump_config(config: RunConfig) -> str:

@@ -103,6 +103,7 @@ _VERDICT = record(
         "over_id_only": (table(_OVER_NAMES), {}),
     },
 )
+_IDENTITY = record({}, {"vectors": (table(text), {})})
 _READER = record({}, {"name": (text, ""), "options": (optional(table(anything)), None)})
 
 _NEEDED: dict[str, Check] = {
@@ -147,6 +148,7 @@ _FREE: dict[str, tuple[Check, Any]] = {
     "passports": (table(table(anything)), {}),
     "versions": (table(text), {}),
     "transfer": (optional(table(anything)), None),
+    "identity": (_IDENTITY, {"vectors": {}}),
     "verdicts": (_parts(_VERDICT), {}),
     "n_tried": (whole(1), 1),
     "chosen_on": (optional(choice(*PART_NAMES)), None),

@@ -1,15 +1,22 @@
-"""Values as TOML text, which the standard library reads and doesn't write."""
+"""TOML: files and single values read by the standard library, and values written, which it doesn't do."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from classify.errors import ConfigError
 
-__all__ = ["toml_key", "toml_value"]
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # the same parser under its older name
+    import tomli as tomllib
+
+__all__ = ["parse_settings", "plain_value", "read_toml", "toml_key", "toml_value"]
 
 
 def toml_key(key: str) -> str:
@@ -32,3 +39,62 @@ def toml_value(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     message = f"a setting of type {type(value).__name__} ({value!r}) can't be written to a config file"
     raise ConfigError(message)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file, or raise a `ConfigError` that says why not."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        message = f"can't read the config file {path}: {error.strerror or error}"
+        raise ConfigError(message) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        message = f"{path} isn't valid TOML: {error}"
+        raise ConfigError(message) from error
+
+
+def plain_value(value: Any) -> Any:
+    """Let the word ``none`` stand for None, for which TOML has no value."""
+    return None if value == "none" else value
+
+
+def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
+    """Read ``key=value`` pairs as the command line gives them.
+
+    A value that is valid TOML is taken as such (``300``, ``1e-5``, ``true``, ``[1000, 200]``); any other is a
+    text, and ``none`` is None.
+
+    Parameters
+    ----------
+    pairs : iterable of str
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    ConfigError
+        A pair has no ``=``, no name before it, or a name that came before.
+    """
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            message = f"--set {pair!r} isn't key=value; write for example --set epochs=50"
+            raise ConfigError(message)
+        if key in settings:
+            message = f"--set gives {key!r} twice; give it once"
+            raise ConfigError(message)
+        settings[key] = plain_value(_value(text.strip()))
+    return settings
+
+
+def _value(text: str) -> Any:
+    if "\n" in text:
+        return text
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

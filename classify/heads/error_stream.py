@@ -53,7 +53,9 @@ def _release(copy: int, file: Any) -> None:
     os.dup2(copy, _ERRORS)
     os.close(copy)
     file.seek(0)
-    kept = b"".join(line for line in file if not line.startswith(b"[LightGBM]"))
+    lines = file.readlines()
     file.close()
+    fatal = any(line.startswith(b"[LightGBM]") for line in lines)  # each is followed by an empty one
+    kept = b"".join(line for line in lines if not (fatal and line.startswith((b"[LightGBM]", b"\n"))))
     if kept:
         os.write(_ERRORS, kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -148,6 +149,7 @@ def task_rows(
         Nothing is left to train on or to score, or the training images are all of one class.
     """
     labels = merge_classes(store.task_labels(task), merge or {})
+    _refuse_twins(labels.task)
     places = _parts_of(store.split(split))
     reasons = _failures(store, blocks)
     parts: dict[str, Part] = {}
@@ -170,6 +172,19 @@ def task_rows(
     laid_out = TaskRows(labels.task, parts, dropped, unused=unused, warnings=_gaps(labels.task, parts))
     _check(laid_out, split)
     return laid_out
+
+
+def _refuse_twins(task: Task) -> None:
+    """Refuse one name in two Unicode forms: a reader can't tell the two classes apart."""
+    forms: dict[str, str] = {}
+    for name in task.classes:
+        other = forms.setdefault(unicodedata.normalize("NFC", name), name)
+        if other != name:
+            message = (
+                f"task {task.name!r} has the class {name!r} in two Unicode forms ({other!a}, {name!a}); "
+                "import the labels again with one of them, or join them with [merge]"
+            )
+            raise TaskError(message)
 
 
 def _parts_of(split: Split) -> NDArray[np.int8]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from classify.evidence.metrics import METRICS, greater_is_better, shown_metrics
@@ -143,7 +145,8 @@ def missing_intervals(board: Board) -> list[str]:
 def boards(runs: Iterable[Run]) -> list[Board]:
     """Sort runs onto boards.
 
-    Two runs share a board only if corpus, task, split and the scored images with their labels are the same.
+    Two runs share a board if what was measured is the same: the task with its classes and range, and the scored images
+    with their labels. Where runs of a board were trained on other images, labels or vectors, a warning says so.
 
     Parameters
     ----------
@@ -154,14 +157,31 @@ def boards(runs: Iterable[Run]) -> list[Board]:
     list of Board
         By corpus and task.
     """
-    sets: dict[tuple[str, ...], list[Run]] = {}
+    sets: dict[tuple[str, ...], dict[Path, Run]] = {}
     for run in runs:
         report = run.report
         part = best_part(report["metrics"])
         scored = report["part_digests"].get(part, "")
-        key = (report["corpus"], report["task"], report["kind"], report["split"], part, scored)
-        sets.setdefault(key, []).append(run)
-    return [_board(members) for _, members in sorted(sets.items())]
+        classes = unicodedata.normalize("NFC", repr((report["kind"], report["classes"], report["range"])))
+        place = "" if scored else report["corpus"]  # a report of an earlier version knows no better
+        sets.setdefault((report["task"], classes, part, scored, place), {})[run.folder.resolve()] = run
+    found = [_board(list(members.values())) for members in sets.values()]
+    return sorted(found, key=lambda board: (board.corpus, board.task, board.split, board.part))
+
+
+def distinct_names(runs: Sequence[Run]) -> list[str]:
+    """Name runs by the shortest end of their paths that tells them apart, with head, and seed where that differs."""
+    paths = [run.folder.resolve().parts for run in runs]
+    names = []
+    for run, path in zip(runs, paths, strict=True):
+        alike = [other for other, there in zip(runs, paths, strict=True) if there[-1] == path[-1] and other is not run]
+        others = [other.folder.resolve().parts for other in alike]
+        depth = next((d for d in range(1, len(path)) if all(o[-d:] != path[-d:] for o in others)), len(path))
+        name, head = "/".join(path[-depth:]), run.report["head"]
+        seeds = any(other.report["seed"] != run.report["seed"] for other in alike)
+        notes = [head] * (name != head) + [f"seed {run.report['seed']}"] * seeds
+        names.append(f"{name} ({', '.join(notes)})" if notes else name)
+    return names
 
 
 def _board(runs: Sequence[Run]) -> Board:
@@ -169,8 +189,9 @@ def _board(runs: Sequence[Run]) -> Board:
     part = best_part(report["metrics"])
     shown = shown_metrics(report["kind"], report["classes"])
     sign = -1 if greater_is_better(shown[0]) else 1
+    names = distinct_names(runs)
     rows = sorted(
-        (_row(run, part, shown) for run in runs),
+        (_row(run, name, part, shown, _unlike(run, name, runs[0])) for run, name in zip(runs, names, strict=True)),
         key=lambda row: (sign * (row.metrics[shown[0]]["value"] or 0.0), row.name),
     )
     return Board(
@@ -197,15 +218,35 @@ def _standing(verdicts: Sequence[Verdict]) -> Standing:
     return "worse" if set(defined) == {"worse"} else "unclear"
 
 
-def _row(run: Run, part: str, shown: Sequence[str]) -> Row:
+def _unlike(run: Run, name: str, first: Run) -> list[str]:
+    """Say in what a run was trained on something else than the first of its board."""
+    ours, theirs = (one.report["part_digests"] for one in (run, first))
+    found = []
+    if {"train", "validation"} & ours.keys() & theirs.keys():
+        parts = [part for part in ("train", "validation") if ours.get(part) != theirs.get(part)]
+        if parts:
+            counts = [" + ".join(str(one.report[f"n_{part}"]) for part in parts) for one in (run, first)]
+            where = first.folder.as_posix()
+            found.append(
+                f"{name} was trained on other {' and '.join(parts)} images or labels than {where} "
+                f"({counts[0]} / {counts[1]} images)."
+            )
+    vectors, others = (one.report["identity"]["vectors"] for one in (run, first))
+    unlike = [block for block in vectors if block in others and vectors[block] != others[block]]
+    if unlike:
+        found.append(f"{name} rests on other vectors of {', '.join(unlike)} than {first.folder.as_posix()}.")
+    return found
+
+
+def _row(run: Run, name: str, part: str, shown: Sequence[str], unlike: Sequence[str]) -> Row:
     report = run.report
     ours = report["metrics"][part]
     judged = report["verdicts"].get(part, {})
     of_head = judged.get("head", {})
     verdicts: dict[str, Verdict] = {key: of_head.get(key, {}).get("verdict", "undefined") for key in ours}
-    head, name = report["head"], run.folder.resolve().name
+    head = report["head"]
     return Row(
-        name=head if name == head else f"{name} ({head})",
+        name=name,
         head=head,
         folder=run.folder.as_posix(),
         metrics=ours,
@@ -215,7 +256,7 @@ def _row(run: Run, part: str, shown: Sequence[str]) -> Row:
         n_features=report["n_features"],
         blocks=tuple(report["blocks"]),
         seed=report["seed"],
-        warnings=tuple(report["warnings"]),
+        warnings=(*report["warnings"], *unlike),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from classify.output.details import run_notes
 from classify.output.leaderboard import (
@@ -16,6 +16,9 @@ from classify.output.leaderboard import (
     standing_words,
 )
 from classify.runs import Run
+
+if TYPE_CHECKING:
+    from classify.heads.options import Option
 
 __all__ = ["audit_summary", "curve_summary", "head_card", "head_list", "head_records", "run_summary"]
 
@@ -139,15 +142,25 @@ def head_list() -> str:
 
 
 def head_card(name: str) -> str:
-    """Lay out one head: what it is, and its options with their defaults, as ``--set`` takes them."""
+    """Lay out one head: what it is, and its options with defaults as ``--set`` takes them, meaning and range."""
     from classify.heads import HEADS, head_class, head_options
+    from classify.heads.options import options_of
 
     kinds = HEADS[name].kinds if name in HEADS else ("single",)
     head_class(name, kinds[0])  # an unknown name is answered with the valid ones
     options: dict[str, Any] = {}
+    declared: dict[str, Option] = {}
     for kind in reversed(kinds):
         options = {**head_options(name, kind), **options}
-    lines = [f"  {option}={_option(value)}" for option, value in options.items() if option != "random_state"]
+        declared = {**declared, **options_of(head_class(name, kind))}
+    lines: list[str] = []
+    for option, value in options.items():
+        if option != "random_state":  # it is the seed of the run
+            lines += [
+                f"  {option}={_option(value)}",
+                f"      {declared[option].help}",
+                f"      {declared[option].takes}",
+            ]
     return "\n".join([f"{name}: {HEADS[name].description} ({', '.join(kinds)})", *lines])
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from classify import search as searching
 from classify.config import RunConfig
-from classify.errors import ConfigError, RunError
+from classify.errors import ConfigError, HeadError, RunError
 from classify.inputs.matrix import RowMatrix
+from classify.interruption import UnfinishedError
 from classify.search import SPACES, search
 
 pytest.importorskip("optuna")
@@ -123,3 +124,52 @@ def test_what_cannot_be_searched_is_said(store, tmp_path):
         search(config_of(store, tmp_path / "b", split="holdout"), trials=1)
     with pytest.raises(ConfigError, match="is set"):
         search(config_of(store, tmp_path / "c", settings={"C": 1.0, "kernel": "rbf"}), trials=1)
+
+
+def test_only_scored_trials_count_and_a_journal_that_was_cut_off_is_mended(store, tmp_path, monkeypatch):
+    """Killed, interrupted and failed trials are tried anew; the test part is read when all are scored."""
+    folder = tmp_path / "search"
+    config = config_of(store, folder, "gbm", settings={"n_rounds": 2, "n_jobs": 1, "min_leaf": 2})
+    fit, fits = searching.head_scores, []
+
+    def failing(*args):
+        fits.append(1)
+        if len(fits) == 2:
+            raise HeadError("it failed")
+        if len(fits) == 3:
+            raise KeyboardInterrupt
+        return fit(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(searching, "head_scores", failing)
+        with pytest.raises(KeyboardInterrupt):
+            search(config, trials=3)
+    assert not (folder / "best").exists()
+    journal = folder / "journal.log"
+    journal.write_bytes(journal.read_bytes() + b'{"op_code": 5, "wor')
+    notes = []
+    search(config, trials=3, notify=notes.append)
+    assert "cut off" in notes[0]
+    assert notes[1] == "1 trials are there already"
+    states = [one["state"] for one in json.loads((folder / "trials.json").read_text())["trials"]]
+    assert states.count("COMPLETE") == 3
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([lines[0], b"nonsense\n", *lines[1:]]))
+    with pytest.raises(RunError, match="can't be read from line 2"):
+        search(config, trials=4, force=True)
+
+
+def test_a_search_whose_trials_all_fail_reads_no_test_image(store, tmp_path, monkeypatch):
+    """It is unfinished, says so, and stops after twice as many trials as were asked for."""
+    fits = []
+
+    def failing(*args):
+        fits.append(1)
+        raise HeadError("it failed")
+
+    monkeypatch.setattr(searching, "head_scores", failing)
+    config = config_of(store, tmp_path / "s", "gbm", settings={"n_rounds": 2, "n_jobs": 1, "min_leaf": 2})
+    with pytest.raises(UnfinishedError, match="only 0 of 2 trials could be scored"):
+        search(config, trials=2)
+    assert len(fits) == 4
+    assert not (tmp_path / "s" / "best").exists()

@@ -13,6 +13,7 @@ from classify.experiment import run
 from classify.output.sweep import sweep_as_json, sweep_as_text
 from classify.sweep import read_sweep, sweep
 from features_store import BlockWriter, open_store
+from features_store.errors import AffectoryError
 
 GRID = """
 store = "{store}"
@@ -172,3 +173,35 @@ def test_table_and_command(grid, tmp_path, monkeypatch):
     table = sweep_as_text(cells).splitlines()
     assert table[2].split()[0] in ("linear", "svm")
     assert "dummy" in table[6]
+
+
+def test_all_cells_are_checked_before_the_first_runs(store, tmp_path):
+    """A value out of range, an unknown task and an unknown option are told of first; the sound cell is done."""
+    text = (
+        '[[grid]]\ntask = ["polarity", "nonesuch"]\nhead = "linear"\nresamples = 20\nset = {C = [1, -1]}\n'
+        '[[grid]]\ntask = "polarity"\nhead = "linear"\nset = {c = 1}\n'
+    )
+    cells, notes = written(store, tmp_path, text), []
+    assert [bool(cell.problem) for cell in cells] == [False, True, True, True, True]
+    with pytest.raises(RunError, match="4 of 5 runs failed"):
+        sweep(cells, notify=notes.append)
+    assert [cell.done for cell in cells] == [True, False, False, False, False]
+    assert len(notes) == 4
+    assert "C is -1; it takes a number from" in notes[0]
+    assert "can't be run" in sweep_as_text(cells)
+
+
+@pytest.mark.parametrize(
+    ("grid", "words"),
+    [
+        ("set = {C = []}", "set.C is an empty list"),
+        ("task = []", "task is an empty list"),
+        ("set = 3", "set is 3"),
+        ("set = {C = [-1, -2]}", "C is -1"),
+    ],
+)
+def test_a_grid_without_a_run_is_refused(store, tmp_path, grid, words):
+    """An empty list, and a grid of which every cell is wrong."""
+    head = "" if grid.startswith("task") else 'task = "polarity"\n'
+    with pytest.raises(AffectoryError, match=words):
+        written(store, tmp_path, f'[[grid]]\n{head}head = "linear"\n{grid}\n')
