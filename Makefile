@@ -75,8 +75,9 @@ bench: $(STAMP) ## speed against competitors, as ratios measured in one run
 bench-gpu: $(STAMP) ## the same for CUDA: parity with the CPU, images/s, share of a busy GPU
 	$(BIN)/python -m tests.bench gpu
 
-fuzz: $(STAMP) ## damaged and hostile dumps for a minute
+fuzz: $(STAMP) ## damaged and hostile dumps, runs and bundles, a minute each
 	$(BIN)/python tests/features_store/fuzz.py --seconds 60
+	$(BIN)/python tests/classify/fuzz_runs.py --seconds 60
 
 clean: ## remove caches; .venv, features, runs and data stay
 	rm -rf build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -56,6 +56,8 @@ def run(
     }  # fmt: skip
     asked = load_config(config, given)
     asked = cut_down(asked) if quick else asked
+    if config:
+        _note(f"{config}: the run goes to {asked.folder}")
     guard = interruption(asked.folder, time_budget, resume=resume, force=force)
     try:
         done = run_experiment(asked, force=force, notify=_note, interruption=guard)
@@ -194,6 +196,8 @@ def sweep(
     from classify.output.sweep import sweep_as_json, sweep_as_text
 
     cells = sweeping.read_sweep(config, out=out)
+    for folder in dict.fromkeys(cell.config.folder.parent.parent for cell in cells):
+        _note(f"{config}: the runs go to {folder}")
     if not dry_run:
         with fit_bar("runs") as progress:
             sweeping.sweep(cells, notify=_note, progress=progress)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from classify.errors import ConfigError
+from classify.errors import ConfigError, RunError
+from classify.json_file import read_regular
 from classify.toml_text import toml_key, toml_value
 from features_store.errors import unknown_name
 
@@ -18,7 +20,10 @@ if sys.version_info >= (3, 11):
 else:  # the same parser under its older name
     import tomli as tomllib
 
-__all__ = ["RunConfig", "dump_config", "load_config", "parse_settings", "read_toml"]
+__all__ = ["RunConfig", "check_out", "dump_config", "load_config", "parse_settings", "read_toml", "shared_store"]
+
+
+_MAX_BYTES = 4 * 2**20  # of a TOML file
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,11 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
     """
     values = _checked(read_toml(path), str(path)) if path else {}
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    if path:
+        if "out" not in given:
+            check_out(values.get("out"), path)
+        if "store" in values:
+            values["store"] = _store_beside(values["store"], path)
     given = _checked(given, "the command line")
     if preset := given.get("preset", values.get("preset")):
         from classify.preset import find_preset
@@ -170,6 +180,37 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
     return RunConfig(**merged)
 
 
+def check_out(out: str | None, path: Path) -> None:
+    """Refuse a place outside of the working folder that a file, which may be a stranger's, chooses.
+
+    Raises
+    ------
+    ConfigError
+        It lies outside; on the command line it may.
+    """
+    if out and not Path(out).expanduser().resolve().is_relative_to(Path.cwd().resolve()):
+        message = f"{path} sets out = {out!r}, outside of the working folder; to write there, give --out {out}"
+        raise ConfigError(message)
+
+
+def _store_beside(store: str, path: Path) -> str:
+    """Return where a store lies: as the file says from the working folder, else from the file's own."""
+    beside = Path(os.path.normpath(path.parent.absolute() / store))
+    here = Path(store).expanduser()
+    return str(beside) if not here.exists() and beside.exists() else store
+
+
+def shared_store(store: str, folder: Path) -> str:
+    """Return a store's place as a run that is shared may tell it: from the run, or by its name alone.
+
+    A path from the working folder stays as it was typed. What would name the user's home is left out.
+    """
+    place = Path(store).expanduser()
+    told = os.path.relpath(place, folder) if place.is_absolute() else store
+    private = set(Path.home().parts) if place.is_absolute() or ".." in place.parts else set()
+    return place.name if private & set(Path(told).parts[:-1]) else told
+
+
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Lay one set of fields over another; the head's options one by one, unless another head is asked for."""
     if "head" in above and above["head"] != below.get("head", above["head"]):
@@ -181,13 +222,34 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file, or raise a `ConfigError` that says why not."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        message = f"can't read the config file {path}: {error.strerror or error}"
+        values = tomllib.loads(read_regular(path.resolve(), _MAX_BYTES).decode("utf-8"))
+        _check_numbers(values)
+    except FileNotFoundError as error:
+        message = f"can't read the config file {path}: {error.strerror}"
         raise ConfigError(message) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        message = f"{path} isn't valid TOML: {error}"
+    except RunError as error:
+        message = f"can't read the config file: {error}"
         raise ConfigError(message) from error
+    except RecursionError as error:
+        message = f"{path} isn't valid TOML: it is nested too deeply"
+        raise ConfigError(message) from error
+    except ValueError as error:  # that of the parser, of a text that isn't UTF-8, of a number with 5,000 digits
+        message = f"{path} isn't valid TOML: {str(error)[:200]}"
+        raise ConfigError(message) from error
+    return values
+
+
+def _check_numbers(value: Any) -> None:
+    """Refuse numbers that nothing here can hold, and the times and dates of TOML, for which there is no key."""
+    if isinstance(value, Mapping | list):
+        for one in value.values() if isinstance(value, Mapping) else value:
+            _check_numbers(one)
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        message = f"the number {str(value)[:30]} has more than 64 bits"
+        raise ValueError(message)
+    elif not isinstance(value, str | bool | int | float):
+        message = f"{value} is a time or a date"
+        raise ValueError(message)
 
 
 def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from classify.inputs.tasks import TaskRows
 from classify.interruption import Interruption
 from classify.layout import lay_out, unfitted_head
 from classify.predictions import PartPredictions
-from classify.record import Outcome, run_report
+from classify.record import Outcome, by_kind, run_report
 from classify.runs import Run, check_free, new_folder, read_run, write_run
 from features_store.schema import Task
 
@@ -71,7 +71,7 @@ def run(
     if interruption is not None:
         interruption.identify(config=dump_config(config), images={name: p.digest for name, p in data.parts.items()})
         interruption.identify(**{name: layout.store.blocks[name].digest for name in layout.blocks})
-    for line in (*_losses(data), *data.warnings):
+    for line in by_kind([*_losses(data), *data.warnings]):
         notify(line)
     with _timed(timings, "fit"):
         fit = Fitted(head, head) if fitted else fit_head(head, layout, refit=config.refit, interruption=interruption)

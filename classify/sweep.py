@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classify.config import RunConfig, load_config, read_toml
+from classify.config import RunConfig, check_out, load_config, read_toml
 from classify.errors import ConfigError, RunError
 from classify.heads import HEADS, head_options
 from classify.inputs.tasks import TaskRows
@@ -159,6 +159,8 @@ def read_sweep(path: Path, *, out: Path | None = None) -> list[Cell]:
         message = f"{path} has no [[grid]] table, so there is nothing to combine"
         raise ConfigError(message)
     folder = out or (Path(values["out"]) if isinstance(values.get("out"), str) else None)
+    if out is None and folder is not None:
+        check_out(str(folder), path)
     values.pop("out", None)
     stores = _Stores()
     cells: dict[str, Cell] = {}

@@ -71,7 +71,7 @@ def passport_of(network: Network, tap: str, index: Index, made: Circumstances) -
             "device": made.device,
             "device_name": _device_name(made.device),
             "compiled": made.compiled and network.module is not None,
-            "platform": platform.platform(),
+            "platform": " ".join((platform.system(), platform.machine(), platform.libc_ver()[0])).strip(),
             "python": platform.python_version(),
         },
     }

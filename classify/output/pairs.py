@@ -15,7 +15,7 @@ from classify.evidence.metrics import greater_is_better
 from classify.output.leaderboard import Board, metric_title
 from classify.runs import Run
 
-__all__ = ["LEVEL", "PairOfRuns", "pairs", "pairs_as_json", "pairs_as_text"]
+__all__ = ["LEVEL", "PairOfRuns", "p_text", "pairs", "pairs_as_json", "pairs_as_text"]
 
 LEVEL = 0.05
 
@@ -123,6 +123,11 @@ def pairs_as_json(found: Sequence[PairOfRuns]) -> list[dict[str, Any]]:
     ]
 
 
+def p_text(p: float) -> str:
+    """Write a p value; none is 0."""
+    return "–" if np.isnan(p) else "< 0.001" if p < 0.0005 else f"{p:.3f}"
+
+
 def pairs_as_text(board: Board, found: Sequence[PairOfRuns]) -> str:
     """Lay out the pairs of a board as lines of text."""
     if not found:
@@ -133,7 +138,7 @@ def pairs_as_text(board: Board, found: Sequence[PairOfRuns]) -> str:
         d, test = pair.difference, pair.mcnemar
         value = "–" if np.isnan(d.value) else f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
         only = f"{test.only_first} : {test.only_second}" if test else "–"
-        p, q = ("–" if np.isnan(one) else f"{one:.3f}" for one in (pair.p_holm, pair.mcnemar_holm))
+        p, q = (p_text(one) for one in (pair.p_holm, pair.mcnemar_holm))
         table.append([f"{pair.first} – {pair.second}", value, p, only, q, pair.better or "not shown"])
     widths = [max(len(row[i]) for row in table) for i in range(len(header))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]

@@ -13,6 +13,7 @@ from typing import Any
 
 from classify.errors import RunError
 from classify.output.leaderboard import boards, interval_text, metric_title
+from classify.output.pairs import p_text
 from classify.output.sections import board_section
 from classify.output.thumbnails import Pictures
 from classify.runs import Run
@@ -120,6 +121,7 @@ def _environment() -> Any:
     )
     environment.filters["interval"] = interval_text
     environment.filters["metric"] = metric_title
+    environment.filters["p"] = p_text
     environment.filters["plain"] = lambda value: _number(value, ".3f")
     environment.filters["short"] = lambda value: _number(value, ".2f")
     environment.filters["signed"] = lambda value: _number(value, "+.3f")
