@@ -194,10 +194,10 @@ def check_out(out: str | None, path: Path) -> None:
 
 
 def _store_beside(store: str, path: Path) -> str:
-    """Return where a store lies: as the file says from the working folder, else from the file's own."""
+    """Return where a store lies: from the working folder, or from the file's own, as a run says it (``../``)."""
     beside = Path(os.path.normpath(path.parent.absolute() / store))
-    here = Path(store).expanduser()
-    return str(beside) if not here.exists() and beside.exists() else store
+    from_run = store.startswith("..") or not Path(store).expanduser().exists()
+    return str(beside) if from_run and beside.exists() else store
 
 
 def shared_store(store: str, folder: Path) -> str:

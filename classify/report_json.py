@@ -49,7 +49,7 @@ UNDEFINED: Mapping[str, float | None] = {"value": None, "low": None, "high": Non
 MAX_CLASSES = 32_767  # as many codes as a label has
 
 ENDS = {"value": optional(number()), "low": optional(number()), "high": optional(number())}
-_interval = record(ENDS)
+_interval = record({"value": ENDS["value"]}, {"low": (ENDS["low"], None), "high": (ENDS["high"], None)})
 
 
 def interval(value: Any, where: str) -> dict[str, Any]:

@@ -7,10 +7,15 @@ import json
 import numpy as np
 import pytest
 
-from classify.model import run_model
+from classify.errors import ModelError
+from classify.model import Answer, run_model
 from classify.output.answers import answer_csv, answer_json, answer_text, csv_header
+from classify.output.attribution import Target
+from classify.output.explain import Explanation
+from classify.output.explanations import explanation_text
 from classify.output.pairs import p_text
 from classify.output.plots import confusion_plot
+from classify.output.predict import Encoders
 from classify.record import by_kind
 from classify.runs import read_run
 
@@ -68,3 +73,42 @@ def test_warnings_of_a_kind_are_said_once() -> None:
     assert len(said) == 3
     assert said[2] == f"{texts[0]} (899 more of this kind)"
     assert by_kind(texts[:3]) == texts[:3]
+
+
+def test_a_value_below_the_mean_keeps_its_sign() -> None:
+    """What draws a value down is negative, and has the share of what it explains."""
+    blocks, target = {"a.pool": -0.5, "b.pool": 0.125}, Target("valence", 0, "regression", -1.0)
+    words = [("gloomy sky", -0.25)]
+    told = Explanation(Answer("a.jpg", np.array([-0.5])), target, -0.5, -0.125, blocks, words, {}, np.zeros((64, 64)))
+    assert told.shares == {"a.pool": 1.0, "b.pool": 0.0}
+    lines = explanation_text(told).splitlines()
+    assert lines[0] == "a.jpg: valence, -0.50 (mean image -0.12)"
+    assert lines[1].split() == ["a.pool", "-0.50", "100%"]
+    assert lines[3] == "  by name: gloomy sky -0.25"
+
+
+PASSPORT = {
+    "encoder": "timm:resnet18.a1_in1k",
+    "tap": "pool",
+    "dtype": "float16",
+    "transform": {},
+    "weights": {"source": "timm", "sha256": "0" * 64},
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("dtype", "O"), ("dtype", None), ("tap", 7), ("transform", [1]), ("encoder", {}), ("weights", "x"), ("layer", 1)],
+)
+def test_odd_passports_are_refused(field, value) -> None:
+    """What a passport says is of its type, before anything is built as it says."""
+    with pytest.raises(ModelError, match="wasn't made by an encoder of this program"):
+        Encoders({"a.pool": PASSPORT | {field: value}})
+
+
+def test_weights_are_fetched_only_when_asked(monkeypatch, tmp_path) -> None:
+    """The passport of a stranger chooses a network; without a word of the user nothing is fetched for it."""
+    pytest.importorskip("timm")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(ModelError, match=r"timm:resnet18.*--allow-download"):
+        Encoders({"a.pool": PASSPORT})
