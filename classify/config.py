@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from classify.errors import ConfigError, RunError
-from classify.json_file import read_regular
-from classify.toml_text import toml_key, toml_value
+from classify.errors import ConfigError
+from classify.toml_text import read_toml, toml_key, toml_value
 from features_store.errors import unknown_name
 
 if sys.version_info >= (3, 11):
@@ -21,9 +20,6 @@ else:  # the same parser under its older name
     import tomli as tomllib
 
 __all__ = ["RunConfig", "check_out", "dump_config", "load_config", "parse_settings", "read_toml", "shared_store"]
-
-
-_MAX_BYTES = 4 * 2**20  # of a TOML file
 
 
 @dataclass(frozen=True)
@@ -217,39 +213,6 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
         below = {**below, "settings": {}}
     settings = {**below.get("settings", {}), **above.get("settings", {})}
     return {**below, **above, "settings": settings}
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file, or raise a `ConfigError` that says why not."""
-    try:
-        values = tomllib.loads(read_regular(path.resolve(), _MAX_BYTES).decode("utf-8"))
-        _check_numbers(values)
-    except FileNotFoundError as error:
-        message = f"can't read the config file {path}: {error.strerror}"
-        raise ConfigError(message) from error
-    except RunError as error:
-        message = f"can't read the config file: {error}"
-        raise ConfigError(message) from error
-    except RecursionError as error:
-        message = f"{path} isn't valid TOML: it is nested too deeply"
-        raise ConfigError(message) from error
-    except ValueError as error:  # that of the parser, of a text that isn't UTF-8, of a number with 5,000 digits
-        message = f"{path} isn't valid TOML: {str(error)[:200]}"
-        raise ConfigError(message) from error
-    return values
-
-
-def _check_numbers(value: Any) -> None:
-    """Refuse numbers that nothing here can hold, and the times and dates of TOML, for which there is no key."""
-    if isinstance(value, Mapping | list):
-        for one in value.values() if isinstance(value, Mapping) else value:
-            _check_numbers(one)
-    elif isinstance(value, int) and abs(value) >= 2**63:
-        message = f"the number {str(value)[:30]} has more than 64 bits"
-        raise ValueError(message)
-    elif not isinstance(value, str | bool | int | float):
-        message = f"{value} is a time or a date"
-        raise ValueError(message)
 
 
 def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
