@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from classify import commands
+from classify.console import note, say
 from classify.output import commands as outputs
 from features_store.console import main as _program
 
@@ -57,13 +57,15 @@ def run(
     }  # fmt: skip
     asked = load_config(config, given)
     asked = cut_down(asked) if quick else asked
+    if config:
+        note(f"{config}: the run goes to {asked.folder}")
     guard = interruption(asked.folder, time_budget, resume=resume, force=force)
     try:
-        done = run_experiment(asked, force=force, notify=_note, interruption=guard)
+        done = run_experiment(asked, force=force, notify=note, interruption=guard)
     except UnfinishedError as stopped:
-        print(f"not finished: {stopped}", file=sys.stderr)
+        say(f"not finished: {stopped}", err=True)
         raise typer.Exit(commands.NOT_FINISHED) from None
-    print(run_summary(done))
+    say(run_summary(done))
 
 
 @app.command()
@@ -83,12 +85,12 @@ def compare(
         values = leaderboard.as_json(boards)
         for value, of_board in zip(values, tests, strict=True):
             value.update({"pairs": pairs.pairs_as_json(of_board)} if paired else {})
-        print(json.dumps(values, indent=2, ensure_ascii=False))
+        say(json.dumps(values, indent=2, ensure_ascii=False))
         return
     for i, (board, of_board) in enumerate(zip(boards, tests, strict=True)):
-        print("\n" * bool(i) + leaderboard.as_text(board))
+        say("\n" * bool(i) + leaderboard.as_text(board))
         if paired:
-            print(pairs.pairs_as_text(board, of_board))
+            say(pairs.pairs_as_text(board, of_board))
 
 
 @app.command()
@@ -111,9 +113,9 @@ def audit(
     config = auditing.AuditConfig(store, task, names, split, threshold, seed)
     path = out or auditing.audit_folder(config) / auditing.AUDIT
     check_new(path, force=force)
-    found = auditing.audit(config, notify=_note)
+    found = auditing.audit(config, notify=note)
     write_json(path, found, force=force)
-    print(f"{audit_summary(found)}\nwrote {path}")
+    say(f"{audit_summary(found)}\nwrote {path}")
 
 
 @app.command()
@@ -134,14 +136,14 @@ def curve(
     tests = [one for one in found if "transfer" in one.report]
     if len(tests) < len(found):  # a test of a head that was fitted elsewhere has no curve; the others have
         for one in tests:
-            _note(f"{one.folder} tests a head that was fitted elsewhere: passed over")
+            note(f"{one.folder} tests a head that was fitted elsewhere: passed over")
         found = [one for one in found if one not in tests]
     for one in found:
         check_new(one.folder / CURVE, force=force)
     for one in found:
         learned = curve_of(one, config)
         write_json(one.folder / CURVE, learned, force=force)
-        print(curve_summary(one, learned))
+        say(curve_summary(one, learned))
 
 
 @app.command()
@@ -175,16 +177,16 @@ def ablate(
     chart = path.with_suffix(".svg")
     if path.exists() and not chart.exists() and not force and (left := read_ablation(path)):
         write_chart(chart, ablation_chart(left))
-        print(f"{path} was there already; drew {chart.name} beside it", file=sys.stderr)
+        say(f"{path} was there already; drew {chart.name} beside it", err=True)
         return
     check_new(path, force=force)
     check_chart(chart, force=force)
     with fit_bar("fits") as progress:
-        found = ablation.ablate(config, notify=_note, progress=progress)
+        found = ablation.ablate(config, notify=note, progress=progress)
     write_json(path, found, force=force)  # the result first: the chart is drawn from it
     write_chart(chart, ablation_chart(found), force=True)
-    print(json.dumps(found, indent=2, ensure_ascii=False) if as_json else ablation_text(found))
-    print(f"wrote {path} and {chart.name}", file=sys.stderr)
+    say(json.dumps(found, indent=2, ensure_ascii=False) if as_json else ablation_text(found))
+    say(f"wrote {path} and {chart.name}", err=True)
 
 
 @app.command()
@@ -200,10 +202,12 @@ def sweep(
     from classify.output.sweep import sweep_as_json, sweep_as_text
 
     cells = sweeping.read_sweep(config, out=out)
+    for folder in dict.fromkeys(cell.config.folder.parent.parent for cell in cells):
+        note(f"{config}: the runs go to {folder}")
     if not dry_run:
         with fit_bar("runs") as progress:
-            sweeping.sweep(cells, notify=_note, progress=progress)
-    print(json.dumps(sweep_as_json(cells), indent=2, ensure_ascii=False) if as_json else sweep_as_text(cells))
+            sweeping.sweep(cells, notify=note, progress=progress)
+    say(json.dumps(sweep_as_json(cells), indent=2, ensure_ascii=False) if as_json else sweep_as_text(cells))
 
 
 @app.command()
@@ -219,7 +223,7 @@ def report(
 
     found = find_runs(runs)
     write_report_page(found, out, data=data, force=force)
-    print(f"{out}: {len(found)} run{'s' if len(found) != 1 else ''}, {out.stat().st_size / 1024:.0f} KiB")
+    say(f"{out}: {len(found)} run{'s' if len(found) != 1 else ''}, {out.stat().st_size / 1024:.0f} KiB")
 
 
 @app.command()
@@ -231,9 +235,9 @@ def heads(
     from classify.output import summary
 
     if as_json:
-        print(json.dumps([one for one in summary.head_records() if head in (None, one["name"])], indent=2))
+        say(json.dumps([one for one in summary.head_records() if head in (None, one["name"])], indent=2))
     else:
-        print(summary.head_card(head) if head else summary.head_list())
+        say(summary.head_card(head) if head else summary.head_list())
 
 
 app.command("test")(commands.cross_test)
@@ -241,10 +245,6 @@ for command in (commands.presets, commands.reproduce, commands.search):
     app.command()(command)
 for command in outputs.COMMANDS:
     app.command()(command)
-
-
-def _note(line: str) -> None:
-    print(f"note: {line}", file=sys.stderr)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from classify.console import note, say
 from classify.errors import ConfigError
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -29,12 +30,12 @@ def presets(
     chosen = [table.find_preset(name)] if name else list(table.presets().values())
     if as_json or name:
         records = [one.record() for one in chosen]
-        typer.echo(json.dumps(records if as_json else records[0], indent=2, ensure_ascii=False))
+        say(json.dumps(records if as_json else records[0], indent=2, ensure_ascii=False))
         return
     for system, members in table.systems().items():
-        typer.echo(f"{system}: {members[0].paper['citation']}")
+        say(f"{system}: {members[0].paper['citation']}")
         for one in members:
-            typer.echo(f"  {one.name:<27} {one.corpus + ' · ' + one.run['task']:<27} {one.run['head']:<7} {one.result}")
+            say(f"  {one.name:<27} {one.corpus + ' · ' + one.run['task']:<27} {one.run['head']:<7} {one.result}")
 
 
 def cross_test(
@@ -60,7 +61,7 @@ def cross_test(
             message = f"--map {text!r} isn't THEIRS=OURS; write for example --map joy=positive"
             raise ConfigError(message)
         pairs[theirs.strip()] = ours.strip()
-    typer.echo(run_summary(transfer(TransferConfig(run, store, task, pairs, out=out), force=force)))
+    say(run_summary(transfer(TransferConfig(run, store, task, pairs, out=out), force=force)))
 
 
 def reproduce(
@@ -79,11 +80,11 @@ def reproduce(
 
     if out:
         check_new(out, force=force)
-    rows = run_all(system, stores, is_quick=quick, force=force, notify=_note)
+    rows = run_all(system, stores, is_quick=quick, force=force, notify=note)
     records = [row.as_json() for row in rows]
     if out:
         write_json(out, records, force=force)
-    typer.echo(json.dumps(records, indent=2, ensure_ascii=False) if as_json else table(rows))
+    say(json.dumps(records, indent=2, ensure_ascii=False) if as_json else table(rows))
 
 
 def search(
@@ -115,12 +116,8 @@ def search(
     if not out:
         config = replace(config, out=str(config.folder.with_name(f"{head}-search")))
     try:
-        done = run_search(config, trials=trials, force=force, notify=_note, progress=sys.stderr.isatty())
+        done = run_search(config, trials=trials, force=force, notify=note, progress=sys.stderr.isatty())
     except UnfinishedError as stopped:
-        typer.echo(f"not finished: {stopped}", err=True)
+        say(f"not finished: {stopped}", err=True)
         raise typer.Exit(NOT_FINISHED) from None
-    typer.echo(run_summary(done))
-
-
-def _note(line: str) -> None:
-    typer.echo(f"note: {line}", err=True)
+    say(run_summary(done))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,16 @@ from classify.errors import ConfigError
 from classify.toml_text import parse_settings, plain_value, read_toml, toml_key, toml_value
 from features_store.errors import unknown_name
 
-__all__ = ["KEYS", "RunConfig", "dump_config", "load_config", "parse_settings", "read_toml"]
+__all__ = [
+    "KEYS",
+    "RunConfig",
+    "check_out",
+    "dump_config",
+    "load_config",
+    "parse_settings",
+    "read_toml",
+    "shared_store",
+]
 
 ON_FAILED, CALIBRATIONS = ("drop", "error"), ("temperature", "isotonic", "none")
 LARGEST_SEED, MOST_RESAMPLES = 2**32 - 1, 1_000_000
@@ -183,6 +193,11 @@ def load_config(
     """
     values = _checked(read_toml(path), str(path)) if path else {}
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    if path:
+        if "out" not in given:
+            check_out(values.get("out"), path)
+        if "store" in values:
+            values["store"] = _store_beside(values["store"], path)
     given = _checked(given, where)
     if preset := given.get("preset", values.get("preset")):
         from classify.preset import find_preset
@@ -200,6 +215,37 @@ def load_config(
         origin = where if not path else f"{path} with {where}" if given else str(path)
         message = f"{origin}: {error}"
         raise ConfigError(message) from error
+
+
+def check_out(out: str | None, path: Path) -> None:
+    """Refuse a place outside of the working folder that a file, which may be a stranger's, chooses.
+
+    Raises
+    ------
+    ConfigError
+        It lies outside; on the command line it may.
+    """
+    if out and not Path(out).expanduser().resolve().is_relative_to(Path.cwd().resolve()):
+        message = f"{path} sets out = {out!r}, outside of the working folder; to write there, give --out {out}"
+        raise ConfigError(message)
+
+
+def _store_beside(store: str, path: Path) -> str:
+    """Return where a store lies: from the working folder, or from the file's own, as a run says it (``../``)."""
+    beside = Path(os.path.normpath(path.parent.absolute() / store))
+    from_run = store.startswith("..") or not Path(store).expanduser().exists()
+    return str(beside) if from_run and beside.exists() else store
+
+
+def shared_store(store: str, folder: Path) -> str:
+    """Return a store's place as a run that is shared may tell it: from the run, or by its name alone.
+
+    A path from the working folder stays as it was typed. What would name the user's home is left out.
+    """
+    place = Path(store).expanduser()
+    told = os.path.relpath(place, folder) if place.is_absolute() else store
+    private = set(Path.home().parts) if place.is_absolute() or ".." in place.parts else set()
+    return place.name if private & set(Path(told).parts[:-1]) else told
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from classify.inputs.tasks import TaskRows
 from classify.interruption import Interruption
 from classify.layout import lay_out, unfitted_head
 from classify.predictions import PartPredictions
-from classify.record import Outcome, run_report
+from classify.record import Outcome, by_kind, run_report
 from classify.runs import Run, check_free, new_folder, read_run, write_run
 from features_store.schema import Task
 
@@ -78,7 +78,7 @@ def run(
     if interruption is not None:
         interruption.identify(config=dump_config(config), images={name: p.digest for name, p in data.parts.items()})
         interruption.identify(**{name: layout.store.blocks[name].digest for name in layout.blocks})
-    for line in (*_losses(data), *data.warnings):
+    for line in by_kind([*_losses(data), *data.warnings]):
         notify(line)
     bootstrapped: dict[str, Any] = {"n_resamples": config.resamples, "seed": config.seed}
     with _timed(timings, "baselines"):  # first: what the data alone can make fail is not found after the long work

@@ -34,7 +34,7 @@ __all__ = [
     "write_json",
 ]
 
-MAX_JSON = 256 * 2**20  # bytes; the report of a run on 1,000 classes has 30 MB
+MAX_JSON = 64 * 2**20  # bytes; the report of a run on 1,000 classes has 30 MB
 _MAX_DEPTH = 32
 _MAX_DIGITS = 19  # of a whole number: 64 bits
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")

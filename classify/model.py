@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,11 @@ class Model:
         return head_scores(self.head, self.task, rows).reshape(len(vectors), -1)
 
     def answer(self, image: str, scores: Floats) -> Answer:
-        """Return what is said of one image, from its row of `scores`."""
+        """Return what is said of one image, from its row of `scores`; a value beyond the task's scale is cut to it."""
+        if self.task.range is not None:
+            cut = np.clip(scores, *self.task.range)
+            values = zip(self.task.classes, scores.tolist(), cut.tolist(), strict=True)
+            return Answer(image, cut, beyond={name: raw for name, raw, kept in values if raw != kept})
         calibrated = self.adjustment.calibrated(scores[None])
         decided = decisions(self.task, scores[None], self.adjustment.thresholds)[0]
         said = tuple(name for name, yes in zip(self.task.classes, decided, strict=True) if yes)
@@ -74,6 +78,8 @@ class Answer:
         The class decided for (single), the classes given (multi).
     reason : str
         Why there is no answer; empty where there is one.
+    beyond : mapping of str to float
+        By output, the value that the head gave, where it lay beyond the task's scale and was cut to its end.
     """
 
     image: str
@@ -81,6 +87,7 @@ class Answer:
     calibrated: Floats | None = None
     said: tuple[str, ...] = ()
     reason: str = ""
+    beyond: Mapping[str, float] = field(default_factory=dict)
 
 
 def decisions(task: Task, scores: NDArray[Any], thresholds: Sequence[float] | None = None) -> NDArray[np.bool_]:

@@ -19,7 +19,7 @@ from features_store.schema import PART_NAMES, Task
 
 __all__ = ["PartPredictions", "read_predictions", "write_predictions"]
 
-MAX_BYTES = 8 * 2**30
+MAX_BYTES = 2 * 2**30
 _ROUNDING = 1e-6  # by which a probability may lie beside 0 to 1
 
 

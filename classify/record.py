@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +25,9 @@ from features_store.schema import PART_NAMES, Task
 if TYPE_CHECKING:
     from features_store import Store
 
-__all__ = ["Outcome", "run_report"]
+__all__ = ["Outcome", "by_kind", "run_report"]
+
+MAX_ALIKE = 5  # warnings of one kind that are said one by one
 
 _LIBRARIES = ("affectory", "numpy", "h5py", "scikit-learn", "torch", "lightgbm")
 Intervals = Mapping[str, Mapping[str, Interval]]
@@ -95,7 +99,7 @@ def run_report(
         "format_version": FORMAT_VERSION,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "corpus": config.corpus,
-        "reader": plain(store.corpus),
+        "reader": _reader(store),
         "task": task.name,
         "kind": task.kind,
         "classes": list(task.classes),
@@ -132,7 +136,7 @@ def run_report(
         "refit": plain(outcome.refit),
         "preset": config.preset,
         "merge": plain(config.merge),
-        "warnings": [*data.warnings, *_random_weights(store, blocks), *_refit_words(outcome), *outcome.noted],
+        "warnings": by_kind([*data.warnings, *_random_weights(store, blocks), *_refit_words(outcome), *outcome.noted]),
         "timings": dict(outcome.timings),
         "index_digest": store.index_digest,
         "part_digests": {name: part.digest for name, part in parts.items()},
@@ -140,6 +144,18 @@ def run_report(
         "passports": {name: plain(store.blocks[name].passport) for name in blocks},
         "versions": _versions(),
     }
+
+
+def _reader(store: Store) -> dict[str, Any]:
+    """How the corpus was read, its options without places of this machine."""
+    told: dict[str, Any] = plain(store.corpus)
+    options = told.get("options")
+    if isinstance(options, dict):
+        places = {
+            k: v for k, v in options.items() if isinstance(v, str) and (v.startswith("~") or Path(v).is_absolute())
+        }
+        told["options"] = options | {name: Path(value).name for name, value in places.items()}
+    return told
 
 
 def _counts(task: Task, y: NDArray[Any]) -> dict[str, dict[str, float]]:
@@ -167,6 +183,18 @@ def _as_json(intervals: Intervals) -> dict[str, dict[str, dict[str, Any]]]:
 
 def _confusions(data: TaskRows, scores: Mapping[str, NDArray[np.float64]]) -> dict[str, list[list[int]]]:
     return {name: confusion(data.task, part.y, scores[name]).tolist() for name, part in data.parts.items()}
+
+
+def by_kind(texts: Sequence[str]) -> list[str]:
+    """Say each kind of warning once: of those that differ in names and numbers only, the first and how many more."""
+    kinds: dict[str, list[str]] = {}
+    for text in texts:
+        kinds.setdefault(re.sub(r"'[^']*'|\"[^\"]*\"|[0-9]+", "…", text), []).append(text)
+    return [
+        line
+        for alike in kinds.values()
+        for line in (alike if len(alike) <= MAX_ALIKE else [f"{alike[0]} ({len(alike) - 1} more of this kind)"])
+    ]
 
 
 def _random_weights(store: Store, blocks: Sequence[str]) -> list[str]:

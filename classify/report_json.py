@@ -50,7 +50,15 @@ MAX_CLASSES = 32_767  # as many codes as a label has
 
 ENDS = {"value": optional(number()), "low": optional(number()), "high": optional(number())}
 _OVER = record({"n_classes": number(), "value": number(), "low": number(), "high": number()})
-_interval = record(ENDS, {"reason": (text, ""), "over": (optional(_OVER), None)})
+_interval = record(
+    {"value": ENDS["value"]},
+    {
+        "low": (ENDS["low"], None),
+        "high": (ENDS["high"], None),
+        "reason": (text, ""),
+        "over": (optional(_OVER), None),
+    },
+)
 
 
 def interval(value: Any, where: str) -> dict[str, Any]:

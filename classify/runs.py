@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from classify.config import RunConfig, dump_config
+from classify.config import RunConfig, dump_config, shared_store
 from classify.errors import ConfigError, RunError
 from classify.evidence.adjustment import ADJUSTMENT, Adjustment, read_adjustment
 from classify.folder import sweep_leftovers, whole_folder
@@ -163,7 +164,8 @@ def write_run(
     from classify.heads.persistence import save_head
 
     run = Run(folder, report)
-    (folder / CONFIG).write_text(dump_config(config), encoding="utf-8")
+    shared = dataclasses.replace(config, store=shared_store(config.store, config.folder.absolute()))
+    (folder / CONFIG).write_text(dump_config(shared), encoding="utf-8")
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / REPORT).write_text(text + "\n", encoding="utf-8")
     adjusted = json.dumps(adjustment.as_json(), indent=2, allow_nan=False)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classify.config import RunConfig, load_config, read_toml
+from classify.config import RunConfig, check_out, load_config, read_toml
 from classify.errors import ConfigError, RunError
 from classify.heads import HEADS
 from classify.identity import digest_of, run_identity
@@ -143,6 +143,8 @@ def read_sweep(path: Path, *, out: Path | None = None) -> list[Cell]:
         message = f"{path} has no [[grid]] table, so there is nothing to combine"
         raise ConfigError(message)
     folder = out or (Path(values["out"]) if isinstance(values.get("out"), str) else None)
+    if out is None and folder is not None:
+        check_out(str(folder), path)
     values.pop("out", None)
     stores, first = _Stores(), None
     cells: dict[str, Cell] = {}

@@ -1,4 +1,4 @@
-"""TOML: files and single values read by the standard library, and values written, which it doesn't do."""
+"""TOML: read from files that may be anybody's, and values written as it, which the standard library doesn't do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from classify.errors import ConfigError
+from classify.errors import ConfigError, RunError
+from classify.json_file import read_regular
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -17,6 +18,41 @@ else:  # the same parser under its older name
     import tomli as tomllib
 
 __all__ = ["parse_settings", "plain_value", "read_toml", "toml_key", "toml_value"]
+
+_MAX_BYTES = 4 * 2**20
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file, or raise a `ConfigError` that says why not."""
+    try:
+        values = tomllib.loads(read_regular(path.resolve(), _MAX_BYTES).decode("utf-8"))
+        _check_numbers(values)
+    except FileNotFoundError as error:
+        message = f"can't read the config file {path}: {error.strerror}"
+        raise ConfigError(message) from error
+    except RunError as error:
+        message = f"can't read the config file: {error}"
+        raise ConfigError(message) from error
+    except RecursionError as error:
+        message = f"{path} isn't valid TOML: it is nested too deeply"
+        raise ConfigError(message) from error
+    except ValueError as error:  # that of the parser, of a text that isn't UTF-8, of a number with 5,000 digits
+        message = f"{path} isn't valid TOML: {str(error)[:200]}"
+        raise ConfigError(message) from error
+    return values
+
+
+def _check_numbers(value: Any) -> None:
+    """Refuse numbers that nothing here can hold, and the times and dates of TOML, for which there is no key."""
+    if isinstance(value, Mapping | list):
+        for one in value.values() if isinstance(value, Mapping) else value:
+            _check_numbers(one)
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        message = f"the number {str(value)[:30]} has more than 64 bits"
+        raise ValueError(message)
+    elif not isinstance(value, str | bool | int | float):
+        message = f"{value} is a time or a date"
+        raise ValueError(message)
 
 
 def toml_key(key: str) -> str:
@@ -39,18 +75,6 @@ def toml_value(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     message = f"a setting of type {type(value).__name__} ({value!r}) can't be written to a config file"
     raise ConfigError(message)
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file, or raise a `ConfigError` that says why not."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        message = f"can't read the config file {path}: {error.strerror or error}"
-        raise ConfigError(message) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        message = f"{path} isn't valid TOML: {error}"
-        raise ConfigError(message) from error
 
 
 def plain_value(value: Any) -> Any:

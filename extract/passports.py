@@ -78,7 +78,7 @@ def passport_of(network: Network, tap: str, index: Index, made: Circumstances) -
             **(made.identity or DEVICES[made.device]().identity()),
             **({"batch_size": made.batch_size} if made.batch_size and network.module is not None else {}),
             "compiled": made.compiled and network.module is not None,
-            "platform": platform.platform(),
+            "platform": " ".join((platform.system(), platform.machine(), platform.libc_ver()[0])).strip(),
             "python": platform.python_version(),
         },
     }

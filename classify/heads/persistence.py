@@ -29,7 +29,7 @@ FORMAT = "affectory-head"
 FORMAT_VERSION = 1
 RECORD = "head.json"
 _ARRAYS = "model.safetensors"
-_MAX_BYTES = 16 * 2**30
+_MAX_BYTES = 4 * 2**30
 _LIBRARIES = ("affectory", "lightgbm", "numpy", "scikit-learn", "torch")
 
 

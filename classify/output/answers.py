@@ -7,13 +7,14 @@ import io
 import json
 from typing import Any
 
+from classify.json_file import clean_text
 from classify.model import Answer, Model
 
 __all__ = ["answer_csv", "answer_json", "answer_text", "csv_header"]
 
 
 def answer_json(model: Model, answer: Answer) -> str:
-    """Return one line of JSON: image, said, probabilities (or values), calibrated ones, reason."""
+    """Return one line of JSON: image, said, probabilities (or values, and those that were beyond the scale), reason."""
     task = model.task
     key = "values" if task.kind == "regression" else "probabilities"
     line: dict[str, Any] = {"image": answer.image, key: _by_class(model, answer.scores)}
@@ -21,6 +22,8 @@ def answer_json(model: Model, answer: Answer) -> str:
         said: Any = (list(answer.said) if task.kind == "multi" else next(iter(answer.said), None)) or None
         line["said"] = [] if task.kind == "multi" and not answer.reason and said is None else said
         line["calibrated"] = _by_class(model, answer.calibrated)
+    else:
+        line["beyond_the_scale"] = dict(answer.beyond)
     if model.adjustment.thresholds:
         line["thresholds"] = dict(zip(task.classes, model.adjustment.thresholds, strict=True))
     return json.dumps({**line, "reason": answer.reason or None}, ensure_ascii=False)
@@ -39,6 +42,8 @@ def csv_header(model: Model) -> str:
     titles += [f"{told}/{name}" for name in names]
     if model.adjustment.calibration:
         titles += [f"calibrated/{name}" for name in names]
+    if model.task.kind == "regression":
+        titles.append("beyond the scale")
     return _line([*titles, "reason"])
 
 
@@ -51,6 +56,8 @@ def answer_csv(model: Model, answer: Answer) -> str:
     cells += empty if answer.scores is None else answer.scores.tolist()
     if model.adjustment.calibration:
         cells += empty if answer.calibrated is None else answer.calibrated.tolist()
+    if model.task.kind == "regression":
+        cells.append("; ".join(f"{name} {value!r}" for name, value in answer.beyond.items()))
     return _line([*cells, answer.reason])
 
 
@@ -61,13 +68,17 @@ def _line(cells: list[Any]) -> str:
 
 
 def answer_text(model: Model, answer: Answer) -> str:
-    """Return one line for people: the decision, and the calibrated probabilities, the largest first."""
+    """Return one line for people: the decision, what it was made on, the largest first, and the calibrated values."""
     if answer.scores is None:
-        return f"{answer.image}: no answer ({answer.reason})"
-    shown = answer.scores if answer.calibrated is None else answer.calibrated
-    pairs = list(zip(model.task.classes, map(float, shown), strict=True))
+        return clean_text(f"{answer.image}: no answer ({answer.reason})")
+    classes, scores = model.task.classes, answer.scores.tolist()
     if model.task.kind == "regression":
-        return f"{answer.image}: {', '.join(f'{name} {value:.3f}' for name, value in pairs)}"
-    ranked = sorted(pairs, key=lambda pair: -pair[1])
-    listed = ", ".join(f"{name} {value:.2f}" for name, value in ranked)
-    return f"{answer.image}: {' + '.join(answer.said) or 'none'} ({listed})"
+        cut = {name: f" (cut to the scale from {value:.3f})" for name, value in answer.beyond.items()}
+        values = (f"{name} {value:.3f}{cut.get(name, '')}" for name, value in zip(classes, scores, strict=True))
+        return clean_text(f"{answer.image}: {', '.join(values)}")
+    order = sorted(range(len(classes)), key=lambda k: -scores[k])
+    at = model.adjustment.thresholds
+    listed = ", ".join(f"{classes[k]} {scores[k]:.2f}" + (f", given from {at[k]:.2f}" if at else "") for k in order)
+    if answer.calibrated is not None:
+        listed += f"; calibrated {', '.join(f'{classes[k]} {answer.calibrated[k]:.2f}' for k in order)}"
+    return clean_text(f"{answer.image}: {' + '.join(answer.said) or 'none'} ({listed})")

@@ -46,7 +46,7 @@ MANIFEST = "manifest.json"
 _TEXTS = ("task.json", "passports.json", "adjustment.json", "MODEL_CARD.md", "DATA_CARD.md")
 _MODEL_FILES = re.compile(r"model/(head\.json|model\.safetensors|booster-[0-9]{1,4}\.txt)")
 _MAX_TEXT = 8 * 2**20  # bytes of a manifest, a card, a passport
-MAX_BYTES = 16 * 2**30
+MAX_BYTES = 4 * 2**30
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that the format knows
 
 

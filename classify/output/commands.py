@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from classify.console import say
+
 if TYPE_CHECKING:
     from classify.model import Answer, Model
 
@@ -64,7 +66,7 @@ def predict(
     asked = None if images == ["-"] else image_paths(images)
     model = open_model(place)
     for warning in random_weights(model.passports):
-        typer.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}", err=True)
     files = _weight_files(weights)
     predictor = Predictor(model, device=device, weights=files, allow_download=allow_download)
     if asked is None:
@@ -85,16 +87,16 @@ def _print_answers(model: Model, answers: Iterable[Answer], *, as_json: bool, as
     from classify.output import answers as words
 
     if as_csv:
-        typer.echo(words.csv_header(model))
+        say(words.csv_header(model))
     line = words.answer_json if as_json else words.answer_csv if as_csv else words.answer_text
     failed = asked = 0
     for answer in answers:
         asked += 1
-        typer.echo(line(model, answer))
+        say(line(model, answer))
         sys.stdout.flush()  # who asks image by image waits for this line
         failed += bool(answer.reason)
     if failed:
-        typer.echo(f"note: {failed} image{'s' if failed > 1 else ''} without an answer", err=True)
+        say(f"note: {failed} image{'s' if failed > 1 else ''} without an answer", err=True)
     return failed, asked
 
 
@@ -125,7 +127,7 @@ def bundle(
     from classify.runs import read_run
 
     names = write_bundle(read_run(run), out, force=force)
-    typer.echo(f"{out}: {len(names)} files, {out.stat().st_size / 1024:.0f} KiB")
+    say(f"{out}: {len(names)} files, {out.stat().st_size / 1024:.0f} KiB")
 
 
 def explain(
@@ -178,10 +180,10 @@ def explain(
         deletion = deletion_check(explainer, asked, step=step) if asked else None
         found = explain_images(opened, explainer, paths, deletion=deletion, force=force, step=step)
     for explained in found:
-        typer.echo(explanation_text(explained))
+        say(explanation_text(explained))
     if deletion:
-        typer.echo(_deletion_text(deletion))
-    typer.echo(f"wrote {opened.folder / 'explanations'}")
+        say(_deletion_text(deletion))
+    say(f"wrote {opened.folder / 'explanations'}")
 
 
 def _deletion_text(found: dict[str, Any]) -> str:
@@ -232,10 +234,10 @@ def submit(
         check_new(out, force=force)
     plan = plan_submission([read_run(run) for run in runs], template=template, part=part, at_half=at_half)
     found = check_submission(check, plan) if check else write_submission(plan, out or Path(), force=force)
-    typer.echo(f"{check or out}: {len(plan.ids)} images, columns {', '.join(plan.titles)}")
+    say(f"{check or out}: {len(plan.ids)} images, columns {', '.join(plan.titles)}")
     for task, one in found.items():
         scored = f"{one['metric']} {one['value']!r}, as the run said" if one["n_images"] else "no label to score by"
-        typer.echo(f"  {task}: {scored} ({one['n_images']} labelled images)")
+        say(f"  {task}: {scored} ({one['n_images']} labelled images)")
 
 
 COMMANDS: tuple[Callable[..., Any], ...] = (predict, explain, bundle, submit)

@@ -10,7 +10,7 @@ from classify.output.diagrams import learning_plot, plane_plot, reliability_plot
 from classify.output.findings import curve_points, explanations_of
 from classify.output.gallery import surest_errors
 from classify.output.leaderboard import metric_title
-from classify.output.plots import best_part, confusion_plot, curve_plot, scatter_plot
+from classify.output.plots import MAX_GRID, best_part, confusion_plot, curve_plot, scatter_plot
 from classify.output.thumbnails import Pictures
 from classify.runs import Run
 
@@ -76,7 +76,8 @@ def _classes(run: Run, part: str) -> list[dict[str, Any]]:
 def _results(run: Run, part: str) -> Figures:
     task, report = run.task, run.report
     if task.kind == "single":
-        caption = "Confusion: the share of each true class, and below it the count"
+        grid = len(task.classes) <= MAX_GRID
+        caption = "Confusion: the share of each true class, and below it the count" if grid else "Strongest confusions"
         matrix = report["confusion"].get(part)
         return [(caption, confusion_plot(matrix, task.classes))] if matrix else []
     if task.kind == "multi":

@@ -68,9 +68,10 @@ class Explanation:
     worth, centre_worth : float
         Log-odds (or value) of the image, and of the mean training image.
     blocks : mapping of str to float
-        What each block adds; they sum to the difference of the two.
+        What each block adds to them; they sum to the difference of the two. A value below that of the mean image is
+        explained by what draws it down, which is negative here.
     words : list of (str, float)
-        Named features that the decision loses most without.
+        Named features that the decision loses most without, and what they add.
     heats : mapping of str to Heat
         By encoder.
     field : ndarray of shape (64, 64)
@@ -89,7 +90,7 @@ class Explanation:
     @property
     def shares(self) -> dict[str, float]:
         """Each block's part of what speaks for the decision, from 0 to 1; 0 for blocks that speak against it."""
-        return shares_of(self.blocks)
+        return shares_of({name: self.target.sign * value for name, value in self.blocks.items()})
 
     @property
     def methods(self) -> str:
@@ -182,10 +183,10 @@ class Explainer:
         return Explanation(
             answer=self.model.answer(picture.path, self.model.scores(picture.vector[None])[0]),
             target=target,
-            worth=float(whole),
-            centre_worth=float(middle),
-            blocks=parts,
-            words=sorted(words, key=lambda pair: -pair[1])[:MAX_WORDS],
+            worth=target.sign * float(whole),
+            centre_worth=target.sign * float(middle),
+            blocks={name: target.sign * value for name, value in parts.items()},
+            words=[(n, target.sign * value) for n, value in sorted(words, key=lambda pair: -pair[1])[:MAX_WORDS]],
             heats=heats,
             field=self.field(heats, parts),
         )

@@ -117,9 +117,9 @@ def entry(run: Run, file: str, explained: Explanation) -> dict[str, Any]:
     """Return what the JSON file says of one image.
 
     ``file``, ``id`` and ``truth`` (where the image is one of the run's), ``predicted`` and ``probabilities``,
-    ``explained`` (the class), ``method``, ``blocks`` (each one's share, from 0 to 1), ``log_odds`` (by block, in
-    log-odds of the class or units of the value; ``mean image`` and ``image`` are the two ends), ``concepts`` (named
-    features that the decision loses most without, with what it loses).
+    ``explained`` (the class), ``method``, ``blocks`` (each one's share, from 0 to 1), ``log_odds`` (by block; of a
+    regression ``value_by_block``, in units of the value; ``mean image`` and ``image`` are the two ends), ``concepts``
+    (named features that the decision loses most without, with what they add).
     """
     answer, image = explained.answer, matching_id(run, explained.answer.image)
     scores = answer.scores if answer.calibrated is None else answer.calibrated
@@ -134,7 +134,11 @@ def entry(run: Run, file: str, explained: Explanation) -> dict[str, Any]:
         "explained": explained.target.name,
         "method": explained.methods,
         "blocks": explained.shares,
-        "log_odds": {"mean image": explained.centre_worth, **explained.blocks, "image": explained.worth},
+        "value_by_block" if regression else "log_odds": {
+            "mean image": explained.centre_worth,
+            **explained.blocks,
+            "image": explained.worth,
+        },
         "concepts": [f"{name} ({value:+.2f})" for name, value in explained.words],
     }
 
@@ -205,7 +209,7 @@ def explanation_text(explained: Explanation) -> str:
     answer, unit = explained.answer, "" if explained.target.kind == "regression" else " log-odds"
     end = f"{explained.worth:+.2f}{unit} (mean image {explained.centre_worth:+.2f})"
     lines = [f"{answer.image}: {explained.target.name}, {end}"]
-    for name, value in sorted(explained.blocks.items(), key=lambda pair: -pair[1]):
+    for name, value in sorted(explained.blocks.items(), key=lambda pair: -explained.target.sign * pair[1]):
         lines.append(f"  {name:<28} {value:+.2f}  {explained.shares[name]:4.0%}")
     if explained.words:
         lines.append(f"  by name: {', '.join(f'{name} {value:+.2f}' for name, value in explained.words)}")

@@ -127,6 +127,11 @@ def pairs_as_json(found: Sequence[PairOfRuns]) -> list[dict[str, Any]]:
     ]
 
 
+def p_text(p: float) -> str:
+    """Write a p value; none is 0."""
+    return "–" if np.isnan(p) else "< 0.001" if p < 0.0005 else f"{p:.3f}"
+
+
 def pairs_as_text(board: Board, found: Sequence[PairOfRuns]) -> str:
     """Lay out the pairs of a board as lines of text."""
     if not found:
@@ -138,7 +143,7 @@ def pairs_as_text(board: Board, found: Sequence[PairOfRuns]) -> str:
         value = "–" if np.isnan(d.value) else f"{d.value:+.3f}"
         value += "" if np.isnan(d.low) else f" [{d.low:+.3f}, {d.high:+.3f}]"
         only = f"{test.only_first} : {test.only_second}" if test else "–"
-        p, q = ("–" if np.isnan(one) else p_text(one) for one in (pair.p_holm, test.p if test else float("nan")))
+        p, q = (p_text(one) for one in (pair.p_holm, test.p if test else float("nan")))
         table.append([f"{pair.first} – {pair.second}", value, p, only, q, pair.better or "not shown"])
     widths = [max(len(row[i]) for row in table) for i in range(len(header))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
@@ -146,8 +151,3 @@ def pairs_as_text(board: Board, found: Sequence[PairOfRuns]) -> str:
     if any(pair.mcnemar for pair in found):
         note += "; McNemar counts the images that only one of the two gets right, its p isn't corrected"
     return "\n".join(f"  {line}" for line in [*lines, note])
-
-
-def p_text(p: float) -> str:
-    """Write a p-value; one that would round to 0 as what it is below."""
-    return "<0.001" if p < 0.0005 else f"{p:.3f}"

@@ -13,8 +13,9 @@ from classify.output.figure import STYLE, Frame, label, shorten, svg
 from classify.predictions import PartPredictions
 from features_store.schema import Task
 
-__all__ = ["best_part", "confusion_plot", "curve_plot", "interval_plot", "run_plots", "scatter_plot"]
+__all__ = ["MAX_GRID", "best_part", "confusion_plot", "curve_plot", "interval_plot", "run_plots", "scatter_plot"]
 
+MAX_GRID, MAX_CONFUSIONS = 50, 30  # classes of a confusion matrix; of more, bars that are drawn instead
 MAX_POINTS = 2000  # dots in a scatter; more make a page slow and a picture black
 
 
@@ -59,6 +60,8 @@ def _file_name(name: str) -> str:
 def confusion_plot(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
     """Draw a confusion matrix: in each cell the share of its row, shaded by it, and the count below.
 
+    Of more than 50 classes there is no grid, but a bar for each of the 30 strongest confusions.
+
     Parameters
     ----------
     matrix : sequence of sequence of int
@@ -66,6 +69,8 @@ def confusion_plot(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> s
     classes : sequence of str
     """
     n = len(classes)
+    if n > MAX_GRID:
+        return _strongest(np.asarray(matrix), classes)
     cell = 76.0 if n <= 4 else 56.0 if n <= 8 else 44.0
     names = [shorten(name, 16) for name in classes]
     left = 30 + 7 * max(map(len, names))
@@ -86,6 +91,26 @@ def confusion_plot(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> s
         parts += _confusion_row(matrix[i], left, top + i * cell, cell)
     room = 4.5 * max(map(len, names)) if tilted else 8
     return svg(left + n * cell + room, top + n * cell + 8, "Confusion matrix, rows are true classes", parts)
+
+
+def _strongest(matrix: NDArray[np.int64], classes: Sequence[str]) -> str:
+    """Draw the confusions that most images fall to, each as a bar with its two classes and its count."""
+    counts = matrix.astype(np.int64)
+    np.fill_diagonal(counts, 0)
+    order = [at for at in np.argsort(-counts, axis=None, kind="stable")[:MAX_CONFUSIONS] if counts.flat[at]]
+    totals, parts = matrix.sum(axis=1), [label(10, 16, "true, taken for", fill="ink")]
+    most = max((int(counts.flat[at]) for at in order), default=1)
+    for i, at in enumerate(order):
+        (true, taken), y = divmod(int(at), len(classes)), 34 + 20 * i
+        count = int(counts[true, taken])
+        said = f"{shorten(classes[true], 24)}, {shorten(classes[taken], 24)}"
+        parts.append(label(10, y + 4, said, fill="ink"))
+        parts.append(
+            f'<rect x="360" y="{y - 7}" width="{120 * count / most:.1f}" height="14" rx="2" fill="var(--shade)" '
+            'fill-opacity=".6"/>'
+        )
+        parts.append(label(488, y + 4, f"{count} of {int(totals[true])}"))
+    return svg(580, 44 + 20 * max(len(order), 1), f"The {len(order)} strongest confusions", parts)
 
 
 def _confusion_row(counts: Sequence[int], left: float, y: float, cell: float) -> list[str]:

@@ -5,14 +5,12 @@ One of the two modules that go back to pixels, and so import `extract`, when the
 
 from __future__ import annotations
 
-import errno
 import json
 import re
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +20,7 @@ from numpy.typing import NDArray
 
 from classify.errors import ModelError
 from classify.model import Answer, Model
+from classify.output.downloads import no_network
 from classify.output.passports import check_encoder, check_passport
 from classify.report_json import passport_weights
 
@@ -203,21 +202,6 @@ def _rebuilt(block: str, passport: Mapping[str, Any], files: Mapping[str, Path],
     return network
 
 
-@contextmanager
-def no_network() -> Iterator[None]:
-    """Let no connection be made: what is in the caches is found, and nothing is fetched."""
-
-    def refuse(self: socket.socket, address: object) -> None:
-        raise OSError(errno.ENETUNREACH, "downloads weren't asked for")
-
-    before = socket.socket.connect
-    socket.socket.connect = refuse  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        socket.socket.connect = before  # type: ignore[method-assign]
-
-
 class Predictor:
     """Answers for image files, with encoders that stay loaded.
 
@@ -275,16 +259,7 @@ class Predictor:
     def many(self, images: Sequence[str], *, step: Callable[[], object] = lambda: None) -> Iterator[Answer]:
         """Answer for images that are known beforehand: the next are decoded while one is in the networks.
 
-        Parameters
-        ----------
-        images : sequence of str
-        step : callable
-            Called after each image.
-
-        Yields
-        ------
-        Answer
-            The same as one by one.
+        *step* is called after each image. Each answer is the same as one by one.
         """
         from extract.flow import ordered
 

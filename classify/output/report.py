@@ -122,7 +122,7 @@ def _environment() -> Any:
     environment.filters["metric"] = metric_title
     environment.filters["reason"] = interval_words
     environment.filters["plain"] = lambda value: _number(value, ".3f")
-    environment.filters["p"] = lambda value: "–" if value is None or math.isnan(value) else p_text(value)
+    environment.filters["p"] = lambda value: p_text(math.nan if value is None else value)
     environment.filters["short"] = lambda value: _number(value, ".2f")
     environment.filters["signed"] = lambda value: _number(value, "+.3f")
     return environment

@@ -32,6 +32,7 @@ from classify.runs import Run
 __all__ = ["board_section"]
 
 _KINDS = {"single": "one class an image", "multi": "any number of classes an image", "regression": "values"}
+MAX_CLASSES = 50  # that are named in a title
 MAX_SUBSETS = 20  # of an ablation, in its figure
 
 
@@ -65,7 +66,7 @@ def board_section(
         "anchor": anchor,
         "label": f"{board.task} ({board.n_images} images)" if repeated else board.task,
         "repeated": repeated,
-        "kind": _KINDS[board.kind] + ", " + ", ".join(first["classes"]),
+        "kind": _KINDS[board.kind] + ", " + _listed(first["classes"]),
         "source": "" if first["source"] == "unknown" else first["source"],
         "lower": [name for name in board.shown if not greater_is_better(name)],
         "warnings": shared,
@@ -94,6 +95,11 @@ def board_section(
             for i, row in enumerate(board.rows, start=1)
         ],
     }
+
+
+def _listed(classes: Sequence[str]) -> str:
+    more = f" and {len(classes) - MAX_CLASSES} more" if len(classes) > MAX_CLASSES else ""
+    return ", ".join(classes[:MAX_CLASSES]) + more
 
 
 def _shared_warnings(board: Board) -> list[str]:

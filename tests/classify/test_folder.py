@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import shutil
 import signal
 import stat
 import sys
 
 import pytest
 
+from classify.errors import HeadError
 from classify.folder import whole_folder
+from classify.heads.persistence import load_head, save_head
 from classify.runs import check_free, new_folder
+from features_store.errors import DiskSpaceError
 
 
 def replaced_until(place, n: int, platform: str) -> bool:
@@ -81,3 +86,32 @@ def test_permissions_follow_the_umask(polarity_run) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o777 & ~mask
     for path in (polarity_run.folder / "model").iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_a_full_disk_is_one_sentence(polarity_run, tmp_path) -> None:
+    """Where the arrays of a head don't fit, nothing is left, and the error is the disk's."""
+    head = load_head(polarity_run.folder / "model")
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+        try:
+            with new_folder(tmp_path / "run") as folder:
+                save_head(head, folder / "model")
+        except DiskSpaceError:
+            os._exit(7)
+        except BaseException:
+            os._exit(8)
+        os._exit(9)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="permissions don't bind")
+def test_what_may_not_be_read_is_not_called_damaged(polarity_run, tmp_path) -> None:
+    folder = shutil.copytree(polarity_run.folder / "model", tmp_path / "model")
+    (folder / "model.safetensors").chmod(0)
+    with pytest.raises(HeadError, match="Permission denied") as caught:
+        load_head(folder)
+    assert "damaged" not in str(caught.value)
