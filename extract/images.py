@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from extract.errors import EncoderError, RefusedImageError
 from extract.formats import heif_is_installed
 from extract.jpeg import Structure, decode_checked
-from extract.pixels import jpeg_2000_bits, png_bits, to_rgb
+from extract.pixels import to_rgb
 from features_store import Status
 from features_store.errors import first_line, unknown_name
 
@@ -143,8 +143,7 @@ def _pixels(
     with Image.open(io.BytesIO(data), formats=formats) as image:
         _check_size(image.size)
         if structure is None or not structure.checkable or len(image.tile) != 1:
-            image._affectory_png, image._affectory_bits = png_bits(data), jpeg_2000_bits(data)
-            pixels = to_rgb(image)
+            pixels = to_rgb(image, data)
         else:
             pixels = _checked_jpeg(image, data, jpeg, structure)
         try:

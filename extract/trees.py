@@ -293,7 +293,8 @@ class RemoteFolder(Archive):
 
     def read(self, path: str) -> bytes:
         """See `Tree.read`."""
-        return read_small(self._file.path / self._raw(path))
+        root: Any = self._file.path
+        return read_small(root / self._raw(path))
 
     def source(self, paths: NDArray[Any]) -> Source:
         """See `Tree.source`."""
@@ -301,4 +302,5 @@ class RemoteFolder(Archive):
         rows = [self._row(path) for path in paths.tolist()]
         moments, sizes = self._members.modified, self._members.sizes
         known = {name: (float(moments[row]), int(sizes[row])) for name, row in zip(raw, rows, strict=True) if row >= 0}
-        return RemoteFiles(self._file.path, np.array(raw), known)
+        root: Any = self._file.path
+        return RemoteFiles(root, np.array(raw), known)

@@ -167,9 +167,8 @@ class _BoostedHead(Head):
         for k in range(n_boosters):
             text = state.texts.get(f"booster-{k}")
             trees = None if text is None else read_trees(text, n_features=self.n_features_in_)
-            if trees is not None and not state.foreign:
-                trees = lightgbm.Booster(model_str=trees.text)
-            self.boosters_.append(trees)
+            ours = trees is not None and not state.foreign
+            self.boosters_.append(lightgbm.Booster(model_str=text) if ours else trees)
 
 
 def _whole(rows: Rows) -> np.ndarray:

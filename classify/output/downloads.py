@@ -18,7 +18,7 @@ def no_network() -> Iterator[None]:
         raise OSError(errno.ENETUNREACH, "downloads weren't asked for")
 
     before = socket.socket.connect
-    socket.socket.connect = refuse  # type: ignore[method-assign]
+    socket.socket.connect = refuse  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

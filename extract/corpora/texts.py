@@ -125,8 +125,8 @@ class Table:
                     raise self.misfit(None, expected=f"one column {name!r}", found=found, remedy=remedy)
                 if name in titles:
                     return titles.index(name)
-        wanted = " or ".join(repr(name) for name in names)
-        raise self.misfit(None, expected=f"a column {wanted}", found=", ".join(self.header), remedy=remedy)
+        listed = " or ".join(repr(name) for name in names)
+        raise self.misfit(None, expected=f"a column {listed}", found=", ".join(self.header), remedy=remedy)
 
     def refuse_twice(self, names: Sequence[str], remedy: str = "") -> None:
         """Refuse a table that names an image twice.
@@ -277,9 +277,9 @@ def labelled_list(
     if not names:
         raise misfit(tree, path, 1, expected=expected, found=first, remedy=remedy)
     listed = [canonical(name.strip().strip('"')) for name in names]
-    first: dict[str, int] = {}
+    line_of: dict[str, int] = {}
     for name, number in zip(listed, numbers, strict=True):
-        if first.setdefault(name, number) != number:
-            expected = f"each image once ({name!r} stands on line {first[name]} too)"
+        if line_of.setdefault(name, number) != number:
+            expected = f"each image once ({name!r} stands on line {line_of[name]} too)"
             raise misfit(tree, path, number, expected=expected, found=name, remedy=remedy)
     return listed, np.array(values, dtype=np.int16)

@@ -151,7 +151,7 @@ def recorded_fit() -> Iterator[Fit]:
         }
         return found
 
-    torch.nn.Module.load_state_dict = load_state_dict  # type: ignore[method-assign, assignment]
+    torch.nn.Module.load_state_dict = load_state_dict  # type: ignore[method-assign]
     try:
         yield fit
     finally:

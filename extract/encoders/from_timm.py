@@ -205,8 +205,9 @@ def _from_file(encoder: Encoder, path: Path, resizer: str, size: int | None) -> 
             fit = compared(timm.create_model(architecture, pretrained=False), state)
         reason = f"{what}: {first_line(error)}" if original or not fit.missing else lacks(what, fit, fit.missing)
         raise WeightsError(reason) from error
-    module.pretrained_cfg.pop("state_dict", None)
-    own = module.pretrained_cfg.get("classifier") or ()
+    settings: Any = module.pretrained_cfg
+    settings.pop("state_dict", None)
+    own = settings.get("classifier") or ()
     clear_missing(module, fit)
     network = network_of(encoder, module, identity_of("file", module), resizer, size=size)
     classifiers = (*CLASSIFIERS, *((own,) if isinstance(own, str) else own))

@@ -83,7 +83,7 @@ class Listener:
     ) -> None:
         self.taps = {tap.name: tap for tap in encoder.taps if tap.module}
         self._heard = _Heard()
-        self._before = {"last": last, "n_prefix": n_prefix}
+        self._last, self._n_prefix = last, n_prefix
         modules = dict(root.named_modules())
         names = list(dict.fromkeys(tap.module for tap in self.taps.values()))
         for name in names:
@@ -110,7 +110,7 @@ class Listener:
             name: {
                 "module": tap.module,
                 "pooling": tap.pooling,
-                **self._readouts[name].departures(tap.pooling, **self._before),
+                **self._readouts[name].departures(tap.pooling, last=self._last, n_prefix=self._n_prefix),
             }
             for name, tap in self.taps.items()
         }
