@@ -111,7 +111,7 @@ _VERDICT = record(
         "over_id_only": (table(_OVER_NAMES), {}),
     },
 )
-_IDENTITY = record({}, {"vectors": (table(text), {})})
+_IDENTITY = record({}, {"vectors": (table(anything), {})})
 _READER = record({}, {"name": (text, ""), "options": (optional(table(anything)), None)})
 
 _NEEDED: dict[str, Check] = {

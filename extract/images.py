@@ -168,7 +168,7 @@ def _checked_jpeg(image: Any, data: bytes, jpeg: Decoder | None, structure: Stru
         decode_checked(image, structure)
         return pixels
     decode_checked(image, structure)
-    return to_rgb(image)
+    return to_rgb(image, data)
 
 
 def _check_size(size: tuple[int, int]) -> None:
