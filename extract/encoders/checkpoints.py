@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from extract.encoders.readout import without_numbers
+from extract.encoders.observation import without_numbers
 from extract.encoders.record import Network
 from extract.errors import WeightsError
 from features_store.errors import first_line

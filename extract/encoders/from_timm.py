@@ -18,7 +18,8 @@ from extract.encoders.checkpoints import (
     recorded_fit,
 )
 from extract.encoders.layers import Listener
-from extract.encoders.readout import full_precision, learned_shapes
+from extract.encoders.observation import learned_shapes
+from extract.encoders.readout import full_precision
 from extract.encoders.record import Encoder, Network
 from extract.encoders.weights import Weights, hub, identity_of, quiet, seeded_weights, settle
 from extract.errors import EncoderError, WeightsError

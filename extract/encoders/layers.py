@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from extract.encoders.readout import Pass, learn_readouts, single_tensor
+from extract.encoders.observation import Pass, single_tensor
+from extract.encoders.readout import learn_readouts
 from extract.encoders.record import Encoder, Tap
 from extract.errors import EncoderError
 from features_store.errors import unknown_name

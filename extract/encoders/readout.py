@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from extract.encoders.observation import N_IMAGES, Pass, Seen, observe, observe_empty
 from extract.encoders.record import Tap
 from extract.errors import EncoderError
-from features_store.errors import first_line
 
 if TYPE_CHECKING:
     import torch
 
-_N_IMAGES = 3  # of a learning pass; an output that has not as many rows has lost the order of the images
 _WEIGHT_NAMES = re.compile(r"(^|\.)(attn_drop|softmax)$")  # of modules that give the weights of attention
 _TOKEN_NAMES = re.compile(r"(^|\.)(cls|class|dist|distill|reg|register)\w*_?(token|embed)")
-
-Pass = Callable[[Any, "torch.Tensor"], Any]
-"""``run(module, batch)``: one forward pass of a network."""
 
 
 def full_precision(tensor: torch.Tensor) -> AbstractContextManager[Any]:
@@ -118,36 +113,6 @@ class Readout:
         return {**found, "before_in_place": True} if self.changed else found
 
 
-@dataclass
-class _Seen:
-    """What a learning pass saw of one module."""
-
-    shape: tuple[int, ...] = ()
-    problem: str = ""
-    output: Any = None
-    version: int = 0
-
-    @property
-    def changed(self) -> bool:
-        return self.output is not None and int(self.output._version) != self.version
-
-
-def single_tensor(output: Any) -> Any:
-    """Return the one tensor of an output, None if there are several or none: attention may give (tensor, None)."""
-    found = list(_tensors(output))
-    return found[0] if len(found) == 1 else None
-
-
-def _tensors(output: Any) -> Iterator[torch.Tensor]:
-    import torch
-
-    if isinstance(output, torch.Tensor):
-        yield output
-    elif isinstance(output, (tuple, list, dict)):
-        for one in output.values() if isinstance(output, dict) else output:
-            yield from _tensors(one)
-
-
 def learn_readouts(
     name: str, root: torch.nn.Module, run: Pass, size: Sequence[int], taps: Iterable[Tap]
 ) -> tuple[dict[str, Readout], dict[str, str]]:
@@ -180,11 +145,11 @@ def learn_readouts(
     chosen = list(taps)
     modules = list(dict.fromkeys(tap.module for tap in chosen))
     with_places = any(tap.pooling in ("mean", "max", "cls") for tap in chosen)
-    seen = _observe(name, root, run, size, modules)
-    grown: dict[str, _Seen] = {}
+    seen = observe(name, root, run, size, modules)
+    grown: dict[str, Seen] = {}
     if with_places and any(len(one.shape) > 2 for one in seen.values()):
         try:
-            grown = _observe_empty(root, run, [2 * edge for edge in size], modules)
+            grown = observe_empty(root, run, [2 * edge for edge in size], modules)
         except Exception:  # many networks take one size only
             grown = {}
     found, refused = {}, {}
@@ -199,13 +164,13 @@ def learn_readouts(
     return found, refused
 
 
-def _whole(name: str, module: str, seen: _Seen | None) -> _Seen:
+def _whole(name: str, module: str, seen: Seen | None) -> Seen:
     """Refuse a module without an output, or whose output has not one row for each image."""
     if seen is None:
         msg = f"layer {module!r} takes no part in the forward pass; choose another"
         raise EncoderError(msg)
-    if seen.problem or seen.shape[0] != _N_IMAGES:
-        reason = seen.problem or f"gives {seen.shape} for {_N_IMAGES} images, so not one row for each"
+    if seen.problem or seen.shape[0] != N_IMAGES:
+        reason = seen.problem or f"gives {seen.shape} for {N_IMAGES} images, so not one row for each"
         msg = f"layer {module!r} of {name} {reason}; choose another"
         raise EncoderError(msg)
     return seen
@@ -269,101 +234,3 @@ def _places(shape: tuple[int, ...], later: tuple[int, ...] | None, tokens: Token
     if second == third != first:
         return 2, 3
     return (1, 2) if first == second != third else None
-
-
-def _observe(
-    name: str, root: torch.nn.Module, run: Pass, size: Sequence[int], modules: Sequence[str]
-) -> dict[str, _Seen]:
-    """Make one pass, without numbers if possible."""
-    import torch
-
-    try:
-        return _observe_empty(root, run, size, modules)
-    except Exception:  # some networks make tensors of their own on the CPU
-        batch = torch.zeros(_N_IMAGES, 3, *size)
-    try:
-        return _observed(root, run, batch, modules)
-    except Exception as error:
-        raise EncoderError(_cannot_run(name, size, error)) from error
-
-
-def _cannot_run(name: str, size: Sequence[int], error: Exception) -> str:
-    height, width = size
-    return f"the installed library cannot run {name} on images of {height} x {width} pixels: {first_line(error)}"
-
-
-def _observe_empty(root: torch.nn.Module, run: Pass, size: Sequence[int], modules: Sequence[str]) -> dict[str, _Seen]:
-    import torch
-
-    return _observed(without_numbers(root), run, torch.empty(_N_IMAGES, 3, *size, device="meta"), modules)
-
-
-def _observed(root: torch.nn.Module, run: Pass, batch: torch.Tensor, modules: Sequence[str]) -> dict[str, _Seen]:
-    import torch
-
-    seen: dict[str, _Seen] = {}
-
-    def keep(name: str) -> Callable[..., None]:
-        def hook(_module: Any, _inputs: Any, output: Any) -> None:
-            tensor = single_tensor(output)
-            if tensor is None:
-                seen[name] = _Seen(problem="does not give one tensor")
-            else:
-                seen[name] = _Seen(tuple(tensor.shape), "", tensor, int(tensor._version))
-
-        return hook
-
-    handles = [root.get_submodule(name).register_forward_hook(keep(name)) for name in modules]
-    try:
-        with torch.no_grad():
-            run(root, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen
-
-
-def without_numbers(module: torch.nn.Module) -> torch.nn.Module:
-    """Copy a network to the meta device, its weights left behind."""
-    import torch
-
-    memo: dict[int, Any] = {}
-    for parameter in module.parameters():
-        empty = torch.empty_like(parameter, device="meta")
-        memo[id(parameter)] = torch.nn.Parameter(empty, requires_grad=parameter.requires_grad)
-    for buffer in module.buffers():
-        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-    return copy.deepcopy(module, memo)
-
-
-def learned_shapes(
-    name: str,
-    module: torch.nn.Module,
-    outputs: Callable[[Any, torch.Tensor], Mapping[str, torch.Tensor]],
-    size: Sequence[int],
-) -> dict[str, tuple[int, ...]]:
-    """Learn the shape of each tap from a pass, without numbers if possible; `size` is (height, width) in pixels.
-
-    Raises
-    ------
-    EncoderError
-        If the network cannot make the pass, or a tap has not one row for each image.
-    """
-    import torch
-
-    with torch.no_grad():
-        try:
-            found = outputs(without_numbers(module), torch.empty(_N_IMAGES, 3, *size, device="meta"))
-        except EncoderError:
-            raise
-        except Exception:  # some networks make tensors of their own on the CPU
-            try:
-                found = outputs(module, torch.zeros(_N_IMAGES, 3, *size))
-            except Exception as error:
-                raise EncoderError(_cannot_run(name, size, error)) from error
-    for tap, tensor in found.items():
-        shape = tuple(getattr(tensor, "shape", ()))
-        if not shape or shape[0] != _N_IMAGES:
-            msg = f"tap {tap!r} of {name} gives {shape or type(tensor).__name__} for {_N_IMAGES} images; choose a layer"
-            raise EncoderError(msg)
-    return {tap: tuple(tensor.shape[1:]) for tap, tensor in found.items()}
