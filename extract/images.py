@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from extract.errors import EncoderError, RefusedImageError
 from extract.jpeg import Structure, decode_checked
-from extract.pixels import jpeg_2000_bits, png_bits, to_rgb
+from extract.pixels import to_rgb
 from features_store import Status
 from features_store.errors import first_line, unknown_name
 
@@ -158,8 +158,7 @@ def _pixels(
     with Image.open(io.BytesIO(data), formats=formats) as image:
         _check_size(image.size)
         if structure is None or not structure.checkable or len(image.tile) != 1:
-            image._affectory_png, image._affectory_bits = png_bits(data), jpeg_2000_bits(data)
-            pixels = to_rgb(image)
+            pixels = to_rgb(image, data)
         else:
             pixels = _checked_jpeg(image, data, jpeg, structure)
         try:
@@ -184,7 +183,7 @@ def _checked_jpeg(image: Any, data: bytes, jpeg: Decoder | None, structure: Stru
         decode_checked(image, structure)
         return pixels
     decode_checked(image, structure)
-    return to_rgb(image)
+    return to_rgb(image, data)
 
 
 def _check_size(size: tuple[int, int]) -> None:

@@ -22,8 +22,8 @@ _WHITE_IS_ZERO = 0
 _NO_SCALE = "their scale is not declared; convert them to 8 or 16 bits without a sign"
 
 
-def to_rgb(image: Any) -> NDArray[np.uint8]:
-    """Return an open Pillow image as (height, width, 3) values.
+def to_rgb(image: Any, data: bytes) -> NDArray[np.uint8]:
+    """Return an open Pillow image, made from `data`, as (height, width, 3) values.
 
     Raises
     ------
@@ -38,14 +38,14 @@ def to_rgb(image: Any) -> NDArray[np.uint8]:
     if image.format == "TIFF":
         rgb = _from_tiff(image)
     elif image.format == "PNG":
-        rgb = _from_png(image)
+        rgb = _from_png(image, png_bits(data))
     elif image.mode.startswith("I"):
         if image.format not in ("PPM", "JPEG2000"):  # of these Pillow itself brings the samples to 16 bits
             samples = f"samples of mode {image.mode}"
             raise _no_scale(samples)
         rgb = _grey(_high_bytes(np.asarray(image), 16))
     elif image.format == "JPEG2000":
-        rgb = _from_jpeg_2000(image)
+        rgb = _from_jpeg_2000(image, jpeg_2000_bits(data))
     else:
         rgb = _over_white(image)
     return np.asarray(rgb) if isinstance(rgb, Image.Image) else rgb
@@ -92,9 +92,8 @@ def _eight_bit_palette(image: Any, tags: Any) -> Any:
     return image
 
 
-def _from_png(image: Any) -> Any:
-    header = getattr(image, "_affectory_png", None) or (8, 0)
-    bits, transparent = header[0], image.info.get("transparency")
+def _from_png(image: Any, bits: int) -> Any:
+    transparent = image.info.get("transparency")
     if image.mode.startswith("I"):
         values = np.asarray(image)
         rgb = _grey(_high_bytes(values, 16))
@@ -109,18 +108,17 @@ def _from_png(image: Any) -> Any:
     return _over_white(image)
 
 
-def _from_jpeg_2000(image: Any) -> Any:
+def _from_jpeg_2000(image: Any, bits: int) -> Any:
     """Scale samples of fewer than 8 bits to the whole range; Pillow only shifts them."""
-    bits = getattr(image, "_affectory_bits", 8)
     rgb = np.asarray(_over_white(image))
     if bits >= 8 or image.mode not in ("L", "RGB"):
         return rgb
     return (rgb.astype(np.uint16) >> (8 - bits)) * 255 // ((1 << bits) - 1)
 
 
-def png_bits(data: bytes) -> tuple[int, int]:
-    """Return bits per sample and colour type of a PNG."""
-    return (data[24], data[25]) if len(data) > 25 else (8, 2)
+def png_bits(data: bytes) -> int:
+    """Return the bits per sample of a PNG."""
+    return data[24] if len(data) > 24 else 8
 
 
 def jpeg_2000_bits(data: bytes) -> int:
