@@ -23,7 +23,7 @@ _NO_SCALE = "their scale is not declared; convert them to 8 or 16 bits without a
 
 
 def to_rgb(image: Any, data: bytes) -> NDArray[np.uint8]:
-    """Return an open Pillow image as (height, width, 3) values; `data` are the bytes of its file.
+    """Return an open Pillow image, made from `data`, as (height, width, 3) values.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def to_rgb(image: Any, data: bytes) -> NDArray[np.uint8]:
     if image.format == "TIFF":
         rgb = _from_tiff(image)
     elif image.format == "PNG":
-        rgb = _from_png(image, png_bits(data)[0])
+        rgb = _from_png(image, png_bits(data))
     elif image.mode.startswith("I"):
         if image.format not in ("PPM", "JPEG2000"):  # of these Pillow itself brings the samples to 16 bits
             samples = f"samples of mode {image.mode}"
@@ -116,9 +116,9 @@ def _from_jpeg_2000(image: Any, bits: int) -> Any:
     return (rgb.astype(np.uint16) >> (8 - bits)) * 255 // ((1 << bits) - 1)
 
 
-def png_bits(data: bytes) -> tuple[int, int]:
-    """Return bits per sample and colour type of a PNG."""
-    return (data[24], data[25]) if len(data) > 25 else (8, 2)
+def png_bits(data: bytes) -> int:
+    """Return the bits per sample of a PNG."""
+    return data[24] if len(data) > 24 else 8
 
 
 def jpeg_2000_bits(data: bytes) -> int:
