@@ -294,8 +294,8 @@ def _same_block(path: Path, index: Index, spec: BlockSpec) -> Block:
     block = store.blocks.get(spec.name)
     if block is None or block.offsets is None:
         msg = (
-            f"{path} holds no contiguous block {spec.name!r} that could be continued; write to another file, or make it "
-            f"plain with `features-store import {path} -o NEW.h5`"
+            f"{path} holds no contiguous block {spec.name!r} that could be continued; write to another file, or make "
+            f"it plain with `features-store import {path} -o NEW.h5`"
         )
         raise MismatchError(msg)
     expected = (len(index), spec.n_views, spec.n_features)
