@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from features_store.errors import MismatchError, StoreError
+from features_store.errors import FormatError, MismatchError, StoreError
 from features_store.reader import Store, open_store
 
 
@@ -170,11 +170,12 @@ def relabel(
 def import_(  # noqa: PLR0913 - each is an option of the command line
     store: StorePath,
     matrix: Annotated[
-        Path, typer.Argument(metavar="MATRIX", help=".npy, .npz, .csv, .mat (version 7.3) or .h5", parser=local_path)
-    ],
+        Path | None,
+        typer.Argument(metavar="MATRIX", help=".npy, .npz, .csv, .mat (version 7.3) or .h5", parser=local_path),
+    ] = None,
     *,
-    name: Annotated[str, typer.Option("--name", "-n", metavar="BLOCK", help="Name of the new block.")],
     out: Out,
+    name: Annotated[str | None, typer.Option("--name", "-n", metavar="BLOCK", help="Name of the new block.")] = None,
     key: Annotated[
         str | None, typer.Option(metavar="NAME", help="Which array of the file; which block's columns of a .csv.")
     ] = None,
@@ -190,17 +191,37 @@ def import_(  # noqa: PLR0913 - each is an option of the command line
     """Bring a matrix with ids into a store, as a block beside the others.
 
     Rows are found by id. Images without a row become "missing"; rows of unknown images are left out and counted.
+    Without MATRIX, STORE itself is written anew as FILE: a dump that another program chunked or compressed becomes
+    plain again, with everything that is in it, after it was verified.
 
     Example: features-store import features/b-t4sa yt8m.npz --key rgb -n yt8m.rgb -o features/b-t4sa/yt8m.rgb.h5
     """
     from features_store.interchange import MatrixFile, import_matrix, read_ids, read_passport
 
+    if matrix is None:
+        _rewrite(open_store(store), out, force=force, as_json=as_json)
+        return
+    if name is None:
+        msg = f"{matrix} becomes a block of the store, which needs a name: --name BLOCK"
+        raise MismatchError(msg)
     source = MatrixFile(matrix, key, ids_key, None if ids is None else read_ids(ids))
     known = None if passport is None else read_passport(passport)
     done = import_matrix(open_store(store), source, out, name=name, passport=known, dtype=dtype, force=force)
     lines = [f"{out}: block {name}: {', '.join(f'{n:,} {state}' for state, n in done.counts.items())}"]
     lines += [f"  {done.unknown:,} of {done.n_rows:,} rows have an id that is not in the index"] if done.unknown else []
     _tell(done, lines, as_json=as_json)
+
+
+def _rewrite(store: Store, out: Path, *, force: bool, as_json: bool) -> None:
+    from features_store.subset import subset as cut
+    from features_store.verify import verify_with_bar
+
+    problems = verify_with_bar(store).problems()
+    if problems:
+        msg = f"{problems[0]}; a damaged dump is not written anew"
+        raise FormatError(msg)
+    done = cut(store, out, force=force)
+    _tell(done, [f"{out}: {done.n_images:,} images, blocks: {', '.join(done.blocks) or 'none'}"], as_json=as_json)
 
 
 def export(

@@ -80,7 +80,7 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except AffectoryError:
         raise
-    except (OSError, RuntimeError, KeyError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, RuntimeError, KeyError, EOFError, ValueError, csv.Error, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
         what = first_line(error)
@@ -155,7 +155,7 @@ def _texts(array: NDArray[Any]) -> list[str]:
 @contextmanager
 def _csv(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Iterator[Matrix]:
     with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.reader(file)
+        rows = csv.reader(file, strict=True)
         header = next(rows, [])
         titled = len(header) > 1 and not all(_is_number(cell) for cell in header[1:])
         id_column, columns = _columns(header if titled else [str(n) for n in range(len(header))], key, ids_key, path)
@@ -185,6 +185,10 @@ def _csv(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
 
 
 def _columns(header: Sequence[str], key: str | None, ids_key: str | None, path: Path) -> tuple[int, list[int]]:
+    twice = sorted({name for name in header if header.count(name) > 1}) if len(set(header)) < len(header) else []
+    if twice:
+        msg = f"{path} has several columns of the name {twice[0]!r}; each needs a name of its own"
+        raise FormatError(msg)
     if ids_key is not None and ids_key not in header:
         raise FormatError(f"{path}: " + unknown_name("column", ids_key, header[:20]))
     id_column = header.index(ids_key) if ids_key is not None else 0

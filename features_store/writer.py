@@ -338,7 +338,10 @@ def _same_block(path: Path, index: Index, spec: BlockSpec) -> Block:
         found.append(f"index_digest: {store.index_digest[:12]!r} / {index.digest[:12]!r}")
     block = store.blocks.get(spec.name)
     if block is None or block.offsets is None:
-        msg = f"{path} holds no contiguous block {spec.name!r} that could be continued; write to another file"
+        msg = (
+            f"{path} holds no contiguous block {spec.name!r} that could be continued; write to another file, or make "
+            f"it plain with `features-store import {path} -o NEW.h5`"
+        )
         raise MismatchError(msg)
     expected = (len(index), spec.n_views, spec.n_features)
     if block.shape != expected or block.item_shape != spec.shape:

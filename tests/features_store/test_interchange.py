@@ -21,6 +21,7 @@ from features_store.difference import difference
 from features_store.export import export
 from features_store.interchange import MatrixFile, import_matrix
 from features_store.matrices import open_matrix
+from features_store.merge import merge
 
 N, D = 8, 3
 
@@ -167,6 +168,9 @@ def test_hdf5_that_leads_elsewhere_is_refused(tmp_path, store, vectors) -> None:
         ("m.csv", b"id,a\nset/001.jpg,1\nset/001.jpg,2\n", "must be unique"),
         ("m.csv", b"id,a\nother.jpg,1\n", "none of the 1 ids"),
         ("m.csv", b"", "no columns"),
+        ("m.csv", b"id,a,a\nset/001.jpg,1,2\n", "several columns of the name 'a'"),
+        ("m.csv", b'id,a\n"set/001.jpg,1\nset/002.jpg,2\n', "unexpected end of data"),
+        ("m.csv", b"id,a\n" + b"x" * 200_000 + b",1\n", "field larger than"),
         ("m.csv", b"\xff\xfe\x00", "cannot be read"),
         ("m.mat", b"MATLAB 5.0 MAT-file", "-v7.3"),
         ("m.h5", b"nothing", "cannot be read"),
@@ -198,6 +202,54 @@ def test_an_archive_that_unpacks_without_end_is_refused(tmp_path, store) -> None
         archive.writestr("m.npy", bytes(30 * 2**20))
     with pytest.raises(fs.UnsafeFileError, match="unpacks to more"):
         import_matrix(store, MatrixFile(tmp_path / "m.npz", ids=IDS), tmp_path / "b.h5", name="b")
+
+
+# ---- dumps that another program packed ------------------------------------------------------------------------------
+
+
+def _repack(source, target) -> None:
+    """Copy a dump as h5repack does, every dataset chunked and deflated."""
+    with h5py.File(source) as old, h5py.File(target, "w", libver=("earliest", "v110")) as new:
+        new.attrs.update(old.attrs)
+
+        def copy(name, item) -> None:
+            if isinstance(item, h5py.Group):
+                new.require_group(name).attrs.update(item.attrs)
+            else:
+                made = new.create_dataset(name, data=item[()], dtype=item.dtype, chunks=True, compression="gzip")
+                made.attrs.update(item.attrs)
+
+        old.visititems(copy)
+
+
+def test_a_repacked_dump_becomes_plain_again(tmp_path, make_store, run_command) -> None:
+    """Everything that is in it stays, the seal too; a block can be gone on with; a damaged dump is refused."""
+    store = make_store(tmp_path / "s", failed=(3,), blocks=("one.pool",))
+    merge([tmp_path / "s"], tmp_path / "whole.h5")
+    _repack(tmp_path / "whole.h5", tmp_path / "packed.h5")
+    packed = fs.open_store(tmp_path / "packed.h5")
+    assert packed.blocks["one.pool"].offsets is None
+    assert run_command("import", tmp_path / "packed.h5", "-o", tmp_path / "plain.h5")[0] == 0
+    plain = fs.open_store(tmp_path / "plain.h5")
+    assert plain.blocks["one.pool"].offsets is not None
+    assert difference(packed, plain) == {}
+    assert plain.blocks["one.pool"].stored_seal == store.blocks["one.pool"].stored_seal
+    with fs.BlockWriter(tmp_path / "plain.h5", plain.index, plain.blocks["one.pool"].spec) as writer:
+        assert writer.reset([fs.Status.TRUNCATED]).tolist() == [3]
+    with h5py.File(tmp_path / "packed.h5", "r+") as file:
+        file["blocks/one.pool/vectors"][2] += 1
+    code, _, wrong = run_command("import", tmp_path / "packed.h5", "-o", tmp_path / "again.h5")
+    assert code == 2
+    assert "changed after they were written" in wrong
+    assert not (tmp_path / "again.h5").exists()
+
+
+def test_a_matrix_needs_the_name_of_its_block(tmp_path, store, vectors, run_command) -> None:
+    """It is asked for in one sentence."""
+    np.save(tmp_path / "m.npy", vectors)
+    code, _, wrong = run_command("import", tmp_path / "s", tmp_path / "m.npy", "-o", tmp_path / "b.h5")
+    assert code == 2
+    assert "--name" in wrong
 
 
 # ---- HDF5 that a stranger laid out -----------------------------------------------------------------------------------
