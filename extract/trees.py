@@ -283,6 +283,10 @@ class Archive:
 class RemoteFolder(Archive):
     """A folder behind a URL; its list is like the table of an archive, its files are read as they are."""
 
+    @property
+    def _top(self) -> Any:  # a RemotePath
+        return self._file.path
+
     def _start(self, row: int) -> bytes:  # one request a file is too dear: names decide
         return b""
 
@@ -293,8 +297,7 @@ class RemoteFolder(Archive):
 
     def read(self, path: str) -> bytes:
         """See `Tree.read`."""
-        root: Any = self._file.path
-        return read_small(root / self._raw(path))
+        return read_small(self._top / self._raw(path))
 
     def source(self, paths: NDArray[Any]) -> Source:
         """See `Tree.source`."""
@@ -302,5 +305,4 @@ class RemoteFolder(Archive):
         rows = [self._row(path) for path in paths.tolist()]
         moments, sizes = self._members.modified, self._members.sizes
         known = {name: (float(moments[row]), int(sizes[row])) for name, row in zip(raw, rows, strict=True) if row >= 0}
-        root: Any = self._file.path
-        return RemoteFiles(root, np.array(raw), known)
+        return RemoteFiles(self._top, np.array(raw), known)

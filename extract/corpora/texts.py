@@ -115,11 +115,11 @@ class Table:
             If none has.
         """
         exact = [plain(title) for title in self.header]
-        for titles, wanted in (
+        for titles, given in (
             (exact, [plain(name) for name in names]),
             ([title.casefold() for title in exact], [plain(name).casefold() for name in names]),
         ):
-            for name in wanted:
+            for name in given:
                 if titles.count(name) > 1:
                     found = f"{titles.count(name)} of them"
                     raise self.misfit(None, expected=f"one column {name!r}", found=found, remedy=remedy)
@@ -277,9 +277,9 @@ def labelled_list(
     if not names:
         raise misfit(tree, path, 1, expected=expected, found=first, remedy=remedy)
     listed = [canonical(name.strip().strip('"')) for name in names]
-    line_of: dict[str, int] = {}
+    seen: dict[str, int] = {}
     for name, number in zip(listed, numbers, strict=True):
-        if line_of.setdefault(name, number) != number:
-            expected = f"each image once ({name!r} stands on line {line_of[name]} too)"
+        if seen.setdefault(name, number) != number:
+            expected = f"each image once ({name!r} stands on line {seen[name]} too)"
             raise misfit(tree, path, number, expected=expected, found=name, remedy=remedy)
     return listed, np.array(values, dtype=np.int16)
