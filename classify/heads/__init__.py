@@ -117,7 +117,7 @@ def head_class(name: str, kind: str) -> type:
 
 def head_options(name: str, kind: str) -> dict[str, Any]:
     """Return a head's options with their defaults."""
-    return {field.name: field.default for field in dataclasses.fields(head_class(name, kind))}  # type: ignore[arg-type]
+    return {field.name: field.default for field in dataclasses.fields(head_class(name, kind))}
 
 
 def make_head(name: str, kind: str, *, random_state: Any = 0, **params: Any) -> Any:
