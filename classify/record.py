@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classify.config import RunConfig
+from classify.evidence.confusion import confusion, per_class
 from classify.evidence.intervals import LEVEL, Interval
-from classify.evidence.metrics import confusion, per_class, primary_metric
+from classify.evidence.metrics import primary_metric
 from classify.identity import run_identity
 from classify.inputs.tasks import TaskRows
 from classify.report_json import FORMAT_VERSION, passport_weights

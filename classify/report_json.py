@@ -55,15 +55,16 @@ _interval = record(
     {
         "low": (ENDS["low"], None),
         "high": (ENDS["high"], None),
-        "reason": (text, ""),
-        "over": (optional(_OVER), None),
     },
 )
+_REMARKS: Mapping[str, Check] = {"reason": text, "over": optional(_OVER)}
 
 
 def interval(value: Any, where: str) -> dict[str, Any]:
     """Take a value between two ends; both ends are there, or none is."""
     made: dict[str, Any] = _interval(value, where)
+    for name in _REMARKS.keys() & made.keys():
+        made[name] = _REMARKS[name](made[name], f"{where}.{name}")
     if made["value"] is None or made["low"] is None or made["high"] is None:
         made["low"] = made["high"] = None
     return made

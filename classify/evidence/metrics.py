@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "METRICS",
     "Metric",
-    "confusion",
+    "checked_scores",
     "dealt_metrics",
     "decide",
     "find_metric",
@@ -31,7 +31,6 @@ __all__ = [
     "mean_over_classes",
     "metrics",
     "metrics_of",
-    "per_class",
     "primary_metric",
     "relative_errors",
     "resampled_columns",
@@ -339,7 +338,7 @@ def resampled_columns(
     task: Task, y_true: Any, y_score: Any, weights: NDArray[Any], *, units: NDArray[np.int64] | None = None
 ) -> dict[str, Floats]:
     """Do as `resampled_metrics`, but give averaged metrics by class, (n_resamples, n_classes)."""
-    truth, score = _checked(task, y_true, y_score)
+    truth, score = checked_scores(task, y_true, y_score)
     weights = np.asarray(weights, dtype=np.float64)
     return _columns(task, lambda sums: sums.weighted(task, truth, score, weights, units))
 
@@ -359,7 +358,7 @@ def dealt_metrics(task: Task, y_true: Any, y_score: Any, deals: NDArray[np.int64
     -------
     dict of str to ndarray of shape (n_deals,), float64
     """
-    truth, score = _checked(task, y_true, y_score)
+    truth, score = checked_scores(task, y_true, y_score)
     return _means(task, _columns(task, lambda sums: sums.dealt(task, truth, score, deals)))
 
 
@@ -370,7 +369,7 @@ def relative_errors(
 
     The error is that of a ratio of sums over units, from the units that a row draws.
     """
-    truth, score = _checked(task, y_true, y_score)
+    truth, score = checked_scores(task, y_true, y_score)
     weights = np.asarray(weights, dtype=np.float64)
     found: dict[str, tuple[Floats, Floats]] = {}
     for name, metric in metrics_of(task).items():
@@ -423,35 +422,8 @@ def decide(task: Task, y_score: Any) -> np.ndarray:
     return (score >= 0.5).astype(np.uint8) if task.kind == "multi" else score
 
 
-def confusion(task: Task, y_true: Any, y_score: Any) -> np.ndarray:
-    """Count images by true class (rows) and decided class (columns): int64 ``(n_classes, n_classes)``, single only."""
-    truth, score = _checked(task, y_true, y_score)
-    n = len(task.classes)
-    return np.bincount(truth * n + np.argmax(score, axis=1), minlength=n * n).reshape(n, n)
-
-
-def per_class(task: Task, y_true: Any, y_score: Any) -> list[dict[str, Any]]:
-    """Return precision, recall, F1 and support of each class, in the order of the task.
-
-    A class absent from *y_true* keeps its row, with support 0.
-    """
-    truth, score = _checked(task, y_true, y_score)
-    sums = COUNTS.weighted(task, truth, score, np.ones((1, len(truth))), None)
-    hits, support, predicted = (third[0] for third in _thirds(task, sums))
-    precision, recall, f1 = _ratio(hits, predicted), _ratio(hits, support), _f1(task, sums)[0]
-    return [
-        {
-            "class": name,
-            "precision": float(precision[k]),
-            "recall": float(recall[k]),
-            "f1": float(f1[k]),
-            "support": int(support[k]),
-        }
-        for k, name in enumerate(task.classes)
-    ]
-
-
-def _checked(task: Task, y_true: Any, y_score: Any) -> tuple[np.ndarray, np.ndarray]:
+def checked_scores(task: Task, y_true: Any, y_score: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return truth and scores as arrays; refuse shapes, codes and tasks that cannot be scored."""
     truth, score = np.asarray(y_true), np.asarray(y_score, dtype=np.float64)
     n_columns = len(task.classes)
     if task.kind == "regression":

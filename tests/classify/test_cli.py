@@ -103,10 +103,10 @@ def test_help_imports_nothing_heavy():
 def test_paired_comparison(classify, runs_folder):
     """``compare --paired`` adds the pairs of each board, for people and for programs."""
     text = classify("compare", runs_folder / "polarity", "--paired").stdout
-    assert "linear – dummy" in text
+    assert "baselines are left out" in text  # there is one head beside the dummy
     assert "id-only" in text
     board = json.loads(classify("compare", runs_folder / "polarity", "--paired", "--json").stdout)[0]
-    assert board["pairs"][0]["mcnemar"]["only_first"] > board["pairs"][0]["mcnemar"]["only_second"]
+    assert board["pairs"] == []
 
 
 def test_audit_and_curve_leave_files(classify, store, tmp_path):
@@ -116,7 +116,7 @@ def test_audit_and_curve_leave_files(classify, store, tmp_path):
     arguments = ["audit", store, "--task", "polarity", "--blocks", "alpha.pool"]
     done = classify(*arguments)
     assert done.returncode == 0, done.stderr
-    assert "have a doubtful label" in done.stdout
+    assert "have a label that the judge" in done.stdout
     found = json.loads((tmp_path / "runs/planted/polarity/audit.json").read_text())
     assert found["blocks"] == ["alpha.pool"]
     assert classify(*arguments).returncode == 2

@@ -7,7 +7,8 @@ import pytest
 from sklearn import metrics as sk
 
 from classify.errors import TaskError
-from classify.evidence.metrics import confusion, decide, greater_is_better, metrics, per_class, primary_metric
+from classify.evidence.confusion import confusion, per_class
+from classify.evidence.metrics import decide, greater_is_better, metrics, primary_metric
 from features_store import Task
 
 POLARITY = Task("polarity", "single", ("negative", "neutral", "positive"))

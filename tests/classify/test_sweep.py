@@ -71,10 +71,10 @@ def test_an_interrupted_sweep_goes_on(grid, tmp_path, monkeypatch):
     """What was done before Ctrl-C stays, what was being done leaves nothing."""
     cells = read_sweep(grid, out=tmp_path / "out")
 
-    def interrupt(config):
+    def interrupt(config, **options):
         if sum(cell.done for cell in cells) == 2:
             raise KeyboardInterrupt
-        return run(config)
+        return run(config, **options)
 
     with monkeypatch.context() as patched:
         patched.setattr("classify.experiment.run", interrupt)
