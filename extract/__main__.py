@@ -221,9 +221,9 @@ def _settings(device: str, precision: str, decoder: str, views: Views, cluster: 
     from extract.engines import autocast_dtype, choose_device, unused_gpu
     from extract.errors import EncoderError
     from extract.images import DECODERS
-    from extract.passports import Circumstances
     from extract.pipeline import Settings
     from extract.ray_engine import ask_cluster
+    from extract.settings import Circumstances
     from extract.transforms import RESIZERS
     from features_store.errors import unknown_name
 

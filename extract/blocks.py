@@ -5,37 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from extract.encoders import Network
-from extract.passports import Circumstances, passport_of
+from extract.passports import passport_of
+from extract.settings import Circumstances
 from features_store import BlockSpec, BlockWriter, Index, Status, StoreError, open_store
 from features_store.failures import FailureLimit, read_failures, write_failures
-
-
-class Sink(Protocol):
-    """Where the vectors of one network go.
-
-    Attributes
-    ----------
-    needed : ndarray of shape (n_images, n_views), bool
-        Which views are still to be made, for any tap.
-    """
-
-    needed: NDArray[np.bool_]
-
-    def write(
-        self, rows: NDArray[np.int64], views: NDArray[np.int64], vectors: Mapping[str, NDArray[np.float32]]
-    ) -> None:
-        """Take the vectors of some views, by tap: each (n, ...)."""
-        ...
-
-    def fail(self, row: int, status: Status, reason: str) -> None:
-        """Record that an image has no vector, in any view that is still to be made."""
-        ...
 
 
 class Blocks:

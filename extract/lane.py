@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.blocks import Sink
 from extract.clock import Clock
 from extract.encoders import Network
 from extract.flow import OneWorker
 from extract.forward import Forward, Running
 from features_store import Status
+
+
+class Sink(Protocol):
+    """Where the vectors of one network go.
+
+    Attributes
+    ----------
+    needed : ndarray of shape (n_images, n_views), bool
+        Which views are still to be made, for any tap.
+    """
+
+    needed: NDArray[np.bool_]
+
+    def write(
+        self, rows: NDArray[np.int64], views: NDArray[np.int64], vectors: Mapping[str, NDArray[np.float32]]
+    ) -> None:
+        """Take the vectors of some views, by tap: each (n, ...)."""
+
+    def fail(self, row: int, status: Status, reason: str) -> None:
+        """Record that an image has no vector, in any view that is still to be made."""
 
 
 class Lane:

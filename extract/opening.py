@@ -16,7 +16,7 @@ from extract.compilation import Compilation, seconds_per_view
 from extract.encoders import Encoder, Network
 from extract.errors import DeviceError, DeviceMemoryError
 from extract.forward import Forward
-from extract.passports import Circumstances
+from extract.settings import Circumstances
 from features_store import Index, Status, open_store
 from features_store.passport import alternatives
 

@@ -18,8 +18,8 @@ from extract.engines import DEVICES, Cpu, Device
 from extract.lane import Lane
 from extract.local_engine import READERS, Images, LocalEngine, expected_memory
 from extract.opening import Opened, Opening, needed_rows
-from extract.passports import Circumstances
 from extract.ray_engine import Cluster, RayEngine, Work
+from extract.settings import Circumstances
 from extract.sources import Skipping
 from extract.stores import claim_index
 from extract.streams import Streams

@@ -16,15 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.blocks import Sink
 from extract.clock import Clock
 from extract.encoders import Network
 from extract.engines import autocast_dtype, choose_device
 from extract.errors import ActorsError, DeviceError, EngineError, MachineError
 from extract.forward import Forward
-from extract.lane import Lane
+from extract.lane import Lane, Sink
 from extract.local_engine import Images, LocalEngine
-from extract.passports import Circumstances
+from extract.settings import Circumstances
 from extract.shards import Cut
 from features_store import Status
 from features_store.errors import unknown_name
@@ -81,7 +80,7 @@ def ask_cluster(cluster: Cluster, device: str, precision: str) -> tuple[Cluster,
     cluster : Cluster
         With its GPUs.
     found : dict
-        Fields of `extract.passports.Circumstances`: device, identity, autocast, batch_size.
+        Fields of `extract.settings.Circumstances`: device, identity, autocast, batch_size.
 
     Raises
     ------

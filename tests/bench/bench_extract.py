@@ -33,7 +33,7 @@ from extract.encoders import Network, Weights, build_networks, find_encoders
 from extract.engines import Cpu, autocast_dtype
 from extract.forward import Forward
 from extract.images import make_decoder
-from extract.passports import Circumstances
+from extract.settings import Circumstances
 from extract.streams import Streams
 from tests.bench.rounds import medians
 

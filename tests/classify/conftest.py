@@ -146,7 +146,7 @@ def pictured_store(pictures, tmp_path_factory) -> Path:
     from extract import pipeline
     from extract.corpora import find_corpus
     from extract.encoders import Weights, build_networks, find_encoders
-    from extract.passports import Circumstances
+    from extract.settings import Circumstances
 
     folder = tmp_path_factory.mktemp("features") / "shapes"
     networks = build_networks(find_encoders(["efficientnet_lite0", "lowlevel"]), Weights())

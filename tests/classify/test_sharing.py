@@ -27,7 +27,7 @@ def test_a_chain_leaves_no_name(tmp_path, monkeypatch) -> None:
     from extract import pipeline
     from extract.corpora import find_corpus
     from extract.encoders import Weights, build_networks, find_encoders
-    from extract.passports import Circumstances
+    from extract.settings import Circumstances
 
     home = tmp_path / "quendolin"
     work = home / "work"

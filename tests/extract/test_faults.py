@@ -18,7 +18,7 @@ from PIL import Image
 from extract import pipeline, sources
 from extract.corpora import Reading
 from extract.errors import HubError, MachineError
-from extract.passports import Circumstances
+from extract.settings import Circumstances
 from extract.sources import Files
 from features_store import DiskSpaceError, Index, MismatchError, Status, open_store
 from features_store.failures import FailureLimit, failures_file, read_failures

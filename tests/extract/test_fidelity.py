@@ -19,7 +19,7 @@ from extract.encoders import ENCODERS, Network, Tap, Weights, build_networks, fi
 from extract.engines import Cpu
 from extract.forward import Forward
 from extract.images import make_decoder
-from extract.passports import Circumstances
+from extract.settings import Circumstances
 from extract.streams import Streams
 from features_store import open_store
 

@@ -12,7 +12,7 @@ import pytest
 from extract import pipeline
 from extract.corpora import find_corpus
 from extract.errors import CorpusError, RefusedImageError, UnreadableError
-from extract.passports import Circumstances
+from extract.settings import Circumstances
 from features_store import Status, open_store
 from features_store.failures import FailureLimit
 

@@ -14,7 +14,7 @@ from extract.encoders import ENCODERS, Weights, build_networks, find_encoders
 from extract.engines import Cpu
 from extract.errors import EncoderError
 from extract.forward import Forward
-from extract.passports import Circumstances
+from extract.settings import Circumstances
 from features_store import MismatchError
 
 

@@ -16,7 +16,7 @@ from extract import pipeline
 from extract.corpora import Reading
 from extract.errors import RefusedImageError
 from extract.images import Decoder, make_decoder
-from extract.passports import Circumstances
+from extract.settings import Circumstances
 from features_store import Index, Status, open_store
 from features_store.failures import FailureLimit
 

@@ -20,8 +20,8 @@ from extract.encoders import Weights, build_networks, find_encoders
 from extract.engines import Cpu, autocast_dtype
 from extract.errors import DeviceError
 from extract.forward import Forward
-from extract.passports import Circumstances
 from extract.recompute import recompute
+from extract.settings import Circumstances
 from extract.stores import claim_index
 from features_store import MismatchError, Status, UnsafeFileError, open_store
 from features_store.failures import FailureLimit

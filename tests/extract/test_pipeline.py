@@ -22,7 +22,7 @@ from extract.encoders import Weights, build_networks, find_encoders
 from extract.engines import Cpu
 from extract.forward import Forward
 from extract.images import make_decoder
-from extract.passports import Circumstances
+from extract.settings import Circumstances
 from features_store import MismatchError, Status, open_store, passport
 from features_store.failures import FailureLimit
 

@@ -9,8 +9,8 @@ from extract import pipeline
 from extract.corpora import find_corpus
 from extract.encoders import Weights, build_networks, find_encoders
 from extract.errors import WeightsError
-from extract.passports import Circumstances
 from extract.recompute import recompute
+from extract.settings import Circumstances
 from extract.views import Views
 from features_store import MismatchError, open_store
 

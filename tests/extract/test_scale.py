@@ -20,8 +20,8 @@ from extract import pipeline
 from extract.corpora import Reading, find_corpus
 from extract.encoders import Weights, build_networks, find_encoders
 from extract.errors import CorpusError, DeviceError, EngineError, UnreadableError
-from extract.passports import Circumstances
 from extract.ray_engine import Cluster, ask_cluster, check_engine
+from extract.settings import Circumstances
 from extract.shards import shard
 from extract.views import Views
 from features_store import Index, Status, open_store

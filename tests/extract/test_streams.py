@@ -18,7 +18,7 @@ from extract.encoders.record import Encoder, Tap
 from extract.engines import Cpu
 from extract.forward import Forward
 from extract.memory import keep_freed_memory
-from extract.passports import Circumstances
+from extract.settings import Circumstances
 from extract.streams import MOST, Streams
 from features_store import open_store
 

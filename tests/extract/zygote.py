@@ -21,7 +21,7 @@ import numpy as np
 from extract import pipeline
 from extract.corpora.record import Reading
 from extract.encoders.record import Encoder, Network, Tap
-from extract.passports import Circumstances
+from extract.settings import Circumstances
 from extract.views import Views
 from features_store import Index, Status, open_store, writer
 from features_store.failures import FailureLimit
