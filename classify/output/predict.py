@@ -253,7 +253,7 @@ class Predictor:
         ------
         Answer
         """
-        for path in images:
+        for path in _paths(images):
             yield self._answer(path, self._prepared(path))
 
     def many(self, images: Sequence[str], *, step: Callable[[], object] = lambda: None) -> Iterator[Answer]:
@@ -264,8 +264,9 @@ class Predictor:
         from extract.flow import ordered
 
         with ThreadPoolExecutor(2, thread_name_prefix="decode") as pool:
-            prepared = ordered(pool, self._prepared, images, ahead=_READ_AHEAD)
-            for path, one in zip(images, prepared, strict=True):
+            paths = list(_paths(images))
+            prepared = ordered(pool, self._prepared, paths, ahead=_READ_AHEAD)
+            for path, one in zip(paths, prepared, strict=True):
                 yield self._answer(path, one)
                 step()
 
@@ -291,6 +292,18 @@ class Predictor:
         if not np.isfinite(scores).all():
             return Answer(path, reason="non-finite: the head gives no number for this image")
         return self.model.answer(path, scores)
+
+
+def _paths(images: Iterable[Any]) -> Iterator[str]:
+    """Yield paths as text; refuse what is none, an array of pixels for example."""
+    if isinstance(images, str | bytes | Path):
+        message = f"images is {str(images)!r}; give a list of paths, like [{str(images)!r}]"
+        raise ModelError(message)
+    for image in images:
+        if not isinstance(image, str | Path):
+            message = f"an image is given as {type(image).__name__}; a predictor takes paths of image files"
+            raise ModelError(message)
+        yield str(image)
 
 
 def image_paths(places: Iterable[str]) -> list[str]:

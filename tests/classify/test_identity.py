@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import classify
 from classify.config import RunConfig, load_config
-from classify.errors import ConfigError, RunError
+from classify.errors import ConfigError, ModelError, RunError
 from classify.identity import differing_aspects, digest_of, run_identity
 from classify.layout import lay_out
 from classify.learning import curve_of
@@ -172,3 +172,14 @@ def test_names_stay_below_runs(tmp_path):
     """A store that is called like a way up, or a task with a separator, leaves the folder of runs where it is."""
     assert ".." not in RunConfig("..", "t", "linear").folder.parts
     assert RunConfig("s", "a/b\n", "linear").folder.parts == ("runs", "s", "a%2Fb%0A", "linear")
+
+
+def test_a_predictor_takes_paths_and_says_so():
+    """An array of pixels, and one path in the place of a list, are answered in one sentence."""
+    from classify.output.predict import Predictor
+
+    predictor = Predictor.__new__(Predictor)
+    with pytest.raises(ModelError, match="an image is given as ndarray; a predictor takes paths"):
+        next(predictor([np.zeros((4, 4, 3))]))
+    with pytest.raises(ModelError, match=r"give a list of paths, like \['a.jpg'\]"):
+        next(predictor("a.jpg"))
