@@ -108,9 +108,9 @@ def search(
     best = _best(study)
     settings = {**config.settings, **_settings(best.params, space)}
     write_json(folder / TRIALS, _record(study, layout, space), force=True)
-    score = f"{primary_metric(layout.data.task)} {best.value:.4f}"
+    reached = f"{primary_metric(layout.data.task)} {best.value:.4f}"
     notify(
-        f"best of {len(study.trials)} trials: {score} on the validation images that chose it; only the test value "
+        f"best of {len(study.trials)} trials: {reached} on the validation images that chose it; only the test value "
         "below is free of that choice"
     )
     best_config = replace(config, settings=settings, out=str(folder / BEST))
