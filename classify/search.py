@@ -109,10 +109,10 @@ def search(
     settings = {**config.settings, **_settings(best.params, space)}
     write_json(folder / TRIALS, _record(study, layout, space), force=True)
     n_tried = len(_scored(study))
-    score = f"{primary_metric(layout.data.task)} {best.value:.4f}"
+    reached = f"{primary_metric(layout.data.task)} {best.value:.4f}"
     notify(
-        f"best of {n_tried} trials: {score} on the validation images that chose it; only the test value below is free "
-        "of that choice"
+        f"best of {n_tried} trials: {reached} on the validation images that chose it; only the test value below is "
+        "free of that choice"
     )
     best_config = replace(config, settings=settings, out=str(folder / BEST))
     return run_experiment(best_config, force=force, notify=notify, n_tried=n_tried)

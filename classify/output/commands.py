@@ -139,7 +139,7 @@ def explain(
     check: Annotated[
         bool, typer.Option("--check", help="Also measure, on the test images, that the maps mean something.")
     ] = False,
-    limit: Annotated[int | None, typer.Option(min=2, help="Of --check: only the first N test images.")] = None,
+    limit: Annotated[int | None, typer.Option(min=8, help="Of --check: only the first N test images.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the pictures. [default: data/CORPUS]")] = None,
     weights: WeightFiles = None,
     allow_download: Download = False,

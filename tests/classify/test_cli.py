@@ -52,7 +52,7 @@ def test_run_then_compare_then_report(classify, store, tmp_path):
 def test_compare_prints_intervals_and_the_baseline(classify, runs_folder):
     """Each board has a line per run and one for the majority baseline, with intervals."""
     text = classify("compare", runs_folder).stdout
-    assert text.count("majority") == 4
+    assert sum(line.split()[:1] == ["majority"] for line in text.splitlines()) == 4
     assert text.count("is the baseline") == 4
     assert "weighted F1" in text
     assert "RMSE" in text
@@ -100,13 +100,19 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-def test_paired_comparison(classify, runs_folder):
-    """``compare --paired`` adds the pairs of each board, for people and for programs."""
+def test_paired_comparison(classify, store, runs_folder, tmp_path):
+    """``compare --paired`` adds the pairs of heads of each board; baselines are no heads."""
     text = classify("compare", runs_folder / "polarity", "--paired").stdout
-    assert "baselines are left out" in text  # there is one head beside the dummy
+    assert "there are no two heads to compare" in text
     assert "id-only" in text
-    board = json.loads(classify("compare", runs_folder / "polarity", "--paired", "--json").stdout)[0]
-    assert board["pairs"] == []
+    weak = ["--blocks", "alpha.pool", "--set", "C=1e-9", "--out", tmp_path / "weak"]
+    done = classify("run", store, "--task", "polarity", "--head", "linear", *weak)
+    assert done.returncode == 0, done.stderr
+    both = [runs_folder / "polarity", tmp_path / "weak"]
+    assert "linear – weak (linear)" in classify("compare", *both, "--paired").stdout
+    (pair,) = json.loads(classify("compare", *both, "--paired", "--json").stdout)[0]["pairs"]
+    assert (pair["better"], pair["mcnemar"]) == ("linear", None)
+    assert pair["p_holm"] == pair["difference"]["p"] < 0.05
 
 
 def test_audit_and_curve_leave_files(classify, store, tmp_path):
@@ -116,7 +122,7 @@ def test_audit_and_curve_leave_files(classify, store, tmp_path):
     arguments = ["audit", store, "--task", "polarity", "--blocks", "alpha.pool"]
     done = classify(*arguments)
     assert done.returncode == 0, done.stderr
-    assert "have a label that the judge" in done.stdout
+    assert "where none is wrong, about" in done.stdout
     found = json.loads((tmp_path / "runs/planted/polarity/audit.json").read_text())
     assert found["blocks"] == ["alpha.pool"]
     assert classify(*arguments).returncode == 2

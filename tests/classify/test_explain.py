@@ -251,7 +251,7 @@ def test_deletion_check_says_yes_and_no() -> None:
     assert right["random"] == pytest.approx(13 / 64 / 16, abs=0.006)  # its share of the cells
     assert right["difference"]["low"] < right["difference"]["value"] < right["difference"]["high"]
     assert right["difference_moved"]["low"] > 0
-    assert deletion_check(Planted(1.0), ["none.png"]) == {"n_images": 0, "passed": None}
+    assert deletion_check(Planted(1.0), paths[:7]) == {"n_images": 7, "passed": None}  # too few to say anything
 
 
 def test_deletion_check_of_a_run(explainer, pictured_runs, pictures) -> None:
@@ -259,7 +259,6 @@ def test_deletion_check_of_a_run(explainer, pictured_runs, pictures) -> None:
     from classify.output.deletion import deletion_check
 
     run, files = pictured_runs["mlp"], list(scored_images(pictured_runs["mlp"], pictures).values())
-    assert deletion_check(explainer, files[:7]) == {"n_images": 7, "passed": None}  # too few to say anything
     found = deletion_check(explainer, (files * 8)[:8])
     assert found["difference"]["value"] == pytest.approx(found["hottest"] - found["random"])
     explain_images(run, explainer, files[:1], deletion=found, force=True)
