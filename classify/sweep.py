@@ -156,7 +156,9 @@ def read_sweep(path: Path, *, out: Path | None = None) -> list[Cell]:
 
 def _broken(fixed: Mapping[str, Any], choices: Mapping[str, Any], problem: str) -> Cell:
     """Return a cell that can't be run, with as much of its configuration as is sound."""
-    names = {name: str(choices.get(name, fixed.get(name, "unknown"))) for name in ("store", "task", "head")}
+    names: dict[str, Any] = {
+        name: str(choices.get(name, fixed.get(name, "unknown"))) for name in ("store", "task", "head")
+    }
     return Cell(RunConfig(**names), digest_of({"choices": dict(choices)}), dict(choices), problem)
 
 
