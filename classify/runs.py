@@ -109,7 +109,9 @@ def check_free(folder: Path, *, force: bool) -> None:
         message = f"{folder} exists and isn't a run, so it won't be replaced; choose another place with --out"
         raise RunError(message)
     if not force:
-        message = f"{folder} holds a run already; replace it with --force (force=True), or choose another with --out"
+        message = (
+            f"{folder} holds a run already; replace it with --force (force=True), or choose another place with --out"
+        )
         raise RunError(message)
 
 
