@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import platform
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +14,12 @@ import pytest
 import classify
 from classify.config import load_config
 from classify.errors import ConfigError
+from classify.output.bundle import write_bundle
+from classify.output.explanations import scored_images
+from classify.output.thumbnails import Pictures
 from classify.runs import read_run
 from classify.sweep import read_sweep
+from features_store.errors import AffectoryError
 
 COMMENT = b"taken by Quendolin at home"
 
@@ -47,8 +54,6 @@ def test_a_chain_leaves_no_name(tmp_path, monkeypatch) -> None:
     pipeline.run(find_corpus("folder").read(work / "data" / "shared", {}), networks, store, settings)
     run = classify.run(store.absolute(), "label", "linear", resamples=20, out=work / "runs" / "one")
     classify.report(run, work / "runs" / "report.html")
-    from classify.output.bundle import write_bundle
-
     write_bundle(run, work / "runs" / "b.zip")
     words = [str(home).encode(), b"quendolin", COMMENT]
     # Short names stand by chance in vectors.
@@ -57,7 +62,9 @@ def test_a_chain_leaves_no_name(tmp_path, monkeypatch) -> None:
     assert len(pages) > 8
     found = {(path.name, word) for path, data in pages.items() for word in words if word.lower() in data.lower()}
     assert found == set()
-    assert b"data:image/jpeg" in (work / "runs" / "report.html").read_bytes()
+    shown = Pictures.of_corpus("shared", None).of("calm/01.jpg")
+    assert COMMENT in (work / "data" / "shared" / "calm" / "01.jpg").read_bytes()
+    assert COMMENT not in base64.b64decode(shown.uri.partition(",")[2])
     monkeypatch.chdir("/")
     assert load_config(work / "runs" / "one" / "config.toml").store == str(store)
 
@@ -87,13 +94,6 @@ def test_a_file_may_not_choose_a_place_elsewhere(tmp_path, store, monkeypatch) -
 
 def test_pictures_stay_in_their_folder(runs_folder, tmp_path, monkeypatch) -> None:
     """A report that calls its corpus by a path, and links that lead out, show nothing of elsewhere."""
-    import json
-    import shutil
-
-    from classify.output.explanations import scored_images
-    from classify.output.thumbnails import Pictures
-    from features_store.errors import AffectoryError
-
     image = pytest.importorskip("PIL.Image")
     monkeypatch.chdir(tmp_path)
     secret = tmp_path / "secret"
