@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classify.errors import ConfigError, TaskError
-from classify.evidence.resamples import units_of
+from classify.evidence.temperature import RANGE, Temperature, tempered
 from features_store.schema import Task
 
 __all__ = ["METHODS", "Calibration", "calibration_error", "expected_errors", "fit_calibration", "reliability"]
@@ -24,9 +24,6 @@ METHODS: tuple[Method, ...] = ("temperature", "isotonic")
 N_BINS = 10
 MIN_IMAGES = 20  # on fewer, a fit says more about them than about the head
 MIN_ISOTONIC = 1000  # a free curve through fewer costs more log loss than it saves
-_TINY = 1e-7
-_CHI_SQUARE = 3.841458820694124  # exceeded by chance in 5 of 100, one degree of freedom
-_RANGE = (0.05, 20.0)  # a temperature beyond these means that the validation part can't tell
 
 Floats = NDArray[np.float64]
 
@@ -64,7 +61,7 @@ class Calibration:
         """Return calibrated probabilities, (n_images, n_classes) as *scores*; rows of a single-label task sum to 1."""
         given = np.asarray(scores, dtype=np.float64)
         if self.temperature is not None:
-            mapped = _tempered(given, self.temperature, single=self.kind == "single")
+            mapped = tempered(given, self.temperature, single=self.kind == "single")
         else:
             mapped = np.column_stack([np.interp(given[:, k], x, y) for k, (x, y) in enumerate(self.curves)])
         for k in self.unseen:
@@ -124,17 +121,6 @@ class Calibration:
         raise ConfigError(message)
 
 
-def _tempered(given: Floats, temperature: float, *, single: bool) -> Floats:
-    if single:
-        logits = np.log(np.clip(given, _TINY, 1.0)) / temperature
-        grown = np.exp(logits - logits.max(axis=1, keepdims=True))
-        tempered: Floats = grown / grown.sum(axis=1, keepdims=True)
-        return tempered
-    clipped = np.clip(given, _TINY, 1 - _TINY)
-    squeezed: Floats = 1 / (1 + np.exp(-(np.log(clipped) - np.log1p(-clipped)) / temperature))
-    return squeezed
-
-
 def fit_calibration(
     task: Task,
     y_true: NDArray[Any],
@@ -188,10 +174,10 @@ def fit_calibration(
     said, came = _confidences(task, y_true, scores)
     if ((said >= 0.5) == came).all() if task.kind == "multi" else came.all():
         return None, f"the head is right on all {n} validation images: the surer the better, without end"
-    fit = _Temperature(truth, scores, single=task.kind == "single", groups=groups)
+    fit = Temperature(truth, scores, single=task.kind == "single", groups=groups)
     temperature = fit.best()
-    settled = 1.01 * _RANGE[0] < temperature < 0.99 * _RANGE[1]
-    low, high = fit.interval(temperature) if settled else _RANGE
+    settled = 1.01 * RANGE[0] < temperature < 0.99 * RANGE[1]
+    low, high = fit.interval(temperature) if settled else RANGE
     if low <= 1 <= high:
         return None, f"{n} images don't tell T from 1: T = {temperature:.2f} [{low:.2f}, {high:.2f}]"
     return Calibration("temperature", task.kind, temperature, (), n, (low, high), tuple(unseen)), ""
@@ -200,58 +186,6 @@ def fit_calibration(
 def _indicators(task: Task, y_true: NDArray[Any]) -> NDArray[np.bool_]:
     truth = np.asarray(y_true)
     return truth[:, None] == np.arange(len(task.classes)) if task.kind == "single" else truth.astype(bool)
-
-
-class _Temperature:
-    """The log loss of probabilities by their temperature, and what it says of the temperature."""
-
-    def __init__(
-        self, truth: NDArray[np.bool_], scores: Floats, *, single: bool, groups: NDArray[np.int64] | None
-    ) -> None:
-        self.truth, self.scores, self.single = truth, scores, single
-        self.units = np.arange(len(truth)) if groups is None else units_of(groups)
-
-    def losses(self, log_temperature: float) -> Floats:
-        """Return the log loss of each image."""
-        said = np.clip(_tempered(self.scores, float(np.exp(log_temperature)), single=self.single), _TINY**2, 1.0)
-        if self.single:
-            return -np.log(said[self.truth])
-        of_label = np.where(self.truth, np.log(said), np.log1p(-np.minimum(said, 1 - _TINY)))
-        found: Floats = -of_label.sum(axis=1)
-        return found
-
-    def best(self) -> float:
-        """Return the temperature of the lowest loss."""
-        from scipy.optimize import minimize_scalar
-
-        bounds, options = tuple(np.log(_RANGE)), {"xatol": 1e-6}
-        loss = lambda x: float(self.losses(x).mean())  # noqa: E731
-        return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options=options).x))
-
-    def interval(self, temperature: float) -> tuple[float, float]:
-        """Return the temperatures that the likelihood doesn't tell from the best one at 95%."""
-        from scipy.optimize import brentq
-
-        middle, least = float(np.log(temperature)), float(self.losses(np.log(temperature)).sum())
-        share = self._independent(middle)
-        rise = lambda x: 2 * share * (float(self.losses(x).sum()) - least) - _CHI_SQUARE  # noqa: E731
-        ends = []
-        for bound in np.log(_RANGE):
-            ends.append(float(brentq(rise, middle, bound, xtol=1e-6)) if rise(bound) > 0 else float(bound))
-        return float(np.exp(ends[0])), float(np.exp(ends[1]))
-
-    def _independent(self, middle: float) -> float:
-        """Return by how much the likelihood must count less, because labels of an image and images of a group agree.
-
-        The curvature of the loss over the variance of its slope (Kent 1982); 1 where everything is independent.
-        """
-        if self.single and len(np.unique(self.units)) == len(self.units):
-            return 1.0
-        step = 1e-3
-        below, here, above = (self.losses(middle + shift) for shift in (-step, 0.0, step))
-        slopes = np.bincount(self.units, weights=(above - below) / (2 * step))
-        curvature = float((above - 2 * here + below).sum()) / step**2
-        return float(np.clip(curvature / max(float(slopes @ slopes), 1e-12), 0.0, 1.0))
 
 
 def _isotonic(truth: NDArray[np.bool_], scores: Floats) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]:
