@@ -12,15 +12,15 @@ import json
 import math
 import os
 import re
-import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from classify.errors import RunError
+from features_store import atomic
 from features_store.atomic import atomic_write
-from features_store.errors import AffectoryError, ExistsError
+from features_store.errors import AffectoryError, ExistsError, UnsafeFileError
 
 __all__ = [
     "MAX_JSON",
@@ -70,7 +70,7 @@ def try_place(path: Path, what: str = "") -> None:
             if not folder.is_dir():
                 folder.mkdir()
                 made.append(folder)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}."[:200], dir=path.absolute().parent):
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}."[:200], suffix=".part", dir=path.absolute().parent):
             pass
         if path.is_dir():
             with tempfile.TemporaryFile(dir=path):
@@ -115,28 +115,14 @@ def read_regular(path: Path, limit: int = MAX_JSON) -> bytes:
     FileNotFoundError
         It isn't there.
     RunError
-        It is a link, a pipe or a device, may not be read, or has more than *limit* bytes.
+        It is a link, a pipe or a device, has a second name, may not be read, or has more than *limit* bytes.
     """
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        if path.is_symlink():
-            message = f"{path} is a symbolic link; the files of a run or a bundle stand where they are"
-            raise RunError(message)
-        fd = os.open(path, flags)
-        with os.fdopen(fd, "rb") as file:
-            found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode):
-                message = f"{path} isn't a regular file; the files of a run or a bundle are"
-                raise RunError(message)
-            data = file.read(limit + 1) if found.st_size <= limit else b""
-            if len(data) > limit or found.st_size > limit:
-                message = f"{path} has more than {limit:,} bytes, which no file of its kind has"
-                raise RunError(message)
-            return data
+        return atomic.read_regular(path, limit)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(error.errno, error.strerror, str(path)) from error
-    except AffectoryError:
-        raise
+    except UnsafeFileError as error:
+        raise RunError(str(error)) from error
     except OSError as error:
         message = f"{path} can't be read: {error.strerror or error}"
         raise RunError(message) from error

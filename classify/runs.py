@@ -25,11 +25,12 @@ from typing import Any
 from classify.config import RunConfig, dump_config, shared_store
 from classify.errors import ConfigError, RunError
 from classify.evidence.adjustment import ADJUSTMENT, Adjustment, read_adjustment
-from classify.folder import sweep_leftovers, whole_folder
 from classify.json_file import try_place
 from classify.output.plots import run_plots
 from classify.predictions import PartPredictions, read_predictions, write_predictions
 from classify.report_json import REPORT, read_report, report_task
+from features_store.atomic import atomic_folder, recover
+from features_store.errors import ExistsError
 from features_store.schema import Task
 
 __all__ = ["REPORT", "Run", "check_free", "find_runs", "new_folder", "read_run", "write_run"]
@@ -100,7 +101,7 @@ def check_free(folder: Path, *, force: bool) -> None:
     """
     try_place(folder, "the run ")
     if not folder.exists() and not folder.is_symlink():
-        sweep_leftovers(folder)
+        recover(folder)
     if not folder.exists() and not folder.is_symlink():
         return
     if folder.is_dir() and not any(folder.iterdir()):
@@ -136,8 +137,13 @@ def new_folder(folder: Path, *, force: bool = False) -> Iterator[Path]:
     RunError
         The place is taken, or can't be written.
     """
-    with whole_folder(folder, what="the run", check=lambda: check_free(folder, force=force)) as temporary:
-        yield temporary
+    check_free(folder, force=force)
+    try:
+        with atomic_folder(folder, force=force) as temporary:
+            yield temporary
+    except ExistsError:
+        check_free(folder, force=force)  # another process was here meanwhile: the same words as before the work
+        raise
 
 
 def write_run(

@@ -68,7 +68,7 @@ ORDER: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
             "runs",
             (
                 *("experiment", "fitting", "record", "runs", "predictions", "interruption", "identity", "layout"),
-                *("folder", "report_json", "findings_json"),
+                *("report_json", "findings_json"),
             ),
         ),
         ("evaluation", ("evidence",)),

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from classify.errors import RunError
-from classify.folder import sweep_leftovers, whole_folder
 from classify.json_file import write_json
 from classify.output.findings import EXPLANATIONS
 from classify.output.heat import combined, overlay
 from classify.output.plots import best_part
 from classify.output.thumbnails import Pictures
 from classify.runs import Run
+from features_store.atomic import atomic_folder, recover
 from features_store.errors import ExistsError
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def explain_images(
     """
     folder = run.folder / EXPLANATIONS
     found, entries = [], []
-    with whole_folder(folder, what="the explanations", check=lambda: check_explanations(run, force=force)) as temporary:
+    check_explanations(run, force=force)
+    with atomic_folder(folder, force=force) as temporary:
         (temporary / "encoders").mkdir()
         for number, path in enumerate(paths, start=1):
             picture = explainer.open(path)
@@ -89,7 +90,7 @@ def check_explanations(run: Run, *, force: bool) -> None:
     if folder.is_symlink():
         message = f"{folder} is a symbolic link; take it away, for explanations lie in their run"
         raise RunError(message)
-    sweep_leftovers(folder)
+    recover(folder)
     if folder.exists() and not force:
         message = f"{run.folder / EXPLANATIONS} is there already; replace it with --force"
         raise ExistsError(message)

@@ -13,9 +13,9 @@ import sys
 import pytest
 
 from classify.errors import HeadError
-from classify.folder import whole_folder
 from classify.heads.persistence import load_head, save_head
 from classify.runs import check_free, new_folder
+from features_store.atomic import atomic_folder
 from features_store.errors import DiskSpaceError
 
 
@@ -54,7 +54,7 @@ def test_killed_at_every_instant(tmp_path, platform) -> None:
         ended = replaced_until(place, n, platform)
         if platform == "linux":
             assert json.loads((place / "report.json").read_text())["text"] in ("old", "new")
-        with pytest.raises(ValueError, match="enough"), whole_folder(place, what="it", check=lambda: None):
+        with pytest.raises(ValueError, match="enough"), atomic_folder(place, force=True):
             raise ValueError("enough")  # the next start
         found = json.loads((place / "report.json").read_text())["text"]
         assert [path.name for path in tmp_path.iterdir()] == ["run"]
