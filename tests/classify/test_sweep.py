@@ -70,10 +70,10 @@ def test_an_interrupted_sweep_goes_on(grid, tmp_path, monkeypatch):
     """What was done before Ctrl-C stays, what was being done leaves nothing."""
     cells = read_sweep(grid, out=tmp_path / "out")
 
-    def interrupt(config, *, fitted=None):
+    def interrupt(config, *, fitted=None, n_tried=1):
         if sum(cell.done for cell in cells) == 2:
             raise KeyboardInterrupt
-        return run(config, fitted=fitted)
+        return run(config, fitted=fitted, n_tried=n_tried)
 
     with monkeypatch.context() as patched:
         patched.setattr("classify.experiment.run", interrupt)
