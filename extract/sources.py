@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import math
 import os
-import stat
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.errors import RefusedImageError, UnreadableError
-from features_store import AffectoryError, Status
+from features_store import AffectoryError, Status, UnsafeFileError, open_regular
 
 MAX_BYTES = 64 << 20  # of a picture; what is larger is no picture, and must not fill the memory
 ATTEMPTS, PAUSE = 3, 0.5  # of a read that failed for a reason that is not the file's; seconds
@@ -45,13 +44,6 @@ _ADVICE = {
     errno.ENOMEM: "free some memory",
     errno.EIO: "check the disk or the mount",
 }
-_KINDS = {
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-    stat.S_IFDIR: "a folder",
-}
 
 
 def read_file(path: Path, limit: int = MAX_BYTES) -> bytes:
@@ -64,25 +56,16 @@ def read_file(path: Path, limit: int = MAX_BYTES) -> bytes:
     OSError
         As the system gives it.
     """
-    flags = ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY")  # without the first, a named pipe waits for ever
     try:
-        fd = os.open(path, os.O_RDONLY | sum(getattr(os, name, 0) for name in flags))
+        with open_regular(path, links=True) as file:
+            size = os.fstat(file.fileno()).st_size
+            data = b"" if size > limit else file.read(limit + 1)
+    except UnsafeFileError as error:
+        raise RefusedImageError(Status.MISSING, str(error).removeprefix(f"{path} ").partition(";")[0]) from error
     except ValueError as error:
         raise RefusedImageError(Status.MISSING, "no file can have such a name") from error
-    try:
-        facts = os.fstat(fd)
-        if not stat.S_ISREG(facts.st_mode):
-            kind = _KINDS.get(stat.S_IFMT(facts.st_mode), "something else")
-            raise RefusedImageError(Status.MISSING, f"it is {kind}, not a regular file")
-        if facts.st_size > limit:
-            raise RefusedImageError(Status.TOO_LARGE, f"{facts.st_size} bytes; at most {limit} are read")
-        data = os.read(fd, facts.st_size + 1)
-        while len(data) <= limit and (more := os.read(fd, min(1 << 20, limit + 1 - len(data)))):
-            data += more
-    finally:
-        os.close(fd)
-    if len(data) > limit:
-        raise RefusedImageError(Status.TOO_LARGE, f"more than {limit} bytes; at most as many are read")
+    if max(size, len(data)) > limit:
+        raise RefusedImageError(Status.TOO_LARGE, f"{max(size, len(data))} bytes; at most {limit} are read")
     return data
 
 

@@ -40,7 +40,8 @@ def coverage(name: str, n: int, *, grouped: bool, times: int, seed: int = 0) -> 
     A mean over classes is counted twice: over all of them, and as ``NAME, some`` over those that have images enough.
     """
     values, by_class = endless(name)
-    world, counts = WORLDS[name], {}
+    world = WORLDS[name]
+    counts: Rates = {}
     for i in range(times):
         truth, score, groups = world.draw(n, seed * 1_000_003 + i, grouped=grouped)
         spread = Spread.of(world.task, truth, score, groups, n_resamples=RESAMPLES, seed=i // 50)
@@ -67,7 +68,8 @@ def _count(counts: Rates, metric: str, value: float, low: float, high: float, ai
 def noise(name: str, n: int, *, grouped: bool, times: int, seed: int = 0) -> Rates:
     """Count, by metric, how often a head that knows nothing is called better."""
     world = WORLDS[name]
-    blind, counts = World(world.task, world.shares, 0.0), {}
+    blind = World(world.task, world.shares, 0.0)
+    counts: dict[str, list[Any]] = {}
     for i in range(times):
         truth, score, groups = blind.draw(n, seed * 1_000_003 + i, grouped=grouped)
         options: dict[str, Any] = {"n_resamples": 200, "seed": i // 50}
@@ -92,7 +94,8 @@ def endless_mean(world: World) -> np.ndarray:
 
 def equal_heads(name: str, n: int, *, grouped: bool, times: int, seed: int = 0) -> Rates:
     """Count, by metric, how often one of two equally good heads is called the better one, p <= 0.05."""
-    world, counts = WORLDS[name], {}
+    world = WORLDS[name]
+    counts: dict[str, list[Any]] = {}
     for i in range(times):
         truth, _, groups = world.draw(n, seed * 1_000_003 + 2 * i, grouped=grouped)
         other = _another(world, truth, groups, np.random.default_rng(77 + i))

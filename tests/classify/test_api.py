@@ -98,3 +98,15 @@ def test_load(pictured_runs, pictures) -> None:
     image = str(next((pictures / "warm").glob("*.png")))
     answer = next(classify.load(pictured_runs["mlp"])([image]))
     assert answer.scores.sum() == pytest.approx(1)
+
+
+def test_the_majority_of_cross_validation_is_one_answer(make_store):
+    """Refitted without each image it would be wrong on all of them: what is left out is what the others lack."""
+    y = np.arange(30) % 3
+    labels = [Labels(Task("t", "single", ("a", "b", "c")), np.append(y, [0, 1, 2]))]
+    place = make_store(
+        {"a.pool": np.zeros((33, 2), np.float32)}, labels, [Split("default", np.repeat([0, 2], [30, 3]))]
+    )
+    found = classify.cross_validate(place, "t", "dummy", folds=10)
+    assert found.majority["accuracy"].value == pytest.approx(1 / 3)
+    assert "not shown to know anything of the images" in str(found)

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 
+from classify.config import RunConfig
+from classify.evidence.baselines import baseline_scores
 from classify.evidence.chance import chance
 from classify.evidence.metrics import metrics
 from classify.evidence.shortcuts import id_features, id_scores
+from classify.layout import lay_out
 from classify.runs import read_run
 from features_store import Task
 
@@ -93,3 +96,18 @@ def test_every_run_stands_beside_all_baselines(runs_folder):
             "id-only": {"validation", "test"},
         }
         assert set(found["baselines"]["id-only"]["test"]) == set(found["metrics"]["test"])
+
+
+def test_baselines_are_fitted_as_the_head_is(store):
+    """After a refit the test part's baselines have seen the validation images, too; class weights reach the tree."""
+    data = lay_out(RunConfig(str(store), "polarity", "linear", ("alpha.pool",))).data
+    both = np.concatenate([data.parts["train"].y, data.parts["validation"].y])
+    plain, again = (baseline_scores(data, refit=refit)["majority"] for refit in (False, True))
+    np.testing.assert_allclose(again["test"][0], np.bincount(both, minlength=3) / len(both))
+    np.testing.assert_allclose(
+        plain["test"][0], np.bincount(data.parts["train"].y, minlength=3) / len(data.parts["train"])
+    )
+    np.testing.assert_array_equal(again["validation"], plain["validation"])
+    weighted = baseline_scores(data, class_weight={0: 1e6, 1: 1.0, 2: 1.0})["id-only"]["test"]
+    even = baseline_scores(data)["id-only"]["test"]
+    assert (weighted.argmax(axis=1) == 0).mean() > max(0.7, (even.argmax(axis=1) == 0).mean())
