@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from extract.encoders import Tap, Weights, build_networks, find_encoders
 from extract.encoders import weights as weights_module
+from extract.engines import Cpu
 from extract.errors import WeightsError
 from extract.forward import Forward
 
@@ -34,7 +35,7 @@ def build(path, *taps, name=SMALL):
 
 def vector(network):
     batch = np.random.default_rng(0).integers(0, 256, (1, *network.input_shape), dtype=np.uint8)
-    return Forward(network, "cpu")(batch)
+    return Forward(network, Cpu())(batch)
 
 
 def saved(tmp_path, content, name="weights.pth"):

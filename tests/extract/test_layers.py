@@ -88,7 +88,7 @@ def test_a_layer_that_a_later_one_writes_into_is_taken_before():
     (network,) = build_networks(find_encoders(["timm:test_resnet@layer1.0.bn1"]), Weights("random", 0))
     assert network.details["layer1.0.bn1.mean"]["before_in_place"] is True
     batch = np.random.default_rng(0).integers(0, 256, (2, *network.input_shape), dtype=np.uint8)
-    found = Forward(network, "cpu")(batch)["layer1.0.bn1.mean"]
+    found = Forward(network, Cpu())(batch)["layer1.0.bn1.mean"]
     seen = []
     layer = network.module.get_submodule("layer1.0.bn1")
     handle = layer.register_forward_hook(lambda _layer, _inputs, output: seen.append(output.clone()))
@@ -125,7 +125,7 @@ def test_siglip_has_no_class_token():
     seen = []
     network.module.trunk.blocks[11].register_forward_hook(lambda _layer, _inputs, output: seen.append(output.clone()))
     batch = np.random.default_rng(0).integers(0, 256, (1, *network.input_shape), dtype=np.uint8)
-    found = Forward(network, "cpu")(batch)["trunk.blocks.11.mean"]
+    found = Forward(network, Cpu())(batch)["trunk.blocks.11.mean"]
     assert seen[0].shape[1] == 196
     assert np.allclose(found, seen[0].mean(1), atol=1e-5)
     with pytest.raises(EncoderError, match=r"'trunk.blocks.11' of .* has no class token, which :cls would take"):

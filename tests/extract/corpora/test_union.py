@@ -186,4 +186,4 @@ def test_the_store_of_a_union_is_verified(
     assert "worst cosine drift of 4 rows" in ended.output
     ended = CliRunner().invoke(app, ["verify", str(store), "--recompute", "1", "--data", str(places["oasis"])])
     assert ended.exit_code != 0
-    assert "--data NAME=PATH" in str(ended.exception)
+    assert "--data oasis=PATH --data csv=PATH" in str(ended.exception)
