@@ -33,6 +33,7 @@ def run(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the head; repeatable.")
     ] = None,
+    allow_split_groups: commands.AllowSplitGroups = False,
     out: Annotated[str | None, typer.Option(help="Run folder. [default: runs/CORPUS/TASK/HEAD]")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with the same keys; flags win over it.")] = None,
     preset: Annotated[str | None, typer.Option(help="A published experiment; `classify presets` lists them.")] = None,
@@ -54,6 +55,7 @@ def run(
     given: dict[str, Any] = {
         "store": store, "task": task, "head": head, "blocks": blocks, "split": split, "seed": seed, "out": out,
         "set": parse_settings(settings) if settings else None, "preset": preset,
+        "allow_split_groups": allow_split_groups or None,
     }  # fmt: skip
     asked = load_config(config, given)
     asked = cut_down(asked) if quick else asked
@@ -158,6 +160,7 @@ def ablate(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the head; repeatable.")
     ] = None,
+    allow_split_groups: commands.AllowSplitGroups = False,
     out: Annotated[Path | None, typer.Option(help="File. [default: runs/CORPUS/TASK/ablation-HEAD.json]")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -172,7 +175,8 @@ def ablate(
 
     names = tuple(name.strip() for name in blocks.split(",") if name.strip())
     options = parse_settings(settings or [])
-    config = ablation.AblationConfig(store, task, head, names, split, folds, options, seed)
+    given: dict[str, Any] = {"blocks": names, "split": split, "folds": folds, "settings": options, "seed": seed}
+    config = ablation.AblationConfig(store, task, head, **given, allow_split_groups=allow_split_groups)
     path = out or ablation.ablation_folder(config) / f"ablation-{head}.json"
     chart = path.with_suffix(".svg")
     if path.exists() and not chart.exists() and not force and (left := read_ablation(path)):
@@ -194,6 +198,7 @@ def sweep(
     config: Annotated[Path, typer.Argument(help="A TOML file with [[grid]] tables.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="Folder of the runs. [default: runs/CORPUS/sweep]")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs, and which are there already.")] = False,
+    allow_split_groups: commands.AllowSplitGroups = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Do every run of a grid that isn't there yet; interrupted, the same command goes on."""
@@ -201,7 +206,7 @@ def sweep(
     from classify.output.bars import fit_bar
     from classify.output.sweep import sweep_as_json, sweep_as_text
 
-    cells = sweeping.read_sweep(config, out=out)
+    cells = sweeping.read_sweep(config, out=out, allow_split_groups=allow_split_groups)
     for folder in dict.fromkeys(cell.config.folder.parent.parent for cell in cells):
         note(f"{config}: the runs go to {folder}")
     if not dry_run:

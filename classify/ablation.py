@@ -53,6 +53,8 @@ class AblationConfig:
     seed : int
     resamples : int
         Bootstrap resamples behind each interval.
+    allow_split_groups : bool
+        Whether the split may part groups although it was not published so.
     """
 
     store: str
@@ -64,6 +66,7 @@ class AblationConfig:
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     resamples: int = 1000
+    allow_split_groups: bool = False
 
     def __post_init__(self) -> None:
         if self.folds < 2:
@@ -111,7 +114,8 @@ def ablate(
     path = Path(config.store).expanduser()
     store = open_store(path)
     blocks = choose_blocks(store, config.blocks)
-    data = task_rows(store, config.task, split=config.split, blocks=blocks)
+    allow = config.allow_split_groups
+    data = task_rows(store, config.task, split=config.split, blocks=blocks, allow_split_groups=allow)
     parts = [data.parts[name] for name in ("train", "validation") if name in data.parts]
     rows, y = np.concatenate([part.rows for part in parts]), np.concatenate([part.y for part in parts])
     groups = None if parts[0].groups is None else np.concatenate([part.groups for part in parts])
@@ -138,6 +142,7 @@ def ablate(
             "head": config.head,
             "settings": config.settings,
             "split": config.split,
+            "crossing": data.crossing and {**data.crossing.as_json(), "words": data.crossing.words_on_folds()},
             "folds": config.folds,
             "seed": config.seed,
             "n_images": len(rows),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +130,8 @@ class CrossValidation:
     folds : ndarray of shape (n_images,), int64
     scores : ndarray
         Out-of-fold probabilities or values.
+    crossing : str
+        What crosses where the split parts groups; empty where it does not.
     """
 
     task: Task
@@ -140,6 +143,7 @@ class CrossValidation:
     folds: NDArray[np.int64]
     scores: NDArray[np.float64]
     verdicts: dict[str, Judgement] = field(default_factory=dict)
+    crossing: str = ""
 
     @property
     def title(self) -> str:
@@ -148,6 +152,7 @@ class CrossValidation:
 
     def __str__(self) -> str:
         table = metric_lines(self.title, {"this head": self.metrics, "majority": self.majority})
+        table += f"\n  ! {self.crossing}" if self.crossing else ""
         better = [metric_title(name) for name, one in self.verdicts.items() if one.verdict == "better"]
         if better:
             return f"{table}\n  better than its own answers dealt to the images at random by {', '.join(better)}"
@@ -157,7 +162,8 @@ class CrossValidation:
         return f"{table}\n  {nothing}"
 
     def _repr_html_(self) -> str:
-        return metric_table(self.title, {"this head": self.metrics, "majority": self.majority})
+        table = metric_table(self.title, {"this head": self.metrics, "majority": self.majority})
+        return table + (f"<p>{escape(self.crossing)}</p>" if self.crossing else "")
 
 
 def cross_validate(
@@ -230,6 +236,7 @@ def cross_validate(
         ids=layout.store.ids[rows],
         folds=dealt,
         scores=scores,
+        crossing=layout.data.crossing.words_on_folds() if layout.data.crossing else "",
         verdicts=judge(layout.data.task, y, found, majority, groups, seed=config.seed) if enough else {},
     )
 

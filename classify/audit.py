@@ -96,12 +96,15 @@ def audit(config: AuditConfig, *, notify: Callable[[str], None] = lambda line: N
     """
     store = open_store(Path(config.store).expanduser())
     blocks = choose_blocks(store, config.blocks)
-    data = task_rows(store, config.task, split=config.split, blocks=blocks)
+    data = task_rows(store, config.task, split=config.split, blocks=blocks, allow_split_groups=True)
+    if data.crossing:
+        notify(f"{data.crossing.counts}; a score on it counts images that training has seen alike")
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "task": config.task,
         "split": config.split,
         "blocks": list(blocks),
+        "crossing": data.crossing and data.crossing.as_json(),
         "index_digest": store.index_digest,
         "part_digests": {name: part.digest for name, part in data.parts.items()},
         "duplicates": _duplicates(store, blocks, data, config.threshold),

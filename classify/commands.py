@@ -15,6 +15,9 @@ from classify.errors import ConfigError
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Few images and epochs: shows that it runs, no result.")]
+AllowSplitGroups = Annotated[
+    bool, typer.Option("--allow-split-groups", help="Take a split that parts groups although it was not published so.")
+]
 NOT_FINISHED = 3
 """Exit code of a run that its time budget stopped: neither done nor failed, to be gone on with."""
 
@@ -69,6 +72,7 @@ def reproduce(
     *,
     stores: Annotated[list[str], typer.Option("--store", help="A store with its corpus; repeatable.")],
     quick: Quick = False,
+    allow_split_groups: AllowSplitGroups = False,
     out: Annotated[Path | None, typer.Option(help="Also write the table as JSON to this file.")] = None,
     force: Force = False,
     as_json: Json = False,
@@ -80,14 +84,15 @@ def reproduce(
 
     if out:
         check_new(out, force=force)
-    rows = run_all(system, stores, is_quick=quick, force=force, notify=note)
+    given = {"is_quick": quick, "force": force, "allow_split_groups": allow_split_groups}
+    rows = run_all(system, stores, **given, notify=note)
     records = [row.as_json() for row in rows]
     if out:
         write_json(out, records, force=force)
     say(json.dumps(records, indent=2, ensure_ascii=False) if as_json else table(rows))
 
 
-def search(
+def search(  # noqa: PLR0913 - each is an option of the command line
     store: Annotated[str, typer.Argument(help="A dump, or a folder of dumps.", show_default=False)],
     *,
     task: Annotated[str, typer.Option(help="A task of the store.", show_default=False)],
@@ -99,6 +104,7 @@ def search(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option that stays as it is; repeatable.")
     ] = None,
+    allow_split_groups: AllowSplitGroups = False,
     out: Annotated[str | None, typer.Option(help="Folder. [default: runs/CORPUS/TASK/HEAD-search]")] = None,
     force: Force = False,
 ) -> None:
@@ -112,6 +118,7 @@ def search(
 
     given: dict[str, Any] = {"store": store, "task": task, "head": head, "blocks": blocks, "split": split, "seed": seed}
     given |= {"out": out, "set": parse_settings(settings) if settings else None}
+    given["allow_split_groups"] = allow_split_groups or None
     config = load_config(None, given)
     if not out:
         config = replace(config, out=str(config.folder.with_name(f"{head}-search")))

@@ -70,6 +70,8 @@ class RunConfig:
         Folder of a run whose head is tested on this store, as it is (``classify test``). Nothing is fitted then.
     class_map : mapping of str to str
         Of the store's classes to those of the tested head (the table ``[map]`` of the file).
+    allow_split_groups : bool
+        Whether the split may part groups although it was not published so (``--allow-split-groups``).
     """
 
     store: str
@@ -89,6 +91,7 @@ class RunConfig:
     out: str | None = None
     tested: str | None = None
     class_map: Mapping[str, str] = field(default_factory=dict)
+    allow_split_groups: bool = False
 
     def __post_init__(self) -> None:
         for name, (field_name, types, wanted) in _KEYS.items():
@@ -157,6 +160,7 @@ _KEYS: dict[str, tuple[str, tuple[type, ...], str]] = {
     "preset": ("preset", (str,), "a name"),
     "out": ("out", (str,), "a path"),
     "tested": ("tested", (str,), "the folder of a run"),
+    "allow_split_groups": ("allow_split_groups", (bool,), "true or false"),
     "map": ("class_map", (Mapping,), 'a table of classes, like joy = "positive"'),
 }
 _OPTIONAL = ("limit", "preset", "out", "tested")

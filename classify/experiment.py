@@ -14,6 +14,7 @@ from classify.config import RunConfig, dump_config
 from classify.evidence.adjustment import adjust, adjusted_report
 from classify.evidence.baselines import baseline_scores, fitted_labels
 from classify.evidence.chance import chance
+from classify.evidence.clean_scores import clean_scores, clean_verdicts
 from classify.evidence.intervals import Interval, intervals
 from classify.evidence.resamples import Spread
 from classify.evidence.verdict import verdicts
@@ -78,7 +79,8 @@ def run(
     if interruption is not None:
         interruption.identify(config=dump_config(config), images={name: p.digest for name, p in data.parts.items()})
         interruption.identify(**{name: layout.store.blocks[name].digest for name in layout.blocks})
-    for line in by_kind([*_losses(data), *data.warnings]):
+    stamp = [data.crossing.words()] if data.crossing else []
+    for line in by_kind([*_losses(data), *stamp, *data.warnings]):
         notify(line)
     bootstrapped: dict[str, Any] = {"n_resamples": config.resamples, "seed": config.seed}
     with _timed(timings, "baselines"):  # first: what the data alone can make fail is not found after the long work
@@ -92,7 +94,11 @@ def run(
     with _timed(timings, "intervals"):
         spreads = _spreads(data, scores, **bootstrapped)
         metrics = {name: intervals(spread, part=name) for name, spread in spreads.items()}
-        judged = verdicts(data.parts, spreads, beside["majority"], beside["id-only"], seed=config.seed)
+        answers = {"head": scores, **said}
+        clean = clean_scores(data, answers, **bootstrapped)
+        judged = clean_verdicts(data, answers, **bootstrapped) or verdicts(
+            data.parts, spreads, beside["majority"], beside["id-only"], seed=config.seed
+        )
     with _timed(timings, "calibration"):
         adjustment = adjust(data.task, data.parts, scores, method=config.calibration)
         adjusted = adjusted_report(data.task, data.parts, scores, adjustment, **bootstrapped)
@@ -107,6 +113,7 @@ def run(
         fit.refit,
         judged,
         n_tried,
+        clean,
     )
     report = run_report(config, store=layout.store, blocks=layout.blocks, data=data, outcome=outcome)
     predictions = {

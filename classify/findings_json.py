@@ -61,6 +61,7 @@ _AUDIT = record(
 _GAINS = table(optional(interval))
 _SUBSET = record({"blocks": items(text), "metrics": table(interval)})
 _PAIR_OF_BLOCKS = record({"to": text, "added": text, **ENDS})
+_CROSSING = record({"words": text, "n_groups": whole(1), "n_images": whole(1)})
 _ABLATION = record(
     {"task": text, "metric": text, "subsets": items(_SUBSET, 1)},
     {
@@ -71,6 +72,7 @@ _ABLATION = record(
         "folds": (optional(whole()), None),
         "n_images": (optional(whole()), None),
         "split": (text, ""),
+        "crossing": (optional(_CROSSING), None),
         "blocks": (table(whole()), {}),
         "baseline": (table(interval), {}),
         "gains": (table(_GAINS), {}),

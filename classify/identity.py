@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_same_data", "differing_aspects", "digest_of", "run_identity"]
 
-_WITHOUT_EFFECT = ("store", "out", "preset", "head", "settings", "tested", "class_map")
+_WITHOUT_EFFECT = ("store", "out", "preset", "head", "settings", "tested", "class_map", "allow_split_groups")
 _OF_SETTINGS = ("head", "run")  # aspects that follow from what was asked for, and not from the data
 
 

@@ -77,7 +77,13 @@ def lay_out(config: RunConfig, store: Store | None = None) -> Layout:
     else:
         blocks = choose_blocks(store, config.blocks)
     data = task_rows(
-        store, config.task, split=config.split, blocks=blocks, on_failed=config.on_failed, merge=config.merge
+        store,
+        config.task,
+        split=config.split,
+        blocks=blocks,
+        on_failed=config.on_failed,
+        merge=config.merge,
+        allow_split_groups=config.allow_split_groups,
     )
     return Layout(store, blocks, sampled(data, config.limit, seed=config.seed), shape)
 

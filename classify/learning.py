@@ -74,7 +74,7 @@ def curve_of(run: Run, config: CurveConfig | None = None) -> dict[str, Any]:
     if asked.tested or run.report["transfer"]:
         message = f"{run.folder} tests a head that was fitted elsewhere, so it has no learning curve"
         raise RunError(message)
-    layout = lay_out(asked)
+    layout = lay_out(replace(asked, allow_split_groups=True))  # the run was scored on it already
     data = layout.data
     check_same_data(run, asked, layout.store, layout.blocks, data)
     scored = "test" if "test" in data.parts else "validation"
@@ -95,7 +95,7 @@ def curve_of(run: Run, config: CurveConfig | None = None) -> dict[str, Any]:
         "part": scored,
         "n_repeats": config.n_repeats,
         "points": points,
-        "warnings": list(noted),
+        "warnings": [*([data.crossing.words()] if data.crossing else []), *noted],
     }
 
 

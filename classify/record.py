@@ -60,6 +60,8 @@ class Outcome:
         By part, as `classify.evidence.verdict.verdicts` gives them.
     n_tried : int
         Runs or trials that stood to choose, this one among them.
+    crossing : mapping or None
+        What crosses where the split parts groups, as `classify.evidence.clean_scores.clean_scores` gives it.
     """
 
     head: Any
@@ -72,6 +74,7 @@ class Outcome:
     refit: Mapping[str, Any] | None = None
     verdicts: Mapping[str, Any] = field(default_factory=dict)
     n_tried: int = 1
+    crossing: Mapping[str, Any] | None = None
 
 
 def run_report(
@@ -95,6 +98,7 @@ def run_report(
     """
     task, parts = data.task, data.parts
     classified = task.kind != "regression"
+    stamp = [data.crossing.words()] if data.crossing else []
     chosen_on = "validation" if "validation" in parts else "test"
     return {
         "format_version": FORMAT_VERSION,
@@ -134,10 +138,13 @@ def run_report(
         "history": plain(getattr(outcome.head, "history_", [])),
         "dropped": {name: dict(counts) for name, counts in data.dropped.items()},
         "unused": data.unused,
+        "crossing": plain(outcome.crossing),
         "refit": plain(outcome.refit),
         "preset": config.preset,
         "merge": plain(config.merge),
-        "warnings": by_kind([*data.warnings, *_random_weights(store, blocks), *_refit_words(outcome), *outcome.noted]),
+        "warnings": by_kind(
+            [*stamp, *data.warnings, *_random_weights(store, blocks), *_refit_words(outcome), *outcome.noted]
+        ),
         "timings": dict(outcome.timings),
         "index_digest": store.index_digest,
         "part_digests": {name: part.digest for name, part in parts.items()},

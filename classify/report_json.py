@@ -29,7 +29,7 @@ from classify.json_schema import (
     wrong,
 )
 from features_store.errors import FormatError
-from features_store.schema import KINDS, PART_NAMES, Task
+from features_store.schema import KINDS, PART_NAMES, SPLIT_SOURCES, Task
 
 __all__ = [
     "ENDS",
@@ -112,6 +112,13 @@ _VERDICT = record(
         "over_id_only": (table(_OVER_NAMES), {}),
     },
 )
+_CLEAN = record(
+    {"n_images": whole(), "n_left_out": whole(1)}, {"metrics": (table(interval), {}), "majority": (table(interval), {})}
+)
+_CROSSING = record(
+    {"n_groups": whole(1), "n_images": whole(1)},
+    {"source": (choice(*SPLIT_SOURCES), ""), "parts": (_parts(_CLEAN), {})},
+)
 _IDENTITY = record({}, {"vectors": (table(anything), {})})
 _READER = record({}, {"name": (text, ""), "options": (optional(table(anything)), None)})
 
@@ -147,6 +154,7 @@ _FREE: dict[str, tuple[Check, Any]] = {
     "history": (items(_EPOCH), []),
     "dropped": (table(table(whole())), {}),
     "unused": (whole(), 0),
+    "crossing": (optional(_CROSSING), None),
     "refit": (optional(table(anything)), None),
     "preset": (optional(text), None),
     "merge": (optional(table(anything)), None),
@@ -215,6 +223,10 @@ def _agreeing(report: dict[str, Any]) -> dict[str, Any]:
         for name in (*shown_metrics(task.kind, task.classes), *found):
             for one in (found, *(of[part] for of in baselines.values() if part in of)):
                 one.setdefault(name, dict(UNDEFINED))
+    for clean in report["crossing"]["parts"].values() if report["crossing"] else ():
+        for name in shown_metrics(task.kind, task.classes):
+            clean["metrics"].setdefault(name, dict(UNDEFINED))
+            clean["majority"].setdefault(name, dict(UNDEFINED))
     _check_sizes(report, task)
     report["primary_metric"] = report["primary_metric"] or shown_metrics(task.kind, task.classes)[0]
     if report["primary_metric"] not in metrics[judged]:

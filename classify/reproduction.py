@@ -12,8 +12,9 @@ from classify.errors import ConfigError, RunError
 from classify.experiment import run as run_experiment
 from classify.identity import differing_aspects, run_identity
 from classify.layout import lay_out
+from classify.output.leaderboard import clean_title, interval_text
 from classify.preset import Preset, find_preset, quick, systems
-from classify.report_json import passport_weights
+from classify.report_json import UNDEFINED, passport_weights
 from classify.runs import CONFIG, REPORT, Run, read_run
 from features_store import Store, open_store
 from features_store.errors import AffectoryError, unknown_name
@@ -40,6 +41,8 @@ class Row:
         Why there is no run; empty where there is one.
     run : str
         Its folder.
+    crossing : str
+        What crosses where the split parts groups, and the metric without it.
     """
 
     preset: str
@@ -51,6 +54,7 @@ class Row:
     differs: tuple[str, ...]
     not_run: str = ""
     run: str = ""
+    crossing: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -63,6 +67,7 @@ def reproduce(
     *,
     is_quick: bool = False,
     force: bool = False,
+    allow_split_groups: bool = False,
     notify: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
     """Run every experiment of a system that the stores allow, and put it beside its paper.
@@ -79,6 +84,8 @@ def reproduce(
         Few images and epochs: shows that everything runs.
     force : bool
         Whether runs that are there may be replaced.
+    allow_split_groups : bool
+        Whether a split may part groups although it was not published so.
     notify : callable
         Called with a line of text when there is something to tell.
 
@@ -103,7 +110,8 @@ def reproduce(
             rows.append(_not_run(preset, "; ".join(f"{path}: {reason}" for path, reason in reasons.items())))
             continue
         try:
-            config = load_config(None, {"store": fit, "preset": preset.name})
+            asked = {"store": fit, "preset": preset.name, "allow_split_groups": allow_split_groups or None}
+            config = load_config(None, asked)
             done = _run(quick(config) if is_quick else config, force=force, notify=notify)
             rows.append(_row(preset, done))
         except AffectoryError as error:
@@ -152,7 +160,29 @@ def _row(preset: Preset, run: Run) -> Row:
     if ours is None:
         return _not_run(preset, f"the run has no {metric} on a {part} part; the split lacks that part")
     gap = None if value is None or ours["value"] is None else round(ours["value"] - value, 6)
-    return Row(preset.name, metric, part, value, ours, gap, tuple(differences(preset, run)), run=str(run.folder))
+    return Row(
+        preset.name,
+        metric,
+        part,
+        value,
+        ours,
+        gap,
+        tuple(differences(preset, run)),
+        run=str(run.folder),
+        crossing=_crossing(run, part, metric),
+    )
+
+
+def _crossing(run: Run, part: str, metric: str) -> str:
+    found = run.report["crossing"]
+    if found is None:
+        return ""
+    told = f"the split parts {found['n_groups']:,} groups of {found['n_images']:,} images"
+    clean = found["parts"].get(part)
+    if clean is None:
+        return f"{told}; no {part} image has a mate in training"
+    value = interval_text(clean["metrics"].get(metric, UNDEFINED))
+    return f"{told}; {metric} {clean_title(clean)}: {value}"
 
 
 def differences(preset: Preset, run: Run) -> list[str]:
@@ -225,6 +255,8 @@ def table(rows: Sequence[Row]) -> str:
             ends = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
             ours, gap = f"{row.ours['value']:.3f}{ends}", "-" if row.difference is None else f"{row.difference:+.3f}"
         lines.append(f"{row.preset:<28} {row.metric + ', ' + row.part:<22} {paper:>7}  {ours:<26} {gap:>10}")
+        if row.crossing:
+            lines.append(f"    {row.crossing}")
         if row.not_run:
             lines.append(f"    not run: {row.not_run}")
         elif row.differs:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from classify.config import RunConfig
 from classify.errors import ConfigError, HeadError, RunError
 from classify.evidence.metrics import greater_is_better, metrics, primary_metric
@@ -221,6 +223,9 @@ def _objective(
     config: RunConfig, layout: Layout, space: Mapping[str, tuple[Any, ...]]
 ) -> Callable[[optuna.Trial], float]:
     parts, matrices, task = layout.data.parts, layout.matrices, layout.data.task
+    crossing = layout.data.crossing  # a choice by images whose group mates were fitted would be one for memory
+    clean = crossing.clean["validation"] if crossing else np.ones(len(parts["validation"]), dtype=bool)
+    judged = clean if clean.any() else np.ones(len(clean), dtype=bool)
 
     def score(trial: optuna.Trial) -> float:
         drawn = {name: _draw(trial, name, how) for name, how in space.items()}
@@ -228,7 +233,7 @@ def _objective(
         x = layout.to_train_on(parts["train"].rows)
         head.fit(x, parts["train"].y, validation=(matrices["validation"], parts["validation"].y))
         said = head_scores(head, task, matrices["validation"])
-        return metrics(task, parts["validation"].y, said)[primary_metric(task)]
+        return metrics(task, parts["validation"].y[judged], said[judged])[primary_metric(task)]
 
     return score
 

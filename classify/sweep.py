@@ -111,7 +111,7 @@ def _named(cell: Cell) -> str:
     return ", ".join(f"{name} = {value}" for name, value in cell.choices.items())
 
 
-def read_sweep(path: Path, *, out: Path | None = None) -> list[Cell]:
+def read_sweep(path: Path, *, out: Path | None = None, allow_split_groups: bool = False) -> list[Cell]:
     """Read the cells of a grid from a TOML file.
 
     Keys outside the ``[[grid]]`` tables, those of a run, hold for every cell. In a grid each key may have a list of
@@ -124,6 +124,8 @@ def read_sweep(path: Path, *, out: Path | None = None) -> list[Cell]:
     path : Path
     out : Path or None
         Folder of the runs. None: the file's own ``out``, or ``runs/CORPUS/sweep``.
+    allow_split_groups : bool
+        Whether splits may part groups although they were not published so; the file may say so, too.
 
     Returns
     -------
@@ -146,6 +148,7 @@ def read_sweep(path: Path, *, out: Path | None = None) -> list[Cell]:
     if out is None and folder is not None:
         check_out(str(folder), path)
     values.pop("out", None)
+    values |= {"allow_split_groups": True} if allow_split_groups else {}
     stores, first = _Stores(), None
     cells: dict[str, Cell] = {}
     for choices in itertools.chain.from_iterable(_combinations(grid, path) for grid in grids):
@@ -218,7 +221,7 @@ class _Stores:
         store = self._stores[config.store]
         takes_maps = config.head in HEADS and HEADS[config.head].maps
         key: Any = (config.store, config.task, config.split, config.blocks, config.on_failed, takes_maps)
-        key = (*key, repr(config.merge), config.limit, config.limit and config.seed)
+        key = (*key, repr(config.merge), config.limit, config.limit and config.seed, config.allow_split_groups)
         if key not in self._tasks:
             self._tasks[key] = lay_out(config, store)
         return self._tasks[key]

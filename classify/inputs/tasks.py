@@ -6,12 +6,14 @@ import hashlib
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from classify.errors import TaskError
+from classify.inputs.crossing import Crossing, find_crossing, refuse_crossing
 from classify.inputs.merging import merge_classes
 from features_store.errors import FailedRowsError
 from features_store.schema import PART_NAMES, Status, Task
@@ -70,6 +72,8 @@ class TaskRows:
         Images that the split leaves out.
     warnings : tuple of str
         What a reader of the results has to know: classes without images, and the like.
+    split, split_source : str
+        Name of the split, and whether it was published or made ("" = not stated).
     """
 
     task: Task
@@ -77,6 +81,13 @@ class TaskRows:
     dropped: Mapping[str, Mapping[str, int]]
     unused: int = 0
     warnings: tuple[str, ...] = ()
+    split: str = ""
+    split_source: str = ""
+
+    @cached_property
+    def crossing(self) -> Crossing | None:
+        """The groups that lie in several parts; None where groups are whole."""
+        return find_crossing(self.parts, self.split, self.split_source)
 
 
 def choose_blocks(store: Store, names: Sequence[str] = ()) -> tuple[str, ...]:
@@ -120,6 +131,7 @@ def task_rows(
     blocks: Sequence[str],
     on_failed: Literal["drop", "error"] = "drop",
     merge: Mapping[str, Sequence[str]] | None = None,
+    allow_split_groups: bool = False,
 ) -> TaskRows:
     """Lay out a task: which rows and targets each part of the split has, and what is left out and why.
 
@@ -134,6 +146,8 @@ def task_rows(
         Whether labelled images without a vector are left out and counted, or refused.
     merge : mapping of str to sequence of str, optional
         Classes that count as one, by the name of the new class.
+    allow_split_groups : bool
+        Whether a split may part groups although it was not published so.
 
     Returns
     -------
@@ -146,7 +160,7 @@ def task_rows(
     FailedRowsError
         With ``on_failed="error"``: an image of the split has a label but lacks a vector.
     TaskError
-        Nothing is left to train on or to score, or the training images are all of one class.
+        Nothing is left to train on or to score, the training images are all of one class, or the split parts groups.
     """
     labels = merge_classes(store.task_labels(task), merge or {})
     _refuse_twins(labels.task)
@@ -169,8 +183,10 @@ def task_rows(
         if kept.any():
             parts[name] = _part(store, name, np.flatnonzero(kept), labels)
     unused = int((places < 0).sum())
-    laid_out = TaskRows(labels.task, parts, dropped, unused=unused, warnings=_gaps(labels.task, parts))
+    gaps, source = _gaps(labels.task, parts), store.split(split).source
+    laid_out = TaskRows(labels.task, parts, dropped, unused=unused, warnings=gaps, split=split, split_source=source)
     _check(laid_out, split)
+    refuse_crossing(laid_out.crossing, allow=allow_split_groups)
     return laid_out
 
 

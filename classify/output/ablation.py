@@ -45,7 +45,8 @@ def ablation_text(found: Mapping[str, Any], *, rows: int | None = None) -> str:
     sums = [[f"better {metric} by", "alone", "on average", "on top of the others"]]
     for block, gains in found["gains"].items():
         sums.append([block, *(_gain(gains[key]) for key in ("alone", "on_average", "on_top_of_the_others"))])
-    lines = [title, *_columns(table), f"  {choice}", "", *_columns(sums)]
+    stamp = [f"  ! {found['crossing']['words']}"] if found["crossing"] else []
+    lines = [title, *_columns(table), f"  {choice}", *stamp, "", *_columns(sums)]
     if found["pairs"] and len(found["blocks"]) > 2:
         lines += ["", *_columns(_pair_table(found, metric))]
     n_marks = 3 * len(found["gains"]) + len(found["pairs"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -92,7 +92,8 @@ def centre_of(model: Model, run: Run) -> Vector:
     from classify.heads.estimator import Standardiser
     from classify.layout import lay_out
 
-    rows = lay_out(load_config(run.folder / CONFIG)).matrices["train"]
+    config = replace(load_config(run.folder / CONFIG), allow_split_groups=True)  # nothing is scored
+    rows = lay_out(config).matrices["train"]
     return Standardiser.fit(rows, standardize=True).mean
 
 

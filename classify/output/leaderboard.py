@@ -21,6 +21,7 @@ __all__ = [
     "as_json",
     "as_text",
     "boards",
+    "clean_title",
     "distinct_metrics",
     "interval_text",
     "interval_words",
@@ -48,7 +49,11 @@ STANDINGS: dict[Standing, str] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One run on a board: its name, its metrics with intervals, and how it stands beside its baseline."""
+    """One run on a board: its name, its metrics with intervals, and how it stands beside its baseline.
+
+    *crossing* is there where the split parts groups and scored images have mates in training: ``n_images``,
+    ``n_left_out``, and ``metrics`` and ``majority`` without them.
+    """
 
     name: str
     head: str
@@ -61,6 +66,7 @@ class Row:
     blocks: tuple[str, ...]
     seed: int
     warnings: tuple[str, ...]
+    crossing: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,11 @@ class Board:
     rows: tuple[Row, ...]
     baseline: Mapping[str, Interval]
     others: Mapping[str, Mapping[str, Interval]]
+
+
+def clean_title(crossing: Mapping[str, Any]) -> str:
+    """Name the images on which a run is scored again where its split parts groups."""
+    return f"without {crossing['n_left_out']} that cross"
 
 
 def metric_title(name: str) -> str:
@@ -257,6 +268,7 @@ def _row(run: Run, name: str, part: str, shown: Sequence[str], unlike: Sequence[
         blocks=tuple(report["blocks"]),
         seed=report["seed"],
         warnings=(*report["warnings"], *unlike),
+        crossing=(report["crossing"] or {}).get("parts", {}).get(part),
     )
 
 
@@ -282,6 +294,9 @@ def as_text(board: Board) -> str:
         mark = " !" if row.warnings else ""
         cells = [interval_text(row.metrics.get(name, UNDEFINED)) for name in board.shown]
         table.append([row.name + mark, *cells, STANDINGS[row.standing]])
+        if row.crossing:
+            cells = [interval_text(row.crossing["metrics"][name]) for name in board.shown]
+            table.append([f"  {clean_title(row.crossing)}", *cells, ""])
     table.append(["majority", *(interval_text(board.baseline.get(name, UNDEFINED)) for name in board.shown), ""])
     for other, found in board.others.items():
         table.append([other, *(interval_text(found.get(name, UNDEFINED)) for name in board.shown), ""])

@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from classify.evidence.intervals import Interval
-from classify.output.leaderboard import interval_text, metric_title
+from classify.output.leaderboard import clean_title, interval_text, metric_title
 
 if TYPE_CHECKING:
     from classify.runs import Run
@@ -51,6 +51,8 @@ def run_table(run: Run) -> str:
 
     report, part = run.report, best_part(run.report["metrics"])
     found = {"this head": report["metrics"][part], "majority": report["baselines"]["majority"].get(part, {})}
+    if clean := (report["crossing"] or {}).get("parts", {}).get(part):
+        found[clean_title(clean)] = clean["metrics"]
     columns = {name: {key: _interval(one) for key, one in of.items()} for name, of in found.items()}
     title = f"{report['head']} on {report['task']}: {report[f'n_{part}']} {part} images ({run.folder})"
     notes = "".join(f"<p>{escape(text)}</p>" for text in report["warnings"])

@@ -16,6 +16,7 @@ from classify.output.gallery import doubtful_labels, duplicate_pairs
 from classify.output.leaderboard import (
     STANDINGS,
     Board,
+    clean_title,
     distinct_metrics,
     interval_text,
     metric_title,
@@ -85,6 +86,7 @@ def board_section(
         "rows": [
             {
                 "row": row,
+                "clean": clean_title(row.crossing) if row.crossing else "",
                 "anchor": f"{anchor}-run-{i}",
                 "mark": STANDINGS[row.standing],
                 "metrics": {name: row.metrics[name] for name in distinct_metrics(row.metrics, first["classes"])},
@@ -202,5 +204,6 @@ def _ablation(found: Mapping[str, Any]) -> dict[str, Any]:
         "n_images": found["n_images"],
         "n_subsets": len(found["subsets"]),
         "n_shown": len(rows),
+        "crossing": found["crossing"]["words"] if found["crossing"] else "",
         "gains": gains,
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def _laid_out(run: Run) -> Layout:
     if config.tested:
         message = f"{run.folder} tests a head on another corpus; submit from a run that was fitted on the corpus itself"
         raise SubmissionError(message)
-    layout = lay_out(config)
+    layout = lay_out(replace(config, allow_split_groups=True))  # the run was scored on it already
     check_same_data(run, config, layout.store, layout.blocks, layout.data)
     return layout
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from classify.output.details import run_notes
 from classify.output.leaderboard import (
     boards,
+    clean_title,
     distinct_metrics,
     interval_text,
     interval_words,
@@ -47,6 +48,13 @@ def run_summary(run: Run) -> str:
         interval = row.metrics[name]
         lines.append(
             f"  {metric_title(name):<24}  {interval_text(interval):<24}  {interval_text(board.baseline[name])}"
+        )
+    if clean := row.crossing:
+        for name in distinct_metrics(board.shown, report["classes"]):
+            ours, theirs = (interval_text(clean[key][name]) for key in ("metrics", "majority"))
+            lines.append(f"  {metric_title(name) + ' *':<24}  {ours:<24}  {theirs}")
+        lines.append(
+            f"  *: {clean_title(clean)} between the parts, on the other {clean['n_images']} {board.part} images"
         )
     names = board.others.get("id-only", {}).get(board.shown[0])
     if names:
@@ -114,7 +122,8 @@ def curve_summary(run: Run, learned: Mapping[str, Any]) -> str:
     str
     """
     points = ", ".join(f"{point['n']}: {point['value']:.3f}" for point in learned["points"])
-    return f"{run.folder}: {metric_title(learned['metric'])} by training images {points}"
+    notes = "".join(f"\n  ! {text}" for text in learned.get("warnings", ()))
+    return f"{run.folder}: {metric_title(learned['metric'])} by training images {points}{notes}"
 
 
 def head_records() -> list[dict[str, Any]]:

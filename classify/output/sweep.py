@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from classify.evidence.metrics import greater_is_better
-from classify.output.leaderboard import interval_text, metric_title
+from classify.output.leaderboard import clean_title, interval_text, metric_title
 from classify.output.plots import best_part
 from classify.runs import read_run
 from classify.sweep import Cell
@@ -37,7 +37,7 @@ def _record(cell: Cell) -> dict[str, Any]:
         report = read_run(cell.config.folder).report
         part = "validation" if "validation" in report["metrics"] else best_part(report["metrics"])
         record |= {"part": part, "metric": report["primary_metric"], "metrics": report["metrics"][part]}
-        record["n_tried"] = report.get("n_tried", 1)
+        record["n_tried"], record["crossing"] = report.get("n_tried", 1), report["crossing"]
     return record
 
 
@@ -58,13 +58,7 @@ def _table(records: Sequence[dict[str, Any]]) -> str:
         title += f", by {metric_title(metric)} of the {done[0]['part']} part"
     table = [[*(name.removeprefix("set.") for name in names), "score", "folder"]]
     for record in (*done, *(record for record in records if not record["done"])):
-        score = (
-            interval_text(record["metrics"][record["metric"]])
-            if record["done"]
-            else "can't be run"
-            if record["problem"]
-            else "to do"
-        )
+        score = _score(record) if record["done"] else "can't be run" if record["problem"] else "to do"
         cells = [_value(record["choices"].get(name, "")) for name in names]
         table.append([*cells, score, record["problem"] or record["folder"]])
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
@@ -74,7 +68,19 @@ def _table(records: Sequence[dict[str, Any]]) -> str:
         if done[0]["part"] == "validation":
             rest = "only the test values of the runs are free of that choice"
         lines.append(f"best of {len(done)} on the images that chose it; {rest}")
+    lines += dict.fromkeys(_stamp(record["crossing"]) for record in done if record["crossing"])
     return "\n".join([title, *(f"  {line}" for line in lines)])
+
+
+def _score(record: dict[str, Any]) -> str:
+    """Write the score of a cell, and what it is without images that the split parts from their group."""
+    score = interval_text(record["metrics"][record["metric"]])
+    clean = (record["crossing"] or {}).get("parts", {}).get(record["part"])
+    return f"{score} ({clean_title(clean)}: {interval_text(clean['metrics'][record['metric']])})" if clean else score
+
+
+def _stamp(crossing: dict[str, Any]) -> str:
+    return f"! the split parts {crossing['n_groups']:,} groups of {crossing['n_images']:,} images"
 
 
 def _value(value: Any) -> str:

@@ -1,0 +1,112 @@
+"""Groups whose images a split puts into several parts: named, counted, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classify.errors import TaskError
+from features_store import Split
+from features_store.meaning import parted
+from features_store.schema import PART_NAMES
+
+if TYPE_CHECKING:
+    from classify.inputs.tasks import Part
+
+__all__ = ["Crossing", "find_crossing", "refuse_crossing"]
+
+_WHO = {
+    "published": "was published so",
+    "made": "says that it was made here, where groups stay whole",
+    "": "does not say that it was published so",
+}
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """The groups that a split parts, among the images of a task.
+
+    Parameters
+    ----------
+    split, source : str
+        Name of the split, and whether it was published or made ("" = not stated).
+    n_groups, n_images : int
+        Groups with images in several parts, and all images of these groups.
+    clean : mapping of str to ndarray of shape (n_images of the part,), bool
+        By part that is scored: images of no group that an earlier part has.
+    """
+
+    split: str
+    source: str
+    n_groups: int
+    n_images: int
+    clean: Mapping[str, NDArray[np.bool_]]
+
+    @property
+    def counts(self) -> str:
+        """What crosses, in words."""
+        groups, images = ("" if n == 1 else "s" for n in (self.n_groups, self.n_images))
+        return f"split {self.split!r} parts {self.n_groups:,} group{groups} of {self.n_images:,} image{images}"
+
+    def words(self) -> str:
+        """Say what crosses, and what is done about it in a run."""
+        name = "test" if "test" in self.clean else "validation"
+        n_out, n = int((~self.clean[name]).sum()), len(self.clean[name])
+        mates = "the training images" if name == "validation" else "training or validation"
+        told = f"none of the {n:,} {name} images has a group mate in {mates}"
+        if n_out:
+            told = (
+                f"{n_out:,} of {n:,} {name} images have a group mate in {mates}: values without them stand beside, and "
+                "verdicts leave them out"
+            )
+        return f"{self.counts[0].upper()}{self.counts[1:]} and {_WHO[self.source]}; {told}."
+
+    def words_on_folds(self) -> str:
+        """Say what crosses where all is dealt to folds anew."""
+        return (
+            f"{self.counts[0].upper()}{self.counts[1:]} and {_WHO[self.source]}; the folds of training and validation "
+            "images keep groups whole, and the test part is left alone."
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {"source": self.source, "n_groups": self.n_groups, "n_images": self.n_images}
+
+
+def find_crossing(parts: Mapping[str, Part], split: str, source: str) -> Crossing | None:
+    """Return what crosses between the parts of a task; None where groups are whole."""
+    given = [(code, parts[name]) for code, name in enumerate(PART_NAMES) if name in parts]
+    if any(part.groups is None for _, part in given):
+        return None
+    groups = np.concatenate([np.asarray(part.groups) for _, part in given])
+    codes = np.concatenate([np.full(len(part), code, dtype=np.int8) for code, part in given])
+    crossing = parted(Split("parts", codes), groups)
+    if not crossing.any():
+        return None
+    clean = {}
+    for code, part in given[1:]:
+        seen = np.unique(groups[(codes < code) & (groups >= 0)])
+        clean[part.name] = ~np.isin(part.groups, seen)
+    return Crossing(split, source, len(np.unique(groups[crossing])), int(crossing.sum()), clean)
+
+
+def refuse_crossing(crossing: Crossing | None, *, allow: bool) -> None:
+    """Refuse a split that parts groups, unless it was published so or the user allows it.
+
+    Raises
+    ------
+    TaskError
+        Naming the split and what crosses.
+    """
+    if crossing is None or allow or crossing.source == "published":
+        return
+    message = (
+        f"{crossing.counts} and {_WHO[crossing.source]}, so a score would count images that training has seen alike; "
+        "make a split with `features-store splits`, which keeps groups whole, or go on with --allow-split-groups "
+        "(allow_split_groups = true), which stamps every table"
+    )
+    raise TaskError(message)
