@@ -320,6 +320,8 @@ def _join(kind: str, tables: list[Mapping[str, Any]], contents: list[Contents]) 
             if name in joined and (kind == "block" or not _equal(joined[name], item)):
                 msg = f"{kind} {name!r} is in {origin[name]} and in {one.path}; keep one of them"
                 raise MismatchError(msg)
+            if name in joined and getattr(joined[name], "source", ""):
+                continue  # of two equal splits, the one that says who made it
             joined[name], origin[name] = item, one.path
     return joined
 
@@ -327,6 +329,8 @@ def _join(kind: str, tables: list[Mapping[str, Any]], contents: list[Contents]) 
 def _equal(one: Labels | Split, other: Labels | Split) -> bool:
     if isinstance(one, Labels) and isinstance(other, Labels) and one.task != other.task:
         return False
-    if isinstance(one, Split) and isinstance(other, Split) and (one.kind, one.source) != (other.kind, other.source):
-        return False
+    if isinstance(one, Split) and isinstance(other, Split):
+        stated = {one.source, other.source} - {""}  # dumps of 1.0 do not say who made a split
+        if one.kind != other.kind or len(stated) > 1:
+            return False
     return np.array_equal(one.values, other.values, equal_nan=one.values.dtype.kind == "f")

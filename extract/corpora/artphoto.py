@@ -44,7 +44,7 @@ def read_artphoto(data: Path, options: Mapping[str, Any]) -> Reading:
     index = Index(
         np.array(ids),
         emotion_labels(MIKELS, values, "the artist's intention, from the name of the file"),
-        {"default": Split("default", stratified(ids, values, seed=options["seed"]))},
+        {"default": Split("default", stratified(ids, values, seed=options["seed"]), source="made")},
         corpus={"name": "artphoto", "options": dict(options)},
     )
     notes = (f"{len(others)} images are not named after an emotion and were left out",) if others else ()
@@ -71,7 +71,7 @@ def read_abstract(data: Path, options: Mapping[str, Any]) -> Reading:
     index = Index(
         np.array(names),
         {**labels, "distribution": spread},
-        {"default": Split("default", stratified(names, values.tolist(), seed=options["seed"]))},
+        {"default": Split("default", stratified(names, values.tolist(), seed=options["seed"]), source="made")},
         corpus={"name": "abstract", "options": dict(options)},
     )
     n_ties = int((values < 0).sum())

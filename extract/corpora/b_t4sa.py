@@ -94,7 +94,7 @@ def _reading(name: str, tree: Tree, lists: Lists, rows: NDArray[np.int64], optio
     index = Index(
         ids,
         {"polarity": single("polarity", POLARITY, lists.values[rows], _SOURCE)},
-        {"default": Split("default", parts)},
+        {"default": Split("default", parts, source="published")},
         groups,
         corpus={"name": name, "options": dict(options)},
     )

@@ -132,11 +132,13 @@ def split_of(rows: Rows, column: str) -> Split:
     """Read a split: names of parts, or numbers of folds; an empty cell is unused."""
     cells = [cell.lower() for cell in rows.column(column)]
     if all(re.fullmatch("[0-9]{1,6}", cell) for cell in cells if cell):
-        return Split("default", np.array([int(cell) if cell else -1 for cell in cells]), kind="folds")
+        return Split("default", np.array([int(cell) if cell else -1 for cell in cells]), "folds", "published")
     for row, cell in enumerate(cells):
         if cell and cell not in PARTS:
             rows.refuse(row, column, f"a part ({', '.join(PARTS)}), nor are all cells fold numbers")
-    return Split("default", np.array([PARTS[cell] if cell else -1 for cell in cells], dtype=np.int8))
+    return Split(
+        "default", np.array([PARTS[cell] if cell else -1 for cell in cells], dtype=np.int8), source="published"
+    )
 
 
 def _wanted(text: str, kind: str) -> _Wanted:

@@ -63,7 +63,7 @@ def read(data: Path, options: Mapping[str, Any]) -> Reading:
     index = Index(
         np.array(names),
         {"sentiment": levels, "polarity": polarity},
-        {"default": Split("default", parts)},
+        {"default": Split("default", parts, source="made")},
         groups,
         corpus={"name": "crowdflower", "options": dict(options)},
     )

@@ -64,7 +64,7 @@ def read(data: Path, options: Mapping[str, Any]) -> Reading:
     index = Index(
         ids=ids,
         labels=labels,
-        splits={"default": Split("default", parts)},
+        splits={"default": Split("default", parts, source="made")},
         corpus={"name": "emoji", "options": dict(options)},
     )
     return Reading(index, Files(data, ids))

@@ -48,7 +48,7 @@ def read_emoset(data: Path, options: Mapping[str, Any]) -> Reading:
     index = Index(
         np.array(names),
         emotion_labels(CLASSES, values, "ten annotators; kept where they agree"),
-        {"default": Split("default", np.array(parts))},
+        {"default": Split("default", np.array(parts), source="published")},
         corpus={"name": "emoset", "options": dict(options)},
     )
     return Reading(index, tree.below(folder).source(index.ids))
@@ -97,7 +97,7 @@ def read_distributions(data: Path, options: Mapping[str, Any], name: str) -> Rea
     index = Index(
         np.array(names),
         {**labels, "distribution": spread},
-        {"default": Split("default", parts)},
+        {"default": Split("default", parts, source="made" if official is None else "published")},
         corpus={"name": name, "options": dict(options)},
     )
     return Reading(index, Pictures(tree, ("images",)).source(names, suffix=".jpg"), notes)

@@ -53,7 +53,7 @@ def read_emotion6(data: Path, options: Mapping[str, Any]) -> Reading:
         labels[more.task.name] = more
     parts = stratified(names, folder.tolist(), seed=options["seed"])
     origin = {"name": "emotion6", "options": dict(options)}
-    index = Index(np.array(names), labels, {"default": Split("default", parts)}, corpus=origin)
+    index = Index(np.array(names), labels, {"default": Split("default", parts, source="made")}, corpus=origin)
     n_other = int((most != folder).sum())
     notes = (f"the folder is not the majority of the ratings for {n_other} of {len(names)} images",)
     return Reading(index, Pictures(tree, ("images",)).source(names), notes)
@@ -68,7 +68,7 @@ def read_emotionroi(data: Path, options: Mapping[str, Any]) -> Reading:
     index = Index(
         np.array(names),
         emotion_labels(EKMAN, values, "the folder: the keyword that the image was searched by"),
-        {"default": Split("default", official), "thesis": Split("thesis", thesis)},
+        {"default": Split("default", official, source="published"), "thesis": Split("thesis", thesis, source="made")},
         corpus={"name": "emotionroi", "options": dict(options)},
     )
     left_out = left_out_of_folders(tree, n_others)

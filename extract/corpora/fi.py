@@ -159,8 +159,10 @@ def _splits(tree: Tree, found: _Found, groups: NDArray[np.int64] | None, seed: i
     seeded = deal(validation=0.05, test=0.15)
     poster = deal(validation=0.1, test=0.1)
     splits = {
-        "default": Split("default", seeded if found.given is None else found.given),
-        "poster": Split("poster", poster),
+        "default": Split("default", seeded, source="made")
+        if found.given is None
+        else Split("default", found.given, source="published"),
+        "poster": Split("poster", poster, source="made"),
     }
     row_of = {"/".join(name.split("/")[-2:]): row for row, name in enumerate(found.names)}
     for path in tree.find("FI_train.csv"):
@@ -175,7 +177,7 @@ def _splits(tree: Tree, found: _Found, groups: NDArray[np.int64] | None, seed: i
                 short = ["/".join(name.split("/")[-2:]) for name in listed]
                 values = np.maximum(values, rows_of(short, row_of, size=len(values), value=value))
         name = f"serra-{number[1]}" if number else "serra"
-        splits[name] = Split(name, values)
+        splits[name] = Split(name, values, source="published")
     return splits
 
 

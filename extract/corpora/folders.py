@@ -68,7 +68,7 @@ def read(data: Path, options: Mapping[str, Any]) -> Reading:
     index = Index(
         np.array(ids),
         labels,
-        {"default": Split("default", parts)},
+        {"default": Split("default", parts, source="published" if given else "made")},
         corpus={"name": "folder", "options": dict(options)},
     )
     strays = [name for name in census.images if given and name.split("/")[0].lower() not in PARTS]

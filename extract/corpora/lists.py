@@ -45,7 +45,7 @@ def read(data: Path, options: Mapping[str, Any]) -> Reading:
     index = Index(
         np.array(names),
         labels,
-        {"default": Split("default", stratified(names, values.tolist(), seed=options["seed"]))},
+        {"default": Split("default", stratified(names, values.tolist(), seed=options["seed"]), source="made")},
         corpus={"name": "list", "options": listing.recorded(options)},
     )
     notes = ("split 'default' is 70/10/20, by class and seed", twins_in_case(classes))

@@ -215,7 +215,7 @@ def reading_of(tree: Tree, layout: Layout, norms: Norms, options: Mapping[str, A
     index = Index(
         ids,
         {labels.task.name: labels, **norms.further},
-        {"default": Split("default", stratified(norms.names, [0] * len(ids), seed=options["seed"]))},
+        {"default": Split("default", stratified(norms.names, [0] * len(ids), seed=options["seed"]), source="made")},
         corpus={"name": layout.name, "options": dict(options)},
     )
     return Reading(index, Pictures(tree, layout.folders).source(norms.names, suffix=layout.suffix), norms.notes)

@@ -60,7 +60,7 @@ def read(data: Path, options: Mapping[str, Any]) -> Reading:
             "polarity": single("polarity", POLARITY, labels, f"{_SOURCE}; the most probable class"),
             "probabilities": ratings(values, (0.0, 1.0), _SOURCE, name="probabilities", outputs=POLARITY),
         },
-        {"default": Split("default", grouped(names, labels.tolist(), groups, seed=options["seed"]))},
+        {"default": Split("default", grouped(names, labels.tolist(), groups, seed=options["seed"]), source="made")},
         groups,
         corpus={"name": "t4sa", "options": dict(options)},
     )
@@ -123,7 +123,7 @@ def read_second(data: Path, options: Mapping[str, Any]) -> Reading:
     index = Index(
         np.array(lists.names),
         {"polarity": single("polarity", POLARITY, lists.values, _SOURCE)},
-        {"default": Split("default", lists.parts)},
+        {"default": Split("default", lists.parts, source="published")},
         groups,
         corpus={"name": "t4sa2", "options": dict(options)},
     )

@@ -111,7 +111,7 @@ def _rows(table: Listing, options: Mapping[str, Any]) -> Rows:
 def _own_split(ids: Sequence[str], labels: Mapping[str, Labels], groups: Any, seed: int) -> Split:
     """Part by the first single-label task; whole groups stay together."""
     single = next((one.values for one in labels.values() if one.task.kind == "single"), np.zeros(len(ids), np.int16))
-    return Split("default", grouped(ids, single.tolist(), groups, seed=seed))
+    return Split("default", grouped(ids, single.tolist(), groups, seed=seed), source="made")
 
 
 CORPUS = Corpus(

@@ -51,7 +51,7 @@ def read(data: Path, options: Mapping[str, Any]) -> Reading:
         labels[subset] = single(subset, BINARY, values, f"at least {subset} of five people agree (AMT)")
     groups = groups_of([media_of(name) for name in names])
     first = next(iter(labels.values())).values
-    splits = {"default": Split("default", grouped(names, first.tolist(), groups, seed=options["seed"]))}
+    splits = {"default": Split("default", grouped(names, first.tolist(), groups, seed=options["seed"]), source="made")}
     splits |= _folds(tree, row_of)
     index = Index(np.array(names), labels, splits, groups, corpus={"name": "twitter1", "options": dict(options)})
     source = Pictures(tree, ("Agg_AMT_Candidates", "images")).source(names)
@@ -83,7 +83,7 @@ def _folds(tree: Tree, row_of: Mapping[str, int]) -> dict[str, Split]:
             continue
         name = f"folds-{found[1]}"
         if name not in splits:
-            splits[name] = Split(name, np.full(len(row_of), -1, dtype=np.int8), kind="folds")
+            splits[name] = Split(name, np.full(len(row_of), -1, dtype=np.int8), "folds", "published")
         for line in lines_of(tree, path):
             row = row_of.get(line.rpartition(" ")[0].rpartition("/")[2])
             if row is not None:
@@ -123,8 +123,8 @@ def read_photo_tweets(data: Path, options: Mapping[str, Any]) -> Reading:
             "binary": single("binary", BINARY, values, source_words),
         },
         {
-            "default": Split("default", np.full(len(names), 2)),
-            "seeded": Split("seeded", parts),
+            "default": Split("default", np.full(len(names), 2), source="made"),
+            "seeded": Split("seeded", parts, source="made"),
         },
         groups,
         corpus={"name": "vso-603", "options": dict(options)},

@@ -78,10 +78,11 @@ def read(data: Mapping[str, Path], options: Mapping[str, Any], *, corpora: Seque
     ids = np.array([f"{m.name}/{image}" for m in members for image in m.reading.index.ids.tolist()])
     tasks = dict.fromkeys(task for member in members for task in member.labels)
     joined = {task: _join(task, members, sizes, ends) for task in tasks}
-    splits = {"default": Split("default", np.concatenate([_parts(member) for member in members]))}
+    default = np.concatenate([_parts(member) for member in members])
+    splits = {"default": Split("default", default, source=_source(members))}
     groups = _groups(members, sizes)
     if "seed" in options:
-        splits["thesis"] = Split("thesis", _thesis(ids.tolist(), groups, options["seed"]))
+        splits["thesis"] = Split("thesis", _thesis(ids.tolist(), groups, options["seed"]), source="made")
     index = Index(
         ids,
         {task: labels for task, labels in joined.items() if labels is not None},
@@ -210,6 +211,12 @@ def _parts(member: Member) -> NDArray[np.int8]:
     if split is None or split.kind != "parts":
         return np.full(len(member.reading.index), -1, dtype=np.int8)
     return split.values
+
+
+def _source(members: Sequence[Member]) -> str:
+    """Return who made the parts: one published split among them may part groups, and so may the whole."""
+    given = [member.reading.index.splits["default"] for member in members if "default" in member.reading.index.splits]
+    return "published" if any(one.source == "published" and one.kind == "parts" for one in given) else "made"
 
 
 def _groups(members: Sequence[Member], sizes: Sequence[int]) -> NDArray[np.int64] | None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
 import pytest
-from layouts import MAKERS, Expected
+from layouts import MAKERS, Expected, picture, text
 
 from extract.corpora import CORPORA, Reading, find_corpus
 from extract.errors import RefusedImageError
-from features_store import open_store
+from features_store import open_store, write_index
+from features_store.meaning import parted
 
 OWN = {"emoji", "folder", "csv", "list"}  # made here, or the user's
 NAMES = sorted(MAKERS)
+PUBLISHED = ("b-t4sa*/*", "t4sa2/*", "emoset/*", "twitter-ldl/default", "emotionroi/default", "twitter1/folds-*")
+PUBLISHED += ("mediaeval21/*", "fi/serra*")
 DEAD = {"crowdflower": [1]}  # rows whose image is missing on purpose
 
 
@@ -33,6 +37,11 @@ def check_against(reading: Reading, expected: Expected) -> None:
     for split, wanted in expected.splits.items():
         assert index.splits[split].values.tolist() == wanted, split
     assert "default" in index.splits
+    name = str(index.corpus["name"])
+    for split in index.splits.values():  # what is dealt here is made, and keeps groups whole
+        published = any(fnmatch(f"{name}/{split.name}", pattern) for pattern in PUBLISHED)
+        assert split.source == ("published" if published else "made"), split.name
+        assert published or not parted(split, index.groups).any(), split.name
     groups = None if index.groups is None else index.groups.tolist()
     assert groups == expected.groups
 
@@ -103,3 +112,45 @@ def test_archives_read_like_folders(name: str, kind: str, tmp_path: Path) -> Non
     for row in range(len(plain.index)):
         assert packed.source.read(row) == plain.source.read(row)
     assert packed.index.digest == plain.index.digest
+
+
+def test_without_its_test_set_or_with_given_folders_the_source_changes(tmp_path: Path) -> None:
+    """Parts that somebody gave are published; those that are dealt in their place are made."""
+
+    def source(name: str, data: Path, **options: str) -> str:
+        return find_corpus(name).read(data, options).index.splits["default"].source
+
+    mediaeval = MAKERS["mediaeval21"](tmp_path / "m").data
+    (mediaeval / "testset.csv").unlink()
+    assert source("mediaeval21", mediaeval) == "made"
+    for at, part in enumerate(("train", "val", "test")):
+        picture(tmp_path / "given" / part / "joy" / f"{at}.jpg", at)
+        picture(tmp_path / "fi" / part / "awe" / f"{at}.jpg", at)
+    assert source("folder", tmp_path / "given") == "published"
+    assert source("folder", tmp_path / "given", layout="classes") == "made"
+    assert source("fi", tmp_path / "fi") == "published"
+    text(tmp_path / "labels.csv", "image,label,part,fold\na.jpg,x,train,0\nb.jpg,y,test,1\n")
+    assert source("csv", tmp_path, single="label", split="part") == "published"
+    assert source("csv", tmp_path, single="label", split="fold") == "published"
+    assert source("csv", tmp_path, single="label") == "made"
+    union = find_corpus("union:b-t4sa,vso-603")
+    places = {name: MAKERS[name](tmp_path / name).data for name in union.members}
+    assert union.read(places).index.splits["default"].source == "published"
+
+
+def test_a_store_whose_splits_have_no_source_goes_on(
+    tmp_path: Path, command_line: Callable[..., tuple[int, str, str]]
+) -> None:
+    """A store of format 1.0 says nothing of who made its splits; the reader that says it now resumes the store."""
+    data = MAKERS["b-t4sa"](tmp_path / "corpus").data
+    index = find_corpus("b-t4sa").read(data).index
+    bare = {name: dataclasses.replace(split, source="") for name, split in index.splits.items()}
+    (tmp_path / "store").mkdir()
+    write_index(tmp_path / "store" / "index.h5", dataclasses.replace(index, splits=bare))
+    code, _, err = command_line(
+        *("run", "b-t4sa", "--data", data, "--store", tmp_path / "store", "--encoders", "lowlevel", "--limit", 1)
+    )
+    assert code == 0, err
+    assert open_store(tmp_path / "store").splits["default"].source == ""
+    write_index(tmp_path / "store" / "0.h5", index)  # beside a dump that does say it
+    assert open_store(tmp_path / "store").splits["default"].source == "published"
