@@ -23,6 +23,7 @@ __all__ = [
     "ConfigError",
     "HeadError",
     "ModelError",
+    "OutdatedHeadError",
     "RunError",
     "SubmissionError",
     "TaskError",
@@ -39,6 +40,10 @@ class ConfigError(ClassifyError, ValueError):
 
 class HeadError(ClassifyError, ValueError):
     """A head was asked for something it can't do, or given data it can't take."""
+
+
+class OutdatedHeadError(HeadError):
+    """A saved head is of an earlier version, whose heads are not read."""
 
 
 class TaskError(ClassifyError, ValueError):

@@ -1,4 +1,4 @@
-"""The tutorial is run from end to end, and every sentence of the troubleshooting page is one that the code prints."""
+"""The tutorial is run from end to end, and what the other pages say of the code is held against the code."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.pages import PAGES
 from tests.test_readme import environment, make_photos
 
 ROOT = Path(__file__).parents[1]
 TUTORIAL = (ROOT / "docs/tutorial.md").read_text()
 TROUBLESHOOTING = (ROOT / "docs/troubleshooting.md").read_text()
+ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 
 
 def test_the_tutorial(tmp_path: Path) -> None:
@@ -73,3 +75,50 @@ def test_a_sentence_that_nothing_prints_is_noticed() -> None:
     """The check above can fail."""
     with pytest.raises(AssertionError):
         test_troubleshooting_quotes_what_is_printed("the moon is made of cheese; choose another moon")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pages_from_the_code_are_current(name: str) -> None:
+    """The pages of encoders and corpora say what the tables say; ``python -m tests.pages`` writes them."""
+    assert (ROOT / "docs" / name).read_text(encoding="utf-8") == PAGES[name]()
+
+
+def test_architecture_names_every_module() -> None:
+    """Each path exists; below the heading of a room stand exactly its modules, the empty ``__init__`` aside."""
+    text = ARCHITECTURE.split("## Rooms")[1].split("## Adding things")[0]
+    rooms = re.split(r"^### `([\w/]+)/`$", text, flags=re.MULTILINE)[1:]
+    named = {
+        f"{room}/{name}"
+        for room, words in zip(rooms[::2], rooms[1::2], strict=True)
+        for name in re.findall(r"`(\w+\.py)`", words)
+    }
+    there = {
+        path.relative_to(ROOT).as_posix()
+        for package in ("extract", "classify", "features_store")
+        for path in (ROOT / package).rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    assert sorted(there - named) == [], "docs/architecture.md lacks these"
+    assert sorted(named - there) == [], "docs/architecture.md names these, and they are gone"
+    paths = re.findall(r"`((?:extract|classify|features_store|tests)/[\w/]+\.py)`", ARCHITECTURE)
+    assert len(paths) > 30
+    assert [path for path in paths if not (ROOT / path).is_file()] == []
+
+
+def test_links_lead_somewhere() -> None:
+    """Every relative link of the README and of the pages is a file, and its anchor a heading."""
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
+    for page in pages:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            if "://" in link:
+                continue
+            place, _, anchor = link.partition("#")
+            target = page if not place else page.parent / place
+            assert target.exists(), f"{page.name}: {link}"
+            headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE) if anchor else []
+            assert not anchor or anchor in [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings], link
+
+
+def test_readme_is_a_page() -> None:
+    """The README stays short enough to be read."""
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150

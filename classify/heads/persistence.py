@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from classify.errors import HeadError, RunError
+from classify.errors import HeadError, OutdatedHeadError, RunError
 from classify.heads import HEADS, head_class, head_options
 from classify.heads.estimator import FittedState
 from classify.json_file import parse_json, read_regular, umask
@@ -26,7 +27,7 @@ from features_store.schema import KINDS
 __all__ = ["head_files", "load_head", "restored_head", "save_head"]
 
 FORMAT = "affectory-head"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 RECORD = "head.json"
 _ARRAYS = "model.safetensors"
 _MAX_BYTES = 4 * 2**30
@@ -84,6 +85,11 @@ def load_head(folder: Path) -> Any:
     """
     try:
         return restored_head(head_files(Path(folder)))
+    except OutdatedHeadError as error:
+        run = Path(folder).parent
+        line = shlex.join(["classify", "run", "--config", str(run / "config.toml"), "--out", str(run), "--force"])
+        message = f"can't load a head from {folder}: {error}; make it again with: {line}"
+        raise OutdatedHeadError(message) from error
     except HeadError as error:
         message = f"can't load a head from {folder}: {error}"
         raise HeadError(message) from error
@@ -251,6 +257,9 @@ def _record(data: bytes) -> dict[str, Any]:
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             message = f'{RECORD} doesn\'t say "format": "{FORMAT}"'
             raise HeadError(message)
+        if found.get("format_version") == 1:
+            message = "it was saved by affectory 0.1, whose heads this version does not read"
+            raise OutdatedHeadError(message)
         if found.get("format_version") != FORMAT_VERSION:
             message = (
                 f"it has format version {found.get('format_version')!r}, this program reads {FORMAT_VERSION}; "

@@ -95,8 +95,8 @@ def test_a_flipped_byte_is_found(saved):
         ("", "damaged or not a head"),
         ("{", "damaged or not a head"),
         ("[]", 'doesn\'t say "format"'),
-        ('{"format": "affectory-head", "format_version": 2}', "format version 2, this program reads 1"),
-        ('{"format": "affectory-head", "format_version": 1}', "damaged or not a head"),
+        ('{"format": "affectory-head", "format_version": 3}', "format version 3, this program reads 2; update"),
+        ('{"format": "affectory-head", "format_version": 2}', "damaged or not a head"),
     ],
 )
 def test_a_wrong_record_is_one_clear_error(saved, content, said):

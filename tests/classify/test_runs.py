@@ -1,6 +1,7 @@
 """Run folders: whole or not at all, never over something else, and read back as they were."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -148,3 +149,23 @@ def test_places_without_runs_are_refused(tmp_path):
     (tmp_path / "run" / "report.json").write_text("{")
     with pytest.raises(RunError, match="isn't valid JSON"):
         find_runs([tmp_path])
+
+
+def test_a_head_of_the_first_version_is_refused_with_the_line_that_makes_it_again(store, tmp_path):
+    """Reports of 0.1 are read, heads are not: the sentence holds the command that replaces the run in its place."""
+    from classify.__main__ import app
+    from classify.api import run
+    from classify.errors import HeadError
+    from classify.model import run_model
+
+    folder = tmp_path / "a run"
+    run(str(store), "polarity", "linear", out=str(folder), resamples=20)
+    record = json.loads((folder / "model" / "head.json").read_text())
+    (folder / "model" / "head.json").write_text(json.dumps({**record, "format_version": 1}))
+    assert read_run(folder).report["head"] == "linear"
+    with pytest.raises(HeadError, match=r"affectory 0\.1") as refused:
+        run_model(read_run(folder))
+    program, *line = shlex.split(str(refused.value).partition("with: ")[2])
+    assert (program, line[0]) == ("classify", "run")
+    app(line, standalone_mode=False)
+    assert run_model(read_run(folder)).task.name == "polarity"

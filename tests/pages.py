@@ -1,0 +1,74 @@
+"""Pages that are written from the code: ``python -m tests.pages`` writes them, `tests/test_docs.py` compares them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+DOCS = Path(__file__).parents[1] / "docs"
+ENCODERS_HEAD = """# Encoders
+
+Written from the table of encoders by `python -m tests.pages`; `extract encoders` prints the same. `--encoders` takes a
+comma-separated list of these names, of `timm:NAME` and `open_clip:ARCH/TAG` for any model of those libraries,
+of `ENCODER@MODULE:POOLING` for any other layer (pooling is `mean`, `max`, `cls` or `map`), and of `fit:FOLDER`
+for a network that `extract fit` trained. `--profile` takes a named set. Licences of the weights are those of their
+authors, who may allow research only: look before you publish or sell.
+
+| encoder | blocks, values per image | what it is | weights |
+|---|---|---|---|
+"""
+CORPORA_HEAD = """# Corpora
+
+Written from the table of corpora by `python -m tests.pages`; `extract corpora` prints the same. The name of a corpus is
+the first argument of `extract run` and `extract check`; `--data` says where it is, `--option KEY=VALUE` changes how it
+is read. `union:A,B` joins several, with `--data A=PATH --data B=PATH`.
+"""
+
+
+def encoders_page() -> str:
+    """Return the page of the encoders."""
+    from extract.encoders import ENCODERS, PROFILES
+
+    rows = []
+    for one in ENCODERS.values():
+        blocks = ", ".join(f"`{one.block(tap.name)}` {' x '.join(map(str, tap.shape))}" for tap in one.taps)
+        place = "a model hub" if one.needs_hub else "none" if one.library == "affectory" else "a pip package"
+        rows.append(f"| `{one.name}` | {blocks} | {one.description} | {one.library} `{one.architecture}`, {place} |")
+    profiles = [
+        f"| `{name}` | {', '.join(members)} | {sum(ENCODERS[one].n_features() for one in members):,} |"
+        for name, members in PROFILES.items()
+    ]
+    table = ["| profile | encoders | values per image |", "|---|---|---|", *profiles]
+    return ENCODERS_HEAD + "\n".join([*rows, "", *table, ""])
+
+
+def corpora_page() -> str:
+    """Return the page of the corpora."""
+    from extract.corpora import CORPORA
+
+    lines = [CORPORA_HEAD]
+    for one in CORPORA.values():
+        lines += [f"## `{one.name}`", "", f"{_sentence(one.title)} {_sentence(one.obtain)}", ""]
+        lines += [f"* Licence: {_escaped(one.licence)}. Default profile: `{one.default_profile}`."]
+        lines += [f"* Task `{name}`: {_escaped(text)}" for name, text in one.tasks.items()]
+        lines += [
+            f"* `--option {key}={option.default}`: {_escaped(option.help)}" for key, option in one.options.items()
+        ]
+        lines += [f"* Known defect: {_escaped(text)}" for text in one.defects]
+        lines += [""]
+    return "\n".join(lines)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{_escaped(text[1:])}."
+
+
+def _escaped(text: str) -> str:
+    """Return text in which Markdown sees no tags of HTML and no emphasis."""
+    return text.replace("<", "\\<").replace("*", "\\*")
+
+
+PAGES = {"encoders.md": encoders_page, "corpora.md": corpora_page}
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page(), encoding="utf-8")
