@@ -23,6 +23,7 @@ from classify.evidence.verdict import verdicts
 from classify.experiment import head_scores
 from classify.heads.persistence import load_head
 from classify.inputs.matrix import RowMatrix
+from classify.inputs.seen import Seen, find_seen
 from classify.inputs.tasks import Part, TaskRows
 from classify.model import run_passports
 from classify.predictions import PartPredictions
@@ -30,7 +31,7 @@ from classify.record import Outcome, run_report
 from classify.runs import CONFIG, Run, check_free, new_folder, read_run, write_run
 from features_store import Labels, Store, Task, open_store
 from features_store import passport as passports
-from features_store.errors import MismatchError, unknown_name
+from features_store.errors import AffectoryError, MismatchError, unknown_name
 
 __all__ = ["TransferConfig", "transfer"]
 
@@ -77,6 +78,9 @@ class TransferConfig:
 def transfer(config: TransferConfig, *, force: bool = False) -> Run:
     """Score a fitted head on another corpus, and leave a run folder with one part, ``test``: all its labelled images.
 
+    Images that the head was fitted on, or that calibrated it, are left out, and counted: by name, by the bytes of the
+    picture where both stores know them, by equal vectors, and as group mates of one of them.
+
     The head keeps its classes: a class that the other corpus hasn't keeps its row, with support 0, and images said to
     be of it are wrong. Nothing is fitted; calibration and thresholds are those of the run.
 
@@ -95,7 +99,7 @@ def transfer(config: TransferConfig, *, force: bool = False) -> Run:
     MismatchError
         A block of the store was made in another way than the run's.
     TaskError
-        Classes can't be mapped, the kinds differ, or the store holds the images that the head was fitted on.
+        Classes can't be mapped, the kinds differ, or the store holds no other images than the head was fitted on.
     """
     run, started = read_run(config.run), time.perf_counter()
     store = open_store(Path(config.store).expanduser())
@@ -105,7 +109,8 @@ def transfer(config: TransferConfig, *, force: bool = False) -> Run:
     _same_making(run, store, blocks)
     labels = store.task_labels(asked.task)
     y, known = _mapped(run.task, labels, config.class_map)
-    part, dropped = _part(store, blocks, y, known)
+    seen = find_seen(store, _fitted_ids(run), _trained_on(run), blocks)
+    part, dropped = _part(store, blocks, y, known, seen)
     task = replace(run.task, name=asked.task)
     head = load_head(config.run / "model")
     scores = {"test": head_scores(head, task, RowMatrix(store, blocks, part.rows))}
@@ -123,7 +128,9 @@ def transfer(config: TransferConfig, *, force: bool = False) -> Run:
     adjustment = read_adjustment(config.run)
     adjusted = adjusted_report(task, {"test": part}, scores, adjustment, **options)
     timings = {"fit": 0.0, "score": round(time.perf_counter() - started, 3)}
-    data = TaskRows(task, {"test": part}, dropped, warnings=_words(run, task, part))
+    scored = known & store.usable(blocks)
+    told = f"Of the images that the head was fitted on or chosen by, {seen.words(scored)} lie here and are left out."
+    data = TaskRows(task, {"test": part}, dropped, warnings=(told, *_words(run, task, part)))
     judged = verdicts({"test": part}, spreads, constant, seed=config.seed)
     outcome = Outcome(head, scores, metrics, beside, adjusted, (), timings, verdicts=judged)
     report = run_report(asked, store=store, blocks=blocks, data=data, outcome=outcome)
@@ -132,6 +139,7 @@ def transfer(config: TransferConfig, *, force: bool = False) -> Run:
         "trained_on": run.report["corpus"],
         "index_digest": run.report["index_digest"],
         "class_map": dict(config.class_map),
+        "left_out": seen.counts(scored),
     }
     calibrated = adjustment.calibrated(scores["test"])
     predictions = {"test": PartPredictions(part.ids, part.y, scores["test"], part.groups, calibrated)}
@@ -216,15 +224,35 @@ def _places(task: Task, labels: Labels, class_map: Mapping[str, str]) -> NDArray
     return np.array(places)
 
 
+def _fitted_ids(run: Run) -> NDArray[np.str_]:
+    """Return the images that the head was fitted on, and those that stopped or calibrated it."""
+    return np.concatenate([run.part(name).ids for name in ("train", "validation") if name in run.predictions])
+
+
+def _trained_on(run: Run) -> Store | None:
+    """Open the store that the run was made from; None where it is not there any more."""
+    try:
+        return open_store(Path(load_config(run.folder / CONFIG).store).expanduser())
+    except AffectoryError:
+        return None
+
+
 def _part(
-    store: Store, blocks: tuple[str, ...], y: NDArray[Any], known: NDArray[np.bool_]
+    store: Store, blocks: tuple[str, ...], y: NDArray[Any], known: NDArray[np.bool_], seen: Seen
 ) -> tuple[Part, dict[str, dict[str, int]]]:
     whole = store.usable(blocks)
-    rows = np.flatnonzero(known & whole)
+    rows = np.flatnonzero(known & whole & ~seen.rows)
+    if not len(rows) and (known & whole).any():
+        message = (
+            f"the head was fitted on or chosen by all images of the store that could be scored, "
+            f"{seen.words(known & whole)}, so nothing is left to test; give a store of other images"
+        )
+        raise TaskError(message)
     if not len(rows):
         message = "no image of the store has both a label and its vectors, so there is nothing to score"
         raise TaskError(message)
     counts = {"no label": int((~known).sum()), "no vector": int((known & ~whole).sum())}
+    counts["seen in training"] = int((known & whole & seen.rows).sum())
     groups = None if store.groups is None else np.asarray(store.groups)[rows]
     dropped = {reason: count for reason, count in counts.items() if count}
     return Part("test", rows, y[rows], np.asarray(store.ids)[rows], groups), {"test": dropped} if dropped else {}

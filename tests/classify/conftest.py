@@ -34,6 +34,8 @@ def make_index(random: np.random.Generator) -> tuple[Index, np.ndarray]:
     places[0], places[-3:] = 2, -1
     groups = np.arange(N_IMAGES) // 2
     groups[::7] = -1
+    pairs = places.reshape(-1, 2)
+    groups[np.repeat(pairs[:, 0] != pairs[:, 1], 2)] = -1  # whole groups: the split parts none
     splits = {
         "default": Split("default", places),
         "holdout": Split("holdout", np.where(places == 1, 0, places)),

@@ -124,3 +124,71 @@ def test_a_refitted_head_of_a_preset_is_named_after_it(store, other, tmp_path, m
     fitted = run(RunConfig(str(store), "polarity", "linear", **asked))
     done = transfer(TransferConfig(fitted.folder, str(other), resamples=20))
     assert done.folder.as_posix() == "runs/photo-tweets/polarity/resnet50-sgd-from-planted"
+
+
+def known_store(folder, ids, x, y, *, content=None, groups=None, part=0):
+    """Write a store of given images, with the same block as any other."""
+    folder.mkdir(parents=True)
+    labels = {"polarity": Labels(BINARY, y)}
+    index = Index(np.array(ids), labels, {"default": Split("default", np.full(len(ids), 0) + part)}, groups, content)
+    write_index(folder / "index.h5", index)
+    write(folder, index, "alpha.pool", "0" * 64, x)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def memory(tmp_path_factory):
+    """Return a run on labels drawn at random, which its head knows by heart, and what it was fitted on."""
+    folder, random, n = tmp_path_factory.mktemp("memory"), np.random.default_rng(1), 60
+    facts = {
+        "ids": [f"{i}.jpg" for i in range(n)],
+        "x": random.normal(size=(n, 12)),
+        "y": random.integers(0, 2, n),
+        "content": random.integers(1, 256, (n, 32), dtype=np.uint8),
+    }
+    part = np.where(np.arange(n) < 40, 0, np.where(np.arange(n) < 50, 1, 2))
+    store = known_store(folder / "corpus", part=part, **facts)
+    fitted = run(RunConfig(str(store), "polarity", "svm", settings={"C": 1e4}, resamples=20, out=str(folder / "run")))
+    assert fitted.report["metrics"]["train"]["accuracy"]["value"] == 1
+    return fitted, facts
+
+
+@pytest.mark.parametrize("way", ["name", "content", "vectors", "group"])
+def test_images_that_the_head_was_fitted_on_are_counted_and_left_out(memory, tmp_path, way):
+    """In a superset of the training images, whatever their names; labels are noise, and so is the score."""
+    fitted, facts = memory
+    random, more = np.random.default_rng(2), 100
+    n, groups = 60 + more, None
+    old = facts["ids"] if way == "name" else [f"corpus/{name}" for name in facts["ids"]]
+    x = facts["x"] if way == "vectors" else facts["x"] + 1e-2
+    content = random.integers(1, 256, (n, 32), dtype=np.uint8)
+    if way == "content":
+        content[:60] = facts["content"]
+    if way == "group":  # one name is known, and each of the others is of a group with it
+        old = [*facts["ids"][:1], *old[1:]]
+        groups = np.where(np.arange(n) < 50, 3, -1)
+    fresh = {"ids": [f"new{i}.jpg" for i in range(more)], "x": random.normal(size=(more, 12))}
+    store = known_store(
+        tmp_path / "s",
+        [*old, *fresh["ids"]],
+        np.concatenate([x, fresh["x"]]),
+        np.concatenate([facts["y"], random.integers(0, 2, more)]),
+        content=None if way == "vectors" else content,
+        groups=groups,
+    )
+    done = transfer(TransferConfig(fitted.folder, str(store), resamples=20, out=str(tmp_path / "t")))
+    assert done.report["n_test"] == n - 50  # the ten test images of the run were never fitted on
+    assert done.report["dropped"]["test"] == {"seen in training": 50}
+    assert sum(done.report["transfer"]["left_out"].values()) == 50
+    assert done.report["transfer"]["left_out"][way] == (49 if way == "group" else 50)
+    assert any("50 images" in text for text in done.report["warnings"])
+    assert done.report["metrics"]["test"]["accuracy"]["value"] < 0.75
+
+
+def test_a_cut_of_the_training_images_leaves_nothing_to_test(memory, tmp_path):
+    """It is refused, with their number; so is the file of a run that says the same."""
+    fitted, facts = memory
+    store = known_store(tmp_path / "s", facts["ids"][:30], facts["x"][:30], facts["y"][:30])
+    with pytest.raises(TaskError, match=r"30 images \(30 by name\)"):
+        transfer(TransferConfig(fitted.folder, str(store), out=str(tmp_path / "t")))
+    assert not (tmp_path / "t").exists()
