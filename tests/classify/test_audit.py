@@ -92,7 +92,7 @@ def test_pairs_of_a_board(runs_folder, store, tmp_path):
     assert told["better"] == "linear"
     assert told["mcnemar"] is None
     json.dumps(told, allow_nan=False)
-    assert "<0.001" in pairs_as_text(board, found)
+    assert "< 0.001" in pairs_as_text(board, found)
 
 
 def test_many_runs_can_still_be_told_apart(dirty, tmp_path):

@@ -142,8 +142,10 @@ def test_a_report_has_a_version_and_old_ones_are_read(tmp_path):
     """A report without passports is read, and what can't be answered from it is one sentence."""
     store = make(tmp_path / "s")
     run = classify.run(store, "t", "linear", out=tmp_path / "run", resamples=20)
-    assert run.report["version"] == 2
-    report = {name: value for name, value in run.report.items() if name not in ("passports", "version", "identity")}
+    assert run.report["format_version"] == 2
+    report = {
+        name: value for name, value in run.report.items() if name not in ("passports", "format_version", "identity")
+    }
     (tmp_path / "run" / "report.json").write_text(json.dumps(report))
     from classify.transfer import TransferConfig, transfer
 
