@@ -19,11 +19,11 @@ from classify.evidence.comparison import difference_of
 from classify.evidence.folds import deal
 from classify.evidence.intervals import LEVEL, intervals
 from classify.evidence.knowledge import deals, movable
-from classify.evidence.metrics import find_metric, greater_is_better, primary_metric
+from classify.evidence.metrics import find_metric, greater_is_better, metrics, primary_metric
 from classify.evidence.resamples import Spread
 from classify.inputs.tasks import choose_blocks, task_rows
 from classify.record import plain
-from classify.solvers.crossfit import Answers, Images, Plan, Subset, answers
+from classify.solvers.crossfit import PATHS, Answers, Images, Paths, Plan, Subset, path_answers
 from features_store import open_store
 from features_store.schema import Task
 
@@ -49,7 +49,8 @@ class AblationConfig:
         Its train and validation parts are dealt to folds; its test part is left alone.
     folds : int
     settings : mapping
-        Options of the head.
+        Options of the head. ``C`` of ``svm`` and ``alpha`` of ``ridge`` may be a list: each subset is shown with the
+        value that is best on the folds, which is a choice by the very images that it is scored on.
     seed : int
     resamples : int
         Bootstrap resamples behind each interval.
@@ -101,10 +102,11 @@ def ablate(
     Returns
     -------
     dict
-        Plain values: ``subsets`` (the best first), ``n_tried`` of them, ``gains`` by block, ``pairs`` by two blocks,
-        and where they come from. Gains over nothing are gains over ``blind``: the answers of all blocks together dealt
-        to the images at random, or for a regression the mean label, whose error is less. ``baseline`` is the most
-        common answer of all these images.
+        Plain values: ``subsets`` (the best first; ``chosen`` is the value of a list), ``n_tried`` (subsets times
+        values), ``gains`` by block, ``pairs`` by two blocks, and where they come from.
+        Gains over nothing are gains over ``blind``: the answers of all blocks together dealt to the images at random,
+        or for a regression the mean label, whose error is less. ``baseline`` is the most common answer of all these
+        images.
 
     Raises
     ------
@@ -126,7 +128,8 @@ def ablate(
             f"{len(blocks)} blocks: each alone, all together and all but one; every subset is tried up to {MAX_BLOCKS}"
         )
     plan = Plan(config.head, config.settings, config.seed)
-    said = answers(images, subsets, plan, advance=_counted(progress, len(subsets) * config.folds))
+    paths = path_answers(images, subsets, plan, advance=_counted(progress, len(subsets) * config.folds))
+    said, chosen = _best_of(paths, plan, images)
     spreads = _spreads(config, images, groups, said)
     constant = constant_scores(data.task, y, len(y))
     majority = Spread.of(data.task, y, constant, groups, n_resamples=config.resamples, seed=config.seed)
@@ -150,8 +153,9 @@ def ablate(
             "greater_is_better": greater_is_better(metric),
             "interval": {"level": LEVEL, "resamples": config.resamples},
             "blocks": {name: store.block(name).n_features for name in blocks},
-            "subsets": _ranked(config, spreads, metric),
-            "n_tried": len(subsets),
+            "subsets": _ranked(config, spreads, metric, chosen),
+            "n_tried": len(subsets) * len(plan.values),
+            "path": {"option": PATHS[config.head], "values": plan.values} if len(plan.values) > 1 else None,
             "baseline": _metrics(config, majority),
             "blind": spreads[()].values[metric],
             "gains": {name: _gain(spreads, name, metric) for name in blocks},
@@ -174,11 +178,30 @@ def _counted(progress: Callable[[int, int], object], total: int) -> Callable[[in
     return lambda n: [progress(next(done), total) for _ in range(n)]
 
 
+def _best_of(paths: Paths, plan: Plan, images: Images) -> tuple[Answers, dict[Subset, Any]]:
+    """Take for each subset the value of the path that scores best on the folds; the first, where some are equal."""
+    values, metric = plan.values, primary_metric(images.task)
+    sign = 1 if greater_is_better(metric) else -1
+    said, chosen = {}, {}
+    for subset, path in paths.items():
+        at = 0
+        if len(path) > 1:
+            scores = [metrics(images.task, images.y, _shaped(images, one))[metric] for one in path]
+            at = int(np.nanargmax([sign * score for score in scores])) if not np.isnan(scores).all() else 0
+        said[subset], chosen[subset] = path[at], values[at]
+    return said, chosen
+
+
+def _shaped(images: Images, scores: np.ndarray) -> np.ndarray:
+    """Return answers in the form of the targets: one column for one output of a regression."""
+    return scores[:, 0] if images.y.ndim == 1 and images.task.kind == "regression" else scores
+
+
 def _spreads(config: AblationConfig, images: Images, groups: np.ndarray | None, said: Answers) -> dict[Subset, Spread]:
     task: Task = images.task
     spreads = {}
     for subset, scores in said.items():
-        y_score = scores[:, 0] if images.y.ndim == 1 and task.kind == "regression" else scores
+        y_score = _shaped(images, scores)
         spreads[subset] = Spread.of(task, images.y, y_score, groups, n_resamples=config.resamples, seed=config.seed)
     return spreads
 
@@ -209,10 +232,20 @@ def _metrics(config: AblationConfig, spread: Spread) -> dict[str, dict[str, Any]
     }
 
 
-def _ranked(config: AblationConfig, spreads: Mapping[Subset, Spread], metric: str) -> list[dict[str, Any]]:
+def _ranked(
+    config: AblationConfig, spreads: Mapping[Subset, Spread], metric: str, chosen: Mapping[Subset, Any]
+) -> list[dict[str, Any]]:
     sign = -1 if greater_is_better(metric) else 1
     subsets = sorted((s for s in spreads if s), key=lambda s: (sign * spreads[s].values[metric], len(s), s))
-    return [{"blocks": list(subset), "metrics": _metrics(config, spreads[subset])} for subset in subsets]
+    name = PATHS.get(config.head)
+    return [
+        {
+            "blocks": list(subset),
+            "metrics": _metrics(config, spreads[subset]),
+            "chosen": {name: chosen[subset]} if isinstance(config.settings.get(name), list | tuple) else {},
+        }
+        for subset in subsets
+    ]
 
 
 def _gain(spreads: Mapping[Subset, Spread], block: str, metric: str) -> dict[str, Any]:

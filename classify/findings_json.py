@@ -59,7 +59,8 @@ _AUDIT = record(
 )
 
 _GAINS = table(optional(interval))
-_SUBSET = record({"blocks": items(text), "metrics": table(interval)})
+_SUBSET = record({"blocks": items(text), "metrics": table(interval)}, {"chosen": (table(number()), {})})
+_PATH = record({"option": text, "values": items(number(), 1)})
 _PAIR_OF_BLOCKS = record({"to": text, "added": text, **ENDS})
 _CROSSING = record({"words": text, "n_groups": whole(1), "n_images": whole(1)})
 _ABLATION = record(
@@ -73,6 +74,8 @@ _ABLATION = record(
         "n_images": (optional(whole()), None),
         "split": (text, ""),
         "crossing": (optional(_CROSSING), None),
+        "path": (optional(_PATH), None),
+        "n_tried": (optional(whole(1)), None),
         "blocks": (table(whole()), {}),
         "baseline": (table(interval), {}),
         "gains": (table(_GAINS), {}),

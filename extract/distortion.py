@@ -22,7 +22,7 @@ class Distortion:
     shift : float
         Share of width and height.
     shear : float
-        Tangent of the angle.
+        Angle in radians, as `extract.views` reads it: the vertical edges turn, and keep their length.
     zoom : float
         Share of the size.
     flips : bool
@@ -46,11 +46,10 @@ class Distortion:
         zoom_x, zoom_y = 1 + self.zoom * draw[1], 1 + self.zoom * draw[2]
         if self.flips:
             zoom_x, zoom_y = (torch.where(torch.rand(n) < 0.5, -z, z) for z in (zoom_x, zoom_y))
-        shear = self.shear * draw[3]
-        cos, sin = angle.cos(), angle.sin()
+        slanted = angle + self.shear * draw[3]
         theta = torch.empty(n, 2, 3)  # output places to input places, both in -1..1
-        theta[:, 0, 0], theta[:, 0, 1] = zoom_x * cos, zoom_y * (shear * cos - sin)
-        theta[:, 1, 0], theta[:, 1, 1] = zoom_x * sin, zoom_y * (shear * sin + cos)
+        theta[:, 0, 0], theta[:, 0, 1] = zoom_x * angle.cos(), -zoom_y * slanted.sin()
+        theta[:, 1, 0], theta[:, 1, 1] = zoom_x * angle.sin(), zoom_y * slanted.cos()
         theta[:, 0, 2], theta[:, 1, 2] = 2 * self.shift * draw[4], 2 * self.shift * draw[5]
         grid = functional.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
         return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)

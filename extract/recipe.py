@@ -29,8 +29,8 @@ class Recipe:
     clip : float or None
         Gradients longer than that are cut to it, so that they don't explode.
     augment : bool
-        Distort the training images anew in each epoch: rotation by up to 80 degrees, shift, shear and zoom by up to a
-        fifth, flips.
+        Distort the training images anew in each epoch: rotation by up to 80 degrees, shift and zoom by up to a fifth,
+        shear by up to 0.2 radians, flips.
     seed : int
     """
 

@@ -35,13 +35,15 @@ def ablation_text(found: Mapping[str, Any], *, rows: int | None = None) -> str:
         f"{found['corpus']} · {found['task']} ({found['kind']}): {found['head']} on {found['n_images']} images, "
         f"{found['folds']}-fold cross-validation within the training and validation parts of {found['split']}"
     )
-    table = [["blocks", *map(metric_title, names)]]
+    path = found["path"]
+    table = [["blocks", *([path["option"]] if path else []), *map(metric_title, names)]]
     for subset in found["subsets"][:rows]:
         cells = [interval_text(subset["metrics"][name]) for name in names]
-        table.append([" + ".join(subset["blocks"]), *cells])
-    table.append(["majority", *(interval_text(found["baseline"][name]) for name in names)])
+        value = [f"{subset['chosen'][path['option']]:g}"] if path else []
+        table.append([" + ".join(subset["blocks"]), *value, *cells])
+    table.append(["majority", *([""] if path else []), *(interval_text(found["baseline"][name]) for name in names)])
     metric = metric_title(found["metric"])
-    choice = f"best of {len(found['subsets'])} on the images that chose it; no value free of that choice was computed"
+    choice = f"best of {tried_words(found)} on the images that chose it; no value free of that choice was computed"
     sums = [[f"better {metric} by", "alone", "on average", "on top of the others"]]
     for block, gains in found["gains"].items():
         sums.append([block, *(_gain(gains[key]) for key in ("alone", "on_average", "on_top_of_the_others"))])
@@ -56,6 +58,14 @@ def ablation_text(found: Mapping[str, Any], *, rows: int | None = None) -> str:
     marks = f"*: the 95% interval leaves out 0, of {n_marks} intervals, not corrected for their number"
     lines += ["", f"  alone: over {blind}; {marks}"]
     return "\n".join(lines)
+
+
+def tried_words(found: Mapping[str, Any]) -> str:
+    """Say how many results stood to choose."""
+    n, path = len(found["subsets"]), found["path"]
+    if not path:
+        return str(n)
+    return f"{n * len(path['values'])} ({n} sets of blocks x {len(path['values'])} values of {path['option']})"
 
 
 def _pair_table(found: Mapping[str, Any], metric: str) -> list[list[str]]:

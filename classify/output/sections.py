@@ -8,6 +8,7 @@ from typing import Any
 from classify.evidence.baselines import BASELINES
 from classify.evidence.comparison import holm
 from classify.evidence.metrics import greater_is_better
+from classify.output.ablation import tried_words
 from classify.output.datacard import data_card, without_duplicates
 from classify.output.details import run_details
 from classify.output.diagrams import ablation_plot
@@ -203,6 +204,7 @@ def _ablation(found: Mapping[str, Any]) -> dict[str, Any]:
         "folds": found["folds"],
         "n_images": found["n_images"],
         "n_subsets": len(found["subsets"]),
+        "tried": tried_words(found),
         "n_shown": len(rows),
         "crossing": found["crossing"]["words"] if found["crossing"] else "",
         "gains": gains,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,15 +27,18 @@ if TYPE_CHECKING:
     from features_store import Store
     from features_store.schema import Task
 
-__all__ = ["Images", "answers"]
+__all__ = ["PATHS", "Images", "Plan", "answers", "path_answers"]
 
 Subset = tuple[str, ...]
 Answers = dict[Subset, np.ndarray]
+Paths = dict[Subset, list[np.ndarray]]
 Advance = Callable[[int], object]
 _OPTIONS: dict[str, dict[str, Any]] = {
     "svm": {"C": 1.0, "kernel": "rbf", "gamma": "scale", "class_weight": None, "epsilon": 0.1},
     "ridge": {"alpha": 1.0},
 }
+PATHS = {"svm": "C", "ridge": "alpha"}
+"""By head, the option that may have several values, which share all but the last step of a fit."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,30 @@ class Plan:
             message = f"head {self.head!r} takes maps, and an ablation joins blocks of vectors; take another head"
             raise HeadError(message)
 
+    @property
+    def values(self) -> list[Any]:
+        """The values of the option that has several, ascending; of one that has one, this one."""
+        name = PATHS.get(self.head, "")
+        given = self.options()[name] if name else None
+        if not isinstance(given, list | tuple):
+            return [given]
+        numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in given)
+        if not given or not numbers or len(set(given)) < len(given):
+            message = f"{name} is {list(given)}; it takes a number, or a list of numbers, each once, like [0.1, 1, 10]"
+            raise HeadError(message)
+        return sorted(given)
+
+    def at(self, value: Any) -> Plan:
+        """Return the plan with one of the values."""
+        name = PATHS.get(self.head)
+        return replace(self, settings={**self.settings, name: value}) if name in self.settings else self
+
     def check(self, images: Images) -> None:
         """Refuse an option that is unknown or out of range, before anything is fitted."""
+        for value in self.values:
+            self.at(value)._check(images)
+
+    def _check(self, images: Images) -> None:
         settings = dict(self.settings)
         if self.head in _OPTIONS:
             self.options()
@@ -125,14 +150,27 @@ def answers(images: Images, subsets: Sequence[Subset], plan: Plan, *, advance: A
         Scores as `classify.evidence.metrics.metrics` takes them. Those of svm and ridge decide as they should, at one
         half or by the largest, but are no calibrated probabilities.
     """
+    return {subset: said[0] for subset, said in path_answers(images, subsets, plan, advance=advance).items()}
+
+
+def path_answers(images: Images, subsets: Sequence[Subset], plan: Plan, *, advance: Advance = lambda n: None) -> Paths:
+    """Answer for every image with every subset of blocks, by each of the values of `Plan.values`.
+
+    A path over costs shares the Gram matrices, and stops where no row is bound any more; one over strengths of a ridge
+    shares the moments.
+
+    Returns
+    -------
+    dict of tuple of str to list of numpy.ndarray, one for each value
+    """
     plan.check(images)
     ways = {"svm": _by_kernel, "ridge": _by_moments}
     return ways.get(plan.head, _by_head)(images, subsets, plan, advance)
 
 
-def _by_kernel(images: Images, subsets: Sequence[Subset], plan: Plan, advance: Advance) -> Answers:
-    options, blocks = plan.options(), _union(subsets)
-    said = {subset: images.blank for subset in subsets}
+def _by_kernel(images: Images, subsets: Sequence[Subset], plan: Plan, advance: Advance) -> Paths:
+    options, blocks = {**plan.options(), "C": plan.values}, _union(subsets)
+    said = {subset: [images.blank for _ in options["C"]] for subset in subsets}
     gamma = None if options["gamma"] == "scale" else float(options["gamma"])
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # libsvm works without the interpreter's lock
         for train, held in images.cuts:
@@ -140,7 +178,8 @@ def _by_kernel(images: Images, subsets: Sequence[Subset], plan: Plan, advance: A
 
             def fit(subset: Subset, train: np.ndarray = train, held: np.ndarray = held, grams: Any = grams) -> None:
                 kernel = grams.kernel(subset, options["kernel"], gamma=gamma)
-                said[subset][held] = _machine(images, kernel, train, held, options)
+                for scores, found in zip(said[subset], _machine(images, kernel, train, held, options), strict=True):
+                    scores[held] = found
                 advance(1)
 
             list(threads.map(fit, subsets))
@@ -149,11 +188,11 @@ def _by_kernel(images: Images, subsets: Sequence[Subset], plan: Plan, advance: A
 
 def _machine(
     images: Images, kernel: np.ndarray, train: np.ndarray, held: np.ndarray, options: Mapping[str, Any]
-) -> np.ndarray:
-    costs = [float(options["C"])]
+) -> Sequence[np.ndarray]:
+    costs = [float(cost) for cost in options["C"]]
     if images.task.kind == "regression":
         targets = images.y.reshape(len(images.y), -1)
-        return svr_path(kernel, targets, train, held, costs=costs, epsilon=float(options["epsilon"]))[0]
+        return list(svr_path(kernel, targets, train, held, costs=costs, epsilon=float(options["epsilon"])))
     classes = np.arange(len(images.task.classes))
     columns = indicator_columns(images.y.astype(np.int64), len(classes))
     weights = np.ones(columns.shape)
@@ -164,18 +203,19 @@ def _machine(
         chosen = {**options, **class_options(options, images.task.classes, present.tolist())} if single else options
         found = class_weights(codes, present, chosen["class_weight"])
         weights[train] = found[:, :1] if single else found  # a row of one label weighs the same in every column
-    decided = svm_path(kernel, columns, train, held, costs=costs, weights=weights)[0]
-    return probabilities(decided, multilabel=images.task.kind == "multi")
+    multilabel = images.task.kind == "multi"
+    path = svm_path(kernel, columns, train, held, costs=costs, weights=weights)
+    return [probabilities(decided, multilabel=multilabel) for decided in path]
 
 
-def _by_moments(images: Images, subsets: Sequence[Subset], plan: Plan, advance: Advance) -> Answers:
+def _by_moments(images: Images, subsets: Sequence[Subset], plan: Plan, advance: Advance) -> Paths:
     """Ridge regression; of classes, on their indicators: least squares, a linear discriminant in all but name."""
-    blocks, alpha = _union(subsets), float(plan.options()["alpha"])
+    blocks, alphas = _union(subsets), [float(value) for value in plan.values]
     widths = {name: images.store.block(name).n_features for name in blocks}
     matrix = RowMatrix(images.store, blocks, images.rows)
     targets = _targets(images)
     sums = accumulate(matrix, targets, images.folds)
-    said = {subset: images.blank for subset in subsets}
+    said = {subset: [images.blank for _ in alphas] for subset in subsets}
     for fold in sums:
         rest = [other for name, other in sums.items() if name != fold]
         training = rest[0]
@@ -184,15 +224,16 @@ def _by_moments(images: Images, subsets: Sequence[Subset], plan: Plan, advance: 
         fitted = {}
         for subset in subsets:
             columns = block_columns(widths, subset)
-            fitted[subset] = columns, ridge_path(training, columns, [alpha * len(columns)])[0]
+            fitted[subset] = columns, ridge_path(training, columns, [alpha * len(columns) for alpha in alphas])
             advance(1)
         held = np.flatnonzero(images.folds == fold)
         for positions, x in matrix.batches(held):
-            for subset, (columns, ridge) in fitted.items():
-                said[subset][positions] = ridge.predict(x[:, columns])
+            for subset, (columns, ridges) in fitted.items():
+                for scores, ridge in zip(said[subset], ridges, strict=True):
+                    scores[positions] = ridge.predict(x[:, columns])
     if images.task.kind == "regression":
         return said
-    return {subset: _bounded(values, images.task.kind) for subset, values in said.items()}
+    return {subset: [_bounded(values, images.task.kind) for values in path] for subset, path in said.items()}
 
 
 def _targets(images: Images) -> np.ndarray:
@@ -207,7 +248,7 @@ def _bounded(values: np.ndarray, kind: str) -> np.ndarray:
     return scores / scores.sum(axis=1, keepdims=True) if kind == "single" else scores
 
 
-def _by_head(images: Images, subsets: Sequence[Subset], plan: Plan, advance: Advance) -> Answers:
+def _by_head(images: Images, subsets: Sequence[Subset], plan: Plan, advance: Advance) -> Paths:
     said = {subset: images.blank for subset in subsets}
     for subset in subsets:
         matrix = RowMatrix(images.store, subset, images.rows)
@@ -220,7 +261,7 @@ def _by_head(images: Images, subsets: Sequence[Subset], plan: Plan, advance: Adv
                 classes = head.classes_ if images.task.kind == "single" else np.arange(len(images.task.classes))
                 said[subset][np.ix_(held, classes)] = head.predict_proba(matrix[held])
             advance(1)
-    return said
+    return {subset: [scores] for subset, scores in said.items()}
 
 
 def _union(subsets: Iterable[Subset]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["MAX_STEPS", "svc_path", "svm_path", "svr_path"]
+__all__ = ["MAX_STEPS", "svm_path", "svr_path"]
 
 MAX_STEPS = 10_000_000
 """Of one machine, as in LIBSVM itself: of a cost far too high for the data the last digits would take days."""
@@ -60,23 +60,6 @@ def svm_path(
         inside = inner if len(used) == len(train) else inner[np.ix_(used, used)]
         for i, machine in _path(inside, y, costs, np.ascontiguousarray(weight[used]), tolerance):
             decided[i, :, k] = machine.decision_function(outer[:, used])
-    return decided
-
-
-def svc_path(
-    kernel: np.ndarray,
-    codes: np.ndarray,
-    train: np.ndarray,
-    held: np.ndarray,
-    *,
-    costs: Sequence[float],
-    tolerance: float = 1e-3,
-) -> np.ndarray:
-    """Decide between classes one against one, as scikit-learn's ``SVC`` does: codes (n_costs, n_held)."""
-    inner, outer = _cut(kernel, train, held)
-    decided = np.empty((len(costs), len(held)), dtype=codes.dtype)
-    for i, machine in _path(inner, codes[train], costs, np.ones(len(train)), tolerance):
-        decided[i] = machine.predict(outer)
     return decided
 
 

@@ -251,25 +251,18 @@ def grid(store: Store) -> None:
 def all_machines(
     store: Store, subsets: list[tuple[str, ...]], y: np.ndarray, folds: np.ndarray
 ) -> dict[tuple[str, ...], list[np.ndarray]]:
-    """Fit every machine of the grid; return the accuracy by subset, fold and cost."""
-    from concurrent.futures import ThreadPoolExecutor
+    """Do what `ablate --set C=[...]` does; return the accuracy by subset, fold and cost."""
+    from classify.solvers.crossfit import Images, Plan, path_answers
 
-    from classify.solvers.gram import block_grams
-    from classify.solvers.kernel import svc_path
-
-    right: dict[tuple[str, ...], list[np.ndarray]] = {subset: [] for subset in subsets}
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for fold in range(5):
-            train, held = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-            grams = block_grams(store, CARD, np.arange(N), train)
-
-            def fit(subset, train=train, held=held, grams=grams):
-                said = svc_path(grams.kernel(subset), y, train, held, costs=COSTS)
-                return subset, (said == y[held]).mean(axis=1)
-
-            for subset, accuracy in threads.map(fit, subsets):
-                right[subset].append(accuracy)
-    return right
+    images = Images(store, store.labels["polarity"].task, np.arange(N), y, folds)
+    paths = path_answers(images, subsets, Plan("svm", {"kernel": "linear", "C": list(COSTS)}))
+    return {
+        subset: [
+            np.array([(one[folds == fold].argmax(axis=1) == y[folds == fold]).mean() for one in path])
+            for fold in range(5)
+        ]
+        for subset, path in paths.items()
+    }
 
 
 def main() -> None:

@@ -156,6 +156,45 @@ def test_the_same_seed_gives_the_same_numbers_and_leaves_the_store_alone(store, 
     assert sorted(os.listdir(store)) == before
 
 
+@pytest.mark.parametrize(("head", "option"), [("svm", "C"), ("ridge", "alpha")])
+def test_a_list_of_values_is_a_path_of_which_each_subset_shows_the_best(store, tmp_path, monkeypatch, head, option):
+    """Each subset has the value, and the score, of the best of as many ablations of one value each."""
+    from typer.testing import CliRunner
+
+    monkeypatch.chdir(tmp_path)
+    values = [100, 0.001, 1]
+    arguments = ["ablate", str(store), "--task", "polarity", "--head", head, "--folds", "3", "--json"]
+    place = ["--set", f"{option}={values}", "--out", "path.json"]
+    printed = CliRunner().invoke(app, [*arguments, *place])
+    assert printed.exit_code == 0, printed.output
+    got = json.loads(printed.stdout)
+    alone = {
+        value: ablate(AblationConfig(str(store), "polarity", head, settings={option: value}, **QUICK))
+        for value in values
+    }
+    by_value = {
+        value: {tuple(s["blocks"]): s["metrics"]["weighted_f1"]["value"] for s in one["subsets"]}
+        for value, one in alone.items()
+    }
+    for subset in got["subsets"]:
+        scores = {value: found[tuple(subset["blocks"])] for value, found in by_value.items()}
+        assert subset["metrics"]["weighted_f1"]["value"] == pytest.approx(max(scores.values()))
+        assert scores[subset["chosen"][option]] == pytest.approx(max(scores.values()))
+    assert len({round(score, 6) for found in by_value.values() for score in found.values()}) > 3
+    assert got["path"] == {"option": option, "values": sorted(values)}
+    assert got["n_tried"] == 9
+    text = ablation_text(got)
+    assert f"best of 9 (3 sets of blocks x 3 values of {option}) on the images that chose it" in text
+    assert ablation_chart(got).startswith("<svg")
+
+
+@pytest.mark.parametrize("given", [[], [1, 1], [1, "x"], [0, 1], [1, -1], "x"])
+def test_lists_that_are_no_path_are_refused(store, given):
+    """Before anything is fitted."""
+    with pytest.raises((ConfigError, HeadError), match="C is"):
+        ablate(AblationConfig(str(store), "polarity", settings={"C": given}, **QUICK))
+
+
 def test_options_that_make_no_sense_are_refused(store):
     """By name."""
     with pytest.raises(ConfigError, match="folds is 1"):

@@ -180,6 +180,17 @@ def test_a_distortion_moves_pixels_and_keeps_the_batch():
     assert ((moved - x).abs().amax(dim=(1, 2, 3)) > 0.05).all()
 
 
+def test_shear_is_an_angle_in_radians_as_in_views():
+    """A step down an image keeps its length and turns by at most the angle: a tangent would make it longer."""
+    torch.manual_seed(0)
+    down, across = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    images = torch.stack([across, down, 0 * down]).expand(40, 3, 64, 64)
+    moved = Distortion(rotation=0, shift=0, shear=0.4, zoom=0, flips=False)(images)
+    x, y, _ = moved[:, :, 24:40, 24:40].diff(dim=2).mean(dim=(2, 3)).T
+    assert torch.allclose(x**2 + y**2, torch.ones(40), atol=1e-3)
+    assert 0.3 < x.abs().max() <= np.sin(0.4) + 1e-3
+
+
 # ---- from a corpus to an encoder ------------------------------------------------------------------------------------
 
 
