@@ -7,20 +7,18 @@ name once, a bounded depth, and no characters that would steer a terminal.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from classify.errors import RunError
-from features_store import atomic
+from features_store import atomic, disk
 from features_store.atomic import atomic_write
-from features_store.errors import AffectoryError, ExistsError, UnsafeFileError
+from features_store.errors import AffectoryError, ExistsError, StoreError, UnsafeFileError
 
 __all__ = [
     "MAX_JSON",
@@ -64,24 +62,10 @@ def try_place(path: Path, what: str = "") -> None:
     RunError
         The message says why.
     """
-    made: list[Path] = []
     try:
-        for folder in reversed(path.absolute().parents):
-            if not folder.is_dir():
-                folder.mkdir()
-                made.append(folder)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}."[:200], suffix=".part", dir=path.absolute().parent):
-            pass
-        if path.is_dir():
-            with tempfile.TemporaryFile(dir=path):
-                pass
-    except (OSError, ValueError) as error:  # ValueError: a null character
-        message = f"can't write {what}{path}: {getattr(error, 'strerror', None) or error}; choose another place"
-        raise RunError(message) from error
-    finally:
-        for folder in reversed(made):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        disk.try_place(path, what)
+    except StoreError as error:
+        raise RunError(str(error)) from error
 
 
 def write_json(path: Path, values: Any, *, force: bool = False) -> None:

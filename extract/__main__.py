@@ -141,14 +141,17 @@ def check(
     from extract.pairs import write_page
     from extract.sources import Skipping
     from features_store import ExistsError
+    from features_store.disk import try_place
     from features_store.failures import FailureLimit
 
     if page is not None and lists_only:
         msg = "--page shows images, and --lists-only reads none; give one of them"
         raise CorpusError(msg)
-    if page is not None and page.exists() and not force:
-        msg = f"{page} exists; nothing is overwritten without --force"
-        raise ExistsError(msg)
+    if page is not None:
+        if page.exists() and not force:
+            msg = f"{page} exists; nothing is overwritten without --force"
+            raise ExistsError(msg)
+        try_place(page)
     limit, found = FailureLimit(max_failed), find_corpus(corpus)
     reading = found.read(corpus_place(found, data), key_values(option or []))
     if skip_unreadable:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from extract.encoders import Network
 from extract.passports import passport_of
 from extract.settings import Circumstances
-from features_store import BlockSpec, BlockWriter, Index, Status, StoreError, open_store
+from features_store import BlockSpec, BlockWriter, Index, Status, StoreError
 from features_store.failures import FailureLimit, read_failures, write_failures
 
 
@@ -95,7 +95,7 @@ class Blocks:
             writer.flush()
             if len(writer.pending()) or limit.exceeded(len(writer.failed()), len(self._ids)):
                 continue
-            if not open_store(writer.path).blocks[writer.spec.name].sealed:
+            if not writer.sealed:
                 writer.seal()
 
     def failures(self) -> dict[str, tuple[Status, str]]:

@@ -41,6 +41,8 @@ class Summary:
         By block, the number of vectors (images times views) by state, in words.
     n_failed, n_allowed : int
         Images that failed in any block, in this run or before, and how many may.
+    n_open_failed : int
+        The most that failed in a block that is not sealed; what a sealed block holds was accepted before.
     failed : tuple of str
         The first of them with their reasons.
     """
@@ -53,12 +55,13 @@ class Summary:
     blocks: Mapping[str, Mapping[str, int]]
     n_failed: int = 0
     n_allowed: int = 0
+    n_open_failed: int = 0
     failed: tuple[str, ...] = ()
 
     @property
     def too_many_failed(self) -> bool:
-        """Whether more images failed than are accepted, so that the blocks stay open."""
-        return self.n_failed > self.n_allowed
+        """Whether more images failed than are accepted, so that a block stays open."""
+        return self.n_open_failed > self.n_allowed
 
     @property
     def images_per_second(self) -> float:
@@ -88,8 +91,8 @@ class Summary:
         lines.append("`features-store info STORE --failed` lists all; --retry-failed tries them again")
         if self.too_many_failed:
             lines.append(
-                f"unfinished: {self.n_failed} images failed and at most {self.n_allowed} may, so the blocks stay open; "
-                "mend the images and add --retry-failed, or accept them with a higher --max-failed"
+                f"unfinished: {self.n_open_failed} images failed and at most {self.n_allowed} may, so the blocks stay "
+                "open; mend the images and add --retry-failed, or accept them with a higher --max-failed"
             )
         return lines
 
@@ -117,7 +120,10 @@ def with_failures(summary: Summary, made: list[Blocks], limit: FailureLimit) -> 
             failures.setdefault(name, f"{status.reason}: {name}" + (f" ({why})" if why else ""))
     shown = tuple(failures.values())[:_SHOWN_FAILURES]
     n_tried = summary.n_images - min(len(writer.pending()) for one in made for writer in one.writers.values())
-    return replace(summary, n_failed=len(failures), n_allowed=limit.allowed(n_tried), failed=shown)
+    unsealed = [writer for one in made for writer in one.writers.values() if not writer.sealed]
+    n_open = max((len(writer.failed()) for writer in unsealed), default=0)
+    allowed = limit.allowed(n_tried)
+    return replace(summary, n_failed=len(failures), n_allowed=allowed, n_open_failed=n_open, failed=shown)
 
 
 def _bottleneck(parts: Mapping[str, float], *, n_decoders: int, n_readers: int) -> str:

@@ -7,8 +7,9 @@ import errno
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,34 @@ MACHINE_FAULTS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.
 _NO_REPLACE, _EXCHANGE = 1, 2  # of renameat2
 _HERE = -100  # AT_FDCWD
 _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+def try_place(path: Path, what: str = "") -> None:
+    """Refuse a place that can't be written, by writing there: folders that this takes are removed again.
+
+    Raises
+    ------
+    StoreError
+        The message says why.
+    """
+    made: list[Path] = []
+    try:
+        for folder in reversed(path.absolute().parents):
+            if not folder.is_dir():
+                folder.mkdir()
+                made.append(folder)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}."[:200], suffix=".part", dir=path.absolute().parent):
+            pass
+        if path.is_dir():
+            with tempfile.TemporaryFile(dir=path):
+                pass
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        msg = f"can't write {what}{path}: {getattr(error, 'strerror', None) or error}; choose another place"
+        raise StoreError(msg) from error
+    finally:
+        for folder in reversed(made):
+            with suppress(OSError):
+                folder.rmdir()
 
 
 @contextmanager

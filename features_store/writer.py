@@ -96,6 +96,11 @@ class BlockWriter:
         self._uncommitted_bytes = 0
         self._last_commit = time.monotonic()
 
+    @property
+    def sealed(self) -> bool:
+        """Whether the block is closed for good."""
+        return self._sealed
+
     def pending(self, view: int | None = None) -> NDArray[np.int64]:
         """Return the rows in which one view, or any, is pending: (n_pending,) int64, ascending."""
         pending = self._status == Status.PENDING

@@ -190,6 +190,20 @@ def test_failures_are_accepted_by_share_or_number(pictures, command_line, limit)
         (pictures / "dark" / f"{at:02}.png").write_bytes(b"<html>")
     assert run(command_line, pictures, "--max-failed", limit)[0] == 0
     assert block_of(pictures).sealed
+    code, out, _ = run(command_line, pictures)  # what was accepted and sealed is not open again
+    assert code == 0
+    assert "nothing was left to do" in out
+    assert "3 of the images failed" in out
+    assert "stay open" not in out
+    assert block_of(pictures).sealed
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_any_image_is_read(pictures, command_line) -> None:
+    (pictures / "file").write_text("x")
+    code, out, err = command_line("check", "folder", "--data", pictures, "--page", pictures / "file" / "page.html")
+    assert code == 2
+    assert out == ""
+    assert "choose another place" in err
 
 
 @pytest.mark.parametrize("text", ["many", "-1", "101%", "1.5", "nan", "", "5 %%", "1e3"])
