@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "by_kind", "run_report"]
 
 MAX_ALIKE = 5  # warnings of one kind that are said one by one
+MIN_UNLIKE = 5  # images unlike the training images, and times their expected share, that are warned of
 
 _LIBRARIES = ("affectory", "numpy", "h5py", "scikit-learn", "torch", "lightgbm")
 Intervals = Mapping[str, Mapping[str, Interval]]
@@ -60,6 +61,8 @@ class Outcome:
         By part, as `classify.evidence.verdict.verdicts` gives them.
     n_tried : int
         Runs or trials that stood to choose, this one among them.
+    novelty : mapping or None
+        As `classify.evidence.novelty.Novelty.as_json` gives it.
     """
 
     head: Any
@@ -72,6 +75,7 @@ class Outcome:
     refit: Mapping[str, Any] | None = None
     verdicts: Mapping[str, Any] = field(default_factory=dict)
     n_tried: int = 1
+    novelty: Mapping[str, Any] | None = None
 
 
 def run_report(
@@ -137,7 +141,16 @@ def run_report(
         "refit": plain(outcome.refit),
         "preset": config.preset,
         "merge": plain(config.merge),
-        "warnings": by_kind([*data.warnings, *_random_weights(store, blocks), *_refit_words(outcome), *outcome.noted]),
+        "novelty": plain(outcome.novelty),
+        "warnings": by_kind(
+            [
+                *data.warnings,
+                *_random_weights(store, blocks),
+                *_refit_words(outcome),
+                *_novelty_words(outcome),
+                *outcome.noted,
+            ]
+        ),
         "timings": dict(outcome.timings),
         "index_digest": store.index_digest,
         "part_digests": {name: part.digest for name, part in parts.items()},
@@ -215,6 +228,17 @@ def _refit_words(outcome: Outcome) -> list[str]:
         return []
     text = f"The head was fitted again on the {outcome.refit['n']} images of training and validation together: only the"
     return [f"{text} test part is scored by it; the other parts, and calibration, are of the head before."]
+
+
+def _novelty_words(outcome: Outcome) -> list[str]:
+    """Say where far more images are unlike the training images than chance has it."""
+    told = outcome.novelty or {"parts": {}}
+    return [
+        f"{found['flagged']} of {found['n']} {part} images are unlike the training images ({found['share']:.1%}; "
+        f"{told['expected']:.1%} are expected)."
+        for part, found in told["parts"].items()
+        if found["flagged"] >= MIN_UNLIKE and found["share"] >= MIN_UNLIKE * told["expected"]
+    ]
 
 
 def _versions() -> dict[str, str]:
