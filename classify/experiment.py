@@ -16,6 +16,7 @@ from classify.evidence.baselines import baseline_scores, fitted_labels
 from classify.evidence.chance import chance
 from classify.evidence.clean_scores import clean_scores, clean_verdicts
 from classify.evidence.intervals import Interval, intervals
+from classify.evidence.novelty import fit_novelty
 from classify.evidence.resamples import Spread
 from classify.evidence.verdict import verdicts
 from classify.fitting import fit_head
@@ -102,6 +103,12 @@ def run(
     with _timed(timings, "calibration"):
         adjustment = adjust(data.task, data.parts, scores, method=config.calibration)
         adjusted = adjusted_report(data.task, data.parts, scores, adjustment, **bootstrapped)
+    with _timed(timings, "novelty"):  # of the training part alone, also after a refit: the others stay held out
+        train = data.parts["train"]
+        matrices = {name: RowMatrix(layout.store, [name], train.rows) for name in layout.blocks}
+        novelty = fit_novelty(matrices, data.task, train.y, train.groups, seed=config.seed)
+        held_out = {name: x for name, x in layout.matrices.items() if name != "train"}
+        novel = novelty.as_json(held_out, seed=config.seed)
     outcome = Outcome(
         fit.head,
         scores,
@@ -114,6 +121,7 @@ def run(
         judged,
         n_tried,
         clean,
+        novel,
     )
     report = run_report(config, store=layout.store, blocks=layout.blocks, data=data, outcome=outcome)
     predictions = {
@@ -121,7 +129,8 @@ def run(
         for name, part in data.parts.items()
     }
     with new_folder(config.folder, force=force) as folder:
-        write_run(folder, config, report=report, predictions=predictions, head=fit.head, adjustment=adjustment)
+        kept = {"head": fit.head, "adjustment": adjustment, "novelty": novelty}
+        write_run(folder, config, report=report, predictions=predictions, **kept)
     if interruption is not None:
         interruption.done()
     return read_run(config.folder)

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from classify.errors import ModelError
 from classify.evidence.adjustment import Adjustment
+from classify.evidence.novelty import NOT_RECORDED, Novelty, read_novelty
 from classify.experiment import head_scores
-from classify.heads.persistence import load_head
+from classify.heads.persistence import load_model
 from classify.report_json import passport_weights
 from classify.runs import Run
 from features_store.errors import first_line
@@ -37,6 +38,8 @@ class Model:
     passports : mapping of str to mapping
         By block, how its vectors were made.
     adjustment : Adjustment
+    novelty : Novelty or None
+        None: the model is of a version that did not record it.
     """
 
     task: Task
@@ -44,22 +47,30 @@ class Model:
     blocks: tuple[str, ...]
     passports: Mapping[str, Mapping[str, Any]]
     adjustment: Adjustment
+    novelty: Novelty | None = None
 
     def scores(self, vectors: NDArray[np.float32]) -> Floats:
         """Return probabilities, or values of a regression, (n_images, n_classes), for (n_images, n_features)."""
         rows: Any = vectors  # heads take arrays as well as rows of a store
         return head_scores(self.head, self.task, rows).reshape(len(vectors), -1)
 
-    def answer(self, image: str, scores: Floats) -> Answer:
-        """Return what is said of one image, from its row of `scores`; a value beyond the task's scale is cut to it."""
+    def answer(self, image: str, scores: Floats, vector: NDArray[np.float32] | None = None) -> Answer:
+        """Return what is said of one image, from its row of `scores`; a value beyond the task's scale is cut to it.
+
+        With its *vector* it is also said how far that lies from the training images.
+        """
+        told: dict[str, Any] = {}
+        if vector is not None:
+            novelty, note = (None, NOT_RECORDED) if self.novelty is None else self.novelty.judge(vector)
+            told = {"novelty": novelty, "novelty_note": note}
         if self.task.range is not None:
             cut = np.clip(scores, *self.task.range)
             values = zip(self.task.classes, scores.tolist(), cut.tolist(), strict=True)
-            return Answer(image, cut, beyond={name: raw for name, raw, kept in values if raw != kept})
+            return Answer(image, cut, beyond={name: raw for name, raw, kept in values if raw != kept}, **told)
         calibrated = self.adjustment.calibrated(scores[None])
         decided = decisions(self.task, scores[None], self.adjustment.thresholds)[0]
         said = tuple(name for name, yes in zip(self.task.classes, decided, strict=True) if yes)
-        return Answer(image, scores, None if calibrated is None else calibrated[0], said)
+        return Answer(image, scores, None if calibrated is None else calibrated[0], said, **told)
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,11 @@ class Answer:
         Why there is no answer; empty where there is one.
     beyond : mapping of str to float
         By output, the value that the head gave, where it lay beyond the task's scale and was cut to its end.
+    novelty : float or None
+        The distance from the training images over its threshold, the largest of any block; above 1 the image is unlike
+        them. None where it is not measured.
+    novelty_note : str
+        What is to be said of it: that the image is unlike the training images, or why nothing is measured.
     """
 
     image: str
@@ -88,6 +104,8 @@ class Answer:
     said: tuple[str, ...] = ()
     reason: str = ""
     beyond: Mapping[str, float] = field(default_factory=dict)
+    novelty: float | None = None
+    novelty_note: str = ""
 
 
 def decisions(task: Task, scores: NDArray[Any], thresholds: Sequence[float] | None = None) -> NDArray[np.bool_]:
@@ -131,7 +149,9 @@ def run_model(run: Run) -> Model:
         The head can't be loaded.
     """
     passports = run_passports(run)
-    return tried(Model(run.task, load_head(run.folder / "model"), tuple(passports), passports, run.adjustment))
+    head, files = load_model(run.folder / "model")
+    novelty = read_novelty(files, tuple(passports), head.n_features_in_)
+    return tried(Model(run.task, head, tuple(passports), passports, run.adjustment, novelty))
 
 
 def tried(model: Model) -> Model:

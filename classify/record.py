@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "by_kind", "run_report"]
 
 MAX_ALIKE = 5  # warnings of one kind that are said one by one
+MIN_UNLIKE = 5  # images unlike the training images, and times their expected share, that are warned of
 
 _LIBRARIES = ("affectory", "numpy", "h5py", "scikit-learn", "torch", "lightgbm")
 Intervals = Mapping[str, Mapping[str, Interval]]
@@ -62,6 +63,8 @@ class Outcome:
         Runs or trials that stood to choose, this one among them.
     crossing : mapping or None
         What crosses where the split parts groups, as `classify.evidence.clean_scores.clean_scores` gives it.
+    novelty : mapping or None
+        As `classify.evidence.novelty.Novelty.as_json` gives it.
     """
 
     head: Any
@@ -75,6 +78,7 @@ class Outcome:
     verdicts: Mapping[str, Any] = field(default_factory=dict)
     n_tried: int = 1
     crossing: Mapping[str, Any] | None = None
+    novelty: Mapping[str, Any] | None = None
 
 
 def run_report(
@@ -142,8 +146,16 @@ def run_report(
         "refit": plain(outcome.refit),
         "preset": config.preset,
         "merge": plain(config.merge),
+        "novelty": plain(outcome.novelty),
         "warnings": by_kind(
-            [*stamp, *data.warnings, *_random_weights(store, blocks), *_refit_words(outcome), *outcome.noted]
+            [
+                *stamp,
+                *data.warnings,
+                *_random_weights(store, blocks),
+                *_refit_words(outcome),
+                *_novelty_words(outcome),
+                *outcome.noted,
+            ]
         ),
         "timings": dict(outcome.timings),
         "index_digest": store.index_digest,
@@ -222,6 +234,17 @@ def _refit_words(outcome: Outcome) -> list[str]:
         return []
     text = f"The head was fitted again on the {outcome.refit['n']} images of training and validation together: only the"
     return [f"{text} test part is scored by it; the other parts, and calibration, are of the head before."]
+
+
+def _novelty_words(outcome: Outcome) -> list[str]:
+    """Say where far more images are unlike the training images than chance has it."""
+    told = outcome.novelty or {"parts": {}}
+    return [
+        f"{found['flagged']} of {found['n']} {part} images are unlike the training images ({found['share']:.1%}; "
+        f"{told['expected']:.1%} are expected)."
+        for part, found in told["parts"].items()
+        if found["flagged"] >= MIN_UNLIKE and found["share"] >= MIN_UNLIKE * told["expected"]
+    ]
 
 
 def _versions() -> dict[str, str]:

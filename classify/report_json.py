@@ -119,6 +119,18 @@ _CROSSING = record(
     {"n_groups": whole(1), "n_images": whole(1)},
     {"source": (choice(*SPLIT_SOURCES), ""), "parts": (_parts(_CLEAN), {})},
 )
+_UNLIKE = record({"n": whole(1), "flagged": whole(), "share": SHARE})
+_NOVELTY = record(
+    {},
+    {
+        "n_train": (whole(), 0),
+        "expected": (optional(SHARE), None),
+        "directions": (table(whole()), {}),
+        "unmeasured": (table(text), {}),
+        "reason": (text, ""),
+        "parts": (_parts(_UNLIKE), {}),
+    },
+)
 _IDENTITY = record({}, {"vectors": (table(anything), {})})
 _READER = record({}, {"name": (text, ""), "options": (optional(table(anything)), None)})
 
@@ -158,6 +170,7 @@ _FREE: dict[str, tuple[Check, Any]] = {
     "refit": (optional(table(anything)), None),
     "preset": (optional(text), None),
     "merge": (optional(table(anything)), None),
+    "novelty": (optional(_NOVELTY), None),
     "warnings": (items(text), []),
     "timings": (table(number()), {}),
     "index_digest": (text, ""),

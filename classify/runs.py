@@ -7,7 +7,7 @@
         report.json        what came out: metrics with intervals, baselines, history, timings, passports
         predictions.csv    every scored image: id, part, truth, probabilities (or values), calibrated ones
         adjustment.json    what the validation part taught after the fit: calibration, thresholds
-        model/             the fitted head
+        model/             the fitted head, and how far from its training images a vector lies
         plots/             figures, as SVG
 """
 
@@ -25,6 +25,7 @@ from typing import Any
 from classify.config import RunConfig, dump_config, shared_store
 from classify.errors import ConfigError, RunError
 from classify.evidence.adjustment import ADJUSTMENT, Adjustment, read_adjustment
+from classify.evidence.novelty import Novelty
 from classify.json_file import try_place
 from classify.output.plots import run_plots
 from classify.predictions import PartPredictions, read_predictions, write_predictions
@@ -154,6 +155,7 @@ def write_run(
     predictions: Mapping[str, PartPredictions],
     head: Any,
     adjustment: Adjustment,
+    novelty: Novelty | None = None,
 ) -> None:
     """Fill the folder of a run.
 
@@ -168,6 +170,7 @@ def write_run(
     head : estimator
         Fitted.
     adjustment : Adjustment
+    novelty : Novelty or None
     """
     from classify.heads.persistence import save_head
 
@@ -179,7 +182,7 @@ def write_run(
     adjusted = json.dumps(adjustment.as_json(), indent=2, allow_nan=False)
     (folder / ADJUSTMENT).write_text(adjusted + "\n", encoding="utf-8")
     write_predictions(folder / PREDICTIONS, run.task, predictions)
-    save_head(head, folder / "model")
+    save_head(head, folder / "model", None if novelty is None else novelty.files())
     (folder / "plots").mkdir()
     for name, figure in run_plots(run.task, report, predictions).items():
         (folder / "plots" / f"{name}.svg").write_text(figure, encoding="utf-8")

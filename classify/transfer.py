@@ -18,10 +18,11 @@ from classify.evidence.adjustment import adjusted_report, read_adjustment
 from classify.evidence.baselines import constant_scores
 from classify.evidence.chance import chance
 from classify.evidence.intervals import intervals
+from classify.evidence.novelty import read_novelty
 from classify.evidence.resamples import Spread
 from classify.evidence.verdict import verdicts
 from classify.experiment import head_scores
-from classify.heads.persistence import load_head
+from classify.heads.persistence import load_model
 from classify.inputs.matrix import RowMatrix
 from classify.inputs.seen import Seen, find_seen
 from classify.inputs.tasks import Part, TaskRows
@@ -112,8 +113,11 @@ def transfer(config: TransferConfig, *, force: bool = False) -> Run:
     seen = find_seen(store, _fitted_ids(run), _trained_on(run), blocks)
     part, dropped = _part(store, blocks, y, known, seen)
     task = replace(run.task, name=asked.task)
-    head = load_head(config.run / "model")
-    scores = {"test": head_scores(head, task, RowMatrix(store, blocks, part.rows))}
+    head, files = load_model(config.run / "model")
+    novelty = read_novelty(files, blocks, head.n_features_in_)
+    rows = RowMatrix(store, blocks, part.rows)
+    scores = {"test": head_scores(head, task, rows)}
+    novel = None if novelty is None else novelty.as_json({"test": rows}, seed=config.seed)
     options: dict[str, Any] = {"n_resamples": config.resamples, "seed": config.seed}
     fitted = ("train", "validation") if run.report["refit"] else ("train",)
     truth = np.concatenate([run.part(name).y_true for name in fitted])
@@ -132,7 +136,7 @@ def transfer(config: TransferConfig, *, force: bool = False) -> Run:
     told = f"Of the images that the head was fitted on or chosen by, {seen.words(scored)} lie here and are left out."
     data = TaskRows(task, {"test": part}, dropped, warnings=(told, *_words(run, task, part)))
     judged = verdicts({"test": part}, spreads, constant, seed=config.seed)
-    outcome = Outcome(head, scores, metrics, beside, adjusted, (), timings, verdicts=judged)
+    outcome = Outcome(head, scores, metrics, beside, adjusted, (), timings, verdicts=judged, novelty=novel)
     report = run_report(asked, store=store, blocks=blocks, data=data, outcome=outcome)
     report["history"] = []
     report["transfer"] = {
@@ -144,7 +148,8 @@ def transfer(config: TransferConfig, *, force: bool = False) -> Run:
     calibrated = adjustment.calibrated(scores["test"])
     predictions = {"test": PartPredictions(part.ids, part.y, scores["test"], part.groups, calibrated)}
     with new_folder(asked.folder, force=force) as folder:
-        write_run(folder, asked, report=report, predictions=predictions, head=head, adjustment=adjustment)
+        kept = {"head": head, "adjustment": adjustment, "novelty": novelty}
+        write_run(folder, asked, report=report, predictions=predictions, **kept)
     return read_run(asked.folder)
 
 

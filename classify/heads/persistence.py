@@ -24,7 +24,7 @@ from classify.json_schema import Check, anything, choice, flag, items, optional,
 from features_store.errors import first_line
 from features_store.schema import KINDS
 
-__all__ = ["head_files", "load_head", "restored_head", "save_head"]
+__all__ = ["head_files", "load_head", "load_model", "restored_head", "save_head"]
 
 FORMAT = "affectory-head"
 FORMAT_VERSION = 2
@@ -34,7 +34,7 @@ _MAX_BYTES = 4 * 2**30
 _LIBRARIES = ("affectory", "lightgbm", "numpy", "scikit-learn", "torch")
 
 
-def save_head(head: Any, folder: Path) -> None:
+def save_head(head: Any, folder: Path, beside: Mapping[str, bytes] | None = None) -> None:
     """Write a fitted head to a new folder, whole or not at all.
 
     Parameters
@@ -43,6 +43,8 @@ def save_head(head: Any, folder: Path) -> None:
         A fitted head of the table.
     folder : Path
         Must not exist, or be empty.
+    beside : mapping of str to bytes, optional
+        Files of other rooms that belong to the head, by name: ``head.json`` lists them with their digests.
 
     Raises
     ------
@@ -56,7 +58,7 @@ def save_head(head: Any, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        _write(head, scratch)
+        _write(head, scratch, beside or {})
         scratch.chmod(0o777 & ~umask())
         if folder.exists():
             folder.rmdir()
@@ -83,8 +85,14 @@ def load_head(folder: Path) -> Any:
     HeadError
         When a file is missing, damaged, may not be read, or is not of a head of this version.
     """
+    return load_model(folder)[0]
+
+
+def load_model(folder: Path) -> tuple[Any, dict[str, bytes]]:
+    """Read a head as `load_head` does, and return its files by name beside it."""
     try:
-        return restored_head(head_files(Path(folder)))
+        files = head_files(Path(folder))
+        return restored_head(files), files
     except OutdatedHeadError as error:
         run = Path(folder).parent
         line = shlex.join(["classify", "run", "--config", str(run / "config.toml"), "--out", str(run), "--force"])
@@ -155,12 +163,12 @@ def restored_head(files: Mapping[str, bytes], *, foreign: bool = False) -> Any:
         raise HeadError(message) from error
 
 
-def _write(head: Any, folder: Path) -> None:
+def _write(head: Any, folder: Path, beside: Mapping[str, bytes]) -> None:
     from safetensors.numpy import save
 
     name, kind = _place(head)
     state = head.fitted_state()
-    files = {f"{label}.txt": text.encode("ascii") for label, text in state.texts.items()}
+    files = {f"{label}.txt": text.encode("ascii") for label, text in state.texts.items()} | dict(beside)
     if state.arrays:
         files[_ARRAYS] = save({k: np.ascontiguousarray(v) for k, v in state.arrays.items()})
     record = {
@@ -220,8 +228,8 @@ def _dtype(value: Any, where: str) -> str:
 
 def _file(value: Any, where: str) -> Any:
     for name, digest in table(text)(value, where).items():
-        if not re.fullmatch(r"model\.safetensors|booster-[0-9]{1,5}\.txt", name):
-            wrong(where, name, f"{_ARRAYS} and booster-NUMBER.txt")
+        if not re.fullmatch(r"(model|novelty)\.safetensors|novelty\.json|booster-[0-9]{1,5}\.txt", name):
+            wrong(where, name, f"{_ARRAYS}, booster-NUMBER.txt and the files of the novelty")
         if not re.fullmatch(r"[0-9a-f]{64}", digest):
             wrong(f"{where}.{name}", digest, "a SHA-256")
     return value

@@ -14,7 +14,7 @@ __all__ = ["answer_csv", "answer_json", "answer_text", "csv_header"]
 
 
 def answer_json(model: Model, answer: Answer) -> str:
-    """Return one line of JSON: image, said, probabilities (or values, and those that were beyond the scale), reason."""
+    """Return one line of JSON: image, said, probabilities (or values, and those beyond the scale), novelty, reason."""
     task = model.task
     key = "values" if task.kind == "regression" else "probabilities"
     line: dict[str, Any] = {"image": answer.image, key: _by_class(model, answer.scores)}
@@ -26,6 +26,7 @@ def answer_json(model: Model, answer: Answer) -> str:
         line["beyond_the_scale"] = dict(answer.beyond)
     if model.adjustment.thresholds:
         line["thresholds"] = dict(zip(task.classes, model.adjustment.thresholds, strict=True))
+    line |= {"novelty": answer.novelty, "novelty_note": answer.novelty_note or None}
     return json.dumps({**line, "reason": answer.reason or None}, ensure_ascii=False)
 
 
@@ -44,7 +45,7 @@ def csv_header(model: Model) -> str:
         titles += [f"calibrated/{name}" for name in names]
     if model.task.kind == "regression":
         titles.append("beyond the scale")
-    return _line([*titles, "reason"])
+    return _line([*titles, "novelty", "novelty note", "reason"])
 
 
 def answer_csv(model: Model, answer: Answer) -> str:
@@ -58,6 +59,7 @@ def answer_csv(model: Model, answer: Answer) -> str:
         cells += empty if answer.calibrated is None else answer.calibrated.tolist()
     if model.task.kind == "regression":
         cells.append("; ".join(f"{name} {value!r}" for name, value in answer.beyond.items()))
+    cells += ["" if answer.novelty is None else answer.novelty, answer.novelty_note]
     return _line([*cells, answer.reason])
 
 
@@ -75,10 +77,15 @@ def answer_text(model: Model, answer: Answer) -> str:
     if model.task.kind == "regression":
         cut = {name: f" (cut to the scale from {value:.3f})" for name, value in answer.beyond.items()}
         values = (f"{name} {value:.3f}{cut.get(name, '')}" for name, value in zip(classes, scores, strict=True))
-        return clean_text(f"{answer.image}: {', '.join(values)}")
+        return clean_text(f"{answer.image}: {', '.join(values)}{_novelty(answer)}")
     order = sorted(range(len(classes)), key=lambda k: -scores[k])
     at = model.adjustment.thresholds
     listed = ", ".join(f"{classes[k]} {scores[k]:.2f}" + (f", given from {at[k]:.2f}" if at else "") for k in order)
     if answer.calibrated is not None:
         listed += f"; calibrated {', '.join(f'{classes[k]} {answer.calibrated[k]:.2f}' for k in order)}"
-    return clean_text(f"{answer.image}: {' + '.join(answer.said) or 'none'} ({listed})")
+    return clean_text(f"{answer.image}: {' + '.join(answer.said) or 'none'} ({listed}){_novelty(answer)}")
+
+
+def _novelty(answer: Answer) -> str:
+    value = "" if answer.novelty is None else f"; novelty {answer.novelty:.3g}"
+    return f"{value}; {answer.novelty_note}" if answer.novelty_note else value

@@ -8,7 +8,8 @@
     adjustment.json    calibration and thresholds
     MODEL_CARD.md      what it does, how well, its limits
     DATA_CARD.md       what it was trained on
-    model/             the head: head.json, arrays as safetensors, boosters as text
+    model/             the head: head.json, arrays as safetensors, boosters as text; how far from its training images a
+                       vector lies: novelty.json, novelty.safetensors
 
 A bundle is a ZIP file whose members are stored as they are, so that it is never larger inside than outside. The same
 run gives the same bytes.
@@ -28,6 +29,7 @@ from typing import Any, NoReturn
 
 from classify.errors import BundleError
 from classify.evidence.adjustment import Adjustment
+from classify.evidence.novelty import read_novelty
 from classify.heads.persistence import RECORD, head_files, restored_head
 from classify.json_file import check_new, parse_json, read_regular
 from classify.json_schema import anything, choice, items, number, optional, record, table, text, whole
@@ -44,7 +46,7 @@ __all__ = ["open_model", "read_bundle", "write_bundle"]
 FORMAT, VERSION = "affectory-bundle", 1
 MANIFEST = "manifest.json"
 _TEXTS = ("task.json", "passports.json", "adjustment.json", "MODEL_CARD.md", "DATA_CARD.md")
-_MODEL_FILES = re.compile(r"model/(head\.json|model\.safetensors|booster-[0-9]{1,4}\.txt)")
+_MODEL_FILES = re.compile(r"model/((head|novelty)\.json|(model|novelty)\.safetensors|booster-[0-9]{1,4}\.txt)")
 _MAX_TEXT = 8 * 2**20  # bytes of a manifest, a card, a passport
 MAX_BYTES = 4 * 2**30
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that the format knows
@@ -264,4 +266,6 @@ def _model(files: Mapping[str, bytes]) -> Model:
     head = restored_head(parts, foreign=True)
     if head.n_features_in_ != about["n_features"]:
         _refuse(f"its head takes {head.n_features_in_} features, its task has {about['n_features']}")
-    return tried(Model(task, head, tuple(about["blocks"]), passports, adjustment))
+    blocks = tuple(about["blocks"])
+    novelty = read_novelty(parts, blocks, head.n_features_in_)
+    return tried(Model(task, head, blocks, passports, adjustment, novelty))

@@ -181,7 +181,7 @@ class Explainer:
             lost = feature_parts(worth, picture.vector, self.centre, self.columns[block])
             words += [(names[i], float(lost[i])) for i in np.argsort(-lost)[:MAX_WORDS] if lost[i] > 0]
         return Explanation(
-            answer=self.model.answer(picture.path, self.model.scores(picture.vector[None])[0]),
+            answer=self.model.answer(picture.path, self.model.scores(picture.vector[None])[0], picture.vector),
             target=target,
             worth=target.sign * float(whole),
             centre_worth=target.sign * float(middle),

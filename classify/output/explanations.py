@@ -120,7 +120,8 @@ def entry(run: Run, file: str, explained: Explanation) -> dict[str, Any]:
     ``file``, ``id`` and ``truth`` (where the image is one of the run's), ``predicted`` and ``probabilities``,
     ``explained`` (the class), ``method``, ``blocks`` (each one's share, from 0 to 1), ``log_odds`` (by block; of a
     regression ``value_by_block``, in units of the value; ``mean image`` and ``image`` are the two ends), ``concepts``
-    (named features that the decision loses most without, with what they add).
+    (named features that the decision loses most without, with what they add), ``novelty`` and ``novelty_note`` (as
+    `Answer` has them).
     """
     answer, image = explained.answer, matching_id(run, explained.answer.image)
     scores = answer.scores if answer.calibrated is None else answer.calibrated
@@ -141,6 +142,8 @@ def entry(run: Run, file: str, explained: Explanation) -> dict[str, Any]:
             "image": explained.worth,
         },
         "concepts": [f"{name} ({value:+.2f})" for name, value in explained.words],
+        "novelty": answer.novelty,
+        "novelty_note": answer.novelty_note or None,
     }
 
 
@@ -214,4 +217,6 @@ def explanation_text(explained: Explanation) -> str:
         lines.append(f"  {name:<28} {value:+.2f}  {explained.shares[name]:4.0%}")
     if explained.words:
         lines.append(f"  by name: {', '.join(f'{name} {value:+.2f}' for name, value in explained.words)}")
+    if answer.novelty_note:
+        lines.append(f"  {answer.novelty_note}")
     return "\n".join(lines)

@@ -291,7 +291,7 @@ class Predictor:
         scores = self.model.scores(vectors)[0]
         if not np.isfinite(scores).all():
             return Answer(path, reason="non-finite: the head gives no number for this image")
-        return self.model.answer(path, scores)
+        return self.model.answer(path, scores, vectors[0])
 
 
 def _paths(images: Iterable[Any]) -> Iterator[str]:

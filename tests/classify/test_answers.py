@@ -26,8 +26,8 @@ def test_values_stay_on_the_scale(runs_folder) -> None:
     answer = model.answer("a.jpg", np.array([11.5, 4.25]))
     assert answer.scores.tolist() == [9.0, 4.25]
     assert json.loads(answer_json(model, answer))["beyond_the_scale"] == {"valence": 11.5}
-    assert answer_csv(model, answer) == "a.jpg,9.0,4.25,valence 11.5,"
-    assert csv_header(model) == "image,predicted/valence,predicted/arousal,beyond the scale,reason"
+    assert answer_csv(model, answer) == "a.jpg,9.0,4.25,valence 11.5,,,"
+    assert csv_header(model) == "image,predicted/valence,predicted/arousal,beyond the scale,novelty,novelty note,reason"
     assert answer_text(model, answer) == "a.jpg: valence 9.000 (cut to the scale from 11.500), arousal 4.250"
     inside = model.answer("b.jpg", np.array([8.5, 4.25]))
     assert json.loads(answer_json(model, inside))["beyond_the_scale"] == {}
