@@ -15,7 +15,6 @@ from classify.evidence.comparison import Difference, McNemar, holm, less, mcnema
 from classify.evidence.metrics import greater_is_better
 from classify.evidence.resamples import Spread
 from classify.inputs.crossing import find_crossing
-from classify.inputs.tasks import Part
 from classify.output.leaderboard import Board, clean_title, metric_title
 from classify.runs import Run
 
@@ -116,9 +115,9 @@ def pairs(board: Board, runs: Sequence[Run], *, n_resamples: int = 2000, seed: i
 
 def _clean(run: Run, name: str) -> NDArray[np.bool_]:
     """Tell which images of a part have no group mate among the images that the head was fitted on or chosen by."""
-    parts = {key: Part(key, np.arange(len(p.ids)), p.y_true, p.ids, p.groups) for key, p in run.predictions.items()}
-    crossing = find_crossing(parts, run.report["split"], "") if run.report["crossing"] else None
-    return crossing.clean[name] if crossing else np.ones(len(parts[name]), dtype=np.bool_)
+    groups = {key: predictions.groups for key, predictions in run.predictions.items()}
+    crossing = find_crossing(groups) if run.report["crossing"] else None
+    return crossing.clean[name] if crossing else np.ones(len(run.part(name).ids), dtype=np.bool_)
 
 
 def pairs_as_json(found: Sequence[PairOfRuns]) -> list[dict[str, Any]]:
