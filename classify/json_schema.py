@@ -26,7 +26,7 @@ class SchemaError(RunError):
 
 def wrong(where: str, value: Any, wanted: str) -> NoReturn:
     """Refuse a value."""
-    shown = ascii(value)
+    shown = ascii(value).replace("<", "\\x3c")  # of a stranger's file, and it may end in a page
     message = f"{where} is {shown if len(shown) < 80 else shown[:77] + '...'}; it takes {wanted}"
     raise SchemaError(message)
 

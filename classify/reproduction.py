@@ -12,7 +12,6 @@ from classify.errors import ConfigError, RunError
 from classify.experiment import run as run_experiment
 from classify.identity import differing_aspects, run_identity
 from classify.layout import lay_out
-from classify.output.leaderboard import clean_title, interval_text
 from classify.preset import Preset, find_preset, quick, systems
 from classify.report_json import UNDEFINED, passport_weights
 from classify.runs import CONFIG, REPORT, Run, read_run
@@ -181,8 +180,9 @@ def _crossing(run: Run, part: str, metric: str) -> str:
     clean = found["parts"].get(part)
     if clean is None:
         return f"{told}; no {part} image has a mate in training"
-    value = interval_text(clean["metrics"].get(metric, UNDEFINED))
-    return f"{told}; {metric} {clean_title(clean)}: {value}"
+    value = clean["metrics"].get(metric, UNDEFINED)["value"]
+    shown = "undefined" if value is None else f"{value:.3f}"
+    return f"{told}; {metric} without {clean['n_left_out']} that cross: {shown}"
 
 
 def differences(preset: Preset, run: Run) -> list[str]:

@@ -320,7 +320,8 @@ def _join(kind: str, tables: list[Mapping[str, Any]], contents: list[Contents]) 
             if name in joined and (kind == "block" or not _equal(joined[name], item)):
                 msg = f"{kind} {name!r} is in {origin[name]} and in {one.path}; keep one of them"
                 raise MismatchError(msg)
-            if name in joined and getattr(joined[name], "source", ""):
+            there = joined.get(name)
+            if isinstance(there, Split) and there.source:
                 continue  # of two equal splits, the one that says who made it
             joined[name], origin[name] = item, one.path
     return joined

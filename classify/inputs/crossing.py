@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,6 @@ from classify.errors import TaskError
 from features_store import Split
 from features_store.meaning import parted
 from features_store.schema import PART_NAMES
-
-if TYPE_CHECKING:
-    from classify.inputs.tasks import Part
 
 __all__ = ["Crossing", "find_crossing", "refuse_crossing"]
 
@@ -77,20 +74,23 @@ class Crossing:
         return {"source": self.source, "n_groups": self.n_groups, "n_images": self.n_images}
 
 
-def find_crossing(parts: Mapping[str, Part], split: str, source: str) -> Crossing | None:
-    """Return what crosses between the parts of a task; None where groups are whole."""
-    given = [(code, parts[name]) for code, name in enumerate(PART_NAMES) if name in parts]
-    if any(part.groups is None for _, part in given):
+def find_crossing(
+    groups_of: Mapping[str, NDArray[np.int64] | None], split: str = "", source: str = ""
+) -> Crossing | None:
+    """Return what crosses between parts, of each of which the groups of its images are given; None where none does."""
+    given = [(code, name, groups_of[name]) for code, name in enumerate(PART_NAMES) if name in groups_of]
+    known = [(code, name, groups) for code, name, groups in given if groups is not None]
+    if not known or len(known) < len(given):
         return None
-    groups = np.concatenate([np.asarray(part.groups) for _, part in given])
-    codes = np.concatenate([np.full(len(part), code, dtype=np.int8) for code, part in given])
+    groups = np.concatenate([groups for _, _, groups in known])
+    codes = np.concatenate([np.full(len(groups), code, dtype=np.int8) for code, _, groups in known])
     crossing = parted(Split("parts", codes), groups)
     if not crossing.any():
         return None
     clean = {}
-    for code, part in given[1:]:
+    for code, name, own in known[1:]:
         seen = np.unique(groups[(codes < code) & (groups >= 0)])
-        clean[part.name] = ~np.isin(part.groups, seen)
+        clean[name] = ~np.isin(own, seen)
     return Crossing(split, source, len(np.unique(groups[crossing])), int(crossing.sum()), clean)
 
 

@@ -87,7 +87,8 @@ class TaskRows:
     @cached_property
     def crossing(self) -> Crossing | None:
         """The groups that lie in several parts; None where groups are whole."""
-        return find_crossing(self.parts, self.split, self.split_source)
+        groups = {name: part.groups for name, part in self.parts.items()}
+        return find_crossing(groups, self.split, self.split_source)
 
 
 def choose_blocks(store: Store, names: Sequence[str] = ()) -> tuple[str, ...]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from classify.errors import RunError
 from classify.evidence.comparison import Difference, McNemar, holm, less, mcnemar
 from classify.evidence.metrics import greater_is_better
 from classify.evidence.resamples import Spread
-from classify.output.leaderboard import Board, metric_title
+from classify.inputs.crossing import find_crossing
+from classify.output.leaderboard import Board, clean_title, metric_title
 from classify.runs import Run
 
 __all__ = ["LEVEL", "PairOfRuns", "p_text", "pairs", "pairs_as_json", "pairs_as_text"]
@@ -57,8 +59,8 @@ class PairOfRuns:
 def pairs(board: Board, runs: Sequence[Run], *, n_resamples: int = 2000, seed: int = 0) -> list[PairOfRuns]:
     """Compare the runs of a board two by two, by the metric that ranks them.
 
-    Baselines are left out: a head's verdict says what it is worth beside them. The pairs that are left are one family
-    of tests, corrected together.
+    Images whose group mates were trained on, where the split parts groups, are left out, and so are baselines: a head's
+    verdict says what it is worth beside them. The pairs that are left are one family of tests, corrected together.
 
     Parameters
     ----------
@@ -70,7 +72,7 @@ def pairs(board: Board, runs: Sequence[Run], *, n_resamples: int = 2000, seed: i
     Returns
     -------
     list of PairOfRuns
-        In the order of the board.
+        In the order of the board; none where every image is left out.
 
     Raises
     ------
@@ -88,6 +90,11 @@ def pairs(board: Board, runs: Sequence[Run], *, n_resamples: int = 2000, seed: i
         if not np.array_equal(parts[row.folder].ids, first.ids):
             message = f"run {row.name} scored other images than the first of its board; run it again"
             raise RunError(message)
+    clean = np.all([_clean(by_folder[row.folder], board.part) for row in rows], axis=0)
+    if not clean.any():
+        return []
+    parts = {folder: replace(p, y_true=p.y_true[clean], y_score=p.y_score[clean]) for folder, p in parts.items()}
+    first = replace(parts[rows[0].folder], groups=None if first.groups is None else first.groups[clean])
     spreads = {
         folder: Spread.of(task, p.y_true, p.y_score, first.groups, n_resamples=n_resamples, seed=seed)
         for folder, p in parts.items()
@@ -104,6 +111,13 @@ def pairs(board: Board, runs: Sequence[Run], *, n_resamples: int = 2000, seed: i
         PairOfRuns(one.name, other.name, metric, difference, p, test)
         for (one, other), difference, p, test in zip(both, differences, corrected, tests, strict=True)
     ]
+
+
+def _clean(run: Run, name: str) -> NDArray[np.bool_]:
+    """Tell which images of a part have no group mate among the images that the head was fitted on or chosen by."""
+    groups = {key: predictions.groups for key, predictions in run.predictions.items()}
+    crossing = find_crossing(groups) if run.report["crossing"] else None
+    return crossing.clean[name] if crossing else np.ones(len(run.part(name).ids), dtype=np.bool_)
 
 
 def pairs_as_json(found: Sequence[PairOfRuns]) -> list[dict[str, Any]]:
@@ -135,7 +149,7 @@ def p_text(p: float) -> str:
 def pairs_as_text(board: Board, found: Sequence[PairOfRuns]) -> str:
     """Lay out the pairs of a board as lines of text."""
     if not found:
-        return "  paired: there are no two heads to compare; baselines are left out"
+        return "  paired: there are no two heads to compare, or no image to compare them on; baselines are left out"
     header = ["pair", f"difference in {metric_title(board.shown[0])}", "p (Holm)", "McNemar", "p", "better"]
     table = [header]
     for pair in found:
@@ -147,6 +161,9 @@ def pairs_as_text(board: Board, found: Sequence[PairOfRuns]) -> str:
         table.append([f"{pair.first} – {pair.second}", value, p, only, q, pair.better or "not shown"])
     widths = [max(len(row[i]) for row in table) for i in range(len(header))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    crossing = next((row.crossing for row in board.rows if row.crossing), None)
+    if crossing:
+        lines.append(f"differences {clean_title(crossing)}")
     note = f"Student's t of the resampled difference, Holm over all {len(found)} pairs, baselines left out"
     if any(pair.mcnemar for pair in found):
         note += "; McNemar counts the images that only one of the two gets right, its p isn't corrected"

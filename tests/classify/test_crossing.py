@@ -115,6 +115,21 @@ def test_every_table_of_a_published_split_is_stamped(runs, published, monkeypatc
     assert counts in capsys.readouterr().out
 
 
+def test_pairs_are_compared_without_what_crosses(runs, published, tmp_path, monkeypatch, capsys):
+    """Two heads that know groups by heart differ on images of new groups only."""
+    for seed, head in enumerate(("linear", "svm")):
+        classify.run(published, "t", head, out=str(tmp_path / head), resamples=20, seed=seed)
+    assert call(monkeypatch, "compare", tmp_path, "--paired", "--json") == 0
+    (pair,) = json.loads(capsys.readouterr().out)[0]["pairs"]
+    clean = {
+        head: read_report(tmp_path / head)["crossing"]["parts"]["test"]["metrics"]["weighted_f1"]["value"]
+        for head in ("linear", "svm")
+    }
+    assert pair["difference"]["value"] == pytest.approx(clean[pair["first"]] - clean[pair["second"]])
+    assert call(monkeypatch, "compare", tmp_path, "--paired") == 0
+    assert "differences without 40 that cross" in capsys.readouterr().out
+
+
 COMMANDS = {
     "run": ("run", "{store}", "--task", "t", "--head", "linear", "--out", "{place}"),
     "ablate": ("ablate", "{store}", "--task", "t", "--head", "ridge", "--folds", 2, "--out", "{place}.json"),
