@@ -242,7 +242,7 @@ def _ranked(
         {
             "blocks": list(subset),
             "metrics": _metrics(config, spreads[subset]),
-            "chosen": {name: chosen[subset]} if isinstance(config.settings.get(name), list | tuple) else {},
+            "chosen": {name: chosen[subset]} if name and isinstance(config.settings.get(name), list | tuple) else {},
         }
         for subset in subsets
     ]
