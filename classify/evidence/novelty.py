@@ -258,7 +258,7 @@ def _directions(name: str, x: NDArray[np.float32], n_directions: int, seed: int)
     z = np.empty(x.shape, dtype=np.float32)
     for columns in _chunks(x):
         z[:, columns] = (x[:, columns].astype(np.float64) - mean[columns]) / scale[columns]
-    k = min(n_directions, z.shape[0], z.shape[1])
+    k = min([n_directions, *z.shape])
     _, lengths, directions = randomized_svd(z, k, n_iter=2, power_iteration_normalizer="QR", random_state=seed)
     variances = lengths.astype(np.float64) ** 2 / (len(x) - 1)
     kept = variances > _LEAST**2 * x.shape[1]  # what is smaller is left to the residual
