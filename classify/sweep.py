@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,9 @@ from features_store.errors import AffectoryError
 if TYPE_CHECKING:
     from features_store import Store
 
-__all__ = ["Cell", "read_sweep", "sweep"]
+__all__ = ["MAX_RUNS", "Cell", "read_sweep", "sweep"]
+
+MAX_RUNS = 10_000  # of one grid; three lists of a thousand values would be read for ever
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,10 @@ def _combinations(grid: Any, path: Path) -> Iterator[dict[str, Any]]:
         raise ConfigError(message)
     flat = {k: v for k, v in grid.items() if k != "set"} | {f"set.{k}": v for k, v in dict(options).items()}
     lists = [_alternatives(key, value, path) for key, value in flat.items()]
+    n_runs = math.prod(len(values) for values in lists)
+    if n_runs > MAX_RUNS:
+        message = f"{path}: the grid has {n_runs:,} runs; at most {MAX_RUNS:,} are done in one sweep: give fewer values"
+        raise ConfigError(message)
     for values in itertools.product(*lists):
         yield dict(zip(flat, values, strict=True))
 

@@ -12,6 +12,7 @@ import io
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from typing import NoReturn, TextIO
 
@@ -56,7 +57,9 @@ def main(app: Callable[[], object]) -> None:
     """
     wait_passively()
     _prepare_streams()
-    code = _ended(app)
+    with warnings.catch_warnings():
+        warnings.showwarning = _noting()
+        code = _ended(app)
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -92,6 +95,19 @@ def _ended(app: Callable[[], object]) -> int:
         _say(f"error: {sentence}")
         return code
     return 0
+
+
+def _noting() -> Callable[..., None]:
+    """Make what shows warnings: one line each, without a path of this machine, and each text once."""
+    noted: set[str] = set()
+
+    def note(message: Warning | str, *_: object, **__: object) -> None:
+        line = " ".join(str(message).split())
+        if line not in noted:
+            noted.add(line)
+            _say(f"note: {line}")
+
+    return note
 
 
 def _told(error: Exception) -> tuple[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -254,6 +255,9 @@ def _look_up(kind: str, name: str, table: Mapping[str, Item]) -> Item:
 
 def _typed(path: Path) -> list[Path]:
     if not path.exists():
+        if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)", str(path)):  # a path has lost one of the slashes
+            msg = f"{scheme[0]}/{str(path)[scheme.end() :]} is a URL, and only local paths are read; fetch it first"
+            raise FormatError(msg)
         msg = f"{path} is not there; give the path of a dump, or of a folder of dumps"
         raise FormatError(msg)
     if not path.is_dir():

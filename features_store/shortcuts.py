@@ -8,6 +8,7 @@ beside what the id alone gives away. scikit-learn is imported when a tree is fit
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -200,7 +201,9 @@ def _fit_and_score(task: Task, x: NDArray[Any], y: NDArray[Any], wanted: NDArray
     settings = {"max_depth": MAX_DEPTH, "min_samples_leaf": least, "random_state": 0}
     if task.kind == "regression":
         return np.asarray(DecisionTreeRegressor(**settings).fit(x, y).predict(wanted), float).reshape(len(wanted), -1)
-    tree = DecisionTreeClassifier(class_weight="balanced", **settings).fit(x, y)
+    with warnings.catch_warnings():  # a task may have nearly as many classes as images
+        warnings.filterwarnings("ignore", message="The number of unique classes")
+        tree = DecisionTreeClassifier(class_weight="balanced", **settings).fit(x, y)
     if task.kind == "single":
         scores = np.zeros((len(wanted), len(task.classes)))
         scores[:, tree.classes_] = tree.predict_proba(wanted)

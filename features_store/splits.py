@@ -60,7 +60,7 @@ def make_split(
     """
     used = np.arange(n_images) if labels is None else np.flatnonzero(labels.known)
     shares = np.full(folds, 1 / folds) if folds and folds > 1 else np.array(fractions, dtype=float)
-    if folds is None and (len(shares) != 3 or shares.min() < 0 or abs(shares.sum() - 1) > 1e-6):
+    if folds is None and (len(shares) != 3 or not (shares.min() >= 0 and abs(shares.sum() - 1) <= 1e-6)):
         msg = f"fractions of train, validation and test must be three numbers that add up to 1; got {list(fractions)}"
         raise MismatchError(msg)
     if folds is not None and not 2 <= folds <= 127:

@@ -7,6 +7,7 @@ way in which the corpus was gathered is tied to its labels, and a result has to 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -125,7 +126,9 @@ def _fitted_scores(
     if task.kind == "multi" and "class_weight" in options:  # each label is weighed by itself
         trees = [DecisionTreeClassifier(**options).fit(x, y[:, k]) for k in range(y.shape[1])]
         return np.column_stack([_of_ones(tree.predict_proba(asked), tree.classes_) for tree in trees])
-    tree = DecisionTreeClassifier(**options).fit(x, y)
+    with warnings.catch_warnings():  # a task may have nearly as many classes as images
+        warnings.filterwarnings("ignore", message="The number of unique classes")
+        tree = DecisionTreeClassifier(**options).fit(x, y)
     if task.kind == "single":
         spread = np.zeros((len(asked), len(task.classes)))
         spread[:, tree.classes_] = tree.predict_proba(asked)

@@ -72,6 +72,9 @@ def predict(
     if asked is None:
         paths = (line.rstrip("\r\n") for line in sys.stdin if line.strip())
         n_failed, n_asked = _print_answers(model, predictor(paths), as_json=as_json, as_csv=as_csv)
+        if not n_asked:
+            message = "no path came on the input; write one a line, or name the images instead of -"
+            raise ConfigError(message)
     else:
         from tqdm import tqdm
 

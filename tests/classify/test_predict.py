@@ -146,7 +146,12 @@ def test_command(pictured_runs, pictures, tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["x.png", "--json", "--csv"], "exclude"), (["-", "x.png"], "can't be mixed"), (["."], "holds no image")],
+    [
+        (["x.png", "--json", "--csv"], "exclude"),
+        (["-", "x.png"], "can't be mixed"),
+        (["."], "holds no image"),
+        (["-"], "no path came"),
+    ],
 )
 def test_command_refuses(pictured_runs, tmp_path, monkeypatch, arguments, words) -> None:
     (tmp_path / "empty").mkdir()

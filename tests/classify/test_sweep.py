@@ -46,6 +46,21 @@ def written(store, tmp_path, text):
     return read_sweep(path, out=tmp_path / "out")
 
 
+def test_a_grid_is_counted_before_it_is_read(store, tmp_path):
+    """A thousand million cells are refused at once, whatever is wrong with each."""
+    values = ", ".join(map(str, range(1, 1001)))
+    with pytest.raises(ConfigError, match="1,000,000,000 runs; at most 10,000"):
+        written(
+            store,
+            tmp_path,
+            f"""[[grid]]
+task = "polarity"
+head = "linear"
+set = {{C = [{values}], alpha = [{values}], no_option = [{values}]}}
+""",
+        )
+
+
 def times(cells):
     """Return when each report was written."""
     return {cell.digest: (cell.config.folder / "report.json").stat().st_mtime_ns for cell in cells}

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,29 @@ def test_every_error_is_one_sentence(capsys, error, code, words) -> None:
     assert words in said
     assert said.count("\n") == 1
     assert "Traceback" not in said
+
+
+def test_warnings_are_notes_each_once(capsys) -> None:
+    """A line for people, without the place in the code that warned."""
+
+    def warn() -> None:
+        for _ in range(3):
+            warnings.warn("one feature is constant", stacklevel=1)
+            warnings.warn("one feature is constant", stacklevel=2)
+
+    warnings.simplefilter("always")  # pytest puts the filters back
+    with pytest.raises(SystemExit) as ended:
+        main(warn)
+    assert ended.value.code == 0
+    assert capsys.readouterr().err == "note: one feature is constant\n"
+
+
+def test_a_url_is_not_mangled_and_tells_no_password(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(fs.FormatError) as refused:
+        fs.open_store(Path("https://me:pw@host.example/x.h5?sig=abc"))
+    assert "https://me:pw@host.example/x.h5?sig=abc is a URL" in str(refused.value)
+    assert "pw" not in redacted(str(refused.value))
 
 
 def test_an_error_of_the_program_keeps_its_traceback() -> None:

@@ -90,6 +90,7 @@ def test_classes_with_one_image_do_not_stop_it() -> None:
         ({"folds": 1}, "2 to 127 folds; got 1"),
         ({"fractions": (0.5, 0.5, 0.5)}, "add up to 1"),
         ({"fractions": (1.2, -0.2, 0)}, "add up to 1"),
+        ({"fractions": (float("nan"), 0.5, 0.5)}, "add up to 1"),
         ({"folds": 5, "groups": np.repeat([0, 1], N // 2)}, "2 groups of images cannot be dealt out into 5"),
     ],
 )
