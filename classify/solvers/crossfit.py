@@ -101,7 +101,7 @@ class Plan:
 
     def at(self, value: Any) -> Plan:
         """Return the plan with one of the values."""
-        name = PATHS.get(self.head)
+        name = PATHS.get(self.head, "")
         return replace(self, settings={**self.settings, name: value}) if name in self.settings else self
 
     def check(self, images: Images) -> None:
