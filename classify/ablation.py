@@ -237,7 +237,7 @@ def _ranked(
 ) -> list[dict[str, Any]]:
     sign = -1 if greater_is_better(metric) else 1
     subsets = sorted((s for s in spreads if s), key=lambda s: (sign * spreads[s].values[metric], len(s), s))
-    name = PATHS.get(config.head)
+    name = PATHS.get(config.head, "")
     return [
         {
             "blocks": list(subset),

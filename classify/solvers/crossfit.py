@@ -101,10 +101,8 @@ class Plan:
 
     def at(self, value: Any) -> Plan:
         """Return the plan with one of the values."""
-        name = PATHS.get(self.head)
-        if name is None or name not in self.settings:
-            return self
-        return replace(self, settings={**self.settings, name: value})
+        name = PATHS.get(self.head, "")
+        return replace(self, settings={**self.settings, name: value}) if name in self.settings else self
 
     def check(self, images: Images) -> None:
         """Refuse an option that is unknown or out of range, before anything is fitted."""
