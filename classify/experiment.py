@@ -166,7 +166,8 @@ def head_scores(head: Any, task: Task, matrix: RowMatrix) -> NDArray[np.float64]
         Probabilities (n_images, n_classes) over *all* classes of the task, or the values of a regression.
     """
     if task.kind == "regression":
-        return np.asarray(head.predict(matrix), dtype=np.float64)
+        values = np.asarray(head.predict(matrix), dtype=np.float64)
+        return values if task.range is None else np.clip(values, *task.range)  # as every answer is, later
     said = np.asarray(head.predict_proba(matrix), dtype=np.float64)
     if task.kind == "multi":
         return said

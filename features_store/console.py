@@ -65,7 +65,8 @@ def main(app: Callable[[], object]) -> None:
     except OSError as error:
         # What could not be written is given up, or Python would try again at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        _say(f"error: the output cannot be written ({error.strerror}); it is incomplete")
+        if not code:  # else the sentence is said already
+            _say(f"error: the output cannot be written ({error.strerror}); it is incomplete")
         code = code or 1
     raise SystemExit(code)
 

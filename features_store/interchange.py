@@ -26,6 +26,8 @@ from features_store.reader import Store
 from features_store.schema import FAILURES, VECTOR_DTYPES, BlockSpec, Index, Status
 from features_store.writer import BlockWriter
 
+_MAX_IDS = 2**30  # bytes
+
 
 @dataclass(frozen=True)
 class Imported:
@@ -194,7 +196,12 @@ def read_ids(path: Path) -> list[str]:
         If the file is not there, or not UTF-8.
     """
     try:
-        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line]
+        with path.open("rb") as file:  # a pipe of the shell is fine, a file without end is not
+            data = file.read(_MAX_IDS + 1)
+        if len(data) > _MAX_IDS:
+            msg = f"{path} has more than {_MAX_IDS:,} bytes, which no list of ids has"
+            raise FormatError(msg)
+        return [line for line in data.decode("utf-8-sig").splitlines() if line]
     except (OSError, UnicodeDecodeError) as error:
         msg = f"{path} cannot be read as a list of ids ({error}); give a UTF-8 text file with one id a line"
         raise FormatError(msg) from error

@@ -8,6 +8,7 @@ said.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from classify.errors import SubmissionError
+from classify.errors import RunError, SubmissionError
 from classify.evidence.metrics import metrics, primary_metric
+from classify.json_file import read_regular
 from classify.model import decisions
 from classify.output.official import columns_of
 from features_store.schema import Task
@@ -135,9 +137,9 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
         It is none.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header, *rows = csv.reader(file)
-    except (OSError, ValueError) as error:
+        text = read_regular(path.resolve()).decode("utf-8-sig")
+        header, *rows = csv.reader(io.StringIO(text, newline=""))
+    except (OSError, ValueError, RunError) as error:
         message = f"can't read {path} as a table: {error}"
         raise SubmissionError(message) from error
     for number, row in enumerate(rows, start=2):

@@ -64,7 +64,7 @@ def run_summary(run: Run) -> str:
     lines.append(f"  {standing_words(row, board)}")
     shown = distinct_metrics(row.metrics, report["classes"])
     lines += [f"  {text}" for text in dict.fromkeys(interval_words(row.metrics[name]) for name in shown) if text]
-    lines += [f"  {text}" for text in run_notes(report, board.part)]
+    lines += [f"  {text}" for text in run_notes(report, board.part) if f"  {text}" not in lines]
     lines += [f"  ! {text}" for text in report["warnings"]]
     lines.append(f"wrote {run.folder} ({report['timings'].get('fit', 0.0):.1f} s to fit)")
     return "\n".join(lines)
