@@ -40,18 +40,15 @@ class AblationConfig:
 
     Parameters
     ----------
-    store, task : str
     head : str
         ``svm`` and ``ridge`` share their work over subsets; any other head of the table is fitted anew each time.
     blocks : tuple of str
         Empty: every block of vectors.
     split : str
         Its train and validation parts are dealt to folds; its test part is left alone.
-    folds : int
     settings : mapping
         Options of the head. ``C`` of ``svm`` and ``alpha`` of ``ridge`` may be a list: each subset is shown with the
         value that is best on the folds, which is a choice by the very images that it is scored on.
-    seed : int
     resamples : int
         Bootstrap resamples behind each interval.
     allow_split_groups : bool
@@ -91,27 +88,7 @@ def ablate(
 ) -> dict[str, Any]:
     """Score every subset of blocks on the same images and folds, and work out what each block adds.
 
-    Parameters
-    ----------
-    config : AblationConfig
-    notify : callable
-        Called with a line of text when there is something to tell.
-    progress : callable
-        Called with the number of fits done, and of all fits.
-
-    Returns
-    -------
-    dict
-        Plain values: ``subsets`` (the best first; ``chosen`` is the value of a list), ``n_tried`` (subsets times
-        values), ``gains`` by block, ``pairs`` by two blocks, and where they come from.
-        Gains over nothing are gains over ``blind``: the answers of all blocks together dealt to the images at random,
-        or for a regression the mean label, whose error is less. ``baseline`` is the most common answer of all these
-        images.
-
-    Raises
-    ------
-    AffectoryError
-        A name is unknown, or the task can't be run.
+    Raises AffectoryError.
     """
     path = Path(config.store).expanduser()
     store = open_store(path)

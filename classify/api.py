@@ -58,7 +58,6 @@ def run(
 
     Parameters
     ----------
-    store : path-like or Store
     task, head : str
         A preset knows them.
     blocks : sequence of str
@@ -116,8 +115,6 @@ class CrossValidation:
 
     Parameters
     ----------
-    task : Task
-    head : str
     metrics, majority : mapping of str to Interval
         Of the head over all images, each answered for by a head that was fitted without it; and of the most common
         answer (or the mean) of all these images, the same for each. (Found anew without each fold, it would fall below
@@ -126,8 +123,6 @@ class CrossValidation:
         By metric, whether the head knows anything of the images; empty where that can't be told.
     by_fold : list of dict
         The metrics of each fold.
-    ids : ndarray of shape (n_images,), str
-    folds : ndarray of shape (n_images,), int64
     scores : ndarray
         Out-of-fold probabilities or values.
     crossing : str
@@ -259,7 +254,6 @@ def report(
     ----------
     runs : Run, path-like, or iterable of these
         Runs, or folders that hold some.
-    path : path-like
     data : path-like, optional
         Folder of the pictures. None: ``data/CORPUS``.
     force : bool

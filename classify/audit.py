@@ -48,13 +48,10 @@ class AuditConfig:
 
     Parameters
     ----------
-    store, task : str
     blocks : tuple of str
         Empty: every block of vectors.
-    split : str
     threshold : float
         Cosine from which on two images are near-duplicates, above 0 and at most 1.
-    seed : int
     """
 
     store: str
@@ -78,21 +75,7 @@ def audit_folder(config: AuditConfig) -> Path:
 def audit(config: AuditConfig, *, notify: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Look for near-duplicates across the parts of a split, and for labels that a judge disagrees with.
 
-    Parameters
-    ----------
-    config : AuditConfig
-    notify : callable
-        Called with a line of text when there is something to tell.
-
-    Returns
-    -------
-    dict
-        What ``audit.json`` holds.
-
-    Raises
-    ------
-    AffectoryError
-        A name is unknown, or the task can't be laid out.
+    Raises AffectoryError.
     """
     store = open_store(Path(config.store).expanduser())
     blocks = choose_blocks(store, config.blocks)

@@ -175,25 +175,7 @@ def load_config(
 
     This is the one way from arguments to a `RunConfig`, for the command line, for files and for Python.
 
-    Parameters
-    ----------
-    path : Path or None
-        A TOML file. None: the overrides say everything.
-    overrides : mapping or None
-        Values under the names that the file uses; those that are None count as not given. ``set`` is merged
-        into the file's table, option by option, the rest replaces.
-    where : str
-        Where the overrides come from, for the messages.
-
-    Returns
-    -------
-    RunConfig
-
-    Raises
-    ------
-    ConfigError
-        The file can't be read, a key is unknown, a value has the wrong type, or one of store, task and head
-        is missing.
+    Raises ConfigError.
     """
     values = _checked(read_toml(path), str(path)) if path else {}
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
@@ -224,10 +206,7 @@ def load_config(
 def check_out(out: str | None, path: Path) -> None:
     """Refuse a place outside of the working folder that a file, which may be a stranger's, chooses.
 
-    Raises
-    ------
-    ConfigError
-        It lies outside; on the command line it may.
+    Raises ConfigError.
     """
     if out and not Path(out).expanduser().resolve().is_relative_to(Path.cwd().resolve()):
         message = f"{path} sets out = {out!r}, outside of the working folder; to write there, give --out {out}"
@@ -305,14 +284,6 @@ def dump_config(config: RunConfig) -> str:
     """Write *config* as TOML that `load_config` reads back to an equal record.
 
     The place of the run is left out: the file lies in it.
-
-    Parameters
-    ----------
-    config : RunConfig
-
-    Returns
-    -------
-    str
     """
     values = dataclasses.asdict(config)
     keys = {key: name for key, (name, _, _) in _KEYS.items() if key not in (*_TABLES, "out")}

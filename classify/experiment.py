@@ -154,16 +154,7 @@ def _losses(data: TaskRows) -> list[str]:
 def head_scores(head: Any, task: Task, matrix: RowMatrix) -> NDArray[np.float64]:
     """Return what a fitted head says of images.
 
-    Parameters
-    ----------
-    head : estimator
-    task : Task
-    matrix : RowMatrix of shape (n_images, n_features)
-
-    Returns
-    -------
-    ndarray of float64
-        Probabilities (n_images, n_classes) over *all* classes of the task, or the values of a regression.
+    Shapes: matrix (n_images, n_features).
     """
     if task.kind == "regression":
         values = np.asarray(head.predict(matrix), dtype=np.float64)

@@ -51,25 +51,7 @@ def fit_head(head: Any, layout: Layout, *, refit: bool = False, interruption: In
     epochs (rounds, of trees, label by label) as were best for the first where it stopped early, else for as many as
     were asked for.
 
-    Parameters
-    ----------
-    head : estimator
-        Unfitted.
-    layout : Layout
-    refit : bool
-    interruption : Interruption or None
-        Where training is kept and how long it may take.
-
-    Returns
-    -------
-    Fitted
-
-    Raises
-    ------
-    ConfigError
-        There is nothing to refit on, or the head can't be interrupted.
-    UnfinishedError
-        The time is used up before training was done.
+    Raises ConfigError, UnfinishedError.
     """
     parts = layout.data.parts
     if refit and "validation" not in parts:

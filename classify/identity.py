@@ -31,17 +31,7 @@ _OF_SETTINGS = ("head", "run")  # aspects that follow from what was asked for, a
 
 
 def run_identity(config: RunConfig, store: Store, blocks: Sequence[str], data: TaskRows) -> dict[str, dict[str, Any]]:
-    """Return the identity of a run as plain values: by aspect, then by name.
-
-    Parameters
-    ----------
-    config : RunConfig
-    store : Store
-    blocks : sequence of str
-        Those whose vectors stand side by side, in order.
-    data : TaskRows
-        Laid out on *store*.
-    """
+    """Return the identity of a run as plain values: by aspect, then by name."""
     task, parts = data.task, data.parts
     known = {name: value for name, value in head_options(config.head, task.kind).items() if name != "random_state"}
     options = {**known, **config.settings}
@@ -87,10 +77,7 @@ def differing_aspects(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[
 def check_same_data(run: Run, config: RunConfig, store: Store, blocks: Sequence[str], data: TaskRows) -> None:
     """Refuse a store that holds anything else now than a run was made from.
 
-    Raises
-    ------
-    RunError
-        The message names what differs.
+    Raises RunError.
     """
     before, parts = run.report.get("part_digests") or {}, data.parts
     found = [f"labels of {name}" for name in {**before, **parts} if before.get(name) != _digest(parts.get(name))]

@@ -25,10 +25,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 def interruption(folder: Path, budget: str | None, *, resume: bool, force: bool) -> Interruption | None:
     """Return what a run's two options ask for: a time *budget* like ``9h``, and to go on; None where neither is given.
 
-    Raises
-    ------
-    RunError
-        The budget isn't a time, or there is a state and it was asked neither to go on from it nor to throw it away.
+    Raises RunError.
     """
     if budget is None and not resume:
         return None
@@ -39,10 +36,7 @@ def interruption(folder: Path, budget: str | None, *, resume: bool, force: bool)
 def parse_duration(text: str) -> float:
     """Read a time like ``9h``, ``90m``, ``45s`` or ``1.5h`` as seconds.
 
-    Raises
-    ------
-    RunError
-        It isn't one.
+    Raises RunError.
     """
     number, unit = text.strip()[:-1], text.strip()[-1:]
     try:
@@ -110,10 +104,7 @@ class Interruption:
     def checkpoint(self, stage: str, head: Any) -> Checkpoint:
         """Return the checkpoint of one fit of the run.
 
-        Raises
-        ------
-        ConfigError
-            The head isn't trained by epochs.
+        Raises ConfigError.
         """
         from classify.solvers.checkpoint import Checkpoint
 

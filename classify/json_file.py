@@ -41,12 +41,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 def check_new(path: Path, *, force: bool) -> None:
     """Refuse a file that is there or can't be written, before any work is done for it.
 
-    Raises
-    ------
-    ExistsError
-        The file is there and *force* isn't given.
-    RunError
-        The place can't be written.
+    Raises ExistsError, RunError.
     """
     if path.exists() and not force:
         message = f"{path} exists; replace it with --force (force=True)"
@@ -57,10 +52,7 @@ def check_new(path: Path, *, force: bool) -> None:
 def try_place(path: Path, what: str = "") -> None:
     """Refuse a place that can't be written, by writing there: folders that this takes are removed again.
 
-    Raises
-    ------
-    RunError
-        The message says why.
+    Raises RunError.
     """
     try:
         disk.try_place(path, what)
@@ -71,12 +63,7 @@ def try_place(path: Path, what: str = "") -> None:
 def write_json(path: Path, values: Any, *, force: bool = False) -> None:
     """Write plain values, whole or not at all; a NaN among them is an error, and the folder is made.
 
-    Raises
-    ------
-    ExistsError
-        The file is there and *force* isn't given.
-    RunError
-        The place can't be written.
+    Raises ExistsError, RunError.
     """
     check_new(path, force=force)
     text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -130,10 +117,7 @@ def umask() -> int:
 def parse_json(data: bytes, what: object, *, clean: bool = True) -> Any:
     """Parse JSON that isn't trusted; characters that would steer a terminal are taken out (*clean*), or refused.
 
-    Raises
-    ------
-    RunError
-        It isn't JSON, or holds a number that isn't finite or has more than 64 bits, a name twice, or too many levels.
+    Raises RunError.
     """
 
     def refuse(reason: str) -> NoReturn:
@@ -189,10 +173,7 @@ def _cleaned(value: Any, depth: int, refuse: Any) -> Any:
 def read_json(path: Path) -> dict[str, Any] | None:
     """Read an object; None where there is no such file.
 
-    Raises
-    ------
-    RunError
-        The file can't be read, or holds no JSON object.
+    Raises RunError.
     """
     try:
         values = parse_json(read_regular(path), path)

@@ -33,10 +33,8 @@ class Layout:
 
     Parameters
     ----------
-    store : Store
     blocks : tuple of str
         Those whose vectors stand side by side, in order.
-    data : TaskRows
     map_shape : (int, int, int) or None
         Channels, height and width, where the blocks hold maps.
     """
@@ -66,10 +64,7 @@ class Layout:
 def lay_out(config: RunConfig, store: Store | None = None) -> Layout:
     """Find what the run needs in its store, which is opened unless it is given.
 
-    Raises
-    ------
-    AffectoryError
-        A name is unknown, or the task can't be run.
+    Raises AffectoryError.
     """
     store, shape = store or open_store(Path(config.store).expanduser()), None
     if config.head in HEADS and HEADS[config.head].maps:
@@ -91,10 +86,7 @@ def lay_out(config: RunConfig, store: Store | None = None) -> Layout:
 def unfitted_head(config: RunConfig, layout: Layout) -> Any:
     """Make the head of a run, its options turned from names of classes into what the estimator takes.
 
-    Raises
-    ------
-    AffectoryError
-        The head or an option is unknown, or an option names a class that the task hasn't.
+    Raises AffectoryError.
     """
     for name in ("random_state", "name", "kind", "shape"):
         if name in config.settings:
@@ -123,10 +115,7 @@ def task_head(
 ) -> Any:
     """Make a head for training labels of a task: options that name classes are brought to the classes among them.
 
-    Raises
-    ------
-    AffectoryError
-        The head or an option is unknown, an option is out of range, or it names a class that the task hasn't.
+    Raises AffectoryError.
     """
     settings = {**settings, "shape": shape} if shape else dict(settings)
     cost = settings.get("cost")

@@ -35,7 +35,6 @@ class CurveConfig:
         Sizes of the training part, from 2 up.
     n_repeats : int
         Orders in which images are added, from 1 up.
-    seed : int
     """
 
     n_points: int = 6
@@ -52,22 +51,7 @@ class CurveConfig:
 def curve_of(run: Run, config: CurveConfig | None = None) -> dict[str, Any]:
     """Fit the head of a run on growing parts of its training images.
 
-    Parameters
-    ----------
-    run : Run
-        Its ``config.toml`` says what is fitted; the store has to lie where it lay.
-    config : CurveConfig or None
-
-    Returns
-    -------
-    dict
-        What ``curve.json`` holds: the metric, the part that is scored, and ``points`` as
-        `classify.evidence.curve.learning_curve` gives them.
-
-    Raises
-    ------
-    RunError
-        The store holds other images or labels now than the run was scored on.
+    Raises RunError.
     """
     config = config or CurveConfig()
     asked = load_config(run.folder / CONFIG)

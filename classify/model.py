@@ -30,14 +30,12 @@ class Model:
 
     Parameters
     ----------
-    task : Task
     head : estimator
         Fitted.
     blocks : tuple of str
         Whose vectors stand side by side, in order.
     passports : mapping of str to mapping
         By block, how its vectors were made.
-    adjustment : Adjustment
     novelty : Novelty or None
         None: the model is of a version that did not record it.
     """
@@ -111,14 +109,7 @@ class Answer:
 def decisions(task: Task, scores: NDArray[Any], thresholds: Sequence[float] | None = None) -> NDArray[np.bool_]:
     """Return which classes are given to each image, (n_images, n_classes).
 
-    Parameters
-    ----------
-    task : Task
-        single: the most probable class, the first of equals. multi: each class from its threshold on. A regression
-        gives none.
-    scores : ndarray of shape (n_images, n_classes)
-    thresholds : sequence of float, optional
-        multi: one for each class. None: one half.
+    Shapes: scores (n_images, n_classes).
     """
     if task.kind == "single":
         return np.eye(scores.shape[1], dtype=bool)[scores.argmax(axis=1)]
@@ -141,12 +132,7 @@ def random_weights(passports: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def run_model(run: Run) -> Model:
     """Load the model of a run.
 
-    Raises
-    ------
-    ModelError
-        The report doesn't say what blocks the head was fitted on.
-    HeadError
-        The head can't be loaded.
+    Raises ModelError, HeadError.
     """
     passports = run_passports(run)
     head, files = load_model(run.folder / "model")
@@ -157,10 +143,7 @@ def run_model(run: Run) -> Model:
 def tried(model: Model) -> Model:
     """Let a model answer once, so that what doesn't fit together shows here and not at the first image.
 
-    Raises
-    ------
-    ModelError
-        Its head, its task and its adjustment don't fit together.
+    Raises ModelError.
     """
     task, n_classes = model.task, len(model.task.classes)
     try:
@@ -182,10 +165,7 @@ def tried(model: Model) -> Model:
 def run_passports(run: Run) -> dict[str, Mapping[str, Any]]:
     """Return how the blocks of a run were made, in their order.
 
-    Raises
-    ------
-    ModelError
-        The report doesn't say.
+    Raises ModelError.
     """
     blocks, passports = run.report["blocks"], run.report["passports"]
     if not blocks or not set(blocks) <= set(passports):

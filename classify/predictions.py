@@ -29,7 +29,6 @@ class PartPredictions:
 
     Parameters
     ----------
-    ids : ndarray of shape (n_images,), str
     y_true, y_score : ndarray
         Targets and probabilities (or values), as `classify.evidence.metrics.metrics` takes them.
     groups : ndarray of shape (n_images,), int64, or None
@@ -51,12 +50,6 @@ def write_predictions(path: Path, task: Task, parts: Mapping[str, PartPrediction
     single: ``id, part, truth, probability/CLASS...``; multi: ``truth/CLASS..., probability/CLASS...``;
     regression: ``truth/OUTPUT..., predicted/OUTPUT...``. Then, where there are any, ``group`` and
     ``calibrated/CLASS...``. Numbers have as many digits as it takes to read the same number back.
-
-    Parameters
-    ----------
-    path : Path
-    task : Task
-    parts : mapping of str to PartPredictions
     """
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -97,19 +90,7 @@ def _truth_cells(task: Task, y_true: NDArray[Any]) -> Sequence[Sequence[Any]]:
 def read_predictions(path: Path, task: Task) -> dict[str, PartPredictions]:
     """Read what `write_predictions` wrote.
 
-    Parameters
-    ----------
-    path : Path
-    task : Task
-
-    Returns
-    -------
-    dict of str to PartPredictions
-
-    Raises
-    ------
-    RunError
-        The file is missing, or isn't a table of predictions of *task*.
+    Raises RunError.
     """
     try:
         text = clean_text(read_regular(path, MAX_BYTES).decode("utf-8"))

@@ -83,10 +83,7 @@ class Preset:
 def presets() -> Mapping[str, Preset]:
     """Return every preset by name, sorted by system and name.
 
-    Raises
-    ------
-    ConfigError
-        A file isn't a preset.
+    Raises ConfigError.
     """
     folder = files("classify").joinpath("presets")
     found = [
@@ -115,10 +112,7 @@ def _preset(name: str, values: dict[str, Any]) -> Preset:
 def find_preset(name: str) -> Preset:
     """Look a preset up.
 
-    Raises
-    ------
-    ConfigError
-        There is none of that name; the message lists those that are near.
+    Raises ConfigError.
     """
     if name not in presets():
         raise ConfigError(unknown_name("preset", name, presets()))

@@ -84,22 +84,7 @@ class Outcome:
 def run_report(
     config: RunConfig, *, store: Store, blocks: Sequence[str], data: TaskRows, outcome: Outcome
 ) -> dict[str, Any]:
-    """Put together what ``report.json`` holds.
-
-    Parameters
-    ----------
-    config : RunConfig
-    store : Store
-    blocks : sequence of str
-        Those that were concatenated, in order.
-    data : TaskRows
-    outcome : Outcome
-
-    Returns
-    -------
-    dict
-        Plain values only: no NaN, no numpy, no local path.
-    """
+    """Put together what ``report.json`` holds."""
     task, parts = data.task, data.parts
     classified = task.kind != "regression"
     stamp = [data.crossing.words()] if data.crossing else []

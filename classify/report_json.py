@@ -190,10 +190,7 @@ _REPORT = record(_NEEDED, _FREE)
 def read_report(folder: Path) -> dict[str, Any]:
     """Read the report of a run.
 
-    Raises
-    ------
-    RunError
-        There is none, or it isn't one.
+    Raises RunError.
     """
     path = folder / REPORT
     try:

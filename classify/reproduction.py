@@ -27,7 +27,6 @@ class Row:
 
     Parameters
     ----------
-    preset, metric, part : str
     paper : float or None
         The printed number; None where the paper prints none.
     ours : dict or None
@@ -73,30 +72,7 @@ def reproduce(
 
     A run that lies in its place is taken as it is if it was made by the same configuration.
 
-    Parameters
-    ----------
-    system : str
-        A publication; ``classify presets`` names them.
-    stores : sequence of str
-        Each experiment takes the first whose corpus is the preset's and that has its blocks.
-    is_quick : bool
-        Few images and epochs: shows that everything runs.
-    force : bool
-        Whether runs that are there may be replaced.
-    allow_split_groups : bool
-        Whether a split may part groups although it was not published so.
-    notify : callable
-        Called with a line of text when there is something to tell.
-
-    Returns
-    -------
-    list of Row
-        One for each preset of the system.
-
-    Raises
-    ------
-    ConfigError
-        There is no such system.
+    Raises ConfigError.
     """
     if system not in systems():
         raise ConfigError(unknown_name("system", system, systems()))
@@ -190,15 +166,6 @@ def differences(preset: Preset, run: Run) -> list[str]:
 
     Compared are the corpus by its reader, the images of each part by number, the split's name, the blocks and the
     source of their weights, and the configuration against the preset's.
-
-    Parameters
-    ----------
-    preset : Preset
-    run : Run
-
-    Returns
-    -------
-    list of str
     """
     report, paper = run.report, preset.paper
     found = []

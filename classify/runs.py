@@ -45,7 +45,6 @@ class Run:
 
     Parameters
     ----------
-    folder : Path
     report : mapping
         What ``report.json`` holds, as `classify.report_json` takes it.
     """
@@ -66,10 +65,7 @@ class Run:
     def part(self, name: str) -> PartPredictions:
         """Return the predictions of one part.
 
-        Raises
-        ------
-        RunError
-            The run has none of that part.
+        Raises RunError.
         """
         if name not in self.predictions:
             message = f"{self.folder / PREDICTIONS} has no {name} images, and the report of the run has"
@@ -95,10 +91,7 @@ class Run:
 def check_free(folder: Path, *, force: bool) -> None:
     """Refuse a place that is taken or can't be written, before any work is done for it.
 
-    Raises
-    ------
-    RunError
-        The folder exists and *force* isn't given, it holds something other than a run, or it can't be written.
+    Raises RunError.
     """
     try_place(folder, "the run ")
     if not folder.exists() and not folder.is_symlink():
@@ -121,22 +114,7 @@ def check_free(folder: Path, *, force: bool) -> None:
 def new_folder(folder: Path, *, force: bool = False) -> Iterator[Path]:
     """Give a temporary folder to write into, and put it in its place when the block ends without an error.
 
-    Parameters
-    ----------
-    folder : Path
-        Where the run goes. Its parents are made.
-    force : bool
-        Whether a run that lies there may be replaced.
-
-    Yields
-    ------
-    Path
-        The temporary folder, beside *folder*.
-
-    Raises
-    ------
-    RunError
-        The place is taken, or can't be written.
+    Raises RunError.
     """
     check_free(folder, force=force)
     try:
@@ -157,21 +135,7 @@ def write_run(
     adjustment: Adjustment,
     novelty: Novelty | None = None,
 ) -> None:
-    """Fill the folder of a run.
-
-    Parameters
-    ----------
-    folder : Path
-        A temporary folder that `new_folder` gave.
-    config : RunConfig
-    report : mapping
-        Plain values. A NaN among them is an error: JSON has none.
-    predictions : mapping of str to PartPredictions
-    head : estimator
-        Fitted.
-    adjustment : Adjustment
-    novelty : Novelty or None
-    """
+    """Fill the folder of a run."""
     from classify.heads.persistence import save_head
 
     run = Run(folder, report)
@@ -191,10 +155,7 @@ def write_run(
 def read_run(folder: Path) -> Run:
     """Open one run.
 
-    Raises
-    ------
-    RunError
-        The folder holds no report, or one that can't be read.
+    Raises RunError.
     """
     return Run(folder, read_report(folder))
 
@@ -202,10 +163,7 @@ def read_run(folder: Path) -> Run:
 def find_runs(places: Iterable[Path]) -> list[Run]:
     """Open the runs at and below the given places, each once, sorted by path.
 
-    Raises
-    ------
-    RunError
-        A place doesn't exist or holds no run.
+    Raises RunError.
     """
     found: dict[Path, Path] = {}
     for place in places:

@@ -64,32 +64,7 @@ def search(
     reads a test image. Trials are drawn by the tree-structured Parzen estimator (Bergstra et al. 2011). They are kept
     as they are done, in ``FOLDER/journal.log``: a search that was interrupted goes on where it stopped.
 
-    Parameters
-    ----------
-    config : RunConfig
-        Options that it sets stay as they are. Its folder gets the journal, ``trials.json``, and the run ``best/``.
-    trials : int
-        Scored ones of the whole search, those done earlier included; of those that fail as many again are tried.
-    force : bool
-        Whether a search that is finished, its test part read, may be gone on with.
-    notify : callable
-        Called with a line of text when there is something to tell.
-    progress : bool
-        Show a bar.
-
-    Returns
-    -------
-    Run
-        The run of the best trial.
-
-    Raises
-    ------
-    ConfigError
-        There is no validation part, or nothing to search in the head.
-    RunError
-        The folder holds a finished search, or one of something else.
-    UnfinishedError
-        Too many trials failed. The test part is not read then; the same call goes on.
+    Raises ConfigError, RunError, UnfinishedError.
     """
     space = _space(config)
     folder = config.folder

@@ -69,18 +69,7 @@ def sweep(
 
     Cells that can't be run are told of before the first run; a run that fails is told of, and the others go on.
 
-    Parameters
-    ----------
-    cells : sequence of Cell
-    notify : callable
-        Called with a line of text when there is something to tell.
-    progress : callable
-        Called with the number of runs done, and of all runs.
-
-    Raises
-    ------
-    RunError
-        Some runs failed; the others are done.
+    Raises RunError.
     """
     from classify.experiment import run
 
@@ -122,25 +111,7 @@ def read_sweep(path: Path, *, out: Path | None = None, allow_split_groups: bool 
     (``hidden = [[1000, 200], [256]]``). A grid gives every combination, several grids add up, and equal cells count
     once.
 
-    Parameters
-    ----------
-    path : Path
-    out : Path or None
-        Folder of the runs. None: the file's own ``out``, or ``runs/CORPUS/sweep``.
-    allow_split_groups : bool
-        Whether splits may part groups although they were not published so; the file may say so, too.
-
-    Returns
-    -------
-    list of Cell
-        In the order of the file.
-
-    Raises
-    ------
-    ConfigError
-        The file can't be read, a key is unknown, or there is no grid.
-    AffectoryError
-        None of the cells can be run: a store can't be opened, an option is out of range.
+    Raises ConfigError, AffectoryError.
     """
     values = read_toml(path)
     grids = values.pop("grid", None)

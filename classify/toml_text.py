@@ -88,18 +88,7 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
     A value that is valid TOML is taken as such (``300``, ``1e-5``, ``true``, ``[1000, 200]``); any other is a
     text, and ``none`` is None.
 
-    Parameters
-    ----------
-    pairs : iterable of str
-
-    Returns
-    -------
-    dict
-
-    Raises
-    ------
-    ConfigError
-        A pair has no ``=``, no name before it, or a name that came before.
+    Raises ConfigError.
     """
     settings: dict[str, Any] = {}
     for pair in pairs:

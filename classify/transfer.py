@@ -55,7 +55,6 @@ class TransferConfig:
         Of the store's classes to the run's; a class that both have needs no word, and "none" leaves images out.
     resamples : int
         Behind each interval.
-    seed : int
     out : str or None
         Folder of the result. None: ``runs/CORPUS/TASK/HEAD-from-CORPUS OF THE RUN``.
     """
@@ -85,22 +84,7 @@ def transfer(config: TransferConfig, *, force: bool = False) -> Run:
     The head keeps its classes: a class that the other corpus hasn't keeps its row, with support 0, and images said to
     be of it are wrong. Nothing is fitted; calibration and thresholds are those of the run.
 
-    Parameters
-    ----------
-    config : TransferConfig
-    force : bool
-        Whether a run that lies in the same place may be replaced.
-
-    Returns
-    -------
-    Run
-
-    Raises
-    ------
-    MismatchError
-        A block of the store was made in another way than the run's.
-    TaskError
-        Classes can't be mapped, the kinds differ, or the store holds no other images than the head was fitted on.
+    Raises MismatchError, TaskError.
     """
     run, started = read_run(config.run), time.perf_counter()
     store = open_store(Path(config.store).expanduser())

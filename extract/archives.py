@@ -118,8 +118,6 @@ class Stored:
 
     Parameters
     ----------
-    file : SharedFile
-    members : Members
     rows : ndarray of shape (n_images,), int64
         Row of each image in the table of members; -1 = it is not there.
     names : ndarray of shape (n_images,), str
@@ -177,10 +175,7 @@ class Place:
 def read_member(file: SharedFile, place: Place, limit: int = MAX_MEMBER) -> bytes:
     """Return the bytes of one member.
 
-    Raises
-    ------
-    RefusedImageError
-        If it is too large, cut, or packed in a way that is not read.
+    Raises RefusedImageError.
     """
     if max(place.size, place.packed) > limit:
         raise RefusedImageError(Status.TOO_LARGE, f"{max(place.size, place.packed)} bytes; at most {limit} are read")
@@ -224,9 +219,7 @@ def _unzipped(file: SharedFile, place: Place, limit: int = -1) -> bytes:
 def refuse_packed(path: Path, start: bytes) -> None:
     """Raise the error for a compressed tar: it has no offsets that could be read at.
 
-    Raises
-    ------
-    CorpusError
+    Raises CorpusError.
     """
     for magic, tool in _PACKED.items():
         if start.startswith(magic):

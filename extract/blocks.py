@@ -21,8 +21,6 @@ class Blocks:
 
     Parameters
     ----------
-    network : Network
-    index : Index
     store : Path
         Folder; each block in it is made, or gone on with.
     made : Circumstances

@@ -25,8 +25,6 @@ class Check:
 
     Parameters
     ----------
-    corpus : str
-    index : Index
     counts : mapping of str to int
         ``images``, ``SPLIT/PART``, ``TASK/CLASS``.
     published : mapping of str to int
@@ -35,12 +33,10 @@ class Check:
         Ids of images that cannot be used.
     reasons : mapping of str to str
         By id, why not.
-    clusters : list of Cluster
     groups_parted : mapping of str to int
         By split: groups whose images lie in more than one part.
     all_zero : mapping of str to int
         By multi-label task: images with a label row of zeros.
-    shortcuts : list of Shortcut
     left_out : tuple of str
         Families of columns that the probes did not use, for they name the classes.
     files_read : bool
@@ -72,19 +68,7 @@ class Check:
 def check(
     corpus: Corpus, reading: Reading, *, files: bool = True, distance: int = DISTANCE, progress: bool = True
 ) -> Check:
-    """Check a corpus that was read.
-
-    Parameters
-    ----------
-    corpus : Corpus
-    reading : Reading
-    files : bool
-        Read and decode each image. False = lists, labels and ids only.
-    distance : int
-        Bits of 64 in which the perceptual hashes of near-duplicates may differ.
-    progress : bool
-        Show a bar.
-    """
+    """Check a corpus that was read."""
     index = reading.index
     found = fingerprints_of(reading.source, progress=progress) if files else None
     traces = traces_of(index, found)

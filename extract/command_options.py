@@ -16,10 +16,7 @@ __all__ = ["corpus_place", "key_values"]
 def corpus_place(corpus: Corpus, data: list[str] | None) -> Path | str | dict[str, Path | str] | None:
     """Return the place of a corpus, or of each member of a union; None = its own default.
 
-    Raises
-    ------
-    CorpusError
-        If there are too many, or a union's lack the names of its members.
+    Raises CorpusError.
     """
     if not data:
         return None
@@ -43,10 +40,7 @@ def _path_or_url(text: str) -> Path | str:
 def key_values(texts: list[str]) -> dict[str, str]:
     """Part ``KEY=VALUE`` texts.
 
-    Raises
-    ------
-    CorpusError
-        If one has no ``=``.
+    Raises CorpusError.
     """
     for text in texts:
         if "=" not in text:

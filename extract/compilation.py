@@ -26,10 +26,7 @@ SAVED = 0.1
 def check_mode(mode: str) -> str:
     """Return a value of ``--compile``.
 
-    Raises
-    ------
-    EncoderError
-        If it is unknown.
+    Raises EncoderError.
     """
     if mode not in MODES:
         raise EncoderError(unknown_name("value of --compile", mode, MODES))
@@ -46,10 +43,8 @@ class Compilation:
         "auto" goes on as the blocks were begun, so that a run that was interrupted ends with the same bytes; for new
         blocks it times the plain network on the CPU, compiles where the images to come repay it, and keeps what it
         compiled if that is faster (a vision transformer may be slower). On CUDA it never compiles.
-    device : Device
     tell : callable
         Takes one line for people.
-    precision : {"auto", "float32", "bfloat16", "float16"}
     """
 
     mode: str
@@ -58,24 +53,7 @@ class Compilation:
     precision: str = "auto"
 
     def forward(self, network: Network, n_views: int, clock: Clock, *, batch_size: int, before: bool | None) -> Forward:
-        """Return the forward pass of a network.
-
-        Parameters
-        ----------
-        network : Network
-        n_views : int
-            Vectors that are to be made.
-        clock : Clock
-            Counts what compiling takes.
-        batch_size : int
-        before : bool, optional
-            Whether the blocks that are there were made by the compiled network. None = no block is there.
-
-        Returns
-        -------
-        Forward
-            Not compiled where there is no network, or where compiling fails or gains nothing, which is told.
-        """
+        """Return the forward pass of a network."""
         make = partial(Forward, network, self.device, precision=self.precision)
         plain = make()
         if not self.wanted(plain, n_views, batch_size=batch_size, before=before):

@@ -32,7 +32,6 @@ class DigestingSource:
 
     Parameters
     ----------
-    source : Source
     store : Path
         Folder with an index; its digests, and those of a journal that a killed run left, are taken over.
     """
@@ -63,10 +62,7 @@ class DigestingSource:
     def read(self, row: int) -> bytes:
         """See `extract.sources.Source.read`.
 
-        Raises
-        ------
-        MismatchError
-            If the file's bytes have another digest than the one that is known.
+        Raises MismatchError.
         """
         self._tried[row] = True
         data = self._source.read(row)
@@ -87,23 +83,7 @@ class DigestingSource:
     def finish(
         self, rows: Iterable[int], store: Path, index: Index, origin: Origin | None, *, used: Iterable[int] = ()
     ) -> int:
-        """Read those of `rows` that have no digest yet, and write the index with all digests.
-
-        Parameters
-        ----------
-        rows : iterable of int
-        store : Path
-        index : Index
-            What the store's index holds beside the digests.
-        origin : Origin, optional
-        used : iterable of int
-            Rows that got vectors now; those that others have read are read here, too, and compared.
-
-        Returns
-        -------
-        int
-            How many rows of the index have a digest; the others could not be read, or were not asked for.
-        """
+        """Read those of `rows` that have no digest yet, and write the index with all digests."""
         unknown = [row for row in rows if not self._digests[row].any()]
         left = [row for row in sorted({*unknown, *used}) if not self._tried[row]]
         with ThreadPoolExecutor(_READERS, thread_name_prefix="digest") as pool:

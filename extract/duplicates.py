@@ -46,20 +46,7 @@ def clusters_of(
     A near-duplicate cluster is a connected one: each image in it is at most `distance` from some other. An exact
     cluster is given by itself, and again within a near one only if that has other images too.
 
-    Parameters
-    ----------
-    index : Index
-    content : ndarray of shape (n_images, 32), uint8
-        Zeros = not there.
-    look, hashed : ndarray of shape (n_images,)
-        Perceptual hashes, and which of them say something.
-    distance : int
-        Bits; 0 to 16.
-
-    Returns
-    -------
-    list of Cluster
-        The exact ones first, each kind by its first image.
+    Shapes: content (n_images, 32) uint8; look, hashed (n_images,).
     """
     exact = _equal(content)
     first_of = np.arange(len(look))

@@ -28,7 +28,6 @@ class Examples:
 
     Parameters
     ----------
-    task : Task
     pixels : mapping of str to ndarray
         By part, (n, 3, size, size) uint8: all in memory.
     targets : mapping of str to ndarray
@@ -46,10 +45,7 @@ class Examples:
 def examples(reading: Reading, architecture: Architecture, *, task: str, split: str, decoder: str = "fast") -> Examples:
     """Decode the labelled images of the training and validation parts; the test part is never read.
 
-    Raises
-    ------
-    CorpusError
-        If the corpus has no such task or split, or no image to train on.
+    Raises CorpusError.
     """
     index = reading.index
     for kind, name, table in (("task", task, index.labels), ("split", split, index.splits)):

@@ -72,14 +72,7 @@ class _One:
 
 
 def fingerprints_of(source: Source, *, progress: bool = True) -> Fingerprints:
-    """Read and decode every image of a corpus once.
-
-    Parameters
-    ----------
-    source : Source
-    progress : bool
-        Show a bar on the standard error stream.
-    """
+    """Read and decode every image of a corpus once."""
     from tqdm import tqdm
 
     n_images, decode = len(source), make_decoder("pillow")
@@ -126,9 +119,7 @@ def _one(source: Source, row: int, decode: Decoder) -> _One:
 def look_of(pixels: NDArray[np.uint8]) -> int | None:
     """Return the perceptual hash of an image, 64 bits (ImageHash's phash); None for an image of one colour.
 
-    Parameters
-    ----------
-    pixels : ndarray of shape (height, width, 3), uint8
+    Shapes: pixels (height, width, 3) uint8.
     """
     import imagehash
     from PIL import Image

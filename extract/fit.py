@@ -29,8 +29,6 @@ class Plan:
 
     Parameters
     ----------
-    architecture : Architecture
-    recipe : Recipe
     options : mapping
         Of the architecture.
     name : str
@@ -60,28 +58,7 @@ def fit(
     at the training mean. Where there are validation images, the weights kept are those of the epoch with the lowest
     validation loss.
 
-    Parameters
-    ----------
-    found : Examples
-    plan : Plan
-    out : Path
-        A new folder.
-    device : str
-        As torch writes it.
-    progress : bool
-        Show a bar.
-
-    Returns
-    -------
-    dict
-        What ``network.json`` of the checkpoint holds.
-
-    Raises
-    ------
-    EncoderError
-        If training diverges, or an option is wrong.
-    WeightsError
-        If the folder is taken.
+    Raises EncoderError, WeightsError.
     """
     check_new(out)
     task = found.task

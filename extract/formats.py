@@ -53,13 +53,7 @@ class Census:
         self.left_out[reason] = self.left_out.get(reason, 0) + n
 
     def take(self, path: str, start: Callable[[], bytes]) -> bool:
-        """Count one file; tell whether it is a picture.
-
-        Parameters
-        ----------
-        start : callable
-            Returns the first bytes of the file; called only if its name does not tell.
-        """
+        """Count one file; tell whether it is a picture."""
         reason = why_not(path.rpartition("/")[2], start)
         if reason:
             self.leave_out(reason)

@@ -46,7 +46,6 @@ class Forward:
     ----------
     network : Network
         Its module is moved to the device.
-    device : Device
     precision : {"auto", "float32", "bfloat16", "float16"}
         See `extract.engines.autocast_dtype`.
     compiled : bool
@@ -89,14 +88,8 @@ class Forward:
         The device works on while the caller fills the next buffer; `batch` must be left alone until the vectors are
         there, unless it came from `buffer`. On the CPU without streams the pass is over when this returns.
 
-        Parameters
-        ----------
-        batch : ndarray of shape (n, *network.input_shape)
-
-        Raises
-        ------
-        DeviceFault
-            If the device fails; also raised where the vectors are waited for.
+        Shapes: batch (n, *network.input_shape).
+        Raises DeviceFault.
         """
         slot = self._slots[self._n_started % self.n_slots] if self._slots else None
         self._n_started += 1

@@ -44,18 +44,7 @@ Decoder = Callable[[bytes], NDArray[np.uint8]]
 
 
 def find_images(root: Path) -> list[str]:
-    """List the image files under a folder.
-
-    Parameters
-    ----------
-    root : Path
-
-    Returns
-    -------
-    list of str
-        Paths relative to `root`, POSIX separators, sorted, as the disk spells them; `extract.formats` says what a
-        picture is.
-    """
+    """List the image files under a folder."""
     from extract.walk import Disk
 
     disk = Disk(root)
@@ -63,19 +52,7 @@ def find_images(root: Path) -> list[str]:
 
 
 def make_decoder(name: str = "fast") -> Decoder:
-    """Return the function that turns the bytes of a file into an RGB array.
-
-    Parameters
-    ----------
-    name : {"fast", "pillow"}
-        "fast" decodes RGB and grey JPEG with torchvision's libjpeg-turbo, all else with Pillow; "pillow" decodes
-        everything with Pillow.
-
-    Returns
-    -------
-    callable
-        bytes to (height, width, 3) uint8. Raises `RefusedImageError`. Safe in several threads.
-    """
+    """Return the function that turns the bytes of a file into an RGB array."""
     if name not in DECODERS:
         raise EncoderError(unknown_name("decoder", name, DECODERS))
     from PIL import Image

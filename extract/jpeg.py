@@ -197,10 +197,7 @@ class _Feeder:
 def decode_checked(image: Any, structure: Structure) -> None:
     """Decode an open JPEG of Pillow into itself, and see that each of its scans is whole.
 
-    Raises
-    ------
-    RefusedImageError
-        If data are missing, or left over.
+    Raises RefusedImageError.
     """
     data, feeder, at = structure.data, _Feeder(image), 0
     for begin, last in structure.asked():

@@ -45,11 +45,8 @@ class Lane:
 
     Parameters
     ----------
-    network : Network
     sink : Sink
         Says what is needed, and takes it.
-    forward : Forward
-    batch_size : int
     """
 
     def __init__(self, network: Network, sink: Sink, forward: Forward, *, batch_size: int) -> None:
@@ -67,15 +64,7 @@ class Lane:
     ) -> None:
         """Put one prepared view into the batch, and run the batch if it is full.
 
-        Parameters
-        ----------
-        place : (int, int)
-            Row and view, for the sink.
-        number : int
-            Of this view among all views of the whole corpus; says which slot is its own.
-        prepared : ndarray of shape (*network.input_shape)
-        clock : Clock
-        worker : OneWorker
+        Shapes: place (int, int); prepared (*network.input_shape).
         """
         slot = number % len(self._batch)
         if slot in self._places:  # the images between were done before, or failed

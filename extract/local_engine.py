@@ -39,11 +39,8 @@ class Images:
 
     Parameters
     ----------
-    ids : ndarray of shape (n_images,), str
-    source : Source
     numbers : ndarray of shape (n_images,), int64
         Row of each image in the whole corpus, of which these may be a part.
-    views : Views
     """
 
     ids: NDArray[Any]
@@ -66,7 +63,6 @@ class LocalEngine:
 
     Parameters
     ----------
-    decoder : {"fast", "pillow"}
     n_decoders : int, optional
         Threads. None = one per processor.
     """
@@ -78,17 +74,7 @@ class LocalEngine:
     def encode(
         self, images: Images, rows: Sequence[int], lanes: list[Lane], clock: Clock, *, step: Callable[[int], None]
     ) -> None:
-        """Give the lanes what they need of some rows.
-
-        Parameters
-        ----------
-        images : Images
-        rows : sequence of int
-        lanes : list of Lane
-        clock : Clock
-        step : callable
-            Called with the number of images done since the last call.
-        """
+        """Give the lanes what they need of some rows."""
         ahead = self.queued(lanes, images.views.n)
         with ExitStack() as stack:
             # The writer also waits for what is being computed; only past that is it the one who holds up the rest.

@@ -48,16 +48,7 @@ _Header: TypeAlias = tuple[str, bytes, int, int, float, str]
 def members_of(path: Path, file: SharedFile | None = None) -> Members:
     """Read the table of members of a tar or zip.
 
-    Parameters
-    ----------
-    path : Path
-    file : SharedFile, optional
-        How it is read; None = as a file on a disk.
-
-    Raises
-    ------
-    CorpusError
-        If it is neither, is compressed as a whole, or ends too early.
+    Raises CorpusError.
     """
     file = file or SharedFile(path)
     start = file.read(0, _BLOCK)
@@ -85,10 +76,7 @@ class _Table:
     def enter(self, raw: str, row: int) -> bool:
         """Enter a member by its canonical name; False = it is left out.
 
-        Raises
-        ------
-        CorpusError
-            If there is one of that name.
+        Raises CorpusError.
         """
         name = member_name(raw)
         if name is None:

@@ -30,8 +30,6 @@ class Opened:
 
     Parameters
     ----------
-    network : Network
-    blocks : Blocks
     forward : Forward, optional
         None = nothing is to be made in this process.
     batch_size : int
@@ -59,8 +57,6 @@ class Opening:
 
     Parameters
     ----------
-    index : Index
-    store : Path
     made : Circumstances
         Its batch size is what new blocks get.
     batch_size : int, optional
@@ -94,14 +90,7 @@ class Opening:
         to learn that. A block says whether compiled code made it and in which batches, and both stay as they are once
         it has rows: so a network is compiled, and tried, before its new blocks are made.
 
-        Raises
-        ------
-        MismatchError
-            If a block in the store was made in another way.
-        DeviceError
-            If a GPU is visible that cannot be used, and the CPU would take long.
-        DeviceMemoryError
-            If the device has not enough memory.
+        Raises MismatchError, DeviceError, DeviceMemoryError.
         """
         begun = [begun_as(network.encoder, self.store) for network in networks]
         sizes = [self._size(before) for before in begun]

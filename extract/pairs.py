@@ -64,10 +64,7 @@ class _Shown:
 def write_page(done: Check, source: Source, path: Path, *, force: bool = False) -> None:
     """Write the page: clusters with different labels first, then those across splits, then the others.
 
-    Raises
-    ------
-    ExistsError
-        If `path` exists and `force` is false.
+    Raises ExistsError.
     """
     from jinja2 import Environment
 

@@ -91,10 +91,8 @@ def run(reading: Reading, networks: list[Network], store: Path, settings: Settin
     ----------
     reading : Reading
         Index and source.
-    networks : list of Network
     store : Path
         Folder; gets ``index.h5`` and one file per block.
-    settings : Settings
 
     Returns
     -------

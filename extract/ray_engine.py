@@ -62,9 +62,7 @@ class Cluster:
 def check_engine(engine: str) -> None:
     """Refuse an engine that does not exist.
 
-    Raises
-    ------
-    EngineError
+    Raises EngineError.
     """
     if engine not in ENGINES:
         raise EngineError(unknown_name("engine", engine, ENGINES))
@@ -75,19 +73,7 @@ def ask_cluster(cluster: Cluster, device: str, precision: str) -> tuple[Cluster,
 
     Must be called within `session`.
 
-    Returns
-    -------
-    cluster : Cluster
-        With its GPUs.
-    found : dict
-        Fields of `extract.settings.Circumstances`: device, identity, autocast, batch_size.
-
-    Raises
-    ------
-    DeviceError
-        If the device cannot be used there.
-    EngineError
-        If the cluster gives no such actor.
+    Raises DeviceError, EngineError.
     """
     import ray
 
@@ -127,8 +113,6 @@ class Work:
 
     Parameters
     ----------
-    images : Images
-    networks : list of Network
     made : Circumstances
         Device, decoder and so on.
     batch_sizes : list of int
@@ -146,8 +130,6 @@ class RayEngine:
 
     Parameters
     ----------
-    cluster : Cluster
-    work : Work
     n_decoders : int, optional
         Threads that decode, in each actor. None = as many as it has CPUs; its share of the cluster's if it reserves
         less than one.
@@ -161,10 +143,7 @@ class RayEngine:
     ) -> None:
         """Give the sinks, one for each network, what they need of some rows.
 
-        Raises
-        ------
-        EngineError
-            If Ray is not installed, or an actor fails in a way that a new one would, too.
+        Raises EngineError.
         """
         with session() as ray:
             shared = ray.put(self._work)
@@ -298,10 +277,7 @@ def _found(ray: Any, vectors: Any, clock: Clock) -> Iterator[Mapping[str, NDArra
 def session() -> Iterator[Any]:
     """Join the cluster of RAY_ADDRESS, or start one here that ends with the run.
 
-    Raises
-    ------
-    EngineError
-        If Ray is not installed.
+    Raises EngineError.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports its use to its makers unless told not to
     # It also warns on the terminal that actors made anew need the networks again; they are held until the end.

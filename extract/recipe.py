@@ -19,11 +19,8 @@ class Recipe:
 
     Parameters
     ----------
-    epochs, batch_size : int
-    learning_rate, momentum : float
     decay : float
         Per step: the rate of step t is ``learning_rate / (1 + decay * t)``.
-    weight_decay : float
     halve_every : int or None
         Halve the rate after each so many epochs.
     clip : float or None
@@ -31,7 +28,6 @@ class Recipe:
     augment : bool
         Distort the training images anew in each epoch: rotation by up to 80 degrees, shift and zoom by up to a fifth,
         shear by up to 0.2 radians, flips.
-    seed : int
     """
 
     epochs: int = 100
@@ -66,10 +62,7 @@ class Recipe:
 def recipe_for(architecture: Architecture, given: Mapping[str, Any]) -> tuple[Recipe, dict[str, Any]]:
     """Part what was asked for into the recipe and the options of the network.
 
-    Raises
-    ------
-    EncoderError
-        If a name is neither.
+    Raises EncoderError.
     """
     fields = {name: value for name, value in given.items() if name in Recipe.__dataclass_fields__}
     options = {name: value for name, value in given.items() if name not in fields}

@@ -31,26 +31,7 @@ def recompute(
 ) -> list[NDArray[np.floating[Any]] | str]:
     """Make the vectors of some images again, on the fastest device that there is.
 
-    Parameters
-    ----------
-    passport : mapping
-        Of the block.
-    ids : sequence of str
-        Of the images.
-    corpus : mapping
-        Name and options of the reader that made the index.
-    data : Path, or mapping of str to Path; optional
-        Where the images are, or those of each member of a union. None = the corpus' own place.
-
-    Returns
-    -------
-    list
-        For each id an array (n_views, n_features), or a string that says why there is none.
-
-    Raises
-    ------
-    AffectoryError
-        If the block cannot be made again: other weights, another transform, no such corpus.
+    Raises AffectoryError.
     """
     reading = _reading(corpus, data)
     rows = {image_id: row for row, image_id in enumerate(reading.index.ids.tolist())}

@@ -33,7 +33,6 @@ class RemotePath:
 
     Parameters
     ----------
-    fs : fsspec.AbstractFileSystem
     path : str
         As the file system writes it, without protocol.
     """
@@ -45,10 +44,7 @@ class RemotePath:
     def of(cls, url: str) -> RemotePath:
         """Open the file system of a URL.
 
-        Raises
-        ------
-        CorpusError
-            If fsspec, or its part for the protocol, is not installed.
+        Raises CorpusError.
         """
         try:
             from fsspec.core import url_to_fs
@@ -126,7 +122,6 @@ class RemoteFiles:
 
     Parameters
     ----------
-    root : RemotePath
     names : ndarray of shape (n_images,), str
         Relative to `root`.
     known : mapping
@@ -157,10 +152,7 @@ class RemoteFiles:
 def listing_of(root: RemotePath) -> Members:
     """List all files below a folder, as members without offsets.
 
-    Raises
-    ------
-    UnreadableError
-        If the server does not answer.
+    Raises UnreadableError.
     """
     found = insist(root, lambda: root.fs.find(root.path, detail=True), of_the_file=False)
     entries = {path[len(root.path) :].lstrip("/"): entry for path, entry in sorted(found.items())}
@@ -183,10 +175,7 @@ def listing_of(root: RemotePath) -> Members:
 def read_small(path: RemotePath) -> bytes:
     """Return the bytes of a list or table.
 
-    Raises
-    ------
-    CorpusError
-        If there is none, it cannot be read, or it is too large.
+    Raises CorpusError.
     """
     try:
         if path.stat().st_size > MAX_MEMBER:

@@ -15,14 +15,10 @@ class Circumstances:
 
     Parameters
     ----------
-    device : {"cpu", "cuda"}
     autocast : str, optional
         Type of mixed precision. None = float32 throughout.
-    decoder : {"fast", "pillow"}
-    resizer : {"torchvision", "pillow"}
     dtype : {"float16", "float32"}
         In which vectors are stored.
-    views : Views
     compiled : bool
         Whether the networks run compiled; they differ from those that do not in the last digits.
     identity : mapping, optional

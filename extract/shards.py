@@ -16,13 +16,7 @@ from features_store.subset import index_rows
 
 
 class Cut:
-    """Some rows of a source, numbered anew.
-
-    Parameters
-    ----------
-    source : Source
-    rows : ndarray of shape (n_rows,), int64
-    """
+    """Some rows of a source, numbered anew."""
 
     def __init__(self, source: Source, rows: NDArray[np.int64]) -> None:
         self._source, self._rows = source, rows
@@ -45,16 +39,7 @@ def shard(reading: Reading, text: str) -> Reading:
     A shard has an index of its own, so a store of it is as large as its rows, and it keeps where they came from, so
     that merging puts them back into their order.
 
-    Parameters
-    ----------
-    reading : Reading
-    text : str
-        ``A:B``, counted from 0; A and B may be left out.
-
-    Raises
-    ------
-    CorpusError
-        If it is no such range, or holds no row of the corpus.
+    Raises CorpusError.
     """
     n_images = len(reading.index)
     match = re.fullmatch(r"(\d*):(\d*)", text)

@@ -32,14 +32,7 @@ class Shortcut:
 
 
 def traces_of(index: Index, found: Fingerprints | None) -> Traces:
-    """Return what the images carry besides their pixels: ids, order, and where files were read, their size and age.
-
-    Parameters
-    ----------
-    index : Index
-    found : Fingerprints, optional
-        None = only ids and order.
-    """
+    """Return what the images carry besides their pixels: ids, order, and where files were read, their size and age."""
     classes = [
         one for labels in index.labels.values() if labels.task.kind != "regression" for one in labels.task.classes
     ]
@@ -56,13 +49,7 @@ def traces_of(index: Index, found: Fingerprints | None) -> Traces:
 
 
 def shortcuts_of(index: Index, traces: Traces) -> list[Shortcut]:
-    """Probe each task with all columns, and with each family by itself.
-
-    Returns
-    -------
-    list of Shortcut
-        Per task: everything first, then the families by falling score.
-    """
+    """Probe each task with all columns, and with each family by itself."""
     found: list[Shortcut] = []
     for task, labels in index.labels.items():
         judged = {EVERYTHING: probe(traces.matrix(), labels, index.groups)}

@@ -49,12 +49,7 @@ _ADVICE = {
 def read_file(path: Path, limit: int = MAX_BYTES) -> bytes:
     """Return the bytes of a regular file, links followed; nothing else is waited for or read.
 
-    Raises
-    ------
-    RefusedImageError
-        If it is no regular file, or has more than `limit` bytes.
-    OSError
-        As the system gives it.
+    Raises RefusedImageError, OSError.
     """
     try:
         with open_regular(path, links=True) as file:
@@ -72,21 +67,7 @@ def read_file(path: Path, limit: int = MAX_BYTES) -> bytes:
 def insist(place: object, read: Callable[[], Any], *, of_the_file: bool = True) -> Any:
     """Read; refuse the image for what is a property of its file, and try again whatever else goes wrong.
 
-    Parameters
-    ----------
-    place : object
-        What is read, for the message.
-    read : callable
-        Gives what is wanted.
-    of_the_file : bool
-        False: what is read holds many images, so that no error is the property of one.
-
-    Raises
-    ------
-    RefusedImageError
-        With `Status.MISSING`.
-    UnreadableError
-        If it failed `ATTEMPTS` times.
+    Raises RefusedImageError, UnreadableError.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -135,12 +116,7 @@ class Source(Protocol):
     def read(self, row: int) -> bytes:
         """Return the bytes of the image file in `row`.
 
-        Raises
-        ------
-        RefusedImageError
-            If there is no such file, or none that is read.
-        UnreadableError
-            If reading fails for a reason that is not the file's own.
+        Raises RefusedImageError, UnreadableError.
         """
         ...
 

@@ -22,18 +22,7 @@ _SHOWN = 200  # characters of a value in a message
 def claim_index(store: Path, index: Index, origin: Origin | None = None) -> None:
     """Write ``index.h5`` if the store has none; else see that it is of the same images, and means the same.
 
-    Parameters
-    ----------
-    store : Path
-        The folder; made if need be.
-    index : Index
-    origin : Origin, optional
-        Of a shard, the index that it was cut from, and the rows.
-
-    Raises
-    ------
-    MismatchError
-        Saying what differs.
+    Raises MismatchError.
     """
     path = store / INDEX_FILE
     if not path.exists():

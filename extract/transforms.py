@@ -67,14 +67,7 @@ class Transform:
     def apply(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Resize and crop one image.
 
-        Parameters
-        ----------
-        rgb : ndarray of shape (height, width, 3), uint8
-
-        Returns
-        -------
-        ndarray of shape (3, crop height, crop width), uint8
-            Strided: the channels lie next to each other, as in a batch in the layout that networks run fastest on.
+        Shapes: rgb (height, width, 3) uint8; returns (3, crop height, crop width) uint8.
         """
         height, width = self._resized(rgb.shape[0], rgb.shape[1])
         top = round((height - self.crop[0]) / 2)
@@ -89,13 +82,7 @@ class Transform:
     def normalise(self, batch: torch.Tensor) -> torch.Tensor:
         """Turn grey levels into what the network expects, on the device of `batch`.
 
-        Parameters
-        ----------
-        batch : tensor of shape (n, 3, height, width), uint8
-
-        Returns
-        -------
-        tensor of the same shape, float32
+        Shapes: batch (n, 3, height, width) uint8.
         """
         import torch
 

@@ -49,10 +49,7 @@ class Tree(Protocol):
     def read(self, path: str) -> bytes:
         """Return the bytes of a file.
 
-        Raises
-        ------
-        CorpusError
-            If there is none, or it cannot be read.
+        Raises CorpusError.
         """
         ...
 
@@ -68,10 +65,7 @@ class Tree(Protocol):
 def open_tree(data: Path | RemotePath | str) -> Tree:
     """Open a folder, or a tar or zip, on a disk or behind a URL.
 
-    Raises
-    ------
-    CorpusError
-        If there is nothing of that name, or a file that is no archive.
+    Raises CorpusError.
     """
     place = place_of(data)
     if isinstance(place, RemotePath) and place.is_dir():
@@ -99,7 +93,6 @@ class Folder:
 
     Parameters
     ----------
-    place : Path
     disk : Disk, optional
         What it lies in. None = itself.
     prefix : str
@@ -194,8 +187,6 @@ class Archive:
 
     Parameters
     ----------
-    file : SharedFile
-    members : Members
     prefix : str
         The folder, with a slash at its end; "" = the whole archive.
     """

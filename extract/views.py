@@ -105,18 +105,7 @@ class Views:
     def make(self, rgb: NDArray[np.uint8], image_id: str, view: int) -> NDArray[np.uint8]:
         """Return one view of a decoded image.
 
-        Parameters
-        ----------
-        rgb : ndarray of shape (height, width, 3), uint8
-        image_id : str
-            As in the index.
-        view : int
-            0 = the image as it is.
-
-        Returns
-        -------
-        ndarray of shape (height, width, 3), uint8
-            Of another height and width.
+        Shapes: rgb (height, width, 3) uint8; returns (height, width, 3) uint8.
         """
         if view == 0:
             return rgb

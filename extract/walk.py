@@ -27,12 +27,7 @@ class _Listing:
 
 
 class Disk:
-    """A folder and all below it.
-
-    Parameters
-    ----------
-    root : Path
-    """
+    """A folder and all below it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -43,10 +38,7 @@ class Disk:
     def listing(self, folder: str) -> _Listing:
         """Return the entries of a folder; none if it is not there.
 
-        Raises
-        ------
-        CorpusError
-            If two of them have one canonical name.
+        Raises CorpusError.
         """
         if folder not in self._listings:
             raw = self.folder(folder)

@@ -22,16 +22,7 @@ Item = TypeVar("Item", Labels, Split)
 def locate(raw_ids: NDArray[np.bytes_], wanted: NDArray[np.bytes_]) -> NDArray[np.int64]:
     """Find images by id.
 
-    Parameters
-    ----------
-    raw_ids : ndarray of shape (n_images,), fixed-length UTF-8
-        Unique.
-    wanted : ndarray of shape (n,), fixed-length UTF-8
-
-    Returns
-    -------
-    ndarray of shape (n,), int64
-        The row of each wanted id, or -1.
+    Shapes: raw_ids (n_images,) fixed; wanted (n,) fixed; returns (n,) int64.
     """
     order = np.argsort(raw_ids)
     spots = np.minimum(np.searchsorted(raw_ids, wanted, sorter=order), len(raw_ids) - 1)
@@ -56,17 +47,8 @@ class Placed:
 def combined_index(raw_ids: NDArray[np.bytes_], placed: Sequence[Placed], *, one_numbering: bool) -> Index:
     """Bring labels, splits, groups, content and corpus of several stores onto one index.
 
-    Parameters
-    ----------
-    raw_ids : ndarray of shape (n_images,), fixed-length UTF-8
-    placed : sequence of Placed
-    one_numbering : bool
-        Whether a group number means the same group in all of them.
-
-    Raises
-    ------
-    MismatchError
-        If two stores contradict each other about one image.
+    Shapes: raw_ids (n_images,) fixed.
+    Raises MismatchError.
     """
     ids = np.array([raw.decode() for raw in raw_ids.tolist()], dtype=np.str_)
     tasks = {name: None for one in placed for name in one.store.labels}

@@ -30,7 +30,6 @@ class Source:
 
     Attributes
     ----------
-    block : Block
     rows : ndarray of shape (n_images,), int64
         For each image of the new index its row in `block`, or -1.
     """
@@ -51,8 +50,6 @@ class NewBlock:
 
     Attributes
     ----------
-    spec : BlockSpec
-    sources : tuple of Source
     status : ndarray of shape (n_images, n_views), uint8
         The state that each row shall have.
     choice : ndarray of shape (n_images, n_views), int16
@@ -78,16 +75,6 @@ def write_dump(
     """Write an index and blocks into one dump, which appears whole or not at all.
 
     A block without pending rows is sealed. Vectors are copied piece by piece.
-
-    Parameters
-    ----------
-    path : Path
-    index : Index
-    blocks : sequence of NewBlock
-    origin : Origin, optional
-        Where the rows came from; stored only if it is another index than this one.
-    force : bool
-        Replace a file that is there.
     """
     with atomic_write(path, force=force) as temporary:
         with new_dump(temporary) as file:
@@ -159,11 +146,7 @@ def gathered(
 ) -> Iterator[tuple[NDArray[np.int64], list[NDArray[np.floating]]]]:
     """Iterate over some rows of a new index, a few MiB at a time.
 
-    Yields
-    ------
-    rows : ndarray of shape (n,), int64
-    vectors : list of ndarray of shape (n, n_features)
-        One for each source, in its own type; valid until the next step.
+    Shapes: rows (n,) int64; vectors (n, n_features).
     """
     if not len(rows):
         return
@@ -186,13 +169,7 @@ def row_bytes(spec: BlockSpec) -> int:
 
 @contextmanager
 def progress_bar(total: int, what: str, *, unit: str = "B") -> Iterator[Callable[[int], object]]:
-    """Show a progress bar on a terminal's error stream, if the work takes longer than two seconds.
-
-    Yields
-    ------
-    callable
-        To be called with the amount of work done since the last call.
-    """
+    """Show a progress bar on a terminal's error stream, if the work takes longer than two seconds."""
     from tqdm import tqdm
 
     with tqdm(total=total, desc=what, unit=unit, unit_scale=True, delay=2, disable=None, leave=False) as bar:

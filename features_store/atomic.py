@@ -163,25 +163,7 @@ def _has_temporary(path: Path, found: os.stat_result) -> bool:
 def atomic_write(path: Path | str, *, force: bool = False) -> Iterator[Path]:
     """Give a temporary name beside `path`; on success make the file durable and move it to `path`.
 
-    Parameters
-    ----------
-    path : path-like
-        Where the file shall appear. Missing folders are made.
-    force : bool
-        Replace a file that is there.
-
-    Yields
-    ------
-    Path
-        The temporary name, to be written by the caller, in a folder of its own, in which the caller may put more. All
-        of it is removed at the end.
-
-    Raises
-    ------
-    ExistsError
-        If `path` exists and `force` is false, or if it is a folder.
-    DiskSpaceError
-        If the file does not fit on the disk.
+    Raises ExistsError, DiskSpaceError.
     """
     place = Path(path)
     if place.is_dir() and not place.is_symlink():
@@ -200,23 +182,7 @@ def atomic_folder(path: Path | str, *, force: bool = False) -> Iterator[Path]:
     A folder that is replaced is exchanged for the new one at one instant. Where the system cannot do that it is moved
     aside first; if the process is killed then, the next that writes beside it, or `recover`, moves it back.
 
-    Parameters
-    ----------
-    path : path-like
-        Where the folder shall appear. Missing parents are made. An empty folder may be there.
-    force : bool
-        Replace a folder that is there, with all that it holds.
-
-    Yields
-    ------
-    Path
-
-    Raises
-    ------
-    ExistsError
-        If `path` exists and `force` is false, or if it is no folder.
-    DiskSpaceError
-        If the folder does not fit on the disk.
+    Raises ExistsError, DiskSpaceError.
     """
     place = Path(path)
     recover(place)

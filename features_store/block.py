@@ -28,7 +28,6 @@ class Block:
 
     Attributes
     ----------
-    name : str
     path : Path
         The dump that holds it.
     shape : (int, int, int)

@@ -34,23 +34,8 @@ def read(dataset: h5py.Dataset) -> NDArray[Any]:
 def read_rows(dataset: h5py.Dataset, rows: NDArray[np.int64], *, view: int | None = None) -> NDArray[Any]:
     """Read some rows of a dataset.
 
-    Parameters
-    ----------
-    dataset : h5py.Dataset
-        Of plain little-endian numbers or fixed-length text, checked by `safety.check_file`.
-    rows : ndarray of int64, shape (n,)
-        Ascending.
-    view : int, optional
-        Only this position of the second axis, which is kept with length 1. None = all.
-
-    Returns
-    -------
-    ndarray of shape (n, ...)
-
-    Raises
-    ------
-    FormatError
-        If a chunk has not the size that its shape needs.
+    Shapes: returns (n, ...).
+    Raises FormatError.
     """
     if dataset.chunks is None:
         return np.asarray(dataset[rows] if view is None else dataset[rows, view : view + 1])
@@ -76,16 +61,7 @@ def read_rows(dataset: h5py.Dataset, rows: NDArray[np.int64], *, view: int | Non
 def pieces(dataset: h5py.Dataset) -> Iterator[tuple[tuple[int, ...], NDArray[Any]]]:
     """Read a whole dataset of which nothing is known but that `safety.check_storage` lets it pass.
 
-    Yields
-    ------
-    corner : tuple of int
-    values : ndarray
-        What lies there, a chunk or a few MiB; of unsigned integers, if the type is none that numpy knows.
-
-    Raises
-    ------
-    FormatError
-        If a part of it was never written, or is damaged.
+    Raises FormatError.
     """
     raw = dataset.dtype if dataset.dtype.kind in "fiuS" else np.dtype(f"<u{dataset.id.get_type().get_size()}")
     if dataset.chunks is None:

@@ -58,18 +58,7 @@ class Contents:
 def read_contents(path: Path, *, same_ids: NDArray[np.bytes_] | None = None) -> Contents:
     """Read and check one dump.
 
-    Parameters
-    ----------
-    path : Path
-    same_ids : ndarray of fixed-length bytes, optional
-        Ids that were checked already: if the dump has just these, they need no second look.
-
-    Raises
-    ------
-    FormatError
-        If the file is no dump, or breaks a rule of the format; the message names the file and the object.
-    UnsafeFileError
-        If it was refused before anything was read.
+    Raises FormatError, UnsafeFileError.
     """
     with opened(path) as file:
         check_file(file, path)

@@ -22,16 +22,6 @@ def difference(one: Store, other: Store) -> dict[str, Any]:
     """Compare two stores; how their files are laid out does not matter.
 
     Labels, splits and rows are compared for the images that both have.
-
-    Parameters
-    ----------
-    one, other : Store
-
-    Returns
-    -------
-    dict
-        Of plain JSON types, empty if nothing differs. Keys that may occur: ``ids``, ``corpus``, ``groups``,
-        ``content``, ``labels``, ``splits``, ``blocks``.
     """
     rows = locate(other.raw_ids, one.raw_ids)
     left = Placed(one, np.flatnonzero(rows >= 0))

@@ -46,10 +46,7 @@ _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 def try_place(path: Path, what: str = "") -> None:
     """Refuse a place that can't be written, by writing there: folders that this takes are removed again.
 
-    Raises
-    ------
-    StoreError
-        The message says why.
+    Raises StoreError.
     """
     made: list[Path] = []
     try:
@@ -138,10 +135,7 @@ def exchange(one: Path, other: Path) -> bool:
 def move_new(old: Path, new: Path) -> None:
     """Rename a file, or a folder, to a name that nothing has; unlike `os.rename`, never replace anything.
 
-    Raises
-    ------
-    FileExistsError
-        If something has the name; an empty folder may be replaced by another folder.
+    Raises FileExistsError.
     """
     if old.is_dir():
         try:

@@ -26,7 +26,6 @@ def write_index(path: Path | str, index: Index, *, force: bool = False) -> None:
     ----------
     path : path-like
         The file to make, usually ``index.h5`` in a store's folder.
-    index : Index
     force : bool
         Replace a file that is there.
 
@@ -54,10 +53,7 @@ def new_dump(path: Path) -> h5py.File:
 def fill_index(file: h5py.File, index: Index, *, labels: bool = True) -> None:
     """Write the root attributes and ``/images``, and with `labels` also ``/labels`` and ``/splits``.
 
-    Raises
-    ------
-    FormatError
-        If a split that was made here parts groups.
+    Raises FormatError.
     """
     for split in index.splits.values() if labels else ():
         n_parted = int(parted(split, index.groups).sum())

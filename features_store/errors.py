@@ -69,22 +69,7 @@ class DiskSpaceError(StoreError, OSError):
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> str:
-    """Word the message for a name that is not in a table.
-
-    Parameters
-    ----------
-    kind : str
-        What was looked up, in the singular: ``"block"``.
-    name : str
-        The name that was asked for.
-    valid : iterable of str
-        The names that exist.
-
-    Returns
-    -------
-    str
-        One sentence with the nearest name, if one is near, and all valid names.
-    """
+    """Word the message for a name that is not in a table."""
     names = sorted(valid)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""

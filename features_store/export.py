@@ -40,18 +40,6 @@ def export(
     The ending decides the format. ``.npz``: the arrays have the names that they have in a dump (``images/id``,
     ``blocks/BLOCK/vectors``...), and load with ``allow_pickle=False``. ``.csv``: a column for the id, one for each task
     (``task:NAME``) and split (``split:NAME``), one for each value (``BLOCK:NUMBER``). ``.parquet``: a list a block.
-
-    Parameters
-    ----------
-    store : Store
-    path : path-like
-        It appears whole or not at all.
-    blocks : sequence of str, optional
-        None = all.
-    view : int
-        Which view of the images.
-    force : bool
-        Replace a file that is there.
     """
     target = Path(path)
     chosen = [store.block(name) for name in (store.blocks if blocks is None else dict.fromkeys(blocks))]

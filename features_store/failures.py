@@ -41,10 +41,7 @@ class FailureLimit:
     def allowed(self, n_images: int) -> int:
         """Return how many of `n_images` may fail.
 
-        Raises
-        ------
-        MismatchError
-            If the text is neither a share nor a number of images.
+        Raises MismatchError.
         """
         text = self.text.strip()
         try:
@@ -97,14 +94,7 @@ def read_failures(dump: Path) -> dict[tuple[str, str], str]:
 
 
 def write_failures(dump: Path, failures: Iterable[tuple[str, str, str]]) -> None:
-    """Write id, status and reason of each failure; without any, the file goes.
-
-    Parameters
-    ----------
-    dump : Path
-        The block file.
-    failures : iterable of (str, str, str)
-    """
+    """Write id, status and reason of each failure; without any, the file goes."""
     rows = [(name, status, plain_words(reason)) for name, status, reason in failures]
     path = failures_file(dump)
     if not rows:

@@ -18,18 +18,8 @@ MAX_ID_BYTES = 1024
 def encode_ids(ids: Sequence[str] | NDArray[np.str_]) -> NDArray[np.bytes_]:
     """Return ids as fixed-length UTF-8, after checking them.
 
-    Parameters
-    ----------
-    ids : sequence of str, length n_images
-
-    Returns
-    -------
-    ndarray of shape (n_images,), fixed-length bytes
-
-    Raises
-    ------
-    FormatError
-        If an id breaks FORMAT.md section 2.
+    Shapes: returns (n_images,) fixed.
+    Raises FormatError.
     """
     listed = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
     if not listed:
@@ -53,20 +43,7 @@ _SUSPECT = (b"\0\0", b"\0/", b"//", b"/\0", b"\0./", b"/./", b"/.\0", b"\0.\0", 
 def check_ids(ids: Sequence[bytes]) -> str:
     """Refuse ids that FORMAT.md section 2 does not allow; return their digest.
 
-    Parameters
-    ----------
-    ids : sequence of bytes
-        UTF-8 without padding.
-
-    Returns
-    -------
-    str
-        The index digest, as `digest_of_ids` computes it.
-
-    Raises
-    ------
-    FormatError
-        Naming the first bad id, its row and the rule.
+    Raises FormatError.
     """
     joined = b"\0".join([b"", *ids, b""])
     plain = joined.count(b"\0") == len(ids) + 1 and not joined.translate(None, _PLAIN)

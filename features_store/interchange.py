@@ -35,8 +35,6 @@ class Imported:
 
     Attributes
     ----------
-    path : Path
-    block : str
     n_rows : int
         Rows of the matrix.
     unknown : int
@@ -87,27 +85,7 @@ def import_matrix(
     Images without a row become `Status.MISSING`; rows that are not finite, or too large for the type, become
     `Status.NON_FINITE`.
 
-    Parameters
-    ----------
-    store : Store
-        Gives the index.
-    matrix : MatrixFile
-    path : path-like
-        The dump to make, usually ``STORE/NAME.h5``; it appears whole or not at all.
-    name : str
-        Of the block.
-    passport : mapping, optional
-        What is known about how the vectors were made. The name and the SHA-256 of the file are added, unless the file
-        is an export of this package, which carries its passport.
-    dtype : {"float16", "float32"}, optional
-        None: that of the matrix if it is one of these, otherwise float32.
-    force : bool
-        Replace a file that is there.
-
-    Raises
-    ------
-    MismatchError
-        If ids are lacking or doubled, or none of them is in the index.
+    Raises MismatchError.
     """
     target = Path(path)
     with (
@@ -190,10 +168,7 @@ def _write(writer: BlockWriter, rows: NDArray[np.int64], values: NDArray[Any], s
 def read_ids(path: Path) -> list[str]:
     """Read a text file with one id a line, empty lines left out.
 
-    Raises
-    ------
-    FormatError
-        If the file is not there, or not UTF-8.
+    Raises FormatError.
     """
     try:
         with path.open("rb") as file:  # a pipe of the shell is fine, a file without end is not
@@ -210,10 +185,7 @@ def read_ids(path: Path) -> list[str]:
 def read_passport(path: Path) -> dict[str, Any]:
     """Read a passport from a JSON file.
 
-    Raises
-    ------
-    FormatError
-        If the file is not there, or holds no JSON object.
+    Raises FormatError.
     """
     try:
         text = path.read_text(encoding="utf-8")

@@ -47,10 +47,7 @@ def check_meaning(store: Store) -> Meaning:
 def write_list(store: Store, folder: Path) -> Path:
     """Write the list of the blocks of a folder store; an older list is replaced.
 
-    Raises
-    ------
-    MismatchError
-        If the store is no folder.
+    Raises MismatchError.
     """
     if not folder.is_dir():
         msg = f"{folder} is no folder; a list of blocks is kept for a store that is one"

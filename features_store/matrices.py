@@ -33,23 +33,7 @@ def open_matrix(
 ) -> Iterator[Matrix]:
     """Open a matrix by the ending of its file's name.
 
-    Parameters
-    ----------
-    path : Path
-        ``.npy``, ``.npz``, ``.csv``, ``.mat``, ``.h5`` or ``.hdf5``.
-    key : str, optional
-        Which array of the file (.npz, .mat, .h5), or which block's columns (.csv); not needed if there is only one.
-    ids_key : str, optional
-        Which array, or which column of a .csv, holds the ids.
-    scratch : Path, optional
-        Folder in which members of a .npz and numbers of a .csv are unpacked, so that they need no memory.
-
-    Raises
-    ------
-    FormatError
-        If the file is of another kind, or there is no such array.
-    UnsafeFileError
-        If an HDF5 file keeps the data in another file, or needs a foreign filter.
+    Raises FormatError, UnsafeFileError.
     """
     openers = {".npy": _npy, ".npz": _npz, ".csv": _csv, ".mat": mat, ".h5": hdf5, ".hdf5": hdf5}
     if path.suffix.lower() not in openers:

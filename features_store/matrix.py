@@ -23,7 +23,6 @@ class Matrix:
     ----------
     shape : tuple of int
         ``(n_rows, *shape of one vector)``.
-    dtype : numpy.dtype
     take : callable
         ``take(start, stop)`` returns those rows, (stop - start, ...).
     ids : list of str or None

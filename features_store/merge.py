@@ -35,10 +35,8 @@ class Merged:
 
     Attributes
     ----------
-    path : Path
     mode : {"blocks", "rows", "join"}
         All inputs had one index; or their images were put one after the other; or only common images were kept.
-    n_images : int
     lost : mapping
         For each input how many of its images are not in the result.
     blocks : mapping
@@ -59,21 +57,7 @@ def merge(paths: Sequence[Path | str], path: Path | str, *, join: bool = False, 
     different indexes must hold different images of the same blocks; their rows are put together in the order of
     the index they were cut from, or, if there is none, in the order of their ids.
 
-    Parameters
-    ----------
-    paths : sequence of path-like
-        Dumps, or folders of dumps.
-    path : path-like
-        The dump to make; it appears whole or not at all.
-    join : bool
-        Keep only the images that all stores have, and align them by id.
-    force : bool
-        Replace a file that is there.
-
-    Raises
-    ------
-    MismatchError
-        If two of them contradict each other, or cannot be merged without losing images and `join` is false.
+    Raises MismatchError.
     """
     stores = [open_store(one) for one in paths]
     if not stores:

@@ -47,10 +47,7 @@ class Origin:
 def origin_of(store: Store) -> Origin:
     """Return where the rows of a store came from; itself, if it was never cut.
 
-    Raises
-    ------
-    FormatError
-        If the stored rows break FORMAT.md.
+    Raises FormatError.
     """
     for path in store.paths:
         found = _read(path, store.n_images)

@@ -24,10 +24,7 @@ _ANY_OF = "any of"
 def canonical(passport: Mapping[str, Any]) -> str:
     """Return a JSON object as canonical text: sorted names, no blanks.
 
-    Raises
-    ------
-    FormatError
-        If it is no JSON object, or too large for an HDF5 attribute.
+    Raises FormatError.
     """
     try:
         text = json.dumps(dict(passport), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -53,13 +50,7 @@ def digest(passport: Mapping[str, Any]) -> str:
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Name each field of the keys that differs, with both values.
-
-    Returns
-    -------
-    list of str
-        Such as ``"weights.sha256: 'ab…' / 'cd…'"``; empty if the keys are equal.
-    """
+    """Name each field of the keys that differs, with both values."""
     left, right = dict(_flat(key(one), "")), dict(_flat(key(other), ""))
     missing = "absent"
     return [

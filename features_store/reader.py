@@ -72,13 +72,8 @@ class Store:
     ----------
     paths : tuple of Path
         The dumps.
-    raw_ids : ndarray of shape (n_images,), fixed-length UTF-8
-    index_digest : str
     corpus : mapping
         Name and options of the reader that made the index.
-    groups : ndarray of shape (n_images,), int64, or None
-    content : ndarray of shape (n_images, 32), uint8, or None
-    labels, splits, blocks : mapping of str
     """
 
     paths: tuple[Path, ...]

@@ -49,8 +49,6 @@ class Drift:
 
     Attributes
     ----------
-    path, block, image_id : str
-    row : int
     drift : float or None
         1 - cosine between stored and recomputed vector, the worst of the views; None if there is none.
     failure : str
@@ -84,24 +82,7 @@ def recompute(
 ) -> tuple[Drift, ...]:
     """Extract random rows of each block again, and compare.
 
-    Parameters
-    ----------
-    store : Store
-    n : int
-        Rows per block, drawn among those of which all views are written.
-    data : Path, or mapping of str to Path; optional
-        Folder of the images; of a union of corpora, that of each member by its name.
-    rng : numpy Generator, optional
-        Draws the rows; None = other rows each time.
-    progress : callable, optional
-        Called with 1 after each block.
-
-    Raises
-    ------
-    StoreError
-        If no distribution that can extract is installed.
-    MismatchError
-        If that one answers in another shape.
+    Raises StoreError, MismatchError.
     """
     function = _registered()
     rng = rng or np.random.default_rng()

@@ -31,21 +31,7 @@ def relabel(ids_of: Store, labels_of: Store, path: Path | str, *, force: bool = 
     It holds no vectors; lay it beside the dumps that do. An image that the other store has not is unlabelled, and
     unused in all splits.
 
-    Parameters
-    ----------
-    ids_of : Store
-        Gives ids, groups, the SHA-256 of the pictures, and the rows of a cut in the index that it was cut from.
-    labels_of : Store
-        Gives labels and splits, and groups if the first has none.
-    path : path-like
-        The dump to make; it appears whole or not at all.
-    force : bool
-        Replace a file that is there.
-
-    Raises
-    ------
-    MismatchError
-        If no id is in both.
+    Raises MismatchError.
     """
     placed = Placed(labels_of, locate(labels_of.raw_ids, ids_of.raw_ids))
     n_found = int((placed.rows >= 0).sum())

@@ -68,17 +68,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
 def check_file(file: h5py.File, path: Path) -> None:
     """Walk all links, datasets and attributes of an open file.
 
-    Parameters
-    ----------
-    file : h5py.File
-        Opened for reading; nothing of it is read but metadata.
-    path : Path
-        Its name, for messages.
-
-    Raises
-    ------
-    UnsafeFileError
-        With one sentence: what was found, where, and why it is refused.
+    Raises UnsafeFileError.
     """
     walk = _Walk(path)
     walk.object(file["/"].id, "/", 0)
@@ -87,10 +77,7 @@ def check_file(file: h5py.File, path: Path) -> None:
 def check_storage(dataset: h5py.Dataset, path: Path) -> None:
     """Look at where the bytes of one dataset of a file that is no dump lie, whatever their type.
 
-    Raises
-    ------
-    UnsafeFileError
-        As `check_file`.
+    Raises UnsafeFileError.
     """
     _Walk(path).storage(dataset.id, dataset.name)
 

@@ -57,10 +57,7 @@ FAILURES = tuple(s for s in Status if s not in (Status.PENDING, Status.WRITTEN))
 def check_name(kind: str, name: str) -> str:
     """Return `name` if it may name a task, a split or a block.
 
-    Raises
-    ------
-    FormatError
-        If it has other characters than FORMAT.md section 1 allows.
+    Raises FormatError.
     """
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
         msg = (

@@ -22,18 +22,7 @@ def compute(
 ) -> bytes:
     """Compute the seal of a block.
 
-    Parameters
-    ----------
-    vectors : ndarray of shape (n_images, n_views, n_features), float16 or float32
-        May be a memmap; it is read once, a piece at a time.
-    status : ndarray of shape (n_images, n_views), uint8
-    progress : callable, optional
-        Called with the number of rows hashed since the last call.
-
-    Returns
-    -------
-    bytes
-        Forty bytes: the row count (unsigned, little-endian) and the digest.
+    Shapes: vectors (n_images, n_views, n_features) float16; status (n_images, n_views) uint8.
     """
     sealing = Sealing()
     step = max(1, _PIECE // max(1, vectors[0].nbytes))
@@ -78,16 +67,7 @@ def rows_of(seal: bytes) -> int:
 def digest_rows(vectors: NDArray[Any], status: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Compute the digests of some vectors.
 
-    Parameters
-    ----------
-    vectors : ndarray of shape (n, n_features), float16 or float32
-        Only looked at where the status is `Status.WRITTEN`; (0, 0) will do if none is.
-    status : ndarray of shape (n,), uint8
-
-    Returns
-    -------
-    ndarray of shape (n, 8), uint8
-        Zeros for a pending row.
+    Shapes: vectors (n, n_features) float16; status (n,) uint8; returns (n, 8) uint8.
     """
     values = np.ascontiguousarray(vectors, dtype=vectors.dtype.newbyteorder("<"))
     text, width = values.reshape(-1).view(np.uint8).data, values.itemsize * values.shape[1]

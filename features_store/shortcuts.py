@@ -48,14 +48,7 @@ class Traces:
 def traces_of_ids(ids: NDArray[Any] | Sequence[str], *, classes: Sequence[str] = (), parts: Any = None) -> Traces:
     """Return what the ids and their order say.
 
-    Parameters
-    ----------
-    ids : sequence of str, length n_images
-    classes : sequence of str
-        Class names. Where folders or file names hold them, folder and order are left out: to find a class in its own
-        name is no discovery.
-    parts : ndarray of shape (n_images,), int, optional
-        Parts of a split; the order is then the place within the part, 0 to 1. None = within all images.
+    Shapes: parts (n_images,) int.
     """
     listed = np.asarray(ids).tolist()
     families = {"digits": _digits(listed)}
@@ -103,23 +96,7 @@ def _order(n_images: int, parts: Any) -> NDArray[np.float64]:
 def id_only_scores(
     ids: NDArray[Any] | Sequence[str], labels: Labels, fit_rows: NDArray[Any], score_rows: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """Fit a shallow tree on what ids and order say of some images, and score others: the baseline ``id-only``.
-
-    Parameters
-    ----------
-    ids : sequence of str, length n_images
-        All ids of the store.
-    labels : Labels
-        Of all images.
-    fit_rows, score_rows : ndarray of int
-        Rows with a label to fit on; rows to score.
-
-    Returns
-    -------
-    ndarray
-        As a head gives them: single (n_rows, n_classes) and multi (n_rows, n_classes) probabilities, regression
-        (n_rows, n_outputs) values.
-    """
+    """Fit a shallow tree on what ids and order say of some images, and score others: the baseline ``id-only``."""
     parts = np.full(len(labels.values), -1)
     parts[fit_rows], parts[score_rows] = 0, 1
     values = traces_of_ids(ids, classes=_class_names(labels.task), parts=parts).matrix()
@@ -154,17 +131,7 @@ class Probe:
 def probe(values: NDArray[Any], labels: Labels, groups: NDArray[Any] | None = None) -> Probe | None:
     """Cross-validate a shallow tree; whole groups stay in one fold.
 
-    Parameters
-    ----------
-    values : ndarray of shape (n_images, n_columns)
-    labels : Labels
-    groups : ndarray of shape (n_images,), int, optional
-        -1 = alone. None = all alone.
-
-    Returns
-    -------
-    Probe or None
-        None if there are too few images, or only one class.
+    Shapes: values (n_images, n_columns); groups (n_images,) int.
     """
     rows = np.flatnonzero(labels.known)
     target = labels.values[rows]

@@ -34,29 +34,8 @@ def make_split(
 ) -> Split:
     """Deal images out into folds, or into train, validation and test.
 
-    Parameters
-    ----------
-    name : str
-        Of the split.
-    n_images : int
-    labels : Labels, optional
-        Stratify by them; images without a label are left out (-1). None = all images, not stratified.
-    groups : ndarray of shape (n_images,), int64, optional
-        Images of one group stay together; -1 = alone.
-    folds : int, optional
-        Number of folds; None = parts by `fractions`.
-    fractions : sequence of three float
-        Of train, validation and test, in images; together 1. One may be 0.
-    seed : int
-
-    Returns
-    -------
-    Split
-
-    Raises
-    ------
-    MismatchError
-        If there are too few images, or too few groups, or the fractions do not make sense.
+    Shapes: groups (n_images,) int64.
+    Raises MismatchError.
     """
     used = np.arange(n_images) if labels is None else np.flatnonzero(labels.known)
     shares = np.full(folds, 1 / folds) if folds and folds > 1 else np.array(fractions, dtype=float)

@@ -39,24 +39,7 @@ def subset(
 ) -> Cut:
     """Write some rows and blocks of a store into a new dump.
 
-    Parameters
-    ----------
-    store : Store
-    path : path-like
-        The dump to make; it appears whole or not at all.
-    rows : array-like of int, shape (n,), optional
-        Positions in the index; the new dump keeps them in the order of the index. None = all.
-    blocks : sequence of str, optional
-        Names of blocks; None = all, an empty sequence = only ids, labels and splits.
-    force : bool
-        Replace a file that is there.
-
-    Raises
-    ------
-    MismatchError
-        If no row is left, or a position is outside of the index.
-    ExistsError
-        If the file exists and `force` is false.
+    Raises MismatchError, ExistsError.
     """
     chosen = np.arange(store.n_images) if rows is None else np.unique(np.asarray(rows, dtype=np.int64))
     if not len(chosen) or chosen[0] < 0 or chosen[-1] >= store.n_images:
@@ -93,10 +76,7 @@ def index_rows(index: Index, rows: NDArray[np.int64]) -> Index:
 def rows_of_parts(split: Split, parts: Sequence[str]) -> NDArray[np.int64]:
     """Return the rows of some parts (by name) or folds (by number) of a split: (n,) int64, ascending.
 
-    Raises
-    ------
-    UnknownNameError
-        If there is no such part.
+    Raises UnknownNameError.
     """
     if split.kind == "parts":
         values = {name: value for value, name in enumerate(PART_NAMES)}
@@ -112,10 +92,7 @@ def rows_of_parts(split: Split, parts: Sequence[str]) -> NDArray[np.int64]:
 def rows_of_ids(store: Store, ids: Sequence[str]) -> NDArray[np.int64]:
     """Return the rows of some images: (n,) int64, in the order of `ids`.
 
-    Raises
-    ------
-    UnknownNameError
-        If an id is not in the index.
+    Raises UnknownNameError.
     """
     raw = encode_ids(list(dict.fromkeys(ids)))
     rows = locate(store.raw_ids, raw)
@@ -132,17 +109,7 @@ def rows_of_ids(store: Store, ids: Sequence[str]) -> NDArray[np.int64]:
 def sampled(rows: NDArray[np.int64], size: float, *, seed: int) -> NDArray[np.int64]:
     """Draw rows without replacement, the same for the same seed.
 
-    Parameters
-    ----------
-    rows : ndarray of shape (n,), int64
-    size : float
-        Below 1 a fraction of the rows, otherwise a whole number of them.
-    seed : int
-
-    Returns
-    -------
-    ndarray of int64
-        Ascending.
+    Shapes: rows (n,) int64.
     """
     n = round(size * len(rows)) if size < 1 else size
     if not (n == int(n) and 1 <= n <= len(rows)):

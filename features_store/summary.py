@@ -17,13 +17,7 @@ _SHOWN_FAILURES = 20
 
 
 def summarise(store: Store) -> dict[str, Any]:
-    """Describe a store: images, labels, splits, blocks with passports, sizes in bytes.
-
-    Returns
-    -------
-    dict
-        Of plain JSON types; failed rows are listed by id under each block.
-    """
+    """Describe a store: images, labels, splits, blocks with passports, sizes in bytes."""
     return {
         "paths": [str(path) for path in store.paths],
         "bytes": sum(path.stat().st_size for path in store.paths),

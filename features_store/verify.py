@@ -64,8 +64,6 @@ class BlockReport:
 
     Attributes
     ----------
-    path, block : str
-    n_images, n_views : int
     status : dict
         How many vectors are in each state, by its words.
     sealed, digests : bool
@@ -87,10 +85,8 @@ class Report:
 
     Attributes
     ----------
-    blocks : tuple of BlockReport
     findings : tuple of Finding
         What is wrong with blocks.
-    drifts : tuple of Drift
     contradictions : tuple of str
         What is wrong with labels, splits, groups and the list of blocks, one sentence each.
     notes : tuple of str
@@ -135,21 +131,7 @@ class Report:
 
 
 def verify(store: Store, *, progress: Callable[[int], object] | None = None) -> Report:
-    """Check every vector and status of a store.
-
-    Parameters
-    ----------
-    store : Store
-        From `open_store`, which has checked the structure.
-    progress : callable, optional
-        Called with the number of bytes read since the last call.
-
-    Returns
-    -------
-    Report
-        A single flipped bit in the vectors or the status of a sealed block is always a finding; in an open block
-        too, unless it makes a vector pending, which is then only written again.
-    """
+    """Check every vector and status of a store."""
     reports: list[BlockReport] = []
     findings: list[Finding] = []
     with ThreadPoolExecutor(1) as beside:

@@ -42,7 +42,6 @@ class Adjustment:
 
     Parameters
     ----------
-    calibration : Calibration or None
     thresholds : tuple of float or None
         multi: for each class, the probability (not calibrated) from which on it is given.
     reason : str
@@ -69,10 +68,7 @@ class Adjustment:
     def from_json(cls, values: Mapping[str, Any]) -> Adjustment:
         """Take back what `as_json` gave.
 
-        Raises
-        ------
-        ConfigError
-            The values aren't an adjustment.
+        Raises ConfigError.
         """
         try:
             found, at = values["calibration"], values["thresholds"]
@@ -90,10 +86,7 @@ class Adjustment:
     def check(self, task: Task) -> Adjustment:
         """Return it if it fits a task, as one that was read may not.
 
-        Raises
-        ------
-        ConfigError
-            It is of another kind or number of classes, or holds what no fit gives.
+        Raises ConfigError.
         """
         n, found = len(task.classes), self.calibration
         reason = ""
@@ -112,20 +105,7 @@ class Adjustment:
 
 
 def adjust(task: Task, parts: Mapping[str, Part], scores: Scores, *, method: str = "temperature") -> Adjustment:
-    """Learn from the validation part what there is to learn.
-
-    Parameters
-    ----------
-    task : Task
-    parts : mapping of str to Part
-    scores : mapping of str to ndarray
-        By part.
-    method : {"temperature", "isotonic", "none"}
-
-    Returns
-    -------
-    Adjustment
-    """
+    """Learn from the validation part what there is to learn."""
     if task.kind == "regression":
         return Adjustment(reason="a regression has no probabilities")
     if "validation" not in parts:
@@ -148,14 +128,7 @@ def _unseen(task: Task, y: NDArray[Any]) -> tuple[int, ...]:
 def adjusted_report(
     task: Task, parts: Mapping[str, Part], scores: Scores, adjustment: Adjustment, *, n_resamples: int, seed: int
 ) -> dict[str, Any]:
-    """Put together what ``report.json`` says of calibration and thresholds, by part (the training part left out).
-
-    Returns
-    -------
-    dict
-        ``calibration``: method, temperature, and per part the state ``before`` and ``after``; ``thresholds``: those
-        chosen, and per part the metrics at them. Either is None where there is nothing to say.
-    """
+    """Put together what ``report.json`` says of calibration and thresholds, by part (the training part left out)."""
     if task.kind == "regression":
         return {"calibration": None, "thresholds": None}
     scored = {name: part for name, part in parts.items() if name != "train"}
@@ -206,10 +179,7 @@ def _state(task: Task, y: NDArray[Any], scores: NDArray[np.float64]) -> dict[str
 def read_adjustment(folder: Path) -> Adjustment:
     """Read the adjustment of a run; an empty one where the run has none.
 
-    Raises
-    ------
-    RunError
-        The file can't be read, or isn't one.
+    Raises RunError.
     """
     path = folder / ADJUSTMENT
     values = read_json(path)

@@ -41,22 +41,7 @@ def fitted_labels(data: TaskRows, part: str, *, refit: bool) -> NDArray[Any]:
 def baseline_scores(
     data: TaskRows, *, refit: bool = False, class_weight: Any = None, seed: int = 0
 ) -> dict[str, Scores]:
-    """Return what majority and id-only say of the images of each part.
-
-    Parameters
-    ----------
-    data : TaskRows
-    refit : bool
-        Whether the head that scores the test part was fitted on training and validation images.
-    class_weight : {"balanced"}, mapping or None
-        Of the head; codes of classes in a mapping.
-    seed : int
-
-    Returns
-    -------
-    dict
-        By baseline and part. id-only leaves the training part out, on which it means nothing.
-    """
+    """Return what majority and id-only say of the images of each part."""
     majority = {
         name: constant_scores(data.task, fitted_labels(data, name, refit=refit), len(part))
         for name, part in data.parts.items()

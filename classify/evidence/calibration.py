@@ -34,7 +34,6 @@ class Calibration:
 
     Parameters
     ----------
-    method : {"temperature", "isotonic"}
     kind : {"single", "multi"}
         Of the task.
     temperature : float or None
@@ -99,10 +98,7 @@ class Calibration:
     def from_json(cls, values: Mapping[str, Any]) -> Calibration:
         """Take back what `as_json` gave.
 
-        Raises
-        ------
-        ConfigError
-            The values aren't a calibration.
+        Raises ConfigError.
         """
         try:
             temperature = None if values["temperature"] is None else float(values["temperature"])
@@ -138,27 +134,8 @@ def fit_calibration(
     Isotonic regression (Zadrozny and Elkan 2002) bends each class's probabilities freely, takes 1,000 images, and never
     says 0 or 1 (``1 / (n + 2)`` and the rest of it, as Laplace's rule has it).
 
-    Parameters
-    ----------
-    task : Task
-    y_true, scores : ndarray
-        Truth and the head's probabilities on the validation part.
-    method : {"temperature", "isotonic"}
-    groups : ndarray of shape (n_images,), int64, optional
-        Images of one group count as they vary together; -1 = alone.
-    unseen : sequence of int
-        Classes that training had no image of.
-
-    Returns
-    -------
-    calibration : Calibration or None
-    reason : str
-        Why there is none; else empty.
-
-    Raises
-    ------
-    TaskError
-        The task is a regression.
+    Shapes: groups (n_images,) int64.
+    Raises TaskError.
     """
     if task.kind == "regression":
         message = f"task {task.name!r} is a regression: it has no probabilities to calibrate"
@@ -210,21 +187,7 @@ def _confidences(task: Task, y_true: NDArray[Any], scores: NDArray[Any]) -> tupl
 def reliability(
     task: Task, y_true: NDArray[Any], scores: NDArray[Any], *, n_bins: int = N_BINS
 ) -> list[dict[str, float]]:
-    """Sort what was said into bins of equal width, and see how often it came true in each.
-
-    Parameters
-    ----------
-    task : Task
-        single: the probability of the decided class is what counts; multi: that of every label of every image.
-    y_true, scores : ndarray
-    n_bins : int
-
-    Returns
-    -------
-    list of dict
-        ``low``, ``high`` (ends of the bin), ``n``, ``said`` (mean probability), ``true`` (share that came true), for
-        the bins that hold something.
-    """
+    """Sort what was said into bins of equal width, and see how often it came true in each."""
     said, came = _confidences(task, y_true, scores)
     bins = np.clip((said * n_bins).astype(int), 0, n_bins - 1)
     return [
@@ -252,17 +215,6 @@ def expected_errors(
 
     The error of a small test part is never 0; this is how much of it chance alone explains (the consistency
     resampling of Bröcker and Smith 2007).
-
-    Parameters
-    ----------
-    task : Task
-    scores : ndarray
-    n_bins, n_draws, seed : int
-
-    Returns
-    -------
-    mean, most : float
-        On average, and the most in 95 of 100 draws of the truth.
     """
     said, _ = _confidences(task, np.zeros(np.shape(scores)[: 1 if task.kind == "single" else 2]), scores)
     bins = np.clip((said * n_bins).astype(int), 0, n_bins - 1)

@@ -19,22 +19,7 @@ N_DRAWS = 200
 def chance(
     task: Task, y_train: NDArray[Any], y_true: NDArray[Any], *, n_draws: int = N_DRAWS, seed: int = 0
 ) -> dict[str, Interval]:
-    """Score guesses: the label of a training image drawn at random, for each image anew.
-
-    Parameters
-    ----------
-    task : Task
-    y_train, y_true : ndarray
-        Labels of the training part, and of the part that is scored.
-    n_draws : int
-    seed : int
-
-    Returns
-    -------
-    dict of str to Interval
-        By metric: the mean over the draws, and the ends between which 95% of them fall. NaN for a metric that needs
-        probabilities.
-    """
+    """Score guesses: the label of a training image drawn at random, for each image anew."""
     random = np.random.default_rng(seed)
     draws = [_scored(task, y_true, y_train[random.integers(len(y_train), size=len(y_true))]) for _ in range(n_draws)]
     return {name: _interval([draw[name] for draw in draws]) for name in draws[0]}

@@ -23,16 +23,7 @@ Scores = Mapping[str, Mapping[str, NDArray[np.float64]]]
 
 
 def clean_scores(data: TaskRows, answers: Scores, **resampling: int) -> dict[str, Any] | None:
-    """Return what crosses, and by part the metrics on the images that do not; None where groups are whole.
-
-    Parameters
-    ----------
-    data : TaskRows
-    answers : mapping of str to mapping of str to ndarray
-        By head (``head``, ``majority``), then by part: what it says of each image of the part.
-    **resampling
-        ``n_resamples`` and ``seed``.
-    """
+    """Return what crosses, and by part the metrics on the images that do not; None where groups are whole."""
     crossing = data.crossing
     if crossing is None:
         return None

@@ -75,21 +75,7 @@ def paired_bootstrap(
     ``d ± t[n - 1] · sd`` with the deviation of the resampled differences and ``n`` images (groups); p belongs to the
     same t. Under 10 of them there is neither.
 
-    Parameters
-    ----------
-    task : Task
-    y_true : ndarray
-    scores : (ndarray, ndarray)
-        Of the first and the second run, on the same images in the same order.
-    groups : ndarray of shape (n_images,), int64, optional
-        Images of one group are drawn together; -1 = alone.
-    n_resamples : int
-    seed : int
-
-    Returns
-    -------
-    dict of str to Difference
-        First less second, for each metric of the task's kind.
+    Shapes: scores (ndarray, ndarray); groups (n_images,) int64.
     """
     one, other = (Spread.of(task, y_true, said, groups, n_resamples=n_resamples, seed=seed) for said in scores)
     return {name: less(one, other, name) for name in one.values}
@@ -108,15 +94,7 @@ def difference_of(
 ) -> Difference:
     """Give a difference its interval and p from what it is on resamples.
 
-    Parameters
-    ----------
-    value : float
-    resampled : ndarray of shape (n_resamples,)
-    n_units : int
-        Independent images or groups.
-    differing : int or None
-        Those on which the two sides say different things. If each is as likely to favour either side, all of them
-        favour one with probability ``2 ** (1 - differing)``: no p is smaller. None: not known.
+    Shapes: resampled (n_resamples,).
     """
     known = resampled[~np.isnan(resampled)]
     nothing = Difference(value, math.nan, math.nan, math.nan)
@@ -147,21 +125,8 @@ def mcnemar(task: Task, y_true: NDArray[Any], scores: tuple[NDArray[Any], NDArra
     For a multi-label task an image is right when all its labels are. The test takes images as independent: where
     they come in groups, its p is too small, and it isn't for them.
 
-    Parameters
-    ----------
-    task : Task
-        Not a regression.
-    y_true : ndarray
-    scores : (ndarray, ndarray)
-
-    Returns
-    -------
-    McNemar
-
-    Raises
-    ------
-    TaskError
-        The task is a regression: its values are never simply right.
+    Shapes: scores (ndarray, ndarray).
+    Raises TaskError.
     """
     if task.kind == "regression":
         message = f"McNemar's test counts right answers, and task {task.name!r} is a regression; use the bootstrap"
@@ -178,18 +143,7 @@ def mcnemar(task: Task, y_true: NDArray[Any], scores: tuple[NDArray[Any], NDArra
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values for being many, by the step-down method of Holm (1979).
-
-    Parameters
-    ----------
-    p_values : sequence of float
-        NaN stays NaN and doesn't count as a test.
-
-    Returns
-    -------
-    list of float
-        In the same order; at or below a level, the difference stands with that chance of any false one among all.
-    """
+    """Correct p-values for being many, by the step-down method of Holm (1979)."""
     raw = np.asarray(list(p_values), dtype=np.float64)
     corrected = np.full(len(raw), np.nan)
     order = [i for i in np.argsort(raw, kind="stable") if not np.isnan(raw[i])]

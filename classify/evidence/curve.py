@@ -29,26 +29,7 @@ def learning_curve(
     n_repeats: int = 3,
     seed: int = 0,
 ) -> list[dict[str, float | None]]:
-    """Fit on growing parts of the training images, and score each on the part that the run is read off.
-
-    Parameters
-    ----------
-    data : TaskRows
-    fit : callable
-        ``fit(positions, seed)`` fits a fresh head on some training images and returns its scores on the scored part.
-    n_points : int
-        Sizes, evenly spaced on a logarithmic scale up to all training images.
-    n_repeats : int
-        Different orders in which images are added.
-    seed : int
-
-    Returns
-    -------
-    list of dict
-        For each size ``n``, ``value`` (mean over the repeats of the primary metric), ``lowest`` and ``highest`` (of
-        the repeats), ``low`` and ``high`` (ends of the intervals of single fits over test images, averaged: no interval
-        of the mean; None where there are none).
-    """
+    """Fit on growing parts of the training images, and score each on the part that the run is read off."""
     part = data.parts["test" if "test" in data.parts else "validation"]
     train, name = data.parts["train"], primary_metric(data.task)
     found: dict[int, list[tuple[float, float, float]]] = {}
@@ -86,23 +67,8 @@ def growing_subsets(
     Groups come whole. The first images are one of each class (or as near to it as groups allow), so that no set
     lacks a class that a larger one has.
 
-    Parameters
-    ----------
-    task : Task
-    y : ndarray
-    n_points : int
-    groups : ndarray of shape (n_images,), int64, optional
-    seed : int
-
-    Returns
-    -------
-    list of ndarray of int64
-        Positions, ascending; the last are all.
-
-    Raises
-    ------
-    TaskError
-        There are fewer training images than the smallest size.
+    Shapes: groups (n_images,) int64.
+    Raises TaskError.
     """
     n_images = len(y)
     if n_images < 2 * SMALLEST:

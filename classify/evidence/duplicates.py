@@ -32,7 +32,6 @@ class Pair:
         Of the part that was asked about, and of the one that was searched.
     cosine : float
         1 where the files are equal byte for byte.
-    same_bytes : bool
     """
 
     row: int
@@ -47,18 +46,6 @@ def safe_threshold(widths: Sequence[int], n_pairs: int) -> float:
     In few columns any two directions lie near each other: of independent vectors with eight columns, one in ten has a
     "near-duplicate" of cosine .95 among 2,000 others. The mean over blocks spreads as the cosine of one block with as
     many columns as make its variance equal.
-
-    Parameters
-    ----------
-    widths : sequence of int
-        Columns of each block.
-    n_pairs : int
-        Pairs of images that are looked at.
-
-    Returns
-    -------
-    float
-        1 (equal direction) where even that happens by chance, with one column.
     """
     from scipy.special import betaincinv
 
@@ -83,20 +70,6 @@ def find_duplicates(
     Each block is centred on its mean over *others* (vectors that come out of a rectifier all point the same way
     otherwise) and scaled to length one; the cosine is the mean over the blocks. Every pair is looked at: the product
     of the two matrices is taken piece by piece, in memory that doesn't grow with them.
-
-    Parameters
-    ----------
-    store : Store
-    blocks : sequence of str
-    rows, others : ndarray of int64
-        Rows of the store that have a vector in each block, for example those of the test and of the training part.
-    threshold : float
-        Cosine from which on two images count as near-duplicates.
-
-    Returns
-    -------
-    list of Pair
-        At most one for each of *rows*; the most similar first.
     """
     exact = same_content(store.content, rows, others)
     best = np.full(len(rows), -1.0, dtype=np.float32)
@@ -130,16 +103,7 @@ def same_content(
 ) -> Mapping[int, int]:
     """Find images whose files are equal byte for byte.
 
-    Parameters
-    ----------
-    content : ndarray of shape (n_images, 32), uint8, or None
-        SHA-256 of the files; zeros where it wasn't computed.
-    rows, others : ndarray of int64
-
-    Returns
-    -------
-    mapping of int to int
-        From one of *rows* to the first of *others* with the same bytes.
+    Shapes: content (n_images, 32) uint8.
     """
     if content is None:
         return {}

@@ -23,24 +23,8 @@ def deal(
     Stratified by class for a single-label task, by the rarest label that an image has for a multi-label one, by
     fifths of the (first) value for a regression.
 
-    Parameters
-    ----------
-    task : Task
-    y : ndarray
-    groups : ndarray of shape (n_images,), int64, optional
-        -1 = alone.
-    n_folds : int
-    seed : int
-
-    Returns
-    -------
-    ndarray of shape (n_images,), int64
-        The fold of each image.
-
-    Raises
-    ------
-    TaskError
-        There are fewer groups (images) than folds.
+    Shapes: groups (n_images,) int64; returns (n_images,) int64.
+    Raises TaskError.
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 

@@ -38,7 +38,6 @@ class Interval:
 
     Parameters
     ----------
-    value, low, high : float
     reason : str
         Why there is no interval, where there is a value and none.
     over : dict or None
@@ -81,22 +80,7 @@ def bootstrap(
 ) -> dict[str, Interval]:
     """Score once on all images, and give each metric a 95% interval where one can be had.
 
-    Parameters
-    ----------
-    task : Task
-    y_true, y_score : ndarray
-        As `classify.evidence.metrics.metrics` takes them.
-    groups : ndarray of shape (n_images,), int64, optional
-        Images of one group are drawn together; -1 = alone. None: each image by itself.
-    n_resamples : int
-    seed : int
-    part : str
-        For the sentences that say why there is no interval.
-
-    Returns
-    -------
-    dict of str to Interval
-        One for each metric of the task's kind.
+    Shapes: groups (n_images,) int64.
     """
     return intervals(Spread.of(task, y_true, y_score, groups, n_resamples=n_resamples, seed=seed), part=part)
 

@@ -87,17 +87,7 @@ def deals(
 ) -> Iterator[NDArray[np.int64]]:
     """Yield orders of the images, some at a time: whole groups exchanged among groups of equal size.
 
-    Parameters
-    ----------
-    n_images : int
-    groups : ndarray of shape (n_images,), int64, optional
-        -1 = alone. Groups of a size that fewer than 10 have stay where they are.
-    n_deals, seed : int
-
-    Yields
-    ------
-    ndarray of shape (n, n_images), int64
-        Image ``i`` gets the answer of image ``row[i]``.
+    Shapes: groups (n_images,) int64; yields (n, n_images) int64.
     """
     random, exchanged = np.random.default_rng(seed), _movable_groups(n_images, groups)
     step = max(1, _PLACES // n_images)
@@ -129,19 +119,7 @@ def judge(
 ) -> dict[str, Judgement]:
     """Say by which metrics a head is shown to know something of the images.
 
-    Parameters
-    ----------
-    task : Task
-    y_true : ndarray
-    head, majority : Spread
-        Of the same images and resamples.
-    groups : ndarray of shape (n_images,), int64, optional
-    n_deals, seed : int
-
-    Returns
-    -------
-    dict of str to Judgement
-        By metric; empty where under half of the images may be dealt, so that there is no verdict.
+    Shapes: groups (n_images,) int64.
     """
     if movable(len(y_true), groups) < 0.5:
         return {}

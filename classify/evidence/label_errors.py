@@ -71,20 +71,7 @@ def out_of_fold(
 
     The head is `linear`, logistic or ridge regression; five folds, stratified by class where there are classes.
 
-    Parameters
-    ----------
-    task : Task
-    matrix : RowMatrix or ndarray of shape (n_images, n_features)
-    y : ndarray
-        Labels as a run takes them.
-    groups : ndarray of shape (n_images,), int64, optional
-        -1 = alone.
-    seed : int
-
-    Returns
-    -------
-    ndarray of float64
-        single and multi: probabilities (n_images, n_classes); regression: values, shaped as *y*.
+    Shapes: matrix (n_images, n_features); groups (n_images,) int64.
     """
     from classify.evidence.folds import count_units, deal
     from classify.heads import make_head
@@ -114,17 +101,7 @@ def probable_errors(task: Task, y: NDArray[Any], probabilities: Floats) -> list[
     paper: without it, a weak head on uneven classes doubts a third of a corpus.) They are ranked by how much more
     probable the other class is, the normalised margin. Each label of a multi-label task is a task of two classes.
 
-    Parameters
-    ----------
-    task : Task
-        single or multi.
-    y : ndarray
-    probabilities : ndarray of shape (n_images, n_classes)
-        Out of fold.
-
-    Returns
-    -------
-    list of LabelError
+    Shapes: probabilities (n_images, n_classes).
     """
     if task.kind == "single":
         found = _doubted(np.asarray(y), probabilities, output=0)
@@ -164,16 +141,7 @@ def improbable_values(task: Task, y: NDArray[Any], said: Floats) -> list[LabelEr
 
     Far is beyond 3.5 robust standard deviations of the residuals (1.4826 times their median absolute deviation).
 
-    Parameters
-    ----------
-    task : Task
-        regression.
-    y, said : ndarray of shape (n_images,) or (n_images, n_outputs)
-        Labels, and out-of-fold values.
-
-    Returns
-    -------
-    list of LabelError
+    Shapes: y, said (n_images,) or (n_images, n_outputs).
     """
     truth, values = (np.asarray(a, dtype=np.float64).reshape(len(y), -1) for a in (y, said))
     residual = truth - values
@@ -214,14 +182,6 @@ def expected_count(task: Task, y: NDArray[Any], said: Floats, *, seed: int = 0) 
 
     Labels are drawn from the judge's own probabilities, after a temperature where they need one; of a regression, the
     residuals are taken as normal.
-
-    Parameters
-    ----------
-    task : Task
-    y : ndarray
-    said : ndarray
-        Out of fold.
-    seed : int
     """
     random, n = np.random.default_rng(seed), len(y)
     if task.kind == "regression":

@@ -52,7 +52,6 @@ class Metric:
     formula : callable
         ``formula(task, sums)`` gives the metric of each row; by class where it is *averaged*, by output where it is
         *per_output*; NaN where it isn't defined.
-    greater_is_better : bool
     needs_probabilities : bool
         Answers that only rank or decide can't be judged by it.
     shown : tuple of str
@@ -73,7 +72,6 @@ class Metric:
         Averaged: images (groups) of a class without which the class is left out of the interval.
     numerator : callable or None
         Scale "positive": the metric is ``(numerator(task, sums) / count) ** power``, and this is linear in the sums.
-    power : float
     """
 
     name: str

@@ -57,28 +57,7 @@ def metrics(task: Task, y_true: Any, y_score: Any) -> dict[str, float]:
     of the classes that are present. A number that is undefined (the correlation of a constant, the
     mean average precision without a positive) is NaN.
 
-    Parameters
-    ----------
-    task : features_store.Task
-        Names the kind, the classes or outputs, and the range of a regression.
-    y_true : array
-        single: (n_images,) codes of the classes; multi: (n_images, n_classes) of 0 and 1; regression:
-        (n_images, n_outputs), or (n_images,) for one output.
-    y_score : array
-        single and multi: probabilities (n_images, n_classes); regression: values shaped as *y_true*.
-
-    Returns
-    -------
-    dict of str to float
-        single: weighted_f1, macro_f1, micro_f1, accuracy, balanced_accuracy, log_loss (nats).
-        multi: weighted_f1, macro_f1, micro_f1, subset_accuracy, hamming_loss, mean_average_precision.
-        regression: for each output d rmse/d, cc/d, sagr/d, mae/d, in the units of the labels, and over all
-        outputs at once rmse, cc_pooled, sagr.
-
-    Raises
-    ------
-    TaskError
-        When shapes or codes don't fit the task, or there is no row.
+    Raises TaskError.
     """
     found = resampled_metrics(task, y_true, y_score, np.ones((1, len(np.asarray(y_score)))))
     return {name: float(value[0]) for name, value in found.items()}
@@ -89,19 +68,7 @@ def resampled_metrics(
 ) -> dict[str, Floats]:
     """Compute the metrics of *task* on weighted images, once per row of *weights*.
 
-    Parameters
-    ----------
-    task : Task
-    y_true, y_score : ndarray
-        As `metrics` takes them.
-    weights : ndarray of shape (n_resamples, n_units)
-        How often each unit was drawn.
-    units : ndarray of shape (n_images,), int64, optional
-        The unit of each image. None: each image is its own.
-
-    Returns
-    -------
-    dict of str to ndarray of shape (n_resamples,), float64
+    Shapes: weights (n_resamples, n_units); units (n_images,) int64; returns (n_resamples,) float64.
     """
     return _means(task, resampled_columns(task, y_true, y_score, weights, units=units))
 
@@ -118,17 +85,7 @@ def resampled_columns(
 def dealt_metrics(task: Task, y_true: Any, y_score: Any, deals: NDArray[np.int64]) -> dict[str, Floats]:
     """Compute the metrics with the answers dealt to other images.
 
-    Parameters
-    ----------
-    task : Task
-    y_true, y_score : ndarray
-        As `metrics` takes them.
-    deals : ndarray of shape (n_deals, n_images), int64
-        Each row an order of the images: image ``i`` gets the answer of image ``deals[row, i]``, the whole row of it.
-
-    Returns
-    -------
-    dict of str to ndarray of shape (n_deals,), float64
+    Shapes: deals (n_deals, n_images) int64; returns (n_deals,) float64.
     """
     truth, score = checked_scores(task, y_true, y_score)
     return _means(task, _columns(task, lambda sums: sums.dealt(task, truth, score, deals)))

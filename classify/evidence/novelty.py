@@ -178,17 +178,7 @@ def fit_novelty(
 ) -> Novelty:
     """Measure the training images.
 
-    Parameters
-    ----------
-    blocks : mapping of str to Rows
-        By block, the vectors of the training images; of very many, a sample is read.
-    task : Task
-    y : ndarray
-        Their labels, by which folds are dealt.
-    groups : ndarray of shape (n_images,), int64, optional
-        -1 = alone.
-    seed : int
-        Of the sample, the folds and the principal directions.
+    Shapes: groups (n_images,) int64.
     """
     widths = {name: rows.shape[1] for name, rows in blocks.items()}
     rows = _sample(len(y), min(_MAX_ROWS, max(LEAST_UNITS, _MAX_VALUES // max(widths.values()))), seed)
@@ -328,19 +318,7 @@ _ABOUT = record(
 def read_novelty(files: Mapping[str, bytes], blocks: Sequence[str], n_features: int) -> Novelty | None:
     """Take back what `Novelty.files` gave.
 
-    Parameters
-    ----------
-    files : mapping of str to bytes
-        The files of a model, by name. Without those of the novelty: None, as runs of earlier versions have none.
-    blocks : sequence of str
-        Of the model.
-    n_features : int
-        That the head takes.
-
-    Raises
-    ------
-    ModelError
-        They are damaged, or of another model.
+    Raises ModelError.
     """
     from safetensors.numpy import load
 

@@ -27,10 +27,8 @@ class Spread:
 
     Parameters
     ----------
-    task : Task
     values : mapping of str to float
         On all images; NaN where undefined.
-    resampled : mapping of str to ndarray of shape (n_resamples,)
     by_class : mapping of str to (ndarray of shape (n_classes,), ndarray of shape (n_resamples, n_classes))
         The same of each class, for the metrics that are means over classes.
     studentized : mapping of str to (float, ndarray of shape (n_resamples,))
@@ -74,14 +72,7 @@ class Spread:
     ) -> Spread:
         """Score a head on all images and on each resample; equal seeds draw equal resamples.
 
-        Parameters
-        ----------
-        task : Task
-        y_true, scores : ndarray
-            As `classify.evidence.metrics.metrics` takes them.
-        groups : ndarray of shape (n_images,), int64, optional
-            Images of one group are drawn together; -1 = alone. None: each image by itself.
-        n_resamples, seed : int
+        Shapes: groups (n_images,) int64.
         """
         y_true, scores = np.asarray(y_true), np.asarray(scores, dtype=np.float64)
         units = np.arange(len(y_true)) if groups is None else units_of(groups)
@@ -127,15 +118,7 @@ def _class_units(task: Task, y_true: NDArray[Any], units: NDArray[np.int64]) -> 
 def draws(n_units: int, n_resamples: int, *, seed: int) -> Iterator[Floats]:
     """Yield how often each unit is drawn, for a few resamples at a time.
 
-    Parameters
-    ----------
-    n_units, n_resamples : int
-    seed : int
-
-    Yields
-    ------
-    ndarray of shape (n, n_units), float64
-        Each row sums to *n_units*; *n* adds up to *n_resamples*.
+    Shapes: yields (n, n_units) float64.
     """
     if n_units * n_resamples <= _CHUNK:
         yield _drawn_once(n_units, n_resamples, seed)
@@ -164,14 +147,7 @@ def _draw(random: np.random.Generator, n_resamples: int, n_units: int) -> Floats
 def units_of(groups: NDArray[np.int64]) -> NDArray[np.int64]:
     """Number the groups from 0; an image that is alone is a group of its own.
 
-    Parameters
-    ----------
-    groups : ndarray of shape (n_images,), int64
-        -1 = alone.
-
-    Returns
-    -------
-    ndarray of shape (n_images,), int64
+    Shapes: groups (n_images,) int64; returns (n_images,) int64.
     """
     groups = np.array(groups, dtype=np.int64)
     alone = groups < 0

@@ -32,18 +32,7 @@ def id_features(task: Task, ids: NDArray[np.str_], parts: NDArray[np.int64]) -> 
 
     Folders and order are left out where they name the class outright (`features_store.shortcuts.traces_of_ids`).
 
-    Parameters
-    ----------
-    task : Task
-    ids : ndarray of shape (n_images,), str
-        In the order of the index.
-    parts : ndarray of shape (n_images,), int64
-        A code for the part that each image is in.
-
-    Returns
-    -------
-    ndarray of float64, shape (n_images, n_columns)
-        -1 where there is no such thing.
+    Shapes: ids (n_images,) str; parts (n_images,) int64.
     """
     from features_store.shortcuts import traces_of_ids
 
@@ -73,25 +62,7 @@ def id_scores(
 
     Its depth (1, 2, 3, 5 or 8) is chosen by cross-validation within the training images.
 
-    Parameters
-    ----------
-    task : Task
-    features : ndarray of shape (n_images, n_features)
-        Of all images, as `id_features` gives them.
-    y : ndarray of shape (n_train, ...)
-        Labels of the training images.
-    train : ndarray of shape (n_train,), int64
-        Their positions in *features*.
-    groups : ndarray of shape (n_train,), int64, optional
-        -1 = alone.
-    class_weight : {"balanced"}, mapping or None
-        As the head beside it has it; "balanced" weighs both sides of each label alike.
-    seed : int
-
-    Returns
-    -------
-    ndarray of float64
-        Probabilities (n_images, n_classes), or values shaped as *y*.
+    Shapes: features (n_images, n_features); y (n_train, ...); train (n_train,) int64; groups (n_train,) int64.
     """
     known, name = features[train], primary_metric(task)
     options: dict[str, Any] = {"random_state": seed}

@@ -31,25 +31,8 @@ def best_thresholds(
     them at random keeps one half. The others are drawn towards one half on the scale of log-odds, by a half of the way
     at 20 images with the label (or without it, where those are fewer).
 
-    Parameters
-    ----------
-    task : Task
-        Multi-label.
-    y_true, scores : ndarray of shape (n_images, n_classes)
-        Truth and probabilities on the validation part.
-    groups : ndarray of shape (n_images,), int64, optional
-        -1 = alone.
-
-    Returns
-    -------
-    list of float
-        In the order of the task's classes, each in (0, 1); 0.5 for a label with fewer than 10 images, or unknown to the
-        head.
-
-    Raises
-    ------
-    TaskError
-        The task isn't multi-label.
+    Shapes: y_true, scores (n_images, n_classes); groups (n_images,) int64.
+    Raises TaskError.
     """
     if task.kind != "multi":
         message = f"task {task.name!r} is {task.kind}; thresholds are for multi-label tasks"
@@ -64,15 +47,7 @@ def known_labels(
 ) -> NDArray[np.bool_]:
     """Tell for each label whether its scores rank images better than dealt to them at random, p <= 0.025.
 
-    Parameters
-    ----------
-    truth, scores : ndarray of shape (n_images, n_labels)
-    groups : ndarray of shape (n_images,), int64, optional
-
-    Returns
-    -------
-    ndarray of shape (n_labels,), bool
-        False for all where under half of the images may be dealt.
+    Shapes: truth, scores (n_images, n_labels); groups (n_images,) int64; returns (n_labels,) bool.
     """
     from scipy.stats import rankdata
 
@@ -118,15 +93,7 @@ def at_thresholds(scores: NDArray[Any], thresholds: list[float]) -> Floats:
     Everything that decides at one half then decides at the thresholds; what only looks at the order of the scores
     (the average precision) is left as it was.
 
-    Parameters
-    ----------
-    scores : ndarray of shape (n_images, n_classes)
-    thresholds : list of float
-        One for each class, in (0, 1).
-
-    Returns
-    -------
-    ndarray of float64, shape (n_images, n_classes)
+    Shapes: scores (n_images, n_classes).
     """
     given, at = np.asarray(scores, dtype=np.float64), np.asarray(thresholds, dtype=np.float64)
     above = 0.5 + 0.5 * (given - at) / (1 - at)

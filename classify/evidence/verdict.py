@@ -19,22 +19,7 @@ Spreads = Mapping[str, Spread]
 def verdicts(
     parts: Mapping[str, Part], heads: Spreads, majority: Spreads, names: Spreads | None = None, *, seed: int = 0
 ) -> dict[str, dict[str, Any]]:
-    """Judge a head on the part that it is read off: test, or validation where there is no test.
-
-    Parameters
-    ----------
-    parts : mapping of str to Part
-    heads, majority, names : mapping of str to Spread
-        By part: of the head, of the most common answer, and of the tree that sees only file names.
-    seed : int
-
-    Returns
-    -------
-    dict
-        Plain values, under the name of the part: ``reason`` (why there is no verdict; else empty), ``head`` and
-        ``id_only`` (by metric a `classify.evidence.knowledge.Judgement`), ``over_id_only`` (by metric the head less the
-        names).
-    """
+    """Judge a head on the part that it is read off: test, or validation where there is no test."""
     name = "test" if "test" in parts else "validation"
     part, head = parts[name], heads[name]
     found: dict[str, Any] = {"reason": no_verdict(part, head), "head": {}, "id_only": {}, "over_id_only": {}}

@@ -99,10 +99,7 @@ HEADS: dict[str, Head] = _table(
 def head_class(name: str, kind: str) -> type:
     """Import the estimator class of a head for a kind of task.
 
-    Raises
-    ------
-    HeadError
-        When there is no such head, or it doesn't take that kind.
+    Raises HeadError.
     """
     if name not in HEADS:
         raise HeadError(unknown_name("head", name, HEADS))
@@ -123,25 +120,7 @@ def head_options(name: str, kind: str) -> dict[str, Any]:
 def make_head(name: str, kind: str, *, random_state: Any = 0, **params: Any) -> Any:
     """Make an unfitted head, its options checked.
 
-    Parameters
-    ----------
-    name : str
-        A name of `HEADS`.
-    kind : {"single", "multi", "regression"}
-        The kind of the task.
-    random_state : int, default=0
-        For the heads that have randomness.
-    **params
-        Options of the head.
-
-    Returns
-    -------
-    estimator
-
-    Raises
-    ------
-    HeadError
-        When the head or an option is unknown, an option is out of its range, or the head doesn't take that kind.
+    Raises HeadError.
     """
     made = head_class(name, kind)
     options = head_options(name, kind)

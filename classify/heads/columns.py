@@ -85,18 +85,6 @@ def fit_sigmoid(decision: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.
 
     Platt (1999), with the targets drawn off 0 and 1 as if each side had one row more. The slope is kept at or
     above 0: a machine whose held-out values point the wrong way knows nothing, it is not an oracle reversed.
-
-    Parameters
-    ----------
-    decision : numpy.ndarray of float64, shape (n,)
-        From machines that did not see the row.
-    y : numpy.ndarray of int, shape (n,)
-        0 or 1, both present.
-    weights : numpy.ndarray of float64, shape (n,)
-
-    Returns
-    -------
-    numpy.ndarray of float64, shape (2,)
     """
     n_positive, n_negative = y.sum(), len(y) - y.sum()
     target = np.where(y == 1, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))

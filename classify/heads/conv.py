@@ -94,10 +94,6 @@ class _ConvHead(NetworkHead):
     def activation_maps(self, X: Any) -> np.ndarray:
         """Return the class activation maps (Zhou et al. 2016): where in an image each output comes from.
 
-        Parameters
-        ----------
-        X : array or RowMatrix of shape (n_images, n_features)
-
         Returns
         -------
         numpy.ndarray of float32, shape (n_images, n_outputs, height, width)

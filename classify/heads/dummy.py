@@ -55,12 +55,7 @@ class DummyClassifier(ClassifierHead):
 
 @dataclass(kw_only=True, repr=False, eq=False)
 class DummyRegressor(RegressorHead):
-    """Give every image the mean of the training rows.
-
-    Attributes
-    ----------
-    mean_ : numpy.ndarray of float64, shape (n_outputs,)
-    """
+    """Give every image the mean of the training rows."""
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

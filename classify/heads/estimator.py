@@ -257,10 +257,6 @@ class ClassifierHead(ClassifierMixin, Head):
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label of each row, or for multi-label 0/1 at one half.
 
-        Parameters
-        ----------
-        X : array or RowMatrix of shape (n_images, n_features)
-
         Returns
         -------
         numpy.ndarray
@@ -273,10 +269,6 @@ class ClassifierHead(ClassifierMixin, Head):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return probabilities, float64 (n_images, n_classes); rows sum to 1 unless multi-label.
-
-        Parameters
-        ----------
-        X : array or RowMatrix of shape (n_images, n_features)
 
         Returns
         -------

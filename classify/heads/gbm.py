@@ -35,7 +35,6 @@ class _BoostedHead(Head):
         None where a label never varies in the training rows.
     n_parameters_ : int
         Leaves of all trees.
-    n_features_in_, classes_, multilabel_
     """
 
     n_rounds: int | list[int] = whole(200, "trees of each class, label or output", most=100_000, several=True)
@@ -198,7 +197,6 @@ class GBMClassifier(ClassifierHead, _BoostedHead):
 
         Parameters
         ----------
-        X : array or RowMatrix of shape (n_images, n_features)
         y : array
             single-label: (n_images,) labels; multi-label: (n_images, n_labels) of 0 and 1.
         validation : (X, y), default=None
@@ -267,8 +265,6 @@ class GBMRegressor(RegressorHead, _BoostedHead):
 
         Parameters
         ----------
-        X : array or RowMatrix of shape (n_images, n_features)
-        y : array of shape (n_images,) or (n_images, n_outputs)
         validation : (X, y), default=None
             Rows for early stopping; never trained on.
 

@@ -99,9 +99,6 @@ class LinearClassifier(ClassifierHead, _LinearHead):
 
     Attributes
     ----------
-    classes_, multilabel_, n_features_in_, n_parameters_
-    coef_ : numpy.ndarray of float64, shape (n_classes, n_features), or (1, n_features) for two classes
-    intercept_ : numpy.ndarray of float64
     n_iter_ : int
         Iterations taken; the most of any label.
     """
@@ -117,7 +114,6 @@ class LinearClassifier(ClassifierHead, _LinearHead):
 
         Parameters
         ----------
-        X : array or RowMatrix of shape (n_images, n_features)
         y : array
             single-label: (n_images,) labels; multi-label: (n_images, n_labels) of 0 and 1.
 
@@ -197,24 +193,12 @@ class LinearClassifier(ClassifierHead, _LinearHead):
 
 @dataclass(kw_only=True, repr=False, eq=False)
 class LinearRegressor(RegressorHead, _LinearHead):
-    """Ridge regression, all outputs at once.
-
-    Attributes
-    ----------
-    coef_ : numpy.ndarray of float64, shape (n_outputs, n_features)
-    intercept_ : numpy.ndarray of float64, shape (n_outputs,)
-    n_features_in_, n_parameters_
-    """
+    """Ridge regression, all outputs at once."""
 
     alpha: float = number(1.0, "L2 penalty, for rows of squared length about 1", least=1e-9, most=1e12)
 
     def fit(self, X: Any, y: Any, *, validation: object = None) -> LinearRegressor:
         """Solve for the weights; *validation* is ignored.
-
-        Parameters
-        ----------
-        X : array or RowMatrix of shape (n_images, n_features)
-        y : array of shape (n_images,) or (n_images, n_outputs)
 
         Returns
         -------

@@ -22,17 +22,6 @@ def single_loss(head: Any, codes: np.ndarray, row_losses: Loss, probabilities: C
     ``mean over rows of w_y * (loss + sum over k of cost[y, k] * p_k)``: the weights are those of
     ``head.class_weight``, 1 on average over the training rows where "balanced"; the second term is the expected
     cost of what the head says, and vanishes without ``head.cost``.
-
-    Parameters
-    ----------
-    head : estimator
-        With ``classes_``, ``class_weight`` and ``cost``.
-    codes : numpy.ndarray of int64, shape (n,)
-        Of the training rows.
-    row_losses : callable
-        ``row_losses(outputs, codes)``, one number a row.
-    probabilities : callable
-        Of the outputs, rows sum to 1.
     """
     cost = None if head.cost is None else torch.from_numpy(cost_matrix(head.cost, head.classes_))
     weights = None
@@ -73,10 +62,7 @@ def labels_loss(head: Any, codes: np.ndarray) -> Loss:
 def cost_matrix(cost: Any, classes: np.ndarray) -> np.ndarray:
     """Check a matrix of costs and return it as float32 ``(n_classes, n_classes)``.
 
-    Raises
-    ------
-    HeadError
-        It isn't square over the classes, or has a cost below 0, or one for a right answer.
+    Raises HeadError.
     """
     try:
         matrix = np.asarray(cost, dtype=np.float32)

@@ -62,13 +62,11 @@ class NetworkHead(Head):
     ----------
     module_ : torch.nn.Module
         The trained network, from standardised features to outputs.
-    standardiser_ : Standardiser
     history_ : list of dict
         One record an epoch: ``epoch``, ``learning_rate``, ``loss``, with validation also ``validation_loss``.
         Given validation rows, the weights are those of the epoch with the lowest validation loss.
     n_parameters_ : int
         Trainable numbers.
-    n_features_in_ : int
 
     Notes
     -----

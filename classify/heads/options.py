@@ -55,10 +55,7 @@ def options_of(head: Any) -> dict[str, Option]:
 def check_options(head: Any) -> None:
     """Refuse the first option of a head that is not one of the values it takes.
 
-    Raises
-    ------
-    HeadError
-        The message names the option, the value and the range.
+    Raises HeadError.
     """
     for name, option in options_of(head).items():
         value = getattr(head, name)

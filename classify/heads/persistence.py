@@ -37,19 +37,7 @@ _LIBRARIES = ("affectory", "lightgbm", "numpy", "scikit-learn", "torch")
 def save_head(head: Any, folder: Path, beside: Mapping[str, bytes] | None = None) -> None:
     """Write a fitted head to a new folder, whole or not at all.
 
-    Parameters
-    ----------
-    head : estimator
-        A fitted head of the table.
-    folder : Path
-        Must not exist, or be empty.
-    beside : mapping of str to bytes, optional
-        Files of other rooms that belong to the head, by name: ``head.json`` lists them with their digests.
-
-    Raises
-    ------
-    HeadError
-        When the folder holds something, or the head is not one of the table.
+    Raises HeadError.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -71,19 +59,7 @@ def save_head(head: Any, folder: Path, beside: Mapping[str, bytes] | None = None
 def load_head(folder: Path) -> Any:
     """Read a head that `save_head` wrote; it predicts the same.
 
-    Parameters
-    ----------
-    folder : Path
-
-    Returns
-    -------
-    estimator
-        Fitted.
-
-    Raises
-    ------
-    HeadError
-        When a file is missing, damaged, may not be read, or is not of a head of this version.
+    Raises HeadError.
     """
     return load_model(folder)[0]
 
@@ -106,10 +82,7 @@ def load_model(folder: Path) -> tuple[Any, dict[str, bytes]]:
 def head_files(folder: Path) -> dict[str, bytes]:
     """Return the files of a head by name: ``head.json`` and those that it lists, each as its digest says.
 
-    Raises
-    ------
-    HeadError
-        A file is missing, a link, not the one that was saved, or may not be read.
+    Raises HeadError.
     """
     if folder.is_symlink():
         message = f"{folder} is a symbolic link; a head is a folder"
@@ -133,17 +106,7 @@ def head_files(folder: Path) -> dict[str, bytes]:
 def restored_head(files: Mapping[str, bytes], *, foreign: bool = False) -> Any:
     """Make a head from its files.
 
-    Parameters
-    ----------
-    files : mapping of str to bytes
-        As `head_files` gives them.
-    foreign : bool
-        Whether they came from somebody else: then nothing but our own code reads their trees.
-
-    Raises
-    ------
-    HeadError
-        They aren't those of a head.
+    Raises HeadError.
     """
     from safetensors.numpy import load
 

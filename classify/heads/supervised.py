@@ -42,7 +42,6 @@ class NetworkClassifier(ClassifierHead, NetworkHead):
 
         Parameters
         ----------
-        X : array or RowMatrix of shape (n_images, n_features)
         y : array
             single-label: (n_images,) labels; multi-label: (n_images, n_labels) of 0 and 1.
         validation : (X, y), default=None
@@ -127,8 +126,6 @@ class NetworkRegressor(RegressorHead, NetworkHead):
 
         Parameters
         ----------
-        X : array or RowMatrix of shape (n_images, n_features)
-        y : array of shape (n_images,) or (n_images, n_outputs)
         validation : (X, y), default=None
             Rows for early stopping and for the history; never trained on.
         checkpoint : Checkpoint, default=None
@@ -165,10 +162,6 @@ class NetworkRegressor(RegressorHead, NetworkHead):
 
     def predict(self, X: Any) -> np.ndarray:
         """Return values in the units of y, float64 (n_images,) or (n_images, n_outputs).
-
-        Parameters
-        ----------
-        X : array or RowMatrix of shape (n_images, n_features)
 
         Returns
         -------

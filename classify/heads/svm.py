@@ -120,8 +120,6 @@ class SVMClassifier(ClassifierHead, _KernelHead):
 
     Attributes
     ----------
-    classes_, multilabel_, n_features_in_, n_parameters_
-    support_vectors_, dual_, intercept_ : numpy.ndarray of float64
     sigmoid_ : numpy.ndarray of float64, shape (n_machines, 2)
         Slope and offset of each machine's sigmoid.
     """
@@ -144,7 +142,6 @@ class SVMClassifier(ClassifierHead, _KernelHead):
 
         Parameters
         ----------
-        X : array or RowMatrix of shape (n_images, n_features)
         y : array
             single-label: (n_images,) labels; multi-label: (n_images, n_labels) of 0 and 1.
 
@@ -223,22 +220,12 @@ class SVMRegressor(RegressorHead, _KernelHead):
     """Support vector regression, one machine for each output, all on one precomputed Gram matrix.
 
     The targets are brought to mean 0 and variance 1, so that C and epsilon don't depend on their scale.
-
-    Attributes
-    ----------
-    support_vectors_, dual_, intercept_ : numpy.ndarray of float64
-    n_features_in_, n_parameters_
     """
 
     epsilon: float = number(0.1, "errors below it cost nothing, in deviations of the target", least=0, most=1e6)
 
     def fit(self, X: Any, y: Any, *, validation: object = None) -> SVMRegressor:
         """Fit a machine for each output; *validation* is ignored.
-
-        Parameters
-        ----------
-        X : array or RowMatrix of shape (n_images, n_features)
-        y : array of shape (n_images,) or (n_images, n_outputs)
 
         Returns
         -------

@@ -54,7 +54,6 @@ class Trees:
     ----------
     text : str
         LightGBM's, up to the end of the trees: what `read_trees` has checked.
-    objective : {"regression", "binary", "multiclass"}
     n_outputs : int
         Trees of one round.
     sigmoid : float
@@ -63,8 +62,6 @@ class Trees:
         Positions of the roots; below 0 where a tree is one leaf.
     feature, decision, left, right : ndarray of shape (n_nodes,), int64
         A child below 0 is the leaf at ``-1 - child``.
-    threshold : ndarray of shape (n_nodes,)
-    values : ndarray of shape (n_leaves,)
     """
 
     text: str
@@ -120,16 +117,7 @@ class Trees:
 def read_trees(text: str, *, n_features: int) -> Trees:
     """Read trees from LightGBM's text.
 
-    Parameters
-    ----------
-    text : str
-    n_features : int
-        Of the head that they belong to.
-
-    Raises
-    ------
-    HeadError
-        A line isn't what LightGBM writes there: names, counts, children, features, numbers, sizes, objective.
+    Raises HeadError.
     """
     body, end, _ = text.partition(_END)
     if not end or not text.isascii():

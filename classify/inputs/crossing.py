@@ -97,10 +97,7 @@ def find_crossing(
 def refuse_crossing(crossing: Crossing | None, *, allow: bool) -> None:
     """Refuse a split that parts groups, unless it was published so or the user allows it.
 
-    Raises
-    ------
-    TaskError
-        Naming the split and what crosses.
+    Raises TaskError.
     """
     if crossing is None or allow or crossing.source == "published":
         return

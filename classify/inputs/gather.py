@@ -21,10 +21,8 @@ class Gather:
 
     Parameters
     ----------
-    store : features_store.Store
     blocks : sequence of str
         Each stored contiguously, see `possible`.
-    view : int
     """
 
     def __init__(self, store: Store, blocks: Sequence[str], view: int) -> None:

@@ -16,24 +16,8 @@ __all__ = ["choose_maps"]
 def choose_maps(store: Store, names: Sequence[str] = ()) -> tuple[tuple[str, ...], tuple[int, int, int]]:
     """Return the blocks of maps to put side by side, and the shape of the whole.
 
-    Parameters
-    ----------
-    store : Store
-    names : sequence of str
-        Blocks by name. Empty: the only block of maps there is.
-
-    Returns
-    -------
-    blocks : tuple of str
-    shape : (int, int, int)
-        Channels of all blocks together, height, width.
-
-    Raises
-    ------
-    UnknownNameError
-        A block isn't in the store.
-    TaskError
-        A named block holds vectors, the maps differ in height or width, or there are none or several to choose from.
+    Shapes: shape (int, int, int).
+    Raises UnknownNameError, TaskError.
     """
     maps = sorted(name for name, block in store.blocks.items() if len(block.item_shape) == 3)
     if not names and len(maps) != 1:

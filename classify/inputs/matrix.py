@@ -152,22 +152,7 @@ def batches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield ``(positions, float32 rows)`` for *size* rows at a time.
 
-    Parameters
-    ----------
-    rows : Rows
-        Where to read.
-    positions : array of int, default=None
-        Which rows, in this order. None: all of them.
-    size : int, default=1024
-        Rows in a batch; the last may be smaller.
-
-    Yields
-    ------
-    positions : numpy.ndarray of shape (n,)
-        The positions in the batch, ascending: within a batch the order means nothing to the caller,
-        and ascending reads are what a disk likes.
-    x : numpy.ndarray of float32, shape (n, n_features)
-        One buffer, overwritten by the next batch.
+    Shapes: positions (n,).
     """
     order = np.arange(rows.shape[0]) if positions is None else np.asarray(positions)
     buffer = np.empty((min(size, max(len(order), 1)), rows.shape[1]), dtype=np.float32)

@@ -20,21 +20,7 @@ def merge_classes(labels: Labels, merge: Mapping[str, Sequence[str]]) -> Labels:
     A merged class stands where the first of its members stood. Of several labels an image, the merged one is there
     where any of its members is.
 
-    Parameters
-    ----------
-    labels : Labels
-    merge : mapping of str to sequence of str
-        By the name of the new class, its members.
-
-    Returns
-    -------
-    Labels
-
-    Raises
-    ------
-    TaskError
-        The task has no classes or not these ones, a class is in two mergers, a new name is that of a class left
-        alone, or fewer than two classes are left.
+    Raises TaskError.
     """
     if not merge:
         return labels

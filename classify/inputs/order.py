@@ -29,20 +29,6 @@ def shuffled_by_blocks(
     The rows are cut into blocks of neighbours, at a place drawn anew for each pass; the blocks are shuffled, and the
     rows of each *pool* of consecutive blocks are shuffled among themselves. A row is equally likely at any place, as
     in a full shuffle; rows of one block stay within one pool.
-
-    Parameters
-    ----------
-    n_rows : int
-    generator : torch.Generator
-    block : int
-        Rows in a block.
-    pool : int
-        Blocks in a pool.
-
-    Returns
-    -------
-    numpy.ndarray of int64, shape (n_rows,)
-        A permutation.
     """
     import torch
 

@@ -29,14 +29,7 @@ def polarity_costs(classes: Sequence[str]) -> list[list[float]]:
     Half of the difference of the polarities: taking a pleasant for an unpleasant emotion costs 1, either for a neutral
     one 0.5, and one pleasant emotion for another nothing beyond what the loss says already.
 
-    Parameters
-    ----------
-    classes : sequence of str
-
-    Raises
-    ------
-    ConfigError
-        The polarity of a class isn't known.
+    Raises ConfigError.
     """
     keys = [name.strip().lower().replace(" ", "_") for name in classes]
     unknown = [name for name, key in zip(classes, keys, strict=True) if key not in POLARITIES]

@@ -12,20 +12,7 @@ __all__ = ["sampled"]
 
 
 def sampled(data: TaskRows, limit: int | None, *, seed: int) -> TaskRows:
-    """Return at most *limit* images of each part, drawn by *seed*; the first of each class is always among them.
-
-    Parameters
-    ----------
-    data : TaskRows
-    limit : int or None
-        None: all.
-    seed : int
-
-    Returns
-    -------
-    TaskRows
-        With a warning that names the limit.
-    """
+    """Return at most *limit* images of each part, drawn by *seed*; the first of each class is always among them."""
     if limit is None:
         return data
     parts = {name: _part(part, limit, seed) for name, part in data.parts.items()}

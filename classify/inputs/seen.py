@@ -57,19 +57,7 @@ _WAYS = {
 
 
 def find_seen(store: Store, ids: NDArray[np.str_], trained_on: Store | None, blocks: Sequence[str]) -> Seen:
-    """Look for images in a store that a head was fitted on.
-
-    Parameters
-    ----------
-    store : Store
-        To be tested on.
-    ids : ndarray of str
-        Names of the images that the head was fitted on, or chosen and calibrated by.
-    trained_on : Store or None
-        Where they lie; None: only names are compared.
-    blocks : sequence of str
-        Blocks of the head.
-    """
+    """Look for images in a store that a head was fitted on."""
     by = {"name": np.isin(store.ids, ids)}
     if trained_on is not None:
         rows = np.flatnonzero(np.isin(trained_on.ids, ids))

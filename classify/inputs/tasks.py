@@ -30,13 +30,11 @@ class Part:
 
     Parameters
     ----------
-    name : {"train", "validation", "test"}
     rows : ndarray of shape (n_images,), int64
         Rows of the store, ascending.
     y : ndarray
         single: (n_images,) int64 codes into the task's classes; multi: (n_images, n_classes) uint8;
         regression: (n_images,) float64 for one output, (n_images, n_outputs) for several.
-    ids : ndarray of shape (n_images,), str
     groups : ndarray of shape (n_images,), int64, or None
         Images of one group belong together; -1 = alone. None = all alone.
     """
@@ -63,7 +61,6 @@ class TaskRows:
 
     Parameters
     ----------
-    task : Task
     parts : mapping of str to Part
         Only parts that hold images; ``train`` is always there.
     dropped : mapping of str to mapping of str to int
@@ -94,22 +91,7 @@ class TaskRows:
 def choose_blocks(store: Store, names: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the blocks to concatenate.
 
-    Parameters
-    ----------
-    store : Store
-    names : sequence of str
-        Blocks by name. Empty: all whose vectors have one dimension, sorted by name.
-
-    Returns
-    -------
-    tuple of str
-
-    Raises
-    ------
-    UnknownNameError
-        A block isn't in the store.
-    TaskError
-        A named block holds maps, or the store has no block to choose.
+    Raises UnknownNameError, TaskError.
     """
     flat = sorted(name for name, block in store.blocks.items() if len(block.item_shape) == 1)
     for name in names:
@@ -136,32 +118,7 @@ def task_rows(
 ) -> TaskRows:
     """Lay out a task: which rows and targets each part of the split has, and what is left out and why.
 
-    Parameters
-    ----------
-    store : Store
-    task, split : str
-        Names of a task and of a split of the store.
-    blocks : sequence of str
-        An image counts only if it has a vector in each of them.
-    on_failed : {"drop", "error"}
-        Whether labelled images without a vector are left out and counted, or refused.
-    merge : mapping of str to sequence of str, optional
-        Classes that count as one, by the name of the new class.
-    allow_split_groups : bool
-        Whether a split may part groups although it was not published so.
-
-    Returns
-    -------
-    TaskRows
-
-    Raises
-    ------
-    UnknownNameError
-        The store has no such task or split.
-    FailedRowsError
-        With ``on_failed="error"``: an image of the split has a label but lacks a vector.
-    TaskError
-        Nothing is left to train on or to score, the training images are all of one class, or the split parts groups.
+    Raises UnknownNameError, FailedRowsError, TaskError.
     """
     labels = merge_classes(store.task_labels(task), merge or {})
     _refuse_twins(labels.task)

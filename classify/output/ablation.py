@@ -21,15 +21,7 @@ _ROWS = 24  # subsets that the chart has room for
 
 
 def ablation_text(found: Mapping[str, Any], *, rows: int | None = None) -> str:
-    """Lay out an ablation: one line for each subset, the best first, then the gains.
-
-    Parameters
-    ----------
-    found : mapping
-        What `classify.ablation.ablate` returns.
-    rows : int or None
-        At most so many subsets. None: all.
-    """
+    """Lay out an ablation: one line for each subset, the best first, then the gains."""
     names = [n for n in shown_metrics(found["kind"], found["classes"]) if n in found["baseline"]]
     title = (
         f"{found['corpus']} · {found['task']} ({found['kind']}): {found['head']} on {found['n_images']} images, "
@@ -171,10 +163,7 @@ def _bar(frame: Frame, interval: Mapping[str, float | None], y: float) -> list[s
 def check_chart(path: Path, *, force: bool) -> None:
     """Refuse a file that is there, unless it is a chart whose ablation a killed process didn't come to write.
 
-    Raises
-    ------
-    ExistsError
-        The file is there, isn't such a chart, and *force* isn't given.
+    Raises ExistsError.
     """
     if not path.is_file() or force:
         check_new(path, force=force)
@@ -186,12 +175,7 @@ def check_chart(path: Path, *, force: bool) -> None:
 def write_chart(path: Path, chart: str, *, force: bool = False) -> None:
     """Write a chart, whole or not at all.
 
-    Raises
-    ------
-    ExistsError
-        The file is there and *force* isn't given.
-    RunError
-        The place can't be written.
+    Raises ExistsError, RunError.
     """
     try:
         with atomic_write(path, force=force) as temporary:

@@ -64,12 +64,7 @@ class Target:
 def choose_target(task: Task, scores: Floats, centre: Floats, name: str | None = None) -> Target:
     """Return the target of one image: the named class, else the most probable; of a regression the first output.
 
-    Parameters
-    ----------
-    task : Task
-    scores, centre : ndarray of shape (n_classes,)
-        What the model says of the image, and of the mean image.
-    name : str, optional
+    Shapes: scores, centre (n_classes,).
     """
     regression = task.kind == "regression"
     at = task.classes.index(name) if name else 0 if regression else int(scores.argmax())
@@ -80,10 +75,7 @@ def choose_target(task: Task, scores: Floats, centre: Floats, name: str | None =
 def centre_of(model: Model, run: Run) -> Vector:
     """Return the mean vector of the training images, (n_features,): the head's own, else that of the store.
 
-    Raises
-    ------
-    AffectoryError
-        The head keeps none, and the store isn't where the run says.
+    Raises AffectoryError.
     """
     standardiser = getattr(model.head, "standardiser_", None)
     if standardiser is not None and np.any(standardiser.mean):
@@ -103,17 +95,7 @@ def block_parts(worth: Worth, vector: Vector, centre: Vector, columns: Mapping[s
     The Shapley values (1953) of the blocks: what a block adds to some of the others, averaged over all orders in which
     they can join; their sum is the whole difference. With more than 10 blocks, what the image loses without the block.
 
-    Parameters
-    ----------
-    worth : callable
-        (n, n_features) to (n,).
-    vector, centre : ndarray of shape (n_features,)
-    columns : mapping of str to slice
-        By block.
-
-    Returns
-    -------
-    dict of str to float
+    Shapes: vector, centre (n_features,).
     """
     names, n = list(columns), len(columns)
     if n > MAX_SUBSETS:

@@ -55,24 +55,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that the format knows
 def write_bundle(run: Run, path: Path, *, force: bool = False) -> list[str]:
     """Pack a run into a bundle, whole or not at all; what was written is opened again before it gets its name.
 
-    Parameters
-    ----------
-    run : Run
-    path : Path
-    force : bool
-        Whether a file that is there may be replaced.
-
-    Returns
-    -------
-    list of str
-        The names of its files.
-
-    Raises
-    ------
-    ExistsError
-        The file is there and *force* isn't given.
-    BundleError
-        The run can't be packed.
+    Raises ExistsError, BundleError.
     """
     check_new(path, force=force)
     model = run_model(run)
@@ -134,12 +117,7 @@ def _digest(data: bytes) -> str:
 def open_model(place: Path) -> Model:
     """Open what answers for images: a run's folder, or a bundle.
 
-    Raises
-    ------
-    RunError
-        There is neither.
-    ModelError
-        It can't answer.
+    Raises RunError, ModelError.
     """
     if place.is_dir() or not place.exists():
         return run_model(read_run(place))
@@ -152,18 +130,7 @@ def read_bundle(path: Path) -> Model:
     Nothing is unpacked under a name that the bundle chose, nothing in it is run, and every byte is held against the
     manifest before it is looked at.
 
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    Model
-
-    Raises
-    ------
-    BundleError
-        It isn't a bundle, isn't whole, or holds what no bundle holds.
+    Raises BundleError.
     """
     try:
         data = read_regular(path.resolve(), MAX_BYTES)  # the path that a user types may be a link

@@ -18,21 +18,7 @@ N_RESAMPLES = 500
 
 
 def data_card(runs: Sequence[Run], board: Board, audit: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Put together the counts and facts of a task, from the report of a run on it.
-
-    Parameters
-    ----------
-    runs : sequence of Run
-        Those of the board.
-    board : Board
-    audit : mapping or None
-        What ``audit.json`` holds.
-
-    Returns
-    -------
-    dict
-        ``parts``, ``rows`` (a class or output with a cell for each part), ``facts`` (name, text).
-    """
+    """Put together the counts and facts of a task, from the report of a run on it."""
     report = runs[0].report
     counts = report["counts"]
     return {"parts": list(counts), "rows": _rows(report, counts), "facts": _facts(report, board, audit)}
@@ -102,21 +88,7 @@ def _doubts(audit: Mapping[str, Any] | None) -> str:
 
 
 def without_duplicates(runs: Sequence[Run], board: Board, audit: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Score each run again without the test images that have a near-duplicate in the training part.
-
-    Parameters
-    ----------
-    runs : sequence of Run
-        Those of the board.
-    board : Board
-    audit : mapping or None
-
-    Returns
-    -------
-    dict or None
-        ``n_left``, ``n_out``, and ``rows`` by the board's order, each with the metric on all images and on those left.
-        None where no such image was found.
-    """
+    """Score each run again without the test images that have a near-duplicate in the training part."""
     across = (audit or {}).get("duplicates", {}).get("across", {}).get(f"{board.part} in train")
     if not across or not across["n_images"]:
         return None

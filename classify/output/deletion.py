@@ -31,23 +31,6 @@ def deletion_check(
 
     Cells are filled with the picture's mean colour. Beside cells drawn one by one stands a harder control: the shape of
     the hottest cells, moved somewhere else (around the edges), which is as compact as they are.
-
-    Parameters
-    ----------
-    explainer : Explainer
-    paths : sequence of str
-        Images; those that can't be used are left out.
-    seed : int
-    step : callable
-        Called after each image.
-
-    Returns
-    -------
-    dict
-        Mean losses of log-odds (of a regression, of its value): ``hottest``, ``random``, ``moved``; ``difference`` and
-        ``difference_moved`` with their 95% intervals of Student's t over images; ``better``, the share of images whose
-        hottest cells hurt more than random ones; ``passed``, whether the interval of ``difference`` lies above 0, None
-        under 8 images.
     """
     from classify.errors import ModelError
 

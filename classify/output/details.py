@@ -21,21 +21,7 @@ Figures = list[tuple[str, str]]
 
 
 def run_details(run: Run, said_above: Sequence[str], pictures: Pictures) -> dict[str, Any]:
-    """Put together everything about one run.
-
-    Parameters
-    ----------
-    run : Run
-    said_above : sequence of str
-        Warnings that the page has given already.
-    pictures : Pictures
-        Of the run's corpus.
-
-    Returns
-    -------
-    dict
-        For the template ``run.html.j2``.
-    """
+    """Put together everything about one run."""
     report = run.report
     part = best_part(report["metrics"])
     return {

@@ -17,13 +17,7 @@ MAX_ARROWS = 250
 
 
 def reliability_plot(before: Sequence[Mapping[str, float]], after: Sequence[Mapping[str, float]] | None) -> str:
-    """Draw how often what was said came true, against what was said; below, how often it was said.
-
-    Parameters
-    ----------
-    before, after : sequence of mapping
-        Bins as `classify.evidence.calibration.reliability` gives them, without and with calibration.
-    """
+    """Draw how often what was said came true, against what was said; below, how often it was said."""
     frame = Frame(58, 30, 240, 220, (0, 1), (0, 1))
     parts = frame.axes("", "came true")
     parts.append(frame.line(frame.place(0, 0), frame.place(1, 1), stroke="muted", dash="3 4"))
@@ -65,17 +59,7 @@ def _reliability_line(frame: Frame, rows: Sequence[Mapping[str, float]], colour:
 
 
 def learning_plot(points: Sequence[Mapping[str, float]], metric: str, baseline: float | None) -> str:
-    """Draw the metric against the number of training images, on a logarithmic scale.
-
-    Parameters
-    ----------
-    points : sequence of mapping
-        As `classify.evidence.curve.learning_curve` gives them.
-    metric : str
-        Its name, as people write it.
-    baseline : float or None
-        Of the majority.
-    """
+    """Draw the metric against the number of training images, on a logarithmic scale."""
     ends = [value for point in points for value in (point["low"], point["high"], point["lowest"], point["highest"])]
     values = [value for value in ends if value is not None]
     values += [] if baseline is None else [baseline]
@@ -107,17 +91,7 @@ def learning_plot(points: Sequence[Mapping[str, float]], metric: str, baseline: 
 
 
 def ablation_plot(rows: Sequence[Mapping[str, Any]], blocks: Sequence[str], metric: str) -> str:
-    """Draw for each set of blocks a row: a dot under each block that is in it, and the metric with its interval.
-
-    Parameters
-    ----------
-    rows : sequence of mapping
-        ``blocks``, and ``value``, ``low``, ``high`` (None where undefined), in the order to be drawn.
-    blocks : sequence of str
-        All blocks.
-    metric : str
-        Its name, as people write it.
-    """
+    """Draw for each set of blocks a row: a dot under each block that is in it, and the metric with its interval."""
     ends = [row[key] for row in rows for key in ("value", "low", "high") if row.get(key) is not None]
     low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
     air = 0.06 * (high - low) or 0.05
@@ -168,13 +142,7 @@ def plane_plot(
 ) -> str:
     """Draw each image in the plane of two outputs: where it is, and where the head puts it.
 
-    Parameters
-    ----------
-    truth, said : ndarray of shape (n_images, 2)
-    names : (str, str)
-        Of the outputs: across, and up.
-    span : (float, float)
-        Ends of the scale.
+    Shapes: truth, said (n_images, 2); names (str, str); span (float, float).
     """
     chosen = np.linspace(0, len(truth) - 1, min(len(truth), MAX_ARROWS)).round().astype(int)
     frame = Frame(66, 34, 300, 300, span, span)

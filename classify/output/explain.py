@@ -45,10 +45,8 @@ class Picture:
 
     Parameters
     ----------
-    path : str
     pixels : list of ndarray of shape (height, width, 3), uint8
         By network, as its decoder gives them.
-    vector : ndarray of shape (n_features,)
     """
 
     path: str
@@ -62,7 +60,6 @@ class Explanation:
 
     Parameters
     ----------
-    answer : Answer
     target : Target
         The class, or output, that is explained.
     worth, centre_worth : float
@@ -103,7 +100,6 @@ class Explainer:
 
     Parameters
     ----------
-    run : Run
     weights : mapping of str to Path, optional
         Checkpoints of encoders that were extracted with one.
     allow_download : bool
@@ -132,10 +128,7 @@ class Explainer:
     def open(self, path: str) -> Picture:
         """Decode an image and make its vectors.
 
-        Raises
-        ------
-        ModelError
-            It can't be used.
+        Raises ModelError.
         """
         from extract.errors import RefusedImageError
 
@@ -160,14 +153,7 @@ class Explainer:
         return target.worth(self.model.scores(vectors))
 
     def explain(self, picture: Picture, name: str | None = None) -> Explanation:
-        """Explain one image.
-
-        Parameters
-        ----------
-        picture : Picture
-        name : str, optional
-            A class of the task. None: the one that the image is decided for.
-        """
+        """Explain one image."""
         target = self.target(picture, name)
         parts = self.parts(picture, target)
         heats = self.heats(picture, target, parts)

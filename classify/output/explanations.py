@@ -43,25 +43,7 @@ def explain_images(
 ) -> list[Explanation]:
     """Explain images, and leave the folder of explanations in the run.
 
-    Parameters
-    ----------
-    run : Run
-    explainer : Explainer
-        Of the run.
-    paths : sequence of str
-    deletion : mapping, optional
-        What `classify.output.deletion.deletion_check` found.
-    force : bool
-        Whether explanations that are there may be replaced.
-    step : callable
-        Called after each image.
-
-    Raises
-    ------
-    ExistsError
-        The run has explanations and *force* isn't given.
-    ModelError
-        An image can't be used.
+    Raises ExistsError, ModelError.
     """
     folder = run.folder / EXPLANATIONS
     found, entries = [], []
@@ -172,16 +154,7 @@ def _truth(run: Run, image: str | None) -> list[str] | None:
 def scored_images(run: Run, data: Path | None) -> dict[str, str]:
     """Return the picture files of the part that the run is judged by, by id; those that aren't there are left out.
 
-    Parameters
-    ----------
-    run : Run
-    data : Path or None
-        The folder of the corpus. None: ``data/CORPUS``.
-
-    Raises
-    ------
-    RunError
-        None is there.
+    Raises RunError.
     """
     pictures = Pictures.of_corpus(run.report["corpus"], data)
     ids = run.part(best_part(run.report["metrics"])).ids.tolist()

@@ -57,14 +57,7 @@ def curve_points(run: Run) -> Mapping[str, Any] | None:
 
 
 def explanations_of(run: Run, pictures: Pictures) -> dict[str, Any] | None:
-    """Return the overlays of a run as thumbnails with what is said of them; None where there are none.
-
-    Parameters
-    ----------
-    run : Run
-    pictures : Pictures
-        Makes the thumbnails, and counts their bytes.
-    """
+    """Return the overlays of a run as thumbnails with what is said of them; None where there are none."""
     folder = run.folder / EXPLANATIONS
     if folder.is_symlink():
         message = f"{folder} is a symbolic link; the explanations of a run lie in it"

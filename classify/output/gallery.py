@@ -22,17 +22,6 @@ def surest_errors(task: Task, part: PartPredictions, pictures: Pictures) -> list
 
     Sure is: a high probability for a class that isn't true (single); the label whose probability is farthest from the
     truth (multi); the largest error (regression).
-
-    Parameters
-    ----------
-    task : Task
-    part : PartPredictions
-    pictures : Pictures
-
-    Returns
-    -------
-    list of dict
-        ``id``, ``picture``, ``truth``, ``said`` (words), ``bars`` (name, probability, whether true).
     """
     score = np.asarray(part.y_score, dtype=np.float64).reshape(len(part.ids), -1)
     if task.kind == "single":

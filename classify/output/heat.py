@@ -39,8 +39,6 @@ class Heat:
     ----------
     cells : ndarray of shape (n_rows, n_columns)
         Log-odds of each cell.
-    region : Region
-    method : {"Grad-CAM", "occlusion"}
     """
 
     cells: Floats
@@ -49,15 +47,7 @@ class Heat:
 
 
 def region_of(transform: Mapping[str, Any], height: int, width: int) -> Region:
-    """Return the part of a picture that a network sees, from the ``transform`` of its passport.
-
-    Parameters
-    ----------
-    transform : mapping
-        ``resize``: length of the shorter edge, or height and width; ``crop``: height and width of the centre crop.
-    height, width : int
-        Of the picture.
-    """
+    """Return the part of a picture that a network sees, from the ``transform`` of its passport."""
     resize, crop = transform["resize"], transform.get("crop")
     if crop is None:
         return WHOLE
@@ -111,12 +101,7 @@ def cell_means(field: Floats, n: int) -> Floats:
 def covered(picture: Picture, cells: NDArray[np.int64], n: int) -> Picture:
     """Return a picture with some cells of an n x n grid filled with its mean colour.
 
-    Parameters
-    ----------
-    picture : ndarray of shape (height, width, 3), uint8
-    cells : ndarray of int64
-        Flat numbers of cells.
-    n : int
+    Shapes: picture (height, width, 3) uint8.
     """
     changed = picture.copy()
     mean = picture.reshape(-1, 3).mean(axis=0).round().astype(np.uint8)
@@ -130,15 +115,7 @@ def covered(picture: Picture, cells: NDArray[np.int64], n: int) -> Picture:
 def overlay(picture: Picture, field: Floats) -> Any:
     """Return the picture, greyed, under its heat: what speaks for the decision, from pale to red.
 
-    Parameters
-    ----------
-    picture : ndarray of shape (height, width, 3), uint8
-    field : ndarray of shape (64, 64)
-        From `combined`; what is below 0 isn't drawn.
-
-    Returns
-    -------
-    PIL.Image.Image
+    Shapes: picture (height, width, 3) uint8; field (64, 64).
     """
     from PIL import Image
 

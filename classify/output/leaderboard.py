@@ -158,15 +158,6 @@ def boards(runs: Iterable[Run]) -> list[Board]:
 
     Two runs share a board if what was measured is the same: the task with its classes and range, and the scored images
     with their labels. Where runs of a board were trained on other images, labels or vectors, a warning says so.
-
-    Parameters
-    ----------
-    runs : iterable of Run
-
-    Returns
-    -------
-    list of Board
-        By corpus and task.
     """
     sets: dict[tuple[str, ...], dict[Path, Run]] = {}
     for run in runs:
@@ -278,16 +269,7 @@ def as_json(found: Iterable[Board]) -> list[dict[str, Any]]:
 
 
 def as_text(board: Board) -> str:
-    """Lay out one board as lines of text, the baselines as its last rows.
-
-    Parameters
-    ----------
-    board : Board
-
-    Returns
-    -------
-    str
-    """
+    """Lay out one board as lines of text, the baselines as its last rows."""
     title = f"{board.corpus} · {board.task} ({board.kind}) · {board.n_images} {board.part} images, split {board.split}"
     table = [["run", *(metric_title(name) for name in board.shown), "verdict"]]
     for row in board.rows:

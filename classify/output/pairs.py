@@ -62,22 +62,7 @@ def pairs(board: Board, runs: Sequence[Run], *, n_resamples: int = 2000, seed: i
     Images whose group mates were trained on, where the split parts groups, are left out, and so are baselines: a head's
     verdict says what it is worth beside them. The pairs that are left are one family of tests, corrected together.
 
-    Parameters
-    ----------
-    board : Board
-    runs : sequence of Run
-        Those that the board was made from, and perhaps others.
-    n_resamples, seed : int
-
-    Returns
-    -------
-    list of PairOfRuns
-        In the order of the board; none where every image is left out.
-
-    Raises
-    ------
-    RunError
-        Two runs of the board scored different images.
+    Raises RunError.
     """
     by_folder = {run.folder.as_posix(): run for run in runs}
     rows = [row for row in board.rows if row.standing != "baseline"]

@@ -19,18 +19,7 @@ _REMEDY = "predict with the encoder that the head was trained on, or extract aga
 def check_encoder(block: str, passport: Mapping[str, Any], network: Any) -> None:
     """Refuse an encoder that would give other vectors than those that the head was trained on.
 
-    Parameters
-    ----------
-    block : str
-    passport : mapping
-        Of the block.
-    network : extract.encoders.Network
-        The encoder that is here.
-
-    Raises
-    ------
-    ModelError
-        Naming both values of what differs: weights, library, architecture, transform, taps.
+    Raises ModelError.
     """
     theirs, ours = passport_weights(passport).get("sha256"), network.weights.get("sha256")
     name = network.encoder.name
@@ -74,10 +63,7 @@ _PASSPORT = record(
 def check_passport(block: str, passport: Mapping[str, Any]) -> None:
     """Refuse a passport that isn't one of this program's encoders, before anything is built as it says.
 
-    Raises
-    ------
-    ModelError
-        Naming what is missing or of another type.
+    Raises ModelError.
     """
     try:
         _PASSPORT(passport, "its passport")

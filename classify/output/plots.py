@@ -25,20 +25,7 @@ def best_part(parts: Mapping[str, Any]) -> str:
 
 
 def run_plots(task: Task, report: Mapping[str, Any], parts: Mapping[str, PartPredictions]) -> dict[str, str]:
-    """Draw the figures of one run, each able to stand alone.
-
-    Parameters
-    ----------
-    task : Task
-    report : mapping
-        What ``report.json`` holds.
-    parts : mapping of str to PartPredictions
-
-    Returns
-    -------
-    dict of str to str
-        SVG by name: ``confusion``, ``curve``, ``scatter-OUTPUT``; those that the run has.
-    """
+    """Draw the figures of one run, each able to stand alone."""
     figures = {}
     part = best_part(parts)
     if task.kind == "single":
@@ -61,12 +48,6 @@ def confusion_plot(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> s
     """Draw a confusion matrix: in each cell the share of its row, shaded by it, and the count below.
 
     Of more than 50 classes there is no grid, but a bar for each of the 30 strongest confusions.
-
-    Parameters
-    ----------
-    matrix : sequence of sequence of int
-        Images by true class (row) and decided class (column).
-    classes : sequence of str
     """
     n = len(classes)
     if n > MAX_GRID:
@@ -133,13 +114,7 @@ def _confusion_row(counts: Sequence[int], left: float, y: float, cell: float) ->
 
 
 def curve_plot(history: Sequence[Mapping[str, Any]]) -> str:
-    """Draw training and validation loss by epoch, and mark the epoch of the lowest validation loss.
-
-    Parameters
-    ----------
-    history : sequence of mapping
-        One per epoch, with ``epoch``, ``loss`` and perhaps ``validation_loss``.
-    """
+    """Draw training and validation loss by epoch, and mark the epoch of the lowest validation loss."""
     lines = {}
     for key in ("loss", "validation_loss"):
         points = [(row["epoch"], row[key]) for row in history if row.get(key) is not None]
@@ -171,13 +146,7 @@ def scatter_plot(truth: NDArray[np.float64], said: NDArray[np.float64], *, name:
 
     At most 2,000 images are drawn, chosen evenly; a value beyond the scale is drawn at its end.
 
-    Parameters
-    ----------
-    truth, said : ndarray of shape (n_images,)
-    name : str
-        Name of the output.
-    span : (float, float)
-        Ends of the scale.
+    Shapes: truth, said (n_images,); span (float, float).
     """
     chosen = np.linspace(0, len(truth) - 1, min(len(truth), MAX_POINTS)).round().astype(int)
     frame = Frame(66, 14, 300, 300, span, span)
@@ -200,15 +169,7 @@ def interval_plot(
 ) -> str:
     """Draw one interval as a bar with a dot, and the baseline as an upright line, over a common scale.
 
-    Parameters
-    ----------
-    interval : mapping
-        ``value``, ``low``, ``high``; None where undefined.
-    baseline : float or None
-    span : (float, float)
-        The values at both ends, the same for all bars of a table.
-    width : float
-        Pixels.
+    Shapes: span (float, float).
     """
     frame = Frame(6, 0, width - 12, 22, span, (0, 1))
     parts = [frame.line((0, 11), (width, 11))]

@@ -52,7 +52,6 @@ class Encoders:
     ----------
     passports : mapping of str to mapping
         By block, in the order in which their vectors stand side by side.
-    device : {"auto", "cpu", "cuda"}
     weights : mapping of str to Path, optional
         By encoder, the checkpoint file, for those that were extracted with one.
     allow_download : bool
@@ -111,10 +110,7 @@ class Encoders:
     def read(self, path: str) -> bytes:
         """Return the bytes of an image file.
 
-        Raises
-        ------
-        RefusedImageError
-            It can't be read.
+        Raises RefusedImageError.
         """
         from extract.sources import Files
 
@@ -123,10 +119,7 @@ class Encoders:
     def decode(self, data: bytes) -> list[NDArray[np.uint8]]:
         """Return the picture as each network's decoder gives it: (height, width, 3) uint8, by network.
 
-        Raises
-        ------
-        RefusedImageError
-            It can't be trusted.
+        Raises RefusedImageError.
         """
         pictures = {name: decode(data) for name, decode in self._decoders.items()}
         return [pictures[name] for name in self._decoder_of]
@@ -207,9 +200,6 @@ class Predictor:
 
     Parameters
     ----------
-    model : Model
-    device : {"auto", "cpu", "cuda"}
-    weights : mapping of str to Path, optional
     allow_download : bool
         See `Encoders`.
 
@@ -243,15 +233,6 @@ class Predictor:
 
         Each image goes through the networks alone, so that what is said of it doesn't depend on its neighbours, and
         the first answer is there before the second path is asked for.
-
-        Parameters
-        ----------
-        images : iterable of str
-            Paths.
-
-        Yields
-        ------
-        Answer
         """
         for path in _paths(images):
             yield self._answer(path, self._prepared(path))
@@ -309,10 +290,7 @@ def _paths(images: Iterable[Any]) -> Iterator[str]:
 def image_paths(places: Iterable[str]) -> list[str]:
     """Return the images that some places stand for: files as they are, folders with all below them.
 
-    Raises
-    ------
-    ModelError
-        A folder holds no image.
+    Raises ModelError.
     """
     from extract.images import find_images
 

@@ -32,19 +32,7 @@ _CREDITS = {
 def write_report_page(runs: Sequence[Run], path: Path, *, data: Path | None = None, force: bool = False) -> None:
     """Write the page about *runs* to *path*, whole or not at all.
 
-    Parameters
-    ----------
-    runs : sequence of Run
-    path : Path
-    data : Path or None
-        Where the pictures are: the folder of the corpus, or one that holds it. None: ``data/CORPUS``.
-    force : bool
-        Whether a file that is there may be replaced.
-
-    Raises
-    ------
-    ExistsError
-        The file is there and *force* isn't given.
+    Raises ExistsError.
     """
     check_new(path, force=force)
     if data is not None and not data.is_dir():
@@ -62,18 +50,7 @@ def write_report_page(runs: Sequence[Run], path: Path, *, data: Path | None = No
 
 
 def report_page(runs: Sequence[Run], *, data: Path | None = None) -> str:
-    """Return the page about *runs* as HTML; everything that comes from a corpus is escaped.
-
-    Parameters
-    ----------
-    runs : sequence of Run
-    data : Path or None
-        Where the pictures are: the folder of the corpus, or one that holds it. None: ``data/CORPUS``.
-
-    Returns
-    -------
-    str
-    """
+    """Return the page about *runs* as HTML; everything that comes from a corpus is escaped."""
     found = boards(runs)
     by_folder = {run.folder.as_posix(): run for run in runs}
     pictures = _pictures({board.corpus for board in found}, data)

@@ -41,25 +41,7 @@ MAX_SUBSETS = 20  # of an ablation, in its figure
 def board_section(
     board: Board, runs: Mapping[str, Run], *, anchor: str, repeated: bool, pictures: Pictures
 ) -> dict[str, Any]:
-    """Put together everything about one board.
-
-    Parameters
-    ----------
-    board : Board
-    runs : mapping of str to Run
-        By folder.
-    anchor : str
-        Name of the section within the page.
-    repeated : bool
-        Whether the task has several boards.
-    pictures : Pictures
-        Of the board's corpus.
-
-    Returns
-    -------
-    dict
-        For the template ``board.html.j2``.
-    """
+    """Put together everything about one board."""
     ours = [runs[row.folder] for row in board.rows]
     first, shared, span = ours[0].report, _shared_warnings(board), _span(board)
     baseline, audit = board.baseline[board.shown[0]], audit_of(ours)

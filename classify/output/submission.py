@@ -35,7 +35,6 @@ class Answers:
 
     Parameters
     ----------
-    task : Task
     scores : ndarray of shape (n_images, n_classes)
         In the order of the submission.
     thresholds : tuple of float or None
@@ -75,7 +74,6 @@ class Submission:
     ----------
     ids : tuple of str
         Each image, in the order of its row.
-    answers : tuple of Answers
     key : str
         Title of the first column.
     """
@@ -93,21 +91,7 @@ class Submission:
 def check_submission(path: Path, plan: Submission) -> dict[str, dict[str, Any]]:
     """Read a file back and see that it is what it must be.
 
-    Parameters
-    ----------
-    path : Path
-    plan : Submission
-
-    Returns
-    -------
-    dict of str to dict
-        By task: ``metric``, its ``value`` in the file and as the run said (equal), ``n_images`` that have a label.
-
-    Raises
-    ------
-    SubmissionError
-        Naming the first thing that is wrong: titles, ids, order, a value of the wrong kind, a score or an answer that
-        isn't the run's.
+    Raises SubmissionError.
     """
     header, rows = read_table(path)
     if header != plan.titles:
@@ -131,10 +115,7 @@ def check_submission(path: Path, plan: Submission) -> dict[str, dict[str, Any]]:
 def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     """Read a CSV file: its titles, and its rows, each as long as they are many.
 
-    Raises
-    ------
-    SubmissionError
-        It is none.
+    Raises SubmissionError.
     """
     try:
         text = read_regular(path.resolve()).decode("utf-8-sig")

@@ -36,23 +36,7 @@ def plan_submission(
 ) -> Submission:
     """Lay out what the file must hold: the images of a part of the index, labelled or not, as each run answers.
 
-    Parameters
-    ----------
-    runs : sequence of Run
-        One for each task, in the order of the columns; of the same images.
-    template : Path, optional
-        A CSV file whose first ``id`` or ``filename`` column gives the order of the images; they must be those of the
-        part. None: the order of the index.
-    part : {"train", "validation", "test"}
-    at_half : bool
-        Give a class from one half on, and not from the thresholds that the run chose on its validation part.
-
-    Raises
-    ------
-    SubmissionError
-        The runs don't answer for the same images, the template names others, or an image has no vector.
-    RunError
-        The store holds other images or labels now than a run was scored on.
+    Raises SubmissionError, RunError.
     """
     layouts = [_laid_out(run) for run in runs]
     named = [run.task.name for run in runs]
@@ -138,17 +122,7 @@ def _said(run: Run) -> tuple[dict[str, Floats], dict[str, Any]]:
 def write_submission(plan: Submission, path: Path, *, force: bool = False) -> dict[str, dict[str, Any]]:
     """Write the file, whole, and only if what was written is right.
 
-    Returns
-    -------
-    dict of str to dict
-        By task, what `check_submission` found.
-
-    Raises
-    ------
-    ExistsError
-        The file is there and *force* isn't given.
-    SubmissionError
-        The written file isn't right; it doesn't get its name then.
+    Raises ExistsError, SubmissionError.
     """
     columns = [one.cells() for one in plan.answers]
     try:

@@ -25,16 +25,7 @@ __all__ = ["audit_summary", "curve_summary", "head_card", "head_list", "head_rec
 
 
 def run_summary(run: Run) -> str:
-    """Sum up a run in a few lines: what was fitted, each metric beside the baseline, what to beware of.
-
-    Parameters
-    ----------
-    run : Run
-
-    Returns
-    -------
-    str
-    """
+    """Sum up a run in a few lines: what was fitted, each metric beside the baseline, what to beware of."""
     report = run.report
     (board,) = boards([run])
     (row,) = board.rows
@@ -71,17 +62,7 @@ def run_summary(run: Run) -> str:
 
 
 def audit_summary(found: Mapping[str, Any]) -> str:
-    """Sum up an audit in a few lines.
-
-    Parameters
-    ----------
-    found : mapping
-        What ``audit.json`` holds.
-
-    Returns
-    -------
-    str
-    """
+    """Sum up an audit in a few lines."""
     lines = []
     for where, across in found["duplicates"]["across"].items():
         part, _, other = where.partition(" in ")
@@ -109,18 +90,7 @@ def audit_summary(found: Mapping[str, Any]) -> str:
 
 
 def curve_summary(run: Run, learned: Mapping[str, Any]) -> str:
-    """Lay out a learning curve as one line.
-
-    Parameters
-    ----------
-    run : Run
-    learned : mapping
-        What ``curve.json`` holds.
-
-    Returns
-    -------
-    str
-    """
+    """Lay out a learning curve as one line."""
     points = ", ".join(f"{point['n']}: {point['value']:.3f}" for point in learned["points"])
     notes = "".join(f"\n  ! {text}" for text in learned.get("warnings", ()))
     return f"{run.folder}: {metric_title(learned['metric'])} by training images {points}{notes}"

@@ -76,13 +76,7 @@ class Pictures:
         return self.spent[0] > MAX_BYTES
 
     def of(self, image: str) -> Thumbnail | None:
-        """Return the thumbnail of an image; None where its file isn't there or can't be decoded, or the page is full.
-
-        Parameters
-        ----------
-        image : str
-            An id. One that would leave the folder is not looked for.
-        """
+        """Return the thumbnail of an image; None where it is not there, undecodable, or one too many."""
         path = self.path_of(image)
         return None if path is None else self.of_file(path)
 

@@ -68,10 +68,7 @@ class Checkpoint:
     def attached(self, session: Session) -> Callable[[Progress], bool]:
         """Fill *session* with the saved state, if there is one to go on from; return the rule for its loop.
 
-        Raises
-        ------
-        RunError
-            The state is damaged, or of another training.
+        Raises RunError.
         """
         if self.resume and (self.folder / _RECORD).is_file():
             self._restore(session)

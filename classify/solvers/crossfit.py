@@ -47,12 +47,8 @@ class Images:
 
     Parameters
     ----------
-    store : Store
-    task : Task
-    rows : numpy.ndarray of int64, shape (n_images,)
     y : numpy.ndarray
         As `classify.inputs.tasks.Part` has it.
-    folds : numpy.ndarray of int64, shape (n_images,)
     """
 
     store: Store
@@ -134,22 +130,7 @@ class Plan:
 
 
 def answers(images: Images, subsets: Sequence[Subset], plan: Plan, *, advance: Advance = lambda n: None) -> Answers:
-    """Answer for every image with every subset of blocks.
-
-    Parameters
-    ----------
-    images : Images
-    subsets : sequence of tuple of str
-    plan : Plan
-    advance : callable
-        Called with the number of fits done since the last call; there is one for each subset and fold.
-
-    Returns
-    -------
-    dict of tuple of str to numpy.ndarray of float64, shape (n_images, n_outputs)
-        Scores as `classify.evidence.metrics.metrics` takes them. Those of svm and ridge decide as they should, at one
-        half or by the largest, but are no calibrated probabilities.
-    """
+    """Answer for every image with every subset of blocks."""
     return {subset: said[0] for subset, said in path_answers(images, subsets, plan, advance=advance).items()}
 
 
@@ -158,10 +139,6 @@ def path_answers(images: Images, subsets: Sequence[Subset], plan: Plan, *, advan
 
     A path over costs shares the Gram matrices, and stops where no row is bound any more; one over strengths of a ridge
     shares the moments.
-
-    Returns
-    -------
-    dict of tuple of str to list of numpy.ndarray, one for each value
     """
     plan.check(images)
     ways = {"svm": _by_kernel, "ridge": _by_moments}

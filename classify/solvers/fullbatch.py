@@ -37,7 +37,6 @@ class Problem:
         logistic: ``log(1 + exp(-y f))``; softmax: cross-entropy of classes.
     y : numpy.ndarray of int, shape (n_rows,)
         0 or 1; for softmax codes from 0.
-    cost : float
     weights : numpy.ndarray of float64, shape (n_rows,), default=None
         0 leaves a row out.
     """
@@ -66,9 +65,6 @@ class Solution:
 
     Parameters
     ----------
-    coef : numpy.ndarray of float64, shape (n_columns, n_features)
-    intercept : numpy.ndarray of float64, shape (n_columns,)
-    n_steps : int
     converged : bool
         Whether the gradient's largest element fell below the tolerance.
     """
@@ -87,23 +83,7 @@ def solve(
     tolerance: float = 1e-5,
     max_scans: int = 500,
 ) -> list[Solution]:
-    """Solve all problems over the same rows.
-
-    Parameters
-    ----------
-    rows : Rows
-        Read once for each step; memory does not grow with their number.
-    standardiser : Standardiser
-    problems : sequence of Problem
-    tolerance : float
-        Of the gradient's largest element, for the objective divided by cost times total weight. Beyond 4,096
-        features products are float32, and less than about 1e-6 can't be reached.
-    max_scans : int
-
-    Returns
-    -------
-    list of Solution
-    """
+    """Solve all problems over the same rows."""
     n_features = rows.shape[1]
     states = [_State(np.zeros((n_features + 1, problem.n_columns)), problem) for problem in problems]
     penalized = np.ones((n_features + 1, 1))

@@ -45,22 +45,7 @@ class Grams:
     def kernel(self, blocks: Sequence[str], kind: str = "linear", *, gamma: float | None = None) -> np.ndarray:
         """Return the kernel of the concatenation of some blocks.
 
-        Parameters
-        ----------
-        blocks : sequence of str
-        kind : {"linear", "rbf"}
-            ``gamma * x.z`` or ``exp(-gamma * |x - z|^2)``.
-        gamma : float or None
-            None: 1 / n_features, so that a cost means the same as blocks are added.
-
-        Returns
-        -------
-        numpy.ndarray of float64, shape (n_rows, n_rows)
-
-        Raises
-        ------
-        HeadError
-            No block is given, one isn't among the products, or there is no such kernel.
+        Raises HeadError.
         """
         if kind not in KERNELS:
             raise HeadError(unknown_name("kernel", kind, KERNELS))
@@ -88,23 +73,7 @@ class Grams:
 def block_grams(store: Store, blocks: Iterable[str], rows: np.ndarray, fit: np.ndarray) -> Grams:
     """Multiply the rows of each block with each other, standardised on some of them.
 
-    Parameters
-    ----------
-    store : Store
-    blocks : iterable of str
-    rows : numpy.ndarray of int64, shape (n_rows,)
-        Rows of the store, each with a vector in every block.
-    fit : numpy.ndarray of int64
-        Positions among *rows* of those that mean and deviation are measured on: the training rows of a fold.
-
-    Returns
-    -------
-    Grams
-
-    Raises
-    ------
-    HeadError
-        There are more rows than a matrix of their square is kept for.
+    Raises HeadError.
     """
     if len(rows) > MAX_ROWS:
         message = (

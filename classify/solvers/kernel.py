@@ -27,27 +27,7 @@ def svm_path(
     weights: np.ndarray | None = None,
     tolerance: float = 1e-3,
 ) -> np.ndarray:
-    """Decide by one binary machine for each column: a class against the rest, or a label.
-
-    Parameters
-    ----------
-    kernel : numpy.ndarray of float64, shape (n_rows, n_rows)
-    columns : numpy.ndarray of int, shape (n_rows, n_columns)
-        0 or 1.
-    train, held : numpy.ndarray of int64
-        Positions of the rows to fit on, and to answer for.
-    costs : sequence of float
-        Ascending.
-    weights : numpy.ndarray of float64, shape (n_rows, n_columns), default=None
-        Of each row in each column.
-    tolerance : float
-        At which the solver stops, as scikit-learn's ``tol``.
-
-    Returns
-    -------
-    numpy.ndarray of float64, shape (n_costs, n_held, n_columns)
-        Decision values; a column that doesn't vary in the training rows is decided by its only value.
-    """
+    """Decide by one binary machine for each column: a class against the rest, or a label."""
     inner, outer = _cut(kernel, train, held)
     decided = np.empty((len(costs), len(held), columns.shape[1]))
     for k, column in enumerate(columns.T):

@@ -198,29 +198,7 @@ def fit_loop(
 ) -> list[dict[str, float]]:
     """Train *module* in place until the plan is done, the validation loss stalls, or *stop* says so.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Maps a batch (batch, n_features) to outputs.
-    loss : callable
-        ``loss(outputs, targets)``, the mean over the batch.
-    train, validation : iterable of (x, y)
-        Iterated once an epoch. With validation rows the module ends with the weights of its best epoch.
-    plan : Plan
-    progress : Progress
-        Fresh, or where an earlier call stopped.
-    stop : callable, default: never
-        Asked after each epoch: the place for a time budget, a checkpoint, a progress bar.
-
-    Returns
-    -------
-    list of dict
-        ``progress.history``.
-
-    Raises
-    ------
-    HeadError
-        When a loss is not finite: training has diverged.
+    Raises HeadError.
     """
     while len(progress.history) < plan.epochs and not progress.stalled(plan.patience):
         epoch = len(progress.history)

@@ -37,8 +37,6 @@ class Moments:
         The rough shift and scale under which everything is summed, so that no digits are lost to large means.
     xx : numpy.ndarray of float32 or float64, shape (n_features, n_features)
         Sum of products; only the lower triangle is filled.
-    xy : numpy.ndarray of float64, shape (n_features, n_targets)
-    x, y : numpy.ndarray of float64, shape (n_features,) and (n_targets,)
     """
 
     n: int
@@ -59,22 +57,7 @@ class Moments:
         return Moments(self.n + other.n, self.pilot, *parts)
 
     def covariance(self, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, Standardiser]:
-        """Return the standardised moments of some features.
-
-        Parameters
-        ----------
-        columns : numpy.ndarray of int64
-            Ascending.
-
-        Returns
-        -------
-        zz : numpy.ndarray, shape (n_columns, n_columns)
-            Sum of products of standardised features; only the lower triangle is valid.
-        zy : numpy.ndarray of float64, shape (n_columns, n_targets)
-            Sum of products with centred targets.
-        standardiser : Standardiser
-            Of the raw features.
-        """
+        """Return the standardised moments of some features."""
         mean = self.x[columns] / self.n
         whole = len(columns) == len(self.x)
         zz = self.xx.copy() if whole else self.xx[np.ix_(columns, columns)]
@@ -107,20 +90,7 @@ def accumulate(
     rounding (about 1e-6 of a diagonal element) stays far below any useful ridge strength. Memory: the square of
     n_features for each fold, and a chunk.
 
-    Parameters
-    ----------
-    rows : Rows
-    targets : numpy.ndarray of shape (n_rows, n_targets)
-        Values, or indicators of classes.
-    folds : numpy.ndarray of int, shape (n_rows,), default=None
-        The fold of each row; below 0: the row is skipped. None: all rows are fold 0.
-    progress : callable
-        Called with the number of rows added since the last call.
-
-    Returns
-    -------
-    dict of int to Moments
-        By fold.
+    Shapes: targets (n_rows, n_targets).
     """
     folds = np.zeros(rows.shape[0], dtype=np.int64) if folds is None else folds
     n_features, n_targets = rows.shape[1], targets.shape[1]
@@ -174,14 +144,7 @@ def _add_product(total: np.ndarray, x: np.ndarray) -> None:
 
 @dataclass(frozen=True)
 class Ridge:
-    """A ridge regression over standardised features.
-
-    Parameters
-    ----------
-    coef : numpy.ndarray of float64, shape (n_targets, n_columns)
-    intercept : numpy.ndarray of float64, shape (n_targets,)
-    standardiser : Standardiser
-    """
+    """A ridge regression over standardised features."""
 
     coef: np.ndarray
     intercept: np.ndarray
@@ -194,21 +157,7 @@ class Ridge:
 
 
 def ridge_path(moments: Moments, columns: np.ndarray, strengths: Sequence[float]) -> list[Ridge]:
-    """Solve ``min |Y - Z W - b|^2 + strength |W|^2`` over standardised features Z, for every strength.
-
-    Parameters
-    ----------
-    moments : Moments
-        Of the training rows.
-    columns : numpy.ndarray of int64
-        Features to use, ascending: those of a subset of blocks.
-    strengths : sequence of float
-        Each above 0.
-
-    Returns
-    -------
-    list of Ridge
-    """
+    """Solve ``min |Y - Z W - b|^2 + strength |W|^2`` over standardised features Z, for every strength."""
     wrong = [s for s in strengths if not s > 0]
     if wrong:
         message = f"a ridge strength is {wrong[0]!r}; it takes numbers above 0"

@@ -23,14 +23,7 @@ _TOLERANCE = 1e-10  # a direction that holds less than this share of the longest
 def inner_products(a: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
     """Return ``a @ b.T`` (with *b* None, ``a @ a.T``) accumulated in float64, without a wide copy of either side.
 
-    Parameters
-    ----------
-    a : numpy.ndarray of shape (n_a, n_features)
-    b : numpy.ndarray of shape (n_b, n_features), default=None
-
-    Returns
-    -------
-    numpy.ndarray of float64, shape (n_a, n_b)
+    Shapes: a (n_a, n_features); b (n_b, n_features) default.
     """
     total = np.zeros((len(a), len(a if b is None else b)))
     for start in range(0, a.shape[1], _COLUMNS):

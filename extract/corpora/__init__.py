@@ -66,10 +66,7 @@ CORPORA["jndataset"] = union.jndataset(CORPORA.__getitem__)
 def find_corpus(name: str) -> Corpus:
     """Look a corpus up; ``union:A,B`` joins several.
 
-    Raises
-    ------
-    CorpusError
-        If there is none of that name; the message lists those that are.
+    Raises CorpusError.
     """
     if name.startswith(union.PREFIX):
         return union.union_of(name, find_corpus)

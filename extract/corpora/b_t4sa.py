@@ -25,17 +25,7 @@ _SOURCE = "sentiment of the tweet's text, by a machine (distant supervision)"
 def read(data: Path, options: Mapping[str, Any]) -> Reading:
     """Read the three lists.
 
-    Parameters
-    ----------
-    data : Path
-        The folder that holds them, one above it, or the official tar, which is not unpacked.
-    options : mapping
-        ``lists`` (str): name of the lists, with ``{part}``.
-
-    Raises
-    ------
-    CorpusError
-        If a list is missing or a line does not fit.
+    Raises CorpusError.
     """
     tree = open_tree(data)
     lists = _lists(tree, options)
@@ -45,15 +35,7 @@ def read(data: Path, options: Mapping[str, Any]) -> Reading:
 def read_subset(data: Path, options: Mapping[str, Any]) -> Reading:
     """Draw the same number of images of each class from each official part.
 
-    Parameters
-    ----------
-    options : mapping
-        ``train``, ``validation``, ``test`` (int): images in all, divisible by three; ``seed`` (int); ``lists`` (str).
-
-    Raises
-    ------
-    CorpusError
-        If a size is not divisible, or a class has too few images.
+    Raises CorpusError.
     """
     tree = open_tree(data)
     lists = _lists(tree, options)

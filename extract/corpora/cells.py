@@ -19,7 +19,6 @@ class BrokenTableError(ValueError):
     ----------
     line : int
         Of the file, from 1; 0 = the table as a whole.
-    reason : str
     """
 
     def __init__(self, line: int, reason: str) -> None:
@@ -73,13 +72,7 @@ def rows_of_cells(
 
 
 def width_misfit(cells: Sequence[str], header: Sequence[str], *, lenient: bool = False) -> str:
-    """Return what is wrong with the number of cells of a row; "" = nothing.
-
-    Parameters
-    ----------
-    lenient : bool
-        Empty cells at the end do not count, nor do columns there without a title.
-    """
+    """Return what is wrong with the number of cells of a row; "" = nothing."""
     more, fewer = cells[len(header) :], header[len(cells) :]
     if not more and not fewer:
         return ""

@@ -31,7 +31,6 @@ class Rows:
     ----------
     name : str
         For messages.
-    header : list of str
     body : list of lists of str
         Each as long as the header.
     lines : list of int
@@ -54,10 +53,7 @@ class Rows:
     def at(self, column: str) -> int:
         """Return the position of a column.
 
-        Raises
-        ------
-        CorpusError
-            If there is none of that title (the message lists those that are), or more than one.
+        Raises CorpusError.
         """
         title = plain(column)
         if title not in self._columns:
@@ -70,10 +66,7 @@ class Rows:
     def cell(self, row: int, column: str) -> str:
         """Return one cell, blanks around it taken off, in Unicode form NFC.
 
-        Raises
-        ------
-        CorpusError
-            If there is no such column, or the cell goes over several lines, as after a quote that was left open.
+        Raises CorpusError.
         """
         cell = plain(self._body[row][self.at(column)])
         if "\n" in cell:
@@ -110,19 +103,7 @@ class _Wanted:
 def labels_of(rows: Rows, kind: str, option: str, *, none: Set[str] = frozenset()) -> list[Labels]:
     """Read the tasks of one kind.
 
-    Parameters
-    ----------
-    rows : Rows
-    kind : {"single", "multi", "regression"}
-    option : str
-        Tasks parted by ``,``; "" = none.
-    none : set of str
-        Cells that are no label, as an empty one is.
-
-    Raises
-    ------
-    CorpusError
-        For an unknown column or a value that does not fit.
+    Raises CorpusError.
     """
     make = {"single": _single, "multi": _multi, "regression": _regression}[kind]
     return [make(rows, _wanted(text, kind), none) for text in option.split(",") if text.strip()]
@@ -155,10 +136,7 @@ def _wanted(text: str, kind: str) -> _Wanted:
 def _labels(rows: Rows, column: str, none: Set[str]) -> list[str]:
     """Return the cells of a column, "" where there is no label.
 
-    Raises
-    ------
-    CorpusError
-        If there is none in the whole column.
+    Raises CorpusError.
     """
     cells = ["" if cell in none else cell for cell in rows.column(column)]
     if not any(cells):

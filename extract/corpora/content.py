@@ -9,19 +9,7 @@ from extract.trees import Tree
 
 
 def equal_files(tree: Tree, paths: Sequence[str]) -> list[list[int]]:
-    """Group files of equal bytes.
-
-    Parameters
-    ----------
-    tree : Tree
-    paths : sequence of str
-        Files that are not there are passed over.
-
-    Returns
-    -------
-    list of list of int
-        Positions in `paths`, ascending; only groups of two or more, by their first.
-    """
+    """Group files of equal bytes."""
     from tqdm import tqdm
 
     by_size: dict[int, list[int]] = {}

@@ -25,14 +25,7 @@ _REMEDY = "the columns are _unit_id, which_of_these_sentiment..., <the same>:con
 
 
 def read(data: Path, options: Mapping[str, Any]) -> Reading:
-    """Read the table; ids are the unit ids.
-
-    Parameters
-    ----------
-    data : Path
-    options : mapping
-        ``confidence`` (str): least confidence, 0 to 1; ``seed`` (int).
-    """
+    """Read the table; ids are the unit ids."""
     try:
         least = float(options["confidence"])
     except ValueError as error:

@@ -40,17 +40,7 @@ class _Emoji:
 def read(data: Path, options: Mapping[str, Any]) -> Reading:
     """Read the labels, and render the pictures that are not in `data` yet.
 
-    Parameters
-    ----------
-    data : Path
-        Folder of the pictures; it is made if it does not exist.
-    options : mapping
-        ``min_occurrences`` (int), ``seed`` (int).
-
-    Raises
-    ------
-    CorpusError
-        If the two packages that it is made of are not installed, or no emoji is frequent enough.
+    Raises CorpusError.
     """
     emojis = _ranking(options["min_occurrences"])
     if not emojis:

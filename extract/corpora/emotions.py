@@ -17,20 +17,8 @@ from features_store import Labels
 def class_folders(tree: Tree, classes: Sequence[str]) -> tuple[str, list[str], NDArray[np.int16], int]:
     """Find the images in folders named after classes, wherever those folders lie together.
 
-    Returns
-    -------
-    root : str
-        The folder that holds the class folders; of several, the one with most images.
-    names : list of str
-        ``CLASS/FILE``, sorted.
-    values : ndarray of shape (n_images,), int16
-    n_others : int
-        Images that lie elsewhere.
-
-    Raises
-    ------
-    CorpusError
-        If no image lies in such a folder.
+    Shapes: values (n_images,) int16.
+    Raises CorpusError.
     """
     by_root: dict[str, list[tuple[str, int]]] = {}
     for path in tree.images():

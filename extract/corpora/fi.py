@@ -52,16 +52,7 @@ class _Found:
 def read(data: Path, options: Mapping[str, Any]) -> Reading:
     """Read class folders, class folders below train/ and val/, or the tables of votes.
 
-    Parameters
-    ----------
-    data : Path
-    options : mapping
-        ``equal`` ("drop" or "keep"): what happens to placeholders and further copies of an image; ``seed`` (int).
-
-    Raises
-    ------
-    CorpusError
-        If there is neither.
+    Raises CorpusError.
     """
     if options["equal"] not in ("drop", "keep"):
         msg = f"option 'equal' of corpus 'fi' is drop or keep; got {options['equal']!r}"

@@ -28,17 +28,7 @@ _SHOWN = 5  # names in a message
 def read(data: Path, options: Mapping[str, Any]) -> Reading:
     """Read a folder; class names are the names of the sub-folders.
 
-    Parameters
-    ----------
-    data : Path
-        A folder, or a tar or zip of it.
-    options : mapping
-        ``task``, ``layout`` (str), ``seed`` (int).
-
-    Raises
-    ------
-    CorpusError
-        If the folder is not there, holds no image, or has a class that is named like a part.
+    Raises CorpusError.
     """
     if options["layout"] not in LAYOUTS:
         msg = f"option 'layout' of corpus 'folder' is {', '.join(LAYOUTS)}; got {options['layout']!r}"
@@ -88,10 +78,7 @@ def _class_of(folders: Sequence[str], *, given: bool) -> str:
 def _has_parts(place: Any, images: Sequence[str], layout: str) -> bool:
     """Tell whether the top folders are parts; that is decided by the folders, whatever lies beside them.
 
-    Raises
-    ------
-    CorpusError
-        If only some are, so that they may as well be classes.
+    Raises CorpusError.
     """
     inside: dict[str, int] = {}  # of the top folders: images in folders of their own, which would be classes
     for name in images:

@@ -24,8 +24,6 @@ class Listing:
     ----------
     name : str
         For messages.
-    data : bytes
-    root : Tree
     file, images : str
         Table and folder of the images as they were found, to be recorded.
     """
@@ -44,10 +42,7 @@ class Listing:
     def refuse_twice(self, names: Sequence[str], lines: Sequence[int]) -> None:
         """Refuse a table that names an image twice.
 
-        Raises
-        ------
-        CorpusError
-            Naming both lines.
+        Raises CorpusError.
         """
         first: dict[str, int] = {}
         for name, line in zip(names, lines, strict=True):
@@ -58,10 +53,7 @@ class Listing:
     def relative(self, cell: str, line: int) -> str:
         """Return the canonical path of an image below the root.
 
-        Raises
-        ------
-        CorpusError
-            If it names nothing there.
+        Raises CorpusError.
         """
         path = cell.strip().replace("\\", "/")
         if os.path.isabs(path) and isinstance(self.root, Folder):
@@ -91,19 +83,7 @@ def _inside(path: str) -> str:
 def open_listing(data: Any, file: str, root: str) -> Listing:
     """Read a table or list.
 
-    Parameters
-    ----------
-    data : Path or str
-        The file itself, or the folder, archive or URL that holds it.
-    file : str
-        Its path in there.
-    root : str
-        Folder or archive of the images, relative to the folder of the file.
-
-    Raises
-    ------
-    CorpusError
-        If one of them is not there.
+    Raises CorpusError.
     """
     place = place_of(data)
     if place.is_file() and not place.name.lower().endswith(_ARCHIVES):

@@ -20,17 +20,7 @@ from features_store import Index, Labels, Split, Task
 def read(data: Path, options: Mapping[str, Any]) -> Reading:
     """Read a list; a line is ``PATH`` or ``PATH<tab>CLASS``, empty lines do not count.
 
-    Parameters
-    ----------
-    data : Path
-        The list, or the folder or archive that holds it.
-    options : mapping
-        ``file``, ``root``, ``task`` (str), ``seed`` (int).
-
-    Raises
-    ------
-    CorpusError
-        If the list names no image, or one twice.
+    Raises CorpusError.
     """
     listing = open_listing(data, options["file"], options["root"])
     lines = _lines(listing)

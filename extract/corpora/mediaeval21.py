@@ -43,16 +43,7 @@ class _Rows:
 def read(data: Path, options: Mapping[str, Any]) -> Reading:
     """Read the development set, and the test set where its labels are there.
 
-    Parameters
-    ----------
-    data : Path
-    options : mapping
-        ``all_zero`` ("keep" or "unlabelled"): what a row without any 1 means; ``seed`` (int); ``test`` (str).
-
-    Raises
-    ------
-    CorpusError
-        If ``devset.csv`` is missing, or a header, a label or a number does not fit.
+    Raises CorpusError.
     """
     if options["all_zero"] not in ("keep", "unlabelled"):
         msg = f"option 'all_zero' of corpus 'mediaeval21' is keep or unlabelled; got {options['all_zero']!r}"

@@ -27,19 +27,7 @@ def stratified(
     share of all images, no more than one from a stratum as long as that is possible; only one or two images leave a
     part empty.
 
-    Parameters
-    ----------
-    ids : sequence of str, length n_images
-    strata : sequence, length n_images
-        For example the classes.
-    seed : int
-    validation, test : float
-        Shares in [0, 1].
-
-    Returns
-    -------
-    ndarray of shape (n_images,), int8
-        0 train, 1 validation, 2 test.
+    Shapes: returns (n_images,) int8.
     """
     by_stratum: dict[Hashable, list[int]] = {}
     for row, stratum in enumerate(strata):
@@ -73,10 +61,7 @@ def grouped(
 ) -> NDArray[np.int8]:
     """Part images as `stratified` does, whole groups together; a group is of the stratum of its first image.
 
-    Parameters
-    ----------
-    groups : ndarray of shape (n_images,), int, optional
-        -1 = alone. None = all alone.
+    Shapes: groups (n_images,) int.
     """
     if groups is None:
         return stratified(ids, strata, seed=seed, validation=validation, test=test)
@@ -95,11 +80,7 @@ def grouped(
 def units_of(groups: NDArray[Any]) -> tuple[list[int], NDArray[np.int64]]:
     """Number what a split must not part: groups, and images alone.
 
-    Returns
-    -------
-    firsts : list of int
-        Row of the first image of each.
-    unit_of : ndarray of shape (n_images,), int64
+    Shapes: unit_of (n_images,) int64.
     """
     number: dict[tuple[bool, int], int] = {}
     firsts: list[int] = []

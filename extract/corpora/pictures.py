@@ -23,7 +23,6 @@ class Pictures:
 
     Parameters
     ----------
-    tree : Tree
     folders : sequence of str
         Names of the folders in which the corpus keeps its images; where several files fit, one in there is meant.
     """
@@ -35,10 +34,7 @@ class Pictures:
     def paths(self, names: Sequence[str], *, suffix: str = "") -> list[str]:
         """Return the path of each image; one that is not there keeps its name, with `suffix` behind it.
 
-        Raises
-        ------
-        CorpusError
-            If several files fit a name, or several names one file.
+        Raises CorpusError.
         """
         wanted = [canonical(name.strip().replace("\\", "/")) for name in names]
         found = [self._find(name) for name in wanted]

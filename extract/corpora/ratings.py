@@ -45,7 +45,6 @@ class Layout:
         Of the scale.
     source : str
         Who rated, and how.
-    delimiter : str
     folders : tuple of str
         Folders in which the images are looked for first.
     suffix : str
@@ -95,10 +94,7 @@ class Norms:
 def ends_of(corpus: str, text: str) -> tuple[float, float]:
     """Read the ends of a scale, ``LOW..HIGH``.
 
-    Raises
-    ------
-    CorpusError
-        If they are no numbers, or not in this order.
+    Raises CorpusError.
     """
     low, dots, high = text.partition("..")
     try:
@@ -114,10 +110,7 @@ def ends_of(corpus: str, text: str) -> tuple[float, float]:
 def table_and_columns(tree: Tree, layout: Layout, options: Mapping[str, Any]) -> tuple[Table, tuple[int, int, int]]:
     """Find the table and its columns of image, valence and arousal.
 
-    Raises
-    ------
-    CorpusError
-        If the table or a column is not there.
+    Raises CorpusError.
     """
     files = [options["file"]] if options["file"] else list(layout.files)
     path = find_one(tree, files, layout=f"a table {' or '.join(layout.files)} and a folder of images")
@@ -179,9 +172,7 @@ def norms_of(tree: Tree, layout: Layout, options: Mapping[str, Any]) -> Norms:
 def check_range(table: Table, values: NDArray[np.float64], ends: tuple[float, float]) -> None:
     """Refuse a value outside the scale: the wrong column, or the wrong scale.
 
-    Raises
-    ------
-    CorpusError
+    Raises CorpusError.
     """
     outside = ((values < ends[0]) | (values > ends[1])).any(axis=1)
     if outside.any():

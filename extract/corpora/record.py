@@ -39,10 +39,7 @@ class Option:
     def parse(self, corpus: str, key: str, text: str) -> int | str:
         """Turn the text of the command line into a value.
 
-        Raises
-        ------
-        CorpusError
-            If it is no whole number, or too small.
+        Raises CorpusError.
         """
         if isinstance(self.default, str):
             return text
@@ -63,7 +60,6 @@ class Reading:
 
     Parameters
     ----------
-    index : Index
     source : Source
         As long as the index, in its order.
     notes : tuple of str
@@ -132,17 +128,7 @@ class Corpus:
     def read(self, data: Place | None = None, given: Mapping[str, str] | None = None) -> Reading:
         """Read the corpus.
 
-        Parameters
-        ----------
-        data : Path or URL, or mapping of str to them; optional
-            Its place; of a union, the place of each member. None = `default_data`.
-        given : mapping, optional
-            Options as text; others have their defaults.
-
-        Raises
-        ------
-        CorpusError
-            If the place or an option is missing or wrong, or a file breaks the layout.
+        Raises CorpusError.
         """
         if data is None and not self.default_data:
             wanted = " ".join(f"--data {one}=PATH" for one in self.members) or "--data PATH"

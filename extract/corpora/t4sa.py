@@ -29,17 +29,7 @@ _SOURCE = "sentiment of the tweet's text, by a machine (distant supervision)"
 def read(data: Path, options: Mapping[str, Any]) -> Reading:
     """Read the table of tweets, and give each image the label of its tweet.
 
-    Parameters
-    ----------
-    data : Path
-        Folder or archive with the table and the images, in whatever folders.
-    options : mapping
-        ``table`` (str), ``seed`` (int).
-
-    Raises
-    ------
-    CorpusError
-        If the table is missing or does not fit, or no image belongs to a tweet in it.
+    Raises CorpusError.
     """
     tree = open_tree(data)
     path = find_one(tree, [options["table"]], layout=_LAYOUT)
@@ -93,10 +83,7 @@ def _tweets(tree: Tree, path: str) -> tuple[NDArray[np.int64], NDArray[np.float3
 def number_of(text: str) -> int:
     """Return the number of a tweet.
 
-    Raises
-    ------
-    ValueError
-        If it is none that 64 bits hold.
+    Raises ValueError.
     """
     if re.fullmatch("-?[0-9]{1,19}", text) is None or int(text) >= 1 << 63:
         msg = "no number of a tweet"
@@ -105,13 +92,7 @@ def number_of(text: str) -> int:
 
 
 def read_second(data: Path, options: Mapping[str, Any]) -> Reading:
-    """Read the lists of one variant of T4SA 2.0.
-
-    Parameters
-    ----------
-    options : mapping
-        ``variant`` (str): name of the lists before ``_train.csv``.
-    """
+    """Read the lists of one variant of T4SA 2.0."""
     tree = open_tree(data)
     pattern = f"{options['variant']}_{{part}}.csv"
     if "{" in options["variant"] or "/" in options["variant"]:

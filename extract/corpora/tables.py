@@ -40,17 +40,7 @@ from features_store.schema import KINDS
 def read(data: Path, options: Mapping[str, Any]) -> Reading:
     """Read a table and the places of its images.
 
-    Parameters
-    ----------
-    data : Path
-        The table, or the folder or archive that holds it.
-    options : mapping
-        See the module's docstring.
-
-    Raises
-    ------
-    CorpusError
-        If a file, a column or a value is not what the options say; naming row and value.
+    Raises CorpusError.
     """
     table = open_listing(data, options["file"], options["root"])
     rows = _rows(table, options)

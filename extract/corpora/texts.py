@@ -19,18 +19,7 @@ BY_HAND = "or write a CSV table of your own and read it with corpus `csv`, whose
 
 
 def misfit(tree: Tree, path: str, line: int, *, expected: str, found: str, remedy: str = "") -> CorpusError:
-    """Word the error for a file that breaks its layout.
-
-    Parameters
-    ----------
-    tree, path
-        The file.
-    line : int
-        From 1; 0 = the file as a whole.
-    expected, found : str
-    remedy : str
-        How to map it by hand; "" = through the corpus `csv`.
-    """
+    """Word the error for a file that breaks its layout."""
     where = f"{tree.place / path}, line {line}" if line else f"{tree.place / path}"
     shown = found if len(found) <= 500 else f"{found[:500]}..."
     how = f"{remedy}; {BY_HAND}" if remedy else f"mend the file, {BY_HAND}"
@@ -76,10 +65,7 @@ def lines_of(tree: Tree, path: str, encoding: str = "") -> list[str]:
 def find_one(tree: Tree, patterns: Sequence[str], *, layout: str) -> str:
     """Return the one file that fits the first pattern that any file fits.
 
-    Raises
-    ------
-    CorpusError
-        If none fits, or several do equally well.
+    Raises CorpusError.
     """
     for pattern in patterns:
         found = tree.find(pattern)
@@ -109,10 +95,7 @@ class Table:
     def position(self, *names: str, remedy: str) -> int:
         """Return which column has one of these names; case and blanks at the ends do not matter.
 
-        Raises
-        ------
-        CorpusError
-            If none has.
+        Raises CorpusError.
         """
         exact = [plain(title) for title in self.header]
         for titles, given in (
@@ -131,10 +114,7 @@ class Table:
     def refuse_twice(self, names: Sequence[str], remedy: str = "") -> None:
         """Refuse a table that names an image twice.
 
-        Raises
-        ------
-        CorpusError
-            Naming both lines.
+        Raises CorpusError.
         """
         first: dict[str, int] = {}
         for row, name in enumerate(names):
@@ -151,10 +131,7 @@ class Table:
     def numbers(self, column: int, *, remedy: str, empty: Sequence[str] = ("",)) -> NDArray[np.float64]:
         """Return a column of numbers: (n_rows,) float64; cells in `empty` are NaN, a decimal comma is allowed.
 
-        Raises
-        ------
-        CorpusError
-            For any other cell.
+        Raises CorpusError.
         """
         values = np.full(len(self.rows), np.nan)
         for row, cell in enumerate(self.cells(column)):
@@ -186,21 +163,7 @@ def table_of(
 ) -> Table:
     """Read a table.
 
-    Parameters
-    ----------
-    delimiter : str
-        One character; "" = runs of blanks.
-    is_header : callable, optional
-        Tells the header by its cells; what stands before it is left out. None = the first line is the header.
-    expected : str
-        What there should be, for the error.
-    ragged : bool
-        Rows may have other numbers of cells than the header.
-
-    Raises
-    ------
-    CorpusError
-        If no line is the header, there is no row after it, a row has another number of cells, or a quote stays open.
+    Raises CorpusError.
     """
     rows: list[list[str]] = []
     numbers: list[int] = []
@@ -239,23 +202,8 @@ def labelled_list(
 ) -> tuple[list[str], NDArray[np.int16]]:
     """Read lines of a path and a label code, parted by the last blank, tab or comma.
 
-    Parameters
-    ----------
-    codes : mapping
-        Code in the file to position of the class.
-    expected : str
-        A line in words, for the error.
-
-    Returns
-    -------
-    names : list of str
-        As they stand there, a ``./`` before them taken off.
-    values : ndarray of shape (n_lines,), int16
-
-    Raises
-    ------
-    CorpusError
-        For a line that is not of this form, or an unknown code.
+    Shapes: values (n_lines,) int16.
+    Raises CorpusError.
     """
     lines = lines_of(tree, path)
     first = next((line for line in lines if line), "")

@@ -30,13 +30,7 @@ class Lists:
 
 
 def read_lists(tree: Tree, pattern: str, *, codes: Mapping[str, int], layout: str, expected: str) -> Lists:
-    """Read one list per part.
-
-    Parameters
-    ----------
-    pattern : str
-        Name of the lists, with ``{part}``.
-    """
+    """Read one list per part."""
     names: list[str] = []
     values, parts, folder = [], [], ""
     for part, number in PARTS.items():

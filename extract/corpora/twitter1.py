@@ -27,17 +27,7 @@ _CODES = {"0": 0, "1": 1}
 def read(data: Path, options: Mapping[str, Any]) -> Reading:
     """Read the lists of the images on which at least three, four and five people agreed.
 
-    Parameters
-    ----------
-    data : Path
-        Folder or archive, in one of the two layouts that are about.
-    options : mapping
-        ``seed`` (int).
-
-    Raises
-    ------
-    CorpusError
-        If there is no list, or a line does not fit.
+    Raises CorpusError.
     """
     tree = open_tree(data)
     lists = _subsets(tree)
@@ -100,13 +90,7 @@ def _notes(labels: Mapping[str, Labels], splits: Mapping[str, Split]) -> tuple[s
 
 
 def read_photo_tweets(data: Path, options: Mapping[str, Any]) -> Reading:
-    """Read a list of image and label that the user names.
-
-    Parameters
-    ----------
-    options : mapping
-        ``list`` (str), ``negative`` and ``positive`` (str): the codes, several parted by ``|``; ``seed`` (int).
-    """
+    """Read a list of image and label that the user names."""
     tree = open_tree(data)
     patterns = [options["list"]] if options["list"] else ["ground_truth.*", "labels.*", "*.csv", "*.txt"]
     path = find_one(tree, patterns, layout="a list of lines '<image> <label>' that you name with --option list=FILE")

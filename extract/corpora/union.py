@@ -50,17 +50,7 @@ def rescaled(values: NDArray[Any], old: tuple[float, float], new: tuple[float, f
 def read(data: Mapping[str, Path], options: Mapping[str, Any], *, corpora: Sequence[Corpus], name: str) -> Reading:
     """Read all members and join them.
 
-    Parameters
-    ----------
-    data : mapping of str to Path
-        The place of each member.
-    options : mapping
-        ``range``, ``map``, ``seed`` (jndataset only), and ``MEMBER.KEY`` for the options of the members.
-
-    Raises
-    ------
-    CorpusError
-        If a place is missing, or a map names no class.
+    Raises CorpusError.
     """
     names = [one.name for one in corpora]
     for given in data:
@@ -248,10 +238,7 @@ def _thesis(ids: Sequence[str], groups: NDArray[np.int64] | None, seed: int) -> 
 def union_of(name: str, find: Callable[[str], Corpus]) -> Corpus:
     """Make the record of ``union:A,B,...``.
 
-    Raises
-    ------
-    CorpusError
-        If a member is unknown, named twice or itself a union, or there are fewer than two.
+    Raises CorpusError.
     """
     names = [one.strip() for one in name.removeprefix(PREFIX).split(",") if one.strip()]
     if len(names) < 2 or len(set(names)) < len(names):

@@ -38,22 +38,8 @@ MAX_CLASSES = 32_767  # codes are stored as int16
 def class_codes(words: Sequence[str], place: str) -> tuple[tuple[str, ...], NDArray[np.int16]]:
     """Sort the words of a column into classes; an empty one is no label.
 
-    Parameters
-    ----------
-    words : sequence of str
-    place : str
-        Where they stand, for the error.
-
-    Returns
-    -------
-    classes : tuple of str
-        In Unicode form NFC, sorted.
-    codes : ndarray of shape (n_words,), int16
-
-    Raises
-    ------
-    CorpusError
-        If there are more classes than codes.
+    Shapes: codes (n_words,) int16.
+    Raises CorpusError.
     """
     plain = [unicodedata.normalize("NFC", word) for word in words]
     classes = tuple(sorted(set(plain) - {""}))

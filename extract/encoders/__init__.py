@@ -82,17 +82,7 @@ PROFILES: dict[str, tuple[str, ...]] = {
 def find_encoders(names: Iterable[str]) -> list[Encoder]:
     """Look encoders up.
 
-    Parameters
-    ----------
-    names : iterable of str
-        From the table, ``timm:NAME``, ``open_clip:ARCH/TAG``; any of them with ``@MODULE[:POOLING]``, several layers
-        joined by ``+``; or ``fit:FOLDER``, what `extract fit` made. Doubles count once, and layers of one network
-        become taps of one encoder.
-
-    Raises
-    ------
-    EncoderError
-        For a name that is not valid; the message lists those that are.
+    Raises EncoderError.
     """
     found: dict[str, Encoder] = {}
     for name in names:
@@ -132,10 +122,7 @@ def _network(name: str) -> Encoder:
 def build_networks(encoders: list[Encoder], weights: Weights, resizer: str = "torchvision") -> list[Network]:
     """Build all networks, before anything is written.
 
-    Raises
-    ------
-    WeightsError
-        If one checkpoint file was given for several networks.
+    Raises WeightsError.
     """
     with_weights = [encoder.name for encoder in encoders if encoder.needs_weights]
     if weights.kind == "file" and len(with_weights) != 1:

@@ -26,7 +26,6 @@ class SmallNetwork(nn.Module):
     ----------
     body : torch.nn.Module
         (n, 3, size, size) to (n, n_features, h, w).
-    n_features, n_outputs : int
     dropout : float
         Of the pooled vector, in training.
     """
@@ -64,11 +63,6 @@ class Emosepar(SmallNetwork):
     """Emosepar (Noguera 2018): 534,786 numbers, 531,138 of them trained, for images of 150 x 150.
 
     Nothing is padded: 150, 148, 73, 71, 69, 34, 32, 30, 14, 12, 10.
-
-    Parameters
-    ----------
-    n_outputs : int
-    dropout : float, default=0.5
     """
 
     def __init__(self, n_outputs: int, *, dropout: float = 0.5) -> None:
@@ -97,13 +91,7 @@ class _Residual(nn.Module):
 
 
 class ResNet32(SmallNetwork):
-    """The residual network of 32 layers for images of 32 x 32 (He et al. 2016, section 4.2, shortcuts of type A).
-
-    Parameters
-    ----------
-    n_outputs : int
-    dropout : float, default=0.0
-    """
+    """The residual network of 32 layers for images of 32 x 32 (He et al. 2016, section 4.2, shortcuts of type A)."""
 
     def __init__(self, n_outputs: int, *, dropout: float = 0.0) -> None:
         blocks = [_Residual(n_in, n_out) for n_in, n_out in pairwise([16] * 6 + [32] * 5 + [64] * 5)]
@@ -185,14 +173,12 @@ class FractalNet(SmallNetwork):
 
     Parameters
     ----------
-    n_outputs : int
     widths : sequence of int, default=(64, 128, 256, 512, 512)
         Of the blocks, with 2x2 pooling between them; at most five for 32 pixels.
     columns : int, default=3
         Of each block; the longest column has ``2 ** (columns - 1)`` convolutions.
     drop_path : float, default=0.15
         Probability of local drop-path; 0 turns the global one off, too.
-    dropout : float, default=0.2
     """
 
     def __init__(

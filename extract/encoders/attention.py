@@ -39,15 +39,7 @@ class SelfAttention(nn.Module):
     ) -> tuple[torch.Tensor, None]:
         """Return (n, n_tokens, n_features), and None for the weights, as torch's own does.
 
-        Parameters
-        ----------
-        x : tensor of shape (n, n_tokens, n_features)
-        keys, values : tensor
-            `x` again; torch's own takes three.
-        need_weights : bool
-            Of no effect.
-        attn_mask : tensor of shape (n_tokens, n_tokens), optional
-            Of floats, added before the softmax.
+        Shapes: x (n, n_tokens, n_features); attn_mask (n_tokens, n_tokens) optional.
         """
         del keys, values, need_weights
         n, n_tokens, n_features = x.shape

@@ -73,16 +73,7 @@ class Fit:
 def read_state(what: str, path: Path) -> dict[str, torch.Tensor]:
     """Read the tensors of a checkpoint, taken out of what a training program wraps around them.
 
-    Parameters
-    ----------
-    what : str
-        Start of the messages.
-    path : Path
-
-    Raises
-    ------
-    WeightsError
-        If the file cannot be read, would run code, or holds no tensors.
+    Raises WeightsError.
     """
     import torch
 
@@ -171,25 +162,7 @@ def clear_missing(module: torch.nn.Module, fit: Fit) -> None:
 def check_fit(what: str, network: Network, fit: Fit, classifiers: Sequence[str] = ()) -> tuple[str, ...]:
     """Refuse weights that lack what a tap of the network needs, or that are of a larger network.
 
-    Parameters
-    ----------
-    what : str
-        Start of the message: ``FILE does not fit ENCODER``.
-    network : Network
-    fit : Fit
-        Names as in ``network.module``.
-    classifiers : sequence of str
-        Modules of the file that may have no place in the network.
-
-    Returns
-    -------
-    tuple of str
-        Sentences on what was left out.
-
-    Raises
-    ------
-    WeightsError
-        Naming what is missing.
+    Raises WeightsError.
     """
     lacking = _needed(network, fit)
     if lacking:

@@ -62,20 +62,7 @@ def vocabulary() -> dict[str, str]:
 def directions(model: Any, architecture: str, texts: list[str], *, batch_size: int = 256) -> torch.Tensor:
     """Return the directions of sentences.
 
-    Parameters
-    ----------
-    model : open_clip model
-        With its text tower. Changed: its text tower then takes no longer sentences than these.
-    architecture : str
-        Of open_clip; chooses the tokenizer.
-    texts : list of str
-    batch_size : int
-        Sentences per pass.
-
-    Returns
-    -------
-    tensor of shape (n_texts, n_features), float32
-        Rows of length 1.
+    Shapes: returns (n_texts, n_features) float32.
     """
     import open_clip
     import torch

@@ -40,14 +40,7 @@ def build(encoder: Encoder, weights: Weights, resizer: str) -> Network:
     tokens of the last layer, after its layer normalisation, the class token left out. *concepts* are cosines with
     sentences; see `extract.encoders.concepts`.
 
-    Raises
-    ------
-    EncoderError
-        If open_clip has no such model or weights, or its input is of a kind that is not supported.
-    WeightsError
-        If a checkpoint file does not fit.
-    HubError
-        If the weights must be fetched and cannot.
+    Raises EncoderError, WeightsError, HubError.
     """
     architecture, config = published(encoder.architecture)
     model, fit = _load(encoder, weights, architecture, config)
@@ -84,18 +77,7 @@ class Concepts:
 def network_of(
     encoder: Encoder, visual: Any, weights: Mapping[str, Any], resizer: str, *, concepts: Concepts | None = None
 ) -> Network:
-    """Wrap an image tower that has its weights already.
-
-    Parameters
-    ----------
-    encoder : Encoder
-    visual : the ``visual`` of an open_clip model
-    weights : mapping
-        The passport's entry.
-    resizer : {"torchvision", "pillow"}
-    concepts : Concepts, optional
-        For the tap of that name.
-    """
+    """Wrap an image tower that has its weights already."""
     from extract.encoders.attention import replace_attention
 
     visual.eval().requires_grad_(requires_grad=False)
@@ -141,16 +123,8 @@ def _concepts_of(model: Any, architecture: str) -> Concepts:
 def published(name: str) -> tuple[str, dict[str, Any]]:
     """Split ``ARCH/TAG`` and look up what open_clip knows of these weights.
 
-    Returns
-    -------
-    (str, dict)
-        The architecture, and the configuration of the weights: mean, std, interpolation, resize mode, and whether
-        they were trained with QuickGELU.
-
-    Raises
-    ------
-    EncoderError
-        If either is unknown.
+    Shapes: returns (str, dict).
+    Raises EncoderError.
     """
     import open_clip
 
@@ -201,17 +175,7 @@ def _load(encoder: Encoder, weights: Weights, architecture: str, config: dict[st
 def transform_of(visual: Any, config: Mapping[str, Any], resizer: str = "torchvision") -> Transform:
     """Return the evaluation transform that open_clip's configuration of some weights asks for.
 
-    Parameters
-    ----------
-    visual : object with ``image_size``
-    config : mapping
-        From `published`.
-    resizer : {"torchvision", "pillow"}
-
-    Raises
-    ------
-    EncoderError
-        If it is of a kind that is not supported.
+    Raises EncoderError.
     """
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 

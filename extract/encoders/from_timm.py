@@ -33,23 +33,7 @@ if TYPE_CHECKING:
 def build(encoder: Encoder, weights: Weights, resizer: str, *, size: int | None = None) -> Network:
     """Build a timm model with the asked weights.
 
-    Parameters
-    ----------
-    encoder : Encoder
-    weights : Weights
-    resizer : {"torchvision", "pillow"}
-    size : int, optional
-        Edge of the input: the shorter edge is resized to it, and the centre square is taken. Pixels. None = the
-        transform that timm has for these weights.
-
-    Raises
-    ------
-    EncoderError
-        If timm has no such model, or its input is of a kind that is not supported.
-    WeightsError
-        If a checkpoint file does not fit.
-    HubError
-        If the weights must be fetched and cannot.
+    Raises EncoderError, WeightsError, HubError.
     """
     if weights.path is not None:
         return _from_file(encoder, weights.path, resizer, size)
@@ -70,22 +54,7 @@ def network_of(
 ) -> Network:
     """Wrap a timm model that has its weights already.
 
-    Parameters
-    ----------
-    encoder : Encoder
-    module : timm model
-    weights : mapping
-        The passport's entry.
-    resizer : {"torchvision", "pillow"}
-    size : int, optional
-        See `build`.
-    published : bool
-        The weights are those that timm publishes under this name, so that the classes are known.
-
-    Raises
-    ------
-    EncoderError
-        If the model has no such layer, or cannot be read so.
+    Raises EncoderError.
     """
     module.eval().requires_grad_(requires_grad=False)
     transform = transform_of(module, resizer, size=size)
@@ -143,17 +112,7 @@ def _vectors_only(encoder: Encoder, shapes: dict[str, tuple[int, ...]]) -> dict[
 def transform_of(module: Any, resizer: str = "torchvision", *, size: int | None = None) -> Transform:
     """Return the evaluation transform that timm's configuration of a model asks for.
 
-    Parameters
-    ----------
-    module : timm model
-    resizer : {"torchvision", "pillow"}
-    size : int, optional
-        See `build`.
-
-    Raises
-    ------
-    EncoderError
-        If it is of a kind that is not supported.
+    Raises EncoderError.
     """
     from timm.data.config import resolve_data_config
 

@@ -27,10 +27,7 @@ POOLINGS = {
 def parse_layers(text: str) -> tuple[Tap, ...]:
     """Read what follows ``@`` in the name of an encoder: ``MODULE[:POOLING]``, several joined by ``+``.
 
-    Raises
-    ------
-    EncoderError
-        If a pooling is unknown, or a module has no name.
+    Raises EncoderError.
     """
     taps = []
     for one in text.split("+"):

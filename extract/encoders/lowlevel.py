@@ -49,14 +49,7 @@ def build(encoder: Encoder, weights: Weights, resizer: str) -> Network:
 def describe(rgb: NDArray[np.uint8]) -> Floats:
     """Return all low-level features of one square image.
 
-    Parameters
-    ----------
-    rgb : ndarray of shape (128, 128, 3), uint8
-
-    Returns
-    -------
-    ndarray of shape (973,), float32
-        In the order of `feature_names`.
+    Shapes: rgb (128, 128, 3) uint8; returns (973,) float32.
     """
     from skimage.color import rgb2hsv
 

@@ -122,10 +122,7 @@ def learned_shapes(
 ) -> dict[str, tuple[int, ...]]:
     """Learn the shape of each tap from a pass, without numbers if possible; `size` is (height, width) in pixels.
 
-    Raises
-    ------
-    EncoderError
-        If the network cannot make the pass, or a tap has not one row for each image.
+    Raises EncoderError.
     """
     import torch
 

@@ -22,10 +22,7 @@ PACKAGES = {
 def build(encoder: Encoder, weights: Weights, resizer: str) -> Network:
     """Build a timm model with the weights of the encoder's pip package.
 
-    Raises
-    ------
-    WeightsError
-        If the package is not installed, or its file does not fit timm's model.
+    Raises WeightsError.
     """
     if weights.kind != "auto":
         return from_timm.build(encoder, weights, resizer)
@@ -43,10 +40,7 @@ def build(encoder: Encoder, weights: Weights, resizer: str) -> Network:
 def packaged_file(name: str) -> Path:
     """Return the path of the weights that a package carries.
 
-    Raises
-    ------
-    WeightsError
-        If the package is not installed.
+    Raises WeightsError.
     """
     distribution, holder = PACKAGES[name]
     try:

@@ -94,16 +94,7 @@ class Readout:
         return positions.float().mean(self.axes) if pooling == "mean" else positions.amax(self.axes)
 
     def departures(self, pooling: str, *, n_prefix: int, last: bool) -> dict[str, Any]:
-        """Return what a passport must say because format 1.0 read the layer otherwise.
-
-        Parameters
-        ----------
-        pooling : str
-        n_prefix : int
-            The tokens that 1.0 left out.
-        last : bool
-            1.0 took the last axis of four for the channels.
-        """
+        """Return what a passport must say because format 1.0 read the layer otherwise."""
         found: dict[str, Any] = {}
         if pooling in ("mean", "max"):
             if len(self.axes) == 1 and self.n_prefix != n_prefix:
@@ -121,26 +112,8 @@ def learn_readouts(
     Two passes are made, at the size that the network takes and, if it can, at twice its edges: the axes that grow are
     those of places or tokens, and as tokens of patches grow fourfold, the others are those before them.
 
-    Parameters
-    ----------
-    name : str
-        Of the encoder, for messages.
-    root : torch.nn.Module
-    run : callable
-    size : (int, int)
-        Height and width of the input, pixels.
-    taps : iterable of Tap
-        With modules of `root`.
-
-    Returns
-    -------
-    (dict, dict)
-        By tap, how it is read; and of the others, why not.
-
-    Raises
-    ------
-    EncoderError
-        If the network cannot make a pass.
+    Shapes: size (int, int); returns (dict, dict).
+    Raises EncoderError.
     """
     chosen = list(taps)
     modules = list(dict.fromkeys(tap.module for tap in chosen))

@@ -58,10 +58,7 @@ class Architecture:
     def build(self, n_outputs: int, options: Mapping[str, Any]) -> torch.nn.Module:
         """Return the untrained network.
 
-        Raises
-        ------
-        EncoderError
-            If an option is unknown or has no such value.
+        Raises EncoderError.
         """
         from extract.encoders import architectures
 
@@ -113,10 +110,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 def find_architecture(name: str) -> Architecture:
     """Look an architecture up.
 
-    Raises
-    ------
-    EncoderError
-        If there is none of that name.
+    Raises EncoderError.
     """
     if name not in ARCHITECTURES:
         raise EncoderError(unknown_name("network to fit", name, ARCHITECTURES))
@@ -126,23 +120,7 @@ def find_architecture(name: str) -> Architecture:
 def save_checkpoint(folder: Path, record: Mapping[str, Any], module: torch.nn.Module) -> dict[str, Any]:
     """Write a trained network to a new folder, whole or not at all.
 
-    Parameters
-    ----------
-    folder : Path
-        Must not exist.
-    record : mapping
-        ``name``, ``architecture``, ``options``, ``n_outputs``, ``outputs`` and what it was trained on.
-    module : torch.nn.Module
-
-    Returns
-    -------
-    dict
-        What ``network.json`` holds.
-
-    Raises
-    ------
-    WeightsError
-        If there is something in its place, or it can't be written.
+    Raises WeightsError.
     """
     from safetensors.torch import save_file
 
@@ -171,10 +149,7 @@ def save_checkpoint(folder: Path, record: Mapping[str, Any], module: torch.nn.Mo
 def check_new(folder: Path) -> None:
     """Refuse a place that is taken.
 
-    Raises
-    ------
-    WeightsError
-        If there is something.
+    Raises WeightsError.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         msg = f"{folder} exists; choose another place with --out, or remove it"
@@ -184,10 +159,7 @@ def check_new(folder: Path) -> None:
 def fitted_encoder(folder: Path) -> Encoder:
     """Return the encoder that a checkpoint is: its pooled vector, and what its own last layer says.
 
-    Raises
-    ------
-    WeightsError
-        If the folder holds no checkpoint of this version.
+    Raises WeightsError.
     """
     record = _read(folder)
     architecture = find_architecture(record["architecture"])

@@ -56,10 +56,7 @@ class Weights:
 def parse_weights(text: str) -> Weights:
     """Read the value of ``--weights``.
 
-    Raises
-    ------
-    WeightsError
-        If it is neither ``auto`` nor ``random:SEED`` nor a file.
+    Raises WeightsError.
     """
     valid = "valid: auto, random:SEED (a whole number from 0), or the path of a checkpoint file"
     if text == "auto":
@@ -132,11 +129,7 @@ def settle(module: torch.nn.Module, size: tuple[int, int]) -> torch.nn.Module:
     a few pixels into another vector, which no trained network does. Draws from torch's generator, so call it under
     `seeded_weights`.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-    size : (int, int)
-        Height and width of its input, pixels.
+    Shapes: size (int, int).
     """
     import torch
 
@@ -184,10 +177,7 @@ def quiet() -> Iterator[None]:
 def hub(encoder: Encoder) -> Iterator[None]:
     """Turn every failure to reach a model hub into one error that says what to do.
 
-    Raises
-    ------
-    HubError
-        Naming the encoder, the caches, ``--weights FILE`` and the encoders that need no hub.
+    Raises HubError.
     """
     from huggingface_hub import constants
 

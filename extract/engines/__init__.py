@@ -18,15 +18,7 @@ __all__ = ["DEVICES", "PRECISIONS", "Cpu", "Cuda", "Device", "autocast_dtype", "
 def choose_device(name: str = "auto") -> Device:
     """Return a device that was tried: it runs a small convolution here.
 
-    Parameters
-    ----------
-    name : str
-        ``"auto"`` (a GPU if one can be used, else the CPU), ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
-
-    Raises
-    ------
-    DeviceError
-        If the name is not valid, or the device cannot be used; the message says why.
+    Raises DeviceError.
     """
     if name == "auto":
         return DEVICES["cpu"]() if DEVICES["cuda"].problem() else DEVICES["cuda"]()
@@ -52,10 +44,7 @@ def unused_gpu() -> str | None:
 def autocast_dtype(device: Device, precision: str = "auto") -> str | None:
     """Return the type of mixed precision on a device, None for plain float32.
 
-    Raises
-    ------
-    DeviceError
-        If `precision` is not valid on the device.
+    Raises DeviceError.
     """
     if precision not in PRECISIONS:
         raise DeviceError(unknown_name("precision", precision, PRECISIONS))

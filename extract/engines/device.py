@@ -202,12 +202,7 @@ def channels_last(shape: tuple[int, ...], dtype: str, *, pinned: bool) -> NDArra
 def device_errors(name: str) -> Iterator[None]:
     """Turn what a device dies of into one sentence.
 
-    Raises
-    ------
-    DeviceMemoryError
-        If its memory, or that of the host, is used up.
-    DeviceFault
-        For any other error of the device.
+    Raises DeviceMemoryError, DeviceFault.
     """
     import torch
 
