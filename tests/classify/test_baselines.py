@@ -110,4 +110,4 @@ def test_baselines_are_fitted_as_the_head_is(store):
     np.testing.assert_array_equal(again["validation"], plain["validation"])
     weighted = baseline_scores(data, class_weight={0: 1e6, 1: 1.0, 2: 1.0})["id-only"]["test"]
     even = baseline_scores(data)["id-only"]["test"]
-    assert (weighted.argmax(axis=1) == 0).mean() > max(0.7, (even.argmax(axis=1) == 0).mean())
+    assert weighted[:, 0].mean() > 1.5 * even[:, 0].mean()
