@@ -185,7 +185,11 @@ def test_a_place_that_cannot_be_written_is_found_before_the_work(make, tmp_path,
     store, run = make(), None
     run = done(store, tmp_path)
     (tmp_path / "file").touch()
-    for module in ("classify.experiment.fit_head", "classify.ablation.answers", "classify.output.report.report_page"):
+    for module in (
+        "classify.experiment.fit_head",
+        "classify.ablation.path_answers",
+        "classify.output.report.report_page",
+    ):
         monkeypatch.setattr(module, no_work)
     with pytest.raises(RunError, match="can't write"):
         classify.run(store, "t", "linear", out=tmp_path / "file" / "run")

@@ -195,7 +195,7 @@ def _changed(index, change):
         "groups": lambda: replace(index, groups=np.arange(n) // 2),
         "kind of split": lambda: replace(index, splits={"default": replace(split, kind="folds")}),
         "options": lambda: replace(index, corpus={"name": "folder", "options": {**index.corpus["options"], "seed": 9}}),
-        "nothing": lambda: replace(index, splits={"default": replace(split, source="published")}),
+        "nothing": lambda: replace(index, splits={"default": replace(split, source="")}),
         "a table elsewhere": lambda: replace(index, corpus={**index.corpus, "options": {"file": "/b/table.csv"}}),
     }[change]()
 
