@@ -78,11 +78,11 @@ def store(tmp_path_factory) -> Path:
 def make_store(tmp_path_factory) -> Callable[..., Path]:
     """Return a maker of stores from arrays: ``make_store({"a.pool": vectors}, {"task": Labels(...)}, ...)``."""
 
-    def make(blocks: dict[str, np.ndarray], labels=(), splits=(), groups=None) -> Path:
+    def make(blocks: dict[str, np.ndarray], labels=(), splits=(), groups=None, prefix: str = "") -> Path:
         folder = tmp_path_factory.mktemp("features") / "made"
         folder.mkdir()
         n_images = len(next(iter(blocks.values())))
-        ids = np.array([f"{i:06}.png" for i in range(n_images)])
+        ids = np.array([f"{prefix}{i:06}.png" for i in range(n_images)])
         index = Index(ids, {one.task.name: one for one in labels}, {one.name: one for one in splits}, groups)
         write_index(folder / "index.h5", index)
         for name, vectors in blocks.items():

@@ -289,7 +289,7 @@ def test_another_corpus_is_called_unlike(make_store, tmp_path) -> None:
     labels = Labels(TASK, random.integers(0, 2, 200))
     ours, x = make_store({"a.pool": draw(200)}, [labels], [parts]), draw(220)
     x[:80] += 9 * x.std(axis=0)
-    theirs = make_store({"a.pool": x}, [Labels(TASK, random.integers(0, 2, 220))])
+    theirs = make_store({"a.pool": x}, [Labels(TASK, random.integers(0, 2, 220))], prefix="other/")
     made = run(RunConfig(str(ours), "t", "linear", resamples=20, out=str(tmp_path / "run")))
     done = transfer(TransferConfig(made.folder, str(theirs), resamples=20, out=str(tmp_path / "other")))
     assert 80 <= done.report["novelty"]["parts"]["test"]["flagged"] <= 90
