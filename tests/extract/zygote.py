@@ -13,10 +13,12 @@ import random
 import shutil
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from extract import pipeline
 from extract.corpora.record import Reading
@@ -74,6 +76,7 @@ def live(store: Path, seconds: float | None) -> bool:
     child = os.fork()
     if not child:
         try:
+            tqdm.set_lock(threading.RLock())  # its own is shared with all children, and dies held by a killed one
             run(store)
             os._exit(0)
         except BaseException as error:  # the parent must see it, whatever it is
