@@ -172,8 +172,12 @@ def read_ids(path: Path) -> list[str]:
     """
     try:
         with path.open("rb") as file:  # a pipe of the shell is fine, a file without end is not
-            data = file.read(_MAX_IDS + 1)
-        if len(data) > _MAX_IDS:
+            pieces, left = [], _MAX_IDS + 1
+            while left > 0 and (piece := file.read(min(left, 2**20))):
+                pieces.append(piece)
+                left -= len(piece)
+        data = b"".join(pieces)
+        if left <= 0:
             msg = f"{path} has more than {_MAX_IDS:,} bytes, which no list of ids has"
             raise FormatError(msg)
         return [line for line in data.decode("utf-8-sig").splitlines() if line]
