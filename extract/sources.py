@@ -54,7 +54,9 @@ def read_file(path: Path, limit: int = MAX_BYTES) -> bytes:
     try:
         with open_regular(path, links=True) as file:
             size = os.fstat(file.fileno()).st_size
-            data = b"" if size > limit else file.read(limit + 1)
+            data = b"" if size > limit else file.read(size + 1)
+            while size < len(data) <= limit and (more := file.read(2**20)):  # it has grown meanwhile
+                data += more
     except UnsafeFileError as error:
         raise RefusedImageError(Status.MISSING, str(error).removeprefix(f"{path} ").partition(";")[0]) from error
     except ValueError as error:
