@@ -114,7 +114,10 @@ def read_regular(path: Path | str, limit: int, *, links: bool = False) -> bytes:
         As `open_regular`; or if it grew beyond the limit meanwhile.
     """
     with open_regular(path, limit, links=links) as file:
-        data = file.read(limit + 1)
+        # By its size, not by the limit: a read sets its bound of memory aside before it reads.
+        data = file.read(min(os.fstat(file.fileno()).st_size, limit) + 1)
+        while len(data) <= limit and (more := file.read(min(2**20, limit + 1 - len(data)))):
+            data += more
     if len(data) > limit:
         msg = f"{path} has more than the {limit:,} bytes that are read; give a smaller file"
         raise UnsafeFileError(msg)
