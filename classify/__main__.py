@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from classify import commands
+from classify.cli import results as outputs
+from classify.cli import studies as commands
 from classify.console import note, say
-from classify.output import commands as outputs
 from features_store.console import main as _program
 
 app = typer.Typer(
@@ -47,10 +47,10 @@ def run(
     Where a time budget ends before training does, the exit code is 3, and nothing but its state is written.
     """
     from classify.config import load_config, parse_settings
-    from classify.experiment import run as run_experiment
-    from classify.interruption import UnfinishedError, interruption
-    from classify.output.summary import run_summary
+    from classify.pages.summary import run_summary
     from classify.preset import quick as cut_down
+    from classify.runs.time_budget import UnfinishedError, interruption
+    from classify.runs.train import run as run_experiment
 
     given: dict[str, Any] = {
         "store": store, "task": task, "head": head, "blocks": blocks, "split": split, "seed": seed, "out": out,
@@ -77,8 +77,8 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print a leaderboard per task: each run with its intervals, and the baselines."""
-    from classify.output import leaderboard, pairs
-    from classify.runs import find_runs
+    from classify.pages import leaderboard, pairs
+    from classify.runs.folder import find_runs
 
     found = find_runs(runs)
     boards = leaderboard.boards(found)
@@ -107,9 +107,9 @@ def audit(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Look for near-duplicates across the parts of a split, and for labels that are probably wrong."""
-    from classify import audit as auditing
     from classify.json_file import check_new, write_json
-    from classify.output.summary import audit_summary
+    from classify.pages.summary import audit_summary
+    from classify.studies import audit as auditing
 
     names = tuple(name.strip() for name in blocks.split(",") if name.strip())
     config = auditing.AuditConfig(store, task, names, split, threshold, seed)
@@ -130,9 +130,9 @@ def curve(
 ) -> None:
     """Fit the head of each run on fewer training images: would more labels help? Leaves RUN/curve.json."""
     from classify.json_file import check_new, write_json
-    from classify.learning import CURVE, CurveConfig, curve_of
-    from classify.output.summary import curve_summary
-    from classify.runs import find_runs
+    from classify.pages.summary import curve_summary
+    from classify.runs.folder import find_runs
+    from classify.studies.learning_curve import CURVE, CurveConfig, curve_of
 
     config, found = CurveConfig(points, repeats, seed), find_runs(runs)
     tests = [one for one in found if one.report["transfer"]]
@@ -166,12 +166,12 @@ def ablate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score every subset of blocks: which network pays. Leaves a JSON file and a chart beside it."""
-    from classify import ablation
     from classify.config import parse_settings
-    from classify.findings_json import read_ablation
     from classify.json_file import check_new, write_json
-    from classify.output.ablation import ablation_chart, ablation_text, check_chart, write_chart
-    from classify.output.bars import fit_bar
+    from classify.pages.ablation import ablation_chart, ablation_text, check_chart, write_chart
+    from classify.pages.svg import fit_bar
+    from classify.runs.findings_json import read_ablation
+    from classify.studies import ablation
 
     names = tuple(name.strip() for name in blocks.split(",") if name.strip())
     options = parse_settings(settings or [])
@@ -202,9 +202,9 @@ def sweep(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Do every run of a grid that isn't there yet; interrupted, the same command goes on."""
-    from classify import sweep as sweeping
-    from classify.output.bars import fit_bar
-    from classify.output.sweep import sweep_as_json, sweep_as_text
+    from classify.pages.svg import fit_bar
+    from classify.pages.sweep import sweep_as_json, sweep_as_text
+    from classify.studies import sweep as sweeping
 
     cells = sweeping.read_sweep(config, out=out, allow_split_groups=allow_split_groups)
     for folder in dict.fromkeys(cell.config.folder.parent.parent for cell in cells):
@@ -223,8 +223,8 @@ def report(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write one self-contained HTML page: leaderboards, evidence, errors with pictures, the data."""
-    from classify.output.report import write_report_page
-    from classify.runs import find_runs
+    from classify.pages.page import write_report_page
+    from classify.runs.folder import find_runs
 
     found = find_runs(runs)
     write_report_page(found, out, data=data, force=force)
@@ -237,7 +237,7 @@ def heads(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the defaults of every option.")] = False,
 ) -> None:
     """List the heads and the kinds of task that each can do, or the options of one."""
-    from classify.output import summary
+    from classify.pages import summary
 
     if as_json:
         say(json.dumps([one for one in summary.head_records() if head in (None, one["name"])], indent=2))

@@ -19,25 +19,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from classify import experiment
 from classify.config import KEYS, RunConfig, load_config
 from classify.errors import ConfigError
-from classify.evidence.baselines import constant_scores
-from classify.evidence.folds import deal
-from classify.evidence.intervals import LEAST_UNITS, Interval, intervals
-from classify.evidence.knowledge import Judgement, judge
-from classify.evidence.resamples import Spread
+from classify.evaluation.baselines import constant_scores
+from classify.evaluation.folds import deal
+from classify.evaluation.intervals import LEAST_UNITS, Interval, intervals
+from classify.evaluation.knowledge import Judgement, judge
+from classify.evaluation.resamples import Spread
 from classify.heads import HEADS, head_options
-from classify.layout import lay_out, task_head, unfitted_head
-from classify.output.leaderboard import metric_title
-from classify.output.notebook import metric_lines, metric_table
-from classify.runs import Run, find_runs, read_run
+from classify.pages.leaderboard import metric_title
+from classify.pages.notebook import metric_lines, metric_table
+from classify.runs import train as experiment
+from classify.runs.folder import Run, find_runs, read_run
+from classify.runs.layout import lay_out, task_head, unfitted_head
 from features_store import Store, open_store
 from features_store.errors import unknown_name
 from features_store.schema import Task
 
 if TYPE_CHECKING:
-    from classify.output.predict import Predictor
+    from classify.inference.predictor import Predictor
 
 __all__ = ["CrossValidation", "cross_validate", "load", "open_run", "open_store", "report", "run"]
 
@@ -193,8 +193,8 @@ def cross_validate(
     AffectoryError
         A name or an option is unknown or means nothing here, or there are fewer images or groups than folds.
     """
-    from classify.evidence.metrics import metrics
-    from classify.inputs.matrix import RowMatrix
+    from classify.data.rows import RowMatrix
+    from classify.evaluation.metrics import metrics
 
     for name in _RUNS_ONLY:
         if name in options:
@@ -259,7 +259,7 @@ def report(
     force : bool
         Whether a page that is there may be replaced.
     """
-    from classify.output.report import write_report_page
+    from classify.pages.page import write_report_page
 
     several = [runs] if isinstance(runs, Run | str | Path) else list(runs)
     found = [one for each in several for one in ([each] if isinstance(each, Run) else find_runs([Path(each)]))]
@@ -274,9 +274,9 @@ def load(place: Run | str | Path, *, device: str = "auto", allow_download: bool 
 
     Weights that aren't on this machine are fetched from a model hub only with *allow_download*.
     """
-    from classify.model import run_model
-    from classify.output.bundle import open_model
-    from classify.output.predict import Predictor
+    from classify.inference.bundle import open_model
+    from classify.inference.model import run_model
+    from classify.inference.predictor import Predictor
 
     model = run_model(place) if isinstance(place, Run) else open_model(Path(place))
     return Predictor(model, device=device, allow_download=allow_download)

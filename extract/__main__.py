@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from extract.command_options import corpus_place, key_values
-from extract.fit_command import fit
+from extract.fit.command import fit
+from extract.options import corpus_place, key_values
 from features_store import console
 
 if TYPE_CHECKING:
     from extract.corpora import Corpus, Reading
     from extract.encoders import Encoder, Network
+    from extract.engines.ray import Cluster
+    from extract.inputs.views import Views
     from extract.pipeline import Settings
-    from extract.ray_engine import Cluster
-    from extract.views import Views
 
 app = typer.Typer(
     name="extract",
@@ -69,14 +69,14 @@ def run(
 ) -> None:
     """Make the blocks of a corpus, or go on with them where an earlier run ended."""
     from extract import pipeline
-    from extract.compilation import check_mode
     from extract.corpora import find_corpus
+    from extract.corpora.dataset import shard
     from extract.encoders import build_networks
     from extract.encoders.weights import parse_weights
-    from extract.ray_engine import Cluster, check_engine, session
-    from extract.shards import shard
-    from extract.transforms import RESIZERS
-    from extract.views import Views
+    from extract.engines.compilation import check_mode
+    from extract.engines.ray import Cluster, check_engine, session
+    from extract.inputs.transforms import RESIZERS
+    from extract.inputs.views import Views
     from features_store.failures import FailureLimit
     from features_store.schema import FAILURES
 
@@ -135,11 +135,11 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Say what is wrong with a corpus: counts, damage, duplicates, parted groups, labels that leak."""
-    from extract import check as checking
+    from extract.check import report as checking
+    from extract.check.page import write_page
     from extract.corpora import find_corpus
     from extract.errors import CorpusError
-    from extract.pairs import write_page
-    from extract.sources import Skipping
+    from extract.inputs.files import Skipping
     from features_store import ExistsError
     from features_store.disk import try_place
     from features_store.failures import FailureLimit
@@ -222,12 +222,12 @@ def _encoders(corpus: Corpus, profile: str | None, names: str | None) -> list[En
 def _settings(device: str, precision: str, decoder: str, views: Views, cluster: Cluster | None = None) -> Settings:
     """Choose the device, of this process or of the cluster's actors, and what belongs to it."""
     from extract.engines import autocast_dtype, choose_device, unused_gpu
+    from extract.engines.ray import ask_cluster
     from extract.errors import EncoderError
-    from extract.images import DECODERS
+    from extract.inputs.images import DECODERS
+    from extract.inputs.transforms import RESIZERS
     from extract.pipeline import Settings
-    from extract.ray_engine import ask_cluster
     from extract.settings import Circumstances
-    from extract.transforms import RESIZERS
     from features_store.errors import unknown_name
 
     if decoder not in DECODERS:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.encoders import Network
-from extract.passports import passport_of
+from extract.passport import passport_of
 from extract.settings import Circumstances
 from features_store import BlockSpec, BlockWriter, Index, Status, StoreError
 from features_store.failures import FailureLimit, read_failures, write_failures

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.errors import RefusedImageError
-from extract.sources import Source
+from extract.inputs.files import Source
 from features_store import Index, MismatchError, open_regular, open_store
 from features_store.assembly import write_dump
 from features_store.origin import Origin
@@ -60,7 +60,7 @@ class DigestingSource:
         return len(self._source)
 
     def read(self, row: int) -> bytes:
-        """See `extract.sources.Source.read`.
+        """See `extract.inputs.files.Source.read`.
 
         Raises MismatchError.
         """
@@ -77,7 +77,7 @@ class DigestingSource:
         return data
 
     def modified(self, row: int) -> float:
-        """See `extract.sources.Source.modified`."""
+        """See `extract.inputs.files.Source.modified`."""
         return self._source.modified(row)
 
     def finish(

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.blocks import Blocks
-from extract.clock import Clock
-from extract.compilation import Compilation, seconds_per_view
 from extract.encoders import Encoder, Network
+from extract.engines.compilation import Compilation, seconds_per_view
+from extract.engines.forward import Forward
 from extract.errors import DeviceError, DeviceMemoryError
-from extract.forward import Forward
 from extract.settings import Circumstances
+from extract.timings import Clock
 from features_store import Index, Status, open_store
 from features_store.passport import alternatives
 

@@ -9,21 +9,21 @@ from pathlib import Path
 
 import numpy as np
 
-from extract.clock import Clock
-from extract.compilation import Compilation
 from extract.corpora import Reading
 from extract.digests import DigestingSource
 from extract.encoders import Network
 from extract.engines import DEVICES, Cpu, Device
-from extract.lane import Lane
-from extract.local_engine import READERS, Images, LocalEngine, expected_memory
+from extract.engines.batcher import Lane
+from extract.engines.compilation import Compilation
+from extract.engines.local import READERS, Images, LocalEngine, expected_memory
+from extract.engines.pool import Streams
+from extract.engines.ray import Cluster, RayEngine, Work
+from extract.inputs.files import Skipping
 from extract.opening import Opened, Opening, needed_rows
-from extract.ray_engine import Cluster, RayEngine, Work
 from extract.settings import Circumstances
-from extract.sources import Skipping
 from extract.stores import claim_index
-from extract.streams import Streams
 from extract.summary import Bar, Summary, summarise, with_failures
+from extract.timings import Clock
 from features_store import Index, Status
 from features_store.failures import FailureLimit
 
@@ -51,7 +51,7 @@ class Settings:
     cluster : Cluster, optional
         Actors that do the work. None = threads of this process do it.
     compile : {"auto", "on", "off"}
-        See `extract.compilation.Compilation`; actors never compile.
+        See `extract.engines.compilation.Compilation`; actors never compile.
     retry : tuple of Status
         Failures of earlier runs that are tried again.
     content : bool

@@ -18,11 +18,11 @@ from extract.corpora import Reading, find_corpus
 from extract.encoders import Network, Tap, Weights, build_networks, find_encoders
 from extract.encoders.weights import parse_weights
 from extract.engines import choose_device
+from extract.engines.forward import Forward
 from extract.errors import EncoderError, RefusedImageError, WeightsError
-from extract.forward import Forward
-from extract.images import make_decoder
-from extract.passports import plain
-from extract.views import CANONICAL, Views
+from extract.inputs.images import make_decoder
+from extract.inputs.views import CANONICAL, Views
+from extract.passport import plain
 from features_store import MismatchError
 
 

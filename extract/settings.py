@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from extract.views import CANONICAL, Views
+from extract.inputs.views import CANONICAL, Views
 
 
 @dataclass(frozen=True)

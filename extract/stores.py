@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features_store import Index, MismatchError, Store, open_store
-from features_store.alignment import rows_that_differ
+from features_store.align import rows_that_differ
 from features_store.assembly import write_dump
 from features_store.origin import Origin
 from features_store.schema import INDEX_FILE

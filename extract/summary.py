@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from extract.blocks import Blocks
-from extract.clock import Clock
+from extract.timings import Clock
 from features_store import Status
 from features_store.failures import FailureLimit
 from features_store.schema import FAILURES

@@ -15,8 +15,8 @@ from features_store.errors import (
     UnknownNameError,
     UnsafeFileError,
 )
-from features_store.reader import Store, open_store
 from features_store.schema import BlockSpec, Index, Labels, Split, Status, Task
+from features_store.store import Store, open_store
 from features_store.writer import BlockWriter
 
 __all__ = [

@@ -12,7 +12,7 @@ import typer
 from features_store import console
 from features_store.commands import COMMANDS, StorePath
 from features_store.errors import MismatchError
-from features_store.reader import open_store
+from features_store.store import open_store
 from features_store.summary import as_text, summarise
 
 app = typer.Typer(

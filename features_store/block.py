@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features_store import chunks, passport, seal
+from features_store import chunked as chunks
+from features_store import passport, seal
 from features_store.atomic import open_regular
 from features_store.errors import FormatError
-from features_store.safety import opened
+from features_store.hdf5 import opened
 from features_store.schema import BlockSpec, Status
 
 _PIECE_BYTES = 4 * 2**20  # gathered at a time, so that the half-precision copy stays in the cache

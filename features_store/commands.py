@@ -13,7 +13,7 @@ import numpy as np
 import typer
 
 from features_store.errors import FormatError, MismatchError, StoreError
-from features_store.reader import Store, open_store
+from features_store.store import Store, open_store
 
 
 def local_path(text: str) -> Path:
@@ -110,7 +110,7 @@ def subset(  # noqa: PLR0913 - each is an option of the command line
 
 
 def _rows(store: Store, split: str | None, parts: list[str], ids: Path | None) -> Any:
-    from features_store.interchange import read_ids
+    from features_store.import_ import read_ids
     from features_store.subset import rows_of_ids, rows_of_parts
 
     if (split is None) != (not parts):
@@ -136,7 +136,7 @@ def diff(
 
     Example: features-store diff mine.h5 theirs.h5
     """
-    from features_store.difference import as_lines, difference
+    from features_store.diff import as_lines, difference
 
     found = difference(open_store(first), open_store(second))
     lines = list(as_lines(found))
@@ -159,7 +159,7 @@ def relabel(
 
     Example: features-store relabel features/emoji new-labels.h5 -o features/emoji/index.h5 --force
     """
-    from features_store.relabel import relabel as run
+    from features_store.subset import relabel as run
 
     done = run(open_store(store), open_store(labels), out, force=force)
     lines = [f"{out}: {done.n_images:,} images, {done.without:,} of them unknown to {labels}"]
@@ -196,7 +196,7 @@ def import_(  # noqa: PLR0913 - each is an option of the command line
 
     Example: features-store import features/b-t4sa yt8m.npz --key rgb -n yt8m.rgb -o features/b-t4sa/yt8m.rgb.h5
     """
-    from features_store.interchange import MatrixFile, import_matrix, read_ids, read_passport
+    from features_store.import_ import MatrixFile, import_matrix, read_ids, read_passport
 
     if matrix is None:
         _rewrite(open_store(store), out, force=force, as_json=as_json)

@@ -12,12 +12,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from features_store import chunks
-from features_store.attributes import checked_text, json_object, json_range, json_strings, text_of
+from features_store import chunked as chunks
 from features_store.block import Block
 from features_store.errors import FormatError, UnsafeFileError
+from features_store.hdf5 import check_file, checked_text, json_object, json_range, json_strings, opened, text_of
 from features_store.ids import check_ids, digest_of_ids
-from features_store.safety import check_file, opened
 from features_store.schema import (
     FORMAT,
     FORMAT_VERSION,

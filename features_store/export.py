@@ -18,8 +18,8 @@ from features_store.assembly import PIECE_BYTES, progress_bar
 from features_store.atomic import atomic_write
 from features_store.block import Block
 from features_store.errors import FormatError, StoreError
-from features_store.reader import Store
 from features_store.schema import PART_NAMES, Labels, Split, Status
+from features_store.store import Store
 
 
 @dataclass(frozen=True)

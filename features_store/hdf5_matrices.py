@@ -11,10 +11,10 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 
-from features_store import chunks
+from features_store import chunked as chunks
 from features_store.errors import FormatError, MismatchError, UnsafeFileError, unknown_name
+from features_store.hdf5 import check_storage, opened
 from features_store.matrix import Matrix, only_one
-from features_store.safety import check_storage, opened
 from features_store.schema import FORMAT
 
 _TEXT_BYTES = 16 * 2**20

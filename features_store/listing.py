@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from features_store.atomic import atomic_write, read_regular
-from features_store.attributes import json_object
 from features_store.contents import read_contents
 from features_store.errors import FormatError, MismatchError
+from features_store.hdf5 import json_object
 from features_store.meaning import meaning_digest, parted
-from features_store.reader import Store, dumps_of
+from features_store.store import Store, dumps_of
 
 LIST_FILE = "store.json"
 _FORMAT = "affectory-store"

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features_store.atomic import typed_path
-from features_store.attributes import json_object
 from features_store.errors import AffectoryError, FormatError, UnsafeFileError, first_line, unknown_name
+from features_store.hdf5 import json_object
 from features_store.hdf5_matrices import hdf5, mat
 from features_store.matrix import MAX_RATIO, Matrix, only_one
 from features_store.schema import Status

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features_store import passport
-from features_store.alignment import Placed, combined_index, locate
+from features_store.align import Placed, combined_index, locate
 from features_store.assembly import NewBlock, Source, gathered, progress_bar, write_dump
 from features_store.block import Block
 from features_store.errors import MismatchError
 from features_store.origin import Origin, origin_of, shared
-from features_store.reader import Store, open_store
 from features_store.schema import BlockSpec, Status
+from features_store.store import Store, open_store
 
 Mode = Literal["blocks", "rows", "join"]
 # Which state of a row wins over which: a vector over a failure, a failure over "not yet tried".

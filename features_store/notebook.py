@@ -10,7 +10,7 @@ from features_store.schema import Status
 from features_store.summary import split_counts
 
 if TYPE_CHECKING:
-    from features_store.reader import Store
+    from features_store.store import Store
 
 
 def store_table(store: Store) -> str:

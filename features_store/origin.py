@@ -15,11 +15,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from features_store import chunks
-from features_store.attributes import text_of
+from features_store import chunked as chunks
 from features_store.errors import FormatError
-from features_store.reader import Store
-from features_store.safety import opened
+from features_store.hdf5 import opened, text_of
+from features_store.store import Store
 
 _ROWS = "images/row"
 

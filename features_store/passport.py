@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from features_store.attributes import check_json
 from features_store.errors import FormatError
+from features_store.hdf5 import check_json
 from features_store.schema import MAX_PASSPORT_BYTES
 
 CIRCUMSTANCES = ("versions", "environment", "index_digest")

@@ -30,8 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features_store.errors import MismatchError, StoreError
-from features_store.reader import Store
 from features_store.schema import Status
+from features_store.store import Store
 
 GROUP = "affectory.recompute"
 MIN_COSINE = 0.999

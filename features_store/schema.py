@@ -14,8 +14,8 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from features_store.attributes import checked_text
 from features_store.errors import FormatError
+from features_store.hdf5 import checked_text
 from features_store.ids import digest_of_ids, encode_ids
 
 FORMAT = "affectory-features"

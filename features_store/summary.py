@@ -10,8 +10,8 @@ import numpy as np
 
 from features_store.block import Block
 from features_store.failures import read_failures
-from features_store.reader import Store
 from features_store.schema import FAILURES, PART_NAMES, Labels, Split, Status
+from features_store.store import Store
 
 _SHOWN_FAILURES = 20
 

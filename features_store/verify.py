@@ -18,9 +18,9 @@ from features_store import seal
 from features_store.assembly import progress_bar
 from features_store.block import Block
 from features_store.listing import check_meaning
-from features_store.reader import Store
 from features_store.recompute import MIN_COSINE, Drift, Place, recompute
 from features_store.schema import Status
+from features_store.store import Store
 
 _PIECE_BYTES = 16 * 2**20
 

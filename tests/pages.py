@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+ROOMS, END_OF_ROOMS = "## Rooms\n", "## Adding things\n"
 ENCODERS_HEAD = """# Encoders
 
 Written from the table of encoders by `python -m tests.pages`; `extract encoders` prints the same. `--encoders` takes a
@@ -58,6 +61,24 @@ def corpora_page() -> str:
     return "\n".join(lines)
 
 
+def architecture_page() -> str:
+    """Return the page of the architecture, its list of rooms and modules written anew from their docstrings."""
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    before, after = text.split(ROOMS)[0], text.split(END_OF_ROOMS)[1]
+    lines = ["Written from the docstrings by `python -m tests.pages`."]
+    for package in ("features_store", "extract", "classify"):
+        for folder in sorted({path.parent for path in (ROOT / package).rglob("*.py")}):
+            lines += ["", f"### `{folder.relative_to(ROOT).as_posix()}/`", "", _purpose(folder / "__init__.py"), ""]
+            modules = sorted(path for path in folder.glob("*.py") if path.name != "__init__.py")
+            lines += [f"* `{path.name}`: {_purpose(path)}" for path in modules]
+    return f"{before}{ROOMS}\n" + "\n".join(lines) + f"\n\n{END_OF_ROOMS}{after}"
+
+
+def _purpose(path: Path) -> str:
+    """Return the first line of a module's docstring."""
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0].replace("``", "`")
+
+
 def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{_escaped(text[1:])}."
 
@@ -67,7 +88,7 @@ def _escaped(text: str) -> str:
     return text.replace("<", "\\<").replace("*", "\\*")
 
 
-PAGES = {"encoders.md": encoders_page, "corpora.md": corpora_page}
+PAGES = {"encoders.md": encoders_page, "corpora.md": corpora_page, "architecture.md": architecture_page}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -13,7 +13,7 @@ import rooms
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("features_store", "extract", "classify")
-PIXELS = {"classify/output/predict.py", "classify/output/explain.py"}
+PIXELS = {"classify/inference/predictor.py", "classify/explain/explainer.py"}
 FORBIDDEN_NAMES = {"utils", "helpers", "manager", "trainer", "misc", "common"}
 
 
@@ -56,11 +56,11 @@ def test_import_rule(path: Path) -> None:
     ("relative", "source", "found"),
     [
         ("features_store/x.py", "def f():\n    import torch", {"torch"}),
-        ("features_store/x.py", "from extract.images import decode", {"extract"}),
-        ("extract/x.py", "import classify.runs", {"classify"}),
-        ("classify/runs.py", "def f():\n    from extract import images", {"extract"}),
-        ("classify/output/predict.py", "from extract import images", {"extract"}),
-        ("classify/output/predict.py", "def f():\n    from extract import images", set()),
+        ("features_store/x.py", "from extract.inputs.images import decode", {"extract"}),
+        ("extract/x.py", "import classify.runs.folder", {"classify"}),
+        ("classify/runs/folder.py", "def f():\n    from extract import images", {"extract"}),
+        ("classify/inference/predictor.py", "from extract import images", {"extract"}),
+        ("classify/inference/predictor.py", "def f():\n    from extract import images", set()),
     ],
 )
 def test_import_rule_fires(tmp_path: Path, relative: str, source: str, found: set[str]) -> None:
@@ -71,18 +71,17 @@ def test_import_rule_fires(tmp_path: Path, relative: str, source: str, found: se
 
 
 EXPECTED_UPWARD = {
-    "classify.experiment -> classify.transfer",
+    "classify.evaluation.out_of_fold -> classify.runs.layout",
     "classify.preset -> classify.heads",
-    "classify.runs -> classify.output.notebook",
-    "classify.runs -> classify.output.plots",
-    "classify.solvers.crossfit -> classify.heads",
-    "classify.solvers.crossfit -> classify.heads.columns",
-    "classify.solvers.crossfit -> classify.layout",
-    "classify.solvers.fullbatch -> classify.heads.estimator",
-    "classify.solvers.gram -> classify.heads.estimator",
-    "classify.solvers.minibatch -> classify.heads.estimator",
-    "classify.solvers.moments -> classify.heads.estimator",
-    "classify.transfer -> classify.model",
+    "classify.runs.folder -> classify.pages.notebook",
+    "classify.runs.folder -> classify.pages.plots",
+    "classify.runs.train -> classify.studies.cross_corpus",
+    "classify.studies.cross_corpus -> classify.inference.model",
+    "features_store.passport -> features_store.hdf5",
+    "features_store.schema -> features_store.hdf5",
+    "features_store.store -> features_store.notebook",
+    "features_store.writer -> features_store.block",
+    "features_store.writer -> features_store.contents",
 }
 EXPECTED_CIRCLES = 5
 
@@ -99,9 +98,13 @@ def test_rooms_import_downwards_only() -> None:
 
 def test_an_import_upwards_and_a_circle_are_seen() -> None:
     """The check above can fail."""
-    arrows = {"extract.images": {"extract.pipeline"}, "extract.pipeline": {"extract.images"}, "extract.errors": set()}
-    assert rooms.upward(arrows) == {"extract.images -> extract.pipeline"}
-    assert house.circles(arrows) == [["extract.images", "extract.pipeline"]]
+    arrows = {
+        "extract.inputs.images": {"extract.pipeline"},
+        "extract.pipeline": {"extract.inputs.images"},
+        "extract.errors": set(),
+    }
+    assert rooms.upward(arrows) == {"extract.inputs.images -> extract.pipeline"}
+    assert house.circles(arrows) == [["extract.inputs.images", "extract.pipeline"]]
 
 
 def test_files_are_small_and_named_by_nouns() -> None:

@@ -83,23 +83,8 @@ def test_pages_from_the_code_are_current(name: str) -> None:
     assert (ROOT / "docs" / name).read_text(encoding="utf-8") == PAGES[name]()
 
 
-def test_architecture_names_every_module() -> None:
-    """Each path exists; below the heading of a room stand exactly its modules, the empty ``__init__`` aside."""
-    text = ARCHITECTURE.split("## Rooms")[1].split("## Adding things")[0]
-    rooms = re.split(r"^### `([\w/]+)/`$", text, flags=re.MULTILINE)[1:]
-    named = {
-        f"{room}/{name}"
-        for room, words in zip(rooms[::2], rooms[1::2], strict=True)
-        for name in re.findall(r"`(\w+\.py)`", words)
-    }
-    there = {
-        path.relative_to(ROOT).as_posix()
-        for package in ("extract", "classify", "features_store")
-        for path in (ROOT / package).rglob("*.py")
-        if path.name != "__init__.py"
-    }
-    assert sorted(there - named) == [], "docs/architecture.md lacks these"
-    assert sorted(named - there) == [], "docs/architecture.md names these, and they are gone"
+def test_architecture_names_files_that_exist() -> None:
+    """Each path in the drawing, the walk and the recipes is a file."""
     paths = re.findall(r"`((?:extract|classify|features_store|tests)/[\w/]+\.py)`", ARCHITECTURE)
     assert len(paths) > 30
     assert [path for path in paths if not (ROOT / path).is_file()] == []

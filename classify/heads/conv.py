@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from classify.data.rows import Rows
 from classify.errors import HeadError
-from classify.heads.estimator import Standardiser, finite_batches
+from classify.heads.base import Standardiser, finite_batches
 from classify.heads.network import NetworkHead
 from classify.heads.options import flag, map_shape, number, whole
 from classify.heads.supervised import NetworkClassifier, NetworkRegressor
-from classify.inputs.matrix import Rows
 
 __all__ = ["ConvClassifier", "ConvRegressor"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from classify.heads.estimator import ClassifierHead, FittedState, RegressorHead
+from classify.heads.base import ClassifierHead, FittedState, RegressorHead
 
 __all__ = ["DummyClassifier", "DummyRegressor"]
 

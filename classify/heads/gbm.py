@@ -12,13 +12,13 @@ import numpy as np
 from scipy.special import expit
 from sklearn.utils import check_random_state
 
+from classify.data.rows import Rows
 from classify.errors import HeadError
-from classify.heads.columns import constant_log_odds
+from classify.heads.base import ClassifierHead, FittedState, Head, RegressorHead, finite_batches
 from classify.heads.error_stream import without_fatal_lines
-from classify.heads.estimator import ClassifierHead, FittedState, Head, RegressorHead, finite_batches
+from classify.heads.one_vs_rest import constant_log_odds
 from classify.heads.options import number, random_seed, whole
 from classify.heads.trees import read_trees
-from classify.inputs.matrix import Rows
 
 __all__ = ["GBMClassifier", "GBMRegressor"]
 

@@ -12,11 +12,11 @@ from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from classify.heads.columns import class_weights, constant_log_odds, probabilities
-from classify.heads.estimator import ClassifierHead, FittedState, Head, RegressorHead, Standardiser, finite_batches
+from classify.data.rows import Rows
+from classify.heads.base import ClassifierHead, FittedState, Head, RegressorHead, Standardiser, finite_batches
+from classify.heads.one_vs_rest import class_weights, constant_log_odds, probabilities
 from classify.heads.options import choice, flag, number, weights_of_classes, whole
-from classify.inputs.matrix import Rows
-from classify.solvers.projection import Projection
+from classify.heads.projection import Projection
 
 __all__ = ["LinearClassifier", "LinearRegressor"]
 
@@ -138,8 +138,8 @@ class LinearClassifier(ClassifierHead, _LinearHead):
         return self
 
     def _fit_streaming(self, rows: Rows, codes: np.ndarray, weights: np.ndarray) -> None:
-        """Solve every label in the same passes, see `classify.solvers.fullbatch`."""
-        from classify.solvers.fullbatch import WIDE, Problem, solve
+        """Solve every label in the same passes, see `classify.heads.fullbatch`."""
+        from classify.heads.fullbatch import WIDE, Problem, solve
 
         self.standardiser_ = self._scaled(rows)
         binary = self.multilabel_ or len(self.classes_) == 2
@@ -216,8 +216,8 @@ class LinearRegressor(RegressorHead, _LinearHead):
         return self
 
     def _fit_streaming(self, rows: Rows, targets: np.ndarray) -> None:
-        """Solve from the moments of one pass, see `classify.solvers.moments`."""
-        from classify.solvers.moments import accumulate, ridge_path
+        """Solve from the moments of one pass, see `classify.heads.moments`."""
+        from classify.heads.moments import accumulate, ridge_path
 
         n_features = rows.shape[1]
         moments = accumulate(rows, targets)[0]

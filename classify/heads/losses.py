@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from classify.errors import HeadError
-from classify.heads.columns import class_weights
-from classify.solvers.minibatch import Loss
+from classify.heads.one_vs_rest import class_weights
+from classify.heads.training import Loss
 
 __all__ = ["cost_matrix", "labels_loss", "refuse_class_options", "single_loss"]
 

@@ -11,7 +11,11 @@ import torch
 from sklearn.utils import check_random_state
 from torch import nn
 
-from classify.heads.estimator import FittedState, Head, Standardiser, finite_batches
+from classify.data.order import CHOICES as ORDERS
+from classify.data.order import shuffles_by_blocks
+from classify.data.rows import Rows
+from classify.heads.base import FittedState, Head, Standardiser, finite_batches
+from classify.heads.checkpoint import Checkpoint
 from classify.heads.options import (
     choice,
     costs_of_mistakes,
@@ -23,12 +27,8 @@ from classify.heads.options import (
     whole,
 )
 from classify.heads.projected import CHOICES, lifted, project_first, projects
+from classify.heads.training import OPTIMIZERS, Batches, Loss, Plan, Progress, Session
 from classify.heads.wide import WideLinear
-from classify.inputs.matrix import Rows
-from classify.inputs.order import CHOICES as ORDERS
-from classify.inputs.order import shuffles_by_blocks
-from classify.solvers.checkpoint import Checkpoint
-from classify.solvers.minibatch import OPTIMIZERS, Batches, Loss, Plan, Progress, Session
 
 __all__ = ["INITS", "LayeredHead", "NetworkHead", "Training", "hidden_layers"]
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from classify.errors import HeadError, OutdatedHeadError, RunError
 from classify.heads import HEADS, head_class, head_options
-from classify.heads.estimator import FittedState
+from classify.heads.base import FittedState
 from classify.json_file import parse_json, read_regular, umask
 from classify.json_schema import Check, anything, choice, flag, items, optional, record, table, text, whole, wrong
 from features_store.errors import first_line

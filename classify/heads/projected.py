@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from classify.data.rows import ArrayRows, Rows
+from classify.data.views import ViewedRows
 from classify.errors import HeadError
-from classify.heads.estimator import Standardiser, finite_batches
-from classify.inputs.matrix import ArrayRows, Rows
-from classify.inputs.views import ViewedRows
-from classify.solvers.projection import Projection
+from classify.heads.base import Standardiser, finite_batches
+from classify.heads.projection import Projection
 
 __all__ = ["ProjectedLinear", "first_linear", "lifted", "project_first", "projects"]
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from classify.heads.estimator import ClassifierHead, FittedState, RegressorHead
+from classify.heads.base import ClassifierHead, FittedState, RegressorHead
+from classify.heads.checkpoint import Checkpoint
 from classify.heads.losses import labels_loss, refuse_class_options, single_loss
 from classify.heads.network import NetworkHead, Training
-from classify.solvers.checkpoint import Checkpoint
-from classify.solvers.minibatch import Loss
+from classify.heads.training import Loss
 
 __all__ = ["NetworkClassifier", "NetworkRegressor"]
 

@@ -9,8 +9,11 @@ import numpy as np
 from sklearn.svm import SVC, SVR
 from sklearn.utils import check_random_state
 
+from classify.data.rows import Rows
 from classify.errors import HeadError
-from classify.heads.columns import (
+from classify.heads.base import ClassifierHead, FittedState, Head, RegressorHead, Standardiser, finite_batches
+from classify.heads.kernel import MAX_STEPS
+from classify.heads.one_vs_rest import (
     class_weights,
     constant_log_odds,
     fit_sigmoid,
@@ -18,10 +21,7 @@ from classify.heads.columns import (
     probabilities,
     stratified_folds,
 )
-from classify.heads.estimator import ClassifierHead, FittedState, Head, RegressorHead, Standardiser, finite_batches
 from classify.heads.options import choice, flag, number, random_seed, weights_of_classes, whole
-from classify.inputs.matrix import Rows
-from classify.solvers.kernel import MAX_STEPS
 
 __all__ = ["SVMClassifier", "SVMRegressor"]
 

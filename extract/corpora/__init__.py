@@ -21,7 +21,7 @@ from extract.corpora import (
     twitter1,
     union,
 )
-from extract.corpora.record import Corpus, Option, Reading
+from extract.corpora.dataset import Corpus, Option, Reading
 from extract.errors import CorpusError
 from features_store.errors import unknown_name
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from extract.corpora.ratings import Layout, read_table
-from extract.corpora.record import Corpus
+from extract.corpora.dataset import Corpus
+from extract.corpora.norms import Layout, read_table
 
 _ANY_IMAGE = ("image", "file", "filename", "file name", "picture", "name", "id", "image_id")
 _ANY_VALENCE = ("valence", "valence_mean", "mean valence", "valence mean", "v")

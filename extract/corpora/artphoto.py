@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from extract.corpora.dataset import Corpus, Option, Reading
 from extract.corpora.emotions import emotion_labels
 from extract.corpora.partition import stratified
 from extract.corpora.pictures import Pictures
-from extract.corpora.record import Corpus, Option, Reading
 from extract.corpora.texts import BY_HAND, find_one, table_of
 from extract.corpora.vocabulary import MIKELS, majority, ratings, shares, spelled
 from extract.errors import CorpusError
-from extract.trees import open_tree
+from extract.inputs.trees import open_tree
 from features_store import Index, Split
 
 _LAYOUT = "testImages_abstract/ and ABSTRACT_groundTruth.csv"

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from extract.corpora.dataset import Corpus, Option, Reading
 from extract.corpora.partition import order_of
-from extract.corpora.record import Corpus, Option, Reading
 from extract.corpora.tweets import CODES, Lists, groups_of_tweets, parted, read_lists, root_of
 from extract.corpora.vocabulary import POLARITY, single
 from extract.errors import CorpusError
-from extract.trees import Tree, open_tree
+from extract.inputs.trees import Tree, open_tree
 from features_store import Index, Split
 
 LAYOUT = "b-t4sa_imgs/ with b-t4sa_train.txt, b-t4sa_val.txt, b-t4sa_test.txt and data/<5 digits>/<tweet id>-<k>.jpg"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from extract.trees import Tree
+from extract.inputs.trees import Tree
 
 
 def equal_files(tree: Tree, paths: Sequence[str]) -> list[list[int]]:

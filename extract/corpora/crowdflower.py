@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from extract.corpora.dataset import Corpus, Option, Reading
 from extract.corpora.partition import grouped
 from extract.corpora.pictures import Pictures
-from extract.corpora.record import Corpus, Option, Reading
 from extract.corpora.texts import find_one, table_of
 from extract.corpora.vocabulary import POLARITY, groups_of, mapped, single
 from extract.errors import CorpusError
-from extract.trees import open_tree
+from extract.inputs.trees import open_tree
 from features_store import Index, Split
 
 LEVELS = ("highly negative", "negative", "neutral", "positive", "highly positive")

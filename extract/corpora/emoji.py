@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from extract.corpora.dataset import Corpus, Option, Reading
 from extract.corpora.partition import stratified
-from extract.corpora.record import Corpus, Option, Reading
 from extract.errors import CorpusError
-from extract.sources import Files
+from extract.inputs.files import Files
 from features_store import Index, Labels, Split, Task
 from features_store.atomic import atomic_write
 

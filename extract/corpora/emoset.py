@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from extract.corpora.dataset import Corpus, Option, Reading
 from extract.corpora.emotions import emotion_labels, rows_of
 from extract.corpora.partition import stratified
 from extract.corpora.pictures import Pictures
-from extract.corpora.record import Corpus, Option, Reading
 from extract.corpora.texts import find_one, misfit, table_of, text_of
 from extract.corpora.vocabulary import majority, ratings, shares, spelled
 from extract.errors import CorpusError
-from extract.formats import SUFFIXES
-from extract.trees import Tree, open_tree
+from extract.inputs.formats import SUFFIXES
+from extract.inputs.trees import Tree, open_tree
 from features_store import Index, Split
 
 CLASSES = ("amusement", "awe", "contentment", "excitement", "anger", "disgust", "fear", "sadness")

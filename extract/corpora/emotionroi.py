@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from extract.corpora.dataset import Corpus, Option, Reading
 from extract.corpora.emotions import class_folders, emotion_labels, left_out_of_folders
 from extract.corpora.partition import stratified
 from extract.corpora.pictures import Pictures
-from extract.corpora.record import Corpus, Option, Reading
 from extract.corpora.texts import find_one, lines_of, misfit, table_of
 from extract.corpora.vocabulary import EKMAN, majority, ratings, single
-from extract.trees import Tree, open_tree
+from extract.inputs.trees import Tree, open_tree
 from features_store import Index, Split
 
 PROBABILITIES = (*EKMAN, "neutral")

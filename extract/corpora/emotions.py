@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from extract.corpora.vocabulary import BINARY, EMOTION_POLARITY, mapped, single, spelled
 from extract.errors import CorpusError
-from extract.trees import Tree
+from extract.inputs.trees import Tree
 from features_store import Labels
 
 

@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.corpora.content import equal_files
+from extract.corpora.dataset import Corpus, Option, Reading
 from extract.corpora.emotions import class_folders, emotion_labels, left_out_of_folders, rows_of
 from extract.corpora.folders import PARTS
 from extract.corpora.partition import grouped
 from extract.corpora.pictures import Pictures
-from extract.corpora.record import Corpus, Option, Reading
 from extract.corpora.texts import labelled_list, misfit, table_of
 from extract.corpora.vocabulary import MIKELS, spelled
 from extract.errors import CorpusError
-from extract.sources import Source
-from extract.trees import Tree, open_tree
+from extract.inputs.files import Source
+from extract.inputs.trees import Tree, open_tree
 from features_store import Index, Split
 
 PLACEHOLDER = 5  # equal files from which on they are taken for a site's "no longer available" picture

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from extract.corpora.dataset import Corpus, Option, Reading
 from extract.corpora.partition import stratified
-from extract.corpora.record import Corpus, Option, Reading
 from extract.corpora.vocabulary import class_codes, twins_in_case
 from extract.errors import CorpusError
-from extract.formats import left_out_words
-from extract.trees import Folder, Tree, open_tree
+from extract.inputs.formats import left_out_words
+from extract.inputs.trees import Folder, Tree, open_tree
 from features_store import Index, Labels, Split, Task
 
 PARTS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2, "testing": 2}

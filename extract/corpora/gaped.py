@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from extract.corpora.ratings import Layout, Norms, check_range, ends_of, reading_of
-from extract.corpora.record import Corpus, Option, Reading
+from extract.corpora.dataset import Corpus, Option, Reading
+from extract.corpora.norms import Layout, Norms, check_range, ends_of, reading_of
 from extract.corpora.texts import Table, find_one, lines_of, misfit, no_file
 from extract.corpora.vocabulary import single
-from extract.trees import Tree, open_tree
+from extract.inputs.trees import Tree, open_tree
 
 CATEGORIES = ("A", "H", "N", "P", "Sn", "Sp")
 _NONE = ("",)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from extract.errors import CorpusError
-from extract.names import canonical
-from extract.remote import is_url
-from extract.trees import Folder, Tree, open_tree, place_of
+from extract.inputs.names import canonical
+from extract.inputs.remote import is_url
+from extract.inputs.trees import Folder, Tree, open_tree, place_of
 
 _ARCHIVES = (".tar", ".zip")
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from extract.corpora.dataset import Corpus, Option, Reading
 from extract.corpora.listing import Listing, open_listing
 from extract.corpora.partition import stratified
 from extract.corpora.pictures import Pictures
-from extract.corpora.record import Corpus, Option, Reading
 from extract.corpora.vocabulary import class_codes, twins_in_case
 from extract.errors import CorpusError
 from features_store import Index, Labels, Split, Task

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.corpora.content import equal_files
+from extract.corpora.dataset import Corpus, Option, Reading
 from extract.corpora.partition import grouped
 from extract.corpora.pictures import Pictures
-from extract.corpora.record import Corpus, Option, Reading
 from extract.corpora.texts import Table, find_one, table_of
 from extract.corpora.vocabulary import POLARITY, single
 from extract.errors import CorpusError
-from extract.trees import open_tree
+from extract.inputs.trees import open_tree
 from features_store import Index, Labels, Split, Task
 
 SUBTASK2 = ("joy", "sadness", "fear", "disgust", "anger", "surprise", "neutral")

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from extract.corpora.ratings import REMEDY, Layout, ends_of, norms_of, reading_of, table_and_columns
-from extract.corpora.record import Corpus, Reading
+from extract.corpora.dataset import Corpus, Reading
+from extract.corpora.norms import REMEDY, Layout, ends_of, norms_of, reading_of, table_and_columns
 from extract.corpora.vocabulary import ratings, single
-from extract.trees import open_tree
+from extract.inputs.trees import open_tree
 
 CATEGORIES = ("animal", "object", "person", "scene")
 FOUNDATIONS = ("harm", "fairness", "ingroup", "authority", "purity")

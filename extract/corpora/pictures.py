@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from extract.errors import CorpusError
-from extract.names import canonical
-from extract.sources import Source
-from extract.trees import Tree
+from extract.inputs.files import Source
+from extract.inputs.names import canonical
+from extract.inputs.trees import Tree
 
 
 class Pictures:

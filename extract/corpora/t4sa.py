@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from extract.corpora.dataset import Corpus, Option, Reading
 from extract.corpora.partition import grouped
-from extract.corpora.record import Corpus, Option, Reading
 from extract.corpora.texts import find_one, lines_of, misfit
 from extract.corpora.tweets import CODES, groups_of_tweets, parted, read_lists, root_of, tweet_of
 from extract.corpora.vocabulary import POLARITY, majority, ratings, single
 from extract.errors import CorpusError
-from extract.trees import Tree, open_tree
+from extract.inputs.trees import Tree, open_tree
 from features_store import Index, Split
 
 _COLUMNS = ("TWID", "NEG", "NEU", "POS")

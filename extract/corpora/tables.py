@@ -27,10 +27,10 @@ import numpy as np
 
 from extract.corpora.cells import BrokenTableError, plain, rows_of_cells, width_misfit
 from extract.corpora.columns import Rows, labels_of, split_of
+from extract.corpora.dataset import Corpus, Option, Reading
 from extract.corpora.listing import Listing, open_listing
 from extract.corpora.partition import grouped
 from extract.corpora.pictures import Pictures
-from extract.corpora.record import Corpus, Option, Reading
 from extract.corpora.vocabulary import twins_in_case
 from extract.errors import CorpusError
 from features_store import Index, Labels, Split

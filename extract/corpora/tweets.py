@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from extract.corpora.texts import find_one, labelled_list
 from extract.corpora.vocabulary import groups_of
-from extract.trees import Tree
+from extract.inputs.trees import Tree
 
 PARTS = {"train": 0, "val": 1, "test": 2}
 CODES = {"0": 0, "1": 1, "2": 2}

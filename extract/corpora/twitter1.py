@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from extract.corpora.dataset import Corpus, Option, Reading
 from extract.corpora.partition import grouped
 from extract.corpora.pictures import Pictures
-from extract.corpora.record import Corpus, Option, Reading
 from extract.corpora.texts import find_one, labelled_list, lines_of, misfit, no_file
 from extract.corpora.tweets import media_of
 from extract.corpora.vocabulary import BINARY, POLARITY, groups_of, single
-from extract.trees import Tree, open_tree
+from extract.inputs.trees import Tree, open_tree
 from features_store import Index, Labels, Split
 
 SUBSETS = ("three", "four", "five")

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from extract.corpora.dataset import Corpus, Option, Reading, left_out_of
+from extract.corpora.norms import ends_of
 from extract.corpora.partition import order_of, units_of
-from extract.corpora.ratings import ends_of
-from extract.corpora.record import Corpus, Option, Reading, left_out_of
 from extract.corpora.vocabulary import POLARITY, VALENCE_AROUSAL
 from extract.errors import CorpusError
-from extract.formats import merged
-from extract.sources import Joined
+from extract.inputs.files import Joined
+from extract.inputs.formats import merged
 from features_store import Index, Labels, Split, Task
 from features_store.errors import unknown_name
 

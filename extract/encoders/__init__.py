@@ -9,7 +9,7 @@ from pathlib import Path
 
 from extract.encoders import from_open_clip, from_timm, lowlevel, packaged, scratch
 from extract.encoders.layers import parse_layers
-from extract.encoders.record import Encoder, Network, Tap
+from extract.encoders.spec import Encoder, Network, Tap
 from extract.encoders.weights import Weights
 from extract.errors import EncoderError, WeightsError
 from features_store.errors import unknown_name

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extract.encoders.observation import without_numbers
-from extract.encoders.record import Network
+from extract.encoders.spec import Network
 from extract.errors import WeightsError
 from features_store.errors import first_line
 

@@ -21,10 +21,10 @@ from extract.encoders.checkpoints import (
 from extract.encoders.layers import Listener
 from extract.encoders.observation import learned_shapes
 from extract.encoders.readout import full_precision
-from extract.encoders.record import Encoder, Network
+from extract.encoders.spec import Encoder, Network
 from extract.encoders.weights import Weights, hub, identity_of, quiet, seeded_weights, settle, sha256_of_state
 from extract.errors import EncoderError, WeightsError
-from extract.transforms import Transform
+from extract.inputs.transforms import Transform
 from features_store.errors import first_line, unknown_name
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from extract.encoders.observation import Pass, single_tensor
 from extract.encoders.readout import learn_readouts
-from extract.encoders.record import Encoder, Tap
+from extract.encoders.spec import Encoder, Tap
 from extract.errors import EncoderError
 from features_store.errors import unknown_name
 

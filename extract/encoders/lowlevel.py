@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.encoders.record import Encoder, Network, Tap
+from extract.encoders.spec import Encoder, Network, Tap
 from extract.encoders.weights import Weights
-from extract.transforms import Transform
+from extract.inputs.transforms import Transform
 
 SIDE = 128  # pixels; the whole picture is squashed to this square
 BINS = 16  # of each colour histogram

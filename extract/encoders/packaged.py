@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from extract.encoders import from_timm
-from extract.encoders.record import Encoder, Network
+from extract.encoders.spec import Encoder, Network
 from extract.encoders.weights import Weights, identity_of, quiet
 from extract.errors import WeightsError
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from extract.encoders.observation import N_IMAGES, Pass, Seen, observe, observe_empty
-from extract.encoders.record import Tap
+from extract.encoders.spec import Tap
 from extract.errors import EncoderError
 
 if TYPE_CHECKING:

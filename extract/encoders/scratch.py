@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extract.encoders.readout import full_precision
-from extract.encoders.record import Encoder, Network, Tap
+from extract.encoders.spec import Encoder, Network, Tap
 from extract.encoders.weights import Weights, identity_of, seeded_weights, sha256_of_state
 from extract.errors import EncoderError, WeightsError
-from extract.transforms import Transform
+from extract.inputs.transforms import Transform
 from features_store.errors import first_line, unknown_name
 from features_store.schema import check_name
 
@@ -43,7 +43,7 @@ class Architecture:
     size : int
         Height and width of its input, pixels.
     recipe : mapping
-        How it is trained, where nothing else is asked: fields of `extract.fit.Recipe`.
+        How it is trained, where nothing else is asked: fields of `extract.fit.training.Recipe`.
     options : tuple of str
         Options of its class.
     """

@@ -20,7 +20,7 @@ from features_store.errors import first_line
 if TYPE_CHECKING:
     import torch
 
-    from extract.encoders.record import Encoder
+    from extract.encoders.spec import Encoder
 
 _PROBE_SECONDS = 3.0
 _BIAS = 0.5

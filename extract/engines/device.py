@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from extract.engines.pool import keep_freed_memory
 from extract.errors import DeviceFault, DeviceMemoryError, ExtractError
-from extract.memory import keep_freed_memory
 from features_store.errors import first_line
 
 if TYPE_CHECKING:
     import torch
 
-    from extract.streams import Streams
+    from extract.engines.pool import Streams
 
 Outputs = list[NDArray[np.float32]]
 Function = Callable[["torch.Tensor"], Sequence["torch.Tensor"]]

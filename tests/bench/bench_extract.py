@@ -26,15 +26,15 @@ from pathlib import Path
 import numpy as np
 
 from extract import pipeline
-from extract.clock import Clock
-from extract.compilation import Compilation
 from extract.corpora import Reading, find_corpus
 from extract.encoders import Network, Weights, build_networks, find_encoders
 from extract.engines import Cpu, autocast_dtype
-from extract.forward import Forward
-from extract.images import make_decoder
+from extract.engines.compilation import Compilation
+from extract.engines.forward import Forward
+from extract.engines.pool import Streams
+from extract.inputs.images import make_decoder
 from extract.settings import Circumstances
-from extract.streams import Streams
+from extract.timings import Clock
 from tests.bench.rounds import medians
 
 CLIP = os.environ.get("AFFECTORY_BENCH_CLIP", "ViT-B-32")

@@ -130,8 +130,8 @@ def forward_only(images: Path) -> None:
     from extract.corpora import find_corpus
     from extract.encoders import Weights, build_networks, find_encoders
     from extract.engines import choose_device
-    from extract.forward import Forward
-    from extract.images import make_decoder
+    from extract.engines.forward import Forward
+    from extract.inputs.images import make_decoder
 
     device, decode = choose_device(DEVICE), make_decoder()
     source = find_corpus("folder").read(images).source

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from classify.data.rows import RowMatrix
 from classify.heads import make_head
-from classify.inputs.matrix import RowMatrix
-from classify.solvers.minibatch import Session
+from classify.heads.training import Session
 from features_store import Store
 from tests.bench.synthetic import CARD, make_store
 
@@ -215,9 +215,9 @@ def grid(store: Store) -> None:
     """Compare 15 subsets x 8 costs x 5 folds with scikit-learn's grid search, extrapolated from timed fits."""
     from sklearn.svm import SVC
 
-    from classify.ablation import subsets_of
-    from classify.evidence.folds import deal
-    from classify.heads.estimator import Standardiser
+    from classify.evaluation.folds import deal
+    from classify.heads.base import Standardiser
+    from classify.studies.ablation import subsets_of
 
     y, rows = store.labels["polarity"].values.astype(np.int64), np.arange(N)
     folds = deal(store.labels["polarity"].task, y, n_folds=5)
@@ -252,7 +252,7 @@ def all_machines(
     store: Store, subsets: list[tuple[str, ...]], y: np.ndarray, folds: np.ndarray
 ) -> dict[tuple[str, ...], list[np.ndarray]]:
     """Do what `ablate --set C=[...]` does; return the accuracy by subset, fold and cost."""
-    from classify.solvers.crossfit import Images, Plan, path_answers
+    from classify.evaluation.out_of_fold import Images, Plan, path_answers
 
     images = Images(store, store.labels["polarity"].task, np.arange(N), y, folds)
     paths = path_answers(images, subsets, Plan("svm", {"kernel": "linear", "C": list(COSTS)}))

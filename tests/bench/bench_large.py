@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from classify.ablation import subsets_of
+from classify.data.rows import RowMatrix
 from classify.heads import make_head
-from classify.heads.estimator import Standardiser
-from classify.inputs.matrix import RowMatrix
-from classify.solvers.minibatch import Session, _train_step
-from classify.solvers.moments import accumulate, block_columns, ridge_path
+from classify.heads.base import Standardiser
+from classify.heads.moments import accumulate, block_columns, ridge_path
+from classify.heads.training import Session, _train_step
+from classify.studies.ablation import subsets_of
 from features_store import Store
 from tests.bench.synthetic import B_T4SA, CARD, make_store
 

@@ -102,7 +102,7 @@ WORLDS: dict[str, World] = {
 @functools.cache
 def endless(name: str) -> tuple[dict[str, float], dict[str, Floats]]:
     """Return what a world's head reaches on endlessly many images: by metric, and by class for means over them."""
-    from classify.evidence.metrics import mean_over_classes, metrics_of, resampled_columns
+    from classify.evaluation.metrics import mean_over_classes, metrics_of, resampled_columns
 
     world = WORLDS[name]
     truth, score, _ = world.draw(ENDLESS, 987_654_321, grouped=False)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from classify.config import RunConfig
-from classify.experiment import run
-from classify.runs import Run
+from classify.runs.folder import Run
+from classify.runs.train import run
 from features_store import BlockSpec, BlockWriter, Index, Labels, Split, Status, Task, write_index
 
 N_IMAGES = 260
@@ -106,7 +106,7 @@ def runs_folder(store, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def polarity_run(runs_folder) -> Run:
     """Return the linear head's run on ``polarity``."""
-    from classify.runs import read_run
+    from classify.runs.folder import read_run
 
     return read_run(runs_folder / "polarity" / "linear")
 

@@ -25,15 +25,15 @@ import numpy as np
 from mutants import mutant
 
 from classify.config import RunConfig
-from classify.experiment import run
 from classify.heads.trees import read_trees
-from classify.output.bundle import read_bundle, write_bundle
-from classify.output.cards import data_card_text, model_card_text
-from classify.output.leaderboard import as_text, boards
-from classify.output.report import report_page
-from classify.output.summary import run_summary
-from classify.runs import find_runs, read_run
-from classify.sweep import read_sweep
+from classify.inference.bundle import read_bundle, write_bundle
+from classify.inference.cards import data_card_text, model_card_text
+from classify.pages.leaderboard import as_text, boards
+from classify.pages.page import report_page
+from classify.pages.summary import run_summary
+from classify.runs.folder import find_runs, read_run
+from classify.runs.train import run
+from classify.studies.sweep import read_sweep
 from features_store import write_index
 from features_store.errors import AffectoryError
 

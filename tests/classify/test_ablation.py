@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from classify.__main__ import app
-from classify.ablation import AblationConfig, ablate, subsets_of
+from classify.data.rows import RowMatrix
 from classify.errors import ConfigError, HeadError
-from classify.evidence.metrics import metrics
+from classify.evaluation.metrics import metrics
+from classify.evaluation.out_of_fold import Images, Plan, answers
 from classify.heads import make_head
-from classify.inputs.matrix import RowMatrix
-from classify.output.ablation import ablation_chart, ablation_text
-from classify.solvers.crossfit import Images, Plan, answers
+from classify.pages.ablation import ablation_chart, ablation_text
+from classify.studies.ablation import AblationConfig, ablate, subsets_of
 from features_store import Labels, Split, Task, open_store
 
 QUICK = {"resamples": 60, "folds": 3}

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from classify.errors import ModelError
-from classify.model import Answer, run_model
-from classify.output.answers import answer_csv, answer_json, answer_text, csv_header
-from classify.output.attribution import Target
-from classify.output.explain import Explanation
-from classify.output.explanations import explanation_text
-from classify.output.pairs import p_text
-from classify.output.plots import confusion_plot
-from classify.output.predict import Encoders
-from classify.record import by_kind
-from classify.runs import read_run
+from classify.explain.attribution import Target
+from classify.explain.explainer import Explanation
+from classify.explain.explanations import explanation_text
+from classify.inference.model import Answer, run_model
+from classify.inference.predictions import answer_csv, answer_json, answer_text, csv_header
+from classify.inference.predictor import Encoders
+from classify.pages.pairs import p_text
+from classify.pages.plots import confusion_plot
+from classify.runs.folder import read_run
+from classify.runs.record import by_kind
 
 
 def test_values_stay_on_the_scale(runs_folder) -> None:

@@ -6,14 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from classify.audit import AuditConfig, audit
 from classify.config import RunConfig
 from classify.errors import ConfigError
-from classify.experiment import run
-from classify.output.leaderboard import boards
-from classify.output.pairs import pairs, pairs_as_json, pairs_as_text
-from classify.output.summary import audit_summary
-from classify.runs import find_runs
+from classify.pages.leaderboard import boards
+from classify.pages.pairs import pairs, pairs_as_json, pairs_as_text
+from classify.pages.summary import audit_summary
+from classify.runs.folder import find_runs
+from classify.runs.train import run
+from classify.studies.audit import AuditConfig, audit
 from features_store import Labels, Split, Task, UnknownNameError
 
 
@@ -61,7 +61,7 @@ def test_labels_and_values_are_judged_in_their_words(dirty):
 
 def test_large_corpora_are_sampled(dirty, monkeypatch):
     """Beyond the most that are judged, images are drawn, and it is said."""
-    monkeypatch.setattr("classify.audit.MAX_JUDGED", 100)
+    monkeypatch.setattr("classify.studies.audit.MAX_JUDGED", 100)
     told = []
     found = audit(AuditConfig(str(dirty), "kind"), notify=told.append)
     assert found["label_errors"]["n_judged"] == 100

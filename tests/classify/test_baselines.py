@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from classify.config import RunConfig
-from classify.evidence.baselines import baseline_scores
-from classify.evidence.chance import chance
-from classify.evidence.metrics import metrics
-from classify.evidence.shortcuts import id_features, id_scores
-from classify.layout import lay_out
-from classify.runs import read_run
+from classify.evaluation.baselines import baseline_scores
+from classify.evaluation.chance import chance
+from classify.evaluation.metrics import metrics
+from classify.evaluation.shortcuts import id_features, id_scores
+from classify.runs.folder import read_run
+from classify.runs.layout import lay_out
 from features_store import Task
 
 SINGLE = Task("t", "single", ("joy", "fear"))

@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 from mutants import mutant
 
-from classify import experiment
 from classify.config import RunConfig
 from classify.errors import BundleError
 from classify.heads.trees import Trees
-from classify.model import run_model
-from classify.output.bundle import open_model, read_bundle, write_bundle
-from classify.output.cards import model_card_text
-from classify.runs import Run, read_run
+from classify.inference.bundle import open_model, read_bundle, write_bundle
+from classify.inference.cards import model_card_text
+from classify.inference.model import run_model
+from classify.runs import train as experiment
+from classify.runs.folder import Run, read_run
 from features_store.errors import AffectoryError, ExistsError
 
 ROOT = Path(__file__).parents[2]

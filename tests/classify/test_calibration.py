@@ -8,16 +8,16 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from sklearn.isotonic import IsotonicRegression
 
+from classify.data.tasks import Part
 from classify.errors import ConfigError, RunError, TaskError
-from classify.evidence.adjustment import ADJUSTMENT, Adjustment, adjust, read_adjustment
-from classify.evidence.calibration import (
+from classify.evaluation.calibration import (
     Calibration,
     calibration_error,
     expected_errors,
     fit_calibration,
     reliability,
 )
-from classify.inputs.tasks import Part
+from classify.evaluation.postprocessing import ADJUSTMENT, Adjustment, adjust, read_adjustment
 from features_store import Task
 
 SINGLE = Task("t", "single", ("a", "b", "c"))
@@ -189,7 +189,7 @@ def test_adjustment_looks_at_the_validation_part_only():
 
 def test_run_keeps_its_adjustment(runs_folder):
     """A run leaves what it learned from the validation part, and its calibrated predictions come from it."""
-    from classify.runs import read_run
+    from classify.runs.folder import read_run
 
     run = read_run(runs_folder / "evokes" / "linear")
     assert run.adjustment.thresholds is not None

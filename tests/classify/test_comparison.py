@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from classify.errors import TaskError
-from classify.evidence.comparison import holm, mcnemar, paired_bootstrap
+from classify.evaluation.comparison import holm, mcnemar, paired_bootstrap
 from features_store import Task
 
 SINGLE = Task("t", "single", ("a", "b"))

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from classify.config import RunConfig
+from classify.data.rows import choose_maps
 from classify.errors import ConfigError, HeadError, TaskError
-from classify.experiment import run
 from classify.heads import make_head
-from classify.inputs.maps import choose_maps
+from classify.runs.train import run
 from features_store import BlockSpec, BlockWriter, open_store
 
 SHAPE = (5, 3, 4)

@@ -9,11 +9,11 @@ import re
 import numpy as np
 import pytest
 
-from classify.evidence.calibration import fit_calibration
-from classify.evidence.comparison import less
-from classify.evidence.intervals import intervals
-from classify.evidence.knowledge import judge
-from classify.evidence.resamples import Spread
+from classify.evaluation.calibration import fit_calibration
+from classify.evaluation.comparison import less
+from classify.evaluation.intervals import intervals
+from classify.evaluation.knowledge import judge
+from classify.evaluation.resamples import Spread
 from tests.bench.bench_coverage import calibrated, constant, coverage, equal_heads, noise
 from tests.bench.worlds import WORLDS, World, endless
 

@@ -10,9 +10,9 @@ from sklearn.metrics import f1_score
 import classify
 from classify.__main__ import main
 from classify.errors import ConfigError, TaskError
-from classify.output.notebook import run_table
-from classify.report_json import read_report
-from classify.runs import find_runs, read_run
+from classify.pages.notebook import run_table
+from classify.runs.folder import find_runs, read_run
+from classify.runs.report_json import read_report
 from features_store import BlockSpec, BlockWriter, Index, Labels, Split, Task, write_index
 
 N, SIZE = 240, 3  # images, and images of a group

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from classify.evidence import duplicates
-from classify.evidence.duplicates import find_duplicates, same_content
+from classify.evaluation import near_duplicates as duplicates
+from classify.evaluation.near_duplicates import find_duplicates, same_content
 from features_store import open_store
 
 

@@ -9,10 +9,10 @@ from sklearn.metrics import f1_score, mean_squared_error
 
 from classify.config import RunConfig, load_config
 from classify.errors import ConfigError, RunError
-from classify.evidence.metrics import metrics
-from classify.experiment import run
+from classify.evaluation.metrics import metrics
 from classify.heads.persistence import load_head
-from classify.runs import read_run
+from classify.runs.folder import read_run
+from classify.runs.train import run
 from features_store import UnknownNameError, open_store
 
 KEYS = {

@@ -12,14 +12,14 @@ from typer.testing import CliRunner
 
 from classify.__main__ import app
 from classify.errors import ModelError, RunError
-from classify.model import run_model
-from classify.output import heat
-from classify.output.attribution import Target, block_parts, centre_of, choose_target, feature_parts, gradient
-from classify.output.explain import Picture
-from classify.output.explanations import chosen_images, explain_images, matching_id, scored_images
-from classify.output.findings import explanations_of
-from classify.output.thumbnails import Pictures
-from classify.runs import read_run
+from classify.explain import saliency as heat
+from classify.explain.attribution import Target, block_parts, centre_of, choose_target, feature_parts, gradient
+from classify.explain.explainer import Picture
+from classify.explain.explanations import chosen_images, explain_images, matching_id, scored_images
+from classify.inference.model import run_model
+from classify.pages.findings import explanations_of
+from classify.pages.pictures import Pictures
+from classify.runs.folder import read_run
 from features_store.errors import AffectoryError, ExistsError
 from features_store.schema import Task
 
@@ -128,7 +128,7 @@ def test_covered_cells() -> None:
 
 @pytest.fixture(scope="module")
 def explainer(pictured_runs):
-    from classify.output.explain import Explainer
+    from classify.explain.explainer import Explainer
 
     return Explainer(pictured_runs["mlp"])
 
@@ -170,7 +170,7 @@ def test_grad_cam_by_hand(explainer, pictures) -> None:
 def test_tokens_have_no_last_map() -> None:
     """A vision transformer's only map is its patches' embedding, which no Grad-CAM should be made of."""
     pytest.importorskip("timm")
-    from classify.output.explain import _last_map
+    from classify.explain.explainer import _last_map
     from extract.encoders import Weights, build_networks, find_encoders
 
     names = ["timm:test_vit.r160_in1k", "timm:test_resnet.r160_in1k"]
@@ -241,7 +241,7 @@ class Planted:
 
 def test_deletion_check_says_yes_and_no() -> None:
     """Maps that point at what is decided by pass; maps that point elsewhere, or nowhere, don't."""
-    from classify.output.deletion import deletion_check
+    from classify.explain.deletion_check import deletion_check
 
     paths = [f"{i}.png" for i in range(12)]
     right, none, wrong = (deletion_check(Planted(sign), [*paths, "none.png"]) for sign in (1.0, 0.0, -1.0))
@@ -256,7 +256,7 @@ def test_deletion_check_says_yes_and_no() -> None:
 
 def test_deletion_check_of_a_run(explainer, pictured_runs, pictures) -> None:
     """It runs through the real encoders, and what it found comes into the folder and onto the page."""
-    from classify.output.deletion import deletion_check
+    from classify.explain.deletion_check import deletion_check
 
     run, files = pictured_runs["mlp"], list(scored_images(pictured_runs["mlp"], pictures).values())
     found = deletion_check(explainer, (files * 8)[:8])

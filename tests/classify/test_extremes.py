@@ -10,13 +10,13 @@ from sklearn.svm import SVC
 
 import classify
 from classify.__main__ import app
-from classify.ablation import AblationConfig, ablate
-from classify.audit import AuditConfig, audit
 from classify.config import RunConfig
 from classify.errors import ConfigError, HeadError, RunError, TaskError
-from classify.fitting import fit_head
 from classify.heads import make_head
-from classify.layout import lay_out
+from classify.runs.fitting import fit_head
+from classify.runs.layout import lay_out
+from classify.studies.ablation import AblationConfig, ablate
+from classify.studies.audit import AuditConfig, audit
 from features_store import BlockSpec, BlockWriter, Index, Labels, Split, Task, write_index
 
 Y = np.arange(40) % 3
@@ -186,9 +186,9 @@ def test_a_place_that_cannot_be_written_is_found_before_the_work(make, tmp_path,
     run = done(store, tmp_path)
     (tmp_path / "file").touch()
     for module in (
-        "classify.experiment.fit_head",
-        "classify.ablation.path_answers",
-        "classify.output.report.report_page",
+        "classify.runs.train.fit_head",
+        "classify.studies.ablation.path_answers",
+        "classify.pages.page.report_page",
     ):
         monkeypatch.setattr(module, no_work)
     with pytest.raises(RunError, match="can't write"):

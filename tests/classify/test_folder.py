@@ -14,7 +14,7 @@ import pytest
 
 from classify.errors import HeadError
 from classify.heads.persistence import load_head, save_head
-from classify.runs import check_free, new_folder
+from classify.runs.folder import check_free, new_folder
 from features_store.atomic import atomic_folder
 from features_store.errors import DiskSpaceError
 

@@ -6,8 +6,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 
 from classify.errors import HeadError
-from classify.solvers.gram import Grams, block_grams
-from classify.solvers.kernel import svm_path, svr_path
+from classify.heads.gram import Grams, block_grams
+from classify.heads.kernel import svm_path, svr_path
 from features_store import open_store
 
 WIDTHS = {"a.pool": 40, "b.pool": 25, "c.pool": 70}

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 import classify
 from classify.config import RunConfig, load_config
 from classify.errors import ConfigError, ModelError, RunError
-from classify.identity import differing_aspects, digest_of, run_identity
-from classify.layout import lay_out
-from classify.learning import curve_of
-from classify.output.leaderboard import boards
-from classify.output.pairs import pairs
-from classify.output.submit import plan_submission
-from classify.runs import find_runs
+from classify.inference.submit import plan_submission
+from classify.pages.leaderboard import boards
+from classify.pages.pairs import pairs
+from classify.runs.folder import find_runs
+from classify.runs.identity import differing_aspects, digest_of, run_identity
+from classify.runs.layout import lay_out
+from classify.studies.learning_curve import curve_of
 from features_store import BlockSpec, BlockWriter, Index, Labels, Split, Task, write_index
 
 N = 80
@@ -147,7 +147,7 @@ def test_a_report_has_a_version_and_old_ones_are_read(tmp_path):
         name: value for name, value in run.report.items() if name not in ("passports", "format_version", "identity")
     }
     (tmp_path / "run" / "report.json").write_text(json.dumps(report))
-    from classify.transfer import TransferConfig, transfer
+    from classify.studies.cross_corpus import TransferConfig, transfer
 
     with pytest.raises(ValueError, match="doesn't say how its blocks were made"):
         transfer(TransferConfig(tmp_path / "run", str(make(tmp_path / "o", ids=[f"o{i}.jpg" for i in range(N)]))))
@@ -158,8 +158,8 @@ def test_a_cross_corpus_run_is_run_again_from_its_file(tmp_path):
     store = make(tmp_path / "s")
     other = make(tmp_path / "o", ids=[f"o{i}.jpg" for i in range(N)], classes=("a", "b", "z"))
     run = classify.run(store, "t", "linear", out=tmp_path / "run", resamples=20)
-    from classify.experiment import run as again
-    from classify.transfer import TransferConfig, transfer
+    from classify.runs.train import run as again
+    from classify.studies.cross_corpus import TransferConfig, transfer
 
     tested = transfer(
         TransferConfig(run.folder, str(other), class_map={"z": "c"}, resamples=20, out=str(tmp_path / "x"))
@@ -178,7 +178,7 @@ def test_names_stay_below_runs(tmp_path):
 
 def test_a_predictor_takes_paths_and_says_so():
     """An array of pixels, and one path in the place of a list, are answered in one sentence."""
-    from classify.output.predict import Predictor
+    from classify.inference.predictor import Predictor
 
     predictor = Predictor.__new__(Predictor)
     with pytest.raises(ModelError, match="an image is given as ndarray; a predictor takes paths"):

@@ -7,11 +7,11 @@ import pytest
 
 from classify.config import RunConfig
 from classify.errors import ConfigError, RunError
-from classify.experiment import run
 from classify.heads import make_head
+from classify.heads.checkpoint import Checkpoint
 from classify.heads.persistence import load_head
-from classify.interruption import Interruption, UnfinishedError, parse_duration
-from classify.solvers.checkpoint import Checkpoint
+from classify.runs.time_budget import Interruption, UnfinishedError, parse_duration
+from classify.runs.train import run
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(90, 12)).astype(np.float32)

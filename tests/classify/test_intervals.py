@@ -10,8 +10,8 @@ from scipy.stats import pearsonr
 from scipy.stats import t as student_t
 from sklearn import metrics as sk
 
-from classify.evidence.intervals import bootstrap, draws
-from classify.evidence.metrics import metrics, resampled_metrics
+from classify.evaluation.intervals import bootstrap, draws
+from classify.evaluation.metrics import metrics, resampled_metrics
 from features_store import Task
 
 SINGLE = Task("polarity", "single", ("negative", "neutral", "positive"))

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from classify.evidence.folds import deal
-from classify.evidence.label_errors import improbable_values, out_of_fold, probable_errors
+from classify.evaluation.folds import deal
+from classify.evaluation.label_errors import improbable_values, out_of_fold, probable_errors
 from features_store import Task
 
 SINGLE = Task("t", "single", ("a", "b", "c"))

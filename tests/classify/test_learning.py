@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from classify.errors import ConfigError, RunError, TaskError
-from classify.evidence.curve import growing_subsets
-from classify.learning import CurveConfig, curve_of
-from classify.runs import Run, read_run
+from classify.evaluation.curve import growing_subsets
+from classify.runs.folder import Run, read_run
+from classify.studies.learning_curve import CurveConfig, curve_of
 from features_store import Task
 
 SINGLE = Task("t", "single", ("a", "b", "c"))

@@ -5,12 +5,11 @@ import pytest
 import torch
 
 from classify.config import dump_config, load_config
+from classify.data.merging import merge_classes, polarity_costs
 from classify.errors import ConfigError, HeadError, TaskError
-from classify.experiment import run
 from classify.heads import make_head
 from classify.heads.losses import cost_matrix
-from classify.inputs.merging import merge_classes
-from classify.inputs.polarity import polarity_costs
+from classify.runs.train import run
 from features_store import Labels, Task
 
 RANDOM = np.random.default_rng(1)

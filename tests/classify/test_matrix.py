@@ -5,9 +5,9 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold, cross_val_predict
 
+from classify.data.rows import ArrayRows, RowMatrix, as_rows, batches
 from classify.errors import HeadError
 from classify.heads import make_head
-from classify.inputs.matrix import ArrayRows, RowMatrix, as_rows, batches
 from features_store import FailedRowsError, open_store
 
 BLOCKS = ("alpha.pool", "beta.pool")

@@ -7,8 +7,8 @@ import pytest
 from sklearn import metrics as sk
 
 from classify.errors import TaskError
-from classify.evidence.confusion import confusion, per_class
-from classify.evidence.metrics import decide, greater_is_better, metrics, primary_metric
+from classify.evaluation.confusion import confusion, per_class
+from classify.evaluation.metrics import decide, greater_is_better, metrics, primary_metric
 from features_store import Task
 
 POLARITY = Task("polarity", "single", ("negative", "neutral", "positive"))

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
+from classify.data.rows import ArrayRows
 from classify.errors import HeadError
-from classify.heads.estimator import Standardiser
-from classify.inputs.matrix import ArrayRows
-from classify.solvers.minibatch import Batches, Plan, Progress, fit_loop
+from classify.heads.base import Standardiser
+from classify.heads.training import Batches, Plan, Progress, fit_loop
 
 X = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
 Y = torch.from_numpy((X @ np.arange(5, dtype=np.float32))[:, None])

@@ -5,12 +5,12 @@ import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
+from classify.data.rows import ArrayRows
 from classify.errors import HeadError
-from classify.heads.estimator import Standardiser
-from classify.inputs.matrix import ArrayRows
-from classify.solvers import moments as engine
-from classify.solvers.fullbatch import Problem, solve
-from classify.solvers.moments import accumulate, block_columns, ridge_path
+from classify.heads import moments as engine
+from classify.heads.base import Standardiser
+from classify.heads.fullbatch import Problem, solve
+from classify.heads.moments import accumulate, block_columns, ridge_path
 
 WIDTHS = {"a": 12, "b": 7, "c": 20}
 SUBSETS = [("a",), ("c", "b"), ("a", "b", "c")]

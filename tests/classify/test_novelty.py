@@ -17,15 +17,15 @@ from typer.testing import CliRunner
 
 from classify.__main__ import app
 from classify.config import RunConfig
+from classify.data.rows import ArrayRows
 from classify.errors import BundleError, HeadError, ModelError, RunError
-from classify.evidence.novelty import Novelty, fit_novelty, read_novelty
-from classify.experiment import run
+from classify.evaluation.novelty import Novelty, fit_novelty, read_novelty
 from classify.heads import HEADS
-from classify.inputs.matrix import ArrayRows
-from classify.model import run_model
-from classify.output.bundle import open_model, write_bundle
-from classify.runs import Run, read_run
-from classify.transfer import TransferConfig, transfer
+from classify.inference.bundle import open_model, write_bundle
+from classify.inference.model import run_model
+from classify.runs.folder import Run, read_run
+from classify.runs.train import run
+from classify.studies.cross_corpus import TransferConfig, transfer
 from features_store.schema import Labels, Split, Task
 
 TASK = Task("t", "single", ("a", "b"))

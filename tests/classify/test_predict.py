@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 from classify.__main__ import app
 from classify.errors import ModelError
-from classify.model import decisions, random_weights, run_model
-from classify.output.predict import Predictor, image_paths
-from classify.runs import read_run
+from classify.inference.model import decisions, random_weights, run_model
+from classify.inference.predictor import Predictor, image_paths
+from classify.runs.folder import read_run
 from features_store.errors import AffectoryError
 from features_store.schema import Task
 

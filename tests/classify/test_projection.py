@@ -6,7 +6,7 @@ from sklearn.svm import SVC
 
 from classify.errors import HeadError
 from classify.heads import make_head
-from classify.solvers.projection import Projection, inner_products
+from classify.heads.projection import Projection, inner_products
 
 RANDOM = np.random.default_rng(5)
 X = RANDOM.normal(size=(90, 400)).astype(np.float32) * RANDOM.uniform(0.2, 3, size=400).astype(np.float32)

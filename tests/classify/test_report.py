@@ -11,11 +11,12 @@ import pytest
 
 from classify.config import RunConfig
 from classify.errors import RunError
-from classify.experiment import run
-from classify.output import figure, plots
-from classify.output.leaderboard import as_text, boards, standing_words
-from classify.output.report import report_page, write_report_page
-from classify.runs import Run, find_runs
+from classify.pages import plots
+from classify.pages import svg as figure
+from classify.pages.leaderboard import as_text, boards, standing_words
+from classify.pages.page import report_page, write_report_page
+from classify.runs.folder import Run, find_runs
+from classify.runs.train import run
 from features_store import ExistsError, Labels, Split, Task
 
 from .conftest import EVOKES

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from classify.output.report import write_report_page
-from classify.runs import find_runs
+from classify.pages.page import write_report_page
+from classify.runs.folder import find_runs
 
 from .test_report_evidence import hostile  # noqa: F401 - a fixture
 

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classify.audit import AuditConfig, audit
 from classify.config import RunConfig
 from classify.errors import RunError
-from classify.experiment import run
 from classify.json_file import write_json
-from classify.output import diagrams
-from classify.output.gallery import surest_errors
-from classify.output.report import report_page, write_report_page
-from classify.output.thumbnails import Pictures
-from classify.predictions import PartPredictions
-from classify.runs import find_runs
+from classify.pages import diagrams
+from classify.pages.gallery import surest_errors
+from classify.pages.page import report_page, write_report_page
+from classify.pages.pictures import Pictures
+from classify.runs.folder import find_runs
+from classify.runs.predictions import PartPredictions
+from classify.runs.train import run
+from classify.studies.audit import AuditConfig, audit
 from features_store import Index, Labels, Split, Task, write_index
 
 from .conftest import write_block
@@ -142,7 +142,7 @@ def test_page_without_pictures_says_so(hostile, tmp_path, monkeypatch):
 
 def test_emoji_are_credited(polarity_run, runs_folder):
     """Where a corpus is of OpenMoji pictures, the page names them and their licence."""
-    from classify.runs import Run
+    from classify.runs.folder import Run
 
     of_emoji = Run(polarity_run.folder, {**polarity_run.report, "reader": {"name": "emoji"}})
     assert "OpenMoji" in report_page([of_emoji])
@@ -167,7 +167,7 @@ def test_ids_cant_reach_outside(tmp_path):
 
 def test_pictures_stop_at_the_budget(tmp_path, monkeypatch):
     """The page's size is bounded, whatever number of pictures it could show."""
-    monkeypatch.setattr("classify.output.thumbnails.MAX_BYTES", 5000)
+    monkeypatch.setattr("classify.pages.pictures.MAX_BYTES", 5000)
     random = np.random.default_rng(0)
     for i in range(20):
         noise = random.integers(255, size=(140, 140, 3), dtype=np.uint8)

@@ -12,11 +12,11 @@ import pytest
 from mutants import mutant
 
 from classify.errors import RunError
-from classify.output.cards import data_card_text, model_card_text
-from classify.output.leaderboard import as_text, boards
-from classify.output.report import report_page
-from classify.output.summary import run_summary
-from classify.runs import find_runs, read_run
+from classify.inference.cards import data_card_text, model_card_text
+from classify.pages.leaderboard import as_text, boards
+from classify.pages.page import report_page
+from classify.pages.summary import run_summary
+from classify.runs.folder import find_runs, read_run
 from features_store.errors import AffectoryError
 
 

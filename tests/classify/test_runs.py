@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from classify.errors import RunError
-from classify.predictions import PartPredictions, read_predictions, write_predictions
-from classify.runs import find_runs, new_folder, read_run
+from classify.runs.folder import find_runs, new_folder, read_run
+from classify.runs.predictions import PartPredictions, read_predictions, write_predictions
 from features_store import Task
 
 TASKS = [
@@ -156,7 +156,7 @@ def test_a_head_of_the_first_version_is_refused_with_the_line_that_makes_it_agai
     from classify.__main__ import app
     from classify.api import run
     from classify.errors import HeadError
-    from classify.model import run_model
+    from classify.inference.model import run_model
 
     folder = tmp_path / "a run"
     run(str(store), "polarity", "linear", out=str(folder), resamples=20)

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from classify import search as searching
 from classify.config import RunConfig
+from classify.data.rows import RowMatrix
 from classify.errors import ConfigError, HeadError, RunError
-from classify.inputs.matrix import RowMatrix
-from classify.interruption import UnfinishedError
-from classify.search import SPACES, search
+from classify.runs.time_budget import UnfinishedError
+from classify.studies import search as searching
+from classify.studies.search import SPACES, search
 
 pytest.importorskip("optuna")
 

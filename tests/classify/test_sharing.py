@@ -14,11 +14,11 @@ import pytest
 import classify
 from classify.config import load_config
 from classify.errors import ConfigError
-from classify.output.bundle import write_bundle
-from classify.output.explanations import scored_images
-from classify.output.thumbnails import Pictures
-from classify.runs import read_run
-from classify.sweep import read_sweep
+from classify.explain.explanations import scored_images
+from classify.inference.bundle import write_bundle
+from classify.pages.pictures import Pictures
+from classify.runs.folder import read_run
+from classify.studies.sweep import read_sweep
 from features_store.errors import AffectoryError
 
 COMMENT = b"taken by Quendolin at home"

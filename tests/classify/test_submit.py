@@ -13,11 +13,11 @@ from sklearn.metrics import f1_score
 
 from classify.config import RunConfig, load_config
 from classify.errors import RunError, SubmissionError
-from classify.experiment import run
-from classify.output.official import SUBTASKS
-from classify.output.submission import Submission, check_submission
-from classify.output.submit import plan_submission, write_submission
-from classify.runs import Run, read_run
+from classify.inference.official import SUBTASKS
+from classify.inference.submission import Submission, check_submission
+from classify.inference.submit import plan_submission, write_submission
+from classify.runs.folder import Run, read_run
+from classify.runs.train import run
 from features_store import BlockSpec, BlockWriter, Index, Labels, Split, Store, Task, open_store, write_index
 from features_store.errors import ExistsError
 

@@ -9,9 +9,9 @@ import pytest
 from classify.__main__ import app
 from classify.config import RunConfig
 from classify.errors import ConfigError, RunError
-from classify.experiment import run
-from classify.output.sweep import sweep_as_json, sweep_as_text
-from classify.sweep import read_sweep, sweep
+from classify.pages.sweep import sweep_as_json, sweep_as_text
+from classify.runs.train import run
+from classify.studies.sweep import read_sweep, sweep
 from features_store import BlockWriter, open_store
 from features_store.errors import AffectoryError
 
@@ -92,7 +92,7 @@ def test_an_interrupted_sweep_goes_on(grid, tmp_path, monkeypatch):
         return run(config, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr("classify.experiment.run", interrupt)
+        patched.setattr("classify.runs.train.run", interrupt)
         with pytest.raises(KeyboardInterrupt):
             sweep(cells)
     assert sum(cell.done for cell in cells) == 2

@@ -9,9 +9,9 @@ import pytest
 from classify import preset as presets
 from classify.config import load_config
 from classify.errors import ConfigError
-from classify.experiment import run
 from classify.preset import find_preset, quick, systems
-from classify.reproduction import differences, reproduce, table
+from classify.runs.train import run
+from classify.studies.reproduction import differences, reproduce, table
 from features_store import BlockSpec, BlockWriter, Index, Labels, Split, Task, write_index
 
 PRESETS = presets.presets()

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from classify.data.tasks import choose_blocks, task_rows
 from classify.errors import TaskError
-from classify.inputs.tasks import choose_blocks, task_rows
 from features_store import (
     FailedRowsError,
     Index,

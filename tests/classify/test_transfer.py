@@ -8,10 +8,10 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from classify.config import RunConfig
 from classify.errors import RunError, TaskError
-from classify.experiment import run
 from classify.heads.persistence import load_head
-from classify.runs import read_run
-from classify.transfer import TransferConfig, transfer
+from classify.runs.folder import read_run
+from classify.runs.train import run
+from classify.studies.cross_corpus import TransferConfig, transfer
 from features_store import BlockSpec, BlockWriter, Index, Labels, MismatchError, Split, Task, open_store, write_index
 
 N = 70

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from classify.config import RunConfig
+from classify.data.rows import RowMatrix
+from classify.data.views import ViewedRows, n_views
 from classify.errors import ConfigError
-from classify.experiment import run
 from classify.heads import make_head
 from classify.heads.persistence import load_head
-from classify.inputs.matrix import RowMatrix
-from classify.inputs.views import ViewedRows, n_views
+from classify.runs.train import run
 from features_store import BlockSpec, BlockWriter, Index, Labels, Split, Status, Task, open_store, write_index
 
 N, VIEWS = 90, 3

@@ -1,6 +1,6 @@
 """Awkward images: the forms in which real corpora hold pictures, and what each must look like after decoding.
 
-The expected pixels come from Pillow, by the rule that ``extract/images.py`` documents.
+The expected pixels come from Pillow, by the rule that ``extract/inputs/images.py`` documents.
 """
 
 from __future__ import annotations

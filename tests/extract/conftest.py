@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from extract.__main__ import app
-from extract.encoders.record import Encoder, Network, Tap
+from extract.encoders.spec import Encoder, Network, Tap
 from features_store import console
 
 

@@ -52,8 +52,8 @@ def tensor(network) -> np.ndarray:
 def vectors(network) -> dict[str, np.ndarray]:
     """Compute what a file holds, by ``KIND TAP`` with the kinds ``tensor`` and ``jpeg``; and ``sha256``."""
     from extract.engines import Cpu
-    from extract.forward import Forward
-    from extract.images import make_decoder
+    from extract.engines.forward import Forward
+    from extract.inputs.images import make_decoder
 
     forward = Forward(network, Cpu())
     inputs = {"jpeg": network.prepare(make_decoder("pillow")(JPEG.read_bytes()))[None]}

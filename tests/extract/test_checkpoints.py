@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from extract.encoders import Tap, Weights, build_networks, find_encoders
 from extract.encoders import weights as weights_module
 from extract.engines import Cpu
+from extract.engines.forward import Forward
 from extract.errors import WeightsError
-from extract.forward import Forward
 
 SMALL = "timm:test_resnet.r160_in1k"
 

@@ -13,7 +13,7 @@ from open_clip.transformer import QuickGELU
 from extract.encoders import Tap, Weights, build_networks, concepts, find_encoders, from_open_clip
 from extract.encoders import weights as weights_module
 from extract.engines import Cpu
-from extract.forward import Forward
+from extract.engines.forward import Forward
 
 
 @pytest.fixture(scope="module")

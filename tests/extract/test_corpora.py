@@ -15,7 +15,7 @@ from extract.corpora import CORPORA, find_corpus
 from extract.corpora.partition import stratified
 from extract.encoders import PROFILES
 from extract.errors import CorpusError
-from extract.images import make_decoder
+from extract.inputs.images import make_decoder
 
 
 def touch(root: Path, *names: str) -> Path:

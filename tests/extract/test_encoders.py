@@ -13,8 +13,8 @@ from extract.encoders import ENCODERS, PROFILES, Tap, Weights, build_networks, f
 from extract.encoders import weights as weights_module
 from extract.encoders.weights import parse_weights, sha256_of_state
 from extract.engines import Cpu, choose_device
+from extract.engines.forward import Forward
 from extract.errors import DeviceError, EncoderError, HubError, WeightsError
-from extract.forward import Forward
 from features_store.schema import check_name
 
 SMALL = "timm:test_efficientnet.r160_in1k"

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from extract import pipeline, sources
+from extract import pipeline
 from extract.corpora import Reading
 from extract.errors import HubError, MachineError
+from extract.inputs import files as sources
+from extract.inputs.files import Files
 from extract.settings import Circumstances
-from extract.sources import Files
 from features_store import DiskSpaceError, Index, MismatchError, Status, open_store
 from features_store.failures import FailureLimit, failures_file, read_failures
 
@@ -269,7 +270,7 @@ def test_reasons_are_kept_beside_the_block_and_may_be_lost(pictures, command_lin
 HUNGRY = """
 import resource, sys
 import numpy as np
-from extract.images import make_decoder
+from extract.inputs.images import make_decoder
 from pathlib import Path
 decode = make_decoder(sys.argv[2])
 data = Path(sys.argv[1]).read_bytes()

@@ -12,15 +12,15 @@ import torch
 from awkward import Awkward, awkward_images
 
 from extract import pipeline
-from extract.clock import Clock
-from extract.compilation import Compilation
 from extract.corpora import find_corpus
 from extract.encoders import ENCODERS, Network, Tap, Weights, build_networks, find_encoders, from_open_clip
 from extract.engines import Cpu
-from extract.forward import Forward
-from extract.images import make_decoder
+from extract.engines.compilation import Compilation
+from extract.engines.forward import Forward
+from extract.engines.pool import Streams
+from extract.inputs.images import make_decoder
 from extract.settings import Circumstances
-from extract.streams import Streams
+from extract.timings import Clock
 from features_store import open_store
 
 MIN_COSINE = 0.9999

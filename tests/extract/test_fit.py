@@ -9,17 +9,17 @@ import torch
 from PIL import Image
 
 from extract.corpora import find_corpus
-from extract.distortion import Distortion
 from extract.encoders import Weights, build_networks, find_encoders
 from extract.encoders.architectures import Emosepar, FractalNet, ResNet32, parameters
 from extract.encoders.scratch import find_architecture
 from extract.engines import Cpu
+from extract.engines.forward import Forward
 from extract.errors import CorpusError, EncoderError, WeightsError
-from extract.examples import Examples, examples
-from extract.fit import Plan, fit
-from extract.fit_command import parse_options
-from extract.forward import Forward
-from extract.recipe import Recipe, recipe_for
+from extract.fit.command import parse_options
+from extract.fit.data import Examples, examples
+from extract.fit.distortion import Distortion
+from extract.fit.recipe import Recipe, recipe_for
+from extract.fit.training import Plan, fit
 from features_store import Task, open_store
 
 BARS = Task("bars", "single", ("lying", "standing"))

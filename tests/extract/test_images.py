@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from extract.errors import EncoderError, RefusedImageError
-from extract.images import MAX_ASPECT, find_images, make_decoder
+from extract.inputs.images import MAX_ASPECT, find_images, make_decoder
 from features_store import Status
 
 

@@ -161,7 +161,7 @@ def test_wrong_urls_are_named(url, words):
 
 
 def test_a_network_that_fails_is_asked_again_and_then_the_run_stops(corpus, tmp_path, monkeypatch):
-    from extract import sources
+    from extract.inputs import files as sources
 
     reading = find_corpus("folder").read(bucket(corpus, tmp_path.name))
     memory = __import__("fsspec").filesystem("memory")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from extract.errors import RefusedImageError
-from extract.images import make_decoder
+from extract.inputs.images import make_decoder
 from features_store import Status
 
 END = b"\xff\xd9"

@@ -12,8 +12,8 @@ from extract import pipeline
 from extract.corpora import find_corpus
 from extract.encoders import ENCODERS, Weights, build_networks, find_encoders
 from extract.engines import Cpu
+from extract.engines.forward import Forward
 from extract.errors import EncoderError
-from extract.forward import Forward
 from extract.settings import Circumstances
 from features_store import MismatchError
 

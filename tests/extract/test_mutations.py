@@ -15,7 +15,7 @@ from PIL import Image
 from extract import pipeline
 from extract.corpora import Reading
 from extract.errors import RefusedImageError
-from extract.images import Decoder, make_decoder
+from extract.inputs.images import Decoder, make_decoder
 from extract.settings import Circumstances
 from features_store import Index, Status, open_store
 from features_store.failures import FailureLimit

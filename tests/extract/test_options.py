@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 
 from extract import pipeline
-from extract.clock import Clock
-from extract.compilation import Compilation
 from extract.corpora import find_corpus
 from extract.digests import JOURNAL
 from extract.encoders import Weights, build_networks, find_encoders
 from extract.engines import Cpu, autocast_dtype
+from extract.engines.compilation import Compilation
+from extract.engines.forward import Forward
 from extract.errors import DeviceError
-from extract.forward import Forward
 from extract.recompute import recompute
 from extract.settings import Circumstances
 from extract.stores import claim_index
+from extract.timings import Clock
 from features_store import MismatchError, Status, UnsafeFileError, open_store
 from features_store.failures import FailureLimit
 from features_store.schema import FAILURES

@@ -20,8 +20,8 @@ from extract import pipeline
 from extract.corpora import Reading, find_corpus
 from extract.encoders import Weights, build_networks, find_encoders
 from extract.engines import Cpu
-from extract.forward import Forward
-from extract.images import make_decoder
+from extract.engines.forward import Forward
+from extract.inputs.images import make_decoder
 from extract.settings import Circumstances
 from features_store import MismatchError, Status, open_store, passport
 from features_store.failures import FailureLimit

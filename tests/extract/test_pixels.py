@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from extract.errors import RefusedImageError
-from extract.formats import SUFFIXES
-from extract.images import make_decoder
+from extract.inputs.formats import SUFFIXES
+from extract.inputs.images import make_decoder
 from features_store import Status
 
 DOCS = (Path(__file__).parents[2] / "docs/images.md").read_text()

@@ -9,9 +9,9 @@ from extract import pipeline
 from extract.corpora import find_corpus
 from extract.encoders import Weights, build_networks, find_encoders
 from extract.errors import WeightsError
+from extract.inputs.views import Views
 from extract.recompute import recompute
 from extract.settings import Circumstances
-from extract.views import Views
 from features_store import MismatchError, open_store
 
 SMALL = "timm:test_efficientnet@blocks.2:max"

@@ -18,12 +18,12 @@ from PIL import Image
 
 from extract import pipeline
 from extract.corpora import Reading, find_corpus
+from extract.corpora.dataset import shard
 from extract.encoders import Weights, build_networks, find_encoders
+from extract.engines.ray import Cluster, ask_cluster, check_engine
 from extract.errors import CorpusError, DeviceError, EngineError, UnreadableError
-from extract.ray_engine import Cluster, ask_cluster, check_engine
+from extract.inputs.views import Views
 from extract.settings import Circumstances
-from extract.shards import shard
-from extract.views import Views
 from features_store import Index, Status, open_store
 from features_store.failures import FailureLimit, read_failures
 from features_store.merge import merge

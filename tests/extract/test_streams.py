@@ -14,12 +14,11 @@ import pytest
 from extract import pipeline
 from extract.corpora import find_corpus
 from extract.encoders import Network, Weights, build_networks, find_encoders
-from extract.encoders.record import Encoder, Tap
+from extract.encoders.spec import Encoder, Tap
 from extract.engines import Cpu
-from extract.forward import Forward
-from extract.memory import keep_freed_memory
+from extract.engines.forward import Forward
+from extract.engines.pool import MOST, Streams, keep_freed_memory
 from extract.settings import Circumstances
-from extract.streams import MOST, Streams
 from features_store import open_store
 
 

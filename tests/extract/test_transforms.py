@@ -13,9 +13,9 @@ from timm.data import create_transform, resolve_data_config
 
 from extract.encoders import Weights, build_networks, find_encoders, from_open_clip, from_timm
 from extract.engines import Cpu
+from extract.engines.forward import Forward
 from extract.errors import EncoderError
-from extract.forward import Forward
-from extract.transforms import Transform
+from extract.inputs.transforms import Transform
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ import pytest
 from extract import pipeline
 from extract.corpora import find_corpus
 from extract.errors import EncoderError
+from extract.inputs.views import EDGE, POLICIES, Views
 from extract.settings import Circumstances
-from extract.views import EDGE, POLICIES, Views
 from features_store import MismatchError, Status, open_store
 from features_store.failures import FailureLimit
 

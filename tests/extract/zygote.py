@@ -21,10 +21,10 @@ import numpy as np
 from tqdm import tqdm
 
 from extract import pipeline
-from extract.corpora.record import Reading
-from extract.encoders.record import Encoder, Network, Tap
+from extract.corpora.dataset import Reading
+from extract.encoders.spec import Encoder, Network, Tap
+from extract.inputs.views import Views
 from extract.settings import Circumstances
-from extract.views import Views
 from features_store import Index, Status, open_store, writer
 from features_store.failures import FailureLimit
 

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import features_store as fs
-from features_store.difference import difference
+from features_store.diff import difference
 from features_store.export import export
-from features_store.interchange import MatrixFile, import_matrix
+from features_store.import_ import MatrixFile, import_matrix
 from features_store.merge import merge
 from features_store.subset import subset
 

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 import features_store as fs
-from features_store.difference import difference
+from features_store.diff import difference
 from features_store.subset import subset
 
 

@@ -10,8 +10,7 @@ import pytest
 
 import features_store as fs
 from features_store.merge import merge
-from features_store.relabel import relabel
-from features_store.subset import subset
+from features_store.subset import relabel, subset
 
 
 def test_independent_stores_are_put_in_the_order_of_ids(tmp_path, make_store) -> None:

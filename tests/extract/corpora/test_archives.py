@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from extract.errors import CorpusError, RefusedImageError, UnreadableError
-from extract.trees import open_tree
+from extract.inputs.trees import open_tree
 from features_store import Status
 
 LONG = "/".join(["folder" * 12] * 4) + "/picture.jpg"  # over 255 characters: no tar header holds it
@@ -206,7 +206,7 @@ def test_an_archive_that_goes_away_is_no_property_of_its_members(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run stops; the images are not called missing."""
-    from extract import sources
+    from extract.inputs import files as sources
 
     monkeypatch.setattr(sources, "PAUSE", 0.0)
     path = make_tar(tmp_path / "a.tar", {"a.jpg": b"x"})

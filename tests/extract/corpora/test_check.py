@@ -12,11 +12,11 @@ import pytest
 from layouts import MAKERS, picture, text
 from PIL import Image
 
-from extract.check import check, lines_of, record_of
+from extract.check.duplicates import clusters_of
+from extract.check.report import check, lines_of, record_of
 from extract.corpora import find_corpus
-from extract.duplicates import clusters_of
 from features_store import Index, Labels, Split, Status, Task
-from features_store.shortcuts import id_only_scores, probe, traces_of_ids
+from features_store.leakage import id_only_scores, probe, traces_of_ids
 
 CHECKED = ("mediaeval21", "b-t4sa", "twitter1", "fi", "crowdflower")
 

@@ -19,7 +19,7 @@ from layouts import text
 
 from extract.corpora import find_corpus
 from extract.errors import CorpusError
-from extract.trees import open_tree
+from extract.inputs.trees import open_tree
 from features_store import AffectoryError
 
 E_NFC, E_NFD = "caf\u00e9", "cafe\u0301"

@@ -1,0 +1,87 @@
+"""Near classes made one before anything is learned: anger with fear, say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from classify.errors import ConfigError, TaskError
+from features_store import Labels
+from features_store.errors import unknown_name
+
+__all__ = ["merge_classes"]
+
+
+def merge_classes(labels: Labels, merge: Mapping[str, Sequence[str]]) -> Labels:
+    """Return the labels with some classes put together.
+
+    A merged class stands where the first of its members stood. Of several labels an image, the merged one is there
+    where any of its members is.
+
+    Raises TaskError.
+    """
+    if not merge:
+        return labels
+    task = labels.task
+    if task.kind == "regression":
+        message = f"task {task.name!r} is a regression; it has no classes to merge"
+        raise TaskError(message)
+    new_of = {member: name for name, members in merge.items() for member in members}
+    for member in new_of:
+        if member not in task.classes:
+            raise TaskError(unknown_name(f"class of task {task.name!r}", member, task.classes))
+    if len(new_of) < sum(len(members) for members in merge.values()):
+        message = f"merge = {dict(merge)} names a class twice; each class goes into one merged class"
+        raise TaskError(message)
+    taken = sorted(set(merge) & (set(task.classes) - set(new_of)))
+    if taken:
+        message = f"merge makes a class {taken[0]!r}, and task {task.name!r} has one that isn't merged; name it too"
+        raise TaskError(message)
+    classes = tuple(dict.fromkeys(new_of.get(name, name) for name in task.classes))
+    if len(classes) < 2:
+        message = f"merge = {dict(merge)} leaves the one class {classes[0]!r} of task {task.name!r}; leave at least two"
+        raise TaskError(message)
+    place = np.array([classes.index(new_of.get(name, name)) for name in task.classes])
+    merged = replace(task, classes=classes, source=f"{task.source}; classes merged".lstrip("; "))
+    if task.kind == "single":
+        codes = np.where(labels.values < 0, -1, place[labels.values.clip(min=0)])
+        return Labels(merged, codes.astype(labels.values.dtype))
+    # A row without a label is 255 throughout, and stays so.
+    return Labels(merged, np.stack([labels.values[:, place == k].max(axis=1) for k in range(len(classes))], axis=1))
+
+
+__all__ = ["POLARITIES", "polarity_costs"]
+
+_PLEASANT = (
+    "amusement awe contentment excitement positive joy happiness surprise relief love trust admiration highly_positive"
+)
+_UNPLEASANT = "negative anger disgust fear sadness sad anxiety horror empathic_pain boredom shame guilt highly_negative"
+POLARITIES: dict[str, int] = {
+    **dict.fromkeys(_PLEASANT.split(), 1),
+    **dict.fromkeys(_UNPLEASANT.split(), -1),
+    "neutral": 0,
+    "craving": 0,
+}
+"""By class: 1 pleasant, -1 unpleasant, 0 neither. Surprise counts as pleasant, as in the binary task of EmotionROI."""
+
+
+def polarity_costs(classes: Sequence[str]) -> list[list[float]]:
+    """Return what it costs to say class k (column) of an image of class c (row): 1 for the wrong polarity.
+
+    Half of the difference of the polarities: taking a pleasant for an unpleasant emotion costs 1, either for a neutral
+    one 0.5, and one pleasant emotion for another nothing beyond what the loss says already.
+
+    Raises ConfigError.
+    """
+    keys = [name.strip().lower().replace(" ", "_") for name in classes]
+    unknown = [name for name, key in zip(classes, keys, strict=True) if key not in POLARITIES]
+    if unknown:
+        message = (
+            f"the polarity of class {unknown[0]!r} isn't known; give cost as a matrix, a row (the truth) and a column "
+            f"(what is said) for each of {', '.join(classes)}"
+        )
+        raise ConfigError(message)
+    signs = np.array([POLARITIES[key] for key in keys])
+    return (np.abs(signs[:, None] - signs) / 2).tolist()

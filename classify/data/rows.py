@@ -1,0 +1,241 @@
+"""Rows of features, gathered on demand: the one face of a store and of an array to the heads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from classify.errors import TaskError
+
+if TYPE_CHECKING:
+    from features_store import Store
+
+
+__all__ = ["ArrayRows", "RowMatrix", "Rows", "as_rows", "batches"]
+
+
+class Rows(Protocol):
+    """What a solver needs of a matrix: its shape, and some of its rows as float32."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n_rows, n_features)``."""
+
+    def take(self, positions: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Return the rows at *positions* as float32 ``(n, n_features)``, into *out* where given."""
+
+
+class ArrayRows:
+    """An array seen as `Rows`.
+
+    Parameters
+    ----------
+    array : numpy.ndarray of shape (n_rows, n_features)
+        Kept by reference, never changed.
+    """
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+        self.shape = (int(array.shape[0]), int(array.shape[1]))
+
+    def take(self, positions: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Return the rows at *positions* as float32 ``(n, n_features)``, into *out* where given."""
+        if out is None:
+            return self.array[positions].astype(np.float32, copy=False)
+        if self.array.dtype == np.float32:
+            # mode="clip" lets numpy write into `out` directly; the default mode goes through a copy.
+            return np.take(self.array, positions, axis=0, out=out, mode="clip")
+        out[...] = self.array[positions]
+        return out
+
+
+class RowMatrix:
+    """A lazy float32 matrix ``(n_rows, n_features)`` over some rows and blocks of a store.
+
+    Nothing is read before rows are asked for, and only those rows are: a head that learns from
+    mini-batches never holds the matrix. The vectors of the blocks stand side by side, in the order named.
+
+    Parameters
+    ----------
+    store : features_store.Store
+        The open store.
+    blocks : sequence of str
+        Names of the blocks to put side by side.
+    rows : array of int of shape (n_rows,), default=None
+        Rows of the store, in this order. None: every row.
+    view : int, default=0
+        Which view of each image.
+    """
+
+    def __init__(self, store: Store, blocks: Sequence[str], rows: np.ndarray | None = None, *, view: int = 0) -> None:
+        self.store = store
+        self.blocks = tuple(blocks)
+        self.rows = np.arange(store.n_images) if rows is None else np.asarray(rows, dtype=np.int64)
+        self.view = view
+        self._n_features = sum(int(np.prod(store.blocks[name].item_shape)) for name in self.blocks)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n_rows, n_features)``."""
+        return len(self.rows), self._n_features
+
+    @property
+    def stored_bytes(self) -> int:
+        """What the rows take in their files."""
+        return len(self.rows) * sum(
+            self.store.blocks[b].n_features * self.store.blocks[b].dtype.itemsize for b in self.blocks
+        )
+
+    @property
+    def ndim(self) -> int:
+        """Always 2."""
+        return 2
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        return f"RowMatrix(shape={self.shape}, blocks={list(self.blocks)}, view={self.view})"
+
+    def __getitem__(self, key: Any) -> RowMatrix:
+        """Return a lazy view of some rows, so that scikit-learn's cross-validation can cut it."""
+        if isinstance(key, tuple):
+            if len(key) != 2 or key[1] not in (Ellipsis, slice(None)):
+                message = f"a RowMatrix is cut by rows only, not by {key!r}; choose columns by `blocks`"
+                raise IndexError(message)
+            key = key[0]
+        if isinstance(key, (int, np.integer)):
+            message = f"a RowMatrix is cut by a slice, a mask or an array of positions, not by {key!r}"
+            raise IndexError(message)
+        return RowMatrix(self.store, self.blocks, self.rows[key], view=self.view)
+
+    def take(self, positions: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Return the rows at *positions* as float32 ``(n, n_features)``, into *out* where given."""
+        if out is None:
+            out = np.empty((len(positions), self._n_features), dtype=np.float32)
+        if self._gather is None:
+            return self.store.matrix(self.blocks, self.rows[positions], out=out, view=self.view)
+        return self._gather.into(self.rows[positions], out)
+
+    @cached_property
+    def _gather(self) -> Gather | None:
+        """The quick way to the vectors, where each row has one; else the store says which are missing."""
+        whole = self.store.usable(self.blocks, view=self.view)[self.rows].all()
+        return (
+            Gather(self.store, self.blocks, self.view) if whole and Gather.possible(self.store, self.blocks) else None
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_gather"}
+
+    def batches(self, positions: np.ndarray | None = None, size: int = 1024) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield ``(positions, rows)`` for *size* rows at a time; the rows are one reused buffer."""
+        return batches(self, positions, size)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001 - numpy's own signature
+        if copy is False:
+            message = "a RowMatrix reads its rows from disk: it can't be had without a copy"
+            raise ValueError(message)
+        whole = self.take(np.arange(len(self)))
+        return whole if dtype is None else whole.astype(dtype, copy=False)
+
+
+def as_rows(X: Any) -> Rows:
+    """Return *X*, an array ``(n_rows, n_features)`` or already `Rows`, as `Rows`."""
+    return X if hasattr(X, "take") and not isinstance(X, np.ndarray) else ArrayRows(np.asarray(X))
+
+
+def batches(
+    rows: Rows, positions: np.ndarray | None = None, size: int = 1024
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield ``(positions, float32 rows)`` for *size* rows at a time.
+
+    Shapes: positions (n,).
+    """
+    order = np.arange(rows.shape[0]) if positions is None else np.asarray(positions)
+    buffer = np.empty((min(size, max(len(order), 1)), rows.shape[1]), dtype=np.float32)
+    for start in range(0, len(order), size):
+        chosen = np.sort(order[start : start + size])
+        yield chosen, rows.take(chosen, out=buffer[: len(chosen)])
+
+
+__all__ = ["Gather"]
+
+
+class Gather:
+    """Copies rows of some blocks into the columns of a buffer, allocating nothing once it has seen a size.
+
+    Scattered rows go through one reused buffer of the block's own type: fancy indexing would allocate, fault in and
+    free a fresh one for every batch, which costs more than the copy itself.
+
+    Parameters
+    ----------
+    blocks : sequence of str
+        Each stored contiguously, see `possible`.
+    """
+
+    def __init__(self, store: Store, blocks: Sequence[str], view: int) -> None:
+        self.sources = []
+        for name in blocks:
+            block = store.block(name)
+            n_images, n_views, n_features = block.shape
+            self.sources.append((block.vectors.reshape(n_images * n_views, n_features), n_views))
+        self.view = view
+        self._buffers: list[np.ndarray] = [np.empty((0, table.shape[1]), table.dtype) for table, _ in self.sources]
+
+    @staticmethod
+    def possible(store: Store, blocks: Sequence[str]) -> bool:
+        """Tell whether the vectors of the blocks lie in their files as they are, and HDF5 needn't decode them."""
+        return all(store.block(name).offsets is not None for name in blocks)
+
+    def into(self, rows: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """Fill *out*, (n, n_features), with the vectors of *rows*, (n,), converted to its type; return it."""
+        column = 0
+        first, last = (int(rows[0]), int(rows[-1])) if len(rows) else (0, -1)
+        neighbours = last - first + 1 == len(rows) and bool((np.diff(rows) == 1).all())
+        for i, (table, n_views) in enumerate(self.sources):
+            into = out[:, column : column + table.shape[1]]
+            if neighbours and n_views == 1:
+                into[...] = table[first : last + 1]
+            else:
+                if len(self._buffers[i]) < len(rows):
+                    self._buffers[i] = np.empty((len(rows), table.shape[1]), table.dtype)
+                # mode="clip" lets numpy write into `out` directly; the default mode goes through a copy.
+                into[...] = np.take(
+                    table, rows * n_views + self.view, axis=0, out=self._buffers[i][: len(rows)], mode="clip"
+                )
+            column += table.shape[1]
+        return out
+
+
+__all__ = ["choose_maps"]
+
+
+def choose_maps(store: Store, names: Sequence[str] = ()) -> tuple[tuple[str, ...], tuple[int, int, int]]:
+    """Return the blocks of maps to put side by side, and the shape of the whole.
+
+    Shapes: shape (int, int, int).
+    Raises UnknownNameError, TaskError.
+    """
+    maps = sorted(name for name, block in store.blocks.items() if len(block.item_shape) == 3)
+    if not names and len(maps) != 1:
+        found = f"several: {', '.join(maps)}; name those to use with --blocks" if maps else "none"
+        message = f"this head takes blocks of maps, (channels, height, width), and the store has {found}"
+        raise TaskError(message)
+    chosen = tuple(names) or tuple(maps)
+    shapes = [store.block(name).item_shape for name in chosen]
+    for name, shape in zip(chosen, shapes, strict=True):
+        if len(shape) != 3:
+            valid = ", ".join(maps) or "none"
+            message = f"block {name!r} holds vectors of {shape[0]} values, not maps; blocks with maps: {valid}"
+            raise TaskError(message)
+        if shape[1:] != shapes[0][1:]:
+            message = (
+                f"the maps of block {name!r} are {shape[1]} x {shape[2]}, those of {chosen[0]!r} {shapes[0][1]} x "
+                f"{shapes[0][2]}; only maps of one size can stand side by side"
+            )
+            raise TaskError(message)
+    return chosen, (sum(shape[0] for shape in shapes), shapes[0][1], shapes[0][2])

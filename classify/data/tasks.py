@@ -1,0 +1,238 @@
+"""From a task and a split of a store to the rows and targets of each part, with every image accounted for."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classify.data.crossing import Crossing, find_crossing, refuse_crossing
+from classify.data.merging import merge_classes
+from classify.errors import TaskError
+from features_store.errors import FailedRowsError
+from features_store.schema import PART_NAMES, Status, Task
+
+if TYPE_CHECKING:
+    from features_store import Labels, Split, Store
+
+__all__ = ["Part", "TaskRows", "choose_blocks", "task_rows"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The images of one part of a split that have a label and all their vectors.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_images,), int64
+        Rows of the store, ascending.
+    y : ndarray
+        single: (n_images,) int64 codes into the task's classes; multi: (n_images, n_classes) uint8;
+        regression: (n_images,) float64 for one output, (n_images, n_outputs) for several.
+    groups : ndarray of shape (n_images,), int64, or None
+        Images of one group belong together; -1 = alone. None = all alone.
+    """
+
+    name: str
+    rows: NDArray[np.int64]
+    y: NDArray[Any]
+    ids: NDArray[np.str_]
+    groups: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over ids and targets, in hexadecimal: runs that share it are scored on the same."""
+        text = "\0".join(self.ids.tolist()).encode()
+        return hashlib.sha256(text + b"\0\0" + np.ascontiguousarray(self.y).tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class TaskRows:
+    """A task laid out for a run.
+
+    Parameters
+    ----------
+    parts : mapping of str to Part
+        Only parts that hold images; ``train`` is always there.
+    dropped : mapping of str to mapping of str to int
+        Part, then reason, then how many of its images are left out for it.
+    unused : int
+        Images that the split leaves out.
+    warnings : tuple of str
+        What a reader of the results has to know: classes without images, and the like.
+    split, split_source : str
+        Name of the split, and whether it was published or made ("" = not stated).
+    """
+
+    task: Task
+    parts: Mapping[str, Part]
+    dropped: Mapping[str, Mapping[str, int]]
+    unused: int = 0
+    warnings: tuple[str, ...] = ()
+    split: str = ""
+    split_source: str = ""
+
+    @cached_property
+    def crossing(self) -> Crossing | None:
+        """The groups that lie in several parts; None where groups are whole."""
+        groups = {name: part.groups for name, part in self.parts.items()}
+        return find_crossing(groups, self.split, self.split_source)
+
+
+def choose_blocks(store: Store, names: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the blocks to concatenate.
+
+    Raises UnknownNameError, TaskError.
+    """
+    flat = sorted(name for name, block in store.blocks.items() if len(block.item_shape) == 1)
+    for name in names:
+        shape = store.block(name).item_shape
+        if name not in flat:
+            valid = ", ".join(flat) or "none"
+            message = f"block {name!r} holds maps of shape {shape}, not vectors; blocks with vectors: {valid}"
+            raise TaskError(message)
+    if not names and not flat:
+        message = "the store has no block of vectors; run `extract` on it first"
+        raise TaskError(message)
+    return tuple(names) or tuple(flat)
+
+
+def task_rows(
+    store: Store,
+    task: str,
+    *,
+    split: str,
+    blocks: Sequence[str],
+    on_failed: Literal["drop", "error"] = "drop",
+    merge: Mapping[str, Sequence[str]] | None = None,
+    allow_split_groups: bool = False,
+) -> TaskRows:
+    """Lay out a task: which rows and targets each part of the split has, and what is left out and why.
+
+    Raises UnknownNameError, FailedRowsError, TaskError.
+    """
+    labels = merge_classes(store.task_labels(task), merge or {})
+    _refuse_twins(labels.task)
+    places = _parts_of(store.split(split))
+    reasons = _failures(store, blocks)
+    parts: dict[str, Part] = {}
+    dropped: dict[str, dict[str, int]] = {}
+    for code, name in enumerate(PART_NAMES):
+        inside = places == code
+        kept = inside & labels.known & (reasons == "")
+        counts = _count(inside & labels.known, reasons)
+        if on_failed == "error" and counts:
+            remedy = 'extract them, or leave them out with on_failed = "drop"'
+            message = f"{_worded(counts)} of the {name} part lack a vector; {remedy}"
+            raise FailedRowsError(message)
+        unlabelled = int((inside & ~labels.known).sum())
+        counts = {"no label": unlabelled, **counts} if unlabelled else counts
+        if counts:
+            dropped[name] = counts
+        if kept.any():
+            parts[name] = _part(store, name, np.flatnonzero(kept), labels)
+    unused = int((places < 0).sum())
+    gaps, source = _gaps(labels.task, parts), store.split(split).source
+    laid_out = TaskRows(labels.task, parts, dropped, unused=unused, warnings=gaps, split=split, split_source=source)
+    _check(laid_out, split)
+    refuse_crossing(laid_out.crossing, allow=allow_split_groups)
+    return laid_out
+
+
+def _refuse_twins(task: Task) -> None:
+    """Refuse one name in two Unicode forms: a reader can't tell the two classes apart."""
+    forms: dict[str, str] = {}
+    for name in task.classes:
+        other = forms.setdefault(unicodedata.normalize("NFC", name), name)
+        if other != name:
+            message = (
+                f"task {task.name!r} has the class {name!r} in two Unicode forms ({other!a}, {name!a}); "
+                "import the labels again with one of them, or join them with [merge]"
+            )
+            raise TaskError(message)
+
+
+def _parts_of(split: Split) -> NDArray[np.int8]:
+    if split.kind != "parts":
+        message = f"split {split.name!r} holds folds; a run needs one with train, validation and test parts"
+        raise TaskError(message)
+    return split.values
+
+
+def _failures(store: Store, blocks: Sequence[str]) -> NDArray[np.str_]:
+    """Why each image lacks a vector, in words, by the first block that lacks it; "" = it lacks none."""
+    words = np.full(256, "of a status that this version doesn't know")
+    words[list(Status)] = [_reason(status) for status in Status]
+    reasons = np.zeros(store.n_images, dtype=words.dtype)
+    for name in blocks:
+        status = np.asarray(store.block(name).status)[:, 0]
+        reasons = np.where(reasons == "", words[status], reasons)
+    return reasons
+
+
+def _reason(status: Status) -> str:
+    if status is Status.WRITTEN:
+        return ""
+    return "not extracted yet" if status is Status.PENDING else status.reason
+
+
+def _count(rows: NDArray[np.bool_], reasons: NDArray[np.str_]) -> dict[str, int]:
+    names, counts = np.unique(reasons[rows], return_counts=True)
+    return {str(name): int(count) for name, count in zip(names, counts, strict=True) if name}
+
+
+def _worded(counts: Mapping[str, int]) -> str:
+    total = sum(counts.values())
+    images = "image" if total == 1 else "images"
+    return f"{total} {images} ({', '.join(f'{reason}: {count}' for reason, count in counts.items())})"
+
+
+def _part(store: Store, name: str, rows: NDArray[np.int64], labels: Labels) -> Part:
+    y: NDArray[Any] = labels.values[rows]
+    if labels.task.kind == "single":
+        y = y.astype(np.int64)
+    elif labels.task.kind == "regression":
+        y = y.astype(np.float64)
+        y = y[:, 0] if y.shape[1] == 1 else y
+    groups = None if store.groups is None else np.asarray(store.groups)[rows]
+    return Part(name, rows, y, np.asarray(store.ids)[rows], groups)
+
+
+def _gaps(task: Task, parts: Mapping[str, Part]) -> tuple[str, ...]:
+    """Say which classes have no image in a part."""
+    warnings = []
+    for part in parts.values() if task.kind != "regression" else ():
+        single = task.kind == "single"
+        counts = np.bincount(part.y, minlength=len(task.classes)) if single else part.y.sum(axis=0)
+        for name, count in zip(task.classes, counts, strict=True):
+            if not count:
+                effect = "it can't be learned" if part.name == "train" else "its row stays, empty"
+                warnings.append(f"No image of the {part.name} part has the class {name!r}: {effect}.")
+    return tuple(warnings)
+
+
+def _check(laid_out: TaskRows, split: str) -> None:
+    task, parts = laid_out.task, laid_out.parts
+    lost = "; ".join(f"{part}: {_worded(counts)} left out" for part, counts in laid_out.dropped.items())
+    because = f" ({lost})" if lost else ""
+    if "train" not in parts:
+        message = f"task {task.name!r} has nothing to train on in split {split!r}{because}"
+        raise TaskError(message)
+    if len(parts) == 1:
+        neither = f"no validation and no test part{because}"
+        message = f"task {task.name!r} has nothing to score on in split {split!r}: {neither}"
+        raise TaskError(message)
+    if task.kind == "single" and len(np.unique(parts["train"].y)) < 2:
+        only = task.classes[int(parts["train"].y[0])]
+        images = f"all {len(parts['train'])} training images of task {task.name!r}"
+        message = f"{images} are {only!r}; a head needs two classes"
+        raise TaskError(message)

@@ -1,0 +1,1 @@
+"""Why a head answered as it did."""

@@ -1,0 +1,309 @@
+"""What every head does alike: look over X and y, standardise, and answer for its shape."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, column_or_1d, validate_data
+
+from classify.data.rows import ArrayRows, RowMatrix, Rows, batches
+from classify.errors import HeadError
+from classify.heads.options import check_options
+
+__all__ = ["ClassifierHead", "FittedState", "Head", "RegressorHead", "Standardiser"]
+
+_CHUNK = 512  # rows read at once outside training: 23 MB at 11,414 features
+_CHUNK_VALUES = 2**23  # and no more values than that: a map of 2048 x 8 x 8 is 131,072 of them
+
+
+@dataclass(frozen=True)
+class FittedState:
+    """Everything that ``fit`` learned, in forms that a file can hold without code: JSON, arrays, texts.
+
+    *foreign*: it comes from somebody else's file, and goes through no parser but our own.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    foreign: bool = False
+
+
+@dataclass(frozen=True)
+class Standardiser:
+    """Shift and scale of each feature, ``(x - mean) / scale``, both float32 ``(n_features,)``."""
+
+    mean: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def fit(cls, rows: Rows, *, standardize: bool) -> Standardiser:
+        """Measure *rows* in one pass (float64, by the pairwise update of Chan et al. 1979).
+
+        Every value is seen, so this is also where a NaN in the training rows is found. A feature that does
+        not vary beyond float32 rounding keeps scale 1, see also `of`; with *standardize* False nothing is shifted or
+        scaled.
+        """
+        n, mean, squares = 0, np.zeros(rows.shape[1]), np.zeros(rows.shape[1])
+        for _, x in finite_batches(rows):
+            wide = x.astype(np.float64)
+            m, centre = len(wide), wide.mean(axis=0)
+            wide -= centre
+            shift = centre - mean
+            squares += np.einsum("ij,ij->j", wide, wide) + shift**2 * (n * m / (n + m))
+            mean += shift * (m / (n + m))
+            n += m
+        if not standardize:
+            return cls(np.zeros(rows.shape[1], np.float32), np.ones(rows.shape[1], np.float32))
+        deviation = np.sqrt(squares / max(n, 1))
+        deviation[deviation <= 10 * np.finfo(np.float32).eps * np.abs(mean)] = 1.0
+        return cls.of(mean, deviation, n)
+
+    @classmethod
+    def of(cls, mean: np.ndarray, deviation: np.ndarray, n: int) -> Standardiser:
+        """Take mean and deviation (float64) of *n* rows.
+
+        A feature whose deviation rounds to 0 in float32, or that may overflow when it is shifted, is treated as
+        constant: its scale is infinite, so that it is 0 in every row.
+        """
+        float32 = np.finfo(np.float32)
+        farthest = np.abs(mean) + deviation * np.sqrt(max(n, 1))  # no row is farther from 0
+        lost = (deviation < float32.tiny) | (farthest > float32.max / 2)
+        if lost.any():
+            text = f"{lost.sum()} of {len(lost)} features vary too little or too much for float32 and count as constant"
+            warnings.warn(text, UserWarning, stacklevel=3)
+            mean, deviation = np.where(lost, 0, mean), np.where(lost, np.inf, deviation)
+        return cls(mean.astype(np.float32), deviation.astype(np.float32))
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Return *x* standardised, as a new float32 array."""
+        return (x - self.mean) / self.scale
+
+    def whole(self, rows: Rows) -> np.ndarray:
+        """Return all of *rows* standardised, for the solvers that need the matrix: ``(n_rows, n_features)``."""
+        return self(rows.take(np.arange(rows.shape[0])))
+
+
+def finite_batches(rows: Rows, size: int = _CHUNK) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the rows in order, as `batches` does, and refuse what is not a number; of wide rows fewer at once."""
+    size = max(1, min(size, _CHUNK_VALUES // max(rows.shape[1], 1)))
+    for positions, x in batches(rows, size=size):
+        if not np.isfinite(x.sum(dtype=np.float64)):
+            _refuse_non_finite(positions, x)
+        yield positions, x
+
+
+def _refuse_non_finite(positions: np.ndarray, x: np.ndarray) -> None:
+    row, column = np.argwhere(~np.isfinite(x))[0]
+    value = x[row, column]
+    kind = "NaN" if np.isnan(value) else "infinity (inf, or a value too large for float32)"
+    message = (
+        f"Input X contains {kind}: row {positions[row]}, column {column} is {value}; "
+        "leave such rows out or mend them first"
+    )
+    raise HeadError(message)
+
+
+class Head(BaseEstimator):
+    """Base of all heads: the checks of X, and the attributes that every fitted head has."""
+
+    n_features_in_: int
+    blocks_in_: list[str]  # only where it was fitted on blocks of a store
+    history_: list[dict[str, float]]
+    n_parameters_: int
+
+    def check_options(self) -> None:
+        """Refuse an option that is not one of the values it takes."""
+        check_options(self)
+
+    def fitted_state(self) -> FittedState:
+        """Return what ``fit`` learned, for `classify.heads.persistence`."""
+        raise NotImplementedError
+
+    def restore(self, state: FittedState) -> None:
+        """Take over what `fitted_state` returned; ``n_features_in_`` and ``classes_`` are set already."""
+        raise NotImplementedError
+
+    def _rows(self, X: Any, *, reset: bool) -> Rows:
+        """Check *X* and return it as `Rows`; *reset* at the start of ``fit``."""
+        if reset:
+            self.check_options()
+        else:
+            check_is_fitted(self, "n_features_in_")
+        if isinstance(X, RowMatrix):
+            return self._check_lazy(X, reset=reset)
+        if reset and hasattr(self, "blocks_in_"):
+            del self.blocks_in_
+        try:
+            # Values too large for float32 turn infinite here and are refused below, with their place.
+            with np.errstate(over="ignore"):
+                array = validate_data(self, X, reset=reset, dtype=np.float32, ensure_all_finite=False)
+        except HeadError:
+            raise
+        except ValueError as error:
+            raise HeadError(str(error)) from error
+        rows = ArrayRows(array)
+        if not np.isfinite(array.sum(dtype=np.float64)):
+            _refuse_non_finite(np.arange(len(array)), array)
+        return rows
+
+    def _check_lazy(self, X: RowMatrix, *, reset: bool) -> RowMatrix:
+        if reset:
+            if not len(X):
+                message = f"{type(self).__name__} can't be fitted on 0 rows"
+                raise HeadError(message)
+            self.n_features_in_, self.blocks_in_ = X.shape[1], list(X.blocks)
+            if hasattr(self, "feature_names_in_"):
+                del self.feature_names_in_
+            return X
+        fitted_on = getattr(self, "blocks_in_", None)
+        if fitted_on is not None and fitted_on != list(X.blocks):
+            message = (
+                f"{type(self).__name__} was fitted on the blocks {', '.join(fitted_on)}, in this order, and X has "
+                f"{', '.join(X.blocks)}; give it the same blocks"
+            )
+            raise HeadError(message)
+        if X.shape[1] != self.n_features_in_:
+            message = (
+                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} "
+                f"features as input; the blocks of X are {', '.join(X.blocks)}"
+            )
+            raise HeadError(message)
+        return X
+
+    @staticmethod
+    def _check_pair(rows: Rows, y: np.ndarray) -> None:
+        try:
+            check_consistent_length(np.empty(rows.shape[0]), y)
+        except ValueError as error:
+            raise HeadError(str(error)) from error
+
+
+class ClassifierHead(ClassifierMixin, Head):
+    """Base of the classifiers, single-label or multi-label by the shape of y.
+
+    A one-dimensional y of any labels is single-label: ``classes_`` are its sorted labels. A two-dimensional
+    y of 0 and 1, one column a label, is multi-label: ``classes_`` are the column numbers.
+    """
+
+    classes_: np.ndarray
+    multilabel_: bool
+    _min_classes = 2
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    def _encode(self, y: Any) -> np.ndarray:
+        """Check the training labels, set ``classes_``, return int64 codes (n,) or 0/1 (n, n_labels)."""
+        if y is None:
+            message = f"{type(self).__name__} requires y to be passed, but the target y is None"
+            raise HeadError(message)
+        try:
+            y = check_array(y, ensure_2d=False, dtype=None, input_name="y")
+            check_classification_targets(y)
+            kind = type_of_target(y, input_name="y")
+        except ValueError as error:
+            raise HeadError(str(error)) from error
+        one_label = y.ndim == 2 and y.shape[1] == 1 and bool(np.isin(y, (0, 1)).all())
+        self.multilabel_ = kind == "multilabel-indicator" or one_label
+        if self.multilabel_:
+            self.classes_ = np.arange(y.shape[1])
+            return self._indicators(y)
+        if kind not in ("binary", "multiclass"):
+            message = f"y is {kind}; {type(self).__name__} takes one label a row, or columns of 0 and 1"
+            raise HeadError(message)
+        self.classes_, codes = np.unique(column_or_1d(y, warn=True), return_inverse=True)
+        if len(self.classes_) < self._min_classes:
+            message = (
+                f"the training rows are all of one class ({self.classes_[0]!r}); "
+                f"{type(self).__name__} needs at least {self._min_classes} classes"
+            )
+            raise HeadError(message)
+        return codes.astype(np.int64)
+
+    def _indicators(self, y: np.ndarray) -> np.ndarray:
+        wrong = ~np.isin(y, (0, 1))
+        if wrong.any():
+            message = f"y has columns, so each value must be 0 or 1; found {y[wrong][0]!r}"
+            raise HeadError(message)
+        if y.shape[1] != len(self.classes_):
+            message = f"y has {y.shape[1]} label columns, the head was fitted on {len(self.classes_)}"
+            raise HeadError(message)
+        return y.astype(np.int64)
+
+    def _held_out(self, X: Any, y: Any) -> tuple[Rows, np.ndarray] | None:
+        """Return validation rows and codes; None where no row can be scored.
+
+        A row of a class that no training row has can't be scored by a head that doesn't know it.
+        """
+        rows, y = self._rows(X, reset=False), np.asarray(y)
+        self._check_pair(rows, y)
+        if self.multilabel_:
+            return rows, self._indicators(y)
+        codes = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
+        known = self.classes_[codes] == y
+        if known.all():
+            return rows, codes
+        return (self._rows(X[known], reset=False), codes[known]) if known.any() else None
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the most probable label of each row, or for multi-label 0/1 at one half.
+
+        Returns
+        -------
+        numpy.ndarray
+            (n_images,) labels, or (n_images, n_labels) int64.
+        """
+        probabilities = self.predict_proba(X)
+        if self.multilabel_:
+            return (probabilities >= 0.5).astype(np.int64)
+        return self.classes_[np.argmax(probabilities, axis=1)]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return probabilities, float64 (n_images, n_classes); rows sum to 1 unless multi-label.
+
+        Returns
+        -------
+        numpy.ndarray of float64
+        """
+        raise NotImplementedError
+
+
+class RegressorHead(RegressorMixin, Head):
+    """Base of the regressors, for one output, y (n_images,), or several, y (n_images, n_outputs)."""
+
+    single_output_: bool
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def _targets(self, y: Any) -> np.ndarray:
+        """Check the training targets and return them as float64 (n, n_outputs)."""
+        if y is None:
+            message = f"{type(self).__name__} requires y to be passed, but the target y is None"
+            raise HeadError(message)
+        try:
+            y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+        except ValueError as error:
+            raise HeadError(str(error)) from error
+        self.single_output_ = y.ndim == 1
+        return y[:, None] if y.ndim == 1 else y
+
+    def _held_out(self, X: Any, y: Any) -> tuple[Rows, np.ndarray]:
+        """Return validation rows and their targets (n, n_outputs)."""
+        rows, y = self._rows(X, reset=False), np.asarray(y, dtype=np.float64)
+        self._check_pair(rows, y)
+        return rows, y[:, None] if y.ndim == 1 else y
+
+    def _shaped(self, values: np.ndarray) -> np.ndarray:
+        return values[:, 0] if self.single_output_ else values

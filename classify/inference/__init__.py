@@ -1,0 +1,1 @@
+"""A trained head with its encoders, applied to new images."""

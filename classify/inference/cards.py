@@ -1,0 +1,166 @@
+"""What travels with a head so that a stranger can judge it: a model card and a data card, in Markdown.
+
+Every value that goes into a card goes through `_card`, which takes from it what Markdown or HTML would act on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from classify.pages.leaderboard import boards, interval_text, metric_title, missing_intervals, standing_words
+from classify.pages.plots import best_part
+from classify.runs.folder import Run
+from classify.runs.report_json import UNDEFINED, passport_weights
+
+__all__ = ["data_card_text", "model_card_text"]
+
+
+class _Markdown(str):
+    """Text that is Markdown already."""
+
+
+class _Escaping(string.Formatter):
+    """Writes values into a template on one line each, without what Markdown or HTML would act on."""
+
+    def format_field(self, value: Any, spec: str) -> str:
+        if isinstance(value, _Markdown):
+            return str(value)
+        flat = " ".join(format(value, spec).split())
+        flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        return re.sub(r"([\\`*\[\]|#])", r"\\\1", flat)
+
+
+def _card(template: str, **values: Any) -> _Markdown:
+    return _Markdown(_Escaping().vformat(template, (), values))
+
+
+def _joined(values: Sequence[Any], between: str = ", ") -> _Markdown:
+    return _Markdown(between.join(_card("{value}", value=value) for value in values))
+
+
+def model_card_text(run: Run) -> str:
+    """Return the model card of a run (after Mitchell et al. 2019): what it does, on what, how well, and its limits."""
+    report, adjustment = run.report, run.adjustment
+    part, task = best_part(report["metrics"]), run.task
+    scale = "" if task.range is None else f" on a scale from {task.range[0]:g} to {task.range[1]:g}"
+    about = {
+        **{name: report[name] for name in ("task", "head", "created", "n_features", "n_train")},
+        "kind": _KINDS[task.kind],
+        "classes": _joined(task.classes),
+        "scale": scale,
+        "parameters": _number(report["n_parameters"]),
+    }
+    rows = [
+        [metric_title(name), interval_text(found), *(_beside(of, part, name) for of in report["baselines"].values())]
+        for name, found in report["metrics"][part].items()
+    ]
+    lines = [
+        _card("# Model card: {task} by {head}", **about),
+        _card("Answers the task {task} for an image: {kind} {classes}{scale}. Made {created}.", **about),
+        "## What it is",
+        _card(
+            "A head of kind `{head}` with {parameters} parameters over {n_features} features of frozen encoders, "
+            "trained on {n_train} images.",
+            **about,
+        ),
+        *[f"- {_block_line(name, passport)}" for name, passport in report["passports"].items()],
+        _card("## How well it does ({part} images: {n})", part=part, n=report[f"n_{part}"]),
+        _table(["metric", "this head", *report["baselines"]], rows),
+        _card(
+            "Intervals: {method}, 95%, over {resampled}. A result that isn't beside its baseline says nothing.",
+            method=report["intervals"]["method"],
+            resampled=report["intervals"]["resampled"],
+        ),
+        *_verdict(run),
+        "## Calibration and thresholds",
+        _calibration(run),
+    ]
+    if adjustment.thresholds:
+        pairs = zip(task.classes, adjustment.thresholds, strict=True)
+        given = _joined([f"{name} {at:.3f}" for name, at in pairs])
+        lines.append(f"A class is given from this (uncalibrated) probability on, chosen on validation images: {given}.")
+    lines += ["## Limits", *[f"- {text}" for text in _limits(report)]]
+    return "\n\n".join(lines).replace("\n\n- ", "\n- ") + "\n"
+
+
+_KINDS = {"single": "one of", "multi": "any of", "regression": "a value of"}
+
+
+def _verdict(run: Run) -> list[str]:
+    """Say what the head is shown to know, and why numbers have no interval."""
+    (board,) = boards([run])
+    words = standing_words(board.rows[0], board)
+    said = " ".join([f"{words[:1].upper()}{words[1:]}.", *missing_intervals(board)])
+    return [_card("{said}", said=said)]
+
+
+def _beside(baseline: Mapping[str, Any], part: str, name: str) -> str:
+    return interval_text(baseline.get(part, {}).get(name, UNDEFINED))
+
+
+def _block_line(name: str, passport: Mapping[str, Any]) -> str:
+    weights = passport_weights(passport)
+    network = passport.get("architecture", passport.get("encoder", "not recorded"))
+    source = f", weights {weights['source']}" if weights.get("source") else ""
+    source += f", SHA-256 {weights['sha256']}" if source and weights.get("sha256") else ""
+    return _card("`{name}`: {network}{source}", name=name, network=str(network), source=source)
+
+
+def _calibration(run: Run) -> str:
+    found = run.adjustment.calibration
+    if found is None:
+        return _card("Its probabilities are not calibrated: {reason}.", reason=run.adjustment.reason)
+    how = f"a temperature of {found.temperature:.3f}" if found.temperature else "isotonic regression"
+    return f"Its probabilities are calibrated by {how}, fitted on {found.n_images} validation images."
+
+
+def _limits(report: Mapping[str, Any]) -> list[str]:
+    limits = [
+        "It was judged on images of its own corpus; on others it may do worse, and nobody has looked.",
+        "It tells what people were said to feel or to see, on average; it doesn't know what a person feels.",
+    ]
+    return [_card("{text}", text=text) for text in (*limits, *report["warnings"])]
+
+
+def data_card_text(run: Run) -> str:
+    """Return the data card of a run: corpus, labels, counts by part and class, what is left out."""
+    report = run.report
+    reader, counts = report["reader"] or {}, report["counts"]
+    parts = list(counts)
+    dropped = [
+        f"{count} {part} images ({reason})"
+        for part, by_reason in report["dropped"].items()
+        for reason, count in by_reason.items()
+    ]
+    options = json.dumps(reader.get("options") or {}, ensure_ascii=False)
+    facts = {
+        "Corpus": f"{report['corpus']}, read by {reader.get('name') or 'not recorded'}",
+        "Options of its reader": options,
+        "Labels": report["source"] or "source not recorded",
+        "Split": f"{report['split']}; {report['unused']} images unused",
+        "Left out": "; ".join(dropped) or "none",
+        "Index (SHA-256 over the ids)": report["index_digest"],
+    }
+    listed = [_card("- {name}: {fact}", name=name, fact=fact) for name, fact in facts.items()]
+    rows = [["all", *(str(report[f"n_{part}"]) for part in parts)]]
+    rows += [[name, *(_count(counts[part][name]) for part in parts)] for name in report["classes"]]
+    title = _card("# Data card: {task}", task=report["task"])
+    facts_text = "\n".join([*listed, "- No image and no vector is in this bundle."])
+    return "\n\n".join([title, facts_text, _table(["images", *parts], rows)]) + "\n"
+
+
+def _count(found: Mapping[str, float]) -> str:
+    return str(found["n"]) if "n" in found else f"{found['mean']:.3f} ± {found['std']:.3f}"
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else "an uncounted number of"
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {_joined(line, ' | ')} |" for line in (titles, *rows)]
+    return "\n".join([lines[0], f"| {' | '.join(['---'] * len(titles))} |", *lines[1:]])

@@ -1,1 +1,0 @@
-"""From a store to what a head is fitted on: rows, labels, matrices."""

@@ -1,0 +1,1 @@
+"""The report page, and the tables that the command line prints."""

@@ -1,0 +1,195 @@
+"""What the page shows of one run beside its line on the board: figures, tables, errors, facts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from classify.pages.diagrams import learning_plot, plane_plot, reliability_plot
+from classify.pages.findings import curve_points, explanations_of
+from classify.pages.gallery import surest_errors
+from classify.pages.leaderboard import metric_title
+from classify.pages.pictures import Pictures
+from classify.pages.plots import MAX_GRID, best_part, confusion_plot, curve_plot, scatter_plot
+from classify.runs.folder import Run
+
+__all__ = ["run_details", "run_notes"]
+
+IN_SAMPLE = "Calibration, thresholds and stopping saw these images; the right-hand column is no evidence."
+Figures = list[tuple[str, str]]
+
+
+def run_details(run: Run, said_above: Sequence[str], pictures: Pictures) -> dict[str, Any]:
+    """Put together everything about one run."""
+    report = run.report
+    part = best_part(report["metrics"])
+    return {
+        "part": part,
+        "warnings": [text for text in report["warnings"] if text not in said_above],
+        "parameters": json.dumps(report["parameters"], indent=2, ensure_ascii=False),
+        "passports": {
+            name: json.dumps(passport, indent=2, ensure_ascii=False) for name, passport in report["passports"].items()
+        },
+        "figures": [*_results(run, part), *_training(run), *_calibration_figure(report, part)],
+        "classes": _classes(run, part),
+        "counted": run.task.kind == "multi",
+        "baselines": {name: found.get(part, {}) for name, found in report["baselines"].items()},
+        "calibration": _calibration_rows(report, part),
+        "calibration_note": _calibration_note(report, part),
+        "notes": run_notes(report, part),
+        "thresholds": _thresholds(report, part),
+        "in_sample": IN_SAMPLE if part != "test" else "",
+        "errors": surest_errors(run.task, run.part(part), pictures),
+        "explanations": explanations_of(run, pictures),
+        "facts": _facts(report),
+    }
+
+
+def _classes(run: Run, part: str) -> list[dict[str, Any]]:
+    """The rows of the table by class; for a multi-label task with what a confusion matrix of each label holds."""
+    rows = [dict(row) for row in run.report["per_class"].get(part, [])]
+    if run.task.kind == "multi":
+        predictions = run.part(part)
+        truth, said = predictions.y_true.astype(bool), predictions.y_score >= 0.5
+        for k, row in enumerate(rows):
+            counts = {"found": truth[:, k] & said[:, k], "missed": truth[:, k] & ~said[:, k]}
+            counts["false"] = ~truth[:, k] & said[:, k]
+            row.update({name: int(which.sum()) for name, which in counts.items()})
+    return rows
+
+
+def _results(run: Run, part: str) -> Figures:
+    task, report = run.task, run.report
+    if task.kind == "single":
+        grid = len(task.classes) <= MAX_GRID
+        caption = "Confusion: the share of each true class, and below it the count" if grid else "Strongest confusions"
+        matrix = report["confusion"].get(part)
+        return [(caption, confusion_plot(matrix, task.classes))] if matrix else []
+    if task.kind == "multi":
+        return []
+    figures = []
+    predictions, span = run.part(part), task.range or (-1.0, 1.0)
+    truth, said = (a.reshape(len(a), -1) for a in (predictions.y_true, predictions.y_score))
+    if len(task.classes) == 2:
+        names = (task.classes[0], task.classes[1])
+        caption = "Each image where it is, and where the head puts it"
+        figures.append((caption, plane_plot(truth, said, names=names, span=span)))
+    for i, name in enumerate(task.classes):
+        figure = scatter_plot(truth[:, i], said[:, i], name=name, span=span)
+        figures.append((f"Each image's {name}; the slanted line is agreement", figure))
+    return figures
+
+
+def _training(run: Run) -> Figures:
+    figures, report = [], run.report
+    if len(report["history"]) > 1:
+        figures.append(("Loss during training", curve_plot(report["history"])))
+    learned = curve_points(run)
+    if learned:
+        majority = report["baselines"]["majority"].get(learned["part"], {}).get(learned["metric"], {}).get("value")
+        figure = learning_plot(learned["points"], metric_title(learned["metric"]), majority)
+        caption = (
+            "More training images: mean of the repeats with their range, the last point a single fit; band: the 95% "
+            "intervals of single fits over test images, averaged (no interval of the mean); dashed: majority"
+        )
+        figures.append((caption, figure))
+    return figures
+
+
+def _calibration_figure(report: Mapping[str, Any], part: str) -> Figures:
+    state = _calibrated(report, part)
+    if not state or not state["before"]["bins"]:
+        return []
+    after = state["after"]["bins"] if state["after"] else None
+    return [
+        ("Reliability: on the dotted line, what is said comes true", reliability_plot(state["before"]["bins"], after))
+    ]
+
+
+def _calibrated(report: Mapping[str, Any], part: str) -> dict[str, Any] | None:
+    found = report["calibration"]
+    return None if found is None else found["parts"].get(part)
+
+
+def _calibration_rows(report: Mapping[str, Any], part: str) -> list[dict[str, Any]]:
+    state = _calibrated(report, part)
+    if not state:
+        return []
+    names = {
+        "ece": "expected calibration error",
+        "ece_of_exact": "… of a perfect head, on average",
+        "ece_of_exact_95": "… of a perfect head, at most in 95 of 100 parts",
+        "brier": "Brier score",
+        "log_loss": "log loss",
+    }
+    return [
+        {"name": name, "before": state["before"][key], "after": (state["after"] or {}).get(key)}
+        for key, name in names.items()
+        if key in state["before"]
+    ]
+
+
+def _calibration_note(report: Mapping[str, Any], part: str) -> str:
+    found = report["calibration"]
+    if not found:
+        return ""
+    words = [f"Not calibrated: {found['reason']}."]
+    if found["method"] is not None:
+        how = "isotonic regression"
+        if found["temperature"]:
+            low, high = found.get("temperature_interval") or (None, None)
+            how = f"temperature {found['temperature']:.2f}" + (f" [{low:.2f}, {high:.2f}]" if low and high else "")
+            if low and high:
+                how += ": the head was too sure of itself" if low > 1 else ": the head was not sure enough"
+        words = [f"Calibrated by {how}; fitted on the {found['n_images']} validation images."]
+    before = (found.get("parts") or {}).get(part, {}).get("before") or {}
+    if before.get("ece_of_exact_95") is not None:
+        ece, most = before["ece"], before["ece_of_exact_95"]
+        shown = "not shown to be miscalibrated" if ece <= most else "shown to be miscalibrated"
+        words.append(f"ECE {ece:.3f}; a perfect head shows up to {most:.3f} on {report[f'n_{part}']} images: {shown}.")
+    return " ".join(words)
+
+
+def run_notes(report: Mapping[str, Any], part: str) -> list[str]:
+    """What has to be said beside the numbers of a run: how it was chosen, what its images have been used for."""
+    notes, tried = [], int(report.get("n_tried") or 1)
+    if tried > 1:
+        free = part == "test" and report.get("chosen_on") != "test"
+        rest = "only the test value is free of that choice" if free else "no value free of that choice was computed"
+        notes.append(f"Best of {tried} on the images that chose it; {rest}.")
+    if part != "test":
+        notes.append(f"Stopping, calibration and thresholds saw these {part} images.")
+    share = (report.get("midpoint") or {}).get(part)
+    if share:
+        notes.append(f"SAGR: {share:.0%} of labels lie on the midpoint and count as wrong.")
+    reason = report.get("verdicts", {}).get(part, {}).get("reason")
+    return [*notes, reason] if reason else notes
+
+
+def _thresholds(report: Mapping[str, Any], part: str) -> dict[str, Any] | None:
+    found = report["thresholds"]
+    if not found or part not in found["metrics"]:
+        return None
+    names = ("weighted_f1", "macro_f1", "micro_f1", "subset_accuracy")
+    at_half, moved = report["metrics"][part], found["metrics"][part]
+    rows = [
+        {"name": name, "half": at_half[name], "moved": moved[name]}
+        for name in names
+        if name in moved and name in at_half
+    ]
+    return {"values": found["values"], "rows": rows}
+
+
+def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    interval = report["intervals"]
+    parameters = report["n_parameters"]
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    return [
+        ("Features", f"{report['n_features']} from {', '.join(report['blocks'])}"),
+        ("Parameters", f"{parameters:,}" if parameters is not None else "not counted"),
+        ("Intervals", f"{interval['method']}, {interval['resamples']} resamples of {interval['resampled']}"),
+        ("Seed", str(report["seed"])),
+        ("Time to fit", f"{report['timings']['fit']:.1f} s" if "fit" in report["timings"] else "not recorded"),
+        ("Made", f"{report['created']} with {versions}"),
+    ]

@@ -1,0 +1,1 @@
+"""One run: train a head, evaluate it, and keep both in a folder."""

@@ -1,0 +1,176 @@
+"""Runs as folders on disk: written whole or not at all, found again by their report.
+
+::
+
+    FOLDER/
+        config.toml        what was asked for; `classify run --config` does it again
+        report.json        what came out: metrics with intervals, baselines, history, timings, passports
+        predictions.csv    every scored image: id, part, truth, probabilities (or values), calibrated ones
+        adjustment.json    what the validation part taught after the fit: calibration, thresholds
+        model/             the fitted head, and how far from its training images a vector lies
+        plots/             figures, as SVG
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from classify.config import RunConfig, dump_config, shared_store
+from classify.errors import ConfigError, RunError
+from classify.evaluation.novelty import Novelty
+from classify.evaluation.postprocessing import ADJUSTMENT, Adjustment, read_adjustment
+from classify.json_file import try_place
+from classify.pages.plots import run_plots
+from classify.runs.predictions import PartPredictions, read_predictions, write_predictions
+from classify.runs.report_json import REPORT, read_report, report_task
+from features_store.atomic import atomic_folder, recover
+from features_store.errors import ExistsError
+from features_store.schema import Task
+
+__all__ = ["REPORT", "Run", "check_free", "find_runs", "new_folder", "read_run", "write_run"]
+
+CONFIG, PREDICTIONS = "config.toml", "predictions.csv"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that lies on disk.
+
+    Parameters
+    ----------
+    report : mapping
+        What ``report.json`` holds, as `classify.runs.report_json` takes it.
+    """
+
+    folder: Path
+    report: Mapping[str, Any]
+
+    @property
+    def task(self) -> Task:
+        """The task that the head was fitted on."""
+        return report_task(self.report)
+
+    @cached_property
+    def predictions(self) -> dict[str, PartPredictions]:
+        """The predictions, by part; read from ``predictions.csv`` when first asked for."""
+        return read_predictions(self.folder / PREDICTIONS, self.task)
+
+    def part(self, name: str) -> PartPredictions:
+        """Return the predictions of one part.
+
+        Raises RunError.
+        """
+        if name not in self.predictions:
+            message = f"{self.folder / PREDICTIONS} has no {name} images, and the report of the run has"
+            raise RunError(message)
+        return self.predictions[name]
+
+    @cached_property
+    def adjustment(self) -> Adjustment:
+        """What the validation part taught after the fit; read from ``adjustment.json`` when first asked for."""
+        try:
+            return read_adjustment(self.folder).check(self.task)
+        except ConfigError as error:
+            message = f"can't read {self.folder / ADJUSTMENT}: {error}"
+            raise RunError(message) from error
+
+    def _repr_html_(self) -> str:
+        """Show the run in a notebook."""
+        from classify.pages.notebook import run_table
+
+        return run_table(self)
+
+
+def check_free(folder: Path, *, force: bool) -> None:
+    """Refuse a place that is taken or can't be written, before any work is done for it.
+
+    Raises RunError.
+    """
+    try_place(folder, "the run ")
+    if not folder.exists() and not folder.is_symlink():
+        recover(folder)
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if not (folder / REPORT).is_file():
+        message = f"{folder} exists and isn't a run, so it won't be replaced; choose another place with --out"
+        raise RunError(message)
+    if not force:
+        message = (
+            f"{folder} holds a run already; replace it with --force (force=True), or choose another place with --out"
+        )
+        raise RunError(message)
+
+
+@contextmanager
+def new_folder(folder: Path, *, force: bool = False) -> Iterator[Path]:
+    """Give a temporary folder to write into, and put it in its place when the block ends without an error.
+
+    Raises RunError.
+    """
+    check_free(folder, force=force)
+    try:
+        with atomic_folder(folder, force=force) as temporary:
+            yield temporary
+    except ExistsError:
+        check_free(folder, force=force)  # another process was here meanwhile: the same words as before the work
+        raise
+
+
+def write_run(
+    folder: Path,
+    config: RunConfig,
+    *,
+    report: Mapping[str, Any],
+    predictions: Mapping[str, PartPredictions],
+    head: Any,
+    adjustment: Adjustment,
+    novelty: Novelty | None = None,
+) -> None:
+    """Fill the folder of a run."""
+    from classify.heads.persistence import save_head
+
+    run = Run(folder, report)
+    shared = dataclasses.replace(config, store=shared_store(config.store, config.folder.absolute()))
+    (folder / CONFIG).write_text(dump_config(shared), encoding="utf-8")
+    text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / REPORT).write_text(text + "\n", encoding="utf-8")
+    adjusted = json.dumps(adjustment.as_json(), indent=2, allow_nan=False)
+    (folder / ADJUSTMENT).write_text(adjusted + "\n", encoding="utf-8")
+    write_predictions(folder / PREDICTIONS, run.task, predictions)
+    save_head(head, folder / "model", None if novelty is None else novelty.files())
+    (folder / "plots").mkdir()
+    for name, figure in run_plots(run.task, report, predictions).items():
+        (folder / "plots" / f"{name}.svg").write_text(figure, encoding="utf-8")
+
+
+def read_run(folder: Path) -> Run:
+    """Open one run.
+
+    Raises RunError.
+    """
+    return Run(folder, read_report(folder))
+
+
+def find_runs(places: Iterable[Path]) -> list[Run]:
+    """Open the runs at and below the given places, each once, sorted by path.
+
+    Raises RunError.
+    """
+    found: dict[Path, Path] = {}
+    for place in places:
+        reports = sorted(path for path in place.rglob(REPORT) if not path.parent.name.startswith("."))
+        if not place.exists() or not reports:
+            state = "holds no run" if place.exists() else "doesn't exist"
+            message = f"{place} {state}; give run folders, or folders that hold some, like runs/emoji"
+            raise RunError(message)
+        found.update({path.parent.resolve(): path.parent for path in reports})
+    return [read_run(folder) for _, folder in sorted(found.items())]

@@ -1,0 +1,156 @@
+"""What a run works on, laid out from its configuration: store, blocks, rows of each part, and the unfitted head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classify.config import RunConfig
+from classify.data.merging import polarity_costs
+from classify.data.rows import RowMatrix, choose_maps
+from classify.data.sample import sampled
+from classify.data.tasks import TaskRows, choose_blocks, task_rows
+from classify.data.views import ViewedRows, n_views
+from classify.errors import ConfigError
+from classify.heads import HEADS, make_head
+from features_store import Store, open_store
+from features_store.errors import unknown_name
+from features_store.schema import Task
+
+__all__ = ["Layout", "class_options", "lay_out", "task_head", "unfitted_head"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A task laid out on a store.
+
+    Parameters
+    ----------
+    blocks : tuple of str
+        Those whose vectors stand side by side, in order.
+    map_shape : (int, int, int) or None
+        Channels, height and width, where the blocks hold maps.
+    """
+
+    store: Store
+    blocks: tuple[str, ...]
+    data: TaskRows
+    map_shape: tuple[int, int, int] | None = None
+
+    @cached_property
+    def matrices(self) -> dict[str, RowMatrix]:
+        """The canonical vectors of each part."""
+        return {name: RowMatrix(self.store, self.blocks, part.rows) for name, part in self.data.parts.items()}
+
+    @property
+    def n_views(self) -> int:
+        """How many views an image has, the most of any block."""
+        return n_views(self.store, self.blocks)
+
+    def to_train_on(self, rows: np.ndarray) -> RowMatrix:
+        """Return rows for training: where images have several views, heads that pass over them see a new one each."""
+        if self.n_views > 1:
+            return ViewedRows(self.store, self.blocks, rows)
+        return RowMatrix(self.store, self.blocks, rows)
+
+
+def lay_out(config: RunConfig, store: Store | None = None) -> Layout:
+    """Find what the run needs in its store, which is opened unless it is given.
+
+    Raises AffectoryError.
+    """
+    store, shape = store or open_store(Path(config.store).expanduser()), None
+    if config.head in HEADS and HEADS[config.head].maps:
+        blocks, shape = choose_maps(store, config.blocks)
+    else:
+        blocks = choose_blocks(store, config.blocks)
+    data = task_rows(
+        store,
+        config.task,
+        split=config.split,
+        blocks=blocks,
+        on_failed=config.on_failed,
+        merge=config.merge,
+        allow_split_groups=config.allow_split_groups,
+    )
+    return Layout(store, blocks, sampled(data, config.limit, seed=config.seed), shape)
+
+
+def unfitted_head(config: RunConfig, layout: Layout) -> Any:
+    """Make the head of a run, its options turned from names of classes into what the estimator takes.
+
+    Raises AffectoryError.
+    """
+    for name in ("random_state", "name", "kind", "shape"):
+        if name in config.settings:
+            instead = {"random_state": "give the seed of the run instead", "shape": "it follows from the blocks"}
+            message = f"{name!r} isn't an option of a head: {instead.get(name, 'the task decides it')}"
+            raise ConfigError(message)
+    data = layout.data
+    return task_head(
+        config.head,
+        data.task,
+        data.parts["train"].y,
+        config.settings,
+        seed=config.seed,
+        shape=layout.map_shape,
+    )
+
+
+def task_head(
+    name: str,
+    task: Task,
+    y: NDArray[Any],
+    settings: Mapping[str, Any],
+    *,
+    seed: int,
+    shape: tuple[int, int, int] | None = None,
+) -> Any:
+    """Make a head for training labels of a task: options that name classes are brought to the classes among them.
+
+    Raises AffectoryError.
+    """
+    settings = {**settings, "shape": shape} if shape else dict(settings)
+    cost = settings.get("cost")
+    plain = {key: value for key, value in settings.items() if key != "cost" or not isinstance(cost, str)}
+    head = make_head(name, task.kind, random_state=seed, **plain)  # names classes as the user does where it refuses
+    if task.kind == "single":
+        head.set_params(**class_options(settings, task.classes, np.unique(y).tolist()))
+        head.check_options()
+    elif isinstance(cost, str):
+        message = f"cost is {cost!r}; it is for tasks with one label an image"
+        raise ConfigError(message)
+    return head
+
+
+def class_options(settings: Mapping[str, Any], classes: Sequence[str], present: Sequence[int]) -> dict[str, Any]:
+    """Bring class weights and costs from the classes of the task to the codes of those that training has."""
+    made: dict[str, Any] = {}
+    weights = settings.get("class_weight")
+    if isinstance(weights, Mapping):
+        for name in weights:
+            if name not in classes:
+                raise ConfigError(unknown_name("class in class_weight", str(name), classes))
+        made["class_weight"] = {code: weights.get(classes[code], 1.0) for code in present}
+        if sum(weight > 0 for weight in made["class_weight"].values()) < 2:
+            message = f"class_weight is {dict(weights)}; at least two classes of the training images need one above 0"
+            raise ConfigError(message)
+    cost = settings.get("cost")
+    if isinstance(cost, str):
+        if cost != "polarity":
+            message = f'cost is {cost!r}; it takes "polarity", or a matrix with a row and a column for each class'
+            raise ConfigError(message)
+        cost = polarity_costs(classes)
+    if cost is not None:
+        square = isinstance(cost, list) and len(cost) == len(classes)
+        if not square or not all(isinstance(row, list) and len(row) == len(classes) for row in cost):
+            message = f"cost is {cost!r}; it takes a row and a column for each of {', '.join(classes)}"
+            raise ConfigError(message)
+        made["cost"] = [[cost[c][k] for k in present] for c in present]
+    return made

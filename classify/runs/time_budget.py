@@ -1,0 +1,142 @@
+"""A run that may be cut short: its time budget, and the folder in which its training waits to be gone on with."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from classify.errors import ConfigError, RunError
+
+if TYPE_CHECKING:
+    from classify.heads.checkpoint import Checkpoint
+
+__all__ = ["Interruption", "UnfinishedError", "interruption", "parse_duration"]
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def interruption(folder: Path, budget: str | None, *, resume: bool, force: bool) -> Interruption | None:
+    """Return what a run's two options ask for: a time *budget* like ``9h``, and to go on; None where neither is given.
+
+    Raises RunError.
+    """
+    if budget is None and not resume:
+        return None
+    seconds = parse_duration(budget) if budget else math.inf
+    return Interruption(folder, seconds=seconds, resume=resume, force=force)
+
+
+def parse_duration(text: str) -> float:
+    """Read a time like ``9h``, ``90m``, ``45s`` or ``1.5h`` as seconds.
+
+    Raises RunError.
+    """
+    number, unit = text.strip()[:-1], text.strip()[-1:]
+    try:
+        seconds = float(number) * _UNITS[unit]
+    except (KeyError, ValueError):
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        message = f"{text!r} isn't a time; write a number with s, m, h or d, like 9h or 90m"
+        raise RunError(message)
+    return seconds
+
+
+class UnfinishedError(RunError):
+    """The time budget is used up; what was trained is kept, and the same run can be gone on with."""
+
+
+class Interruption:
+    """The state of one run's training, beside its folder: ``FOLDER.checkpoint/``.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+    seconds : float
+        Time budget of the run, from now.
+    resume : bool
+        Whether to go on from a state that lies there.
+    force : bool
+        Whether a state that lies there may be thrown away.
+    every : float
+        Seconds between saves.
+    clock : callable
+        Seconds, never backwards.
+
+    Raises
+    ------
+    RunError
+        There is a state, and it was asked neither to go on from it nor to throw it away.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        seconds: float = math.inf,
+        resume: bool = False,
+        force: bool = False,
+        every: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.folder = folder.with_name(f"{folder.name}.checkpoint")
+        self.resume, self.every, self.clock = resume, every, clock
+        self.identity: dict[str, str] = {}
+        self._end = clock() + seconds
+        if self.folder.exists() and not resume:
+            if not force:
+                message = f"{self.folder} holds unfinished training; go on with --resume, or throw it away with --force"
+                raise RunError(message)
+            shutil.rmtree(self.folder)
+
+    def identify(self, **facts: object) -> None:
+        """Say what is trained on what; a state of anything else is refused."""
+        self.identity.update({name: _digest(value) for name, value in facts.items()})
+
+    def checkpoint(self, stage: str, head: Any) -> Checkpoint:
+        """Return the checkpoint of one fit of the run.
+
+        Raises ConfigError.
+        """
+        from classify.heads.checkpoint import Checkpoint
+
+        if "checkpoint" not in inspect.signature(head.fit).parameters:
+            message = (
+                f"{type(head).__name__} isn't trained by epochs, so it can't be stopped and gone on with; "
+                "leave out --time-budget and --resume"
+            )
+            raise ConfigError(message)
+        return Checkpoint(
+            self.folder / stage,
+            {**self.identity, "head": _digest(repr(head))},
+            seconds=self._end - self.clock(),
+            every=self.every,
+            resume=self.resume,
+            clock=self.clock,
+        )
+
+    def unfinished(self) -> UnfinishedError:
+        """Return the error that says where training stands and how to go on."""
+        message = f"the time budget is used up before training was done; its state is kept in {self.folder}: "
+        return UnfinishedError(message + "run the same command with --resume to go on")
+
+    def done(self) -> None:
+        """Remove the state: the run is written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _digest(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(_sorted(value), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _sorted(value: object) -> object:
+    return dict(value) if isinstance(value, Mapping) else value

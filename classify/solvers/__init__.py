@@ -1,1 +1,0 @@
-"""Solvers: the ways in which a head is fitted."""

@@ -1,0 +1,1 @@
+"""Experiments of many fits: ablations, sweeps, searches, curves, other corpora."""

@@ -1,0 +1,1 @@
+"""``extract check``: what is wrong with a corpus."""

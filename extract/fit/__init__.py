@@ -1,0 +1,1 @@
+"""``extract fit``: train an encoder on the pixels of a corpus."""

@@ -1,0 +1,186 @@
+"""Images of one index found in another, and the columns of several indexes brought onto one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features_store.errors import MismatchError
+from features_store.passport import union
+from features_store.schema import Index, Labels, Split, Task
+from features_store.store import Store
+
+_NONE = {"single": -1, "multi": 255, "regression": np.nan}
+Item = TypeVar("Item", Labels, Split)
+
+
+def locate(raw_ids: NDArray[np.bytes_], wanted: NDArray[np.bytes_]) -> NDArray[np.int64]:
+    """Find images by id.
+
+    Shapes: raw_ids (n_images,) fixed; wanted (n,) fixed; returns (n,) int64.
+    """
+    order = np.argsort(raw_ids)
+    spots = np.minimum(np.searchsorted(raw_ids, wanted, sorter=order), len(raw_ids) - 1)
+    rows = order[spots]
+    return np.where(raw_ids[rows] == wanted, rows, -1).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A store, and the row of each image of a new index in it: (n_images,) int64, -1 where it has none."""
+
+    store: Store
+    rows: NDArray[np.int64]
+
+    def spread(self, values: NDArray[Any], empty: Any) -> NDArray[Any]:
+        """Bring a column of the store onto the new index, `empty` where it has no row."""
+        spread = values[self.rows]
+        spread[self.rows < 0] = empty
+        return spread
+
+
+def combined_index(raw_ids: NDArray[np.bytes_], placed: Sequence[Placed], *, one_numbering: bool) -> Index:
+    """Bring labels, splits, groups, content and corpus of several stores onto one index.
+
+    Shapes: raw_ids (n_images,) fixed.
+    Raises MismatchError.
+    """
+    ids = np.array([raw.decode() for raw in raw_ids.tolist()], dtype=np.str_)
+    tasks = {name: None for one in placed for name in one.store.labels}
+    splits = {name: None for one in placed for name in one.store.splits}
+    return Index(
+        ids,
+        {name: _labels(name, [one for one in placed if name in one.store.labels], ids) for name in sorted(tasks)},
+        {name: _split(name, [one for one in placed if name in one.store.splits], ids) for name in sorted(splits)},
+        _groups(placed, len(ids), one_numbering=one_numbering),
+        _content(placed, ids),
+        union([one.store.corpus for one in placed if one.store.corpus] or [{}]),
+    )
+
+
+def on_rows(item: Item, placed: Placed) -> Item:
+    """Bring labels or a split onto a new index; an image that the store has not is unlabelled, or unused."""
+    empty = -1 if isinstance(item, Split) else _NONE[item.task.kind]
+    return replace(item, values=placed.spread(item.values, empty))
+
+
+def rows_that_differ(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.bool_]:
+    """Tell in which rows two columns differ: (n,) bool. Two NaN are equal."""
+    differs: NDArray[np.bool_] = np.asarray(np.not_equal(one, other))
+    if one.dtype.kind == "f" and other.dtype.kind == "f":
+        differs &= ~(np.isnan(one) & np.isnan(other))
+    return np.asarray(differs.reshape(len(one), math.prod(one.shape[1:])).any(axis=1), dtype=np.bool_)
+
+
+def _labels(name: str, placed: Sequence[Placed], ids: NDArray[np.str_]) -> Labels:
+    tasks = [one.store.labels[name].task for one in placed]
+    for task in tasks[1:]:
+        if replace(task, source="") != replace(tasks[0], source=""):
+            msg = f"task {name!r} is defined in two ways, {_definition(tasks[0])} and {_definition(task)}; keep one"
+            raise MismatchError(msg)
+    sources = sorted({source for task in tasks for source in task.source.split(" | ") if source})
+    task = replace(tasks[0], source=" | ".join(sources))
+    columns = [on_rows(one.store.labels[name], one).values for one in placed]
+    return Labels(task, _overlaid(columns, placed, ids, f"task {name!r}", "the label"))
+
+
+def _definition(task: Task) -> str:
+    return f"{task.kind} of {list(task.classes)}{f' in {list(task.range)}' if task.range else ''}"
+
+
+def _split(name: str, placed: Sequence[Placed], ids: NDArray[np.str_]) -> Split:
+    kinds: list[Literal["parts", "folds"]] = sorted({one.store.splits[name].kind for one in placed})
+    if len(kinds) > 1:
+        msg = f"split {name!r} holds parts in one dump and folds in another; keep one of them"
+        raise MismatchError(msg)
+    sources = sorted({one.store.splits[name].source for one in placed} - {""})
+    if len(sources) > 1:
+        msg = f"split {name!r} was published in one dump and made in another; keep one of them"
+        raise MismatchError(msg)
+    columns = [on_rows(one.store.splits[name], one).values for one in placed]
+    return Split(name, _overlaid(columns, placed, ids, f"split {name!r}", "the part"), kinds[0], *sources)
+
+
+def _content(placed: Sequence[Placed], ids: NDArray[np.str_]) -> NDArray[np.uint8] | None:
+    content: NDArray[np.uint8] | None = None
+    for one in placed:
+        if one.store.content is None:
+            continue
+        column = one.spread(one.store.content, 0)
+        if content is None:
+            content = column
+            continue
+        both = np.asarray(content.any(axis=1) & column.any(axis=1))
+        clash = rows_that_differ(content, column) & both
+        if clash.any():
+            msg = (
+                f"{_path(one)} has other image bytes (SHA-256) than the dumps before it for {int(clash.sum())} images, "
+                f"the first is {str(ids[clash][0])!r}; only dumps of the same pictures can be merged"
+            )
+            raise MismatchError(msg)
+        content = np.where(content.any(axis=1, keepdims=True), content, column)
+    return content
+
+
+def _overlaid(
+    columns: Sequence[NDArray[Any]], placed: Sequence[Placed], ids: NDArray[np.str_], what: str, value: str
+) -> NDArray[Any]:
+    """Lay columns over each other; where two stores have an image they must agree."""
+    result, filled = columns[0].copy(), placed[0].rows >= 0
+    for column, one in zip(columns[1:], placed[1:], strict=True):
+        here = one.rows >= 0
+        both = np.flatnonzero(here & filled)
+        differs = both[rows_that_differ(result[both], column[both])]
+        if len(differs):
+            msg = (
+                f"{what}: {_path(one)} contradicts the dumps before it about {value} of {len(differs)} images, the "
+                f"first is {str(ids[differs[0]])!r}; leave one out, or choose one's with `features-store relabel`"
+            )
+            raise MismatchError(msg)
+        result[here] = column[here]
+        filled |= here
+    return result
+
+
+def _groups(placed: Sequence[Placed], n_images: int, *, one_numbering: bool) -> NDArray[np.int64] | None:
+    columns = [(one.spread(one.store.groups, -1), one.rows >= 0) for one in placed if one.store.groups is not None]
+    if not columns:
+        return None
+    overlaid, filled = columns[0][0].copy(), columns[0][1].copy()
+    agree = one_numbering or len(columns) == 1
+    for column, here in columns[1:]:
+        agree = agree and bool((overlaid[here & filled] == column[here & filled]).all())
+        overlaid[here] = column[here]
+        filled |= here
+    return overlaid if agree else _connected([column for column, _ in columns], n_images)
+
+
+def _connected(columns: Sequence[NDArray[np.int64]], n_images: int) -> NDArray[np.int64]:
+    """Number the groups anew, so that images that any column keeps together stay together."""
+    component = np.arange(n_images)
+    before = None
+    while before is None or not np.array_equal(before, component):
+        before = component.copy()
+        for column in columns:
+            grouped = np.flatnonzero(column >= 0)
+            names, numbers = np.unique(column[grouped], return_inverse=True)
+            lowest = np.full(len(names), n_images)
+            np.minimum.at(lowest, numbers, component[grouped])
+            component[grouped] = lowest[numbers]
+        component = component[component]  # the lowest image of a component is of the same one
+    _, first, inverse, counts = np.unique(component, return_index=True, return_inverse=True, return_counts=True)
+    together = counts[inverse] > 1
+    # Numbered by first appearance, so that the result does not depend on the order in which dumps were given.
+    _, numbers = np.unique(first[inverse][together], return_inverse=True)
+    groups = np.full(n_images, -1, dtype=np.int64)
+    groups[together] = numbers
+    return groups
+
+
+def _path(placed: Placed) -> str:
+    return str(placed.store.paths[0])
