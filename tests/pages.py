@@ -34,8 +34,8 @@ command cannot enter.
 # What the intervals and verdicts are worth
 
 Simulated on worlds of known truth (`tests/bench/worlds.py`): heads of fixed quality on images without end, alone or
-five to a group, half of every variance shared within a group. 1,000 repetitions a cell up to 300 images, 400 at 2,000; 400
-resamples. The command resumes where it was stopped, cell by cell; it takes hours:
+five to a group, half of every variance shared within a group. 1,000 repetitions a cell up to 300 images, 400 at
+2,000; 400 resamples. The command resumes where it was stopped, cell by cell; it takes hours:
 
 ```
 python -m tests.bench --folder tests/bench --keep coverage
