@@ -135,7 +135,7 @@ def curve(
     from classify.studies.learning_curve import CURVE, CurveConfig, curve_of
 
     config, found = CurveConfig(points, repeats, seed), find_runs(runs)
-    tests = [one for one in found if one.report["transfer"]]
+    tests = [one for one in found if one.report.transfer]
     if len(tests) < len(found):  # a test of a head that was fitted elsewhere has no curve; the others have
         for one in tests:
             note(f"{one.folder} tests a head that was fitted elsewhere: passed over")

@@ -167,7 +167,7 @@ def run_passports(run: Run) -> dict[str, Mapping[str, Any]]:
 
     Raises ModelError.
     """
-    blocks, passports = run.report["blocks"], run.report["passports"]
+    blocks, passports = run.report.blocks, run.report.passports
     if not blocks or not set(blocks) <= set(passports):
         message = f"{run.folder} doesn't say how its blocks were made; run it again with this version"
         raise ModelError(message)

@@ -66,7 +66,7 @@ def _laid_out(run: Run) -> Layout:
 
 
 def _ids_of(layout: Layout, run: Run, part: str) -> list[str]:
-    split = layout.store.split(run.report["split"])
+    split = layout.store.split(run.report.split)
     ids: list[str] = layout.store.ids[split.values == PART_NAMES.index(part)].tolist()
     if not ids:
         message = f"split {split.name!r} has no {part} images to submit"

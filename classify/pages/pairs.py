@@ -101,7 +101,7 @@ def pairs(board: Board, runs: Sequence[Run], *, n_resamples: int = 2000, seed: i
 def _clean(run: Run, name: str) -> NDArray[np.bool_]:
     """Tell which images of a part have no group mate among the images that the head was fitted on or chosen by."""
     groups = {key: predictions.groups for key, predictions in run.predictions.items()}
-    crossing = find_crossing(groups) if run.report["crossing"] else None
+    crossing = find_crossing(groups) if run.report.crossing else None
     return crossing.clean[name] if crossing else np.ones(len(run.part(name).ids), dtype=np.bool_)
 
 

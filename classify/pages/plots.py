@@ -11,27 +11,23 @@ from numpy.typing import NDArray
 
 from classify.pages.svg import STYLE, Frame, label, shorten, svg
 from classify.runs.predictions import PartPredictions
+from classify.runs.report_json import Report
 from features_store.schema import Task
 
-__all__ = ["MAX_GRID", "best_part", "confusion_plot", "curve_plot", "interval_plot", "run_plots", "scatter_plot"]
+__all__ = ["MAX_GRID", "confusion_plot", "curve_plot", "interval_plot", "run_plots", "scatter_plot"]
 
 MAX_GRID, MAX_CONFUSIONS = 50, 30  # classes of a confusion matrix; of more, bars that are drawn instead
 MAX_POINTS = 2000  # dots in a scatter; more make a page slow and a picture black
 
 
-def best_part(parts: Mapping[str, Any]) -> str:
-    """Return the part that a result is read off: test, or validation where there is no test part."""
-    return "test" if "test" in parts else "validation"
-
-
-def run_plots(task: Task, report: Mapping[str, Any], parts: Mapping[str, PartPredictions]) -> dict[str, str]:
+def run_plots(task: Task, report: Report, parts: Mapping[str, PartPredictions]) -> dict[str, str]:
     """Draw the figures of one run, each able to stand alone."""
     figures = {}
-    part = best_part(parts)
+    part = report.judged_part
     if task.kind == "single":
-        figures["confusion"] = confusion_plot(report["confusion"][part], task.classes)
-    if len(report["history"]) > 1:
-        figures["curve"] = curve_plot(report["history"])
+        figures["confusion"] = confusion_plot(report.confusion[part], task.classes)
+    if len(report.history) > 1:
+        figures["curve"] = curve_plot(report.history)
     if task.kind == "regression":
         span = task.range or (-1.0, 1.0)
         truth, said = (a.reshape(len(a), -1) for a in (parts[part].y_true, parts[part].y_score))

@@ -29,7 +29,7 @@ from classify.evaluation.postprocessing import ADJUSTMENT, Adjustment, read_adju
 from classify.json_file import try_place
 from classify.pages.plots import run_plots
 from classify.runs.predictions import PartPredictions, read_predictions, write_predictions
-from classify.runs.report_json import REPORT, read_report, report_task
+from classify.runs.report_json import REPORT, Report, read_report, report_task
 from features_store.atomic import atomic_folder, recover
 from features_store.errors import ExistsError
 from features_store.schema import Task
@@ -41,16 +41,10 @@ CONFIG, PREDICTIONS = "config.toml", "predictions.csv"
 
 @dataclass(frozen=True)
 class Run:
-    """A run that lies on disk.
-
-    Parameters
-    ----------
-    report : mapping
-        What ``report.json`` holds, as `classify.runs.report_json` takes it.
-    """
+    """A run that lies on disk."""
 
     folder: Path
-    report: Mapping[str, Any]
+    report: Report
 
     @property
     def task(self) -> Task:
@@ -129,7 +123,7 @@ def write_run(
     folder: Path,
     config: RunConfig,
     *,
-    report: Mapping[str, Any],
+    report: Report,
     predictions: Mapping[str, PartPredictions],
     head: Any,
     adjustment: Adjustment,
@@ -141,7 +135,7 @@ def write_run(
     run = Run(folder, report)
     shared = dataclasses.replace(config, store=shared_store(config.store, config.folder.absolute()))
     (folder / CONFIG).write_text(dump_config(shared), encoding="utf-8")
-    text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(dict(report), indent=2, ensure_ascii=False, allow_nan=False)
     (folder / REPORT).write_text(text + "\n", encoding="utf-8")
     adjusted = json.dumps(adjustment.as_json(), indent=2, allow_nan=False)
     (folder / ADJUSTMENT).write_text(adjusted + "\n", encoding="utf-8")

@@ -20,7 +20,7 @@ from classify.evaluation.confusion import confusion, per_class
 from classify.evaluation.intervals import LEVEL, Interval
 from classify.evaluation.metrics import primary_metric
 from classify.runs.identity import run_identity
-from classify.runs.report_json import FORMAT_VERSION, passport_weights
+from classify.runs.report_json import FORMAT_VERSION, Report, passport_weights
 from features_store.schema import PART_NAMES, Task
 
 if TYPE_CHECKING:
@@ -81,15 +81,13 @@ class Outcome:
     novelty: Mapping[str, Any] | None = None
 
 
-def run_report(
-    config: RunConfig, *, store: Store, blocks: Sequence[str], data: TaskRows, outcome: Outcome
-) -> dict[str, Any]:
+def run_report(config: RunConfig, *, store: Store, blocks: Sequence[str], data: TaskRows, outcome: Outcome) -> Report:
     """Put together what ``report.json`` holds."""
     task, parts = data.task, data.parts
     classified = task.kind != "regression"
     stamp = [data.crossing.words()] if data.crossing else []
     chosen_on = "validation" if "validation" in parts else "test"
-    return {
+    values = {
         "format_version": FORMAT_VERSION,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "corpus": config.corpus,
@@ -149,6 +147,7 @@ def run_report(
         "passports": {name: plain(store.blocks[name].passport) for name in blocks},
         "versions": _versions(),
     }
+    return Report(**values)
 
 
 def _reader(store: Store) -> dict[str, Any]:

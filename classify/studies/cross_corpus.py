@@ -103,7 +103,7 @@ def transfer(config: TransferConfig, *, force: bool = False) -> Run:
     scores = {"test": head_scores(head, task, rows)}
     novel = None if novelty is None else novelty.as_json({"test": rows}, seed=config.seed)
     options: dict[str, Any] = {"n_resamples": config.resamples, "seed": config.seed}
-    fitted = ("train", "validation") if run.report["refit"] else ("train",)
+    fitted = ("train", "validation") if run.report.refit else ("train",)
     truth = np.concatenate([run.part(name).y_true for name in fitted])
     guess = constant_scores(task, truth, len(part))
     spreads = {"test": Spread.of(task, part.y, scores["test"], part.groups, **options)}
@@ -122,13 +122,13 @@ def transfer(config: TransferConfig, *, force: bool = False) -> Run:
     judged = verdicts({"test": part}, spreads, constant, seed=config.seed)
     outcome = Outcome(head, scores, metrics, beside, adjusted, (), timings, verdicts=judged, novelty=novel)
     report = run_report(asked, store=store, blocks=blocks, data=data, outcome=outcome)
-    report["history"] = []
-    report["transfer"] = {
-        "trained_on": run.report["corpus"],
-        "index_digest": run.report["index_digest"],
+    transfer = {
+        "trained_on": run.report.corpus,
+        "index_digest": run.report.index_digest,
         "class_map": dict(config.class_map),
         "left_out": seen.counts(scored),
     }
+    report = replace(report, history=[], transfer=transfer)
     calibrated = adjustment.calibrated(scores["test"])
     predictions = {"test": PartPredictions(part.ids, part.y, scores["test"], part.groups, calibrated)}
     with new_folder(asked.folder, force=force) as folder:
@@ -139,22 +139,22 @@ def transfer(config: TransferConfig, *, force: bool = False) -> Run:
 
 def _config(run: Run, config: TransferConfig) -> RunConfig:
     fitted = load_config(run.folder / CONFIG)
-    asked = replace(fitted, store=config.store, task=config.task or run.report["task"], split="all", merge={})
+    asked = replace(fitted, store=config.store, task=config.task or run.report.task, split="all", merge={})
     asked = replace(asked, refit=False, limit=None, resamples=config.resamples, seed=config.seed, out=config.out)
     asked = replace(asked, tested=str(config.run), class_map=dict(config.class_map))
     if config.out:
         return asked
-    corpus = re.sub(r"[^A-Za-z0-9_.-]+", "-", run.report["corpus"]).strip(".-") or "another"
+    corpus = re.sub(r"[^A-Za-z0-9_.-]+", "-", run.report.corpus).strip(".-") or "another"
     name = f"{fitted.preset or fitted.head}-from-{corpus}"
     return replace(asked, out=str(asked.folder.with_name(name)))
 
 
 def _same_making(run: Run, store: Store, blocks: tuple[str, ...]) -> None:
-    if store.index_digest == run.report["index_digest"]:
+    if store.index_digest == run.report.index_digest:
         message = f"the store holds the images of {run.folder} itself; a cross-corpus test needs other ones"
         raise TaskError(message)
     for name in blocks:
-        differing = passports.differences(run.report["passports"][name], store.block(name).passport)
+        differing = passports.differences(run.report.passports[name], store.block(name).passport)
         if differing:
             message = (
                 f"block {name!r} of the store was made in another way than the one the head was fitted on (fitted / "
@@ -248,7 +248,7 @@ def _part(
 
 
 def _words(run: Run, task: Task, part: Part) -> tuple[str, ...]:
-    words = [f"The head was fitted on {run.report['corpus']} and is tested here as it is."]
+    words = [f"The head was fitted on {run.report.corpus} and is tested here as it is."]
     if task.kind != "regression":
         counts = np.bincount(part.y, minlength=len(task.classes)) if task.kind == "single" else part.y.sum(axis=0)
         absent = [name for name, count in zip(task.classes, counts, strict=True) if not count]

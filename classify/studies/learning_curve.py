@@ -55,7 +55,7 @@ def curve_of(run: Run, config: CurveConfig | None = None) -> dict[str, Any]:
     """
     config = config or CurveConfig()
     asked = load_config(run.folder / CONFIG)
-    if asked.tested or run.report["transfer"]:
+    if asked.tested or run.report.transfer:
         message = f"{run.folder} tests a head that was fitted elsewhere, so it has no learning curve"
         raise RunError(message)
     layout = lay_out(replace(asked, allow_split_groups=True))  # the run was scored on it already

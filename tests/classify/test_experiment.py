@@ -137,7 +137,7 @@ def test_split_without_validation_runs(store, tmp_path):
 
 def test_no_local_path_leaks_into_the_report(polarity_run, store):
     """The report may be shared: it names the corpus, not where it lies."""
-    assert str(store.parent) not in json.dumps(polarity_run.report)
+    assert str(store.parent) not in json.dumps(dict(polarity_run.report))
 
 
 def test_taken_place_is_refused_before_the_store_is_opened(polarity_run):
