@@ -76,7 +76,7 @@ def translated(member: str, index: Index, maps: Maps) -> Index:
 
 def _recoded(codes: NDArray[Any], words: Sequence[str], classes: Sequence[str]) -> NDArray[np.int16]:
     """Return codes that mean positions in `words` as positions in `classes`."""
-    return np.array([*map(classes.index, words), -1], dtype=np.int16)[codes]  # the last entry is for -1
+    return np.asarray(np.array([*map(classes.index, words), -1], dtype=np.int16)[codes])  # the last entry is for -1
 
 
 def united_index(

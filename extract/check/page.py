@@ -33,9 +33,10 @@ width:{{ side }}px;vertical-align:top}img{max-width:100%}figcaption{font-size:12
 <p>{{ total }} clusters{% if total > shown|length %}; the {{ shown|length }} most serious are shown{% endif %}.</p>
 {% for cluster in shown %}<section>
 <p>{{ "equal bytes" if cluster.exact else "near-duplicates" }}, {{ cluster.n_images }} images
-{%- if cluster.crosses_splits %} <span class="warn">across the parts of {{ cluster.crosses_splits|join(", ") }}</span>{% endif %}
-{%- if cluster.conflicting_tasks %} <span class="warn">with different labels in {{ cluster.conflicting_tasks|join(", ") }}</span>
-{%- endif %}</p>
+{%- if cluster.crosses_splits %}
+ <span class="warn">across the parts of {{ cluster.crosses_splits|join(", ") }}</span>{% endif %}
+{%- if cluster.conflicting_tasks %}
+ <span class="warn">with different labels in {{ cluster.conflicting_tasks|join(", ") }}</span>{% endif %}</p>
 {% for picture in cluster.pictures %}<figure>
 {% if picture.data %}<img alt="" src="data:image/jpeg;base64,{{ picture.data }}">{% else %}(no picture){% endif %}
 <figcaption>{{ picture.id }}{% for fact in picture.facts %}<br>{{ fact }}{% endfor %}</figcaption></figure>

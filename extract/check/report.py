@@ -1,4 +1,4 @@
-"""What `extract check` finds: counts, unreadable images, duplicates, groups split across parts, labels in file names."""
+"""What ``extract check`` finds: counts, unreadable images, duplicates, split groups, labels in file names."""
 
 from __future__ import annotations
 

@@ -143,7 +143,9 @@ def _read_published_splits(tree: Tree, names: Sequence[str]) -> tuple[list[Split
                 lists.append((part, ["/".join(one.split("/")[-2:]) for one in listed]))
         name = f"serra-{number[1]}" if number else "serra"
         if name in {split.name for split in splits}:
-            raise CorpusError(f"{tree.place} holds two lists of the public split {name!r}, one of them {path}; keep one")
+            raise CorpusError(
+                f"{tree.place} holds two lists of the public split {name!r}, one of them {path}; keep one"
+            )
         split, note = published_split(name, lists, row_of, len(names))
         absent = ", ".join(file for file in files if not tree.has(file))
         splits.append(split)
