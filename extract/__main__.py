@@ -19,7 +19,7 @@ from features_store import console
 
 if TYPE_CHECKING:
     from extract.corpora import Corpus, Reading
-    from extract.encoders import Encoder, Network
+    from extract.encoders import Encoder, EncoderSpec
     from extract.engines.ray import Cluster
     from extract.inputs.views import Views
     from extract.pipeline import Settings
@@ -71,7 +71,7 @@ def run(
     from extract import pipeline
     from extract.corpora import find_corpus
     from extract.corpora.dataset import shard
-    from extract.encoders import build_networks
+    from extract.encoders import build_encoders
     from extract.encoders.weights import parse_weights
     from extract.engines.compilation import check_mode
     from extract.engines.ray import Cluster, check_engine, session
@@ -89,7 +89,7 @@ def run(
         settings = _settings(device, precision, decoder, Views(views, policy))
     reading = found.read(corpus_place(found, data), key_values(option or []))
     reading = shard(reading, rows) if rows else reading
-    networks = build_networks(chosen, wanted, RESIZERS[decoder])
+    networks = build_encoders(chosen, wanted, RESIZERS[decoder])
     _warn(networks, reading)
     folder = store or Path("features") / f"{corpus}{f'.rows-{rows}' if rows else ''}".replace(":", "-")
     try:
@@ -203,7 +203,7 @@ def encoders(as_json: AsJson = False) -> None:
 app.command()(fit)
 
 
-def _encoders(corpus: Corpus, profile: str | None, names: str | None) -> list[Encoder]:
+def _encoders(corpus: Corpus, profile: str | None, names: str | None) -> list[EncoderSpec]:
     from extract.encoders import PROFILES, find_encoders
     from extract.errors import EncoderError
     from features_store.errors import unknown_name
@@ -243,15 +243,15 @@ def _settings(device: str, precision: str, decoder: str, views: Views, cluster: 
     return Settings(made, progress=shown, device=chosen, unused_gpu=unused)
 
 
-def _warn(networks: list[Network], reading: Reading) -> None:
+def _warn(networks: list[Encoder], reading: Reading) -> None:
     for note in reading.notes:
         typer.echo(f"note: {note}", err=True)
     for network in networks:
         for note in network.notes:
-            typer.echo(f"note: {network.encoder.name}: {note}", err=True)
+            typer.echo(f"note: {network.spec.name}: {note}", err=True)
         source = str(network.weights.get("source", ""))
         if source.startswith("random:"):
-            name = network.encoder.name
+            name = network.spec.name
             typer.echo(f"warning: {name} has random weights ({source}): its vectors mean nothing", err=True)
 
 
@@ -266,7 +266,7 @@ def _corpus_record(one: Corpus) -> dict[str, Any]:
     }
 
 
-def _encoder_record(one: Encoder) -> dict[str, Any]:
+def _encoder_record(one: EncoderSpec) -> dict[str, Any]:
     from extract.encoders import PROFILES
 
     return {

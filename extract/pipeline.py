@@ -11,7 +11,7 @@ import numpy as np
 
 from extract.corpora import Reading
 from extract.digests import DigestingSource
-from extract.encoders import Network
+from extract.encoders import Encoder
 from extract.engines import DEVICES, Cpu, Device
 from extract.engines.batcher import Lane
 from extract.engines.compilation import Compilation
@@ -84,7 +84,7 @@ class Settings:
     unused_gpu: str | None = None
 
 
-def run(reading: Reading, networks: list[Network], store: Path, settings: Settings) -> Summary:
+def run(reading: Reading, networks: list[Encoder], store: Path, settings: Settings) -> Summary:
     """Make the blocks of all networks over one corpus, or go on with them.
 
     Parameters

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from extract.engines.batcher import ordered
 from extract.errors import RefusedImageError
-from extract.inputs.files import Source
+from extract.inputs.files import ImageFiles
 from extract.inputs.images import Decoder, make_decoder
 from features_store import Status
 from features_store.failures import plain_words
@@ -71,7 +71,7 @@ class _One:
     reason: str = ""
 
 
-def fingerprints_of(source: Source, *, progress: bool = True) -> Fingerprints:
+def fingerprints_of(source: ImageFiles, *, progress: bool = True) -> Fingerprints:
     """Read and decode every image of a corpus once."""
     from tqdm import tqdm
 
@@ -102,7 +102,7 @@ def fingerprints_of(source: Source, *, progress: bool = True) -> Fingerprints:
     return found
 
 
-def _one(source: Source, row: int, decode: Decoder) -> _One:
+def _one(source: ImageFiles, row: int, decode: Decoder) -> _One:
     try:
         data = source.read(row)
     except RefusedImageError as refused:

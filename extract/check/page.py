@@ -11,7 +11,7 @@ from extract.check.duplicates import Cluster
 from extract.check.hashes import thumbnail_of
 from extract.check.report import Check
 from extract.errors import RefusedImageError
-from extract.inputs.files import Source
+from extract.inputs.files import ImageFiles
 from extract.inputs.images import Decoder, make_decoder
 from features_store import Index
 from features_store.atomic import atomic_write
@@ -61,7 +61,7 @@ class _Shown:
     pictures: tuple[_Picture, ...]
 
 
-def write_page(done: Check, source: Source, path: Path, *, force: bool = False) -> None:
+def write_page(done: Check, source: ImageFiles, path: Path, *, force: bool = False) -> None:
     """Write the page: clusters with different labels first, then those across splits, then the others.
 
     Raises ExistsError.
@@ -77,12 +77,12 @@ def write_page(done: Check, source: Source, path: Path, *, force: bool = False) 
         temporary.write_text(text, encoding="utf-8")
 
 
-def _shown(cluster: Cluster, index: Index, source: Source, decode: Decoder) -> _Shown:
+def _shown(cluster: Cluster, index: Index, source: ImageFiles, decode: Decoder) -> _Shown:
     pictures = tuple(_picture(row, index, source, decode) for row in cluster.rows[:MAX_PICTURES])
     return _Shown(cluster.exact, len(cluster.rows), cluster.crosses, cluster.conflicts, pictures)
 
 
-def _picture(row: int, index: Index, source: Source, decode: Decoder) -> _Picture:
+def _picture(row: int, index: Index, source: ImageFiles, decode: Decoder) -> _Picture:
     try:
         thumbnail = thumbnail_of(source.read(row), decode, side=SIDE)
     except RefusedImageError:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.errors import CorpusError
-from extract.inputs.files import Source
+from extract.inputs.files import ImageFiles
 from extract.inputs.formats import left_out_words
 from features_store import Index, Split
 from features_store.errors import unknown_name
@@ -65,7 +65,7 @@ class Reading:
 
     Parameters
     ----------
-    source : Source
+    source : ImageFiles
         As long as the index, in its order.
     notes : tuple of str
         What a user should know of this reading: what was left out, and why.
@@ -76,7 +76,7 @@ class Reading:
     """
 
     index: Index
-    source: Source
+    source: ImageFiles
     notes: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
     origin: Origin | None = None
@@ -179,18 +179,18 @@ def empty_parts(split: Split) -> str:
 class Cut:
     """Some rows of a source, numbered anew."""
 
-    def __init__(self, source: Source, rows: NDArray[np.int64]) -> None:
+    def __init__(self, source: ImageFiles, rows: NDArray[np.int64]) -> None:
         self._source, self._rows = source, rows
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def read(self, row: int) -> bytes:
-        """See `extract.inputs.files.Source.read`."""
+        """See `extract.inputs.files.ImageFiles.read`."""
         return self._source.read(int(self._rows[row]))
 
     def modified(self, row: int) -> float:
-        """See `extract.inputs.files.Source.modified`."""
+        """See `extract.inputs.files.ImageFiles.modified`."""
         return self._source.modified(int(self._rows[row]))
 
 

@@ -21,7 +21,7 @@ from extract.corpora.pictures import Pictures
 from extract.corpora.texts import labelled_list, misfit, table_of
 from extract.corpora.vocabulary import MIKELS, spelled
 from extract.errors import CorpusError
-from extract.inputs.files import Source
+from extract.inputs.files import ImageFiles
 from extract.inputs.trees import Tree, open_tree
 from features_store import Index, Split
 
@@ -45,7 +45,7 @@ class _Found:
         given = None if self.given is None else self.given[pick]
         return _Found(names, self.values[pick], paths, self.tree, given, self.left_out)
 
-    def source(self) -> Source:
+    def source(self) -> ImageFiles:
         return self.tree.source(np.array(self.paths))
 
 

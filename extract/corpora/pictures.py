@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from extract.errors import CorpusError
-from extract.inputs.files import Source
+from extract.inputs.files import ImageFiles
 from extract.inputs.names import canonical
 from extract.inputs.trees import Tree
 
@@ -55,7 +55,7 @@ class Pictures:
             owners[path] = min(other, row, key=lambda one: found[one][1])
         return [path if path and owners[path] == row else wanted[row] + suffix for row, (path, _) in enumerate(found)]
 
-    def source(self, names: Sequence[str], *, suffix: str = "") -> Source:
+    def source(self, names: Sequence[str], *, suffix: str = "") -> ImageFiles:
         """Return where the bytes of the images are."""
         return self._tree.source(np.array(self.paths(names, suffix=suffix)))
 

@@ -9,27 +9,27 @@ from pathlib import Path
 
 from extract.encoders import from_open_clip, from_timm, lowlevel, packaged, scratch
 from extract.encoders.layers import parse_layers
-from extract.encoders.spec import Encoder, Network, Tap
+from extract.encoders.spec import Encoder, EncoderSpec, Tap
 from extract.encoders.weights import Weights
 from extract.errors import EncoderError, WeightsError
 from features_store.errors import unknown_name
 
-__all__ = ["ENCODERS", "PROFILES", "Encoder", "Network", "Tap", "Weights", "build_networks", "find_encoders"]
+__all__ = ["ENCODERS", "PROFILES", "Encoder", "EncoderSpec", "Tap", "Weights", "build_encoders", "find_encoders"]
 
 
-def _timm(name: str, architecture: str, pool: int, description: str, posteriors: int = 0) -> Encoder:
+def _timm(name: str, architecture: str, pool: int, description: str, posteriors: int = 0) -> EncoderSpec:
     taps = (Tap("pool", (pool,)), *([Tap("posteriors", (posteriors,))] if posteriors else []))
-    return Encoder(name, description, "timm", architecture, from_timm.build, taps)
+    return EncoderSpec(name, description, "timm", architecture, from_timm.build, taps)
 
 
-def _clip(name: str, architecture: str, description: str, **taps: int) -> Encoder:
+def _clip(name: str, architecture: str, description: str, **taps: int) -> EncoderSpec:
     kept = tuple(Tap(tap, (size,)) for tap, size in taps.items())
-    return Encoder(name, description, "open_clip", architecture, from_open_clip.build, kept)
+    return EncoderSpec(name, description, "open_clip", architecture, from_open_clip.build, kept)
 
 
-def _packaged(name: str, architecture: str, description: str) -> Encoder:
+def _packaged(name: str, architecture: str, description: str) -> EncoderSpec:
     taps = (Tap("pool", (1280,)),)
-    return Encoder(name, description, "timm", architecture, packaged.build, taps, needs_hub=False)
+    return EncoderSpec(name, description, "timm", architecture, packaged.build, taps, needs_hub=False)
 
 
 _RECORDS = (
@@ -47,7 +47,7 @@ _RECORDS = (
     _timm("resnet50", "resnet50.tv_in1k", 2048, "ResNet-50, ImageNet-1k, plain recipe"),
     _timm("seresnet50", "seresnet50.ra2_in1k", 2048, "SE-ResNet-50, ImageNet-1k"),
     _timm("resnet101", "resnet101.tv_in1k", 2048, "ResNet-101, ImageNet-1k, plain recipe"),
-    Encoder(
+    EncoderSpec(
         "resnet101_map",
         "ResNet-101 at 256 x 256 pixels: the last feature map, for heads that look at places",
         "timm",
@@ -69,7 +69,7 @@ _RECORDS = (
     lowlevel.ENCODER,
 )
 
-ENCODERS: dict[str, Encoder] = {record.name: record for record in _RECORDS}
+ENCODERS: dict[str, EncoderSpec] = {record.name: record for record in _RECORDS}
 """By name. Beside these, ``timm:NAME`` and ``open_clip:ARCH/TAG`` stand for any model of the two libraries, and
 ``ENCODER@MODULE[:POOLING]`` for any layer of a network."""
 
@@ -79,12 +79,12 @@ PROFILES: dict[str, tuple[str, ...]] = {
 }
 
 
-def find_encoders(names: Iterable[str]) -> list[Encoder]:
+def find_encoders(names: Iterable[str]) -> list[EncoderSpec]:
     """Look encoders up.
 
     Raises EncoderError.
     """
-    found: dict[str, Encoder] = {}
+    found: dict[str, EncoderSpec] = {}
     for name in names:
         one = _find(name)
         there = found.get(one.name)
@@ -95,7 +95,7 @@ def find_encoders(names: Iterable[str]) -> list[Encoder]:
     return list(found.values())
 
 
-def _find(name: str) -> Encoder:
+def _find(name: str) -> EncoderSpec:
     if name.startswith(scratch.PREFIX):
         return scratch.fitted_encoder(Path(name.removeprefix(scratch.PREFIX)))
     base, at, wanted = name.partition("@")
@@ -108,18 +108,18 @@ def _find(name: str) -> Encoder:
     return replace(encoder, taps=parse_layers(wanted))
 
 
-def _network(name: str) -> Encoder:
+def _network(name: str) -> EncoderSpec:
     if name in ENCODERS:
         return ENCODERS[name]
     library, _, model = name.partition(":")
     if library == "timm" and model:
-        return Encoder(name, f"timm {model}", "timm", model, from_timm.build, (Tap("pool"),))
+        return EncoderSpec(name, f"timm {model}", "timm", model, from_timm.build, (Tap("pool"),))
     if library == "open_clip" and model:
-        return Encoder(name, f"open_clip {model}", "open_clip", model, from_open_clip.build, (Tap("embedding"),))
+        return EncoderSpec(name, f"open_clip {model}", "open_clip", model, from_open_clip.build, (Tap("embedding"),))
     raise EncoderError(unknown_name("encoder", name, [*ENCODERS, "timm:NAME", "open_clip:ARCH/TAG", "fit:FOLDER"]))
 
 
-def build_networks(encoders: list[Encoder], weights: Weights, resizer: str = "torchvision") -> list[Network]:
+def build_encoders(encoders: list[EncoderSpec], weights: Weights, resizer: str = "torchvision") -> list[Encoder]:
     """Build all networks, before anything is written.
 
     Raises WeightsError.

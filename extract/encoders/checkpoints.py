@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extract.encoders.observation import without_numbers
-from extract.encoders.spec import Network
+from extract.encoders.spec import Encoder
 from extract.errors import WeightsError
 from features_store.errors import first_line
 
@@ -159,7 +159,7 @@ def clear_missing(module: torch.nn.Module, fit: Fit) -> None:
             state[name].fill_(float("nan"))
 
 
-def check_fit(what: str, network: Network, fit: Fit, classifiers: Sequence[str] = ()) -> tuple[str, ...]:
+def check_fit(what: str, network: Encoder, fit: Fit, classifiers: Sequence[str] = ()) -> tuple[str, ...]:
     """Refuse weights that lack what a tap of the network needs, or that are of a larger network.
 
     Raises WeightsError.
@@ -207,7 +207,7 @@ def compared(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> Fit:
     return Fit(len(ours), missing, [name for name in state if name not in ours], shapes)
 
 
-def _needed(network: Network, fit: Fit) -> list[str]:
+def _needed(network: Encoder, fit: Fit) -> list[str]:
     """Return the missing names that the taps depend on."""
     if not fit.missing or network.module is None:
         return []
@@ -226,7 +226,7 @@ def _needed(network: Network, fit: Fit) -> list[str]:
     return found
 
 
-def _reached(network: Network) -> set[str]:
+def _reached(network: Encoder) -> set[str]:
     """Return the names of the parameters that the taps depend on: by torch's graph of one pass without numbers."""
     import torch
 

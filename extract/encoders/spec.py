@@ -42,7 +42,7 @@ class Tap:
 
 
 @dataclass(frozen=True)
-class Encoder:
+class EncoderSpec:
     """A frozen network with its own input transform and the taps that are kept.
 
     Parameters
@@ -56,7 +56,7 @@ class Encoder:
     architecture : str
         Name of the model in its library.
     build : callable
-        ``build(encoder, weights, resizer) -> Network``; imports its library when called.
+        ``build(encoder, weights, resizer) -> Encoder``; imports its library when called.
     taps : tuple of Tap
         What is kept, in the order of the blocks.
     needs_hub : bool
@@ -71,7 +71,7 @@ class Encoder:
     description: str
     library: str
     architecture: str
-    build: Callable[[Encoder, Weights, str], Network]
+    build: Callable[[EncoderSpec, Weights, str], Encoder]
     taps: tuple[Tap, ...]
     needs_hub: bool = True
     needs_weights: bool = True
@@ -87,12 +87,12 @@ class Encoder:
 
 
 @dataclass(frozen=True)
-class Network:
+class Encoder:
     """An encoder with its weights, ready to run.
 
     Parameters
     ----------
-    encoder : Encoder
+    spec : EncoderSpec
         The record it was built from.
     prepare : callable
         One image, (height, width, 3) uint8, to what the forward pass takes; runs in several threads at once.
@@ -120,7 +120,7 @@ class Network:
         What a user must know of the weights.
     """
 
-    encoder: Encoder
+    spec: EncoderSpec
     prepare: Callable[[NDArray[np.uint8]], NDArray[Any]]
     input_shape: tuple[int, ...]
     shapes: Mapping[str, tuple[int, ...]]
@@ -135,11 +135,11 @@ class Network:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for tap in self.encoder.taps:
+        for tap in self.spec.taps:
             built = self.shapes.get(tap.name)
             if built is None or (tap.shape and built != tap.shape):
                 msg = (
-                    f"encoder {self.encoder.name!r} says that tap {tap.name!r} has shape {tap.shape}; "
-                    f"the installed {self.encoder.library} builds {built}"
+                    f"encoder {self.spec.name!r} says that tap {tap.name!r} has shape {tap.shape}; "
+                    f"the installed {self.spec.library} builds {built}"
                 )
                 raise EncoderError(msg)

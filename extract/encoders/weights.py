@@ -20,11 +20,13 @@ from features_store.errors import first_line
 if TYPE_CHECKING:
     import torch
 
-    from extract.encoders.spec import Encoder
+    from extract.encoders.spec import EncoderSpec
 
 _PROBE_SECONDS = 3.0
 _BIAS = 0.5
-_SEED_THREADS = 2  # a fixed number: the sums of a convolution, and so the weights after `settle`, depend on it
+_SEED_THREADS = (
+    2  # a fixed number: the sums of a convolution, and so the weights after `calibrate_batch_norm`, depend on it
+)
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _FORBIDDEN = frozenset((errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO))
 
@@ -90,7 +92,7 @@ def _bytes_type() -> Any:
     return torch.uint8
 
 
-def identity_of(source: str, module: torch.nn.Module) -> dict[str, Any]:
+def weights_record(source: str, module: torch.nn.Module) -> dict[str, Any]:
     """Return the passport's entry for the weights of a module."""
     return {"source": source, "sha256": sha256_of_state(module.state_dict())}
 
@@ -119,7 +121,7 @@ def seeded_weights(seed: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def settle(module: torch.nn.Module, size: tuple[int, int]) -> torch.nn.Module:
+def calibrate_batch_norm(module: torch.nn.Module, size: tuple[int, int]) -> torch.nn.Module:
     """Give a randomly initialised network the batch statistics of one batch of noise; return it.
 
     With the statistics that it starts with, activations grow or shrink from layer to layer until the vectors no longer
@@ -163,7 +165,7 @@ def _noise(n_images: int, size: tuple[int, int]) -> torch.Tensor:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence_logging() -> Iterator[None]:
     """Keep the model libraries from logging; what matters is raised, or stands in the passport."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
@@ -174,7 +176,7 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def hub(encoder: Encoder) -> Iterator[None]:
+def hub_errors(encoder: EncoderSpec) -> Iterator[None]:
     """Turn every failure to reach a model hub into one error that says what to do.
 
     Raises HubError.
@@ -185,7 +187,7 @@ def hub(encoder: Encoder) -> Iterator[None]:
     # Without this the client retries for most of a minute per file where there is no network at all.
     constants.HF_HUB_OFFLINE = offline or not _reachable(constants.ENDPOINT)
     try:
-        with quiet():
+        with silence_logging():
             yield
     except Exception as error:
         if (fault := _local_fault(error)) is not None:
@@ -233,7 +235,7 @@ def _is_network_error(error: BaseException) -> bool:
     return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in libraries
 
 
-def _hub_words(encoder: Encoder, error: BaseException) -> str:
+def _hub_words(encoder: EncoderSpec, error: BaseException) -> str:
     import torch
     from huggingface_hub import constants
 

@@ -146,7 +146,7 @@ class Stored:
         return len(self._names)
 
     def read(self, row: int) -> bytes:
-        """Return the bytes of the image in `row`; see `extract.inputs.files.Source.read`."""
+        """Return the bytes of the image in `row`; see `extract.inputs.files.ImageFiles.read`."""
         if self._offsets[row] < 0:
             raise RefusedImageError(Status.MISSING, f"{self._file.path.name} holds no {self._names[row]}")
         method = None if self._methods is None else int(self._methods[row])

@@ -108,7 +108,7 @@ def _unreadable(place: object, error: Exception) -> str:
     )
 
 
-class Source(Protocol):
+class ImageFiles(Protocol):
     """Rows of an index to bytes. One object for the whole corpus; reading is safe from several threads."""
 
     def __len__(self) -> int:
@@ -147,13 +147,13 @@ class Files:
         return len(self.names)
 
     def read(self, row: int) -> bytes:
-        """Return the bytes of the file in `row`; see `Source.read`."""
+        """Return the bytes of the file in `row`; see `ImageFiles.read`."""
         path = self.root / str(self.names[row])
         data: bytes = insist(path, lambda: read_file(path))
         return data
 
     def modified(self, row: int) -> float:
-        """Return when the file in `row` was last changed; see `Source.modified`."""
+        """Return when the file in `row` was last changed; see `ImageFiles.modified`."""
         try:
             return (self.root / str(self.names[row])).stat().st_mtime
         except (OSError, ValueError):
@@ -163,14 +163,14 @@ class Files:
 class Skipping:
     """A source in which a file that cannot be read, for whatever reason, counts as missing."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ImageFiles) -> None:
         self._source = source
 
     def __len__(self) -> int:
         return len(self._source)
 
     def read(self, row: int) -> bytes:
-        """See `Source.read`."""
+        """See `ImageFiles.read`."""
         try:
             return self._source.read(row)
         except UnreadableError as error:
@@ -178,14 +178,14 @@ class Skipping:
             raise RefusedImageError(Status.MISSING, f"unreadable: {words}") from error
 
     def modified(self, row: int) -> float:
-        """See `Source.modified`."""
+        """See `ImageFiles.modified`."""
         return self._source.modified(row)
 
 
 class Joined:
     """The sources of several corpora, one after the other."""
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    def __init__(self, sources: Sequence[ImageFiles]) -> None:
         self._sources = list(sources)
         self._ends = np.cumsum([len(source) for source in sources])
 
@@ -193,15 +193,15 @@ class Joined:
         return int(self._ends[-1])
 
     def read(self, row: int) -> bytes:
-        """See `Source.read`."""
+        """See `ImageFiles.read`."""
         source, inside = self._at(row)
         return source.read(inside)
 
     def modified(self, row: int) -> float:
-        """See `Source.modified`."""
+        """See `ImageFiles.modified`."""
         source, inside = self._at(row)
         return source.modified(inside)
 
-    def _at(self, row: int) -> tuple[Source, int]:
+    def _at(self, row: int) -> tuple[ImageFiles, int]:
         at = int(np.searchsorted(self._ends, row, side="right"))
         return self._sources[at], row - (int(self._ends[at - 1]) if at else 0)

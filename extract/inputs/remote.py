@@ -118,7 +118,7 @@ class RemoteFile(SharedFile):
 
 
 class RemoteFiles:
-    """Image files below a URL; a `Source`.
+    """Image files below a URL; a `ImageFiles`.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ class RemoteFiles:
         return len(self._names)
 
     def read(self, row: int) -> bytes:
-        """Return the bytes of the file in `row`; see `Source.read`."""
+        """Return the bytes of the file in `row`; see `ImageFiles.read`."""
         path = self._root / str(self._names[row])
         if self._sizes[row] > MAX_BYTES:
             raise RefusedImageError(Status.TOO_LARGE, f"{self._sizes[row]} bytes; at most {MAX_BYTES} are read")
@@ -145,7 +145,7 @@ class RemoteFiles:
         return data
 
     def modified(self, row: int) -> float:
-        """Return when the file in `row` was last changed; see `Source.modified`."""
+        """Return when the file in `row` was last changed; see `ImageFiles.modified`."""
         return float(self._modified[row])
 
 

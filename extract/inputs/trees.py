@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from extract.errors import CorpusError, RefusedImageError
 from extract.inputs.archives import MAX_MEMBER, Members, SharedFile, Stored, read_member, read_start
-from extract.inputs.files import Files, Source
+from extract.inputs.files import Files, ImageFiles
 from extract.inputs.formats import HIDDEN, JPEG_START, Census
 from extract.inputs.names import canonical
 from extract.inputs.remote import RemoteFile, RemoteFiles, RemotePath, is_url, listing_of, read_small
@@ -57,7 +57,7 @@ class Tree(Protocol):
         """Return the tree of a folder inside; "" = this one."""
         ...
 
-    def source(self, paths: NDArray[Any]) -> Source:
+    def source(self, paths: NDArray[Any]) -> ImageFiles:
         """Return where the bytes of images are; a path that does not exist is found out when it is read."""
         ...
 
@@ -169,7 +169,7 @@ class Folder:
         raw = self._disk.folder(prefix[:-1])
         return Folder(self._disk.root / (prefix if raw is None else raw), self._disk, prefix)
 
-    def source(self, paths: NDArray[Any]) -> Source:
+    def source(self, paths: NDArray[Any]) -> ImageFiles:
         """See `Tree.source`."""
         listed = paths.tolist()
         raw = [self._disk.file(canonical(self._prefix + path)) or self._prefix + path for path in listed]
@@ -265,7 +265,7 @@ class Archive:
         inside._counted = self._counted
         return inside
 
-    def source(self, paths: NDArray[Any]) -> Source:
+    def source(self, paths: NDArray[Any]) -> ImageFiles:
         """See `Tree.source`."""
         rows = np.fromiter((self._row(path) for path in paths.tolist()), np.int64, len(paths))
         return Stored(self._file, self._members, rows, paths)
@@ -290,7 +290,7 @@ class RemoteFolder(Archive):
         """See `Tree.read`."""
         return read_small(self._top / self._raw(path))
 
-    def source(self, paths: NDArray[Any]) -> Source:
+    def source(self, paths: NDArray[Any]) -> ImageFiles:
         """See `Tree.source`."""
         raw = [self._raw(path) for path in paths.tolist()]
         rows = [self._row(path) for path in paths.tolist()]

@@ -171,10 +171,10 @@ def test_tokens_have_no_last_map() -> None:
     """A vision transformer's only map is its patches' embedding, which no Grad-CAM should be made of."""
     pytest.importorskip("timm")
     from classify.explain.explainer import _last_map
-    from extract.encoders import Weights, build_networks, find_encoders
+    from extract.encoders import Weights, build_encoders, find_encoders
 
     names = ["timm:test_vit.r160_in1k", "timm:test_resnet.r160_in1k"]
-    vit, resnet = build_networks(find_encoders(names), Weights("random"))
+    vit, resnet = build_encoders(find_encoders(names), Weights("random"))
     assert _last_map(vit) is None
     assert _last_map(resnet) is not None
 

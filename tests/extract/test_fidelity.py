@@ -13,7 +13,7 @@ from awkward import Awkward, awkward_images
 
 from extract import pipeline
 from extract.corpora import find_corpus
-from extract.encoders import ENCODERS, Network, Tap, Weights, build_networks, find_encoders, from_open_clip
+from extract.encoders import ENCODERS, Encoder, Tap, Weights, build_encoders, find_encoders, from_open_clip
 from extract.engines import Cpu
 from extract.engines.compilation import Compilation
 from extract.engines.forward import Forward
@@ -34,18 +34,18 @@ def awkward(photos) -> dict[str, Awkward]:
     return awkward_images(photos["china"])
 
 
-def build(name: str, resizer: str = "torchvision") -> Network:
+def build(name: str, resizer: str = "torchvision") -> Encoder:
     weights = Weights() if name in REAL else Weights("random", 0)
-    return build_networks(find_encoders([name]), weights, resizer)[0]
+    return build_encoders(find_encoders([name]), weights, resizer)[0]
 
 
-def reference(network: Network):
+def reference(network: Encoder):
     """Return a function from a picture to vectors by tap, made of nothing but the library's own parts."""
     module = network.module
-    if network.encoder.library == "open_clip":
+    if network.spec.library == "open_clip":
         import open_clip
 
-        architecture, config = from_open_clip.published(network.encoder.architecture)
+        architecture, config = from_open_clip.published(network.spec.architecture)
         keys = ("mean", "std", "interpolation", "resize_mode")
         size = open_clip.get_model_config(architecture)["vision_cfg"]["image_size"]
         transform = open_clip.image_transform(
@@ -54,13 +54,13 @@ def reference(network: Network):
     else:
         from timm.data import create_transform, resolve_data_config
 
-        sizes = {"input_size": (3, 256, 256), "crop_pct": 1.0} if network.encoder.name == "resnet101_map" else {}
+        sizes = {"input_size": (3, 256, 256), "crop_pct": 1.0} if network.spec.name == "resnet101_map" else {}
         transform = create_transform(**resolve_data_config(sizes, model=module))
 
     def vectors(picture) -> dict[str, np.ndarray]:
         with torch.inference_mode():
             x = transform(picture)[None]
-            if network.encoder.library == "open_clip":
+            if network.spec.library == "open_clip":
                 embedding, tokens = module(x)
                 unit = torch.nn.functional.normalize(embedding, dim=-1)
                 found = {"embedding": embedding, "tokens": tokens.mean(1)}
@@ -70,7 +70,7 @@ def reference(network: Network):
                 features = module.forward_features(x)
                 pool = module.forward_head(features, pre_logits=True)
                 found = {"pool": pool, "map": features, "posteriors": module(x).softmax(-1)}
-        return {tap.name: found[tap.name][0].numpy() for tap in network.encoder.taps}
+        return {tap.name: found[tap.name][0].numpy() for tap in network.spec.taps}
 
     return vectors
 
@@ -80,7 +80,7 @@ def cosine(one: np.ndarray, other: np.ndarray) -> float:
     return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
 
 
-def compare(network: Network, awkward: dict[str, Awkward]) -> None:
+def compare(network: Encoder, awkward: dict[str, Awkward]) -> None:
     expected, decode = reference(network), make_decoder()
     with Streams(2) as streams:  # as in a run; passes that disturbed each other would show
         forward = Forward(network, Cpu(streams=streams))
@@ -148,9 +148,9 @@ def test_the_pillow_decoder_gives_open_clips_pixels_to_the_bit(name, awkward):
 
 
 @pytest.fixture(scope="module")
-def lite0() -> Network:
+def lite0() -> Encoder:
     record = replace(ENCODERS["efficientnet_lite0"], taps=(Tap("pool", (1280,)), Tap("posteriors", (1000,))))
-    return build_networks([record], Weights())[0]
+    return build_encoders([record], Weights())[0]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from extract.corpora import find_corpus
-from extract.encoders import Weights, build_networks, find_encoders
+from extract.encoders import Weights, build_encoders, find_encoders
 from extract.encoders.architectures import Emosepar, FractalNet, ResNet32, parameters
 from extract.encoders.scratch import find_architecture
 from extract.engines import Cpu
@@ -124,7 +124,7 @@ def test_training_learns_what_is_there(drawn, tmp_path, name, options, recipe):
     """Bars that lie or stand are told apart on images that were not trained on."""
     record = fit(drawn, plan_of(name, options, **recipe), tmp_path / "net")
     assert min(one["validation_loss"] for one in record["history"]) < 0.35
-    (network,) = build_networks(find_encoders([f"fit:{tmp_path / 'net'}"]), Weights())
+    (network,) = build_encoders(find_encoders([f"fit:{tmp_path / 'net'}"]), Weights())
     said = Forward(network, Cpu())(drawn.pixels["validation"])["outputs"]
     assert said.sum(axis=1) == pytest.approx(np.ones(48), abs=1e-4)
     assert (said.argmax(axis=1) == drawn.targets["validation"]).mean() > 0.85
@@ -161,7 +161,7 @@ def test_values_start_at_their_mean(drawn, tmp_path):
     targets = {name: np.stack([3.0 + y, 7.0 - y], axis=1).astype(np.float32) for name, y in drawn.targets.items()}
     found = replace(drawn, task=affect, targets=targets)
     record = fit(found, plan_of("resnet32", epochs=1, batch_size=96, learning_rate=1e-9), tmp_path / "net")
-    (network,) = build_networks(find_encoders([f"fit:{tmp_path / 'net'}"]), Weights())
+    (network,) = build_encoders(find_encoders([f"fit:{tmp_path / 'net'}"]), Weights())
     assert network.module.dense.bias.numpy() == pytest.approx(targets["train"].mean(axis=0), abs=1e-5)
     assert record["outputs"] == ["valence", "arousal"]
 
@@ -273,7 +273,7 @@ def test_damaged_checkpoints_are_refused(drawn, tmp_path, spoil, words):
     fit(drawn, plan_of("fractalnet", SMALL, epochs=1, batch_size=96), tmp_path / "net")
     spoil(tmp_path / "net")
     with pytest.raises(WeightsError, match=words):
-        build_networks(find_encoders([f"fit:{tmp_path / 'net'}"]), Weights())
+        build_encoders(find_encoders([f"fit:{tmp_path / 'net'}"]), Weights())
 
 
 def test_other_weights_under_the_same_record_are_refused(drawn, tmp_path):
@@ -283,7 +283,7 @@ def test_other_weights_under_the_same_record_are_refused(drawn, tmp_path):
         fit(drawn, plan, tmp_path / str(seed))
     (tmp_path / "0" / "weights.safetensors").write_bytes((tmp_path / "1" / "weights.safetensors").read_bytes())
     with pytest.raises(WeightsError, match="SHA-256"):
-        build_networks(find_encoders([f"fit:{tmp_path / '0'}"]), Weights())
+        build_encoders(find_encoders([f"fit:{tmp_path / '0'}"]), Weights())
 
 
 def test_what_was_asked_wrongly_is_named(bar_folder):

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
-from extract.encoders import Weights, build_networks, find_encoders, from_open_clip, from_timm
+from extract.encoders import Weights, build_encoders, find_encoders, from_open_clip, from_timm
 from extract.engines import Cpu
 from extract.engines.forward import Forward
 from extract.errors import EncoderError
@@ -70,7 +70,7 @@ def test_pixels_against_open_clips_own_transform(name, shapes):
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "timm:resnet18.tv_in1k"])
 def test_features_against_eager_fp32_one_image_at_a_time(name, shapes):
     weights = Weights() if name == "efficientnet_lite0" else Weights("random", 0)
-    (network,) = build_networks(find_encoders([name]), weights)
+    (network,) = build_encoders(find_encoders([name]), weights)
     module = network.module
     reference = create_transform(**resolve_data_config({}, model=module))
     with torch.inference_mode():
