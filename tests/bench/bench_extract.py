@@ -35,7 +35,7 @@ from extract.engines.pool import Streams
 from extract.inputs.images import make_decoder
 from extract.settings import Circumstances
 from extract.timings import Clock
-from tests.bench.rounds import medians
+from tests.bench.results import medians, record
 
 CLIP = os.environ.get("AFFECTORY_BENCH_CLIP", "ViT-B-32")
 N_IMAGES = int(os.environ.get("AFFECTORY_BENCH_IMAGES", "96"))
@@ -222,6 +222,8 @@ def main() -> None:
             print(f"\ndecode and four transforms, JPEGs of {width} pixels, images/s of one core")
             for title, rate in per_core.items():
                 print(f"  {title:<34} {rate:8.1f}   ours is {per_core['ours'] / rate:5.2f}x as fast", flush=True)
+                case = f"decode and four transforms on one core, JPEGs of {width} pixels"
+                record("extract", case, **{title: (rate, "images/s")})
         print(f"\nfrom here on: JPEGs of {WIDTH} pixels, {n_bytes / 1000:.0f} kB on average")
         loops = PlainLoops()
         for precision in PRECISIONS if _has_matrix_units() else PRECISIONS[:1]:
@@ -244,6 +246,7 @@ def compare(ready: Ready, loops: PlainLoops, names: Sequence[str], paths: list[P
     print(f"\n{', '.join(names)}: images/s over {len(paths)} images")
     for title, rate in found.items():
         print(f"  {title:<34} {rate:8.2f}   end to end is {ours / rate:5.2f}x as fast", flush=True)
+        record("extract", ", ".join(names), **{title: (rate, "images/s")})
 
 
 _WHY = (

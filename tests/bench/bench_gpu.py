@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.bench.rounds import cosines
+from tests.bench.results import cosines
 
 DEADLINE = float(os.environ.get("DEADLINE", "570"))  # seconds
 DEVICE = os.environ.get("DEVICE", "cuda")
