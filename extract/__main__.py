@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from extract.fit.command import EXAMPLES as FIT_EXAMPLES
 from extract.fit.command import fit
 from extract.options import corpus_place, key_values
 from features_store import console
@@ -52,7 +53,7 @@ def run(
     precision: Annotated[str, typer.Option(help="auto (CUDA float16), float32, bfloat16 or float16.")] = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per forward pass: CPU 8, CUDA 128.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images; others stay pending.")] = None,
-    decoder: Annotated[str, typer.Option(help="fast, or pillow (the reference, slower).")] = "fast",
+    decoder: Annotated[str, typer.Option(help="torchvision, or pillow (the reference, slower).")] = "torchvision",
     views: Annotated[int, typer.Option(min=1, help="Vectors per image: itself, and V - 1 augmentations.")] = 1,
     policy: Annotated[str, typer.Option(help="Of these: mediaeval, flip-rotate-crop or strong.")] = "mediaeval",
     rows: Annotated[str | None, typer.Option(help="A:B, a shard of the corpus, for `features-store merge`.")] = None,
@@ -75,7 +76,7 @@ def run(
     from extract.encoders.weights import parse_weights
     from extract.engines.compilation import check_mode
     from extract.engines.ray import Cluster, check_engine, session
-    from extract.inputs.transforms import RESIZERS
+    from extract.inputs.images import find_decoder
     from extract.inputs.views import Views
     from features_store.failures import FailureLimit
     from features_store.schema import FAILURES
@@ -89,7 +90,7 @@ def run(
         settings = _settings(device, precision, decoder, Views(views, policy))
     reading = found.read(corpus_place(found, data), key_values(option or []))
     reading = shard(reading, rows) if rows else reading
-    networks = build_encoders(chosen, wanted, RESIZERS[decoder])
+    networks = build_encoders(chosen, wanted, find_decoder(decoder).resizer)
     _warn(networks, reading)
     folder = store or Path("features") / f"{corpus}{f'.rows-{rows}' if rows else ''}".replace(":", "-")
     try:
@@ -139,7 +140,7 @@ def check(
     from extract.check.page import write_page
     from extract.corpora import find_corpus
     from extract.errors import CorpusError
-    from extract.inputs.files import Skipping
+    from extract.inputs.files import SkipUnreadable
     from features_store import ExistsError
     from features_store.disk import try_place
     from features_store.failures import FailureLimit
@@ -155,7 +156,7 @@ def check(
     limit, found = FailureLimit(max_failed), find_corpus(corpus)
     reading = found.read(corpus_place(found, data), key_values(option or []))
     if skip_unreadable:
-        reading = replace(reading, source=Skipping(reading.source))
+        reading = replace(reading, source=SkipUnreadable(reading.source))
     shown = sys.stderr.isatty()
     done = checking.check(found, reading, files=not lists_only, distance=distance, progress=shown)
     typer.echo(json.dumps(checking.record_of(done)) if as_json else "\n".join(checking.lines_of(done)))
@@ -200,7 +201,7 @@ def encoders(as_json: AsJson = False) -> None:
         typer.echo(f"profile {name}: {', '.join(members)} = {n_features} values")
 
 
-app.command()(fit)
+app.command(epilog=FIT_EXAMPLES)(fit)
 
 
 def _encoders(corpus: Corpus, profile: str | None, names: str | None) -> list[EncoderSpec]:
@@ -223,17 +224,13 @@ def _settings(device: str, precision: str, decoder: str, views: Views, cluster: 
     """Choose the device, of this process or of the cluster's actors, and what belongs to it."""
     from extract.engines import autocast_dtype, choose_device, unused_gpu
     from extract.engines.ray import ask_cluster
-    from extract.errors import EncoderError
-    from extract.inputs.images import DECODERS
-    from extract.inputs.transforms import RESIZERS
+    from extract.inputs.images import find_decoder
     from extract.pipeline import Settings
     from extract.settings import Circumstances
-    from features_store.errors import unknown_name
 
-    if decoder not in DECODERS:
-        raise EncoderError(unknown_name("decoder", decoder, DECODERS))
+    chosen_decoder = find_decoder(decoder)
     shown = sys.stderr.isatty()
-    how: dict[str, Any] = {"decoder": decoder, "resizer": RESIZERS[decoder], "views": views}
+    how: dict[str, Any] = {"decoder": chosen_decoder.name, "resizer": chosen_decoder.resizer, "views": views}
     if cluster is not None:
         cluster, found = ask_cluster(cluster, device, precision)
         return Settings(Circumstances(**found, **how), cluster=cluster, progress=shown)

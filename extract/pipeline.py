@@ -18,7 +18,7 @@ from extract.engines.compilation import Compilation
 from extract.engines.local import READERS, Images, LocalEngine, expected_memory
 from extract.engines.pool import Streams
 from extract.engines.ray import Cluster, RayEngine, Work
-from extract.inputs.files import Skipping
+from extract.inputs.files import SkipUnreadable
 from extract.opening import Opened, Opening, needed_rows
 from extract.settings import Circumstances
 from extract.stores import claim_index
@@ -107,7 +107,7 @@ def run(reading: Reading, networks: list[Encoder], store: Path, settings: Settin
     claim_index(store, index, reading.origin)
     clock = Clock()
     numbers = np.arange(len(index)) if reading.origin is None else reading.origin.rows
-    files = Skipping(reading.source) if settings.skip_unreadable else reading.source
+    files = SkipUnreadable(reading.source) if settings.skip_unreadable else reading.source
     digesting = DigestingSource(files, store) if settings.content else None
     source = digesting if digesting is not None and settings.cluster is None else files
     images = Images(index.ids, source, numbers, made.views)

@@ -36,7 +36,7 @@ def recompute(
     reading = _reading(corpus, data)
     rows = {image_id: row for row, image_id in enumerate(reading.index.ids.tolist())}
     network, views = _network(passport), _views(passport)
-    decode = make_decoder("pillow" if passport.get("decoder") == "pillow" else "fast")
+    decode = make_decoder("pillow" if passport.get("decoder") == "pillow" else "torchvision")
     device = choose_device()
     forward = Forward(network, device, precision=made_with(passport, device.kind))
     batch = np.zeros((device.batch_size, *network.input_shape), dtype=network.input_dtype)

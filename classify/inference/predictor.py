@@ -95,7 +95,7 @@ class Encoders:
                 network = _rebuilt(block, passport, weights or {}, allow_download=allow_download)
                 self.networks.append(network)
                 self.forwards.append(Forward(network, chosen, precision=made_with(passport, chosen.kind)))
-                self._decoder_of.append("fast" if "torchvision" in str(passport.get("decoder")) else "pillow")
+                self._decoder_of.append("torchvision" if "torchvision" in str(passport.get("decoder")) else "pillow")
             network, tap = self.networks[made[key]], str(passport["tap"])
             check_encoder(block, passport, network)
             width = int(np.prod(network.shapes[tap]))
@@ -292,7 +292,7 @@ def image_paths(places: Iterable[str]) -> list[str]:
 
     Raises ModelError.
     """
-    from extract.inputs.images import find_images
+    from extract.inputs.disk import find_images
 
     found: list[str] = []
     for place in places:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.errors import CorpusError
+from extract.inputs.disk import left_out_words
 from extract.inputs.files import ImageFiles
-from extract.inputs.formats import left_out_words
 from features_store import Index, Split
 from features_store.errors import unknown_name
 from features_store.origin import Origin

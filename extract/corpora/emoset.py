@@ -20,7 +20,7 @@ from extract.corpora.pictures import Pictures
 from extract.corpora.texts import find_one, misfit, table_of, text_of
 from extract.corpora.vocabulary import majority, ratings, shares, spelled
 from extract.errors import CorpusError
-from extract.inputs.formats import SUFFIXES
+from extract.inputs.images import SUFFIXES
 from extract.inputs.trees import Tree, open_tree
 from features_store import Index, Split
 

@@ -13,8 +13,8 @@ from extract.corpora.dataset import Corpus, Option, Reading
 from extract.corpora.partition import stratified
 from extract.corpora.vocabulary import class_codes, twins_in_case
 from extract.errors import CorpusError
-from extract.inputs.formats import left_out_words
-from extract.inputs.trees import Folder, Tree, open_tree
+from extract.inputs.disk import left_out_words
+from extract.inputs.trees import Tree, open_tree
 from features_store import Index, Labels, Split, Task
 
 PARTS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2, "testing": 2}
@@ -119,7 +119,7 @@ def _without_top(tree: Tree) -> Tree:
     if len(tops) != 1 or min(tops).lower() in PARTS:
         return tree
     seconds = {name.split("/", 2)[1].lower() for name in names if name.count("/") > 1}
-    packed = not isinstance(tree, Folder) and len(names) == len(tree.images())
+    packed = not tree.on_disk and len(names) == len(tree.images())
     all_deeper = min(name.count("/") for name in names) > 1
     return tree.below(min(tops)) if (packed and all_deeper) or len(seconds & PARTS.keys()) > 1 else tree
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from extract.errors import CorpusError
-from extract.inputs.names import canonical
-from extract.inputs.remote import is_url
-from extract.inputs.trees import Folder, Tree, open_tree, place_of
+from extract.inputs.files import canonical, is_url, place_of
+from extract.inputs.trees import Tree, open_tree
 
 _ARCHIVES = (".tar", ".zip")
 
@@ -56,7 +55,7 @@ class Listing:
         Raises CorpusError.
         """
         path = cell.strip().replace("\\", "/")
-        if os.path.isabs(path) and isinstance(self.root, Folder):
+        if os.path.isabs(path) and self.root.on_disk:
             try:
                 path = Path(path).relative_to(self.root.place.resolve()).as_posix()
             except ValueError as error:

@@ -13,8 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from extract.errors import CorpusError
-from extract.inputs.files import ImageFiles
-from extract.inputs.names import canonical
+from extract.inputs.files import ImageFiles, canonical
 from extract.inputs.trees import Tree
 
 

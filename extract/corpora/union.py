@@ -22,8 +22,8 @@ from extract.corpora.norms import ends_of
 from extract.corpora.partition import order_of, units_of
 from extract.corpora.vocabulary import POLARITY, VALENCE_AROUSAL
 from extract.errors import CorpusError
+from extract.inputs.disk import merged
 from extract.inputs.files import Joined
-from extract.inputs.formats import merged
 from features_store import Index, Labels, Split, Task
 from features_store.errors import unknown_name
 

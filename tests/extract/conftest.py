@@ -72,9 +72,5 @@ def toy() -> Encoder:
         digest = hashlib.sha512(repr(rgb.shape).encode() + rgb.tobytes()).digest()
         return np.frombuffer(digest, dtype=np.int8).astype(np.float32)
 
-    def build(*_arguments: object) -> Encoder:
-        return network
-
-    encoder = EncoderSpec("toy", "a hash", "affectory", "", build, (Tap("hash", (64,)),), needs_weights=False)
-    network = Encoder(encoder, prepare, (64,), {"hash": (64,)}, {}, {}, input_dtype="float32")
-    return network
+    encoder = EncoderSpec("toy", "a hash", "affectory", "", (Tap("hash", (64,)),), needs_weights=False)
+    return Encoder(encoder, prepare, (64,), {"hash": (64,)}, {}, {}, input_dtype="float32")

@@ -71,9 +71,7 @@ def test_concepts_are_cosines_with_whole_sentences(tiny):
     assert tiny.attn_mask.shape[0] < 20  # the padding is gone
     assert torch.allclose(directions, expected, atol=1e-5)
     encoder = replace(find_encoders(["open_clip:RN50/openai"])[0], taps=(Tap("concepts"),))
-    network = from_open_clip.network_of(
-        encoder, tiny.visual, {}, "torchvision", concepts=from_open_clip.Concepts(directions, "abc")
-    )
+    network = from_open_clip.wrap(encoder, tiny.visual, {}, "torchvision", directions=directions, text_sha256="abc")
     with torch.inference_mode():
         cosines = network.outputs(network.module, torch.ones(1, 3, 64, 64))["concepts"]
     assert torch.allclose(cosines, image @ expected.T, atol=1e-5)

@@ -46,14 +46,13 @@ def test_every_record_builds_the_shapes_it_promises(name):
     with torch.device("meta"):
         if encoder.library == "timm":
             assert encoder.architecture in timm.list_pretrained()
-            size = getattr(encoder.build, "keywords", {}).get("size")
             module = timm.create_model(encoder.architecture)
-            network = from_timm.network_of(encoder, module, {}, "torchvision", size=size)
+            network = from_timm.wrap(encoder, module, {}, "torchvision")
         else:
-            visual, concepts = meta_visual(encoder.architecture), None
+            visual, directions = meta_visual(encoder.architecture), None
             if any(tap.name == "concepts" for tap in encoder.taps):
-                concepts = from_open_clip.Concepts(torch.empty(24 * 128, visual.output_dim), "")
-            network = from_open_clip.network_of(encoder, visual, {}, "torchvision", concepts=concepts)
+                directions = torch.empty(24 * 128, visual.output_dim)
+            network = from_open_clip.wrap(encoder, visual, {}, "torchvision", directions=directions)
         outputs = network.outputs(network.module, torch.empty(2, *network.input_shape))
     for tap in encoder.taps:
         assert tuple(outputs[tap.name].shape) == (2, *tap.shape)
@@ -63,7 +62,7 @@ def test_every_record_builds_the_shapes_it_promises(name):
 def meta_visual(name: str):
     import open_clip
 
-    architecture, config = from_open_clip.published(name)
+    architecture, config = from_open_clip.find_published(name)
     with weights_module.silence_logging():
         quick = bool(config.get("quick_gelu"))
         return open_clip.create_model(architecture, force_quick_gelu=quick, device="meta").visual
@@ -138,7 +137,7 @@ def test_a_thousand_classes_of_something_else_have_no_names(tag):
 def posterior_names(tag, *, published):
     module = timm.create_model("test_resnet", pretrained_cfg_overlay={"tag": tag})
     encoder = replace(find_encoders(["timm:test_resnet"])[0], taps=(Tap("posteriors"),))
-    return from_timm.network_of(encoder, module, {}, "torchvision", published=published).names.get("posteriors")
+    return from_timm.wrap(encoder, module, {}, "torchvision", published=published).names.get("posteriors")
 
 
 def test_random_networks_name_no_classes():
@@ -164,9 +163,7 @@ def test_posteriors_and_concepts_are_computed_in_float32():
         visual = open_clip.CLIP(embed_dim=48, vision_cfg=vision, text_cfg=text).visual
         directions = torch.nn.functional.normalize(torch.randn(3072, 48), dim=-1)
     encoder = replace(find_encoders(["open_clip:RN50/openai"])[0], taps=(Tap("embedding"), Tap("concepts")))
-    network = from_open_clip.network_of(
-        encoder, visual, {}, "torchvision", concepts=from_open_clip.Concepts(directions, "")
-    )
+    network = from_open_clip.wrap(encoder, visual, {}, "torchvision", directions=directions)
     found = under_bfloat16(network)
     cosines = torch.nn.functional.normalize(found["embedding"].float(), dim=-1) @ directions.T
     assert found["embedding"].dtype == torch.bfloat16

@@ -287,7 +287,7 @@ except Exception as error:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the size of a process, by Linux")
 @pytest.mark.parametrize(
-    ("form", "decoder"), [("PNG", "pillow"), ("JPEG", "fast"), ("JPEG", "pillow"), ("TIFF", "pillow")]
+    ("form", "decoder"), [("PNG", "pillow"), ("JPEG", "torchvision"), ("JPEG", "pillow"), ("TIFF", "pillow")]
 )
 def test_memory_that_runs_out_is_no_property_of_an_image(tmp_path: Path, form: str, decoder: str) -> None:
     path = tmp_path / "large"

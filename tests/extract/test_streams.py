@@ -67,9 +67,7 @@ class Gate:
                 assert gate.open.wait(30)
                 return x[:, 0, 0, :1].float()
 
-        encoder = EncoderSpec(
-            "gate", "", "affectory", "", lambda *_: self.network(), (Tap("first", (1,)),), needs_weights=False
-        )
+        encoder = EncoderSpec("gate", "", "affectory", "", (Tap("first", (1,)),), needs_weights=False)
         return Encoder(
             encoder, lambda rgb: rgb, (3, 8, 8), {"first": (1,)}, {}, {}, input_dtype="uint8", module=Module(),
             outputs=lambda module, x: {"first": module(x)},

@@ -168,8 +168,8 @@ def test_taps_of_timm(name, arguments, size, plain, offered, refused):
         return model.forward_head(model.forward_features(batch), pre_logits=True)
 
     def network_of(taps):
-        encoder = EncoderSpec("x", "", "timm", name, from_timm.build, (Tap("pool"), *taps))
-        return from_timm.network_of(encoder, module, {}, "torchvision")
+        encoder = EncoderSpec("x", "", "timm", name, (Tap("pool"), *taps))
+        return from_timm.wrap(encoder, module, {}, "torchvision")
 
     vectors, batch = check(module, network_of, run, size, plain, offered, refused)
     classifier = module.get_classifier()
@@ -229,8 +229,8 @@ def test_taps_of_open_clip(name):
         embedding = module(own)
 
     def network_of(taps):
-        encoder = EncoderSpec("x", "", "open_clip", "RN50/openai", from_open_clip.build, (Tap("embedding"), *taps))
-        return from_open_clip.network_of(encoder, module, {}, "torchvision")
+        encoder = EncoderSpec("x", "", "open_clip", "RN50/openai", (Tap("embedding"), *taps))
+        return from_open_clip.wrap(encoder, module, {}, "torchvision")
 
     vectors, batch = check(
         module, network_of, lambda tower, batch: tower(batch), vision["image_size"], plain, offered, refused
@@ -250,6 +250,6 @@ def test_a_layer_that_mixes_images_is_refused():
         "swin_tiny_patch4_window7_224", pretrained_cfg_overlay={"input_size": (3, 56, 56)}, **arguments
     )
     tap = Tap("a", module="layers.0.blocks.0.attn", pooling="map")
-    encoder = EncoderSpec("x", "", "timm", "", from_timm.build, (tap,))
+    encoder = EncoderSpec("x", "", "timm", "", (tap,))
     with pytest.raises(EncoderError, match="not one row for each"):
-        from_timm.network_of(encoder, module, {}, "torchvision")
+        from_timm.wrap(encoder, module, {}, "torchvision")

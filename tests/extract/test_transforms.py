@@ -57,7 +57,7 @@ def test_pixels_against_timms_own_transform(architecture, shapes):
 def test_pixels_against_open_clips_own_transform(name, shapes):
     import open_clip
 
-    architecture, config = from_open_clip.published(name)
+    architecture, config = from_open_clip.find_published(name)
     size = open_clip.get_model_config(architecture)["vision_cfg"]["image_size"]
     reference = open_clip.image_transform(
         size, is_train=False, **{key: config[key] for key in ("mean", "std", "interpolation", "resize_mode")}
