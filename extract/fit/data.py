@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.corpora import Reading
+from extract.corpora import Dataset
 from extract.encoders.fitted import Architecture
 from extract.engines.batcher import ordered
 from extract.errors import CorpusError, RefusedImageError
@@ -42,12 +42,12 @@ class Examples:
     n_refused: int = 0
 
 
-def read_examples(reading: Reading, architecture: Architecture, *, task: str, split: str) -> Examples:
+def read_examples(dataset: Dataset, architecture: Architecture, *, task: str, split: str) -> Examples:
     """Decode the labelled images of the training and validation parts; the test part is never read.
 
     Raises CorpusError.
     """
-    index = reading.index
+    index = dataset.index
     for kind, name, table in (("task", task, index.labels), ("split", split, index.splits)):
         if name not in table:
             raise CorpusError(unknown_name(f"{kind} of the corpus", name, table))
@@ -66,7 +66,7 @@ def read_examples(reading: Reading, architecture: Architecture, *, task: str, sp
 
         def decode_one(at: int, rows: Any = rows, found: Any = found) -> bool:
             try:
-                found[at] = transform.apply(decode(reading.source.read(int(rows[at]))))
+                found[at] = transform.apply(decode(dataset.files.read(int(rows[at]))))
             except RefusedImageError:
                 return False
             return True
