@@ -77,8 +77,8 @@ def run(
     from extract.engines.ray import Cluster, check_engine, session
     from extract.inputs.transforms import RESIZERS
     from extract.inputs.views import Views
-    from features_store.failures import FailureLimit
     from features_store.schema import FAILURES
+    from features_store.writer import FailureLimit
 
     found = find_corpus(corpus)
     chosen = _encoders(found, profile, encoders)
@@ -142,7 +142,7 @@ def check(
     from extract.inputs.files import Skipping
     from features_store import ExistsError
     from features_store.disk import try_place
-    from features_store.failures import FailureLimit
+    from features_store.writer import FailureLimit
 
     if page is not None and lists_only:
         msg = "--page shows images, and --lists-only reads none; give one of them"

@@ -77,13 +77,8 @@ EXPECTED_UPWARD = {
     "classify.runs.folder -> classify.pages.plots",
     "classify.runs.train -> classify.studies.cross_corpus",
     "classify.studies.cross_corpus -> classify.inference.model",
-    "features_store.passport -> features_store.hdf5",
-    "features_store.schema -> features_store.hdf5",
-    "features_store.store -> features_store.notebook",
-    "features_store.writer -> features_store.block",
-    "features_store.writer -> features_store.contents",
 }
-EXPECTED_CIRCLES = 5
+EXPECTED_CIRCLES = 4
 
 
 def test_rooms_import_downwards_only() -> None:

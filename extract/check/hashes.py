@@ -17,7 +17,7 @@ from extract.errors import RefusedImageError
 from extract.inputs.files import Source
 from extract.inputs.images import Decoder, make_decoder
 from features_store import Status
-from features_store.failures import plain_words
+from features_store.writer import plain_words
 
 _FLAT = 2.0  # grey levels: with a smaller standard deviation an image has no structure that could be hashed
 _SIDE = 128  # pixels: the longer side of what is hashed

@@ -16,9 +16,7 @@ from extract.inputs.files import Source
 from extract.inputs.formats import left_out_words
 from features_store import Index, Split
 from features_store.errors import unknown_name
-from features_store.origin import Origin
 from features_store.schema import PART_NAMES
-from features_store.subset import index_rows
 
 Place = Path | str | Mapping[str, Path | str]  # a text is a URL
 
@@ -71,15 +69,12 @@ class Reading:
         What a user should know of this reading: what was left out, and why.
     left_out : mapping of str to int
         Files beside the images, by the reason why they are none; it is told, and stored with the index.
-    origin : Origin, optional
-        Of a shard, the index that it was cut from, and the rows. None = it is whole.
     """
 
     index: Index
     source: Source
     notes: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
-    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         if len(self.index) != len(self.source):
@@ -211,7 +206,4 @@ def shard(reading: Reading, text: str) -> Reading:
     rows = np.arange(first, last)
     if len(rows) == n_images:
         return reading
-    index = reading.index
-    return replace(
-        reading, index=index_rows(index, rows), source=Cut(reading.source, rows), origin=Origin(index.digest, rows)
-    )
+    return replace(reading, index=reading.index.take(rows), source=Cut(reading.source, rows))
