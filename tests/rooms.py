@@ -7,7 +7,7 @@ ORDER: dict[str, tuple[tuple[str, ...], ...]] = {
         ("__main__",),
         ("export", "import_", "diff", "verify", "leakage", "splits", "summary"),
         ("merge", "subset", "matrices"),
-        ("align",),
+        ("align", "union"),
         ("writer", "dump", "store"),
         ("chunked", "hdf5"),
         ("seal", "passport"),
