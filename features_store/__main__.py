@@ -394,15 +394,12 @@ def _import_lines(done: Mapping[str, Any], out: Path, matrix: Path) -> list[str]
         f"vector from the {done['n_rows']:,} rows of {matrix}"
     ]
     words = {
-        "missing": "have no row, and are marked missing",
-        "non finite": "have a value that is not finite or too large",
+        "missing": "no row, or an empty one",
+        "non finite": "a value that is not finite, or too large for the type",
     }
-    lines += [f"  {n:,} images {words.get(state, f'are marked {state}')}" for state, n in counts.items()]
-    lines += (
-        [f"  {done['unknown']:,} rows have an id that is not in the store, and were left out"]
-        if done["unknown"]
-        else []
-    )
+    lines += [f"  {n:,} images have {words.get(state, 'no vector')}: marked {state}" for state, n in counts.items()]
+    if done["unknown"]:
+        lines.append(f"  {done['unknown']:,} rows have an id that is not in the store, and were left out")
     return lines
 
 

