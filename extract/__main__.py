@@ -78,8 +78,8 @@ def run(
     from extract.engines.ray import Cluster, check_engine, session
     from extract.inputs.images import find_decoder
     from extract.inputs.views import Views
-    from features_store.failures import FailureLimit
     from features_store.schema import FAILURES
+    from features_store.writer import FailureLimit
 
     found = find_corpus(corpus)
     chosen = _encoders(found, profile, encoders)
@@ -143,7 +143,7 @@ def check(
     from extract.inputs.files import SkipUnreadable
     from features_store import ExistsError
     from features_store.disk import try_place
-    from features_store.failures import FailureLimit
+    from features_store.writer import FailureLimit
 
     if page is not None and lists_only:
         msg = "--page shows images, and --lists-only reads none; give one of them"
