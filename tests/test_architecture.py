@@ -80,7 +80,7 @@ EXPECTED_UPWARD = {
     "features_store.writer -> features_store.block",
     "features_store.writer -> features_store.contents",
 }
-EXPECTED_CIRCLES = 5
+EXPECTED_CIRCLES = 3
 
 
 def test_rooms_import_downwards_only() -> None:
