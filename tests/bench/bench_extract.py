@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from extract import pipeline
-from extract.corpora import Reading, find_corpus
+from extract.corpora import Dataset, find_corpus
 from extract.encoders import Network, Weights, build_networks, find_encoders
 from extract.engines import Cpu, autocast_dtype
 from extract.engines.compilation import Compilation
@@ -119,7 +119,7 @@ def _serve(connection: Connection) -> None:
 class Ready:
     """A pipeline whose networks are compiled once for all rounds."""
 
-    def __init__(self, networks: list[Network], reading: Reading, folder: Path, precision: str) -> None:
+    def __init__(self, networks: list[Network], reading: Dataset, folder: Path, precision: str) -> None:
         compilation = Compilation(COMPILE, Cpu(streams=Streams()), print, precision)
         clock = Clock()
         self.forwards = [
