@@ -34,6 +34,7 @@ ORDER: dict[str, tuple[tuple[str, ...], ...]] = {
         ("pages",),
         ("studies",),
         ("runs",),
+        ("figures",),
         ("evaluation",),
         ("heads",),
         ("data",),

@@ -19,15 +19,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from classify.config import RunConfig, dump_config, shared_store
+from classify.console import html_table
 from classify.errors import ConfigError, RunError
 from classify.evaluation.novelty import Novelty
 from classify.evaluation.postprocessing import ADJUSTMENT, Adjustment, read_adjustment
+from classify.evaluation.wording import interval_text, metric_title
+from classify.figures.charts import run_figures
 from classify.json_file import try_place
-from classify.pages.plots import run_plots
 from classify.runs.predictions import PartPredictions, read_predictions, write_predictions
 from classify.runs.report_json import REPORT, Report, read_report, report_task
 from features_store.atomic import atomic_folder, recover
@@ -77,9 +80,16 @@ class Run:
 
     def _repr_html_(self) -> str:
         """Show the run in a notebook."""
-        from classify.pages.notebook import run_table
-
-        return run_table(self)
+        report, part = self.report, self.report.judged_part
+        found = {"this head": report.metrics[part], "majority": report.baselines["majority"].get(part, {})}
+        if clean := (report.crossing or {}).get("parts", {}).get(part):
+            found[f"without {clean['n_left_out']} that cross"] = clean["metrics"]
+        rows = [["metric", *found]]
+        for name in report.metrics[part]:
+            cells = [interval_text(of[name]) if name in of else "–" for of in found.values()]
+            rows.append([metric_title(name), *cells])
+        title = f"{report.head} on {report.task}: {report.n_images(part)} {part} images ({self.folder})"
+        return html_table(title, rows) + "".join(f"<p>{escape(text)}</p>" for text in report.warnings)
 
 
 def check_free(folder: Path, *, force: bool) -> None:
@@ -142,7 +152,15 @@ def write_run(
     write_predictions(folder / PREDICTIONS, run.task, predictions)
     save_head(head, folder / "model", None if novelty is None else novelty.files())
     (folder / "plots").mkdir()
-    for name, figure in run_plots(run.task, report, predictions).items():
+    part = report.judged_part
+    drawn = run_figures(
+        run.task,
+        confusion=report.confusion.get(part),
+        history=report.history,
+        y_true=predictions[part].y_true,
+        y_score=predictions[part].y_score,
+    )
+    for name, figure in drawn.items():
         (folder / "plots" / f"{name}.svg").write_text(figure, encoding="utf-8")
 
 

@@ -11,8 +11,9 @@ from classify.data.rows import RowMatrix
 from classify.errors import ConfigError, HeadError
 from classify.evaluation.metrics import metrics
 from classify.evaluation.out_of_fold import Images, Plan, answers
+from classify.figures.charts import ablation_chart
 from classify.heads import make_head
-from classify.pages.ablation import ablation_chart, ablation_text
+from classify.pages.tables import ablation_text
 from classify.studies.ablation import AblationConfig, ablate, subsets_of
 from features_store import Labels, Split, Task, open_store
 
