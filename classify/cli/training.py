@@ -55,7 +55,7 @@ def run(
     from classify.pages.tables import run_text
     from classify.runs.layout import quick as cut_down
     from classify.runs.time_budget import interruption
-    from classify.runs.train import run as train
+    from classify.studies.cross_corpus import run_config
 
     given = {"store": store, "task": task, "head": head, "blocks": blocks, "split": split, "seed": seed, "out": out}
     given |= {"set": settings, "preset": preset, "allow_split_groups": allow_split_groups}
@@ -65,7 +65,7 @@ def run(
         note(f"{config}: the run goes to {chosen.folder}")
     guard = interruption(chosen.folder, time_budget, resume=resume, force=force)
     with options.unfinished_exits():
-        done = train(chosen, force=force, notify=note, interruption=guard)
+        done = run_config(chosen, force=force, notify=note, interruption=guard)
     say(run_text(done))
 
 

@@ -44,7 +44,7 @@ def _joined(values: Sequence[Any], between: str = ", ") -> _Markdown:
 
 def model_card_text(run: Run) -> str:
     """Return the model card of a run (after Mitchell et al. 2019): what it does, on what, how well, and its limits."""
-    report, adjustment = run.report, run.adjustment
+    report, postprocessing = run.report, run.postprocessing
     part, task = report.judged_part, run.task
     scale = "" if task.range is None else f" on a scale from {task.range[0]:g} to {task.range[1]:g}"
     about = {
@@ -79,8 +79,8 @@ def model_card_text(run: Run) -> str:
         "## Calibration and thresholds",
         _calibration(run),
     ]
-    if adjustment.thresholds:
-        pairs = zip(task.classes, adjustment.thresholds, strict=True)
+    if postprocessing.thresholds:
+        pairs = zip(task.classes, postprocessing.thresholds, strict=True)
         given = _joined([f"{name} {at:.3f}" for name, at in pairs])
         lines.append(f"A class is given from this (uncalibrated) probability on, chosen on validation images: {given}.")
     lines += ["## Limits", *[f"- {text}" for text in _limits(report)]]
@@ -111,9 +111,9 @@ def _block_line(name: str, passport: Mapping[str, Any]) -> str:
 
 
 def _calibration(run: Run) -> str:
-    found = run.adjustment.calibration
+    found = run.postprocessing.calibration
     if found is None:
-        return _card("Its probabilities are not calibrated: {reason}.", reason=run.adjustment.reason)
+        return _card("Its probabilities are not calibrated: {reason}.", reason=run.postprocessing.reason)
     how = f"a temperature of {found.temperature:.3f}" if found.temperature else "isotonic regression"
     return f"Its probabilities are calibrated by {how}, fitted on {found.n_images} validation images."
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from classify.data.crossing import find_crossing
 from classify.errors import RunError
-from classify.evaluation.comparison import Difference, McNemar, holm, less, mcnemar
+from classify.evaluation.bootstrap import Interval, Spread
+from classify.evaluation.comparison import McNemar, holm, less, mcnemar
 from classify.evaluation.metrics import greater_is_better
-from classify.evaluation.resamples import Spread
 from classify.pages.leaderboard import Leaderboard
 from classify.runs.folder import Run
 
@@ -33,7 +33,7 @@ class PairOfRuns:
     first: str
     second: str
     metric: str
-    difference: Difference
+    difference: Interval
     p_holm: float
     mcnemar: McNemar | None
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from classify.evaluation.baselines import BASELINES
+from classify.evaluation.bootstrap import bootstrap
 from classify.evaluation.comparison import holm
-from classify.evaluation.intervals import bootstrap
 from classify.evaluation.metrics import greater_is_better, primary_metric
 from classify.evaluation.wording import distinct_metrics, interval_text, metric_title
 from classify.figures.charts import MAX_SUBSETS, ablation_chart, interval_chart
