@@ -241,7 +241,7 @@ app.command(epilog=FIT_EXAMPLES)(fit)
 
 
 def _encoders(corpus: Corpus, profile: str | None, names: str | None) -> list[EncoderSpec]:
-    from extract.encoders import PROFILES, find_encoders
+    from extract.encoders import OLD_PROFILES, PROFILES, find_encoders
     from extract.errors import EncoderError
     from features_store.errors import unknown_name
 
@@ -250,7 +250,7 @@ def _encoders(corpus: Corpus, profile: str | None, names: str | None) -> list[En
         raise EncoderError(msg)
     if names is not None:
         return find_encoders(name.strip() for name in names.split(",") if name.strip())
-    profile = profile or corpus.default_profile
+    profile = OLD_PROFILES.get(profile or corpus.default_profile, profile or corpus.default_profile)
     if profile not in PROFILES:
         raise EncoderError(unknown_name("profile", profile, PROFILES))
     return find_encoders(PROFILES[profile])
