@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from extract.fit.command import EXAMPLES as FIT_EXAMPLES
 from extract.fit.command import fit
 from extract.options import (
     CORPUS,
@@ -30,7 +31,7 @@ from features_store import console
 
 if TYPE_CHECKING:
     from extract.corpora import Corpus, Dataset
-    from extract.encoders import Encoder, Network
+    from extract.encoders import Encoder, EncoderSpec
     from extract.engines.ray import Cluster
     from extract.inputs.views import Views
     from extract.pipeline import Settings
@@ -70,7 +71,7 @@ def run(
     precision: Annotated[str, typer.Option(help="auto (CUDA float16), float32, bfloat16 or float16.")] = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per forward pass: CPU 8, CUDA 128.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images; others stay pending.")] = None,
-    decoder: Annotated[str, typer.Option(help="fast, or pillow (the reference, slower).")] = "fast",
+    decoder: Annotated[str, typer.Option(help="torchvision, or pillow (the reference, slower).")] = "torchvision",
     views: Annotated[int, typer.Option(min=1, help="Vectors per image: itself, and V - 1 augmentations.")] = 1,
     policy: Annotated[str, typer.Option(help="Of these: mediaeval, flip-rotate-crop or strong.")] = "mediaeval",
     rows: Annotated[str | None, typer.Option(help="A:B, a shard of the corpus, for `features-store merge`.")] = None,
@@ -89,14 +90,14 @@ def run(
     from extract import pipeline
     from extract.corpora import find_corpus
     from extract.corpora.dataset import shard
-    from extract.encoders import build_networks
+    from extract.encoders import build_encoders
     from extract.encoders.weights import parse_weights
     from extract.engines.compilation import check_mode
     from extract.engines.ray import Cluster, check_engine, session
-    from extract.inputs.transforms import RESIZERS
+    from extract.inputs.images import find_decoder
     from extract.inputs.views import Views
-    from features_store.failures import FailureLimit
     from features_store.schema import FAILURES
+    from features_store.writer import FailureLimit
 
     found = find_corpus(corpus)
     chosen = _encoders(found, profile, encoders)
@@ -107,7 +108,7 @@ def run(
         settings = _settings(device, precision, decoder, Views(views, policy))
     reading = found.read(corpus_place(found, data), key_values(option or []))
     reading = shard(reading, rows) if rows else reading
-    networks = build_networks(chosen, wanted, RESIZERS[decoder])
+    networks = build_encoders(chosen, wanted, find_decoder(decoder).resizer)
     _warn(networks, reading)
     folder = store or Path("features") / f"{corpus}{f'.rows-{rows}' if rows else ''}".replace(":", "-")
     try:
@@ -170,10 +171,10 @@ def check(
     from extract.check.page import write_page
     from extract.corpora import find_corpus
     from extract.errors import CorpusError
-    from extract.inputs.files import Skipping
+    from extract.inputs.files import SkipUnreadable as SkippingFiles
     from features_store import ExistsError
     from features_store.disk import try_place
-    from features_store.failures import FailureLimit
+    from features_store.writer import FailureLimit
 
     if page is not None and lists_only:
         raise CorpusError("--page shows images, and --lists-only reads none; give one of them")
@@ -184,7 +185,7 @@ def check(
     limit, found = FailureLimit(max_failed), find_corpus(corpus)
     dataset = found.read(corpus_place(found, data), key_values(option or []))
     if skip_unreadable:
-        dataset = replace(dataset, files=Skipping(dataset.files))
+        dataset = replace(dataset, files=SkippingFiles(dataset.files))
     shown = sys.stderr.isatty()
     done = checking.check(found, dataset, files=not lists_only, distance=distance, progress=shown)
     typer.echo(json.dumps(checking.record_of(done)) if as_json else "\n".join(checking.lines_of(done)))
@@ -236,10 +237,10 @@ def encoders(as_json: AsJson = False) -> None:
         typer.echo(f"profile {name}: {', '.join(members)} = {n_features} values")
 
 
-app.command()(fit)
+app.command(epilog=FIT_EXAMPLES)(fit)
 
 
-def _encoders(corpus: Corpus, profile: str | None, names: str | None) -> list[Encoder]:
+def _encoders(corpus: Corpus, profile: str | None, names: str | None) -> list[EncoderSpec]:
     from extract.encoders import PROFILES, find_encoders
     from extract.errors import EncoderError
     from features_store.errors import unknown_name
@@ -259,17 +260,13 @@ def _settings(device: str, precision: str, decoder: str, views: Views, cluster: 
     """Choose the device, of this process or of the cluster's actors, and what belongs to it."""
     from extract.engines import autocast_dtype, choose_device, unused_gpu
     from extract.engines.ray import ask_cluster
-    from extract.errors import EncoderError
-    from extract.inputs.images import DECODERS
-    from extract.inputs.transforms import RESIZERS
+    from extract.inputs.images import find_decoder
     from extract.pipeline import Settings
     from extract.settings import Circumstances
-    from features_store.errors import unknown_name
 
-    if decoder not in DECODERS:
-        raise EncoderError(unknown_name("decoder", decoder, DECODERS))
+    chosen_decoder = find_decoder(decoder)
     shown = sys.stderr.isatty()
-    how: dict[str, Any] = {"decoder": decoder, "resizer": RESIZERS[decoder], "views": views}
+    how: dict[str, Any] = {"decoder": chosen_decoder.name, "resizer": chosen_decoder.resizer, "views": views}
     if cluster is not None:
         cluster, found = ask_cluster(cluster, device, precision)
         return Settings(Circumstances(**found, **how), cluster=cluster, progress=shown)
@@ -279,15 +276,15 @@ def _settings(device: str, precision: str, decoder: str, views: Views, cluster: 
     return Settings(made, progress=shown, device=chosen, unused_gpu=unused)
 
 
-def _warn(networks: list[Network], reading: Dataset) -> None:
+def _warn(networks: list[Encoder], reading: Dataset) -> None:
     for note in reading.notes:
         typer.echo(f"note: {note}", err=True)
     for network in networks:
         for note in network.notes:
-            typer.echo(f"note: {network.encoder.name}: {note}", err=True)
+            typer.echo(f"note: {network.spec.name}: {note}", err=True)
         source = str(network.weights.get("source", ""))
         if source.startswith("random:"):
-            name = network.encoder.name
+            name = network.spec.name
             typer.echo(f"warning: {name} has random weights ({source}): its vectors mean nothing", err=True)
 
 
@@ -302,7 +299,7 @@ def _corpus_record(one: Corpus) -> dict[str, Any]:
     }
 
 
-def _encoder_record(one: Encoder) -> dict[str, Any]:
+def _encoder_record(one: EncoderSpec) -> dict[str, Any]:
     from extract.encoders import PROFILES
 
     return {

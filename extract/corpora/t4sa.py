@@ -17,7 +17,6 @@ from extract.corpora.texts import find_one, misfit, read_labelled_list, read_lin
 from extract.errors import CorpusError
 from extract.inputs.trees import Tree, open_tree
 from features_store import Split
-from features_store.meaning import parted
 
 CODES = {"0": 0, "1": 1, "2": 2}  # of all lists: negative, neutral, positive
 _LAYOUT = "t4sa_text_sentiment.tsv and, below the same folder, images named <tweet id>-<k>.jpg"
@@ -139,7 +138,7 @@ def _read_lists(
         names, values, parts = [names[row] for row in rows.tolist()], values[rows], parts[rows]
     ids = np.array(names)
     groups, split = groups_of([tweet_of(image) for image in names]), Split("default", parts, source="published")
-    n_crossing = len(np.unique(groups[parted(split, groups)]))
+    n_crossing = len(np.unique(groups[split.crossed(groups)]))
     return labelled(
         name,
         options,

@@ -17,7 +17,6 @@ from extract.corpora import CORPORA, Dataset, find_corpus
 from extract.encoders import PROFILES
 from extract.errors import CorpusError, RefusedImageError
 from features_store import open_store, write_index
-from features_store.meaning import parted
 
 OWN = {"emoji", "folder", "csv", "list"}  # made here, or the user's
 NAMES = sorted(MAKERS)
@@ -44,7 +43,7 @@ def check_against(reading: Dataset, expected: Expected) -> None:
     for split in index.splits.values():  # what is dealt here is made, and keeps groups whole
         published = any(fnmatch(f"{name}/{split.name}", pattern) for pattern in PUBLISHED)
         assert split.source == ("published" if published else "made"), split.name
-        assert published or not parted(split, index.groups).any(), split.name
+        assert published or not split.crossed(index.groups).any(), split.name
     groups = None if index.groups is None else index.groups.tolist()
     assert groups == expected.groups
 
