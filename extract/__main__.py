@@ -44,18 +44,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_CHECK_EXAMPLES = """Examples:
-
-extract check folder --data photos --page duplicates.html
-
-extract check b-t4sa --data b-t4sa_imgs.tar --lists-only --json
-"""
-_CORPORA_EXAMPLES = """Examples:
-
-extract corpora
-
-extract corpora oasis union:oasis,gaped --json
-"""
 
 
 @app.command()
@@ -143,7 +131,10 @@ def run(
 @app.command(
     help="Check a corpus: counts, unreadable images, duplicates, groups split across parts, labels predictable from "
     "file names.",
-    epilog=_CHECK_EXAMPLES,
+    epilog=console.examples(
+        "extract check folder --data photos --page duplicates.html",
+        "extract check b-t4sa --data b-t4sa_imgs.tar --lists-only --json",
+    ),
 )
 def check(
     corpus: CorpusName,
@@ -196,7 +187,7 @@ def check(
         raise typer.Exit(3)
 
 
-@app.command(epilog=_CORPORA_EXAMPLES)
+@app.command(epilog=console.examples("extract corpora", "extract corpora oasis union:oasis,gaped --json"))
 def corpora(
     names: Annotated[
         list[str] | None,
@@ -241,7 +232,7 @@ app.command(epilog=FIT_EXAMPLES)(fit)
 
 
 def _encoders(corpus: Corpus, profile: str | None, names: str | None) -> list[EncoderSpec]:
-    from extract.encoders import PROFILES, find_encoders
+    from extract.encoders import OLD_PROFILES, PROFILES, find_encoders
     from extract.errors import EncoderError
     from features_store.errors import unknown_name
 
@@ -250,7 +241,7 @@ def _encoders(corpus: Corpus, profile: str | None, names: str | None) -> list[En
         raise EncoderError(msg)
     if names is not None:
         return find_encoders(name.strip() for name in names.split(",") if name.strip())
-    profile = profile or corpus.default_profile
+    profile = OLD_PROFILES.get(profile or corpus.default_profile, profile or corpus.default_profile)
     if profile not in PROFILES:
         raise EncoderError(unknown_name("profile", profile, PROFILES))
     return find_encoders(PROFILES[profile])

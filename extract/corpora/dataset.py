@@ -111,7 +111,7 @@ class Corpus:
     splits: Mapping[str, str] = field(default_factory=dict)
     defects: Sequence[str] = ()
     default_data: str = ""
-    default_profile: str = "card"
+    default_profile: str = "fusion"
     options: Mapping[str, Option] = field(default_factory=dict)
     published: Mapping[str, int] = field(default_factory=dict)
     members: tuple[str, ...] = ()
