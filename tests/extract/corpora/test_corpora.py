@@ -134,7 +134,8 @@ def test_a_corpus_of_ones_own_is_a_reader_and_a_card(tmp_path: Path) -> None:
         ids = np.array(tree.images())
         labels = single("mood", ("calm", "tense"), [at % 2 for at in range(len(ids))], "by hand")
         split = seeded_split("default", ids.tolist(), labels.values, seed=options["seed"])
-        return labelled(name, options, ids, tree.source(ids), labels=[labels], splits=[split])
+        left_out = tree.census().left_out
+        return labelled(name, options, ids, tree.source(ids), labels=[labels], splits=[split], left_out=left_out)
 
     card = {"name": "mine", "title": "mine", "obtain": "ask me", "licence": "mine"}
     corpus = Corpus(**card, reader=read, options={"seed": Option(0, "seed", minimum=0)})
@@ -142,8 +143,8 @@ def test_a_corpus_of_ones_own_is_a_reader_and_a_card(tmp_path: Path) -> None:
     text(tmp_path / "notes.txt", "not a picture")
     dataset = corpus.read(tmp_path, {"seed": "7"})
     assert dict(dataset.index.corpus["options"]) == {"seed": 7}
-    assert np.bincount(dataset.index.splits["default"].values).tolist() == [8, 0, 2]
-    assert "no image in its part validation" in dataset.notes[0]
+    assert np.bincount(dataset.index.splits["default"].values).tolist() == [7, 1, 2]
+    assert dataset.notes == ("files left out: 1: 1 .txt (no picture)",)
     with pytest.raises(CorpusError, match="corpus 'mine' needs one --data PATH; ask me"):
         corpus.read()
 
