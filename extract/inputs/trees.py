@@ -340,7 +340,7 @@ def _list_remote(root: RemotePath) -> MemberTable:
     """
     found = read_persistently(root, lambda: root.fs.find(root.path, detail=True), of_the_file=False)
     table = MemberTable(root)
-    entries = []
+    entries: list[Mapping[str, Any]] = []
     for path, entry in sorted(found.items()):
         raw = path[len(root.path) :].lstrip("/")
         if table.enter(raw, len(entries), leads_out="a name that leads out of the folder"):
