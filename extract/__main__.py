@@ -15,7 +15,18 @@ import typer
 
 from extract.fit.command import EXAMPLES as FIT_EXAMPLES
 from extract.fit.command import fit
-from extract.options import corpus_place, key_values
+from extract.options import (
+    CORPUS,
+    OUTPUT,
+    AsJson,
+    CorpusName,
+    Data,
+    MaxFailed,
+    Option,
+    SkipUnreadable,
+    corpus_place,
+    key_values,
+)
 from features_store import console
 
 if TYPE_CHECKING:
@@ -25,6 +36,7 @@ if TYPE_CHECKING:
     from extract.inputs.views import Views
     from extract.pipeline import Settings
 
+CHECKS = "Checks"  # a panel of --help
 app = typer.Typer(
     name="extract",
     help="Images to vectors of frozen networks, written once into a folder of dumps.",
@@ -32,23 +44,29 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-DATA_HELP = "Folder, tar, zip or URL of the corpus; for a union NAME=PATH for each. Default: the corpus' own place."
-MaxFailed = Annotated[str, typer.Option(help="Images that may fail, 5% or a number; above it exit code 3.")]
-SkipUnreadable = Annotated[
-    bool, typer.Option("--skip-unreadable", help="A file that cannot be read counts as missing; else the run stops.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+_CHECK_EXAMPLES = """Examples:
+
+extract check folder --data photos --page duplicates.html
+
+extract check b-t4sa --data b-t4sa_imgs.tar --lists-only --json
+"""
+_CORPORA_EXAMPLES = """Examples:
+
+extract corpora
+
+extract corpora oasis union:oasis,gaped --json
+"""
 
 
 @app.command()
 def run(
-    corpus: Annotated[str, typer.Argument(help="Name of a corpus; `extract corpora` lists them.")],
-    data: Annotated[list[str] | None, typer.Option(help=DATA_HELP)] = None,
+    corpus: CorpusName,
+    data: Data = None,
     store: Annotated[Path | None, typer.Option(help="Folder of the dumps. Default: features/CORPUS.")] = None,
     profile: Annotated[str | None, typer.Option(help="A named set of encoders. Default: the corpus' own.")] = None,
     encoders: Annotated[str | None, typer.Option(help="Encoders, parted by commas, instead of a profile.")] = None,
     weights: Annotated[str, typer.Option(help="auto, random:SEED, or a checkpoint file of the one encoder.")] = "auto",
-    option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the corpus; may be repeated.")] = None,
+    option: Option = None,
     device: Annotated[str, typer.Option(help="auto (a GPU if one can be used), cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (CUDA float16), float32, bfloat16 or float16.")] = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per forward pass: CPU 8, CUDA 128.")] = None,
@@ -78,8 +96,8 @@ def run(
     from extract.engines.ray import Cluster, check_engine, session
     from extract.inputs.images import find_decoder
     from extract.inputs.views import Views
-    from features_store.failures import FailureLimit
     from features_store.schema import FAILURES
+    from features_store.writer import FailureLimit
 
     found = find_corpus(corpus)
     chosen = _encoders(found, profile, encoders)
@@ -122,20 +140,33 @@ def run(
         raise typer.Exit(3)
 
 
-@app.command()
+@app.command(
+    help="Check a corpus: counts, unreadable images, duplicates, groups split across parts, labels predictable from "
+    "file names.",
+    epilog=_CHECK_EXAMPLES,
+)
 def check(
-    corpus: Annotated[str, typer.Argument(help="Name of a corpus; `extract corpora` lists them.")],
-    data: Annotated[list[str] | None, typer.Option(help=DATA_HELP)] = None,
-    option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the corpus; may be repeated.")] = None,
-    lists_only: Annotated[bool, typer.Option("--lists-only", help="Read no image: lists, labels, ids only.")] = False,
-    distance: Annotated[int, typer.Option(min=0, max=16, help="Bits of 64 that near-duplicates may differ in.")] = 4,
-    page: Annotated[Path | None, typer.Option(help="Write the duplicates as pictures to this HTML file.")] = None,
+    corpus: CorpusName,
+    data: Data = None,
+    option: Option = None,
+    lists_only: Annotated[
+        bool,
+        typer.Option("--lists-only", help="Read no image: lists, labels, ids only.", rich_help_panel=CHECKS),
+    ] = False,
+    distance: Annotated[
+        int,
+        typer.Option(min=0, max=16, help="Bits of 64 that near-duplicates may differ in.", rich_help_panel=CHECKS),
+    ] = 4,
+    page: Annotated[
+        Path | None,
+        typer.Option(help="Write the duplicates as pictures to this HTML file.", rich_help_panel=OUTPUT),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the page.", rich_help_panel=OUTPUT)] = False,
     max_failed: MaxFailed = "5%",
     skip_unreadable: SkipUnreadable = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the page.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what is wrong with a corpus: counts, damage, duplicates, parted groups, labels that leak."""
+    """Print what is found, and write the page of duplicates; exit code 3 if too many images cannot be used."""
     from extract.check import report as checking
     from extract.check.page import write_page
     from extract.corpora import find_corpus
@@ -143,39 +174,44 @@ def check(
     from extract.inputs.files import SkipUnreadable
     from features_store import ExistsError
     from features_store.disk import try_place
-    from features_store.failures import FailureLimit
+    from features_store.writer import FailureLimit
 
     if page is not None and lists_only:
-        msg = "--page shows images, and --lists-only reads none; give one of them"
-        raise CorpusError(msg)
+        raise CorpusError("--page shows images, and --lists-only reads none; give one of them")
     if page is not None:
         if page.exists() and not force:
-            msg = f"{page} exists; nothing is overwritten without --force"
-            raise ExistsError(msg)
+            raise ExistsError(f"{page} exists; nothing is overwritten without --force")
         try_place(page)
     limit, found = FailureLimit(max_failed), find_corpus(corpus)
-    reading = found.read(corpus_place(found, data), key_values(option or []))
+    dataset = found.read(corpus_place(found, data), key_values(option or []))
     if skip_unreadable:
-        reading = replace(reading, files=SkipUnreadable(reading.files))
+        dataset = replace(dataset, files=SkipUnreadable(dataset.files))
     shown = sys.stderr.isatty()
-    done = checking.check(found, reading, files=not lists_only, distance=distance, progress=shown)
+    done = checking.check(found, dataset, files=not lists_only, distance=distance, progress=shown)
     typer.echo(json.dumps(checking.record_of(done)) if as_json else "\n".join(checking.lines_of(done)))
     if page is not None:
-        write_page(done, reading.files, page, force=force)
+        write_page(done, dataset.files, page, force=force)
     if limit.exceeded(done.n_failed, len(done.index)):
         typer.echo(f"error: {done.n_failed} of {len(done.index)} images cannot be used; see --max-failed", err=True)
         raise typer.Exit(3)
 
 
-@app.command()
-def corpora(as_json: AsJson = False) -> None:
-    """List the corpora, how to get them, and their options."""
-    from extract.corpora import CORPORA
+@app.command(epilog=_CORPORA_EXAMPLES)
+def corpora(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="Only these. Default: all.", rich_help_panel=CORPUS),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the corpora: how to get each, its licence, its tasks and its options."""
+    from extract.corpora import CORPORA, find_corpus
 
+    listed = [find_corpus(name) for name in names or CORPORA]
     if as_json:
-        typer.echo(json.dumps([_corpus_record(one) for one in CORPORA.values()], indent=2))
+        typer.echo(json.dumps([_corpus_record(one) for one in listed], indent=2))
         return
-    for one in CORPORA.values():
+    for one in listed:
         typer.echo(f"{one.name}: {one.title}\n  {one.obtain}")
         typer.echo(f"  licence: {one.licence}; default profile: {one.default_profile}")
         for name, text in one.tasks.items():
@@ -219,7 +255,7 @@ app.command(epilog=FIT_EXAMPLES)(fit)
 
 
 def _encoders(corpus: Corpus, profile: str | None, names: str | None) -> list[EncoderSpec]:
-    from extract.encoders import PROFILES, find_encoders
+    from extract.encoders import OLD_PROFILES, PROFILES, find_encoders
     from extract.errors import EncoderError
     from features_store.errors import unknown_name
 
@@ -228,7 +264,7 @@ def _encoders(corpus: Corpus, profile: str | None, names: str | None) -> list[En
         raise EncoderError(msg)
     if names is not None:
         return find_encoders(name.strip() for name in names.split(",") if name.strip())
-    profile = profile or corpus.default_profile
+    profile = OLD_PROFILES.get(profile or corpus.default_profile, profile or corpus.default_profile)
     if profile not in PROFILES:
         raise EncoderError(unknown_name("profile", profile, PROFILES))
     return find_encoders(PROFILES[profile])

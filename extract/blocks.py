@@ -13,7 +13,7 @@ from extract.encoders import Encoder
 from extract.passport import passport_of
 from extract.settings import Circumstances
 from features_store import BlockSpec, BlockWriter, Index, Status, StoreError
-from features_store.failures import FailureLimit, read_failures, write_failures
+from features_store.writer import FailureLimit, read_failures, write_failures
 
 
 class Blocks:

@@ -1,6 +1,6 @@
 """Making some rows of a block again as its passport says: what ``features-store verify --recompute`` calls.
 
-Registered under the entry point group ``affectory.recompute``; `features_store.recompute` has the protocol.
+Registered under the entry point group ``affectory.recompute``; `features_store.verify` has the protocol.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from extract.errors import RefusedImageError
 from extract.inputs.files import ImageFiles
 from extract.inputs.images import make_decoder
 from features_store import Status
-from features_store.failures import plain_words
+from features_store.writer import plain_words
 
 _FLAT = 2.0  # grey levels: an image with a smaller standard deviation has no structure to hash
 _SIDE = 128  # pixels: the longer side of the thumbnail that is hashed

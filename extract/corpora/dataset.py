@@ -16,9 +16,7 @@ from extract.inputs.disk import left_out_words
 from extract.inputs.files import ImageFiles
 from features_store import Index, Labels, Split
 from features_store.errors import unknown_name
-from features_store.origin import Origin
 from features_store.schema import PART_NAMES
-from features_store.subset import index_rows
 
 Place = (
     Path | str | Mapping[str, Path | str]
@@ -63,15 +61,12 @@ class Dataset:
         What a user should know: what was left out, and why.
     left_out : mapping of str to int
         Files that are not read, counted by reason; also stored with the index.
-    origin : Origin, optional
-        Of a shard: the whole index, and the rows of the shard in it. None = the whole corpus.
     """
 
     index: Index
     files: ImageFiles
     notes: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
-    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         if len(self.index) != len(self.files):
@@ -116,7 +111,7 @@ class Corpus:
     splits: Mapping[str, str] = field(default_factory=dict)
     defects: Sequence[str] = ()
     default_data: str = ""
-    default_profile: str = "card"
+    default_profile: str = "fusion"
     options: Mapping[str, Option] = field(default_factory=dict)
     published: Mapping[str, int] = field(default_factory=dict)
     members: tuple[str, ...] = ()
@@ -191,5 +186,4 @@ def shard(dataset: Dataset, text: str) -> Dataset:
     rows = np.arange(first, last)
     if len(rows) == n_images:
         return dataset
-    index, origin = index_rows(dataset.index, rows), Origin(dataset.index.digest, rows)
-    return replace(dataset, index=index, files=RowSubset(dataset.files, rows), origin=origin)
+    return replace(dataset, index=dataset.index.take(rows), files=RowSubset(dataset.files, rows))

@@ -105,9 +105,10 @@ ENCODERS: dict[str, EncoderSpec] = {record.name: record for record in _RECORDS}
 ``fit:FOLDER`` for a network of `extract fit`, and ``ENCODER@MODULE[:POOLING]`` for any layer of a network."""
 
 PROFILES: dict[str, tuple[str, ...]] = {
-    "card": ("efficientnet_b2", "resnet152", "inception_v3", "clip_vit_l14"),
+    "fusion": ("efficientnet_b2", "resnet152", "inception_v3", "clip_vit_l14"),  # of the fusion system of 2021
     "offline": ("efficientnet_lite0", "efficientnet_lite2", "lowlevel"),
 }
+OLD_PROFILES = {"card": "fusion"}
 
 
 def find_encoders(names: Iterable[str]) -> list[EncoderSpec]:

@@ -18,7 +18,7 @@ from features_store.errors import first_line, unknown_name
 
 MODES = ("auto", "on", "off")
 SECONDS = 60.0
-"""What compiling one network costs a CPU with two cores: 25 to 100 seconds for the networks of the profile `card`."""
+"""What compiling one network costs a CPU with two cores: 25 to 100 seconds for the networks of the profile `fusion`."""
 SAVED = 0.1
 """Share of the time of a forward pass that compiling saves on most networks with convolutions; up to a half."""
 

@@ -3,7 +3,7 @@
 ``python -m tests.bench extract`` prints one table. Weights are random, which changes no time. Each competitor runs once
 a round, in turn, and medians are compared, so that a busy machine slows all alike. The plain loop runs with the batch
 of 32 that thingsvision's documentation gives, and with ours. Environment: AFFECTORY_BENCH_CLIP (default ViT-B-32;
-ViT-L-14 is the one of the profile `card`), AFFECTORY_BENCH_IMAGES, AFFECTORY_BENCH_ROUNDS, AFFECTORY_BENCH_COMPILE
+ViT-L-14 is the one of the profile `fusion`), AFFECTORY_BENCH_IMAGES, AFFECTORY_BENCH_ROUNDS, AFFECTORY_BENCH_COMPILE
 (default auto, as if for a large corpus), AFFECTORY_BENCH_PRECISIONS (the others only where there are matrix units).
 """
 

@@ -22,7 +22,7 @@ from extract.inputs import files as sources
 from extract.inputs.files import Files
 from extract.settings import Circumstances
 from features_store import DiskSpaceError, Index, MismatchError, Status, open_store
-from features_store.failures import FailureLimit, failures_file, read_failures
+from features_store.writer import FailureLimit, failures_file, read_failures
 
 CommandLine = Callable[..., tuple[int, str, str]]
 BROKEN = Path("/proc/self/mem")  # a regular file whose first byte cannot be read: EIO, without any mock

@@ -18,7 +18,7 @@ from extract.errors import RefusedImageError
 from extract.inputs.images import Decoder, make_decoder
 from extract.settings import Circumstances
 from features_store import Index, Status, open_store
-from features_store.failures import FailureLimit
+from features_store.writer import FailureLimit
 
 FORMS = ("JPEG", "PROGRESSIVE", "PNG", "PALETTE", "GIF", "ANIMATED", "WEBP", "BMP", "TIFF", "DEFLATED", "PPM", "CMYK")
 

@@ -24,7 +24,7 @@ from extract.engines.forward import Forward
 from extract.inputs.images import make_decoder
 from extract.settings import Circumstances
 from features_store import MismatchError, Status, open_store, passport
-from features_store.failures import FailureLimit
+from features_store.writer import FailureLimit
 
 SMALL = "timm:test_efficientnet.r160_in1k"
 BLOCK = "timm-test_efficientnet.r160_in1k.pool"

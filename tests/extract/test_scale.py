@@ -25,8 +25,8 @@ from extract.errors import CorpusError, DeviceError, EngineError, UnreadableErro
 from extract.inputs.views import Views
 from extract.settings import Circumstances
 from features_store import Index, Status, open_store
-from features_store.failures import FailureLimit, read_failures
 from features_store.merge import merge
+from features_store.writer import FailureLimit, read_failures
 
 SMALL = "timm:test_efficientnet.r160_in1k"
 BLOCK = "timm-test_efficientnet.r160_in1k.pool"

@@ -26,7 +26,7 @@ from extract.encoders.spec import Encoder, EncoderSpec, Tap
 from extract.inputs.views import Views
 from extract.settings import Circumstances
 from features_store import Index, Status, open_store, writer
-from features_store.failures import FailureLimit
+from features_store.writer import FailureLimit
 
 N_VIEWS = int(sys.argv[4])
 N_IMAGES, WIDTH = 150, 32
