@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.errors import RefusedImageError
-from extract.inputs.files import Source
+from extract.inputs.files import ImageFiles
 from features_store import Index, MismatchError, open_regular, open_store, write_index
 from features_store.schema import INDEX_FILE
 
@@ -34,7 +34,7 @@ class DigestingSource:
         Folder with an index; its digests, and those of a journal that a killed run left, are taken over.
     """
 
-    def __init__(self, source: Source, store: Path) -> None:
+    def __init__(self, source: ImageFiles, store: Path) -> None:
         self._source = source
         index = open_store(store / INDEX_FILE)
         self._ids = index.raw_ids
@@ -58,7 +58,7 @@ class DigestingSource:
         return len(self._source)
 
     def read(self, row: int) -> bytes:
-        """See `extract.inputs.files.Source.read`.
+        """See `extract.inputs.files.ImageFiles.read`.
 
         Raises MismatchError.
         """
@@ -75,7 +75,7 @@ class DigestingSource:
         return data
 
     def modified(self, row: int) -> float:
-        """See `extract.inputs.files.Source.modified`."""
+        """See `extract.inputs.files.ImageFiles.modified`."""
         return self._source.modified(row)
 
     def finish(self, rows: Iterable[int], store: Path, index: Index, *, used: Iterable[int] = ()) -> int:

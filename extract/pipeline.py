@@ -11,14 +11,14 @@ import numpy as np
 
 from extract.corpora import Dataset
 from extract.digests import DigestingSource
-from extract.encoders import Network
+from extract.encoders import Encoder
 from extract.engines import DEVICES, Cpu, Device
 from extract.engines.batcher import Lane
 from extract.engines.compilation import Compilation
 from extract.engines.local import READERS, Images, LocalEngine, expected_memory
 from extract.engines.pool import Streams
 from extract.engines.ray import Cluster, RayEngine, Work
-from extract.inputs.files import Skipping
+from extract.inputs.files import SkipUnreadable
 from extract.opening import Opened, Opening, needed_rows
 from extract.settings import Circumstances
 from extract.stores import check_or_write_index
@@ -84,7 +84,7 @@ class Settings:
     unused_gpu: str | None = None
 
 
-def run(reading: Dataset, networks: list[Network], store: Path, settings: Settings) -> Summary:
+def run(reading: Dataset, networks: list[Encoder], store: Path, settings: Settings) -> Summary:
     """Make the blocks of all networks over one corpus, or go on with them.
 
     Parameters
@@ -107,7 +107,7 @@ def run(reading: Dataset, networks: list[Network], store: Path, settings: Settin
     check_or_write_index(store, index)
     clock = Clock()
     numbers = np.arange(len(index)) if index.parent_rows is None else index.parent_rows
-    files = Skipping(reading.files) if settings.skip_unreadable else reading.files
+    files = SkipUnreadable(reading.files) if settings.skip_unreadable else reading.files
     digesting = DigestingSource(files, store) if settings.content else None
     source = digesting if digesting is not None and settings.cluster is None else files
     images = Images(index.ids, source, numbers, made.views)

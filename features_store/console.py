@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn, TextIO
@@ -67,6 +67,23 @@ def wait_passively() -> None:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("KMP_BLOCKTIME", "0")
+
+
+def key_values(option: str, pairs: Iterable[str], example: str) -> dict[str, str]:
+    """Read the ``KEY=VALUE`` texts of a repeatable option; *example* shows one in the error.
+
+    Raises AffectoryError.
+    """
+    found: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise AffectoryError(f"{option} {pair!r} is not KEY=VALUE; write for example {option} {example}")
+        if key in found:
+            raise AffectoryError(f"{option} gives {key!r} twice; give it once")
+        found[key] = value
+    return found
 
 
 def main(app: Callable[[], object]) -> None:

@@ -33,6 +33,7 @@ ORDER: dict[str, tuple[tuple[str, ...], ...]] = {
         ("pages",),
         ("studies",),
         ("runs",),
+        ("figures",),
         ("evaluation",),
         ("heads",),
         ("data",),

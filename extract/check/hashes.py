@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from extract.engines.batcher import ordered
 from extract.errors import RefusedImageError
-from extract.inputs.files import Source
+from extract.inputs.files import ImageFiles
 from extract.inputs.images import make_decoder
 from features_store import Status
 from features_store.writer import plain_words
@@ -41,7 +41,7 @@ class Fingerprints:
     reasons: dict[int, str] = field(default_factory=dict)
 
 
-def fingerprint_files(files: Source, *, progress: bool = True) -> Fingerprints:
+def fingerprint_files(files: ImageFiles, *, progress: bool = True) -> Fingerprints:
     """Read and decode every image of a corpus once."""
     from tqdm import tqdm
 

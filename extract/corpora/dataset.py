@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from extract.errors import CorpusError
-from extract.inputs.files import Source
-from extract.inputs.formats import left_out_words
+from extract.inputs.disk import left_out_words
+from extract.inputs.files import ImageFiles
 from features_store import Index, Labels, Split
 from features_store.errors import unknown_name
 from features_store.schema import PART_NAMES
@@ -55,7 +55,7 @@ class Dataset:
     ----------
     index : Index
         Ids, labels, splits and groups.
-    files : Source
+    files : ImageFiles
         ``files.read(row)`` returns the bytes of the image in that row of the index.
     notes : tuple of str
         What a user should know: what was left out, and why.
@@ -64,7 +64,7 @@ class Dataset:
     """
 
     index: Index
-    files: Source
+    files: ImageFiles
     notes: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
 
@@ -77,7 +77,7 @@ def labelled(
     name: str,
     options: Mapping[str, Any],
     ids: ArrayLike,
-    files: Source,
+    files: ImageFiles,
     *,
     labels: Sequence[Labels],
     splits: Sequence[Split],
@@ -111,7 +111,7 @@ class Corpus:
     splits: Mapping[str, str] = field(default_factory=dict)
     defects: Sequence[str] = ()
     default_data: str = ""
-    default_profile: str = "card"
+    default_profile: str = "fusion"
     options: Mapping[str, Option] = field(default_factory=dict)
     published: Mapping[str, int] = field(default_factory=dict)
     members: tuple[str, ...] = ()
@@ -153,18 +153,18 @@ def _empty_parts(split: Split) -> str:
 class RowSubset:
     """Some rows of the image files of a corpus, numbered from 0."""
 
-    def __init__(self, files: Source, rows: NDArray[np.int64]) -> None:
+    def __init__(self, files: ImageFiles, rows: NDArray[np.int64]) -> None:
         self._files, self._rows = files, rows
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def read(self, row: int) -> bytes:
-        """See `extract.inputs.files.Source.read`."""
+        """See `extract.inputs.files.ImageFiles.read`."""
         return self._files.read(int(self._rows[row]))
 
     def modified(self, row: int) -> float:
-        """See `extract.inputs.files.Source.modified`."""
+        """See `extract.inputs.files.ImageFiles.modified`."""
         return self._files.modified(int(self._rows[row]))
 
 

@@ -14,7 +14,7 @@ import pytest
 from extract import pipeline
 from extract.corpora import find_corpus
 from extract.digests import JOURNAL
-from extract.encoders import Weights, build_networks, find_encoders
+from extract.encoders import Weights, build_encoders, find_encoders
 from extract.engines import Cpu, autocast_dtype
 from extract.engines.compilation import Compilation
 from extract.engines.forward import Forward
@@ -34,7 +34,7 @@ SETTINGS = pipeline.Settings(Circumstances("cpu"), batch_size=3, progress=False,
 
 @pytest.fixture(scope="module")
 def networks():
-    return build_networks(find_encoders([SMALL, "lowlevel"]), Weights("random", 0))
+    return build_encoders(find_encoders([SMALL, "lowlevel"]), Weights("random", 0))
 
 
 # ---- failed images --------------------------------------------------------------------------------------------------
