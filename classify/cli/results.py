@@ -243,4 +243,25 @@ def submit(
         say(f"  {task}: {scored} ({one['n_images']} labelled images)")
 
 
-COMMANDS: tuple[Callable[..., Any], ...] = (predict, explain, bundle, submit)
+def seeds(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.", show_default=False)],
+    *,
+    n: Annotated[int, typer.Option("--n", help="Seeds, that of the run the first.")] = 5,
+    force: Force = False,
+) -> None:
+    """Fit the head of each run again with other seeds: how much of its score is chance? Writes RUN/seeds.json."""
+    from classify.json_file import check_new, write_json
+    from classify.pages.summary import seeds_summary
+    from classify.runs.folder import find_runs
+    from classify.studies.seeds import SEEDS, seeds_of
+
+    found = [run for run in find_runs(runs) if not run.report.transfer]
+    for run in found:
+        check_new(run.folder / SEEDS, force=force)
+    for run in found:
+        spread = seeds_of(run, n)
+        write_json(run.folder / SEEDS, spread, force=force)
+        say(seeds_summary(run, spread))
+
+
+COMMANDS: tuple[Callable[..., Any], ...] = (predict, explain, bundle, submit, seeds)

@@ -96,6 +96,23 @@ def curve_summary(run: Run, learned: Mapping[str, Any]) -> str:
     return f"{run.folder}: {metric_title(learned['metric'])} by training images {points}{notes}"
 
 
+def seeds_summary(run: Run, found: Mapping[str, Any]) -> str:
+    """Lay out the spread over seeds: a line for each metric."""
+    lines = [f"{run.folder}: {len(found['seeds'])} seeds on the {found['part']} part"]
+    for name, one in found["metrics"].items():
+        if one["lowest"] is None:
+            continue
+        line = (
+            f"  {metric_title(name)} {interval_text(one)}; over the seeds {one['lowest']:.3f} to {one['highest']:.3f}"
+        )
+        line += "" if one["moved"] is None else f"; on vectors moved by {found['moved_by']:g} {one['moved']:.3f}"
+        lines.append(line)
+        if one["sensitive"]:
+            lines.append("  ! the last digits of the vectors move it by more than half of its interval: another")
+            lines.append("    processor may give another value")
+    return "\n".join(lines)
+
+
 def head_records() -> list[dict[str, Any]]:
     """Return the table of heads as plain values, with the default of every option by kind of task."""
     from classify.heads import HEADS, head_options
