@@ -1,6 +1,6 @@
 """How far a vector lies from the training images, block by block, in units of a calibrated threshold.
 
-A block is standardised and seen in the first min(64, n/5) principal directions of its training rows. Two distances are
+A block is standardized and seen in the first min(64, n/5) principal directions of its training rows. Two distances are
 measured: the Mahalanobis distance within these directions, and the length of the residual beside them. Both have a
 threshold above and one below: a grey picture may lie nearer to the mean than any training image does. Thresholds come
 from held-out folds of the training rows, groups whole: the 99th percentile of each distance and the 1st, and all of

@@ -152,7 +152,7 @@ def check_ablation(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_curve(path: Path) -> dict[str, Any] | None:
-    """Read what `classify curve` wrote; None where there is no such file."""
+    """Read what `classify learning-curve` wrote; None where there is no such file."""
     return _read(path, _CURVE, "the learning curve")
 
 

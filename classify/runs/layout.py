@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 from classify.config import RunConfig
 from classify.data.kinds import kind_of
 from classify.data.merging import polarity_costs
-from classify.data.rows import RowMatrix, choose_maps
-from classify.data.sample import sampled
-from classify.data.tasks import TaskRows, choose_blocks, task_rows
-from classify.data.views import ViewedRows, n_views
+from classify.data.rows import RowMatrix, ViewedRows, choose_maps, n_views
+from classify.data.tasks import TaskRows, choose_blocks, sampled, task_rows
 from classify.errors import ConfigError
-from classify.heads import HEADS, make_head
+from classify.heads import HEADS, head_options, make_head
 from features_store import Store, open_store
 from features_store.errors import unknown_name
 from features_store.schema import Task
 
-__all__ = ["Layout", "class_options", "lay_out", "task_head", "unfitted_head"]
+__all__ = ["Layout", "class_options", "lay_out", "quick", "task_head", "unfitted_head"]
+
+QUICK_IMAGES, QUICK_EPOCHS, QUICK_RESAMPLES = 120, 3, 40
 
 
 @dataclass(frozen=True)
@@ -145,3 +145,11 @@ def class_options(settings: Mapping[str, Any], classes: Sequence[str], present: 
             raise ConfigError(f"cost is {cost!r}; it takes a row and a column for each of {', '.join(classes)}")
         made["cost"] = [[cost[c][k] for k in present] for c in present]
     return made
+
+
+def quick(config: RunConfig) -> RunConfig:
+    """Return a run cut down to seconds: few images, few epochs or trees; it shows that the run works, no more."""
+    options = head_options(config.head, "single")
+    lengths = {"epochs": QUICK_EPOCHS, "n_rounds": QUICK_EPOCHS}
+    settings = {**config.settings, **{name: n for name, n in lengths.items() if name in options}}
+    return replace(config, settings=settings, limit=QUICK_IMAGES, resamples=QUICK_RESAMPLES)
