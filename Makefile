@@ -31,7 +31,7 @@ install: $(STAMP) ## make the environment .venv and install everything into it
 $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo 'installing into $(VENV) (torch is large: minutes, once)'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --editable '.[extract,demo,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --editable '.[dev]'
 	@touch $@
 
 extract: $(STAMP) ## stage 1: images -> vectors       (DATASET=b-t4sa DATA=/data/b-t4sa PROFILE=fusion)

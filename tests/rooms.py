@@ -4,17 +4,16 @@ from __future__ import annotations
 
 ORDER: dict[str, tuple[tuple[str, ...], ...]] = {
     "features_store": (
-        ("__main__", "commands"),
-        ("export", "import_", "diff", "verify", "listing", "recompute", "leakage", "splits", "summary", "notebook"),
-        ("merge", "subset", "assembly", "matrices", "hdf5_matrices", "matrix"),
-        ("align", "origin", "union"),
-        ("store", "block", "contents"),
-        ("writer", "dump", "failures"),
+        ("__main__",),
+        ("export", "import_", "diff", "verify", "leakage", "splits", "summary"),
+        ("merge", "subset", "matrices"),
+        ("align", "union"),
+        ("writer", "dump", "store"),
         ("chunked", "hdf5"),
-        ("seal", "passport", "meaning"),
-        ("atomic", "disk", "lock"),
-        ("schema", "ids"),
-        ("console", "extras", "errors"),
+        ("seal", "passport"),
+        ("lock", "atomic", "disk"),
+        ("schema",),
+        ("console", "errors"),
     ),
     "extract": (
         ("__main__",),

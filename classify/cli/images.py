@@ -48,7 +48,7 @@ def predict(
     from classify.inference.bundle import open_model
     from classify.inference.model import random_weights
     from classify.inference.predictor import Predictor, image_paths
-    from features_store.failures import FailureLimit
+    from features_store.writer import FailureLimit
 
     limit = FailureLimit(max_failed)
     if as_json and as_csv:

@@ -156,11 +156,11 @@ def pictured_store(pictures, tmp_path_factory) -> Path:
     pytest.importorskip("timm")
     from extract import pipeline
     from extract.corpora import find_corpus
-    from extract.encoders import Weights, build_networks, find_encoders
+    from extract.encoders import Weights, build_encoders, find_encoders
     from extract.settings import Circumstances
 
     folder = tmp_path_factory.mktemp("features") / "shapes"
-    networks = build_networks(find_encoders(["efficientnet_lite0", "lowlevel"]), Weights())
+    networks = build_encoders(find_encoders(["efficientnet_lite0", "lowlevel"]), Weights())
     settings = pipeline.Settings(Circumstances("cpu"), 4, decoders=1, progress=False)
     pipeline.run(find_corpus("folder").read(pictures, {}), networks, folder, settings)
     return folder

@@ -76,7 +76,7 @@ def test_gradient_is_the_slope(pictured_runs, pictured_store, head) -> None:
     x = open_store(pictured_store).matrix(model.blocks, [3])[0]
     target = choose_target(model.task, model.scores(x[None])[0], np.zeros(2))
     slope = gradient(model, x, target)
-    direction = (np.random.default_rng(0).normal(size=len(x)) * model.head.standardiser_.scale).astype(np.float32)
+    direction = (np.random.default_rng(0).normal(size=len(x)) * model.head.standardizer_.scale).astype(np.float32)
     step = 0.01 * direction
     above, below = target.worth(model.scores(np.stack([x + step, x - step])))
     assert float(slope @ direction) == pytest.approx((above - below) / 0.02, rel=0.03, abs=0.02)
@@ -170,10 +170,10 @@ def test_tokens_have_no_last_map() -> None:
     """A vision transformer's only map is its patches' embedding, which no Grad-CAM should be made of."""
     pytest.importorskip("timm")
     from classify.explain.explainer import _last_map
-    from extract.encoders import Weights, build_networks, find_encoders
+    from extract.encoders import Weights, build_encoders, find_encoders
 
     names = ["timm:test_vit.r160_in1k", "timm:test_resnet.r160_in1k"]
-    vit, resnet = build_networks(find_encoders(names), Weights("random"))
+    vit, resnet = build_encoders(find_encoders(names), Weights("random"))
     assert _last_map(vit) is None
     assert _last_map(resnet) is not None
 

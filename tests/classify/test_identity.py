@@ -158,13 +158,12 @@ def test_a_cross_corpus_run_is_run_again_from_its_file(tmp_path):
     store = make(tmp_path / "s")
     other = make(tmp_path / "o", ids=[f"o{i}.jpg" for i in range(N)], classes=("a", "b", "z"))
     run = classify.run(store, "t", "linear", out=tmp_path / "run", resamples=20)
-    from classify.runs.train import run as again
-    from classify.studies.cross_corpus import TransferConfig, transfer
+    from classify.studies.cross_corpus import TransferConfig, run_config, transfer
 
     tested = transfer(
         TransferConfig(run.folder, str(other), class_map={"z": "c"}, resamples=20, out=str(tmp_path / "x"))
     )
-    repeated = again(load_config(tested.folder / "config.toml", {"out": str(tmp_path / "y")}))
+    repeated = run_config(load_config(tested.folder / "config.toml", {"out": str(tmp_path / "y")}))
     assert repeated.report["metrics"] == tested.report["metrics"]
     with pytest.raises(RunError, match="no learning curve"):
         curve_of(tested)

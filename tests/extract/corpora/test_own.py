@@ -1,9 +1,7 @@
-"""Readers: official or documented layouts to indexes, and errors that say what is wrong."""
+"""Your own images: folders, tables and lists, and errors that say what is wrong."""
 
 from __future__ import annotations
 
-import csv
-import importlib.util
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -11,11 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from extract.corpora import CORPORA, find_corpus
+from extract.corpora import find_corpus
 from extract.corpora.splits import draw_parts
-from extract.encoders import PROFILES
 from extract.errors import CorpusError
-from extract.inputs.images import make_decoder
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -28,96 +24,6 @@ def touch(root: Path, *names: str) -> Path:
 def table(root: Path, text: str, name: str = "labels.csv") -> Path:
     (root / name).write_text(text, encoding="utf-8")
     return root
-
-
-# ---- contract -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", CORPORA)
-def test_every_record_says_what_a_user_needs(name):
-    corpus = CORPORA[name]
-    assert corpus.name == name
-    assert corpus.title
-    assert corpus.obtain
-    assert corpus.licence
-    assert corpus.default_profile in PROFILES
-    place = {member: Path("anywhere") for member in corpus.members} or Path("anywhere")
-    with pytest.raises(CorpusError, match=f"unknown option of corpus '{name}' 'nonsense'"):
-        corpus.read(place, {"nonsense": "1"})
-
-
-@pytest.mark.parametrize("name", [name for name in CORPORA if name != "emoji"])
-def test_every_reader_refuses_a_place_that_is_not_there(name, tmp_path):
-    with pytest.raises(CorpusError):
-        CORPORA[name].read(tmp_path / "nowhere")
-
-
-def test_an_unknown_corpus_lists_the_valid_ones():
-    with pytest.raises(CorpusError, match=r"unknown corpus 'emojis' \(did you mean 'emoji'\?\)"):
-        find_corpus("emojis")
-
-
-# ---- emoji ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def emoji(tmp_path_factory):
-    return find_corpus("emoji").read(tmp_path_factory.mktemp("emoji"), {"min_occurrences": "300"})
-
-
-def ranking() -> dict[str, dict[str, str]]:
-    package = Path(importlib.util.find_spec("emosent").submodule_search_locations[0])
-    with (package / "data" / "Emoji_Sentiment_Data_v1.0.csv").open(encoding="utf-8") as file:
-        return {f"{ord(row['Emoji']):04X}.png": row for row in csv.DictReader(file) if len(row["Emoji"]) == 1}
-
-
-def test_emoji_labels_follow_from_the_counts(emoji):
-    rows = ranking()
-    index = emoji.index
-    names = index.labels["polarity"].task.classes
-    for at, image_id in enumerate(index.ids.tolist()):
-        row = rows[image_id]
-        assert int(row["Occurrences"]) >= 300
-        counts = np.array([int(row[name.capitalize()]) for name in names])
-        assert counts[index.labels["polarity"].values[at]] == counts.max()
-        assert index.labels["evokes"].values[at].tolist() == (counts / counts.sum() >= 0.3).tolist()
-        expected = (counts[2] - counts[0]) / counts.sum()
-        assert index.labels["valence"].values[at, 0] == pytest.approx(expected)
-
-
-def test_emoji_pictures_are_drawn_in_colour_and_not_cut_off(emoji):
-    decode = make_decoder()
-    pictures = [decode(emoji.files.read(row)).astype(int) for row in range(12)]
-    assert {picture.shape for picture in pictures} == {(320, 320, 3)}
-    assert sum(np.ptp(picture, axis=2).max() > 60 for picture in pictures) > 6
-    for picture in pictures:
-        edge = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
-        assert edge.min() == 255
-        assert picture.min() < 128
-
-
-def test_emoji_sizes_at_the_documented_thresholds(tmp_path, monkeypatch):
-    from extract.corpora import emoji as module
-
-    monkeypatch.setattr(module, "draw_pictures", lambda *_: None)  # the pictures are not what is counted
-    sizes = {n: len(find_corpus("emoji").read(tmp_path, {"min_occurrences": str(n)}).index) for n in (1, 5, 20, 100)}
-    assert sizes == {1: 767, 5: 637, 20: 415, 100: 190}
-
-
-def test_emoji_is_split_70_10_20_by_polarity(emoji):
-    parts, polarity = emoji.index.splits["default"].values, emoji.index.labels["polarity"].values
-    for label in np.unique(polarity):
-        counts = np.bincount(parts[polarity == label], minlength=3)
-        n = counts.sum()
-        assert counts.tolist() == [n - round(0.1 * n) - round(0.2 * n), round(0.1 * n), round(0.2 * n)]
-
-
-def test_bad_options_are_refused(tmp_path):
-    for given, words in (({"min_occurrences": "x"}, "whole number"), ({"min_occurrences": "0"}, "at least 1")):
-        with pytest.raises(CorpusError, match=words):
-            find_corpus("emoji").read(tmp_path, given)
-    with pytest.raises(CorpusError, match="no emoji"):
-        find_corpus("emoji").read(tmp_path, {"min_occurrences": "1000000"})
 
 
 # ---- folder ---------------------------------------------------------------------------------------------------------

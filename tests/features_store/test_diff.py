@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 import features_store as fs
-from features_store.diff import difference
+from features_store.diff import diff
 from features_store.subset import subset
 
 
@@ -29,7 +29,7 @@ def test_changed_rows_are_counted_and_measured(tmp_path, make_store, run_command
         file["blocks/one.pool/vectors"][9, 0] = 7  # of a failed row: it has no meaning
         file["blocks/one.pool/status"][6, 0] = 2
     after = before + np.array([0, 5, 0, 0])
-    found = difference(one, fs.open_store(tmp_path / "b"))["blocks"]["one.pool"]
+    found = diff(one, fs.open_store(tmp_path / "b"))["blocks"]["one.pool"]
     assert found["status"] == {"rows": 1, "examples": ["set/006.jpg"], "changes": {"written -> missing": 1}}
     cosine = found["vectors"].pop("lowest_cosine")
     assert abs(cosine - before @ after / np.linalg.norm(before) / np.linalg.norm(after)) < 1e-7
@@ -66,7 +66,7 @@ def test_definitions_and_passports_are_compared(tmp_path, make_store) -> None:
     labels = {**one.labels, "mood": fs.Labels(task, one.labels["mood"].values)}
     index = fs.Index(one.ids, labels, one.splits, one.groups, None, one.corpus)
     fs.write_index(tmp_path / "b" / "index.h5", index, force=True)
-    found = difference(one, fs.open_store(tmp_path / "b"))
+    found = diff(one, fs.open_store(tmp_path / "b"))
     assert found["labels"] == {"mood": {"definition": {"classes": [["bad", "good"], ["low", "good"]]}}}
     assert found["blocks"]["one.pool"] == {
         "passport": ["weights.sha256: 'ab' / 'cd'"],
