@@ -219,9 +219,21 @@ def corpora(
             typer.echo(f"  --option {key}={option.default}  {option.help}")
 
 
-@app.command()
-def encoders(as_json: AsJson = False) -> None:
-    """List the encoders and the profiles."""
+ENCODER_EXAMPLES = """Examples:
+
+extract encoders
+
+extract encoders --json
+
+extract run folder --data pictures/ --encoders resnet50,timm:convnext_tiny.fb_in1k,clip_vit_l14@transformer:mean
+"""
+
+
+@app.command(epilog=ENCODER_EXAMPLES)
+def encoders(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.", rich_help_panel="Output")] = False,
+) -> None:
+    """List the encoders, their blocks with the values per image, and the profiles."""
     from extract.encoders import ENCODERS, PROFILES
 
     if as_json:
@@ -231,6 +243,8 @@ def encoders(as_json: AsJson = False) -> None:
         blocks = ", ".join(f"{tap.name} {'x'.join(map(str, tap.shape))}" for tap in one.taps)
         typer.echo(f"{one.name:<20} {blocks:<32} {one.description} ({one.library} {one.architecture})")
     typer.echo("timm:NAME, open_clip:ARCH/TAG    any model of these libraries")
+    typer.echo("fit:FOLDER                       a network that `extract fit` trained")
+    typer.echo("ENCODER@MODULE[:POOLING]         any layer; pooling is mean, max, cls or map")
     for name, members in PROFILES.items():
         n_features = sum(ENCODERS[one].n_features() for one in members)
         typer.echo(f"profile {name}: {', '.join(members)} = {n_features} values")
