@@ -25,7 +25,6 @@ from extract.options import (
     Option,
     SkipUnreadable,
     corpus_place,
-    key_values,
 )
 from features_store import console
 
@@ -94,7 +93,7 @@ def run(
     check_engine(engine)
     if engine == "local":
         settings = _settings(device, precision, decoder, Views(views, policy))
-    reading = found.read(corpus_place(found, data), key_values(option or []))
+    reading = found.read(corpus_place(found, data), console.key_values("--option", option or [], "KEY=VALUE"))
     reading = shard(reading, rows) if rows else reading
     networks = build_encoders(chosen, wanted, find_decoder(decoder).resizer)
     _warn(networks, reading)
@@ -174,7 +173,7 @@ def check(
             raise ExistsError(f"{page} exists; nothing is overwritten without --force")
         try_place(page)
     limit, found = FailureLimit(max_failed), find_corpus(corpus)
-    dataset = found.read(corpus_place(found, data), key_values(option or []))
+    dataset = found.read(corpus_place(found, data), console.key_values("--option", option or [], "KEY=VALUE"))
     if skip_unreadable:
         dataset = replace(dataset, files=SkippingFiles(dataset.files))
     shown = sys.stderr.isatty()
