@@ -25,7 +25,6 @@ from extract.options import (
     Option,
     SkipUnreadable,
     corpus_place,
-    key_values,
 )
 from features_store import console
 
@@ -94,7 +93,7 @@ def run(
     check_engine(engine)
     if engine == "local":
         settings = _settings(device, precision, decoder, Views(views, policy))
-    reading = found.read(corpus_place(found, data), key_values(option or []))
+    reading = found.read(corpus_place(found, data), console.key_values("--option", option or [], "KEY=VALUE"))
     reading = shard(reading, rows) if rows else reading
     networks = build_encoders(chosen, wanted, find_decoder(decoder).resizer)
     _warn(networks, reading)
@@ -174,7 +173,7 @@ def check(
             raise ExistsError(f"{page} exists; nothing is overwritten without --force")
         try_place(page)
     limit, found = FailureLimit(max_failed), find_corpus(corpus)
-    dataset = found.read(corpus_place(found, data), key_values(option or []))
+    dataset = found.read(corpus_place(found, data), console.key_values("--option", option or [], "KEY=VALUE"))
     if skip_unreadable:
         dataset = replace(dataset, files=SkippingFiles(dataset.files))
     shown = sys.stderr.isatty()
@@ -211,9 +210,21 @@ def corpora(
             typer.echo(f"  --option {key}={option.default}  {option.help}")
 
 
-@app.command()
-def encoders(as_json: AsJson = False) -> None:
-    """List the encoders and the profiles."""
+ENCODER_EXAMPLES = """Examples:
+
+extract encoders
+
+extract encoders --json
+
+extract run folder --data pictures/ --encoders resnet50,timm:convnext_tiny.fb_in1k,clip_vit_l14@transformer:mean
+"""
+
+
+@app.command(epilog=ENCODER_EXAMPLES)
+def encoders(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.", rich_help_panel="Output")] = False,
+) -> None:
+    """List the encoders, their blocks with the values per image, and the profiles."""
     from extract.encoders import ENCODERS, PROFILES
 
     if as_json:
@@ -223,6 +234,8 @@ def encoders(as_json: AsJson = False) -> None:
         blocks = ", ".join(f"{tap.name} {'x'.join(map(str, tap.shape))}" for tap in one.taps)
         typer.echo(f"{one.name:<20} {blocks:<32} {one.description} ({one.library} {one.architecture})")
     typer.echo("timm:NAME, open_clip:ARCH/TAG    any model of these libraries")
+    typer.echo("fit:FOLDER                       a network that `extract fit` trained")
+    typer.echo("ENCODER@MODULE[:POOLING]         any layer; pooling is mean, max, cls or map")
     for name, members in PROFILES.items():
         n_features = sum(ENCODERS[one].n_features() for one in members)
         typer.echo(f"profile {name}: {', '.join(members)} = {n_features} values")
