@@ -157,6 +157,31 @@ def test_the_example_of_read_corpus() -> None:
     assert (done.failed, done.attempted > 5) == (0, True)
 
 
+@pytest.mark.parametrize(
+    ("name", "option", "path"),
+    [
+        ("oasis", "file", "OASIS.csv"),
+        ("dirti", "file", "norms.csv"),
+        ("emomadrid", "names", "image_names.txt"),
+        ("t4sa", "table", "t4sa_text_sentiment.tsv"),
+        ("b-t4sa", "lists", "b-t4sa_imgs/b-t4sa_{part}.txt"),
+        ("mediaeval21", "test", "testset.csv"),
+        ("vso-603", "list", "mine.txt"),
+    ],
+)
+def test_no_path_of_this_machine_is_stored(name: str, option: str, path: str, tmp_path: Path) -> None:
+    """A path that is given as an option is stored by its name, in a union too; the corpus is found again by it."""
+    made, other = MAKERS[name](tmp_path / "a"), MAKERS["ied"](tmp_path / "b")
+    given = {**made.options, option: str(made.data / path)}
+    index = find_corpus(name).read(made.data, given).index
+    assert index.corpus["options"][option] == Path(path).name
+    again = {key: str(value) for key, value in index.corpus["options"].items()}
+    assert find_corpus(name).read(made.data, again).index.digest == index.digest
+    prefixed = {f"{name}.{key}": value for key, value in given.items()}
+    union = find_corpus(f"union:{name},ied").read({name: made.data, "ied": other.data}, prefixed)
+    assert str(tmp_path) not in str(union.index.corpus)
+
+
 def test_published_lists_that_do_not_fit_are_reported(tmp_path: Path) -> None:
     """Lists, folds and names that are missing are in the notes; a list or a fold that is there twice is refused."""
     fi = MAKERS["fi"](tmp_path / "fi").data
