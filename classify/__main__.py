@@ -56,6 +56,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any], tuple[str, str]]] = {
         results.learning_curve,
         ("learning-curve runs/emoji/polarity/svm", "learning-curve runs/emoji --points 4 --repeats 5"),
     ),
+    "seeds": (results.seeds, ("seeds runs/emoji/polarity/gbm", "seeds runs/emoji --n 10")),
     "audit": (
         results.audit,
         ("audit features/emoji --task polarity", "audit features/emoji --task evokes --threshold 0.98"),
