@@ -2,7 +2,7 @@
 
 Nothing is unpacked, and nothing is written. Of a tar only the headers are read (512 bytes a member) by a reader of our
 own: it takes less than a third of the time of `tarfile` and, unlike it, refuses damage in the middle, sizes that are no
-numbers and names of any length. Of a zip the directory is read by `zipfile`. Members are read safely in several threads.
+numbers and names of any length. Of a zip the directory is read by `zipfile`. Several threads may read members.
 """
 
 from __future__ import annotations
