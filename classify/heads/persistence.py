@@ -19,8 +19,22 @@ import numpy as np
 from classify.errors import HeadError, OutdatedHeadError, RunError
 from classify.heads import HEADS, head_class, head_options
 from classify.heads.base import FittedState
-from classify.json_file import parse_json, read_regular, umask
-from classify.json_schema import Check, anything, choice, flag, items, optional, record, table, text, whole, wrong
+from classify.json_file import (
+    Check,
+    anything,
+    choice,
+    flag,
+    items,
+    optional,
+    parse_json,
+    read_regular,
+    record,
+    table,
+    text,
+    umask,
+    whole,
+    wrong,
+)
 from features_store.errors import first_line
 from features_store.schema import KINDS
 
