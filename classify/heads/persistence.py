@@ -23,8 +23,22 @@ import numpy as np
 from classify.data.standardizer import Standardizer
 from classify.errors import HeadError, OutdatedHeadError, RunError
 from classify.heads import HEADS, head_class, head_options
-from classify.json_file import parse_json, read_regular, umask
-from classify.json_schema import Check, anything, choice, flag, items, number, record, table, text, whole, wrong
+from classify.json_file import (
+    Check,
+    anything,
+    choice,
+    flag,
+    items,
+    number,
+    parse_json,
+    read_regular,
+    record,
+    table,
+    text,
+    umask,
+    whole,
+    wrong,
+)
 from features_store.errors import first_line
 from features_store.schema import KINDS
 
