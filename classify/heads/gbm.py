@@ -50,7 +50,7 @@ class _BoostedHead(Head):
         "feature_fraction": ("uniform", 0.05, 1.0),
         "l2": ("log", 1e-3, 1e2),
     }
-    _learned = ("boosters_",)
+    _learned: ClassVar[tuple[str, ...]] = ("boosters_",)
 
     n_rounds: int | list[int] = whole(200, "trees of each class, label or output", most=100_000, several=True)
     learning_rate: float = number(0.05, "what each tree's answer is multiplied by", least=1e-9, most=1e3)

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
@@ -34,7 +34,7 @@ _CHUNK_BYTES = 64 * 2**20  # of float32 rows multiplied at once
 class _LinearHead(Head):
     """Weights (n_outputs, n_features) over standardized features, and intercepts."""
 
-    _learned = ("standardizer_", "coef_", "intercept_")
+    _learned: ClassVar[tuple[str, ...]] = ("standardizer_", "coef_", "intercept_")
 
     standardize: bool = flag(
         "bring each feature to mean 0 and variance 1 over n_features, measured on training rows", default=True

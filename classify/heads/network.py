@@ -118,7 +118,7 @@ class NetworkHead(Head):
         "weight_decay": ("log", 1e-7, 1e-2),
         "batch_size": ("choice", 32, 64, 128),
     }
-    _learned = ("standardizer_", "module_")
+    _learned: ClassVar[tuple[str, ...]] = ("standardizer_", "module_")
 
     project = "never"  # heads of which the first layer is no fully connected one have no span to train in
     keep_outside = True

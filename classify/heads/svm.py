@@ -38,7 +38,7 @@ class _KernelHead(Head):
         "C": ("log", 1e-3, 1e3),
         "kernel": ("choice", "rbf", "linear"),
     }
-    _learned = ("standardizer_", "gamma_", "support_vectors_", "dual_", "intercept_")
+    _learned: ClassVar[tuple[str, ...]] = ("standardizer_", "gamma_", "support_vectors_", "dual_", "intercept_")
 
     C: float = number(
         1.0, "cost of a training row on the wrong side, or of an error beyond epsilon", least=1e-9, most=1e9
