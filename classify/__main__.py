@@ -107,15 +107,16 @@ def audit(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Look for near-duplicates across the parts of a split, and for labels that are probably wrong."""
+    from classify.config import RunConfig
     from classify.json_file import check_new, write_json
     from classify.pages.summary import audit_summary
-    from classify.studies import audit as auditing
+    from classify.studies.audit import AUDIT
+    from classify.studies.audit import audit as audit_task
 
     names = tuple(name.strip() for name in blocks.split(",") if name.strip())
-    config = auditing.AuditConfig(store, task, names, split, threshold, seed)
-    path = out or auditing.audit_folder(config) / auditing.AUDIT
+    path = out or RunConfig(store, task, "dummy").folder.parent / AUDIT
     check_new(path, force=force)
-    found = auditing.audit(config, notify=note)
+    found = audit_task(store, task, blocks=names, split=split, threshold=threshold, seed=seed, notify=note)
     write_json(path, found, force=force)
     say(f"{audit_summary(found)}\nwrote {path}")
 
@@ -132,9 +133,10 @@ def curve(
     from classify.json_file import check_new, write_json
     from classify.pages.summary import curve_summary
     from classify.runs.folder import find_runs
-    from classify.studies.learning_curve import CURVE, CurveConfig, curve_of
+    from classify.studies.learning_curve import CURVE, check_sizes, fit_learning_curve
 
-    config, found = CurveConfig(points, repeats, seed), find_runs(runs)
+    check_sizes(points, repeats)
+    found = find_runs(runs)
     tests = [one for one in found if one.report.transfer]
     if len(tests) < len(found):  # a test of a head that was fitted elsewhere has no curve; the others have
         for one in tests:
@@ -143,7 +145,7 @@ def curve(
     for one in found:
         check_new(one.folder / CURVE, force=force)
     for one in found:
-        learned = curve_of(one, config)
+        learned = fit_learning_curve(one, n_points=points, n_repeats=repeats, seed=seed)
         write_json(one.folder / CURVE, learned, force=force)
         say(curve_summary(one, learned))
 

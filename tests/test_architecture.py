@@ -76,7 +76,6 @@ EXPECTED_UPWARD = {
     "classify.runs.folder -> classify.pages.notebook",
     "classify.runs.folder -> classify.pages.plots",
     "classify.runs.train -> classify.studies.cross_corpus",
-    "classify.studies.cross_corpus -> classify.inference.model",
     "features_store.passport -> features_store.hdf5",
     "features_store.schema -> features_store.hdf5",
     "features_store.store -> features_store.notebook",

@@ -1,4 +1,4 @@
-"""The commands that go back to pixels or hand something on; `__main__` puts them on the command line."""
+"""The commands about new images, bundles and submissions; `__main__` puts them on the command line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from classify.console import say
 
 if TYPE_CHECKING:
-    from classify.inference.model import Answer, Model
+    from classify.inference.model import Model, Prediction
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -44,9 +44,9 @@ def predict(
     ] = "5%",
     allow_download: Download = False,
 ) -> None:
-    """Answer for new images: calibrated probabilities, the decision, or why an image can't be used.
+    """Predict for new images: calibrated probabilities, the decision, or why an image can't be used.
 
-    The encoders are built again as the passports of the run say, and refused if their weights are others.
+    The encoders are rebuilt from the passports of the run, and refused if their weights differ.
 
     Example: classify predict runs/emoji/polarity/mlp holiday.jpg --json
     """
@@ -71,36 +71,38 @@ def predict(
     predictor = Predictor(model, device=device, weights=files, allow_download=allow_download)
     if asked is None:
         paths = (line.rstrip("\r\n") for line in sys.stdin if line.strip())
-        n_failed, n_asked = _print_answers(model, predictor(paths), as_json=as_json, as_csv=as_csv)
-        if not n_asked:
+        n_failed, n_images = _print_predictions(model, predictor(paths), as_json=as_json, as_csv=as_csv)
+        if not n_images:
             message = "no path came on the input; write one a line, or name the images instead of -"
             raise ConfigError(message)
     else:
         from tqdm import tqdm
 
         with tqdm(total=len(asked), unit=" images", delay=2, leave=False, disable=not sys.stderr.isatty()) as bar:
-            answers = predictor.many(asked, step=bar.update)
-            n_failed, n_asked = _print_answers(model, answers, as_json=as_json, as_csv=as_csv)
-    if limit.exceeded(n_failed, n_asked):
+            found = predictor.many(asked, step=bar.update)
+            n_failed, n_images = _print_predictions(model, found, as_json=as_json, as_csv=as_csv)
+    if limit.exceeded(n_failed, n_images):
         raise typer.Exit(3)
 
 
-def _print_answers(model: Model, answers: Iterable[Answer], *, as_json: bool, as_csv: bool) -> tuple[int, int]:
-    """Print answer by answer; return how many images have none, and how many were asked for."""
-    from classify.inference import predictions as words
+def _print_predictions(
+    model: Model, predictions: Iterable[Prediction], *, as_json: bool, as_csv: bool
+) -> tuple[int, int]:
+    """Print one by one; return how many images have no prediction, and how many there are."""
+    from classify.inference.model import csv_header
 
     if as_csv:
-        say(words.csv_header(model))
-    line = words.answer_json if as_json else words.answer_csv if as_csv else words.answer_text
-    failed = asked = 0
-    for answer in answers:
-        asked += 1
-        say(line(model, answer))
-        sys.stdout.flush()  # who asks image by image waits for this line
-        failed += bool(answer.reason)
+        say(csv_header(model))
+    line = model.as_json if as_json else model.as_csv if as_csv else model.as_text
+    failed = n_images = 0
+    for prediction in predictions:
+        n_images += 1
+        say(line(prediction))
+        sys.stdout.flush()  # a program that sends one path at a time waits for this line
+        failed += bool(prediction.reason)
     if failed:
         say(f"note: {failed} image{'s' if failed > 1 else ''} without an answer", err=True)
-    return failed, asked
+    return failed, n_images
 
 
 def _weight_files(pairs: list[str] | None) -> dict[str, Path]:
@@ -152,15 +154,8 @@ def explain(
 
     Example: classify explain runs/emoji/polarity/mlp --check
     """
-    from classify.explain.deletion_check import deletion_check
-    from classify.explain.explainer import Explainer
-    from classify.explain.explanations import (
-        check_explanations,
-        chosen_images,
-        explain_images,
-        explanation_text,
-        scored_images,
-    )
+    from classify.explain.deletion_check import deletion_check, deletion_text
+    from classify.explain.explainer import Explainer, check_explanations, chosen_images, explain_images, scored_images
     from classify.inference.predictor import image_paths
     from classify.pages.svg import fit_bar
     from classify.runs.folder import read_run
@@ -183,23 +178,10 @@ def explain(
         deletion = deletion_check(explainer, asked, step=step) if asked else None
         found = explain_images(opened, explainer, paths, deletion=deletion, force=force, step=step)
     for explained in found:
-        say(explanation_text(explained))
+        say(str(explained))
     if deletion:
-        say(_deletion_text(deletion))
+        say(deletion_text(deletion))
     say(f"wrote {opened.folder / 'explanations'}")
-
-
-def _deletion_text(found: dict[str, Any]) -> str:
-    if found["passed"] is None:
-        return f"deletion check: {found['n_images']} images are too few, it takes 8"
-    gap, moved = found["difference"], found["difference_moved"]
-    verdict = "the maps mean something" if found["passed"] else "not shown that the maps mean anything"
-    return (
-        f"deletion check, {found['n_images']} images: covering the hottest {found['share_covered']:.0%} takes "
-        f"{found['hottest']:.2f}, as much at random {found['random']:.2f}; difference {gap['value']:.2f} "
-        f"[{gap['low']:.2f}, {gap['high']:.2f}], against the same shape elsewhere {moved['value']:.2f} "
-        f"[{moved['low']:.2f}, {moved['high']:.2f}]: {verdict}"
-    )
 
 
 def submit(
@@ -216,13 +198,12 @@ def submit(
     at_half: Annotated[bool, typer.Option("--at-half", help="Labels from 0.5 on, not the run's thresholds.")] = False,
     force: Force = False,
 ) -> None:
-    """Write a file of answers in MediaEval's form, read it back, and score it again before it gets its name.
+    """Write a file of predictions in MediaEval's form, read it back, and score it again before it gets its name.
 
     Example: classify submit runs/mediaeval21/subtask1/moe runs/mediaeval21/subtask2/mlp -o run1.csv
     """
     from classify.errors import ConfigError
-    from classify.inference.submission import check_submission
-    from classify.inference.submit import plan_submission, write_submission
+    from classify.inference.submission import check_submission, plan_submission, write_submission
     from classify.json_file import check_new
     from classify.runs.folder import read_run
     from features_store.errors import unknown_name
@@ -239,7 +220,7 @@ def submit(
     found = check_submission(check, plan) if check else write_submission(plan, out or Path(), force=force)
     say(f"{check or out}: {len(plan.ids)} images, columns {', '.join(plan.titles)}")
     for task, one in found.items():
-        scored = f"{one['metric']} {one['value']!r}, as the run said" if one["n_images"] else "no label to score by"
+        scored = f"{one['metric']} {one['value']!r}, as in the run" if one["n_images"] else "no label to score by"
         say(f"  {task}: {scored} ({one['n_images']} labelled images)")
 
 

@@ -55,7 +55,7 @@ def cross_test(
 ) -> None:
     """Score a fitted head, as it is, on another corpus."""
     from classify.pages.summary import run_summary
-    from classify.studies.cross_corpus import TransferConfig, transfer
+    from classify.studies.cross_corpus import cross_corpus_test
 
     pairs: dict[str, str] = {}
     for text in class_map or ():
@@ -64,7 +64,7 @@ def cross_test(
             message = f"--map {text!r} isn't THEIRS=OURS; write for example --map joy=positive"
             raise ConfigError(message)
         pairs[theirs.strip()] = ours.strip()
-    say(run_summary(transfer(TransferConfig(run, store, task, pairs, out=out), force=force)))
+    say(run_summary(cross_corpus_test(run, store, task=task, class_map=pairs, out=out, force=force)))
 
 
 def reproduce(

@@ -8,12 +8,12 @@ from typing import Any
 from classify.evaluation.metrics import greater_is_better
 from classify.pages.leaderboard import clean_title, interval_text, metric_title
 from classify.runs.folder import read_run
-from classify.studies.sweep import Cell
+from classify.studies.sweep import GridPoint
 
 __all__ = ["sweep_as_json", "sweep_as_text"]
 
 
-def sweep_as_json(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+def sweep_as_json(cells: Sequence[GridPoint]) -> list[dict[str, Any]]:
     """Return one record for each cell: choices, folder, whether it is done, and its metrics if so.
 
     The score that ranks is of the validation part where there is one: a sweep chooses, and the test part is for
@@ -22,7 +22,7 @@ def sweep_as_json(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     return [_record(cell) for cell in cells]
 
 
-def _record(cell: Cell) -> dict[str, Any]:
+def _record(cell: GridPoint) -> dict[str, Any]:
     record: dict[str, Any] = {
         "choices": dict(cell.choices),
         "task": cell.config.task,
@@ -40,7 +40,7 @@ def _record(cell: Cell) -> dict[str, Any]:
     return record
 
 
-def sweep_as_text(cells: Sequence[Cell]) -> str:
+def sweep_as_text(cells: Sequence[GridPoint]) -> str:
     """Lay out a sweep: a table for each task, the best cell first, those to come last."""
     records = sweep_as_json(cells)
     tasks = list(dict.fromkeys(record["task"] for record in records))

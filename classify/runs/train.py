@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,9 +69,18 @@ def run(
         The time budget is used up. The state of training is kept, and no run is written.
     """
     if config.tested:
-        from classify.studies.cross_corpus import TransferConfig, transfer
+        from classify.studies.cross_corpus import cross_corpus_test
 
-        return transfer(TransferConfig.of(config), force=force)
+        return cross_corpus_test(
+            Path(config.tested).expanduser(),
+            config.store,
+            task=config.task,
+            class_map=config.class_map,
+            resamples=config.resamples,
+            seed=config.seed,
+            out=config.out,
+            force=force,
+        )
     check_free(config.folder, force=force)
     timings: dict[str, float] = {}
     with _timed(timings, "open"):

@@ -1,8 +1,8 @@
-"""The learning curve of a run that lies on disk: its head fitted again on fewer training images."""
+"""The learning curve of a run: its head fitted again on fewer training images."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -20,70 +20,50 @@ from classify.runs.identity import check_same_data
 from classify.runs.layout import lay_out, unfitted_head
 from classify.runs.train import head_scores
 
-__all__ = ["CURVE", "CurveConfig", "curve_of"]
+__all__ = ["CURVE", "check_sizes", "fit_learning_curve"]
 
 CURVE = "curve.json"
 
 
-@dataclass(frozen=True)
-class CurveConfig:
-    """How finely to look.
+def check_sizes(n_points: int, n_repeats: int) -> None:
+    """Refuse fewer than two sizes of the training part, and fewer than one order in which images are added."""
+    for name, value, least in (("n_points", n_points, 2), ("n_repeats", n_repeats, 1)):
+        if value < least:
+            raise ConfigError(f"{name} is {value}; a learning curve takes at least {least}")
 
-    Parameters
-    ----------
-    n_points : int
-        Sizes of the training part, from 2 up.
-    n_repeats : int
-        Orders in which images are added, from 1 up.
+
+def fit_learning_curve(run: Run, *, n_points: int = 6, n_repeats: int = 3, seed: int = 0) -> dict[str, Any]:
+    """Fit the head of a run again on growing parts of its training images.
+
+    Raises ConfigError, RunError.
     """
-
-    n_points: int = 6
-    n_repeats: int = 3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("n_points", 2), ("n_repeats", 1)):
-            if getattr(self, name) < least:
-                message = f"{name} is {getattr(self, name)}; a learning curve takes at least {least}"
-                raise ConfigError(message)
-
-
-def curve_of(run: Run, config: CurveConfig | None = None) -> dict[str, Any]:
-    """Fit the head of a run on growing parts of its training images.
-
-    Raises RunError.
-    """
-    config = config or CurveConfig()
-    asked = load_config(run.folder / CONFIG)
-    if asked.tested or run.report.transfer:
-        message = f"{run.folder} tests a head that was fitted elsewhere, so it has no learning curve"
-        raise RunError(message)
-    layout = lay_out(replace(asked, allow_split_groups=True))  # the run was scored on it already
+    check_sizes(n_points, n_repeats)
+    config = load_config(run.folder / CONFIG)
+    if config.tested or run.report.transfer:
+        raise RunError(f"{run.folder} tests a head that was fitted elsewhere, so it has no learning curve")
+    layout = lay_out(replace(config, allow_split_groups=True))  # the run was scored on it already
     data = layout.data
-    check_same_data(run, asked, layout.store, layout.blocks, data)
+    check_same_data(run, config, layout.store, layout.blocks, data)
     scored = "test" if "test" in data.parts else "validation"
+    warnings: dict[str, None] = {}
 
     def fit(chosen: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
-        parts = {**data.parts, "train": _some(data.parts["train"], chosen)}
+        train = data.parts["train"]
+        groups = None if train.groups is None else train.groups[chosen]
+        smaller = Part("train", train.rows[chosen], train.y[chosen], train.ids[chosen], groups)
+        parts = {**data.parts, "train": smaller}
         fewer = replace(layout, data=replace(data, parts=parts))
-        head = unfitted_head(replace(asked, seed=asked.seed + seed), fewer)
-        done = fit_head(head, fewer, refit=asked.refit)
-        noted.update(dict.fromkeys(f"with {len(chosen)} training images: {text}" for text in done.noted))
+        head = unfitted_head(replace(config, seed=config.seed + seed), fewer)
+        done = fit_head(head, fewer, refit=config.refit)
+        warnings.update(dict.fromkeys(f"with {len(chosen)} training images: {text}" for text in done.noted))
         return head_scores(done.of_part(scored), data.task, layout.matrices[scored])
 
-    noted: dict[str, None] = {}
-    points = learning_curve(data, fit, n_points=config.n_points, n_repeats=config.n_repeats, seed=config.seed)
+    points = learning_curve(data, fit, n_points=n_points, n_repeats=n_repeats, seed=seed)
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "metric": primary_metric(data.task),
         "part": scored,
-        "n_repeats": config.n_repeats,
+        "n_repeats": n_repeats,
         "points": points,
-        "warnings": [*([data.crossing.words()] if data.crossing else []), *noted],
+        "warnings": [*([data.crossing.words()] if data.crossing else []), *warnings],
     }
-
-
-def _some(part: Part, chosen: NDArray[np.int64]) -> Part:
-    """The part with some of its images only."""
-    groups = None if part.groups is None else part.groups[chosen]
-    return Part(part.name, part.rows[chosen], part.y[chosen], part.ids[chosen], groups)

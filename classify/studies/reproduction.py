@@ -1,21 +1,22 @@
-"""A system's experiments beside the numbers of its paper: how far off, and whether they may be compared at all."""
+"""The experiments of a published system beside the numbers of its paper, and in what they differ from it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from classify.config import RunConfig, dump_config, load_config
+from classify.config import RunConfig, load_config
 from classify.errors import ConfigError, RunError
 from classify.preset import Preset, find_preset, quick, systems
 from classify.runs.folder import CONFIG, REPORT, Run, read_run
 from classify.runs.identity import differing_aspects, run_identity
-from classify.runs.layout import lay_out
+from classify.runs.layout import Layout, lay_out
 from classify.runs.report_json import UNDEFINED, passport_weights
 from classify.runs.train import run as run_experiment
 from features_store import Store, open_store
+from features_store import passport as passports
 from features_store.errors import AffectoryError, unknown_name
 
 __all__ = ["Row", "differences", "reproduce", "table"]
@@ -106,25 +107,42 @@ def _unfit(preset: Preset, store: Store) -> str:
 
 
 def _run(config: RunConfig, *, force: bool, notify: Callable[[str], None]) -> Run:
-    if not force and (config.folder / REPORT).is_file():
-        run, layout = read_run(config.folder), lay_out(config)
-        now = run_identity(config, layout.store, layout.blocks, layout.data)
-        different = (
-            differing_aspects(run.report.identity, now)
-            if len(run.report.identity) > 1  # a report of an earlier version knows less
-            else _before(run, config)
+    """Return the run that lies in its place, if it was made of the same data and settings; else run it."""
+    if force or not (config.folder / REPORT).is_file():
+        return run_experiment(config, force=force, notify=notify)
+    run, layout = read_run(config.folder), lay_out(config)
+    if run.report.format_version > 1:
+        different = differing_aspects(
+            run.report.identity, run_identity(config, layout.store, layout.blocks, layout.data)
         )
-        if not different:
-            return run
-        message = f"{config.folder} was made of something else (different: {', '.join(different[:5])}); replace it "
-        raise RunError(message + "with --force")
-    return run_experiment(config, force=force, notify=notify)
+    else:
+        different = _known_differences(run, config, layout)
+    if different:
+        raise RunError(
+            f"{config.folder} was made of something else (different: {', '.join(different[:5])}); replace it with "
+            "--force"
+        )
+    return run
 
 
-def _before(run: Run, config: RunConfig) -> list[str]:
-    """Compare a run of an earlier version, of which only the configuration is known."""
-    same = dump_config(load_config(run.folder / CONFIG)) == dump_config(config)
-    return [] if same else ["its configuration"]
+def _known_differences(run: Run, config: RunConfig, layout: Layout) -> list[str]:
+    """Compare what a report of 0.1 records: settings, labels, index and passports, but no vectors."""
+    done = load_config(run.folder / CONFIG)
+    places: dict[str, Any] = {"store": config.store, "out": config.out, "allow_split_groups": config.allow_split_groups}
+    settings, report = vars(replace(done, **places)), run.report
+    found = [name for name, value in vars(config).items() if settings[name] != value]
+    digests = {name: part.digest for name, part in layout.data.parts.items()}
+    found += [
+        f"labels of {name}"
+        for name in digests | report.part_digests
+        if digests.get(name) != report.part_digests.get(name)
+    ]
+    if report.index_digest != layout.store.index_digest:
+        found.append("images of the index")
+    for name in layout.blocks:
+        if passports.differences(report.passports.get(name, {}), layout.store.block(name).passport):
+            found.append(f"passport of {name}")
+    return found
 
 
 def _not_run(preset: Preset, reason: str) -> Row:
@@ -182,6 +200,8 @@ def differences(preset: Preset, run: Run) -> list[str]:
         if counts[part] != n:
             found.append(f"split: {counts[part]:,} {part} images, the paper's: {n:,}")
     found += _weights(report, paper.get("weights", {}))
+    if report.format_version < 2:
+        found.append("vectors: the report is of version 0.1, which doesn't record them; run it again with --force")
     return found + _settings(preset, run)
 
 

@@ -194,3 +194,29 @@ def test_blocks_splits_and_tasks_are_those_that_stage_one_makes():
         if one.name.endswith("-paper") or one.paper["weights"].get(one.run["blocks"][0], "").startswith("fit:"):
             continue  # brought in by `features-store import`, or trained by `extract fit`
         assert {block: made.get(block) for block in one.widths} == dict(one.widths), name
+
+
+def test_reproduce_on_a_report_of_0_1(stores, tmp_path, monkeypatch):
+    """It has no identity: what it records is compared, that its vectors are unknown is said, and changes are found."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "jndataset").symlink_to(stores["jndataset"])
+    config = quick(load_config(None, {"store": "jndataset", "preset": "vgg16-va"}))
+    folder = run(config).folder
+    report = json.loads((folder / "report.json").read_text())
+    later = ("format_version", "identity", "verdicts", "n_tried", "chosen_on", "midpoint", "novelty", "crossing")
+    old = {name: value for name, value in report.items() if name not in later}
+    old["baselines"] = {"majority": old["baselines"]["majority"]}
+    (folder / "report.json").write_text(json.dumps(old))
+
+    def reproduced():
+        return next(one for one in reproduce("jndataset", ["jndataset"], is_quick=True) if one.preset == "vgg16-va")
+
+    row = reproduced()
+    assert row.ours["value"] == old["metrics"]["test"]["rmse"]["value"]
+    assert any("vectors: the report is of version 0.1" in text for text in row.differs)
+    assert json.loads((folder / "report.json").read_text()) == old
+    old["part_digests"]["test"] = "0" * 64
+    (folder / "report.json").write_text(json.dumps(old))
+    text = (folder / "config.toml").read_text()
+    (folder / "config.toml").write_text(text.replace("seed = 0", "seed = 5"))
+    assert "different: seed, labels of test" in reproduced().not_run
