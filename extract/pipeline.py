@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from extract.corpora import Reading
+from extract.corpora import Dataset
 from extract.digests import DigestingSource
 from extract.encoders import Network
 from extract.engines import DEVICES, Cpu, Device
@@ -84,12 +84,12 @@ class Settings:
     unused_gpu: str | None = None
 
 
-def run(reading: Reading, networks: list[Network], store: Path, settings: Settings) -> Summary:
+def run(reading: Dataset, networks: list[Network], store: Path, settings: Settings) -> Summary:
     """Make the blocks of all networks over one corpus, or go on with them.
 
     Parameters
     ----------
-    reading : Reading
+    reading : Dataset
         Index and source.
     store : Path
         Folder; gets ``index.h5`` and one file per block.
@@ -107,7 +107,7 @@ def run(reading: Reading, networks: list[Network], store: Path, settings: Settin
     claim_index(store, index, reading.origin)
     clock = Clock()
     numbers = np.arange(len(index)) if reading.origin is None else reading.origin.rows
-    files = Skipping(reading.source) if settings.skip_unreadable else reading.source
+    files = Skipping(reading.files) if settings.skip_unreadable else reading.files
     digesting = DigestingSource(files, store) if settings.content else None
     source = digesting if digesting is not None and settings.cluster is None else files
     images = Images(index.ids, source, numbers, made.views)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.corpora import Reading, find_corpus
+from extract.corpora import Dataset, find_corpus
 from extract.encoders import Network, Tap, Weights, build_networks, find_encoders
 from extract.encoders.weights import parse_weights
 from extract.engines import choose_device
@@ -51,7 +51,7 @@ def recompute(
             if image_id not in rows:
                 found.append("the corpus has no such image any more")
                 continue
-            rgb = decode(reading.source.read(rows[image_id]))
+            rgb = decode(reading.files.read(rows[image_id]))
         except RefusedImageError as refused:
             found.append(f"{refused.status.reason}: {refused}")
             continue
@@ -65,7 +65,7 @@ def made_with(passport: Mapping[str, Any], device: str) -> str:
     return "float32" if precision == "float16" and device == "cpu" else precision
 
 
-def _reading(corpus: Mapping[str, Any], data: Path | Mapping[str, Path] | None) -> Reading:
+def _reading(corpus: Mapping[str, Any], data: Path | Mapping[str, Path] | None) -> Dataset:
     name = corpus.get("name")
     if not isinstance(name, str):
         msg = "the store does not say which corpus it was made from, so its images cannot be found"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classify.errors import ModelError
-from classify.evaluation.intervals import student
+from classify.evaluation.bootstrap import student
 from classify.explain.saliency import cell_means, covered
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from typing import Any
 
 from classify.errors import BundleError
 from classify.evaluation.novelty import read_novelty
-from classify.evaluation.postprocessing import Adjustment
+from classify.evaluation.postprocessing import Postprocessing
 from classify.heads.persistence import RECORD, head_files, restored_head
 from classify.inference.cards import data_card_text, model_card_text
 from classify.inference.model import Model, run_model, tried
@@ -224,7 +224,7 @@ def _model(files: Mapping[str, bytes]) -> Model:
         raise BundleError("its passports aren't those of its blocks")
     span = None if about["range"] is None else (float(about["range"][0]), float(about["range"][1]))
     task = Task(about["name"], about["kind"], tuple(about["classes"]), span, about["source"])
-    postprocessing = Adjustment.from_json(_object(files["adjustment.json"], "adjustment.json")).check(task)
+    postprocessing = Postprocessing.from_json(_object(files["adjustment.json"], "adjustment.json")).check(task)
     parts = {name.removeprefix("model/"): data for name, data in files.items() if name.startswith("model/")}
     head = restored_head(parts, foreign=True)
     if head.n_features_in_ != about["n_features"]:

@@ -77,8 +77,8 @@ def model_card_text(run: Run) -> str:
         "## Calibration and thresholds",
         _calibration(run),
     ]
-    if run.adjustment.thresholds:
-        pairs = zip(task.classes, run.adjustment.thresholds, strict=True)
+    if run.postprocessing.thresholds:
+        pairs = zip(task.classes, run.postprocessing.thresholds, strict=True)
         given = _joined([f"{name} {at:.3f}" for name, at in pairs])
         lines.append(f"A class is given from this (uncalibrated) probability on, chosen on validation images: {given}.")
     lines += ["## Limits", *[f"- {text}" for text in _limits(report)]]
@@ -108,9 +108,9 @@ def _block_line(name: str, passport: Mapping[str, Any]) -> str:
 
 
 def _calibration(run: Run) -> str:
-    found = run.adjustment.calibration
+    found = run.postprocessing.calibration
     if found is None:
-        return _card("Its probabilities are not calibrated: {reason}.", reason=run.adjustment.reason)
+        return _card("Its probabilities are not calibrated: {reason}.", reason=run.postprocessing.reason)
     how = f"a temperature of {found.temperature:.3f}" if found.temperature else "isotonic regression"
     return f"Its probabilities are calibrated by {how}, fitted on {found.n_images} validation images."
 

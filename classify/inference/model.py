@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from classify.data.kinds import TaskKind, kind_of
 from classify.errors import ModelError
 from classify.evaluation.novelty import NOT_RECORDED, Novelty, read_novelty
-from classify.evaluation.postprocessing import Adjustment
+from classify.evaluation.postprocessing import Postprocessing
 from classify.heads.persistence import load_model
 from classify.json_file import clean_text
 from classify.runs.folder import Run
@@ -83,7 +83,7 @@ class Model:
     head: Any
     blocks: tuple[str, ...]
     passports: Mapping[str, Mapping[str, Any]]
-    postprocessing: Adjustment
+    postprocessing: Postprocessing
     novelty: Novelty | None = None
 
     @property
@@ -211,7 +211,7 @@ def run_model(run: Run) -> Model:
     blocks = tuple(run.passports)
     head, files = load_model(run.folder / "model")
     novelty = read_novelty(files, blocks, head.n_features_in_)
-    return tried(Model(run.task, head, blocks, run.passports, run.adjustment, novelty))
+    return tried(Model(run.task, head, blocks, run.passports, run.postprocessing, novelty))
 
 
 def tried(model: Model) -> Model:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from classify.evaluation.intervals import bootstrap
+from classify.evaluation.bootstrap import bootstrap
 from classify.evaluation.metrics import primary_metric
 from classify.pages.leaderboard import Board
 from classify.runs.folder import Run

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from classify.evaluation.intervals import Interval
+from classify.evaluation.bootstrap import Interval
 from classify.pages.leaderboard import clean_title, interval_text, metric_title
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from classify.data.crossing import find_crossing
 from classify.errors import RunError
-from classify.evaluation.comparison import Difference, McNemar, holm, less, mcnemar
+from classify.evaluation.bootstrap import Interval, Spread
+from classify.evaluation.comparison import McNemar, holm, less, mcnemar
 from classify.evaluation.metrics import greater_is_better
-from classify.evaluation.resamples import Spread
 from classify.pages.leaderboard import Board, clean_title, metric_title
 from classify.runs.folder import Run
 
@@ -33,7 +33,7 @@ class PairOfRuns:
         Names, as the board has them; the first ranks higher.
     metric : str
         The one that ranks.
-    difference : Difference
+    difference : Interval
         First less second.
     p_holm : float
         Of the difference, corrected for all pairs of the board.
@@ -44,7 +44,7 @@ class PairOfRuns:
     first: str
     second: str
     metric: str
-    difference: Difference
+    difference: Interval
     p_holm: float
     mcnemar: McNemar | None
 

@@ -123,7 +123,7 @@ def _label_errors(
     knows = judge_knows(task, y, y_score, groups, seed=seed)
     found: list[LabelError] = []
     if knows:
-        found = probable_errors(task, y, y_score) if has_classes else improbable_values(task, y, y_score)
+        found = probable_errors(task, y, y_score) if has_classes else improbable_values(y, y_score)
     name = primary_metric(task)
     return {
         "method": "confident learning" if has_classes else "values beyond 3.5 robust standard deviations",

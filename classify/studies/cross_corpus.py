@@ -18,25 +18,39 @@ from classify.data.rows import RowMatrix
 from classify.data.seen import Seen, find_seen
 from classify.data.tasks import Part, TaskRows
 from classify.errors import TaskError
-from classify.evaluation.baselines import constant_scores
-from classify.evaluation.chance import chance
-from classify.evaluation.intervals import intervals
+from classify.evaluation.baselines import chance, constant_scores
+from classify.evaluation.bootstrap import Spread, intervals
 from classify.evaluation.novelty import read_novelty
-from classify.evaluation.postprocessing import adjusted_report
-from classify.evaluation.resamples import Spread
-from classify.evaluation.verdict import verdicts
+from classify.evaluation.postprocessing import postprocessed_report
+from classify.evaluation.verdict import judge_head
 from classify.heads.persistence import load_model
+from classify.runs import train
 from classify.runs.folder import CONFIG, Run, check_free, new_folder, read_run, write_run
 from classify.runs.predictions import PartPredictions
-from classify.runs.record import Outcome, run_report
-from classify.runs.train import head_scores
+from classify.runs.record import run_report
 from features_store import Labels, Store, Task, open_store
 from features_store import passport as passports
 from features_store.errors import AffectoryError, MismatchError, unknown_name
 
-__all__ = ["cross_corpus_test"]
+__all__ = ["cross_corpus_test", "run_config"]
 
 LEFT_OUT = "none"
+
+
+def run_config(config: RunConfig, *, force: bool = False, **options: Any) -> Run:
+    """Do what the file of a run describes: fit a head, or test a fitted one on another corpus."""
+    if not config.tested:
+        return train.run(config, force=force, **options)
+    return cross_corpus_test(
+        Path(config.tested).expanduser(),
+        config.store,
+        task=config.task,
+        class_map=config.class_map,
+        resamples=config.resamples,
+        seed=config.seed,
+        out=config.out,
+        force=force,
+    )
 
 
 def cross_corpus_test(
@@ -76,51 +90,46 @@ def cross_corpus_test(
     head, files = load_model(tested / "model")
     novelty = read_novelty(files, blocks, head.n_features_in_)
     rows = RowMatrix(other, blocks, part.rows)
-    scores = {"test": head_scores(head, run_task, rows)}
+    scores = {"test": train.head_scores(head, run_task, rows)}
     novel = None if novelty is None else novelty.as_json({"test": rows}, seed=seed)
     options: dict[str, Any] = {"n_resamples": resamples, "seed": seed}
     fitted = ("train", "validation") if run.report.refit else ("train",)
     truth = np.concatenate([run.part(name).y_true for name in fitted])
     majority = constant_scores(run_task, truth, len(part))
-    spread, constant = (
-        Spread.of(run_task, part.y, each, part.groups, **options) for each in (scores["test"], majority)
-    )
-    baselines = {
-        "majority": {"test": intervals(constant)},
-        "chance": {"test": chance(run_task, truth, part.y, seed=seed)},
+    spreads = {
+        name: {"test": Spread.of(run_task, part.y, y_score, part.groups, **options)}
+        for name, y_score in {"head": scores["test"], "majority": majority}.items()
     }
-    timings = {"fit": 0.0, "score": round(time.perf_counter() - started, 3)}
+    metrics = {name: {"test": intervals(spread["test"])} for name, spread in spreads.items()}
+    guesses = {"test": chance(run_task, truth, part.y, seed=seed)}
     scorable = known & other.usable(blocks)
     data = TaskRows(run_task, {"test": part}, dropped, warnings=_warnings(run, run_task, part, seen.words(scorable)))
-    outcome = Outcome(
-        head,
-        scores,
-        {"test": intervals(spread)},
-        baselines,
-        adjusted_report(run_task, {"test": part}, scores, run.adjustment, **options),
-        (),
-        timings,
-        verdicts=verdicts({"test": part}, {"test": spread}, {"test": constant}, seed=seed),
+    report = run_report(
+        config,
+        other,
+        blocks,
+        data,
+        head=head,
+        scores=scores,
+        metrics=metrics["head"],
+        baselines={"majority": metrics["majority"], "chance": guesses},
+        verdicts=judge_head(data, spreads, **options),
         novelty=novel,
+        transfer={
+            "trained_on": run.report.corpus,
+            "index_digest": run.report.index_digest,
+            "class_map": class_map,
+            "left_out": seen.counts(scorable),
+        },
+        timings={"fit": 0.0, "score": round(time.perf_counter() - started, 3)},
+        history=[],
+        **postprocessed_report(run_task, {"test": part}, scores, run.postprocessing, **options),
     )
-    report = run_report(config, store=other, blocks=blocks, data=data, outcome=outcome)
-    transfer = {
-        "trained_on": run.report.corpus,
-        "index_digest": run.report.index_digest,
-        "class_map": class_map,
-        "left_out": seen.counts(scorable),
-    }
-    calibrated = run.adjustment.calibrated(scores["test"])
+    calibrated = run.postprocessing.calibrated(scores["test"])
+    predictions = {"test": PartPredictions(part.ids, part.y, scores["test"], part.groups, calibrated)}
     with new_folder(config.folder, force=force) as folder:
-        write_run(
-            folder,
-            config,
-            report=replace(report, history=[], transfer=transfer),
-            predictions={"test": PartPredictions(part.ids, part.y, scores["test"], part.groups, calibrated)},
-            head=head,
-            adjustment=run.adjustment,
-            novelty=novelty,
-        )
+        kept = {"head": head, "postprocessing": run.postprocessing, "novelty": novelty}
+        write_run(folder, config, report=report, predictions=predictions, **kept)
     return read_run(config.folder)
 
 

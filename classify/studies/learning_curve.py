@@ -14,11 +14,10 @@ from classify.data.tasks import Part
 from classify.errors import ConfigError, RunError
 from classify.evaluation.curve import learning_curve
 from classify.evaluation.metrics import primary_metric
-from classify.runs.fitting import fit_head
 from classify.runs.folder import CONFIG, Run
 from classify.runs.identity import check_same_data
 from classify.runs.layout import lay_out, unfitted_head
-from classify.runs.train import head_scores
+from classify.runs.train import fit_head, head_scores
 
 __all__ = ["CURVE", "check_sizes", "fit_learning_curve"]
 
@@ -54,9 +53,9 @@ def fit_learning_curve(run: Run, *, n_points: int = 6, n_repeats: int = 3, seed:
         parts = {**data.parts, "train": smaller}
         fewer = replace(layout, data=replace(data, parts=parts))
         head = unfitted_head(replace(config, seed=config.seed + seed), fewer)
-        done = fit_head(head, fewer, refit=config.refit)
-        warnings.update(dict.fromkeys(f"with {len(chosen)} training images: {text}" for text in done.noted))
-        return head_scores(done.of_part(scored), data.task, layout.matrices[scored])
+        heads, _, caught = fit_head(head, fewer, refit=config.refit)
+        warnings.update(dict.fromkeys(f"with {len(chosen)} training images: {text}" for text in caught))
+        return head_scores(heads[scored], data.task, layout.matrices[scored])
 
     points = learning_curve(data, fit, n_points=n_points, n_repeats=n_repeats, seed=seed)
     return {

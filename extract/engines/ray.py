@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.corpora.dataset import Cut
+from extract.corpora.dataset import RowSubset
 from extract.encoders import Network
 from extract.engines import autocast_dtype, choose_device
 from extract.engines.batcher import Lane, Sink
@@ -199,7 +199,7 @@ class _Actor:
         rows, n_views = table[:, 0], work.images.views.n
         needed = table[:, 1:].reshape(len(rows), len(work.networks), n_views).astype(bool)
         whole = work.images
-        part = Images(whole.ids[rows], Cut(whole.source, rows), whole.numbers[rows], whole.views)
+        part = Images(whole.ids[rows], RowSubset(whole.source, rows), whole.numbers[rows], whole.views)
         status = np.full(len(rows), Status.WRITTEN, dtype=np.uint8)
         reasons = [""] * len(rows)
         kept = [_Kept(network, needed[:, at], status, reasons) for at, network in enumerate(work.networks)]

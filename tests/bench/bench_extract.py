@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from extract import pipeline
-from extract.corpora import Reading, find_corpus
+from extract.corpora import Dataset, find_corpus
 from extract.encoders import Network, Weights, build_networks, find_encoders
 from extract.engines import Cpu, autocast_dtype
 from extract.engines.compilation import Compilation
@@ -35,7 +35,7 @@ from extract.engines.pool import Streams
 from extract.inputs.images import make_decoder
 from extract.settings import Circumstances
 from extract.timings import Clock
-from tests.bench.rounds import medians
+from tests.bench.results import medians, record
 
 CLIP = os.environ.get("AFFECTORY_BENCH_CLIP", "ViT-B-32")
 N_IMAGES = int(os.environ.get("AFFECTORY_BENCH_IMAGES", "96"))
@@ -119,7 +119,7 @@ def _serve(connection: Connection) -> None:
 class Ready:
     """A pipeline whose networks are compiled once for all rounds."""
 
-    def __init__(self, networks: list[Network], reading: Reading, folder: Path, precision: str) -> None:
+    def __init__(self, networks: list[Network], reading: Dataset, folder: Path, precision: str) -> None:
         compilation = Compilation(COMPILE, Cpu(streams=Streams()), print, precision)
         clock = Clock()
         self.forwards = [
@@ -222,6 +222,8 @@ def main() -> None:
             print(f"\ndecode and four transforms, JPEGs of {width} pixels, images/s of one core")
             for title, rate in per_core.items():
                 print(f"  {title:<34} {rate:8.1f}   ours is {per_core['ours'] / rate:5.2f}x as fast", flush=True)
+                case = f"decode and four transforms on one core, JPEGs of {width} pixels"
+                record("extract", case, **{title: (rate, "images/s")})
         print(f"\nfrom here on: JPEGs of {WIDTH} pixels, {n_bytes / 1000:.0f} kB on average")
         loops = PlainLoops()
         for precision in PRECISIONS if _has_matrix_units() else PRECISIONS[:1]:
@@ -244,6 +246,7 @@ def compare(ready: Ready, loops: PlainLoops, names: Sequence[str], paths: list[P
     print(f"\n{', '.join(names)}: images/s over {len(paths)} images")
     for title, rate in found.items():
         print(f"  {title:<34} {rate:8.2f}   end to end is {ours / rate:5.2f}x as fast", flush=True)
+        record("extract", ", ".join(names), **{title: (rate, "images/s")})
 
 
 _WHY = (

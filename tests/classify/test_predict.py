@@ -36,7 +36,7 @@ def test_equals_the_run(predictor, pictured_runs, pictures) -> None:
     for image, prediction in zip(images, predictor([str(pictures / i) for i in images]), strict=True):
         assert prediction.scores == pytest.approx(said[image], abs=2e-4)
         assert prediction.predicted == (run.task.classes[int(said[image].argmax())],)
-        after = run.adjustment.calibrated(prediction.scores[None])
+        after = run.postprocessing.calibrated(prediction.scores[None])
         assert (prediction.calibrated is None) == (after is None)
         if after is not None:
             assert prediction.calibrated == pytest.approx(after[0])

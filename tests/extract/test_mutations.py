@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from extract import pipeline
-from extract.corpora import Reading
+from extract.corpora import Dataset
 from extract.errors import RefusedImageError
 from extract.inputs.images import Decoder, make_decoder
 from extract.settings import Circumstances
@@ -137,7 +137,7 @@ def test_a_thousand_mutated_images_shift_nothing(tmp_path, toy, photos):
     settings = pipeline.Settings(
         Circumstances("cpu", decoder="pillow", dtype="float32"), 8, progress=False, max_failed=FailureLimit("100%")
     )
-    summary = pipeline.run(Reading(index, source), [toy], tmp_path, settings)
+    summary = pipeline.run(Dataset(index, source), [toy], tmp_path, settings)
 
     block = open_store(tmp_path).blocks["toy.hash"]
     assert block.sealed

@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from extract import pipeline
-from extract.corpora.dataset import Reading
+from extract.corpora.dataset import Dataset
 from extract.encoders.spec import Encoder, Network, Tap
 from extract.inputs.views import Views
 from extract.settings import Circumstances
@@ -68,7 +68,7 @@ def run(store: Path) -> None:
     network = Network(encoder, prepare, (WIDTH,), {"hash": (WIDTH,)}, {}, {}, input_dtype="float32")
     made = Circumstances("cpu", views=Views(N_VIEWS))
     settings = pipeline.Settings(made, batch_size=4, progress=False, max_failed=FailureLimit("100%"))
-    pipeline.run(Reading(Index(ids), Memory()), [network], store, settings)
+    pipeline.run(Dataset(Index(ids), Memory()), [network], store, settings)
 
 
 def live(store: Path, seconds: float | None) -> bool:
