@@ -71,7 +71,6 @@ def test_import_rule_fires(tmp_path: Path, relative: str, source: str, found: se
 
 
 EXPECTED_UPWARD = {
-    "classify.evaluation.out_of_fold -> classify.runs.layout",
     "classify.preset -> classify.heads",
     "features_store.passport -> features_store.hdf5",
     "features_store.schema -> features_store.hdf5",

@@ -1,6 +1,6 @@
 """How far a vector lies from the training images, block by block, in units of a calibrated threshold.
 
-A block is standardised and seen in the first min(64, n/5) principal directions of its training rows. Two distances are
+A block is standardized and seen in the first min(64, n/5) principal directions of its training rows. Two distances are
 measured: the Mahalanobis distance within these directions, and the length of the residual beside them. Thresholds come
 from held-out folds of the training rows, groups whole: the 99th percentile of each distance, and all of them raised by
 one factor until 1% of the held-out rows lie beyond any. So one image in a hundred that is like the training images is

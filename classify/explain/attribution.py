@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from classify.config import load_config
 from classify.data.kinds import kind_of
-from classify.heads.base import Standardiser
+from classify.data.standardizer import Standardizer
 from classify.inference.model import Model
 from classify.runs.folder import CONFIG, Run
 from classify.runs.layout import lay_out
@@ -75,11 +75,11 @@ def training_mean(model: Model, run: Run) -> Vector:
 
     Raises AffectoryError.
     """
-    standardiser = getattr(model.head, "standardiser_", None)
-    if standardiser is not None and np.any(standardiser.mean):
-        return np.asarray(standardiser.mean, dtype=np.float32)
+    standardizer = getattr(model.head, "standardizer_", None)
+    if standardizer is not None and np.any(standardizer.mean):
+        return np.asarray(standardizer.mean, dtype=np.float32)
     config = replace(load_config(run.folder / CONFIG), allow_split_groups=True)  # nothing is scored
-    return Standardiser.fit(lay_out(config).matrices["train"], standardize=True).mean
+    return Standardizer.fit(lay_out(config).matrices["train"], standardize=True).mean
 
 
 def block_values(logits: Logits, vector: Vector, centre: Vector, columns: Mapping[str, slice]) -> dict[str, float]:
@@ -147,10 +147,10 @@ def gradient(model: Model, vector: Vector, target: Target) -> Vector | None:
         return None
     if hasattr(head, "traced"):
         return _backward(model, vector, target)
-    standardiser = getattr(head, "standardiser_", None)
-    if standardiser is None:
+    standardizer = getattr(head, "standardizer_", None)
+    if standardizer is None:
         return np.zeros_like(vector)  # it looks at no feature
-    step = _STEP * standardiser.scale
+    step = _STEP * standardizer.scale
     slope = np.empty_like(vector)
     for some in _chunks(np.arange(len(vector)), 2 * len(vector)):
         rows = np.repeat(vector[None], 2 * len(some), axis=0)

@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 
 from classify.config import RunConfig
 from classify.data.merging import polarity_costs
-from classify.data.rows import RowMatrix, choose_maps
-from classify.data.sample import sampled
-from classify.data.tasks import TaskRows, choose_blocks, task_rows
-from classify.data.views import ViewedRows, n_views
+from classify.data.rows import RowMatrix, ViewedRows, choose_maps, n_views
+from classify.data.tasks import TaskRows, choose_blocks, sampled, task_rows
 from classify.errors import ConfigError
 from classify.heads import HEADS, make_head
 from features_store import Store, open_store

@@ -95,7 +95,7 @@ def test_gradient_is_the_slope(pictured_runs, pictured_store, head) -> None:
     x = open_store(pictured_store).matrix(model.blocks, [3])[0]
     target = choose_target(model.task, model.scores(x[None])[0], np.zeros(2))
     slope = gradient(model, x, target)
-    direction = (np.random.default_rng(0).normal(size=len(x)) * model.head.standardiser_.scale).astype(np.float32)
+    direction = (np.random.default_rng(0).normal(size=len(x)) * model.head.standardizer_.scale).astype(np.float32)
     step = 0.01 * direction
     above, below = target.logits(model.scores(np.stack([x + step, x - step])))
     assert float(slope @ direction) == pytest.approx((above - below) / 0.02, rel=0.03, abs=0.02)
