@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from classify.errors import ConfigError, RunError, TaskError
-from classify.evaluation.curve import growing_subsets
 from classify.runs.folder import Run, read_run
 from classify.runs.report_json import Report
-from classify.studies.learning_curve import fit_learning_curve
+from classify.studies.learning_curve import fit_learning_curve, growing_subsets
 from features_store import Task
 
 SINGLE = Task("t", "single", ("a", "b", "c"))
