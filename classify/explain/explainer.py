@@ -39,8 +39,7 @@ from classify.explain.saliency import WHOLE, SaliencyMap, combined, covered, gra
 from classify.inference.model import Prediction, run_model
 from classify.inference.predictor import Predictor
 from classify.json_file import write_json
-from classify.pages.findings import EXPLANATIONS
-from classify.pages.pictures import Pictures
+from classify.pages.pictures import EXPLANATIONS, Pictures
 from classify.runs.findings_json import read_explanations
 from classify.runs.folder import Run
 from features_store.atomic import atomic_folder, recover
@@ -241,7 +240,7 @@ class Explainer:
                 one = grad_cam(network, layer, picture.pixels[at], slopes)
             whole = sum(values[block] for block in self._blocks(at))
             cells = one.cells + (whole - one.cells.sum()) / one.cells.size
-            found[network.encoder.name] = SaliencyMap(cells, one.region, one.method)
+            found[network.spec.name] = SaliencyMap(cells, one.region, one.method)
         return found
 
     def _occlusion(self, picture: Picture, at: int, target: Target) -> SaliencyMap:

@@ -27,7 +27,7 @@ from features_store import passport as passports_of_blocks
 from features_store.schema import VECTOR_DTYPES
 
 if TYPE_CHECKING:
-    from extract.encoders import Network
+    from extract.encoders import Encoder
     from extract.engines.forward import Forward
 
 __all__ = ["BlockOutput", "Encoders", "Predictor", "image_paths"]
@@ -82,7 +82,7 @@ class Encoders:
         from extract.inputs.images import make_decoder
         from extract.recompute import made_with
 
-        self.networks: list[Network] = []
+        self.networks: list[Encoder] = []
         self.forwards: list[Forward] = []
         self.outputs: list[BlockOutput] = []
         self.n_features = 0
@@ -97,7 +97,7 @@ class Encoders:
                 network = _rebuilt(block, name, passport, weights or {}, allow_download=allow_download)
                 self.networks.append(network)
                 self.forwards.append(Forward(network, chosen, precision=made_with(passport, chosen.kind)))
-                self._decoder_of.append("fast" if "torchvision" in str(passport.get("decoder")) else "pillow")
+                self._decoder_of.append("torchvision" if "torchvision" in str(passport.get("decoder")) else "pillow")
             network, tap = self.networks[built[key]], str(passport["tap"])
             _check_encoder(block, passport, network)
             end = self.n_features + int(np.prod(network.shapes[tap]))
@@ -166,12 +166,12 @@ def _check_passport(block: str, passport: Mapping[str, Any]) -> None:
         ) from error
 
 
-def _check_encoder(block: str, passport: Mapping[str, Any], network: Network) -> None:
+def _check_encoder(block: str, passport: Mapping[str, Any], network: Encoder) -> None:
     """Refuse an encoder that would give other vectors than those that the head was trained on."""
     tap, weights = str(passport["tap"]), passport_weights(passport)
     here = {
-        "library": network.encoder.library,
-        "architecture": network.encoder.architecture,
+        "library": network.spec.library,
+        "architecture": network.spec.architecture,
         "transform": dict(network.transform),
         "layer": network.details.get(tap),
         "weights": {"sha256": network.weights.get("sha256")},
@@ -182,7 +182,7 @@ def _check_encoder(block: str, passport: Mapping[str, Any], network: Network) ->
         differing.append(f"tap: {tap!r} / absent")
     if differing:
         raise ModelError(
-            f"the encoder {network.encoder.name!r} here isn't the one that made block {block!r} (block / here): "
+            f"the encoder {network.spec.name!r} here isn't the one that made block {block!r} (block / here): "
             f"{'; '.join(differing[:5])}; predict with the encoder that the head was trained on, or extract again and "
             "train anew"
         )
@@ -202,8 +202,8 @@ def _encoder_name(block: str, passport: Mapping[str, Any]) -> str:
 
 def _rebuilt(
     block: str, full_name: str, passport: Mapping[str, Any], files: Mapping[str, Path], *, allow_download: bool
-) -> Network:
-    from extract.encoders import Weights, build_networks, find_encoders
+) -> Encoder:
+    from extract.encoders import Weights, build_encoders, find_encoders
     from extract.errors import HubError
 
     recorded, name = passport_weights(passport), str(passport["encoder"])
@@ -218,16 +218,16 @@ def _rebuilt(
             f"the weights of {name!r} came from a checkpoint file with SHA-256 {recorded.get('sha256')}; say where it "
             f"is with --weights {name}=FILE"
         )
-    (encoder,) = find_encoders([full_name])
+    (spec,) = find_encoders([full_name])
     try:
         with nullcontext() if allow_download else _no_network():
-            (network,) = build_networks([encoder], weights, str(passport.get("resizer", "torchvision")))
+            (network,) = build_encoders([spec], weights, str(passport.get("resizer", "torchvision")))
     except HubError as error:
         if allow_download:
             raise
         raise ModelError(
             f"block {block!r} needs the weights of {name!r}, which aren't on this machine; --allow-download fetches "
-            f"them from the model hub of {encoder.library}, --weights {name}=FILE takes a file"
+            f"them from the model hub of {spec.library}, --weights {name}=FILE takes a file"
         ) from error
     return network
 
@@ -340,7 +340,7 @@ def image_paths(places: Iterable[str]) -> list[str]:
 
     Raises ModelError.
     """
-    from extract.inputs.images import find_images
+    from extract.inputs.disk import find_images
 
     found: list[str] = []
     for place in places:

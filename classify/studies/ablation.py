@@ -191,7 +191,7 @@ def _blind(
     """
     if find_metric(metric).constant_may_win or movable(len(images.y), groups) < 0.5:
         return majority
-    (orders,) = deals(len(images.y), groups, n_deals=_BLIND_DEALS, seed=config.seed)
+    orders = np.concatenate(list(deals(len(images.y), groups, n_deals=_BLIND_DEALS, seed=config.seed)))
     options: dict[str, Any] = {"n_resamples": config.resamples, "seed": config.seed}
     dealt = [Spread.of(images.task, images.y, whole.y_score[order], groups, **options) for order in orders]
     values = {metric: float(np.mean([one.values[metric] for one in dealt]))}

@@ -8,7 +8,8 @@ import pytest
 
 from classify.__main__ import app
 from classify.errors import ConfigError, HeadError
-from classify.pages.ablation import ablation_chart, ablation_text
+from classify.figures.charts import ablation_chart
+from classify.pages.tables import ablation_text
 from classify.studies.ablation import AblationConfig, ablate, subsets_of
 from features_store import Labels, Split, Task, open_store
 

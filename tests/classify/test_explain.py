@@ -35,8 +35,7 @@ from classify.explain.explainer import (
     scored_images,
 )
 from classify.inference.model import run_model
-from classify.pages.findings import explanations_of
-from classify.pages.pictures import Pictures
+from classify.pages.pictures import Pictures, explained_images
 from classify.runs.folder import read_run
 from features_store.errors import AffectoryError, ExistsError
 from features_store.schema import Task
@@ -190,10 +189,10 @@ def test_grad_cam_by_hand(explainer, pictures) -> None:
 def test_tokens_have_no_last_map() -> None:
     """A vision transformer's only map is its patches' embedding, which no Grad-CAM should be made of."""
     pytest.importorskip("timm")
-    from extract.encoders import Weights, build_networks, find_encoders
+    from extract.encoders import Weights, build_encoders, find_encoders
 
     names = ["timm:test_vit.r160_in1k", "timm:test_resnet.r160_in1k"]
-    vit, resnet = build_networks(find_encoders(names), Weights("random"))
+    vit, resnet = build_encoders(find_encoders(names), Weights("random"))
     assert saliency.last_map(vit) is None
     assert saliency.last_map(resnet) is not None
 
@@ -203,7 +202,7 @@ def test_folder(explainer, pictured_runs, pictures) -> None:
     run, files = pictured_runs["mlp"], scored_images(pictured_runs["mlp"], pictures)
     paths = chosen_images(run, files, 2)
     explain_images(run, explainer, paths)
-    shown = explanations_of(run, Pictures(pictures))
+    shown = explained_images(run, Pictures(pictures))
     assert len(shown["items"]) == len(paths)
     assert shown["items"][0]["picture"] is not None
     told = json.loads((run.folder / "explanations" / "explanations.json").read_text())["images"][0]
@@ -303,7 +302,7 @@ def test_deletion_check_of_a_run(explainer, pictured_runs, pictures, monkeypatch
     found = deletion_check(explainer, (files * 8)[:8])
     assert found["difference"]["value"] == pytest.approx(found["hottest"] - found["random"])
     explain_images(run, explainer, files[:1], deletion=found, force=True)
-    assert explanations_of(run, Pictures(pictures))["deletion"]["n_images"] == 8
+    assert explained_images(run, Pictures(pictures))["deletion"]["n_images"] == 8
 
 
 def test_command(pictured_runs, pictures, monkeypatch) -> None:

@@ -14,7 +14,7 @@ from extract.corpora import find_corpus
 from extract.errors import CorpusError, RefusedImageError, UnreadableError
 from extract.settings import Circumstances
 from features_store import Status, open_store
-from features_store.failures import FailureLimit
+from features_store.writer import FailureLimit
 
 
 @pytest.fixture
