@@ -44,7 +44,7 @@ _NO_VALUES = np.zeros((0, 0), dtype="<f4")  # of rows that failed: their digest 
 
 
 class BlockWriter:
-    """Write one block into its own file; create the file, or go on with it where an earlier writer ended.
+    """Write one block into its own file; create the file, or resume it where an earlier writer ended.
 
     Parameters
     ----------

@@ -29,8 +29,6 @@ Vector = NDArray[np.float32]
 Logits = Callable[[Vector], Floats]  # (n, n_features) to (n,)
 MAX_SUBSETS = 10  # blocks of which every subset is evaluated: 1,024
 _CHUNK_VALUES = 2**22  # of vectors held at once
-_TINY = 1e-12
-_STEP = 0.02  # of a feature's deviation, for a difference
 
 
 @dataclass(frozen=True)
@@ -138,41 +136,8 @@ def _chunks(places: NDArray[np.int64], width: int) -> Iterator[NDArray[np.int64]
 
 
 def gradient(model: Model, vector: Vector, target: Target) -> Vector | None:
-    """Return the gradient of the target's logit, (n_features,); None for heads that have none (trees).
-
-    By backward differentiation where the head is a network, by central differences elsewhere.
-    """
-    head = model.head
-    if hasattr(head, "boosters_"):
-        return None
-    if hasattr(head, "traced"):
-        return _backward(model, vector, target)
-    standardizer = getattr(head, "standardizer_", None)
-    if standardizer is None:
-        return np.zeros_like(vector)  # it looks at no feature
-    step = _STEP * standardizer.scale
-    slope = np.empty_like(vector)
-    for some in _chunks(np.arange(len(vector)), 2 * len(vector)):
-        rows = np.repeat(vector[None], 2 * len(some), axis=0)
-        at = np.arange(len(some))
-        rows[at, some] += step[some]
-        rows[at + len(some), some] -= step[some]
-        width = rows[at, some] - rows[at + len(some), some]  # as float32 has it
-        above, below = np.split(target.logits(model.scores(rows)), 2)
-        slope[some] = (above - below) / width
-    return slope
-
-
-def _backward(model: Model, vector: Vector, target: Target) -> Vector:
-    import torch
-
-    x = torch.from_numpy(vector[None].copy()).requires_grad_()
-    scores, kind = model.head.traced(x)[0], model.kind
-    if not kind.has_classes:
-        logit = target.sign * scores[target.column]
-    else:
-        at = int(np.flatnonzero(model.head.classes_ == target.column)[0])
-        others = scores.sum() - scores[at] if kind.exclusive else 1 - scores[at]
-        logit = scores[at].clamp_min(_TINY).log() - others.clamp_min(_TINY).log()
-    (found,) = torch.autograd.grad(logit, x)
-    return np.asarray(found[0].numpy(), dtype=np.float32)
+    """Return the gradient of the target's logit, (n_features,); None for heads without one (trees, constants)."""
+    classes = getattr(model.head, "classes_", np.arange(len(target.task.classes)))
+    places = np.flatnonzero(classes == target.column)
+    slope = model.head.gradient(vector, int(places[0])) if len(places) else None
+    return None if slope is None else np.asarray(target.sign * slope, dtype=np.float32)

@@ -53,14 +53,14 @@ HEADS: dict[str, Head] = _table(
     Head(
         "mlp",
         "multi-layer perceptron, ReLU and dropout",
-        "classify.heads.mlp:MLPClassifier",
-        "classify.heads.mlp:MLPRegressor",
+        "classify.heads.modules:MLPClassifier",
+        "classify.heads.modules:MLPRegressor",
     ),
     Head(
         "moe",
         "mixture of experts with a dummy gate",
-        "classify.heads.moe:MoEClassifier",
-        "classify.heads.moe:MoERegressor",
+        "classify.heads.modules:MoEClassifier",
+        "classify.heads.modules:MoERegressor",
     ),
     Head(
         "svm",
@@ -83,8 +83,8 @@ HEADS: dict[str, Head] = _table(
     Head(
         "conv",
         "1x1 convolution over maps, global average pooling, dense layer",
-        "classify.heads.conv:ConvClassifier",
-        "classify.heads.conv:ConvRegressor",
+        "classify.heads.modules:ConvClassifier",
+        "classify.heads.modules:ConvRegressor",
         maps=True,
     ),
     Head(

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from extract.errors import EncoderError
-from extract.options import corpus_place, key_values
+from extract.options import corpus_place
+from features_store.console import key_values
 
 __all__ = ["EXAMPLES", "fit", "parse_options"]
 
@@ -29,16 +30,13 @@ def parse_options(pairs: list[str]) -> dict[str, Any]:
     Raises EncoderError.
     """
     options: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
+    for key, text in key_values("--set", pairs, "epochs=20").items():
         try:
-            options[key.strip()] = None if text.strip() == "none" else json.loads(text)
+            options[key] = None if text.strip() == "none" else json.loads(text)
         except ValueError:
-            equals = ""
-        if not equals or not key.strip():
             raise EncoderError(
-                f"--set {pair!r} is not KEY=VALUE with a number or a list; write for example --set epochs=20"
-            )
+                f"--set {key}={text} is not a number or a list; write for example --set epochs=20"
+            ) from None
     return options
 
 
@@ -101,7 +99,7 @@ def fit(  # noqa: PLR0913 - each is an option of the command line
     folder = out or Path("networks") / f"{name}-{corpus.replace(':', '-')}-{task}"
     check_new(folder)
     chosen = choose_device(device)
-    reading = found.read(corpus_place(found, data), key_values(option or []))
+    reading = found.read(corpus_place(found, data), key_values("--option", option or [], "KEY=VALUE"))
     for note in reading.notes:
         typer.echo(f"note: {note}", err=True)
     examples = read_examples(reading, architecture, task=task, split=split)
