@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from classify.errors import ModelError
 from classify.inference.model import Model, Prediction
-from classify.json_schema import SchemaError, anything, choice, optional, record, table, text
+from classify.json_file import SchemaError, anything, choice, optional, record, table, text
 from classify.runs.report_json import passport_weights
 from features_store import passport as passports_of_blocks
 from features_store.schema import VECTOR_DTYPES

@@ -22,8 +22,19 @@ from classify.config import RunConfig
 from classify.errors import ConfigError, HeadError, RunError
 from classify.evaluation.metrics import greater_is_better, metrics, primary_metric
 from classify.heads import HEADS, head_class
-from classify.json_file import parse_json, read_regular, write_json
-from classify.json_schema import anything, choice, number, optional, record, table, text, whole
+from classify.json_file import (
+    anything,
+    choice,
+    number,
+    optional,
+    parse_json,
+    read_regular,
+    record,
+    table,
+    text,
+    whole,
+    write_json,
+)
 from classify.runs.folder import Run, check_free
 from classify.runs.identity import digest_of, run_identity
 from classify.runs.layout import Layout, lay_out, unfitted_head
