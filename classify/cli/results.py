@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -95,8 +95,8 @@ def audit(
 
     path = out or RunConfig(store, task, "dummy").folder.parent / AUDIT
     check_new(path, force=force)
-    chosen = {"blocks": options.names(blocks), "split": split or "default", "threshold": threshold, "seed": seed}
-    found = audit_task(store, task, **chosen, notify=note)
+    given: dict[str, Any] = {"blocks": options.names(blocks), "split": split or "default", "seed": seed}
+    found = audit_task(store, task, threshold=threshold, **given, notify=note)
     write_json(path, found, force=force)
     say(f"{audit_text(found)}\nwrote {path}")
 

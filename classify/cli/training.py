@@ -97,8 +97,7 @@ def evaluate(
     pairs = {theirs: ours.strip() for theirs, ours in key_values("--map", class_map or (), "joy=positive").items()}
     if unnamed := [theirs for theirs, ours in pairs.items() if not ours]:
         raise ConfigError(f"--map {unnamed[0]}= names no class of the head; write for example --map joy=positive")
-    done = cross_corpus_test(run, store, task=task, class_map=pairs, out=out, force=force)
-    say(run_text(done))
+    say(run_text(cross_corpus_test(run, store, task=task, class_map=pairs, out=out, force=force)))
 
 
 def search(

@@ -29,7 +29,6 @@ Vector = NDArray[np.float32]
 Logits = Callable[[Vector], Floats]  # (n, n_features) to (n,)
 MAX_SUBSETS = 10  # blocks of which every subset is evaluated: 1,024
 _CHUNK_VALUES = 2**22  # of vectors held at once
-_TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -137,9 +136,8 @@ def _chunks(places: NDArray[np.int64], width: int) -> Iterator[NDArray[np.int64]
 
 
 def gradient(model: Model, vector: Vector, target: Target) -> Vector | None:
-    """Return the slope of the target at an image, (n_features,); None for heads without slopes (trees, constants)."""
-    places = (
-        np.flatnonzero(model.head.classes_ == target.column) if hasattr(model.head, "classes_") else [target.column]
-    )
+    """Return the gradient of the target's logit, (n_features,); None for heads without one (trees, constants)."""
+    classes = getattr(model.head, "classes_", np.arange(len(target.task.classes)))
+    places = np.flatnonzero(classes == target.column)
     slope = model.head.gradient(vector, int(places[0])) if len(places) else None
     return None if slope is None else np.asarray(target.sign * slope, dtype=np.float32)

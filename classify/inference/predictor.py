@@ -218,16 +218,16 @@ def _rebuilt(
             f"the weights of {name!r} came from a checkpoint file with SHA-256 {recorded.get('sha256')}; say where it "
             f"is with --weights {name}=FILE"
         )
-    (encoder,) = find_encoders([full_name])
+    (spec,) = find_encoders([full_name])
     try:
         with nullcontext() if allow_download else _no_network():
-            (network,) = build_encoders([encoder], weights, str(passport.get("resizer", "torchvision")))
+            (network,) = build_encoders([spec], weights, str(passport.get("resizer", "torchvision")))
     except HubError as error:
         if allow_download:
             raise
         raise ModelError(
             f"block {block!r} needs the weights of {name!r}, which aren't on this machine; --allow-download fetches "
-            f"them from the model hub of {encoder.library}, --weights {name}=FILE takes a file"
+            f"them from the model hub of {spec.library}, --weights {name}=FILE takes a file"
         ) from error
     return network
 

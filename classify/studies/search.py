@@ -103,11 +103,11 @@ def search(
 
 
 def _space(config: RunConfig) -> dict[str, tuple[Any, ...]]:
-    whole_space = head_class(config.head, "single").search_space
-    if not whole_space:
+    options = head_class(config.head, "single").search_space
+    if not options:
         valid = ", ".join(name for name, head in HEADS.items() if head_class(name, head.kinds[0]).search_space)
         raise ConfigError(f"head {config.head!r} has nothing to search; heads that have: {valid}")
-    space = {name: how for name, how in whole_space.items() if name not in config.settings}
+    space = {name: how for name, how in options.items() if name not in config.settings}
     if not space:
         raise ConfigError(f"every option of {config.head} that could be searched is set; leave one out")
     return space

@@ -32,7 +32,7 @@ TASKS = {
 
 
 def stand_in(folder: Path, corpus: str, *, n_images: int = N_IMAGES, sha256: str = "0" * 64, **forged) -> Path:
-    """Write a store in which every preset of *corpus* finds its task, split and blocks, in their real widths.
+    """Write a store in which every preset of *corpus* finds its task, split and blocks; only maps are smaller.
 
     *forged* are fields of the passports, and ``width`` that of every block.
     """
@@ -48,7 +48,8 @@ def stand_in(folder: Path, corpus: str, *, n_images: int = N_IMAGES, sha256: str
     write_index(folder / "index.h5", index)
     widths = {block: shape for one in members for block, shape in one.widths.items()}
     for name, published_shape in widths.items():
-        shape = (forged["width"],) if "width" in forged else published_shape
+        shape = published_shape if len(published_shape) == 1 else (16, 2, 2)
+        shape = (forged["width"],) if "width" in forged else shape
         encoder, _, tap = name.rpartition(".")
         passport = {"encoder": encoder, "tap": tap, "weights": {"source": "stand-in", "sha256": sha256}}
         spec = BlockSpec(name, shape, passport | {k: v for k, v in forged.items() if k != "width"})
