@@ -314,7 +314,7 @@ def _thresholds(held: Sequence[Floats], widths: Sequence[int]) -> tuple[list[Pai
         above, below = ordered[k - 1], ordered[n - k]
         factor = np.sort(np.maximum(distances / above, below / distances).max(axis=(1, 2)))[k - 1]
         above, below = above * factor, below / factor
-    below[below <= 1.01 * least] = 0.0  # nothing can be told to lie nearer than rounding
+    below[below <= 1.01 * least] = 0.0  # nothing lies nearer than rounding
     above, below = above.clip(max=_LARGEST), below.clip(max=_LARGEST)
     return [tuple(one) for one in above.tolist()], [tuple(one) for one in below.tolist()], round(share, 6)
 

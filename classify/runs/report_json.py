@@ -316,6 +316,6 @@ def _check_sizes(report: Report, task: Task) -> None:
 
 
 def passport_weights(passport: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what a passport says of the weights; empty where it says nothing, or nothing of this form."""
+    """Return the record of the weights in a passport; empty where there is none, or none of this form."""
     weights = passport.get("weights")
     return weights if isinstance(weights, Mapping) else {}
