@@ -221,9 +221,7 @@ extract run folder --data pictures/ --encoders resnet50,timm:convnext_tiny.fb_in
 
 
 @app.command(epilog=ENCODER_EXAMPLES)
-def encoders(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.", rich_help_panel="Output")] = False,
-) -> None:
+def encoders(as_json: AsJson = False) -> None:
     """List the encoders, their blocks with the values per image, and the profiles."""
     from extract.encoders import ENCODERS, PROFILES
 

@@ -114,25 +114,22 @@ class Head(BaseEstimator):
     def _check_lazy(self, X: RowMatrix, *, reset: bool) -> RowMatrix:
         if reset:
             if not len(X):
-                message = f"{type(self).__name__} can't be fitted on 0 rows"
-                raise HeadError(message)
+                raise HeadError(f"{type(self).__name__} can't be fitted on 0 rows")
             self.n_features_in_, self.blocks_in_ = X.shape[1], list(X.blocks)
             if hasattr(self, "feature_names_in_"):
                 del self.feature_names_in_
             return X
         fitted_on = getattr(self, "blocks_in_", None)
         if fitted_on is not None and fitted_on != list(X.blocks):
-            message = (
+            raise HeadError(
                 f"{type(self).__name__} was fitted on the blocks {', '.join(fitted_on)}, in this order, and X has "
                 f"{', '.join(X.blocks)}; give it the same blocks"
             )
-            raise HeadError(message)
         if X.shape[1] != self.n_features_in_:
-            message = (
+            raise HeadError(
                 f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} "
                 f"features as input; the blocks of X are {', '.join(X.blocks)}"
             )
-            raise HeadError(message)
         return X
 
     @staticmethod
@@ -163,39 +160,34 @@ class ClassifierHead(ClassifierMixin, Head):
     def _encode(self, y: Any) -> np.ndarray:
         """Check the training labels, set ``classes_``, return int64 codes (n,) or 0/1 (n, n_labels)."""
         if y is None:
-            message = f"{type(self).__name__} requires y to be passed, but the target y is None"
-            raise HeadError(message)
+            raise HeadError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         try:
             y = check_array(y, ensure_2d=False, dtype=None, input_name="y")
             check_classification_targets(y)
-            kind = type_of_target(y, input_name="y")
+            target = type_of_target(y, input_name="y")
         except ValueError as error:
             raise HeadError(str(error)) from error
         one_label = y.ndim == 2 and y.shape[1] == 1 and bool(np.isin(y, (0, 1)).all())
-        self.multilabel_ = kind == "multilabel-indicator" or one_label
+        self.multilabel_ = target == "multilabel-indicator" or one_label
         if self.multilabel_:
             self.classes_ = np.arange(y.shape[1])
             return self._indicators(y)
-        if kind not in ("binary", "multiclass"):
-            message = f"y is {kind}; {type(self).__name__} takes one label a row, or columns of 0 and 1"
-            raise HeadError(message)
+        if target not in ("binary", "multiclass"):
+            raise HeadError(f"y is {target}; {type(self).__name__} takes one label a row, or columns of 0 and 1")
         self.classes_, codes = np.unique(column_or_1d(y, warn=True), return_inverse=True)
         if len(self.classes_) < self._min_classes:
-            message = (
+            raise HeadError(
                 f"the training rows are all of one class ({self.classes_[0]!r}); "
                 f"{type(self).__name__} needs at least {self._min_classes} classes"
             )
-            raise HeadError(message)
         return codes.astype(np.int64)
 
     def _indicators(self, y: np.ndarray) -> np.ndarray:
         wrong = ~np.isin(y, (0, 1))
         if wrong.any():
-            message = f"y has columns, so each value must be 0 or 1; found {y[wrong][0]!r}"
-            raise HeadError(message)
+            raise HeadError(f"y has columns, so each value must be 0 or 1; found {y[wrong][0]!r}")
         if y.shape[1] != len(self.classes_):
-            message = f"y has {y.shape[1]} label columns, the head was fitted on {len(self.classes_)}"
-            raise HeadError(message)
+            raise HeadError(f"y has {y.shape[1]} label columns, the head was fitted on {len(self.classes_)}")
         return y.astype(np.int64)
 
     def _held_out(self, X: Any, y: Any) -> tuple[Rows, np.ndarray] | None:
@@ -254,8 +246,7 @@ class RegressorHead(RegressorMixin, Head):
     def _targets(self, y: Any) -> np.ndarray:
         """Check the training targets and return them as float64 (n, n_outputs)."""
         if y is None:
-            message = f"{type(self).__name__} requires y to be passed, but the target y is None"
-            raise HeadError(message)
+            raise HeadError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         try:
             y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
         except ValueError as error:

@@ -100,8 +100,7 @@ class _BoostedHead(Head):
     ) -> list[lightgbm.Booster]:
         """Fit one booster to each column of *columns*, of so many *rounds*; the features are binned once for all."""
         if rows.shape[0] < 2:
-            message = f"{type(self).__name__} needs at least 2 training rows to find a split, got n_samples=1"
-            raise HeadError(message)
+            raise HeadError(f"{type(self).__name__} needs at least 2 training rows to find a split, got n_samples=1")
         options = {**self._options(), **objective}
         try:
             with without_fatal_lines():
@@ -118,8 +117,7 @@ class _BoostedHead(Head):
                     for k in range(columns.shape[1])
                 ]
         except lightgbm.basic.LightGBMError as error:
-            message = f"LightGBM refused to train: {error}"
-            raise HeadError(message) from error
+            raise HeadError(f"LightGBM refused to train: {error}") from error
 
     def _booster(
         self, options: dict[str, Any], train: Any, sets: list[Any], held_out: np.ndarray | None
@@ -139,8 +137,9 @@ class _BoostedHead(Head):
         if not isinstance(self.n_rounds, list | tuple):
             return [self.n_rounds] * n_boosters
         if len(self.n_rounds) != n_boosters:
-            message = f"n_rounds is {self.n_rounds!r}; it takes one number, or one for each of {n_boosters} boosters"
-            raise HeadError(message)
+            raise HeadError(
+                f"n_rounds is {self.n_rounds!r}; it takes one number, or one for each of {n_boosters} boosters"
+            )
         return list(self.n_rounds)
 
     def _finish(self, boosters: list[Any], *, validated: bool) -> None:

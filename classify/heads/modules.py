@@ -224,11 +224,10 @@ class _ConvHead(NetworkHead):
     def _map_shape(self, n_features: int) -> tuple[int, int, int]:
         shape = (n_features, 1, 1) if self.shape is None else tuple(self.shape)
         if math.prod(shape) != n_features:
-            message = (
+            raise HeadError(
                 f"shape is {list(shape)}, and a row has {n_features} values; give channels, height and width whose "
                 "product that is"
             )
-            raise HeadError(message)
         return (int(shape[0]), int(shape[1]), int(shape[2]))
 
     @staticmethod

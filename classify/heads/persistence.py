@@ -23,8 +23,22 @@ import numpy as np
 from classify.data.standardizer import Standardizer
 from classify.errors import HeadError, OutdatedHeadError, RunError
 from classify.heads import HEADS, head_class, head_options
-from classify.json_file import parse_json, read_regular, umask
-from classify.json_schema import Check, anything, choice, flag, items, number, record, table, text, whole, wrong
+from classify.json_file import (
+    Check,
+    anything,
+    choice,
+    flag,
+    items,
+    number,
+    parse_json,
+    read_regular,
+    record,
+    table,
+    text,
+    umask,
+    whole,
+    wrong,
+)
 from features_store.errors import first_line
 from features_store.schema import KINDS
 
@@ -45,8 +59,7 @@ def save_head(head: Any, folder: Path, beside: Mapping[str, bytes] | None = None
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        message = f"can't save the head to {folder}: there is something already; choose another folder"
-        raise HeadError(message)
+        raise HeadError(f"can't save the head to {folder}: there is something already; choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -76,11 +89,9 @@ def load_model(folder: Path) -> tuple[Any, dict[str, bytes]]:
     except OutdatedHeadError as error:
         run = Path(folder).parent
         line = shlex.join(["classify", "run", "--config", str(run / "config.toml"), "--out", str(run), "--force"])
-        message = f"can't load a head from {folder}: {error}; make it again with: {line}"
-        raise OutdatedHeadError(message) from error
+        raise OutdatedHeadError(f"can't load a head from {folder}: {error}; make it again with: {line}") from error
     except HeadError as error:
-        message = f"can't load a head from {folder}: {error}"
-        raise HeadError(message) from error
+        raise HeadError(f"can't load a head from {folder}: {error}") from error
 
 
 def head_files(folder: Path) -> dict[str, bytes]:
@@ -89,21 +100,18 @@ def head_files(folder: Path) -> dict[str, bytes]:
     Raises HeadError.
     """
     if folder.is_symlink():
-        message = f"{folder} is a symbolic link; a head is a folder"
-        raise HeadError(message)
+        raise HeadError(f"{folder} is a symbolic link; a head is a folder")
     try:
         files = {RECORD: read_regular(folder / RECORD)}
         listed = _record(files[RECORD])["files"]
         files |= {name: read_regular(folder / name, _MAX_BYTES) for name in listed}
     except FileNotFoundError as error:
-        message = f"{Path(error.filename).name} is missing"
-        raise HeadError(message) from error
+        raise HeadError(f"{Path(error.filename).name} is missing") from error
     except RunError as error:
         raise HeadError(str(error)) from error
     for name, digest in listed.items():
         if hashlib.sha256(files[name]).hexdigest() != digest:
-            message = f"{name} is not the file that was saved (its checksum differs)"
-            raise HeadError(message)
+            raise HeadError(f"{name} is not the file that was saved (its checksum differs)")
     return files
 
 
@@ -118,8 +126,7 @@ def restored_head(files: Mapping[str, bytes], *, foreign: bool = False) -> Any:
         record = _record(files[RECORD])
         if set(record["files"]) | {RECORD} != set(files):
             odd = sorted(set(record["files"]) ^ (set(files) - {RECORD}))
-            message = f"{odd[0]!r} is listed in {RECORD} or lies beside it, and not both"
-            raise HeadError(message)
+            raise HeadError(f"{odd[0]!r} is listed in {RECORD} or lies beside it, and not both")
         texts = {n.removesuffix(".txt"): data.decode("ascii") for n, data in files.items() if n.endswith(".txt")}
         arrays = load(files[_ARRAYS]) if _ARRAYS in files else {}
         _check_arrays(arrays)
@@ -127,8 +134,7 @@ def restored_head(files: Mapping[str, bytes], *, foreign: bool = False) -> Any:
     except HeadError:
         raise
     except Exception as error:  # whatever a damaged file provokes in safetensors, LightGBM or torch
-        message = f"damaged or not a head ({type(error).__name__}: {first_line(error)})"
-        raise HeadError(message) from error
+        raise HeadError(f"damaged or not a head ({type(error).__name__}: {first_line(error)})") from error
 
 
 def _write(head: Any, folder: Path, beside: Mapping[str, bytes]) -> None:
@@ -262,26 +268,23 @@ def _record(data: bytes) -> dict[str, Any]:
     try:
         found = parse_json(data, RECORD, clean=False)
         if not isinstance(found, dict) or found.get("format") != FORMAT:
-            message = f'{RECORD} doesn\'t say "format": "{FORMAT}"'
-            raise HeadError(message)
+            raise HeadError(f'{RECORD} doesn\'t say "format": "{FORMAT}"')
         if found.get("format_version") in (1, 2):
             raise OutdatedHeadError(
                 "it was saved by an earlier version of affectory, whose heads this one does not read"
             )
         if found.get("format_version") != FORMAT_VERSION:
-            message = (
+            raise HeadError(
                 f"it has format version {found.get('format_version')!r}, this program reads {FORMAT_VERSION}; "
                 "update affectory"
             )
-            raise HeadError(message)
         made: dict[str, Any] = _HEAD(found, "the head")
         for name, value in made["attributes"].items():
             if name not in _ATTRIBUTES:
                 wrong("the head.attributes", name, ", ".join(_ATTRIBUTES))
             _ATTRIBUTES[name](value, f"the head.attributes.{name}")
     except RunError as error:
-        message = f"damaged or not a head ({error})"
-        raise HeadError(message) from error
+        raise HeadError(f"damaged or not a head ({error})") from error
     return made
 
 
@@ -291,12 +294,10 @@ def _place(head: Any) -> tuple[str, str]:
         for place in (entry.classifier, entry.regressor):
             if place == f"{type(head).__module__}:{type(head).__name__}":
                 if not hasattr(head, "n_features_in_"):
-                    message = f"the {name} head isn't fitted; call fit before saving it"
-                    raise HeadError(message)
+                    raise HeadError(f"the {name} head isn't fitted; call fit before saving it")
                 classifier = "multi" if getattr(head, "multilabel_", False) else "single"
                 return name, "regression" if place == entry.regressor else classifier
-    message = f"{type(head).__name__} is not in the table of heads, so it could not be loaded again"
-    raise HeadError(message)
+    raise HeadError(f"{type(head).__name__} is not in the table of heads, so it could not be loaded again")
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -312,8 +313,9 @@ def _plain(name: str, value: Any) -> Any:
         return [_plain(name, v) for v in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    message = f"{name} is a {type(value).__name__}, which can't be saved without code; use numbers, texts and lists"
-    raise HeadError(message)
+    raise HeadError(
+        f"{name} is a {type(value).__name__}, which can't be saved without code; use numbers, texts and lists"
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -57,11 +57,10 @@ class _KernelHead(Head):
     def _gram(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
         """Return the standardized training rows and their Gram matrix, float64 (n, n)."""
         if rows.shape[0] > self.max_rows:
-            message = (
+            raise HeadError(
                 f"{type(self).__name__} would need a Gram matrix of {rows.shape[0]} x {rows.shape[0]} training "
                 f"rows; max_rows is {self.max_rows}. Raise it if the memory is there, or use the linear or mlp head"
             )
-            raise HeadError(message)
         self.standardizer_ = Standardizer.fit(rows, standardize=self.standardize)
         self.gamma_ = 1 / rows.shape[1] if self.gamma == "scale" else float(self.gamma)
         vectors = self.standardizer_.whole(rows)

@@ -251,11 +251,10 @@ def refuse_divergence(record: dict[str, float]) -> None:
     """Raise a `HeadError` if a loss of an epoch's record is not finite."""
     wrong = [name for name in ("loss", "validation_loss") if not math.isfinite(record.get(name, 0.0))]
     if wrong:
-        message = (
+        raise HeadError(
             f"training diverged in epoch {record['epoch']}: the {wrong[0].replace('_', ' ')} is {record[wrong[0]]}; "
             f"try a learning_rate below {record['learning_rate']:g}, and standardize the features"
         )
-        raise HeadError(message)
 
 
 @dataclass
@@ -362,8 +361,7 @@ class Checkpoint:
                 if old.name != record["arrays"]:
                     old.unlink()
         except OSError as error:
-            message = f"can't keep the state of training in {self.folder}: {error.strerror or error}"
-            raise RunError(message) from error
+            raise RunError(f"can't keep the state of training in {self.folder}: {error.strerror or error}") from error
 
     def _restore(self, session: Session) -> None:
         try:
@@ -371,8 +369,9 @@ class Checkpoint:
         except RunError:
             raise
         except Exception as error:  # whatever a damaged file provokes in json or safetensors
-            message = f"the state in {self.folder} is damaged ({type(error).__name__}: {error}); start without --resume"
-            raise RunError(message) from error
+            raise RunError(
+                f"the state in {self.folder} is damaged ({type(error).__name__}: {error}); start without --resume"
+            ) from error
         progress = session.progress
         session.module.load_state_dict(_named(arrays, "module."))
         fresh = progress.optimizer.state_dict()
@@ -393,18 +392,16 @@ class Checkpoint:
 
         record = json.loads((self.folder / _RECORD).read_text(encoding="utf-8"))
         if record["format_version"] != FORMAT_VERSION:
-            message = (
+            raise RunError(
                 f"the state in {self.folder} has format version {record['format_version']!r}; start without --resume"
             )
-            raise RunError(message)
         kept, asked = record["identity"], dict(self.identity)
         other = sorted(name for name in kept.keys() | asked.keys() if kept.get(name) != asked.get(name))
         if other:
-            message = (
+            raise RunError(
                 f"the state in {self.folder} is of another training: {', '.join(other)} differ; "
                 "ask for the same run again, or start without --resume"
             )
-            raise RunError(message)
         return record, load_file(self.folder / Path(record["arrays"]).name)
 
 
