@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -87,14 +87,16 @@ def audit(
     force: options.Force = False,
 ) -> None:
     """Look for near-duplicates across the parts of a split, and for labels that are probably wrong."""
+    from classify.config import RunConfig
     from classify.json_file import check_new, write_json
     from classify.pages.tables import audit_text
-    from classify.studies import audit as auditing
+    from classify.studies.audit import AUDIT
+    from classify.studies.audit import audit as audit_task
 
-    config = auditing.AuditConfig(store, task, options.names(blocks), split or "default", threshold, seed)
-    path = out or auditing.audit_folder(config) / auditing.AUDIT
+    path = out or RunConfig(store, task, "dummy").folder.parent / AUDIT
     check_new(path, force=force)
-    found = auditing.audit(config, notify=note)
+    given: dict[str, Any] = {"blocks": options.names(blocks), "split": split or "default", "seed": seed}
+    found = audit_task(store, task, threshold=threshold, **given, notify=note)
     write_json(path, found, force=force)
     say(f"{audit_text(found)}\nwrote {path}")
 
@@ -113,9 +115,10 @@ def learning_curve(
     from classify.json_file import check_new, write_json
     from classify.pages.tables import curve_text
     from classify.runs.folder import find_runs
-    from classify.studies.learning_curve import CURVE, CurveConfig, curve_of
+    from classify.studies.learning_curve import CURVE, check_sizes, fit_learning_curve
 
-    config, found = CurveConfig(points, repeats, seed), find_runs(runs)
+    check_sizes(points, repeats)
+    found = find_runs(runs)
     fitted = [run for run in found if not run.report.transfer] or found  # where none was fitted here, it is refused
     for run in found:
         if run not in fitted:
@@ -123,7 +126,7 @@ def learning_curve(
     for run in fitted:
         check_new(run.folder / CURVE, force=force)
     for run in fitted:
-        learned = curve_of(run, config)
+        learned = fit_learning_curve(run, n_points=points, n_repeats=repeats, seed=seed)
         write_json(run.folder / CURVE, learned, force=force)
         say(curve_text(run, learned))
 

@@ -92,12 +92,12 @@ def evaluate(
 ) -> None:
     """Score a fitted head, unchanged, on another corpus."""
     from classify.pages.tables import run_text
-    from classify.studies.cross_corpus import TransferConfig, transfer
+    from classify.studies.cross_corpus import cross_corpus_test
 
     pairs = {theirs: ours.strip() for theirs, ours in key_values("--map", class_map or (), "joy=positive").items()}
     if unnamed := [theirs for theirs, ours in pairs.items() if not ours]:
         raise ConfigError(f"--map {unnamed[0]}= names no class of the head; write for example --map joy=positive")
-    say(run_text(transfer(TransferConfig(run, store, task, pairs, out=out), force=force)))
+    say(run_text(cross_corpus_test(run, store, task=task, class_map=pairs, out=out, force=force)))
 
 
 def search(

@@ -25,7 +25,7 @@ from classify.runs.report_json import UNDEFINED, shown_metrics
 if TYPE_CHECKING:
     from classify.heads.options import Option
     from classify.pages.pairs import PairOfRuns
-    from classify.studies.sweep import Cell
+    from classify.studies.sweep import GridPoint
 
 __all__ = [
     "ablation_text",
@@ -140,7 +140,7 @@ def run_text(run: Run) -> str:
     )
 
 
-def sweep_records(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+def sweep_records(cells: Sequence[GridPoint]) -> list[dict[str, Any]]:
     """Return one record for each grid point: choices, folder, whether it is done, and its metrics if so.
 
     The score that ranks is of the validation part where there is one: a sweep chooses, and the test part is for
@@ -166,7 +166,7 @@ def sweep_records(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     return records
 
 
-def sweep_text(cells: Sequence[Cell]) -> str:
+def sweep_text(cells: Sequence[GridPoint]) -> str:
     """Lay out a sweep: a table for each task, the best grid point first, those that are not done last."""
     records = sweep_records(cells)
     tasks = dict.fromkeys(record["task"] for record in records)

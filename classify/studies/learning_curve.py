@@ -1,9 +1,8 @@
-"""The learning curve of a run that lies on disk: its head fitted again on fewer training images."""
+"""The learning curve of a run: its head fitted again on fewer training images, scored on the same test images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -13,9 +12,9 @@ from tqdm import tqdm
 
 from classify.config import load_config
 from classify.data.kinds import kind_of
-from classify.data.tasks import Part, TaskRows
+from classify.data.tasks import Part
 from classify.errors import ConfigError, RunError, TaskError
-from classify.evaluation.bootstrap import bootstrap, units_of
+from classify.evaluation.bootstrap import Interval, bootstrap, units_of
 from classify.evaluation.metrics import primary_metric
 from classify.runs.folder import CONFIG, Run
 from classify.runs.identity import check_same_data
@@ -23,105 +22,64 @@ from classify.runs.layout import lay_out, unfitted_head
 from classify.runs.train import fit_head, head_scores
 from features_store.schema import Task
 
-__all__ = ["CURVE", "CurveConfig", "curve_of", "growing_subsets"]
+__all__ = ["CURVE", "check_sizes", "fit_learning_curve", "growing_subsets"]
 
 CURVE = "curve.json"
 SMALLEST = 20  # training images of the first point, at least
-Fit = Callable[[NDArray[np.int64], int], NDArray[np.float64]]
+_RESAMPLES = 300
 
 
-@dataclass(frozen=True)
-class CurveConfig:
-    """How finely to look.
+def check_sizes(n_points: int, n_repeats: int) -> None:
+    """Refuse fewer than two sizes of the training part, and fewer than one order in which images are added."""
+    for name, value, least in (("n_points", n_points, 2), ("n_repeats", n_repeats, 1)):
+        if value < least:
+            raise ConfigError(f"{name} is {value}; a learning curve takes at least {least}")
 
-    Parameters
-    ----------
-    n_points : int
-        Sizes of the training part, from 2 up.
-    n_repeats : int
-        Orders in which images are added, from 1 up.
+
+def fit_learning_curve(run: Run, *, n_points: int = 6, n_repeats: int = 3, seed: int = 0) -> dict[str, Any]:
+    """Fit the head of a run again on growing parts of its training images, added in *n_repeats* orders.
+
+    Raises ConfigError, RunError.
     """
-
-    n_points: int = 6
-    n_repeats: int = 3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("n_points", 2), ("n_repeats", 1)):
-            if getattr(self, name) < least:
-                message = f"{name} is {getattr(self, name)}; a learning curve takes at least {least}"
-                raise ConfigError(message)
-
-
-def curve_of(run: Run, config: CurveConfig | None = None) -> dict[str, Any]:
-    """Fit the head of a run on growing parts of its training images.
-
-    Raises RunError.
-    """
-    config = config or CurveConfig()
-    asked = load_config(run.folder / CONFIG)
-    if asked.tested or run.report.transfer:
-        message = f"{run.folder} tests a head that was fitted elsewhere, so it has no learning curve"
-        raise RunError(message)
-    layout = lay_out(replace(asked, allow_split_groups=True))  # the run was scored on it already
+    check_sizes(n_points, n_repeats)
+    config = load_config(run.folder / CONFIG)
+    if config.tested or run.report.transfer:
+        raise RunError(f"{run.folder} tests a head that was fitted elsewhere, so it has no learning curve")
+    layout = lay_out(replace(config, allow_split_groups=True))  # the run was scored on it already
     data = layout.data
-    check_same_data(run, asked, layout.store, layout.blocks, data)
-    scored = "test" if "test" in data.parts else "validation"
-
-    def fit(chosen: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
-        parts = {**data.parts, "train": _some(data.parts["train"], chosen)}
-        fewer = replace(layout, data=replace(data, parts=parts))
-        head = unfitted_head(replace(asked, seed=asked.seed + seed), fewer)
-        heads, _, caught = fit_head(head, fewer, refit=asked.refit)
-        noted.update(dict.fromkeys(f"with {len(chosen)} training images: {text}" for text in caught))
-        return head_scores(heads[scored], data.task, layout.matrices[scored])
-
-    noted: dict[str, None] = {}
-    points = _points(data, fit, n_points=config.n_points, n_repeats=config.n_repeats, seed=config.seed)
+    check_same_data(run, config, layout.store, layout.blocks, data)
+    part, train = data.parts["test" if "test" in data.parts else "validation"], data.parts["train"]
+    metric = primary_metric(data.task)
+    warnings: dict[str, None] = {}
+    found: dict[int, list[Interval]] = {}
+    with tqdm(total=n_points * n_repeats, desc="learning curve", leave=False) as bar:
+        for repeat in range(n_repeats):
+            for chosen in growing_subsets(data.task, train.y, n_points, groups=train.groups, seed=seed + repeat):
+                if len(chosen) == len(train) and repeat:
+                    break  # all images in another order are the same images
+                groups = None if train.groups is None else train.groups[chosen]
+                smaller = Part("train", train.rows[chosen], train.y[chosen], train.ids[chosen], groups)
+                fewer = replace(layout, data=replace(data, parts={**data.parts, "train": smaller}))
+                head = unfitted_head(replace(config, seed=config.seed + seed + repeat), fewer)
+                heads, _, caught = fit_head(head, fewer, refit=config.refit)
+                warnings.update(dict.fromkeys(f"with {len(chosen)} training images: {text}" for text in caught))
+                scores = head_scores(heads[part.name], data.task, layout.matrices[part.name])
+                options: dict[str, Any] = {"n_resamples": _RESAMPLES, "seed": seed, "part": part.name}
+                interval = bootstrap(data.task, part.y, scores, groups=part.groups, **options)[metric]
+                found.setdefault(len(chosen), []).append(interval)
+                bar.update()
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "metric": primary_metric(data.task),
-        "part": scored,
-        "n_repeats": config.n_repeats,
-        "points": points,
-        "warnings": [*([data.crossing.words()] if data.crossing else []), *noted],
+        "metric": metric,
+        "part": part.name,
+        "n_repeats": n_repeats,
+        "points": [_point(n, found[n]) for n in sorted(found)],
+        "warnings": [*([data.crossing.words()] if data.crossing else []), *warnings],
     }
 
 
-def _some(part: Part, chosen: NDArray[np.int64]) -> Part:
-    """The part with some of its images only."""
-    groups = None if part.groups is None else part.groups[chosen]
-    return Part(part.name, part.rows[chosen], part.y[chosen], part.ids[chosen], groups)
-
-
-def _points(
-    data: TaskRows,
-    fit: Fit,
-    *,
-    n_points: int = 6,
-    n_repeats: int = 3,
-    seed: int = 0,
-) -> list[dict[str, float | None]]:
-    """Fit on growing parts of the training images, and score each on the part that the run is read off."""
-    part = data.parts["test" if "test" in data.parts else "validation"]
-    train, name = data.parts["train"], primary_metric(data.task)
-    found: dict[int, list[tuple[float, float, float]]] = {}
-    with tqdm(total=n_points * n_repeats, desc="learning curve", leave=False) as bar:
-        for repeat in range(n_repeats):
-            orders = growing_subsets(data.task, train.y, n_points, groups=train.groups, seed=seed + repeat)
-            for chosen in orders:
-                if len(chosen) == len(train) and repeat:
-                    break  # all images in another order are the same images
-                scores = fit(chosen, seed + repeat)
-                options: dict[str, Any] = {"groups": part.groups, "n_resamples": 300, "seed": seed, "part": part.name}
-                interval = bootstrap(data.task, part.y, scores, **options)[name]
-                found.setdefault(len(chosen), []).append((interval.value, interval.low, interval.high))
-                bar.update()
-    return [_point(n, found[n]) for n in sorted(found)]
-
-
-def _point(n: int, repeats: list[tuple[float, float, float]]) -> dict[str, float | None]:
-    values, lows, highs = np.array(repeats).T
+def _point(n: int, repeats: list[Interval]) -> dict[str, float | None]:
+    values, lows, highs = np.array([(one.value, one.low, one.high) for one in repeats]).T
     return {
         "n": n,
         "value": float(values.mean()),

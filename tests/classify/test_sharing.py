@@ -14,7 +14,7 @@ import pytest
 import classify
 from classify.config import load_config
 from classify.errors import ConfigError
-from classify.explain.explanations import scored_images
+from classify.explain.explainer import scored_images
 from classify.inference.bundle import write_bundle
 from classify.pages.pictures import Pictures
 from classify.runs.folder import read_run

@@ -25,7 +25,7 @@ from features_store import open_store
 
 MIN_COSINE = 0.9999
 REAL = ("efficientnet_lite0", "efficientnet_lite2")
-QUICK = ("efficientnet_lite0", "timm:test_resnet", "timm:test_vit", "lowlevel")
+QUICK = ("timm:test_resnet", "timm:test_vit", "lowlevel")
 NETWORKS = [name for name, one in ENCODERS.items() if one.needs_weights and one.library in ("timm", "open_clip")]
 
 
@@ -118,23 +118,19 @@ def lite0() -> Encoder:
     return build_encoders([record], Weights())[0]
 
 
-@pytest.fixture(scope="module")
-def batch(lite0, awkward) -> np.ndarray:
-    decode = make_decoder()
-    forms = ("portrait", "greyscale", "palette", "exif 3")
-    return np.stack([lite0.prepare(decode(awkward[form].data)) for form in forms])
-
-
-def test_batches_of_1_and_of_64(lite0, batch):
-    forward = Forward(lite0, Cpu())
-    sixty_four = np.concatenate([batch] * 16)
+def test_batches_of_1_and_of_64(awkward):
+    network, decode = build("timm:test_resnet"), make_decoder()
+    batch = [network.prepare(decode(awkward[form].data)) for form in ("portrait", "greyscale", "palette", "exif 3")]
+    sixty_four = np.stack(batch * 16)
+    forward = Forward(network, Cpu())
     together = forward(sixty_four)["pool"]
     for at in (0, 1, 62, 63):
         assert cosine(forward(sixty_four[at : at + 1])["pool"][0], together[at]) >= 0.999999
 
 
 @pytest.mark.skipif(not any(os.access(f"{folder}/c++", os.X_OK) for folder in os.get_exec_path()), reason="no compiler")
-@pytest.mark.parametrize("name", ["timm:test_efficientnet", pytest.param("lite0", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["timm:test_efficientnet", "lite0"])
 def test_compiled_against_eager(name, lite0, awkward):
     network = lite0 if name == "lite0" else build(name)
     decode, told = make_decoder(), []
