@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,16 +13,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from extract.fit.command import fit
-from extract.options import corpus_place, key_values
+from extract.options import (
+    CORPUS,
+    OUTPUT,
+    AsJson,
+    CorpusName,
+    Data,
+    MaxFailed,
+    Option,
+    SkipUnreadable,
+    corpus_place,
+    key_values,
+)
 from features_store import console
 
 if TYPE_CHECKING:
-    from extract.corpora import Corpus, Reading
-    from extract.encoders import Encoder, Network
-    from extract.engines.ray import Cluster
-    from extract.inputs.views import Views
-    from extract.pipeline import Settings
+    from extract.corpora import Corpus
+    from extract.encoders import Encoder
 
+ENCODERS, SPEED, VIEWS, SCALE_OUT = "Encoders", "Speed", "Views", "Scale-out"  # panels of --help
 app = typer.Typer(
     name="extract",
     help="Images to vectors of frozen networks, written once into a folder of dumps.",
@@ -31,101 +39,168 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-DATA_HELP = "Folder, tar, zip or URL of the corpus; for a union NAME=PATH for each. Default: the corpus' own place."
-MaxFailed = Annotated[str, typer.Option(help="Images that may fail, 5% or a number; above it exit code 3.")]
-SkipUnreadable = Annotated[
-    bool, typer.Option("--skip-unreadable", help="A file that cannot be read counts as missing; else the run stops.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+_EXAMPLES = """Examples:
+
+extract run folder --data photos --store features/photos --profile card
+
+extract run csv --data labels.csv --option single=mood --encoders clip_vit_l14,lowlevel --device cuda:0
+"""
 
 
-@app.command()
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"affectory {version('affectory')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None: ...
+
+
+@app.command(epilog=_EXAMPLES)
 def run(
-    corpus: Annotated[str, typer.Argument(help="Name of a corpus; `extract corpora` lists them.")],
-    data: Annotated[list[str] | None, typer.Option(help=DATA_HELP)] = None,
-    store: Annotated[Path | None, typer.Option(help="Folder of the dumps. Default: features/CORPUS.")] = None,
-    profile: Annotated[str | None, typer.Option(help="A named set of encoders. Default: the corpus' own.")] = None,
-    encoders: Annotated[str | None, typer.Option(help="Encoders, parted by commas, instead of a profile.")] = None,
-    weights: Annotated[str, typer.Option(help="auto, random:SEED, or a checkpoint file of the one encoder.")] = "auto",
-    option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the corpus; may be repeated.")] = None,
-    device: Annotated[str, typer.Option(help="auto (a GPU if one can be used), cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto (CUDA float16), float32, bfloat16 or float16.")] = "auto",
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per forward pass: CPU 8, CUDA 128.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images; others stay pending.")] = None,
-    decoder: Annotated[str, typer.Option(help="fast, or pillow (the reference, slower).")] = "fast",
-    views: Annotated[int, typer.Option(min=1, help="Vectors per image: itself, and V - 1 augmentations.")] = 1,
-    policy: Annotated[str, typer.Option(help="Of these: mediaeval, flip-rotate-crop or strong.")] = "mediaeval",
-    rows: Annotated[str | None, typer.Option(help="A:B, a shard of the corpus, for `features-store merge`.")] = None,
-    engine: Annotated[str, typer.Option(help="local, or ray (joins RAY_ADDRESS, or starts here).")] = "local",
-    actors: Annotated[int, typer.Option(min=1, help="Processes of --engine ray; each holds all networks.")] = 2,
-    actor_cpus: Annotated[float, typer.Option(min=0.01, help="CPUs reserved for each; keep it below 1.")] = 0.5,
-    actor_gpus: Annotated[float | None, typer.Option(min=0, help="GPUs for each. Default: 1 if there are any.")] = None,
-    compile_: Annotated[str, typer.Option("--compile", help="auto (where it pays), on, off: torch.compile.")] = "auto",
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try images again that failed before.")] = False,
+    corpus: CorpusName,
+    data: Data = None,
+    option: Option = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first N images; others stay pending.", rich_help_panel=CORPUS)
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(help="Named set of encoders. Default: the corpus' own.", rich_help_panel=ENCODERS),
+    ] = None,
+    encoders: Annotated[
+        str | None, typer.Option(help="Comma-separated encoders; replaces --profile.", rich_help_panel=ENCODERS)
+    ] = None,
+    weights: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|random:SEED|FILE", help="FILE: a checkpoint of the one encoder.", rich_help_panel=ENCODERS
+        ),
+    ] = "auto",
+    store: Annotated[
+        Path | None, typer.Option(help="Folder of the dumps. Default: features/CORPUS.", rich_help_panel=OUTPUT)
+    ] = None,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Try images again that failed before.", rich_help_panel=OUTPUT),
+    ] = False,
     max_failed: MaxFailed = "5%",
     skip_unreadable: SkipUnreadable = False,
-    content: Annotated[bool, typer.Option("--content", help="Store the SHA-256 of every image in the index.")] = False,
+    content: Annotated[
+        bool,
+        typer.Option("--content", help="Store the SHA-256 of every image file in the index.", rich_help_panel=OUTPUT),
+    ] = False,
     as_json: AsJson = False,
+    device: Annotated[
+        str,
+        typer.Option(metavar="auto|cpu|cuda[:N]", help="auto: a GPU if one can be used.", rich_help_panel=SPEED),
+    ] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(metavar="auto|float32|bfloat16|float16", help="auto: float16 on CUDA.", rich_help_panel=SPEED),
+    ] = "auto",
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images per forward pass. Default: CPU 8, CUDA 128.", rich_help_panel=SPEED),
+    ] = None,
+    decoder: Annotated[
+        str,
+        typer.Option(metavar="fast|pillow", help="pillow is the reference, and slower.", rich_help_panel=SPEED),
+    ] = "fast",
+    compile_: Annotated[
+        str,
+        typer.Option(
+            "--compile", metavar="auto|on|off", help="torch.compile; auto: where it pays.", rich_help_panel=SPEED
+        ),
+    ] = "auto",
+    views: Annotated[
+        int,
+        typer.Option(min=1, help="Vectors per image: itself, and V - 1 augmentations.", rich_help_panel=VIEWS),
+    ] = 1,
+    policy: Annotated[
+        str,
+        typer.Option(metavar="mediaeval|flip-rotate-crop|strong", help="Of augmentation.", rich_help_panel=VIEWS),
+    ] = "mediaeval",
+    rows: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A:B", help="A shard of the corpus, for `features-store merge`.", rich_help_panel=SCALE_OUT
+        ),
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(metavar="local|ray", help="ray joins RAY_ADDRESS, or starts here.", rich_help_panel=SCALE_OUT),
+    ] = "local",
+    actors: Annotated[
+        int, typer.Option(min=1, help="Ray actors; each holds all networks.", rich_help_panel=SCALE_OUT)
+    ] = 2,
+    actor_cpus: Annotated[
+        float,
+        typer.Option(
+            min=0.01,
+            help="CPUs reserved per Ray actor; keep it below 1, or Ray's read tasks starve.",
+            rich_help_panel=SCALE_OUT,
+        ),
+    ] = 0.5,
+    actor_gpus: Annotated[
+        float | None,
+        typer.Option(min=0, help="GPUs reserved per Ray actor. Default: 1 if any.", rich_help_panel=SCALE_OUT),
+    ] = None,
 ) -> None:
-    """Make the blocks of a corpus, or go on with them where an earlier run ended."""
-    from extract import pipeline
+    """Extract features for every image of a corpus; resumes an interrupted run."""
     from extract.corpora import find_corpus
-    from extract.corpora.dataset import shard
-    from extract.encoders import build_networks
-    from extract.encoders.weights import parse_weights
-    from extract.engines.compilation import check_mode
-    from extract.engines.ray import Cluster, check_engine, session
-    from extract.inputs.transforms import RESIZERS
-    from extract.inputs.views import Views
-    from features_store.failures import FailureLimit
-    from features_store.schema import FAILURES
+    from extract.pipeline import extract
 
-    found = find_corpus(corpus)
-    chosen = _encoders(found, profile, encoders)
-    wanted = parse_weights(weights)
-    compiled = check_mode(compile_)
-    check_engine(engine)
-    if engine == "local":
-        settings = _settings(device, precision, decoder, Views(views, policy))
-    reading = found.read(corpus_place(found, data), key_values(option or []))
-    reading = shard(reading, rows) if rows else reading
-    networks = build_networks(chosen, wanted, RESIZERS[decoder])
-    _warn(networks, reading)
-    folder = store or Path("features") / f"{corpus}{f'.rows-{rows}' if rows else ''}".replace(":", "-")
     try:
-        with session() if engine == "ray" else nullcontext():
-            if engine == "ray":
-                cluster = Cluster(actors, actor_cpus, actor_gpus)
-                settings = _settings(device, precision, decoder, Views(views, policy), cluster)
-            settings = replace(
-                settings,
-                batch_size=batch_size,
-                limit=limit,
-                compile=compiled,
-                retry=FAILURES if retry_failed else (),
-                content=content,
-                max_failed=FailureLimit(max_failed),
-                skip_unreadable=skip_unreadable,
-                tell=partial(typer.echo, err=True),
-            )
-            summary = pipeline.run(reading, networks, folder, settings)
+        summary = extract(
+            corpus,
+            data=corpus_place(find_corpus(corpus), data),
+            encoders=encoders,
+            profile=profile,
+            store=store,
+            weights=weights,
+            options=key_values(option or []),
+            rows=rows,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+            compile=compile_,
+            decoder=decoder,
+            views=views,
+            policy=policy,
+            limit=limit,
+            engine=engine,
+            actors=actors,
+            actor_cpus=actor_cpus,
+            actor_gpus=actor_gpus,
+            retry_failed=retry_failed,
+            content=content,
+            max_failed=max_failed,
+            skip_unreadable=skip_unreadable,
+            progress=sys.stderr.isatty(),
+            echo=partial(typer.echo, err=True),
+        )
     except KeyboardInterrupt:
         again = shlex.join(["extract", *sys.argv[1:]])
-        typer.echo(f"stopped; what was written stays. Go on with: {again}", err=True)
+        typer.echo(f"stopped; what was written stays. Resume with: {again}", err=True)
         raise SystemExit(130) from None
-    if as_json:
-        typer.echo(json.dumps({"store": str(folder), **summary.record()}))
-    else:
-        typer.echo("\n".join([*summary.lines(), f"store: {folder}"]))
+    typer.echo(json.dumps(summary.record()) if as_json else str(summary))
     if summary.too_many_failed:
         raise typer.Exit(3)
 
 
 @app.command()
 def check(
-    corpus: Annotated[str, typer.Argument(help="Name of a corpus; `extract corpora` lists them.")],
-    data: Annotated[list[str] | None, typer.Option(help=DATA_HELP)] = None,
-    option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the corpus; may be repeated.")] = None,
+    corpus: CorpusName,
+    data: Data = None,
+    option: Option = None,
     lists_only: Annotated[bool, typer.Option("--lists-only", help="Read no image: lists, labels, ids only.")] = False,
     distance: Annotated[int, typer.Option(min=0, max=16, help="Bits of 64 that near-duplicates may differ in.")] = 4,
     page: Annotated[Path | None, typer.Option(help="Write the duplicates as pictures to this HTML file.")] = None,
@@ -134,7 +209,7 @@ def check(
     force: Annotated[bool, typer.Option("--force", help="Replace the page.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what is wrong with a corpus: counts, damage, duplicates, parted groups, labels that leak."""
+    """Check a corpus: counts, unreadable images, duplicates, groups split across parts, labels in file names."""
     from extract.check import report as checking
     from extract.check.page import write_page
     from extract.corpora import find_corpus
@@ -145,12 +220,10 @@ def check(
     from features_store.failures import FailureLimit
 
     if page is not None and lists_only:
-        msg = "--page shows images, and --lists-only reads none; give one of them"
-        raise CorpusError(msg)
+        raise CorpusError("--page shows images, and --lists-only reads none; give one of them")
     if page is not None:
         if page.exists() and not force:
-            msg = f"{page} exists; nothing is overwritten without --force"
-            raise ExistsError(msg)
+            raise ExistsError(f"{page} exists; nothing is overwritten without --force")
         try_place(page)
     limit, found = FailureLimit(max_failed), find_corpus(corpus)
     reading = found.read(corpus_place(found, data), key_values(option or []))
@@ -201,58 +274,6 @@ def encoders(as_json: AsJson = False) -> None:
 
 
 app.command()(fit)
-
-
-def _encoders(corpus: Corpus, profile: str | None, names: str | None) -> list[Encoder]:
-    from extract.encoders import PROFILES, find_encoders
-    from extract.errors import EncoderError
-    from features_store.errors import unknown_name
-
-    if profile is not None and names is not None:
-        msg = f"--profile {profile} and --encoders {names} exclude each other; give one"
-        raise EncoderError(msg)
-    if names is not None:
-        return find_encoders(name.strip() for name in names.split(",") if name.strip())
-    profile = profile or corpus.default_profile
-    if profile not in PROFILES:
-        raise EncoderError(unknown_name("profile", profile, PROFILES))
-    return find_encoders(PROFILES[profile])
-
-
-def _settings(device: str, precision: str, decoder: str, views: Views, cluster: Cluster | None = None) -> Settings:
-    """Choose the device, of this process or of the cluster's actors, and what belongs to it."""
-    from extract.engines import autocast_dtype, choose_device, unused_gpu
-    from extract.engines.ray import ask_cluster
-    from extract.errors import EncoderError
-    from extract.inputs.images import DECODERS
-    from extract.inputs.transforms import RESIZERS
-    from extract.pipeline import Settings
-    from extract.settings import Circumstances
-    from features_store.errors import unknown_name
-
-    if decoder not in DECODERS:
-        raise EncoderError(unknown_name("decoder", decoder, DECODERS))
-    shown = sys.stderr.isatty()
-    how: dict[str, Any] = {"decoder": decoder, "resizer": RESIZERS[decoder], "views": views}
-    if cluster is not None:
-        cluster, found = ask_cluster(cluster, device, precision)
-        return Settings(Circumstances(**found, **how), cluster=cluster, progress=shown)
-    chosen = choose_device(device)
-    made = Circumstances(chosen.kind, autocast_dtype(chosen, precision), **how)
-    unused = unused_gpu() if device == "auto" and chosen.kind == "cpu" else None
-    return Settings(made, progress=shown, device=chosen, unused_gpu=unused)
-
-
-def _warn(networks: list[Network], reading: Reading) -> None:
-    for note in reading.notes:
-        typer.echo(f"note: {note}", err=True)
-    for network in networks:
-        for note in network.notes:
-            typer.echo(f"note: {network.encoder.name}: {note}", err=True)
-        source = str(network.weights.get("source", ""))
-        if source.startswith("random:"):
-            name = network.encoder.name
-            typer.echo(f"warning: {name} has random weights ({source}): its vectors mean nothing", err=True)
 
 
 def _corpus_record(one: Corpus) -> dict[str, Any]:

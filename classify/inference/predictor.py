@@ -78,7 +78,7 @@ class Encoders:
         from extract.engines import choose_device
         from extract.engines.forward import Forward
         from extract.inputs.images import make_decoder
-        from extract.recompute import made_with
+        from extract.recompute import nearest_precision
 
         self.networks: list[Network] = []
         self.forwards: list[Forward] = []
@@ -94,7 +94,7 @@ class Encoders:
                 made[key] = len(self.networks)
                 network = _rebuilt(block, passport, weights or {}, allow_download=allow_download)
                 self.networks.append(network)
-                self.forwards.append(Forward(network, chosen, precision=made_with(passport, chosen.kind)))
+                self.forwards.append(Forward(network, chosen, precision=nearest_precision(passport, chosen.kind)))
                 self._decoder_of.append("fast" if "torchvision" in str(passport.get("decoder")) else "pillow")
             network, tap = self.networks[made[key]], str(passport["tap"])
             check_encoder(block, passport, network)
@@ -242,7 +242,7 @@ class Predictor:
 
         *step* is called after each image. Each answer is the same as one by one.
         """
-        from extract.engines.batcher import ordered
+        from extract.engines.local import ordered
 
         with ThreadPoolExecutor(2, thread_name_prefix="decode") as pool:
             paths = list(_paths(images))

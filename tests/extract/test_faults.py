@@ -20,7 +20,7 @@ from extract.corpora import Reading
 from extract.errors import HubError, MachineError
 from extract.inputs import files as sources
 from extract.inputs.files import Files
-from extract.settings import Circumstances
+from extract.settings import RunSettings
 from features_store import DiskSpaceError, Index, MismatchError, Status, open_store
 from features_store.failures import FailureLimit, failures_file, read_failures
 
@@ -93,7 +93,7 @@ def test_what_is_no_regular_file_is_a_row_with_a_reason(pictures: Path, toy, tmp
     linked = replaced(pictures / names[-1])
     linked.symlink_to(pictures / names[20])
     reading = Reading(Index(np.array(names)), Files(pictures, np.array(names)))
-    settings = pipeline.Settings(Circumstances("cpu"), 4, progress=False, max_failed=FailureLimit("7"))
+    settings = RunSettings(device="cpu", batch_size=4, max_failed="7")
     summary = pipeline.run(reading, [toy], tmp_path / "store", settings)
     block = open_store(tmp_path / "store").blocks["toy.hash"]
     assert block.sealed
@@ -144,7 +144,7 @@ FEW_FILES = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from extract import sources
+from extract.inputs import files as sources
 sources.PAUSE = 0.0
 names = np.array(["a.png"])
 resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
@@ -310,7 +310,7 @@ class Hungry:
 
 
 def test_memory_that_runs_out_stops_the_run_by_name(tmp_path: Path, toy) -> None:
-    settings = pipeline.Settings(Circumstances("cpu"), 4, progress=False)
+    settings = RunSettings(device="cpu", batch_size=4)
     with pytest.raises(MachineError, match=r"the memory ran out at image 'a\.png'") as stopped:
         pipeline.run(Reading(Index(np.array(["a.png"])), Hungry()), [toy], tmp_path, settings)
     assert stopped.value.exit_code == 1

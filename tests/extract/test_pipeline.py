@@ -22,13 +22,12 @@ from extract.encoders import Weights, build_networks, find_encoders
 from extract.engines import Cpu
 from extract.engines.forward import Forward
 from extract.inputs.images import make_decoder
-from extract.settings import Circumstances
+from extract.settings import RunSettings
 from features_store import MismatchError, Status, open_store, passport
-from features_store.failures import FailureLimit
 
 SMALL = "timm:test_efficientnet.r160_in1k"
 BLOCK = "timm-test_efficientnet.r160_in1k.pool"
-SETTINGS = pipeline.Settings(Circumstances("cpu"), batch_size=3, progress=False, max_failed=FailureLimit("100%"))
+SETTINGS = RunSettings(device="cpu", batch_size=3, max_failed="100%")
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +211,7 @@ def test_killed_twice_and_gone_on_with_gives_the_same_bytes_as_never_killed(many
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     interrupted = stop_in_the_middle(command(many, killed), killed, signal.SIGINT)
     assert interrupted.returncode == 130
-    assert f"Go on with: extract run folder --data {many} --store {killed}" in interrupted.stderr
+    assert f"Resume with: extract run folder --data {many} --store {killed}" in interrupted.stderr
     assert "Traceback" not in interrupted.stderr
     after_first = n_written(killed)
     assert 0 < after_first < 1000

@@ -9,9 +9,8 @@ from extract import pipeline
 from extract.corpora import find_corpus
 from extract.encoders import Weights, build_networks, find_encoders
 from extract.errors import WeightsError
-from extract.inputs.views import Views
 from extract.recompute import recompute
-from extract.settings import Circumstances
+from extract.settings import RunSettings
 from features_store import MismatchError, open_store
 
 SMALL = "timm:test_efficientnet@blocks.2:max"
@@ -21,8 +20,7 @@ BLOCK = "timm-test_efficientnet.blocks.2.max"
 @pytest.fixture
 def store(class_folder, tmp_path):
     networks = build_networks(find_encoders([SMALL, "lowlevel"]), Weights("random", 3))
-    made = Circumstances("cpu", views=Views(2))
-    settings = pipeline.Settings(made, batch_size=3, progress=False)
+    settings = RunSettings(device="cpu", views=2, batch_size=3)
     pipeline.run(find_corpus("folder").read(class_folder), networks, tmp_path / "store", settings)
     return open_store(tmp_path / "store")
 
