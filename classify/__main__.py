@@ -47,10 +47,11 @@ def run(
     Where a time budget ends before training does, the exit code is 3, and nothing but its state is written.
     """
     from classify.config import load_config, parse_settings
+    from classify.pages.plots import write_plots
     from classify.pages.summary import run_summary
     from classify.preset import quick as cut_down
     from classify.runs.time_budget import UnfinishedError, interruption
-    from classify.runs.train import run as run_experiment
+    from classify.studies.cross_corpus import run_config
 
     given: dict[str, Any] = {
         "store": store, "task": task, "head": head, "blocks": blocks, "split": split, "seed": seed, "out": out,
@@ -63,11 +64,11 @@ def run(
         note(f"{config}: the run goes to {asked.folder}")
     guard = interruption(asked.folder, time_budget, resume=resume, force=force)
     try:
-        done = run_experiment(asked, force=force, notify=note, interruption=guard)
+        done = run_config(asked, force=force, notify=note, interruption=guard)
     except UnfinishedError as stopped:
         say(f"not finished: {stopped}", err=True)
         raise typer.Exit(commands.NOT_FINISHED) from None
-    say(run_summary(done))
+    say(run_summary(write_plots(done)))
 
 
 @app.command()
@@ -135,7 +136,7 @@ def curve(
     from classify.studies.learning_curve import CURVE, CurveConfig, curve_of
 
     config, found = CurveConfig(points, repeats, seed), find_runs(runs)
-    tests = [one for one in found if one.report["transfer"]]
+    tests = [one for one in found if one.report.transfer]
     if len(tests) < len(found):  # a test of a head that was fitted elsewhere has no curve; the others have
         for one in tests:
             note(f"{one.folder} tests a head that was fitted elsewhere: passed over")
@@ -202,16 +203,23 @@ def sweep(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Do every run of a grid that isn't there yet; interrupted, the same command goes on."""
+    from classify.pages.plots import write_plots
     from classify.pages.svg import fit_bar
     from classify.pages.sweep import sweep_as_json, sweep_as_text
+    from classify.runs.folder import read_run
     from classify.studies import sweep as sweeping
 
     cells = sweeping.read_sweep(config, out=out, allow_split_groups=allow_split_groups)
     for folder in dict.fromkeys(cell.config.folder.parent.parent for cell in cells):
         note(f"{config}: the runs go to {folder}")
     if not dry_run:
-        with fit_bar("runs") as progress:
-            sweeping.sweep(cells, notify=note, progress=progress)
+        try:
+            with fit_bar("runs") as progress:
+                sweeping.sweep(cells, notify=note, progress=progress)
+        finally:
+            for cell in cells:
+                if cell.done:
+                    write_plots(read_run(cell.config.folder))
     say(json.dumps(sweep_as_json(cells), indent=2, ensure_ascii=False) if as_json else sweep_as_text(cells))
 
 

@@ -22,16 +22,17 @@ from numpy.typing import NDArray
 from classify.config import KEYS, RunConfig, load_config
 from classify.errors import ConfigError
 from classify.evaluation.baselines import constant_scores
+from classify.evaluation.bootstrap import LEAST_UNITS, Interval, Spread, intervals
 from classify.evaluation.folds import deal
-from classify.evaluation.intervals import LEAST_UNITS, Interval, intervals
-from classify.evaluation.knowledge import Judgement, judge
-from classify.evaluation.resamples import Spread
+from classify.evaluation.verdict import Judgement, judge
 from classify.heads import HEADS, head_options
 from classify.pages.leaderboard import metric_title
-from classify.pages.notebook import metric_lines, metric_table
-from classify.runs import train as experiment
+from classify.pages.notebook import metric_lines, metric_table, run_table
+from classify.pages.plots import write_plots
 from classify.runs.folder import Run, find_runs, read_run
 from classify.runs.layout import lay_out, task_head, unfitted_head
+from classify.runs.train import head_scores
+from classify.studies.cross_corpus import run_config
 from features_store import Store, open_store
 from features_store.errors import unknown_name
 from features_store.schema import Task
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CrossValidation", "cross_validate", "load", "open_run", "open_store", "report", "run"]
 
+Run.html = run_table
 StoreLike = str | Path | Store
 _RUNS_ONLY = ("calibration", "force", "map", "out", "preset", "refit", "tested")  # mean nothing without a run folder
 
@@ -76,7 +78,7 @@ def run(
     AffectoryError
         A name or an option is unknown, or the place is taken.
     """
-    return experiment.run(_config(store, task, head, blocks, options), force=force)
+    return write_plots(run_config(_config(store, task, head, blocks, options), force=force))
 
 
 def _config(
@@ -217,7 +219,7 @@ def cross_validate(
         train, held = np.flatnonzero(dealt != fold), np.flatnonzero(dealt == fold)
         one = task_head(head, layout.data.task, y[train], config.settings, seed=config.seed, shape=layout.map_shape)
         fitted = one.fit(matrix[train], y[train])
-        scores[held] = experiment.head_scores(fitted, layout.data.task, matrix[held])
+        scores[held] = head_scores(fitted, layout.data.task, matrix[held])
     resampling: dict[str, Any] = {"groups": groups, "n_resamples": config.resamples, "seed": config.seed}
     constant = constant_scores(layout.data.task, y, len(y))
     found, majority = (Spread.of(layout.data.task, y, said, **resampling) for said in (scores, constant))

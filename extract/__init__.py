@@ -11,7 +11,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from extract.corpora import CORPORA
+    from extract.corpora import CORPORA, read_corpus
     from extract.encoders import ENCODERS, PROFILES
     from extract.pipeline import extract
     from extract.recompute import load_encoder
@@ -22,9 +22,10 @@ _HOMES = {
     "PROFILES": "encoders",
     "extract": "pipeline",
     "load_encoder": "recompute",
+    "read_corpus": "corpora",
 }
 
-__all__ = ["CORPORA", "ENCODERS", "PROFILES", "extract", "load_encoder"]
+__all__ = ["CORPORA", "ENCODERS", "PROFILES", "extract", "load_encoder", "read_corpus"]
 
 
 def __getattr__(name: str) -> Any:

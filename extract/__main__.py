@@ -228,12 +228,12 @@ def check(
     limit, found = FailureLimit(max_failed), find_corpus(corpus)
     reading = found.read(corpus_place(found, data), key_values(option or []))
     if skip_unreadable:
-        reading = replace(reading, source=Skipping(reading.source))
+        reading = replace(reading, files=Skipping(reading.files))
     shown = sys.stderr.isatty()
     done = checking.check(found, reading, files=not lists_only, distance=distance, progress=shown)
     typer.echo(json.dumps(checking.record_of(done)) if as_json else "\n".join(checking.lines_of(done)))
     if page is not None:
-        write_page(done, reading.source, page, force=force)
+        write_page(done, reading.files, page, force=force)
     if limit.exceeded(done.n_failed, len(done.index)):
         typer.echo(f"error: {done.n_failed} of {len(done.index)} images cannot be used; see --max-failed", err=True)
         raise typer.Exit(3)

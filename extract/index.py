@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.corpora import Reading
+from extract.corpora import Dataset
 from extract.errors import RefusedImageError
 from features_store import Index, MismatchError, Store, open_regular, open_store
 from features_store.align import rows_that_differ
@@ -27,7 +27,7 @@ _BYTES = 32  # of a digest
 _READERS = 8  # threads
 
 
-def check_or_write_index(store: Path, dataset: Reading) -> None:
+def check_or_write_index(store: Path, dataset: Dataset) -> None:
     """Write ``index.h5`` if the store has none; else check that it lists the same images and means the same.
 
     Raises MismatchError.
@@ -140,15 +140,15 @@ class ContentDigests:
 
     Parameters
     ----------
-    dataset : Reading
+    dataset : Dataset
         Its source gives the bytes.
     store : Path
         Folder with an index; its digests, and those of a journal that a killed run left, are taken over.
     """
 
-    def __init__(self, dataset: Reading, store: Path) -> None:
-        self._dataset, self._source, self._path = dataset, dataset.source, store / INDEX_FILE
-        stored, n_images = open_store(self._path), len(dataset.source)
+    def __init__(self, dataset: Dataset, store: Path) -> None:
+        self._dataset, self._source, self._path = dataset, dataset.files, store / INDEX_FILE
+        stored, n_images = open_store(self._path), len(dataset.files)
         self._journal = store / JOURNAL
         # Behind the digests stands that of the index: those that were recorded for other images are none of these.
         mark = bytes.fromhex(stored.index_digest)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from extract.blocks import open_blocks
-from extract.corpora import Reading, find_corpus
+from extract.corpora import Dataset, find_corpus
 from extract.corpora.dataset import Corpus, Place, shard
 from extract.encoders import PROFILES, Encoder, Network, build_networks, find_encoders
 from extract.encoders.weights import parse_weights
@@ -97,7 +97,7 @@ def extract(
     found = find_corpus(corpus)
     specs, wanted = choose_encoders(found, encoders, profile), parse_weights(weights)
     engine = make_engine(how)
-    dataset = found.read(data, {key: str(value) for key, value in (options or {}).items()})
+    dataset = found.read(data, options)
     dataset = shard(dataset, rows) if rows else dataset
     networks = build_networks(specs, wanted, how.resizer)
     for note in notes_on(dataset, networks):
@@ -108,7 +108,7 @@ def extract(
 
 
 def run(
-    dataset: Reading, encoders: list[Network], store: Path, settings: RunSettings, engine: Engine | None = None
+    dataset: Dataset, encoders: list[Network], store: Path, settings: RunSettings, engine: Engine | None = None
 ) -> Summary:
     """Make the blocks of all encoders over one dataset, or resume them.
 
@@ -117,9 +117,9 @@ def run(
     check_or_write_index(store, dataset)
     timings, limit = Timings(), FailureLimit(settings.max_failed)
     if settings.skip_unreadable:
-        dataset = replace(dataset, source=Skipping(dataset.source))
+        dataset = replace(dataset, files=Skipping(dataset.files))
     digests = ContentDigests(dataset, store) if settings.content else None
-    images = dataset if digests is None or settings.engine == "ray" else replace(dataset, source=digests)
+    images = dataset if digests is None or settings.engine == "ray" else replace(dataset, files=digests)
     with ExitStack() as stack:
         engine = stack.enter_context(engine or make_engine(settings))
         sinks = open_blocks(store, dataset.index, encoders, engine, settings, timings, stack)
@@ -172,7 +172,7 @@ def choose_encoders(corpus: Corpus, encoders: str | Iterable[str] | None, profil
     return find_encoders(PROFILES[profile])
 
 
-def notes_on(dataset: Reading, encoders: Iterable[Network]) -> list[str]:
+def notes_on(dataset: Dataset, encoders: Iterable[Network]) -> list[str]:
     """Word what a user should know of a dataset and of weights, one line each."""
     lines = [f"note: {note}" for note in dataset.notes]
     for encoder in encoders:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.corpora import Reading, find_corpus
+from extract.corpora import Dataset, find_corpus
 from extract.encoders import Network, Tap, Weights, build_networks, find_encoders
 from extract.encoders.weights import parse_weights
 from extract.engines import Device, choose_device
@@ -157,7 +157,7 @@ def recompute(
             found.append("the corpus has no such image any more")
             continue
         try:
-            rgb = encode.decode(dataset.source.read(rows[image_id]))
+            rgb = encode.decode(dataset.files.read(rows[image_id]))
         except RefusedImageError as refused:
             found.append(f"{refused.status.reason}: {refused}")
             continue
@@ -172,7 +172,7 @@ def nearest_precision(passport: Mapping[str, Any], device: str) -> str:
     return "float32" if precision == "float16" and device == "cpu" else precision
 
 
-def _read_dataset(corpus: Mapping[str, Any], data: Path | Mapping[str, Path] | None) -> Reading:
+def _read_dataset(corpus: Mapping[str, Any], data: Path | Mapping[str, Path] | None) -> Dataset:
     name = corpus.get("name")
     if not isinstance(name, str):
         raise MismatchError("the store does not say which corpus it was made from, so its images cannot be found")

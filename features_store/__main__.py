@@ -81,8 +81,9 @@ def _place(data: list[str]) -> Path | dict[str, Path] | None:
         return Path(data[0])
     wrong = [text for text in data if "=" not in text]
     if wrong:
-        msg = f"--data {wrong[0]}: several folders are those of a union's members; write --data NAME=FOLDER for each"
-        raise MismatchError(msg)
+        raise MismatchError(
+            f"--data {wrong[0]}: several folders are those of a union's members; write --data NAME=FOLDER for each"
+        )
     return {name: Path(path) for name, _, path in (text.partition("=") for text in data)} or None
 
 

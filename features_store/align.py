@@ -81,8 +81,9 @@ def _labels(name: str, placed: Sequence[Placed], ids: NDArray[np.str_]) -> Label
     tasks = [one.store.labels[name].task for one in placed]
     for task in tasks[1:]:
         if replace(task, source="") != replace(tasks[0], source=""):
-            msg = f"task {name!r} is defined in two ways, {_definition(tasks[0])} and {_definition(task)}; keep one"
-            raise MismatchError(msg)
+            raise MismatchError(
+                f"task {name!r} is defined in two ways, {_definition(tasks[0])} and {_definition(task)}; keep one"
+            )
     sources = sorted({source for task in tasks for source in task.source.split(" | ") if source})
     task = replace(tasks[0], source=" | ".join(sources))
     columns = [on_rows(one.store.labels[name], one).values for one in placed]
@@ -96,12 +97,10 @@ def _definition(task: Task) -> str:
 def _split(name: str, placed: Sequence[Placed], ids: NDArray[np.str_]) -> Split:
     kinds: list[Literal["parts", "folds"]] = sorted({one.store.splits[name].kind for one in placed})
     if len(kinds) > 1:
-        msg = f"split {name!r} holds parts in one dump and folds in another; keep one of them"
-        raise MismatchError(msg)
+        raise MismatchError(f"split {name!r} holds parts in one dump and folds in another; keep one of them")
     sources = sorted({one.store.splits[name].source for one in placed} - {""})
     if len(sources) > 1:
-        msg = f"split {name!r} was published in one dump and made in another; keep one of them"
-        raise MismatchError(msg)
+        raise MismatchError(f"split {name!r} was published in one dump and made in another; keep one of them")
     columns = [on_rows(one.store.splits[name], one).values for one in placed]
     return Split(name, _overlaid(columns, placed, ids, f"split {name!r}", "the part"), kinds[0], *sources)
 
@@ -118,11 +117,10 @@ def _content(placed: Sequence[Placed], ids: NDArray[np.str_]) -> NDArray[np.uint
         both = np.asarray(content.any(axis=1) & column.any(axis=1))
         clash = rows_that_differ(content, column) & both
         if clash.any():
-            msg = (
+            raise MismatchError(
                 f"{_path(one)} has other image bytes (SHA-256) than the dumps before it for {int(clash.sum())} images, "
                 f"the first is {str(ids[clash][0])!r}; only dumps of the same pictures can be merged"
             )
-            raise MismatchError(msg)
         content = np.where(content.any(axis=1, keepdims=True), content, column)
     return content
 
@@ -137,11 +135,10 @@ def _overlaid(
         both = np.flatnonzero(here & filled)
         differs = both[rows_that_differ(result[both], column[both])]
         if len(differs):
-            msg = (
+            raise MismatchError(
                 f"{what}: {_path(one)} contradicts the dumps before it about {value} of {len(differs)} images, the "
                 f"first is {str(ids[differs[0]])!r}; leave one out, or choose one's with `features-store relabel`"
             )
-            raise MismatchError(msg)
         result[here] = column[here]
         filled |= here
     return result

@@ -134,11 +134,10 @@ def _check(block: Block, rows: NDArray[np.int64], vectors: NDArray[Any], view: i
     computed = seal.digest_rows(vectors, np.full(len(rows), Status.WRITTEN, dtype=np.uint8))
     damaged = rows[(computed != stored[rows, view]).any(axis=1)]
     if len(damaged):
-        msg = (
+        raise FormatError(
             f"{block.path}: block {block.name!r} is damaged in row {damaged[0]} (view {view}), which does not "
             "agree with its digest; run `features-store verify` on it, and extract or fetch it again"
         )
-        raise FormatError(msg)
 
 
 def gathered(

@@ -89,8 +89,7 @@ def open_regular(path: Path | str, limit: int | None = None, *, mode: Mode = "rb
                 time.sleep(0.01)  # a file that gets its name just now has two for an instant
                 continue
             if problem:
-                msg = f"{where} {problem}"
-                raise UnsafeFileError(msg)
+                raise UnsafeFileError(f"{where} {problem}")
         try:
             fd = os.open(where, flags, 0o666)
         except OSError as error:
@@ -101,8 +100,9 @@ def open_regular(path: Path | str, limit: int | None = None, *, mode: Mode = "rb
         if flags & os.O_CREAT or os.path.samestat(before, opened):
             return os.fdopen(fd, mode)
         os.close(fd)
-    msg = f"{where} was replaced again and again while it was opened; try again when nothing else writes it"
-    raise UnsafeFileError(msg)
+    raise UnsafeFileError(
+        f"{where} was replaced again and again while it was opened; try again when nothing else writes it"
+    )
 
 
 def read_regular(path: Path | str, limit: int, *, links: bool = False) -> bytes:
@@ -119,8 +119,7 @@ def read_regular(path: Path | str, limit: int, *, links: bool = False) -> bytes:
         while len(data) <= limit and (more := file.read(min(2**20, limit + 1 - len(data)))):
             data += more
     if len(data) > limit:
-        msg = f"{path} has more than the {limit:,} bytes that are read; give a smaller file"
-        raise UnsafeFileError(msg)
+        raise UnsafeFileError(f"{path} has more than the {limit:,} bytes that are read; give a smaller file")
     return data
 
 
@@ -170,8 +169,7 @@ def atomic_write(path: Path | str, *, force: bool = False) -> Iterator[Path]:
     """
     place = Path(path)
     if place.is_dir() and not place.is_symlink():
-        msg = f"{place} is a folder; give the name of the file to make, such as {place / 'new'}"
-        raise ExistsError(msg)
+        raise ExistsError(f"{place} is a folder; give the name of the file to make, such as {place / 'new'}")
     with _made_beside(place, force=force) as temporary:
         yield temporary
         sync(temporary)
@@ -191,8 +189,7 @@ def atomic_folder(path: Path | str, *, force: bool = False) -> Iterator[Path]:
     recover(place)
     taken = place.is_symlink() or (place.exists() and not place.is_dir())
     if taken:
-        msg = f"{place} is no folder, so it is not replaced by one; choose another place"
-        raise ExistsError(msg)
+        raise ExistsError(f"{place} is no folder, so it is not replaced by one; choose another place")
     empty = place.is_dir() and not any(place.iterdir())
     with _made_beside(place, force=force or empty) as temporary:
         temporary.mkdir()

@@ -108,8 +108,9 @@ class Block:
         """Return how many vectors are in each state, states that occur only."""
         values, counts = np.unique(self.status, return_counts=True)
         if values[-1] > max(Status):
-            msg = f"{self.path}: /blocks/{self.name}/status holds {values[-1]}; valid: 0 to {max(Status):d}"
-            raise FormatError(msg)
+            raise FormatError(
+                f"{self.path}: /blocks/{self.name}/status holds {values[-1]}; valid: 0 to {max(Status):d}"
+            )
         return {Status(int(v)): int(n) for v, n in zip(values, counts, strict=True)}
 
     def gather(self, rows: NDArray[np.int64], out: NDArray[Any], *, view: int = 0) -> None:
@@ -125,11 +126,11 @@ class Block:
             Which view of the images.
         """
         if not 0 <= view < self.shape[1]:
-            msg = f"block {self.name!r} has views 0 to {self.shape[1] - 1}; got {view}"
-            raise FormatError(msg)
+            raise FormatError(f"block {self.name!r} has views 0 to {self.shape[1] - 1}; got {view}")
         if len(rows) and not (rows.min() >= 0 and rows.max() < self.shape[0]):
-            msg = f"block {self.name!r} has rows 0 to {self.shape[0] - 1}; got {rows.min()} to {rows.max()}"
-            raise FormatError(msg)
+            raise FormatError(
+                f"block {self.name!r} has rows 0 to {self.shape[0] - 1}; got {rows.min()} to {rows.max()}"
+            )
         if self.offsets is None:
             self._gather_decoded(rows, out, view)
             return
@@ -170,8 +171,7 @@ class Block:
                     return chunks.read(file[f"blocks/{self.name}/{part}"])
             with open_regular(self.path) as file:
                 if os.fstat(file.fileno()).st_size < self.offsets[part] + dtype.itemsize * int(np.prod(shape)):
-                    msg = f"{self.path} was cut short while it was open"
-                    raise FormatError(msg)
+                    raise FormatError(f"{self.path} was cut short while it was open")
                 # np.asarray: plain indexing, without the bookkeeping of the memmap subclass on every slice.
                 self._maps[part] = np.asarray(np.memmap(file, dtype, "r", offset=self.offsets[part], shape=shape))
         return self._maps[part]

@@ -69,8 +69,7 @@ def pieces(dataset: h5py.Dataset) -> Iterator[tuple[tuple[int, ...], NDArray[Any
         return
     for corner in itertools.product(*(range(0, n, c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))):
         if dataset.id.get_chunk_info_by_coord(corner).byte_offset is None:
-            msg = f"{dataset.name} has a chunk at {corner} that was never written; write all of it"
-            raise FormatError(msg)
+            raise FormatError(f"{dataset.name} has a chunk at {corner} that was never written; write all of it")
         chunk = _chunk(dataset, corner, raw)
         yield corner, chunk[tuple(slice(0, n - c) for n, c in zip(dataset.shape, corner, strict=True))]
 
@@ -79,8 +78,7 @@ def _contiguous_pieces(dataset: h5py.Dataset, raw: np.dtype[Any]) -> Iterator[tu
     compact = dataset.id.get_create_plist().get_layout() == h5py.h5d.COMPACT
     offset, end = dataset.id.get_offset(), dataset.file.id.get_filesize()
     if not compact and (offset is None or offset + dataset.nbytes > end):
-        msg = f"{dataset.name} was never written, or the end of it is cut off"
-        raise FormatError(msg)
+        raise FormatError(f"{dataset.name} was never written, or the end of it is cut off")
     step = max(1, _PIECE_BYTES // max(1, dataset.nbytes // max(1, dataset.shape[0])))
     for start in range(0, dataset.shape[0], step):
         if raw == dataset.dtype:
@@ -108,8 +106,7 @@ def _chunk(dataset: h5py.Dataset, corner: tuple[int, ...], dtype: np.dtype[Any] 
         used = [code for number, code in enumerate(filters) if not mask >> number & 1]
         raw = _decoded(raw, used, n_bytes, kind.itemsize)
     if len(raw) != n_bytes:
-        msg = f"{dataset.name} has a chunk at {corner} that does not hold the {n_bytes} bytes of its shape"
-        raise FormatError(msg)
+        raise FormatError(f"{dataset.name} has a chunk at {corner} that does not hold the {n_bytes} bytes of its shape")
     return np.frombuffer(raw, dtype=kind).reshape(dataset.chunks)
 
 
@@ -119,8 +116,7 @@ def _decoded(raw: bytes, filters: list[int], n_bytes: int, itemsize: int) -> byt
         if code == h5py.h5z.FILTER_FLETCHER32:
             raw, stored = raw[:-_CHECKSUM_BYTES], raw[-_CHECKSUM_BYTES:]
             if not _agrees(raw, stored):
-                msg = "a chunk does not agree with its checksum (fletcher32): it was damaged"
-                raise FormatError(msg)
+                raise FormatError("a chunk does not agree with its checksum (fletcher32): it was damaged")
         elif code == h5py.h5z.FILTER_SHUFFLE:
             whole = len(raw) // itemsize * itemsize
             raw = np.frombuffer(raw[:whole], np.uint8).reshape(itemsize, -1).T.tobytes() + raw[whole:]
@@ -129,8 +125,7 @@ def _decoded(raw: bytes, filters: list[int], n_bytes: int, itemsize: int) -> byt
             try:
                 raw = inflate.decompress(raw, n_bytes + _CHECKSUM_BYTES + 1)
             except zlib.error as error:
-                msg = f"a deflated chunk is damaged: {error}"
-                raise FormatError(msg) from error
+                raise FormatError(f"a deflated chunk is damaged: {error}") from error
     return raw
 
 

@@ -19,16 +19,16 @@ from features_store.store import Store, open_store
 def local_path(text: str) -> Path:
     """Return a path that the user typed; a URL is none, and would lose a slash as one."""
     if "://" in text:
-        msg = f"{text} is a URL, and only local paths are read; fetch it first"
-        raise StoreError(msg)  # no ValueError: that would be worded by the library that calls this
+        raise StoreError(
+            f"{text} is a URL, and only local paths are read; fetch it first"
+        )  # no ValueError: that would be worded by the library that calls this
     return Path(text)
 
 
 def _out_path(text: str) -> Path:
     path = local_path(text)
     if text.endswith(("/", os.sep)) or path.is_dir():
-        msg = f"--out {text} names a folder; give the name of the file to make, such as {path / 'new.h5'}"
-        raise StoreError(msg)
+        raise StoreError(f"--out {text} names a folder; give the name of the file to make, such as {path / 'new.h5'}")
     return path
 
 
@@ -114,8 +114,7 @@ def _rows(store: Store, split: str | None, parts: list[str], ids: Path | None) -
     from features_store.subset import rows_of_ids, rows_of_parts
 
     if (split is None) != (not parts):
-        msg = "--split and --part belong together, such as --split default --part train"
-        raise MismatchError(msg)
+        raise MismatchError("--split and --part belong together, such as --split default --part train")
     rows = np.arange(store.n_images)
     if split is not None:
         rows = np.intersect1d(rows, rows_of_parts(store.split(split), parts))
@@ -202,8 +201,7 @@ def import_(  # noqa: PLR0913 - each is an option of the command line
         _rewrite(open_store(store), out, force=force, as_json=as_json)
         return
     if name is None:
-        msg = f"{matrix} becomes a block of the store, which needs a name: --name BLOCK"
-        raise MismatchError(msg)
+        raise MismatchError(f"{matrix} becomes a block of the store, which needs a name: --name BLOCK")
     source = MatrixFile(matrix, key, ids_key, None if ids is None else read_ids(ids))
     known = None if passport is None else read_passport(passport)
     done = import_matrix(open_store(store), source, out, name=name, passport=known, dtype=dtype, force=force)
@@ -218,8 +216,7 @@ def _rewrite(store: Store, out: Path, *, force: bool, as_json: bool) -> None:
 
     problems = verify_with_bar(store).problems()
     if problems:
-        msg = f"{problems[0]}; a damaged dump is not written anew"
-        raise FormatError(msg)
+        raise FormatError(f"{problems[0]}; a damaged dump is not written anew")
     done = cut(store, out, force=force)
     _tell(done, [f"{out}: {done.n_images:,} images, blocks: {', '.join(done.blocks) or 'none'}"], as_json=as_json)
 

@@ -82,8 +82,9 @@ class _Reading:
         else:
             digest = digest_of_ids(same_ids)
         if claimed != digest:
-            msg = f"index_digest is {claimed[:80]!r}, but the ids have {digest!r}: the ids or the digest were changed"
-            raise FormatError(msg)
+            raise FormatError(
+                f"index_digest is {claimed[:80]!r}, but the ids have {digest!r}: the ids or the digest were changed"
+            )
         corpus = json_object(text_of(self.file, "corpus"), "corpus") if "corpus" in self.file.attrs else {}
         n_images = len(raw_ids)
         return Contents(
@@ -101,25 +102,28 @@ class _Reading:
 
     def version(self) -> None:
         if "format" not in self.file.attrs or text_of(self.file, "format") != FORMAT:
-            msg = f"{self.path} is an HDF5 file, but no feature dump: its attribute 'format' is not {FORMAT!r}"
-            raise FormatError(msg)
+            raise FormatError(
+                f"{self.path} is an HDF5 file, but no feature dump: its attribute 'format' is not {FORMAT!r}"
+            )
         version = text_of(self.file, "format_version")
         major, _, minor = version.partition(".")
         if not (major.isdecimal() and minor.isdecimal() and len(version) <= 20 and version.isascii()):
-            msg = f"format_version is {version[:80]!r}; expected two numbers, such as {FORMAT_VERSION!r}"
-            raise FormatError(msg)
+            raise FormatError(f"format_version is {version[:80]!r}; expected two numbers, such as {FORMAT_VERSION!r}")
         if major != FORMAT_VERSION.partition(".")[0]:
-            msg = f"format_version is {version}, and this software reads 1.x; install a newer release of it"
-            raise FormatError(msg)
+            raise FormatError(
+                f"format_version is {version}, and this software reads 1.x; install a newer release of it"
+            )
 
     def ids(self) -> NDArray[np.bytes_]:
         dataset = self.dataset("images/id")
         if dataset.dtype.kind != "S" or dataset.ndim != 1 or not dataset.shape[0]:
-            msg = f"/images/id is {dataset.dtype} of shape {dataset.shape}; expected one row of fixed-length text"
-            raise FormatError(msg)
+            raise FormatError(
+                f"/images/id is {dataset.dtype} of shape {dataset.shape}; expected one row of fixed-length text"
+            )
         if dataset.shape[0] > max(_FREE_IMAGES, self.file_bytes):
-            msg = f"{self.path} was refused: /images/id claims {dataset.shape[0]} images in {self.file_bytes} bytes"
-            raise UnsafeFileError(msg)
+            raise UnsafeFileError(
+                f"{self.path} was refused: /images/id claims {dataset.shape[0]} images in {self.file_bytes} bytes"
+            )
         return self.values(dataset)
 
     def values(self, dataset: h5py.Dataset) -> NDArray[Any]:
@@ -130,16 +134,14 @@ class _Reading:
         """Take the size of a dataset off what may still be read; compressed data can claim any size."""
         self.budget -= dataset.nbytes
         if self.budget < 0:
-            msg = (
+            raise UnsafeFileError(
                 f"{self.path} was refused: {dataset.name} would fill {dataset.nbytes} bytes of memory from a small file"
             )
-            raise UnsafeFileError(msg)
 
     def dataset(self, path: str) -> h5py.Dataset:
         item = self.file.get(path)
         if not isinstance(item, h5py.Dataset):
-            msg = f"there is no dataset /{path}"
-            raise FormatError(msg)
+            raise FormatError(f"there is no dataset /{path}")
         return item
 
     def column(self, path: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -154,8 +156,7 @@ class _Reading:
             words = f"{dataset.dtype.str} of shape {dataset.shape}"
             if dataset.shape == shape and dataset.dtype.str in dtypes:
                 words = f"an unusual {words}"
-            msg = f"/{path} is {words}; expected {' or '.join(dtypes)} of shape {shape}"
-            raise FormatError(msg)
+            raise FormatError(f"/{path} is {words}; expected {' or '.join(dtypes)} of shape {shape}")
         return dataset
 
     def names(self, group: str, kind: type) -> list[str]:
@@ -164,16 +165,14 @@ class _Reading:
             return []
         found = self.file[group]
         if not isinstance(found, h5py.Group):
-            msg = f"/{group} is not a group"
-            raise FormatError(msg)
+            raise FormatError(f"/{group} is not a group")
         return [check_name(group, name) for name, item in found.items() if isinstance(item, kind)]
 
     def labels(self, name: str, n_images: int) -> Labels:
         dataset = self.dataset(f"labels/{name}")
         kind = text_of(dataset, "kind")
         if kind not in KINDS:
-            msg = f"/labels/{name} has kind {kind!r}; valid: {', '.join(KINDS)}"
-            raise FormatError(msg)
+            raise FormatError(f"/labels/{name} has kind {kind!r}; valid: {', '.join(KINDS)}")
         classes = json_strings(text_of(dataset, "classes"), f"/labels/{name} classes")
         ends = None
         if kind == "regression":
@@ -193,8 +192,7 @@ class _Reading:
         where = f"blocks/{name}"
         vectors = self.dataset(f"{where}/vectors")
         if vectors.ndim != 3 or vectors.shape[0] != n_images or min(vectors.shape) < 1:
-            msg = f"/{where}/vectors has shape {vectors.shape}; expected ({n_images}, n_views, n_features)"
-            raise FormatError(msg)
+            raise FormatError(f"/{where}/vectors has shape {vectors.shape}; expected ({n_images}, n_views, n_features)")
         shapes = {"status": vectors.shape[:2], "seal": (SEAL_BYTES,)}
         if f"{where}/digests" in self.file:
             shapes["digests"] = (*vectors.shape[:2], DIGEST_BYTES)
@@ -225,13 +223,11 @@ class _Reading:
             if offset is None:
                 return None
             if offset + dataset.nbytes > size:
-                msg = f"{dataset.name} ends behind the end of the file, which was cut short"
-                raise FormatError(msg)
+                raise FormatError(f"{dataset.name} ends behind the end of the file, which was cut short")
             found[part] = offset
         ranges = sorted((offset, offset + parts[part].nbytes) for part, offset in found.items())
         if any(end > start for (_, end), (start, _) in itertools.pairwise(ranges)):
-            msg = f"{next(iter(parts.values())).parent.name} has parts that overlap in the file"
-            raise FormatError(msg)
+            raise FormatError(f"{next(iter(parts.values())).parent.name} has parts that overlap in the file")
         return found
 
     def item_shape(self, vectors: h5py.Dataset, where: str) -> tuple[int, ...]:
@@ -242,8 +238,9 @@ class _Reading:
         for n in shape:
             product *= n
         if not shape or min(shape) < 1 or product != vectors.shape[2]:
-            msg = f"/{where}/vectors has attribute shape {stored.tolist()!r}; its product must be {vectors.shape[2]}"
-            raise FormatError(msg)
+            raise FormatError(
+                f"/{where}/vectors has attribute shape {stored.tolist()!r}; its product must be {vectors.shape[2]}"
+            )
         return shape
 
     def feature_names(self, where: str, n_features: int) -> tuple[str, ...] | None:
@@ -251,6 +248,7 @@ class _Reading:
             return None
         dataset = self.dataset(f"{where}/names")
         if dataset.dtype.kind != "S" or dataset.shape != (n_features,):
-            msg = f"/{where}/names is {dataset.dtype} of shape {dataset.shape}; expected text of shape ({n_features},)"
-            raise FormatError(msg)
+            raise FormatError(
+                f"/{where}/names is {dataset.dtype} of shape {dataset.shape}; expected text of shape ({n_features},)"
+            )
         return tuple(checked_text(raw, f"/{where}/names") for raw in self.values(dataset).tolist())

@@ -60,8 +60,9 @@ def try_place(path: Path, what: str = "") -> None:
             with tempfile.TemporaryFile(dir=path):
                 pass
     except (OSError, ValueError) as error:  # ValueError: a null character
-        msg = f"can't write {what}{path}: {getattr(error, 'strerror', None) or error}; choose another place"
-        raise StoreError(msg) from error
+        raise StoreError(
+            f"can't write {what}{path}: {getattr(error, 'strerror', None) or error}; choose another place"
+        ) from error
     finally:
         for folder in reversed(made):
             with suppress(OSError):
@@ -80,8 +81,9 @@ def disk_errors(path: Path) -> Iterator[None]:
         # HDF5 reports a full disk in words, without an errno.
         if full or any(words in str(error) for words in ("No space left", "errno = 28", "File too large")):
             why = error.strerror or "no space left"
-            msg = f"{path} does not fit on its disk ({why}); free some space, or choose another place"
-            raise DiskSpaceError(msg) from error
+            raise DiskSpaceError(
+                f"{path} does not fit on its disk ({why}); free some space, or choose another place"
+            ) from error
         raise
 
 
@@ -123,8 +125,9 @@ def reserve(path: Path) -> None:
         finally:
             os.close(fd)
     if shutil.disk_usage(path.parent).free < size:
-        msg = f"{path} needs {size} bytes and its disk has fewer free; free some space, or choose another place"
-        raise DiskSpaceError(msg)
+        raise DiskSpaceError(
+            f"{path} needs {size} bytes and its disk has fewer free; free some space, or choose another place"
+        )
 
 
 def exchange(one: Path, other: Path) -> bool:

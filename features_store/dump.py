@@ -58,11 +58,10 @@ def fill_index(file: h5py.File, index: Index, *, labels: bool = True) -> None:
     for split in index.splits.values() if labels else ():
         n_parted = int(parted(split, index.groups).sum())
         if n_parted and split.source == "made":
-            msg = (
+            raise FormatError(
                 f"split {split.name!r} parts the groups of {n_parted:,} images, and splits that are made keep groups "
                 "whole; make it again with `features-store splits`"
             )
-            raise FormatError(msg)
     _set_text(file, "format", FORMAT)
     sources = labels and any(split.source for split in index.splits.values())
     meaning = meaning_digest(index.labels, index.splits, index.groups) if labels else ""

@@ -45,12 +45,12 @@ def export(
     chosen = [store.block(name) for name in (store.blocks if blocks is None else dict.fromkeys(blocks))]
     for block in chosen:
         if not 0 <= view < block.shape[1]:
-            msg = f"block {block.name!r} has views 0 to {block.shape[1] - 1}; got {view}"
-            raise FormatError(msg)
+            raise FormatError(f"block {block.name!r} has views 0 to {block.shape[1] - 1}; got {view}")
     writers = {".npz": _npz, ".csv": _csv, ".parquet": _parquet}
     if target.suffix.lower() not in writers:
-        msg = f"{target} cannot be written: its name ends in {target.suffix!r}; valid: {', '.join(writers)}"
-        raise FormatError(msg)
+        raise FormatError(
+            f"{target} cannot be written: its name ends in {target.suffix!r}; valid: {', '.join(writers)}"
+        )
     with atomic_write(target, force=force) as temporary:
         total = store.n_images * (len(chosen) if target.suffix.lower() == ".npz" else 1)
         with progress_bar(total, f"writing {target.name}", unit="row") as advance:
@@ -161,8 +161,9 @@ def _parquet(store: Store, blocks: Sequence[Block], view: int, path: Path, advan
         pa = importlib.import_module("pyarrow")
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError as error:
-        msg = "writing .parquet needs the package pyarrow; install it (pip install pyarrow), or export to .npz"
-        raise StoreError(msg) from error
+        raise StoreError(
+            "writing .parquet needs the package pyarrow; install it (pip install pyarrow), or export to .npz"
+        ) from error
     columns = {"id": store.ids.tolist(), **_columns(store)}
     whole = {name: pa.array(column) for name, column in columns.items()}  # here, so that each has one type throughout
     writer = None

@@ -55,8 +55,9 @@ class FailureLimit:
                 return math.floor(share * n_images + 1e-9)
             return int(text)
         except ValueError:
-            msg = f"--max-failed {self.text!r} is no limit; give a share such as 5% or 0.05, or a number of images"
-            raise MismatchError(msg) from None
+            raise MismatchError(
+                f"--max-failed {self.text!r} is no limit; give a share such as 5% or 0.05, or a number of images"
+            ) from None
 
     def exceeded(self, n_failed: int, n_images: int) -> bool:
         """Tell whether more images failed than are accepted."""

@@ -46,8 +46,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
         with open_regular(path) as checked, h5py.File(path, "r", locking=False) as file:
             # HDF5 opens by name, so what it opened must be what was checked.
             if not os.path.samestat(os.fstat(checked.fileno()), os.fstat(file.id.get_vfd_handle())):
-                msg = f"{path} was replaced while it was opened; try again when nothing writes it"
-                raise UnsafeFileError(msg)
+                raise UnsafeFileError(f"{path} was replaced while it was opened; try again when nothing writes it")
             yield file
     except StoreError as error:
         text = str(error)
@@ -56,16 +55,15 @@ def opened(path: Path) -> Iterator[h5py.File]:
         msg = text if str(path) in text else f"{path}: {text}"
         raise type(error)(msg if len(msg) <= _MAX_MESSAGE else f"{msg[:_MAX_MESSAGE]} …") from error
     except (FileNotFoundError, NotADirectoryError) as error:
-        msg = f"{path} is not there; give the path of a dump, or of a folder of dumps"
-        raise FormatError(msg) from error
+        raise FormatError(f"{path} is not there; give the path of a dump, or of a folder of dumps") from error
     except PermissionError as error:
-        msg = f"{path} cannot be read: {error.strerror or 'permission denied'}"
-        raise FormatError(msg) from error
+        raise FormatError(f"{path} cannot be read: {error.strerror or 'permission denied'}") from error
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno in MACHINE_FAULTS:
             raise
-        msg = f"{path} cannot be read as HDF5: it is damaged, cut short, or another kind of file ({first_line(error)})"
-        raise FormatError(msg) from error
+        raise FormatError(
+            f"{path} cannot be read as HDF5: it is damaged, cut short, or another kind of file ({first_line(error)})"
+        ) from error
 
 
 def check_file(file: h5py.File, path: Path) -> None:
@@ -187,8 +185,7 @@ def json_object(text: str, what: str) -> dict[str, Any]:
     """Parse a JSON object from a file that is not trusted."""
     value = _json(text, what)
     if not isinstance(value, dict):
-        msg = f"{what} is not a JSON object"
-        raise FormatError(msg)
+        raise FormatError(f"{what} is not a JSON object")
     return value
 
 
@@ -196,8 +193,7 @@ def json_strings(text: str, what: str) -> tuple[str, ...]:
     """Parse a JSON list of strings."""
     value = _json(text, what)
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        msg = f"{what} is not a JSON list of strings"
-        raise FormatError(msg)
+        raise FormatError(f"{what} is not a JSON list of strings")
     return tuple(value)
 
 
@@ -205,15 +201,13 @@ def json_range(text: str, what: str) -> tuple[float, float]:
     """Parse a JSON list of two numbers."""
     value = _json(text, what)
     if not isinstance(value, list) or len(value) != 2 or not all(type(one) in (int, float) for one in value):
-        msg = f"{what} is not a JSON list of two numbers"
-        raise FormatError(msg)
+        raise FormatError(f"{what} is not a JSON list of two numbers")
     return float(value[0]), float(value[1])
 
 
 def _json(text: str, what: str) -> Any:
     def refuse(constant: str) -> NoReturn:
-        msg = f"{what} holds {constant[:40]}, which is no number of JSON or too large a one"
-        raise FormatError(msg)
+        raise FormatError(f"{what} holds {constant[:40]}, which is no number of JSON or too large a one")
 
     def integer(digits: str) -> int:
         return int(digits) if len(digits) <= _MAX_DIGITS else refuse(digits)
@@ -226,20 +220,17 @@ def _json(text: str, what: str) -> Any:
         names = [name for name, _ in pairs]
         twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
         if twice is not None:
-            msg = f"{what} holds the name {twice[:40]!r} twice"
-            raise FormatError(msg)
+            raise FormatError(f"{what} holds the name {twice[:40]!r} twice")
         return dict(pairs)
 
     try:
         value = json.loads(text, parse_constant=refuse, parse_int=integer, parse_float=real, object_pairs_hook=members)
     except RecursionError as error:
-        msg = f"{what} is nested too deeply; at most {_MAX_JSON_DEPTH} levels are read"
-        raise FormatError(msg) from error
+        raise FormatError(f"{what} is nested too deeply; at most {_MAX_JSON_DEPTH} levels are read") from error
     except FormatError:
         raise
     except ValueError as error:
-        msg = f"{what} is not JSON that can be read: {str(error)[:80]}"
-        raise FormatError(msg) from error
+        raise FormatError(f"{what} is not JSON that can be read: {str(error)[:80]}") from error
     check_json(value, what)
     return value
 
@@ -258,20 +249,17 @@ def check_json(value: Any, what: str) -> None:
                 checked_text(one, what)
         layer = inner
     if layer:
-        msg = f"{what} is nested too deeply; at most {_MAX_JSON_DEPTH} levels are read"
-        raise FormatError(msg)
+        raise FormatError(f"{what} is nested too deeply; at most {_MAX_JSON_DEPTH} levels are read")
 
 
 def text_of(item: h5py.HLObject, name: str) -> str:
     """Return a text attribute of an object of a file that is not trusted."""
     where = f"{item.name} attribute {name!r}"
     if name not in item.attrs:
-        msg = f"{item.name} has no attribute {name!r}"
-        raise FormatError(msg)
+        raise FormatError(f"{item.name} has no attribute {name!r}")
     value = item.attrs[name]
     if not isinstance(value, (str, bytes)):
-        msg = f"{where} is not text"
-        raise FormatError(msg)
+        raise FormatError(f"{where} is not text")
     return checked_text(value, where)
 
 
@@ -281,9 +269,7 @@ def checked_text(raw: str | bytes, what: str) -> str:
         text = raw.decode() if isinstance(raw, bytes) else raw
         text.encode()
     except UnicodeError as error:
-        msg = f"{what} is not UTF-8"
-        raise FormatError(msg) from error
+        raise FormatError(f"{what} is not UTF-8") from error
     if _CONTROL.search(text):
-        msg = f"{what} holds control characters"
-        raise FormatError(msg)
+        raise FormatError(f"{what} holds control characters")
     return text

@@ -26,8 +26,9 @@ def hdf5(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
     """Open a dataset of an HDF5 file."""
     with opened(path) as file:
         if key is None and file.attrs.get("format") in (FORMAT, FORMAT.encode()):
-            msg = f"{path} is a dump; bring it together with others by `features-store merge` (--join aligns by id)"
-            raise FormatError(msg)
+            raise FormatError(
+                f"{path} is a dump; bring it together with others by `features-store merge` (--join aligns by id)"
+            )
         chosen = key or only_one([name for name in file if name != ids_key], path)
         dataset = _dataset(file, chosen, path)
         ids = None if ids_key is None else _texts(_dataset(file, ids_key, path), dataset.shape[0], path)
@@ -39,8 +40,7 @@ def hdf5(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
 def mat(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Iterator[Matrix]:
     """Open a variable of a MATLAB file of version 7.3."""
     if not h5py.is_hdf5(path):
-        msg = f"{path} is no MATLAB file of version 7.3; save it again with save(..., '-v7.3')"
-        raise FormatError(msg)
+        raise FormatError(f"{path} is no MATLAB file of version 7.3; save it again with save(..., '-v7.3')")
     with opened(path) as file:
         chosen = key or only_one([name for name in file if name not in (ids_key, "#refs#", "#subsystem#")], path)
         dataset = _dataset(file, chosen, path)
@@ -60,11 +60,9 @@ def _unpacked(
     shape = dataset.shape[::-1] if turned else dataset.shape
     dtype = dataset.dtype
     if dtype.kind not in "fiu" or not dataset.id.get_type().equal(h5py.h5t.py_create(dtype)):
-        msg = f"{path}: {dataset.name!r} holds {dtype}, or an unusual kind of it; expected plain numbers"
-        raise FormatError(msg)
+        raise FormatError(f"{path}: {dataset.name!r} holds {dtype}, or an unusual kind of it; expected plain numbers")
     if len(shape) < 2 or min(shape) < 1:
-        msg = f"{path} holds {dtype} of shape {shape}; expected numbers of shape (n_rows, n_values)"
-        raise FormatError(msg)
+        raise FormatError(f"{path} holds {dtype} of shape {shape}; expected numbers of shape (n_rows, n_values)")
     place = scratch / "numbers"
     n_values = math.prod(shape[1:])
     row_bytes = n_values * dtype.itemsize
@@ -105,12 +103,12 @@ def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
             listed = list(where)[:20] if isinstance(where, h5py.Group) else []
             raise FormatError(f"{path}: " + unknown_name("dataset", name, listed))
         if not isinstance(where.get(part, getlink=True), h5py.HardLink):
-            msg = f"{path} was refused: {name!r} leads over a soft or external link"
-            raise UnsafeFileError(msg)
+            raise UnsafeFileError(f"{path} was refused: {name!r} leads over a soft or external link")
         where = where[part]
     if not isinstance(where, h5py.Dataset):
-        msg = f"{path}: {name!r} is a group; give the path of a dataset, one of: {', '.join(list(where)[:20])}"
-        raise FormatError(msg)
+        raise FormatError(
+            f"{path}: {name!r} is a group; give the path of a dataset, one of: {', '.join(list(where)[:20])}"
+        )
     return _own_bytes(where, path)
 
 
@@ -122,8 +120,7 @@ def _own_bytes(dataset: h5py.Dataset, path: Path) -> h5py.Dataset:
 def _whole(dataset: h5py.Dataset, path: Path) -> np.ndarray:
     """Read a small dataset as a whole; of another type than numbers and text, its bytes as integers."""
     if dataset.ndim == 0 or dataset.size == 0:
-        msg = f"{path}: {dataset.name!r} is empty, or a single value"
-        raise FormatError(msg)
+        raise FormatError(f"{path}: {dataset.name!r} is empty, or a single value")
     whole: np.ndarray | None = None
     for corner, values in chunks.pieces(dataset):
         if whole is None:
@@ -134,29 +131,29 @@ def _whole(dataset: h5py.Dataset, path: Path) -> np.ndarray:
 
 def _count(n: int, n_rows: int, path: Path) -> None:
     if n != n_rows:
-        msg = f"{path} has {n_rows} rows and there are {n} ids; each row needs one"
-        raise MismatchError(msg)
+        raise MismatchError(f"{path} has {n_rows} rows and there are {n} ids; each row needs one")
 
 
 def _texts(dataset: h5py.Dataset, n_rows: int, path: Path) -> list[str]:
     """Read ids from one row of text, of fixed or of variable length."""
     kind = h5py.check_string_dtype(dataset.dtype)
     if kind is None or dataset.ndim != 1:
-        msg = f"{path}: {dataset.name!r} is {dataset.dtype} of shape {dataset.shape}; ids must be one row of text"
-        raise FormatError(msg)
+        raise FormatError(
+            f"{path}: {dataset.name!r} is {dataset.dtype} of shape {dataset.shape}; ids must be one row of text"
+        )
     _count(dataset.shape[0], n_rows, path)
     if kind.length is not None:
         return [one.decode() for one in _whole(dataset, path).tolist()]
     if dataset.id.get_create_plist().get_nfilters():
-        msg = f"{path}: {dataset.name!r} is text of variable length that is compressed; give the ids in a file (--ids)"
-        raise FormatError(msg)
+        raise FormatError(
+            f"{path}: {dataset.name!r} is text of variable length that is compressed; give the ids in a file (--ids)"
+        )
     ids: list[str] = []
     step = max(1, _TEXT_BYTES // path.stat().st_size)  # each of them may claim as much as there is in the file
     for start in range(0, n_rows, step):
         ids += dataset.asstr()[start : start + step].tolist()
         if max(map(len, ids[start:])) > _MAX_NAME:
-            msg = f"{path}: an id among {dataset.name!r} has more than {_MAX_NAME} characters"
-            raise FormatError(msg)
+            raise FormatError(f"{path}: an id among {dataset.name!r} has more than {_MAX_NAME} characters")
     return ids
 
 
@@ -166,8 +163,9 @@ def _cells(file: h5py.File, dataset: h5py.Dataset, n_rows: int, path: Path) -> l
         _count(dataset.shape[1], n_rows, path)
         return ["".join(map(chr, column)).rstrip() for column in _whole(dataset, path).T.tolist()]
     if h5py.check_ref_dtype(dataset.dtype) is not h5py.Reference:
-        msg = f"{path}: {dataset.name!r} is {dataset.dtype}; ids must be a cell array of text, or a character matrix"
-        raise FormatError(msg)
+        raise FormatError(
+            f"{path}: {dataset.name!r} is {dataset.dtype}; ids must be a cell array of text, or a character matrix"
+        )
     _count(dataset.size, n_rows, path)
     # A reference is the address of an object, and MATLAB keeps the contents of all cells in one group.
     places: dict[int, h5py.Dataset] = {}
@@ -181,7 +179,6 @@ def _cells(file: h5py.File, dataset: h5py.Dataset, n_rows: int, path: Path) -> l
 
 def _cell(cell: h5py.Dataset | None, path: Path) -> str:
     if not isinstance(cell, h5py.Dataset) or cell.dtype != np.uint16 or not 0 < cell.size <= _MAX_NAME:
-        msg = f"{path}: a cell among the ids is no text of at most {_MAX_NAME} characters"
-        raise FormatError(msg)
+        raise FormatError(f"{path}: a cell among the ids is no text of at most {_MAX_NAME} characters")
     codes: list[int] = _whole(_own_bytes(cell, path), path).ravel().tolist()
     return b"".join(code.to_bytes(2, "little") for code in codes).decode("utf-16-le")

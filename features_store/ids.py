@@ -23,13 +23,11 @@ def encode_ids(ids: Sequence[str] | NDArray[np.str_]) -> NDArray[np.bytes_]:
     """
     listed = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
     if not listed:
-        msg = "an index needs at least one image"
-        raise FormatError(msg)
+        raise FormatError("an index needs at least one image")
     try:
         encoded = [one.encode() for one in listed]
     except (UnicodeEncodeError, AttributeError) as error:
-        msg = f"image ids must be text that UTF-8 can hold: {error}"
-        raise FormatError(msg) from error
+        raise FormatError(f"image ids must be text that UTF-8 can hold: {error}") from error
     check_ids(encoded)
     return np.array(encoded, dtype=f"S{max(map(len, encoded))}")
 
@@ -52,13 +50,13 @@ def check_ids(ids: Sequence[bytes]) -> str:
             _check_one_id(row, one)
     longest = max(ids, key=len)
     if len(longest) > MAX_ID_BYTES:
-        msg = f"image id {longest[:60]!r}... has {len(longest)} bytes; at most {MAX_ID_BYTES} are allowed"
-        raise FormatError(msg)
+        raise FormatError(f"image id {longest[:60]!r}... has {len(longest)} bytes; at most {MAX_ID_BYTES} are allowed")
     if len(set(ids)) != len(ids):
         first: dict[bytes, int] = {}
         row, one = next((row, one) for row, one in enumerate(ids) if first.setdefault(one, row) != row)
-        msg = f"image id {one.decode()!r} stands in row {first[one]} and again in row {row}; ids must be unique"
-        raise FormatError(msg)
+        raise FormatError(
+            f"image id {one.decode()!r} stands in row {first[one]} and again in row {row}; ids must be unique"
+        )
     return hashlib.sha256(memoryview(joined)[1:]).hexdigest()
 
 
@@ -66,8 +64,7 @@ def _check_one_id(row: int, raw: bytes) -> None:
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
-        msg = f"image id in row {row} is not UTF-8: {raw[:60]!r}"
-        raise FormatError(msg) from error
+        raise FormatError(f"image id in row {row} is not UTF-8: {raw[:60]!r}") from error
     rule = ""
     if not text:
         rule = "is empty"
@@ -80,8 +77,7 @@ def _check_one_id(row: int, raw: bytes) -> None:
     elif any(part in ("", ".", "..") for part in text.split("/")):
         rule = "has an empty, '.' or '..' component"
     if rule:
-        msg = f"image id {text[:60]!r} in row {row} {rule}"
-        raise FormatError(msg)
+        raise FormatError(f"image id {text[:60]!r} in row {row} {rule}")
 
 
 def digest_of_ids(raw: NDArray[np.bytes_]) -> str:

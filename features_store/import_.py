@@ -115,19 +115,20 @@ def _rows(store: Store, matrix: MatrixFile, opened: Matrix) -> NDArray[np.int64]
     """Return the position in the index of each row of the matrix, or -1."""
     ids = matrix.ids if matrix.ids is not None else opened.ids
     if ids is None:
-        msg = f"{matrix.path} holds no ids; name them with --ids-key, or give a text file with one id a line (--ids)"
-        raise MismatchError(msg)
+        raise MismatchError(
+            f"{matrix.path} holds no ids; name them with --ids-key, or give a text file with one id a line (--ids)"
+        )
     if len(ids) != opened.shape[0]:
-        msg = f"{matrix.path} has {opened.shape[0]} rows and there are {len(ids)} ids; each row needs one"
-        raise MismatchError(msg)
+        raise MismatchError(
+            f"{matrix.path} has {opened.shape[0]} rows and there are {len(ids)} ids; each row needs one"
+        )
     raw = encode_ids(list(ids))
     rows = locate(store.raw_ids, raw)
     if (rows < 0).all():
-        msg = (
+        raise MismatchError(
             f"none of the {len(ids)} ids of {matrix.path} is in the index: they look like {ids[0]!r} and "
             f"{store.raw_ids[0].decode()!r}; bring them into one spelling first"
         )
-        raise MismatchError(msg)
     return rows
 
 
@@ -178,12 +179,12 @@ def read_ids(path: Path) -> list[str]:
                 left -= len(piece)
         data = b"".join(pieces)
         if left <= 0:
-            msg = f"{path} has more than {_MAX_IDS:,} bytes, which no list of ids has"
-            raise FormatError(msg)
+            raise FormatError(f"{path} has more than {_MAX_IDS:,} bytes, which no list of ids has")
         return [line for line in data.decode("utf-8-sig").splitlines() if line]
     except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path} cannot be read as a list of ids ({error}); give a UTF-8 text file with one id a line"
-        raise FormatError(msg) from error
+        raise FormatError(
+            f"{path} cannot be read as a list of ids ({error}); give a UTF-8 text file with one id a line"
+        ) from error
 
 
 def read_passport(path: Path) -> dict[str, Any]:
@@ -194,6 +195,5 @@ def read_passport(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path} cannot be read as a passport ({error}); give a JSON file"
-        raise FormatError(msg) from error
+        raise FormatError(f"{path} cannot be read as a passport ({error}); give a JSON file") from error
     return json_object(text, str(path))

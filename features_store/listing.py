@@ -50,8 +50,7 @@ def write_list(store: Store, folder: Path) -> Path:
     Raises MismatchError.
     """
     if not folder.is_dir():
-        msg = f"{folder} is no folder; a list of blocks is kept for a store that is one"
-        raise MismatchError(msg)
+        raise MismatchError(f"{folder} is no folder; a list of blocks is kept for a store that is one")
     blocks = {}
     for name, block in sorted(store.blocks.items()):
         seal = block.stored_seal.hex() if block.sealed else None
@@ -100,13 +99,11 @@ def _check_list(store: Store, folder: Path, found: Meaning) -> None:
         found.not_checked.append(f"whether blocks are missing from {folder} (--write-list writes them down)")
         return
     except UnicodeDecodeError as error:
-        msg = f"{path} is not UTF-8; write it again with `features-store verify --write-list`"
-        raise FormatError(msg) from error
+        raise FormatError(f"{path} is not UTF-8; write it again with `features-store verify --write-list`") from error
     blocks = listed.get("blocks")
     good = isinstance(blocks, dict) and all(isinstance(one, dict) for one in blocks.values())
     if listed.get("format") != _FORMAT or not isinstance(blocks, dict) or not good:
-        msg = f"{path} is no list of blocks; write it again with `features-store verify --write-list`"
-        raise FormatError(msg)
+        raise FormatError(f"{path} is no list of blocks; write it again with `features-store verify --write-list`")
     if listed.get("index_digest") != store.index_digest:
         found.contradictions.append(f"{path} is of a store with other images")
     here = {name: block for name, block in store.blocks.items() if block.path.parent == folder}

@@ -37,18 +37,17 @@ def open_matrix(
     """
     openers = {".npy": _npy, ".npz": _npz, ".csv": _csv, ".mat": mat, ".h5": hdf5, ".hdf5": hdf5}
     if path.suffix.lower() not in openers:
-        msg = f"{path} cannot be imported: its name ends in {path.suffix!r}; valid: {', '.join(openers)}"
-        raise FormatError(msg)
+        raise FormatError(f"{path} cannot be imported: its name ends in {path.suffix!r}; valid: {', '.join(openers)}")
     path = typed_path(path)
     if not path.is_file():
-        msg = f"{path} is not there; give the path of a matrix ({', '.join(openers)})"
-        raise FormatError(msg)
+        raise FormatError(f"{path} is not there; give the path of a matrix ({', '.join(openers)})")
     with ExitStack() as stack:
         with _readable(path):
             matrix = stack.enter_context(openers[path.suffix.lower()](path, key, ids_key, scratch or path.parent))
         if len(matrix.shape) < 2 or min(matrix.shape) < 1 or matrix.dtype.kind not in "fiu":
-            msg = f"{path} holds {matrix.dtype} of shape {matrix.shape}; expected numbers of shape (n_rows, n_values)"
-            raise FormatError(msg)
+            raise FormatError(
+                f"{path} holds {matrix.dtype} of shape {matrix.shape}; expected numbers of shape (n_rows, n_values)"
+            )
 
         def take(start: int, stop: int) -> NDArray[Any]:
             with _readable(path):
@@ -68,8 +67,7 @@ def _readable(path: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
         what = first_line(error)
-        msg = f"{path} cannot be read, it is damaged or another kind of file ({what})"
-        raise FormatError(msg) from error
+        raise FormatError(f"{path} cannot be read, it is damaged or another kind of file ({what})") from error
 
 
 # ---- numpy ----------------------------------------------------------------------------------------------------------
@@ -79,8 +77,9 @@ def _load(path: Path) -> NDArray[Any]:
     try:
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except ValueError as error:
-        msg = f"{path} is no array of plain numbers or text ({first_line(error)}); nothing is unpickled"
-        raise UnsafeFileError(msg) from error
+        raise UnsafeFileError(
+            f"{path} is no array of plain numbers or text ({first_line(error)}); nothing is unpickled"
+        ) from error
 
 
 def _of_array(array: NDArray[Any], **rest: Any) -> Matrix:
@@ -100,8 +99,9 @@ def _npz(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
         def array(name: str) -> NDArray[Any]:
             unpacked = scratch / f"{members.index(name)}.npy"
             if archive.getinfo(f"{name}.npy").file_size > MAX_RATIO * path.stat().st_size:
-                msg = f"{path} was refused: {name!r} unpacks to more than {MAX_RATIO} times the size of the file"
-                raise UnsafeFileError(msg)
+                raise UnsafeFileError(
+                    f"{path} was refused: {name!r} unpacks to more than {MAX_RATIO} times the size of the file"
+                )
             with archive.open(f"{name}.npy") as source, unpacked.open("wb") as target:
                 shutil.copyfileobj(source, target, 2**20)
             return _load(unpacked)
@@ -128,8 +128,7 @@ def _npz(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
 def _texts(array: NDArray[Any]) -> list[str]:
     """Return ids from an array of text or of UTF-8 bytes."""
     if array.dtype.kind not in "SU" or array.ndim != 1:
-        msg = f"ids must be one row of text; got {array.dtype} of shape {array.shape}"
-        raise FormatError(msg)
+        raise FormatError(f"ids must be one row of text; got {array.dtype} of shape {array.shape}")
     return [one.decode() if isinstance(one, bytes) else one for one in array.tolist()]
 
 
@@ -152,15 +151,13 @@ def _csv(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
                 if not row:
                     continue
                 if len(row) != len(header):
-                    msg = f"{path} line {line} has {len(row)} cells; expected {len(header)}"
-                    raise FormatError(msg)
+                    raise FormatError(f"{path} line {line} has {len(row)} cells; expected {len(header)}")
                 cells = [row[column] for column in columns]
                 ids.append(row[id_column])
                 empty.append(not any(cells))
                 numbers.write(_numbers(cells, path, line))
     if not ids:
-        msg = f"{path} holds no rows"
-        raise FormatError(msg)
+        raise FormatError(f"{path} holds no rows")
     array = np.memmap(scratch / "numbers", np.float32, "r", shape=(len(ids), len(columns)))
     names = tuple(header[column].rpartition(":")[2] for column in columns) if titled else None
     plain = names == tuple(str(n) for n in range(len(columns)))
@@ -171,8 +168,7 @@ def _csv(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
 def _columns(header: Sequence[str], key: str | None, ids_key: str | None, path: Path) -> tuple[int, list[int]]:
     twice = sorted({name for name in header if header.count(name) > 1}) if len(set(header)) < len(header) else []
     if twice:
-        msg = f"{path} has several columns of the name {twice[0]!r}; each needs a name of its own"
-        raise FormatError(msg)
+        raise FormatError(f"{path} has several columns of the name {twice[0]!r}; each needs a name of its own")
     if ids_key is not None and ids_key not in header:
         raise FormatError(f"{path}: " + unknown_name("column", ids_key, header[:20]))
     id_column = header.index(ids_key) if ids_key is not None else 0
@@ -182,8 +178,7 @@ def _columns(header: Sequence[str], key: str | None, ids_key: str | None, path: 
         if n != id_column and (name.startswith(f"{key}:") if key else not name.startswith(("task:", "split:")))
     ]
     if not columns:
-        msg = f"{path} has no columns of numbers{f' that begin with {key}:' if key else ''} beside its ids"
-        raise FormatError(msg)
+        raise FormatError(f"{path} has no columns of numbers{f' that begin with {key}:' if key else ''} beside its ids")
     return id_column, columns
 
 
@@ -199,5 +194,4 @@ def _numbers(cells: Sequence[str], path: Path, line: int) -> bytes:
     try:
         return np.array([cell or "nan" for cell in cells]).astype(np.float32).tobytes()
     except ValueError as error:
-        msg = f"{path} line {line} holds something that is no number: {str(error)[-60:]}"
-        raise FormatError(msg) from error
+        raise FormatError(f"{path} line {line} holds something that is no number: {str(error)[-60:]}") from error

@@ -47,6 +47,7 @@ class Matrix:
 def only_one(names: Sequence[str], path: Path) -> str:
     """Return the name of the only array of a file, or ask for one."""
     if len(names) != 1:
-        msg = f"{path} holds {len(names)} arrays ({', '.join(names)}); name one with --key, and the ids with --ids-key"
-        raise FormatError(msg)
+        raise FormatError(
+            f"{path} holds {len(names)} arrays ({', '.join(names)}); name one with --key, and the ids with --ids-key"
+        )
     return names[0]

@@ -61,8 +61,7 @@ def merge(paths: Sequence[Path | str], path: Path | str, *, join: bool = False, 
     """
     stores = [open_store(one) for one in paths]
     if not stores:
-        msg = "merge needs at least one store"
-        raise MismatchError(msg)
+        raise MismatchError("merge needs at least one store")
     one_index = len({store.index_digest for store in stores}) == 1
     mode: Mode = "blocks" if one_index else "join" if join else "rows"
     families = _families(stores)
@@ -118,19 +117,17 @@ def _appended(families: Sequence[tuple[Store, Origin]]) -> tuple[NDArray[np.byte
     names, counts = np.unique(raw_ids, return_counts=True)
     if (counts > 1).any():
         twice = names[counts > 1]
-        msg = (
+        raise MismatchError(
             f"{len(twice)} images are in more than one of the dumps, which have different indexes; the first is "
             f"{twice[0].decode()!r}: keep only common images with --join, or cut them out of one with `subset`"
         )
-        raise MismatchError(msg)
     origin = Origin(families[0][1].digest, np.concatenate([origin.rows for _, origin in families]))
     if not shared([origin for _, origin in families]):
         return names, origin
     if len(np.unique(origin.rows)) != len(raw_ids):
-        msg = (
+        raise MismatchError(
             "two images claim the same row of the index that they were cut from; these dumps are not cuts of one store"
         )
-        raise MismatchError(msg)
     order = np.argsort(origin.rows)
     return raw_ids[order], origin.cut(order)
 
@@ -143,11 +140,10 @@ def _common(families: Sequence[tuple[Store, Origin]]) -> tuple[NDArray[np.bytes_
         rows = locate(other.raw_ids, store.raw_ids)
         kept &= rows >= 0
     if not kept.any():
-        msg = (
+        raise MismatchError(
             f"the dumps have no image in common: ids look like {store.raw_ids[0].decode()!r} and "
             f"{families[-1][0].raw_ids[0].decode()!r}; bring the ids into one spelling first"
         )
-        raise MismatchError(msg)
     common = np.flatnonzero(kept)
     for other, _ in families[1:]:
         in_order = in_order and bool((np.diff(locate(other.raw_ids, store.raw_ids[common])) > 0).all())
@@ -163,11 +159,10 @@ def _same_blocks(stores: Sequence[Store]) -> None:
     for store in stores:
         missing = set().union(*families.values()) - families[store.index_digest]
         if missing:
-            msg = (
+            raise MismatchError(
                 f"{store.paths[0]} has other images than the rest, and lacks the block {min(missing)!r}; blocks over "
                 "different indexes are never put side by side silently: --join keeps the images that all have"
             )
-            raise MismatchError(msg)
 
 
 # ---- blocks ---------------------------------------------------------------------------------------------------------
@@ -206,11 +201,10 @@ def _same_making(one: Block, other: Block) -> None:
     found = [f"{name}: {left} / {right}" for name, left, right in fields if left != right]
     found += passport.differences(one.passport, other.passport)
     if found:
-        msg = (
+        raise MismatchError(
             f"block {one.name!r} was made in two ways, in {one.path} / in {other.path}: {'; '.join(sorted(found))}; "
             "rows of both cannot stand in one block"
         )
-        raise MismatchError(msg)
 
 
 def _named(block: Block) -> str:
@@ -236,9 +230,8 @@ def _compare(one: Source, other: Source, rows: NDArray[np.int64], view: int, raw
         for piece, (left, right) in gathered([one, other], rows, view=view):
             differs = piece[(left.view(np.uint8) != right.view(np.uint8)).any(axis=1)]
             if len(differs):
-                msg = (
+                raise MismatchError(
                     f"block {one.block.name!r} has different vectors for {raw_ids[differs[0]].decode()!r} in "
                     f"{one.block.path} and in {other.block.path}; cut the image out of one of them with `subset`"
                 )
-                raise MismatchError(msg)
             advance(len(piece))

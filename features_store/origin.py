@@ -74,13 +74,10 @@ def _read(path: Path, n_images: int) -> Origin | None:
         if dataset is None:
             return None
         if not isinstance(dataset, h5py.Dataset) or dataset.dtype != np.dtype("<i8") or dataset.shape != (n_images,):
-            msg = f"{path}: /{_ROWS} must be one int64 for each of the {n_images} images"
-            raise FormatError(msg)
+            raise FormatError(f"{path}: /{_ROWS} must be one int64 for each of the {n_images} images")
         rows, digest = chunks.read(dataset), text_of(dataset, "origin")
     if re.fullmatch(r"[0-9a-f]{64}", digest) is None:
-        msg = f"{path}: /{_ROWS} has attribute origin {digest[:80]!r}; expected 64 hexadecimal digits"
-        raise FormatError(msg)
+        raise FormatError(f"{path}: /{_ROWS} has attribute origin {digest[:80]!r}; expected 64 hexadecimal digits")
     if rows.min() < 0 or len(np.unique(rows)) != n_images:
-        msg = f"{path}: /{_ROWS} must name each row of the origin at most once, from 0"
-        raise FormatError(msg)
+        raise FormatError(f"{path}: /{_ROWS} must name each row of the origin at most once, from 0")
     return Origin(digest, rows)

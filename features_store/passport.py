@@ -29,13 +29,11 @@ def canonical(passport: Mapping[str, Any]) -> str:
     try:
         text = json.dumps(dict(passport), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
-        msg = f"a passport must be a JSON object: {error}"
-        raise FormatError(msg) from error
+        raise FormatError(f"a passport must be a JSON object: {error}") from error
     check_json(json.loads(text), "a passport")  # what no reader would take is not written
     size = len(text.encode())
     if size > MAX_PASSPORT_BYTES:
-        msg = f"the passport has {size} bytes; at most {MAX_PASSPORT_BYTES} fit into an HDF5 attribute"
-        raise FormatError(msg)
+        raise FormatError(f"the passport has {size} bytes; at most {MAX_PASSPORT_BYTES} fit into an HDF5 attribute")
     return text
 
 

@@ -93,8 +93,7 @@ def recompute(
         ids = [store.raw_ids[row].decode() for row in rows]
         again = function(block.passport, ids, store.corpus, data) if ids else []
         if len(again) != len(ids):
-            msg = f"{len(ids)} rows of block {name!r} were to be recomputed, and {len(again)} came back"
-            raise MismatchError(msg)
+            raise MismatchError(f"{len(ids)} rows of block {name!r} were to be recomputed, and {len(again)} came back")
         stored = np.empty((len(rows), *block.shape[1:]))
         for view in range(block.shape[1]):
             block.gather(rows, stored[:, view], view=view)
@@ -109,8 +108,9 @@ def recompute(
 
 def _drift(old: NDArray[np.float64], new: NDArray[np.float64], name: str) -> float:
     if new.shape != old.shape or not np.isfinite(new).all():
-        msg = f"block {name!r} was recomputed as {new.shape}, or with values that are not finite; expected {old.shape}"
-        raise MismatchError(msg)
+        raise MismatchError(
+            f"block {name!r} was recomputed as {new.shape}, or with values that are not finite; expected {old.shape}"
+        )
     norms = np.linalg.norm(old, axis=1) * np.linalg.norm(new, axis=1)
     both_zero = ~old.any(axis=1) & ~new.any(axis=1)
     cosine = np.where(both_zero, 1.0, (old * new).sum(axis=1) / np.where(norms > 0, norms, 1.0))

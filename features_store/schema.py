@@ -60,11 +60,10 @@ def check_name(kind: str, name: str) -> str:
     Raises FormatError.
     """
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
-        msg = (
+        raise FormatError(
             f"{kind} name {name!r} is not allowed: use ASCII letters, digits and _ - . : "
             "(at most 120, a letter or digit first)"
         )
-        raise FormatError(msg)
     return name
 
 
@@ -95,43 +94,42 @@ class Task:
     def __post_init__(self) -> None:
         check_name("task", self.name)
         if self.kind not in KINDS:
-            msg = f"task {self.name!r} has kind {self.kind!r}; valid: {', '.join(KINDS)}"
-            raise FormatError(msg)
+            raise FormatError(f"task {self.name!r} has kind {self.kind!r}; valid: {', '.join(KINDS)}")
         if not self.classes or len(set(self.classes)) != len(self.classes):
-            msg = f"task {self.name!r} needs at least one class name, each once; got {self.classes!r}"
-            raise FormatError(msg)
+            raise FormatError(f"task {self.name!r} needs at least one class name, each once; got {self.classes!r}")
         for text in (*self.classes, self.source):
             checked_text(text, f"task {self.name!r}")
         self._check_classes()
         if (self.kind == "regression") != (self.range is not None):
-            msg = f"task {self.name!r} is {self.kind}, with range {self.range}: a regression has one, others have none"
-            raise FormatError(msg)
+            raise FormatError(
+                f"task {self.name!r} is {self.kind}, with range {self.range}: a regression has one, others have none"
+            )
         if self.range is not None and not (
             all(math.isfinite(end) for end in self.range) and self.range[0] < self.range[1]
         ):
-            msg = f"task {self.name!r} has range {self.range}; the low end must be finite and below the high end"
-            raise FormatError(msg)
+            raise FormatError(
+                f"task {self.name!r} has range {self.range}; the low end must be finite and below the high end"
+            )
 
     def _check_classes(self) -> None:
         """Bring the class names into one Unicode form, and refuse more of them than a dump can hold."""
         if len(self.classes) > MAX_CLASSES:
-            msg = (
+            raise FormatError(
                 f"task {self.name!r} has {len(self.classes):,} classes; at most {MAX_CLASSES:,} are possible: join "
                 "rare ones, or leave the task out"
             )
-            raise FormatError(msg)
         names = tuple(unicodedata.normalize("NFC", name) for name in self.classes)
         if len(set(names)) != len(names):
             twin = next(name for name in names if names.count(name) > 1)
-            msg = f"task {self.name!r} has the class {twin!r} twice, in two Unicode forms; give it one spelling"
-            raise FormatError(msg)
+            raise FormatError(
+                f"task {self.name!r} has the class {twin!r} twice, in two Unicode forms; give it one spelling"
+            )
         n_bytes = len(json.dumps(names, ensure_ascii=False).encode())
         if n_bytes > MAX_PASSPORT_BYTES:
-            msg = (
+            raise FormatError(
                 f"the {len(names):,} class names of task {self.name!r} have {n_bytes:,} bytes; at most "
                 f"{MAX_PASSPORT_BYTES:,} fit into a dump: shorten them"
             )
-            raise FormatError(msg)
         object.__setattr__(self, "classes", names)
 
 
@@ -156,25 +154,24 @@ class Labels:
         with np.errstate(invalid="ignore", over="ignore"):
             values = np.ascontiguousarray(raw).astype(LABEL_DTYPES[self.task.kind], copy=False)
         if self.task.kind != "regression" and raw.dtype != values.dtype and not np.array_equal(values, raw):
-            msg = f"labels of task {self.task.name!r} must be whole numbers, the positions of their classes or 0 and 1"
-            raise FormatError(msg)
+            raise FormatError(
+                f"labels of task {self.task.name!r} must be whole numbers, the positions of their classes or 0 and 1"
+            )
         object.__setattr__(self, "values", values)
         n_classes, name = len(self.task.classes), self.task.name
         columns = () if self.task.kind == "single" else (n_classes,)
         if values.ndim == 0 or values.shape[1:] != columns:
-            msg = f"labels of task {name!r} have shape {values.shape}; expected (n_images, *{columns})"
-            raise FormatError(msg)
+            raise FormatError(f"labels of task {name!r} have shape {values.shape}; expected (n_images, *{columns})")
         if self.task.kind == "single" and values.size and not (values.min() >= -1 and values.max() < n_classes):
-            msg = f"labels of task {name!r} run from {values.min()} to {values.max()}; valid: -1 to {n_classes - 1}"
-            raise FormatError(msg)
+            raise FormatError(
+                f"labels of task {name!r} run from {values.min()} to {values.max()}; valid: -1 to {n_classes - 1}"
+            )
         if self.task.kind == "multi":
             none = values == 255
             if np.any(values[~none] > 1) or np.any(none.any(axis=1) != none.all(axis=1)):
-                msg = f"labels of task {name!r} must be 0 or 1, or 255 in the whole row"
-                raise FormatError(msg)
+                raise FormatError(f"labels of task {name!r} must be 0 or 1, or 255 in the whole row")
         if self.task.kind == "regression" and np.isinf(values).any():
-            msg = f"labels of task {name!r} hold infinite values; use NaN where there is no label"
-            raise FormatError(msg)
+            raise FormatError(f"labels of task {name!r} hold infinite values; use NaN where there is no label")
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -216,18 +213,15 @@ class Split:
         object.__setattr__(self, "values", values)
         top = 2 if self.kind == "parts" else 126
         if self.kind not in ("parts", "folds"):
-            msg = f"split {self.name!r} has kind {self.kind!r}; valid: parts, folds"
-            raise FormatError(msg)
+            raise FormatError(f"split {self.name!r} has kind {self.kind!r}; valid: parts, folds")
         if self.source not in SPLIT_SOURCES:
-            msg = f"split {self.name!r} has source {self.source[:80]!r}; valid: published, made, or none"
-            raise FormatError(msg)
+            raise FormatError(f"split {self.name!r} has source {self.source[:80]!r}; valid: published, made, or none")
         if (
             values.ndim != 1
             or np.any(raw != values)
             or (values.size and not (-1 <= values.min() <= values.max() <= top))
         ):
-            msg = f"split {self.name!r} must be one row of whole numbers from -1 to {top} ({self.kind})"
-            raise FormatError(msg)
+            raise FormatError(f"split {self.name!r} must be one row of whole numbers from -1 to {top} ({self.kind})")
 
 
 @dataclass(frozen=True)
@@ -270,8 +264,7 @@ class Index:
             columns.append(("content", self.content, (32,)))
         for what, values, tail in columns:
             if values.shape != (n_images, *tail):
-                msg = f"{what} have shape {values.shape}; the index has {n_images} images"
-                raise FormatError(msg)
+                raise FormatError(f"{what} have shape {values.shape}; the index has {n_images} images")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -312,14 +305,13 @@ class BlockSpec:
     def __post_init__(self) -> None:
         check_name("block", self.name)
         if not 1 <= len(self.shape) <= 4 or min(self.shape) < 1 or self.n_views < 1:
-            msg = f"block {self.name!r} has shape {self.shape} and {self.n_views} views; all must be 1 or more"
-            raise FormatError(msg)
+            raise FormatError(
+                f"block {self.name!r} has shape {self.shape} and {self.n_views} views; all must be 1 or more"
+            )
         if self.dtype not in VECTOR_DTYPES:
-            msg = f"block {self.name!r} has dtype {self.dtype!r}; valid: {', '.join(VECTOR_DTYPES)}"
-            raise FormatError(msg)
+            raise FormatError(f"block {self.name!r} has dtype {self.dtype!r}; valid: {', '.join(VECTOR_DTYPES)}")
         if self.names is not None and len(self.names) != self.n_features:
-            msg = f"block {self.name!r} has {self.n_features} values and {len(self.names)} names"
-            raise FormatError(msg)
+            raise FormatError(f"block {self.name!r} has {self.n_features} values and {len(self.names)} names")
         for text in self.names or ():
             checked_text(text, f"a name of block {self.name!r}")
 

@@ -40,15 +40,14 @@ def make_split(
     used = np.arange(n_images) if labels is None else np.flatnonzero(labels.known)
     shares = np.full(folds, 1 / folds) if folds and folds > 1 else np.array(fractions, dtype=float)
     if folds is None and (len(shares) != 3 or not (shares.min() >= 0 and abs(shares.sum() - 1) <= 1e-6)):
-        msg = f"fractions of train, validation and test must be three numbers that add up to 1; got {list(fractions)}"
-        raise MismatchError(msg)
+        raise MismatchError(
+            f"fractions of train, validation and test must be three numbers that add up to 1; got {list(fractions)}"
+        )
     if folds is not None and not 2 <= folds <= 127:
-        msg = f"a split has 2 to 127 folds; got {folds}"
-        raise MismatchError(msg)
+        raise MismatchError(f"a split has 2 to 127 folds; got {folds}")
     of_group, n_groups = _numbered(None if groups is None else groups[used], len(used))
     if n_groups < np.count_nonzero(shares):
-        msg = f"{n_groups} groups of images cannot be dealt out into {np.count_nonzero(shares)} parts"
-        raise MismatchError(msg)
+        raise MismatchError(f"{n_groups} groups of images cannot be dealt out into {np.count_nonzero(shares)} parts")
     strata = _strata(labels, used)
     grouped = n_groups < len(used)
     with _told_plainly(name):
@@ -62,11 +61,10 @@ def make_split(
             dealt = _dealt_parts(strata, shares, seed)
     counts = np.bincount(dealt, minlength=len(shares))
     if (counts[shares > 0] == 0).any():
-        msg = (
+        raise MismatchError(
             f"split {name!r} cannot be made: {n_groups:,} groups of {len(used):,} images were dealt out as "
             f"{', '.join(map(str, counts.tolist()))}, and no part may be empty; ask for fewer or larger parts"
         )
-        raise MismatchError(msg)
     values = np.full(n_images, -1, dtype=np.int8)
     values[used] = dealt
     return Split(name, values, "parts" if folds is None else "folds", "made")
@@ -195,8 +193,8 @@ def _told_plainly(name: str) -> Iterator[None]:
             warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
             yield
     except ModuleNotFoundError as error:
-        msg = "splits need affectory[classify]: pip install 'affectory[classify]'"
-        raise MismatchError(msg) from error
+        raise MismatchError("splits need affectory[classify]: pip install 'affectory[classify]'") from error
     except ValueError as error:
-        msg = f"split {name!r} cannot be made: {error}; ask for fewer or larger parts, or leave --task away"
-        raise MismatchError(msg) from error
+        raise MismatchError(
+            f"split {name!r} cannot be made: {error}; ask for fewer or larger parts, or leave --task away"
+        ) from error

@@ -176,8 +176,9 @@ class Store:
         if out is None:
             out = np.empty((len(positions), width), dtype=dtype)
         elif out.ndim != 2 or out.shape[0] < len(positions) or out.shape[1] != width:
-            msg = f"the buffer has shape {out.shape}; {len(positions)} rows of {width} values were asked for"
-            raise MismatchError(msg)
+            raise MismatchError(
+                f"the buffer has shape {out.shape}; {len(positions)} rows of {width} values were asked for"
+            )
         filled = out[: len(positions)]
         column = 0
         for name in blocks:
@@ -218,11 +219,13 @@ class Store:
         if positions.size == 0:
             return np.zeros(0, dtype=np.int64)
         if positions.ndim != 1 or positions.dtype.kind not in "iu":
-            msg = f"rows must be one row of whole numbers; got {positions.dtype} of shape {positions.shape}"
-            raise MismatchError(msg)
+            raise MismatchError(
+                f"rows must be one row of whole numbers; got {positions.dtype} of shape {positions.shape}"
+            )
         if positions.min() < 0 or positions.max() >= self.n_images:
-            msg = f"rows run from {positions.min()} to {positions.max()}; the index has rows 0 to {self.n_images - 1}"
-            raise MismatchError(msg)
+            raise MismatchError(
+                f"rows run from {positions.min()} to {positions.max()}; the index has rows 0 to {self.n_images - 1}"
+            )
         return positions.astype(np.int64, copy=False)
 
     def _decide(
@@ -235,11 +238,10 @@ class Store:
             return positions[good], np.zeros(int(good.sum()), dtype=bool)
         bad = positions[~good]
         named = ", ".join(self.raw_ids[row].decode() for row in bad[:3])
-        msg = (
+        raise FailedRowsError(
             f"{len(bad)} of {len(positions)} rows have no vector in {', '.join(blocks)} ({named}...); "
             "choose on_failed='drop' or 'nan', or extract them again with --retry-failed"
         )
-        raise FailedRowsError(msg)
 
 
 def _look_up(kind: str, name: str, table: Mapping[str, Item]) -> Item:
@@ -251,16 +253,15 @@ def _look_up(kind: str, name: str, table: Mapping[str, Item]) -> Item:
 def _typed(path: Path) -> list[Path]:
     if not path.exists():
         if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)", str(path)):  # a path has lost one of the slashes
-            msg = f"{scheme[0]}/{str(path)[scheme.end() :]} is a URL, and only local paths are read; fetch it first"
-            raise FormatError(msg)
-        msg = f"{path} is not there; give the path of a dump, or of a folder of dumps"
-        raise FormatError(msg)
+            raise FormatError(
+                f"{scheme[0]}/{str(path)[scheme.end() :]} is a URL, and only local paths are read; fetch it first"
+            )
+        raise FormatError(f"{path} is not there; give the path of a dump, or of a folder of dumps")
     if not path.is_dir():
         return [typed_path(path)]
     files = dumps_of(path)
     if not files:
-        msg = f"{path} holds no dump (*.h5); make one with `extract run`, or give another folder"
-        raise FormatError(msg)
+        raise FormatError(f"{path} holds no dump (*.h5); make one with `extract run`, or give another folder")
     return files
 
 
@@ -273,11 +274,10 @@ def _same_index(contents: list[Contents]) -> None:
     first = contents[0]
     for other in contents[1:]:
         if other.index_digest != first.index_digest:
-            msg = (
+            raise MismatchError(
                 f"{first.path} has {len(first.raw_ids)} images and {other.path} has {len(other.raw_ids)}, of different "
                 "indexes; `features-store merge --join` aligns them by id"
             )
-            raise MismatchError(msg)
 
 
 def _groups(contents: list[Contents]) -> NDArray[np.int64] | None:
@@ -304,11 +304,10 @@ def _content(contents: list[Contents]) -> NDArray[np.uint8] | None:
 
 
 def _contradiction(what: str, one: Contents, other: Contents, rows: NDArray[np.int64]) -> NoReturn:
-    msg = (
+    raise MismatchError(
         f"{one.path} and {other.path} contradict each other about {what} of {len(rows)} images, the first is "
         f"{one.raw_ids[rows[0]].decode()!r}; keep one of them"
     )
-    raise MismatchError(msg)
 
 
 def _join(kind: str, tables: list[Mapping[str, Any]], contents: list[Contents]) -> dict[str, Any]:
@@ -317,8 +316,7 @@ def _join(kind: str, tables: list[Mapping[str, Any]], contents: list[Contents]) 
     for table, one in zip(tables, contents, strict=True):
         for name, item in table.items():
             if name in joined and (kind == "block" or not _equal(joined[name], item)):
-                msg = f"{kind} {name!r} is in {origin[name]} and in {one.path}; keep one of them"
-                raise MismatchError(msg)
+                raise MismatchError(f"{kind} {name!r} is in {origin[name]} and in {one.path}; keep one of them")
             there = joined.get(name)
             if isinstance(there, Split) and there.source:
                 continue  # of two equal splits, the one that says who made it

@@ -44,8 +44,7 @@ def subset(
     chosen = np.arange(store.n_images) if rows is None else np.unique(np.asarray(rows, dtype=np.int64))
     if not len(chosen) or chosen[0] < 0 or chosen[-1] >= store.n_images:
         what = f"rows {chosen[0]} to {chosen[-1]}" if len(chosen) else "no rows at all"
-        msg = f"a subset needs at least one row from 0 to {store.n_images - 1}; {what} were asked for"
-        raise MismatchError(msg)
+        raise MismatchError(f"a subset needs at least one row from 0 to {store.n_images - 1}; {what} were asked for")
     taken = [store.block(name) for name in (store.blocks if blocks is None else dict.fromkeys(blocks))]
     write_dump(
         Path(path),
@@ -98,11 +97,10 @@ def rows_of_ids(store: Store, ids: Sequence[str]) -> NDArray[np.int64]:
     rows = locate(store.raw_ids, raw)
     if (rows < 0).any():
         missing = raw[rows < 0]
-        msg = (
+        raise UnknownNameError(
             f"{len(missing)} of {len(raw)} ids are not in {store.paths[0]}, the first is {missing[0].decode()!r}; "
             f"ids look like {store.raw_ids[0].decode()!r}"
         )
-        raise UnknownNameError(msg)
     return rows
 
 
@@ -113,8 +111,9 @@ def sampled(rows: NDArray[np.int64], size: float, *, seed: int) -> NDArray[np.in
     """
     n = round(size * len(rows)) if size < 1 else size
     if not (n == int(n) and 1 <= n <= len(rows)):
-        msg = f"a sample of {size:g} cannot be drawn from {len(rows)} rows; ask for 1 to {len(rows)}, or a fraction"
-        raise MismatchError(msg)
+        raise MismatchError(
+            f"a sample of {size:g} cannot be drawn from {len(rows)} rows; ask for 1 to {len(rows)}, or a fraction"
+        )
     return np.sort(np.random.default_rng(seed).choice(rows, int(n), replace=False))
 
 
@@ -139,11 +138,10 @@ def relabel(ids_of: Store, labels_of: Store, path: Path | str, *, force: bool = 
     placed = Placed(labels_of, locate(labels_of.raw_ids, ids_of.raw_ids))
     n_found = int((placed.rows >= 0).sum())
     if not n_found:
-        msg = (
+        raise MismatchError(
             f"no id of {ids_of.paths[0]} is in {labels_of.paths[0]}: they look like {ids_of.raw_ids[0].decode()!r} and "
             f"{labels_of.raw_ids[0].decode()!r}; bring the ids into one spelling first"
         )
-        raise MismatchError(msg)
     groups = ids_of.groups
     if groups is None and labels_of.groups is not None:
         groups = np.asarray(placed.spread(labels_of.groups, -1), dtype=np.int64)

@@ -141,11 +141,10 @@ class BlockWriter:
         self._begin()
         values = np.asarray(vectors)
         if values.shape not in ((len(positions), self.spec.n_features), (len(positions), *self.spec.shape)):
-            msg = (
+            raise FormatError(
                 f"block {self.spec.name!r} takes vectors of shape ({len(positions)}, {self.spec.n_features}) "
                 f"for {len(positions)} rows; got {values.shape}"
             )
-            raise FormatError(msg)
         with np.errstate(over="ignore"):
             values = np.ascontiguousarray(values.reshape(len(positions), -1), dtype=self._dtype)
         status = np.where(np.isfinite(values).all(axis=1), Status.WRITTEN, Status.NON_FINITE).astype(np.uint8)
@@ -158,8 +157,9 @@ class BlockWriter:
     def fail(self, rows: ArrayLike, status: Status, *, view: int | None = None) -> None:
         """Record that rows have no vector, and why; `view` None means all views."""
         if status in (Status.PENDING, Status.WRITTEN):
-            msg = f"{Status(status).name} is not a failure; valid: {', '.join(s.name for s in Status if s > 1)}"
-            raise FormatError(msg)
+            raise FormatError(
+                f"{Status(status).name} is not a failure; valid: {', '.join(s.name for s in Status if s > 1)}"
+            )
         positions = self._positions(rows, view or 0)
         self._begin()
         views = range(self.spec.n_views) if view is None else [view]
@@ -215,8 +215,9 @@ class BlockWriter:
         self.flush()
         pending = self.pending()
         if len(pending):
-            msg = f"block {self.spec.name!r} cannot be sealed: {len(pending)} of {len(self._status)} rows are pending"
-            raise FormatError(msg)
+            raise FormatError(
+                f"block {self.spec.name!r} cannot be sealed: {len(pending)} of {len(self._status)} rows are pending"
+            )
         shape = (*self._status.shape, self.spec.n_features)
         with open_regular(self.path) as file:
             vectors = np.memmap(file, self._dtype, "r", offset=self._offsets["vectors"], shape=shape)
@@ -255,8 +256,9 @@ class BlockWriter:
     def _begin(self) -> None:
         """Refuse a sealed block; let the passport name what this writer does in other circumstances."""
         if self._sealed:
-            msg = f"block {self.spec.name!r} of {self.path} is sealed; only rows that failed can be done again (reset)"
-            raise FormatError(msg)
+            raise FormatError(
+                f"block {self.spec.name!r} of {self.path} is sealed; only rows that failed can be done again (reset)"
+            )
         self._unite()
 
     def _unite(self) -> None:
@@ -283,11 +285,9 @@ class BlockWriter:
         positions = np.atleast_1d(np.asarray(rows, dtype=np.int64))
         n_images = len(self._status)
         if positions.ndim != 1 or (len(positions) and not (positions.min() >= 0 and positions.max() < n_images)):
-            msg = f"block {self.spec.name!r} has rows 0 to {n_images - 1}; got {rows!r}"
-            raise FormatError(msg)
+            raise FormatError(f"block {self.spec.name!r} has rows 0 to {n_images - 1}; got {rows!r}")
         if not 0 <= view < self.spec.n_views:
-            msg = f"block {self.spec.name!r} has views 0 to {self.spec.n_views - 1}; got {view}"
-            raise FormatError(msg)
+            raise FormatError(f"block {self.spec.name!r} has views 0 to {self.spec.n_views - 1}; got {view}")
         return positions
 
     def _mark(
@@ -343,11 +343,10 @@ def _same_block(path: Path, index: Index, spec: BlockSpec) -> Block:
         found.append(f"index_digest: {store.index_digest[:12]!r} / {index.digest[:12]!r}")
     block = store.blocks.get(spec.name)
     if block is None or block.offsets is None:
-        msg = (
+        raise MismatchError(
             f"{path} holds no contiguous block {spec.name!r} that could be continued; write to another file, or make "
             f"it plain with `features-store import {path} -o NEW.h5`"
         )
-        raise MismatchError(msg)
     expected = (len(index), spec.n_views, spec.n_features)
     if block.shape != expected or block.item_shape != spec.shape:
         found.append(f"shape: {block.shape} {block.item_shape} / {expected} {spec.shape}")
@@ -355,8 +354,9 @@ def _same_block(path: Path, index: Index, spec: BlockSpec) -> Block:
         found.append(f"dtype: {block.dtype} / {spec.dtype}")
     found += passport.differences(block.passport, spec.passport)
     if found:
-        msg = f"{path} was made in another way (there / here): {'; '.join(found)}; remove it, or write to another store"
-        raise MismatchError(msg)
+        raise MismatchError(
+            f"{path} was made in another way (there / here): {'; '.join(found)}; remove it, or write to another store"
+        )
     return block
 
 

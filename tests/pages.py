@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +26,30 @@ Written from the table of corpora by `python -m tests.pages`; `extract corpora` 
 the first argument of `extract run` and `extract check`; `--data` says where it is, `--option KEY=VALUE` changes how it
 is read. `union:A,B` joins several, with `--data A=PATH --data B=PATH`.
 """
+BENCHMARKS_HEAD = """# Benchmarks
+
+Written from `tests/bench/coverage.jsonl` and `tests/bench/results.csv` by `python -m tests.pages`: a number without its
+command cannot enter.
+
+# What the intervals and verdicts are worth
+
+Simulated on worlds of known truth (`tests/bench/worlds.py`): heads of fixed quality on images without end, alone or
+five to a group, half of every variance shared within a group. 1,000 repetitions a cell up to 300 images, 400 at
+2,000; 400 resamples. The command resumes where it was stopped, cell by cell; it takes hours:
+
+```
+python -m tests.bench --folder tests/bench --keep coverage
+```
+
+A dash: no interval or test is given, by the rules of the product; in brackets the share of repetitions that have one,
+where not all have. Empty cells are not simulated yet."""
+SPEED_HEAD = """# Speed
+
+`make bench` measures all of this on your machine; `python -m tests.bench --record NAME` replaces one table. Figures are
+medians of rounds in which each side runs in turn, so that a busy machine slows both alike. Competitors start from the
+same weights and see the same batches, and their losses agree (the bench prints them). In `extract` the plain loop takes
+the transform of timm or open_clip, one network after another, in a process of its own; thingsvision itself pins
+torchvision 0.15.2 and cannot run beside this torch."""
 
 
 def encoders_page() -> str:
@@ -74,6 +99,27 @@ def architecture_page() -> str:
     return f"{before}{ROOMS}\n" + "\n".join(lines) + f"\n\n{END_OF_ROOMS}{after}"
 
 
+def benchmarks_page() -> str:
+    """Return the page of the benches: simulated error rates, then speed, each figure with the command that made it."""
+    from tests.bench.__main__ import BENCHES
+    from tests.bench.bench_coverage import STUDIES, table
+    from tests.bench.results import COVERAGE, read_results
+
+    records = [json.loads(line) for line in COVERAGE.read_text(encoding="utf-8").splitlines()]
+    lines = [BENCHMARKS_HEAD]
+    for study in STUDIES:
+        lines += table(study, [one for one in records if one["cell"][0] == study])
+    lines += ["", SPEED_HEAD]
+    rows = read_results()
+    for name in dict.fromkeys(row["bench"] for row in rows):
+        mine = [row for row in rows if row["bench"] == name]
+        facts = f"{mine[0]['machine']}; version {mine[0]['version']}, {mine[0]['date']}"
+        lines += ["", f"## `{mine[0]['command']}`", "", f"{_sentence(BENCHES[name][1])} Measured on: {facts}.", ""]
+        lines += ["| | | figure |", "|---|---|---|"]
+        lines += [f"| {row['case']} | {row['measure']} | {row['value']} {row['unit']} |" for row in mine]
+    return "\n".join(lines) + "\n"
+
+
 def _purpose(path: Path) -> str:
     """Return the first line of a module's docstring."""
     return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0].replace("``", "`")
@@ -88,7 +134,12 @@ def _escaped(text: str) -> str:
     return text.replace("<", "\\<").replace("*", "\\*")
 
 
-PAGES = {"encoders.md": encoders_page, "corpora.md": corpora_page, "architecture.md": architecture_page}
+PAGES = {
+    "encoders.md": encoders_page,
+    "corpora.md": corpora_page,
+    "architecture.md": architecture_page,
+    "benchmarks.md": benchmarks_page,
+}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

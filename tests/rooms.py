@@ -7,7 +7,7 @@ ORDER: dict[str, tuple[tuple[str, ...], ...]] = {
         ("__main__", "commands"),
         ("export", "import_", "diff", "verify", "listing", "recompute", "leakage", "splits", "summary", "notebook"),
         ("merge", "subset", "assembly", "matrices", "hdf5_matrices", "matrix"),
-        ("align", "origin"),
+        ("align", "origin", "union"),
         ("store", "block", "contents"),
         ("writer", "dump", "failures"),
         ("chunked", "hdf5"),

@@ -54,6 +54,7 @@ def cross_test(
     force: Force = False,
 ) -> None:
     """Score a fitted head, as it is, on another corpus."""
+    from classify.pages.plots import write_plots
     from classify.pages.summary import run_summary
     from classify.studies.cross_corpus import TransferConfig, transfer
 
@@ -64,7 +65,7 @@ def cross_test(
             message = f"--map {text!r} isn't THEIRS=OURS; write for example --map joy=positive"
             raise ConfigError(message)
         pairs[theirs.strip()] = ours.strip()
-    say(run_summary(transfer(TransferConfig(run, store, task, pairs, out=out), force=force)))
+    say(run_summary(write_plots(transfer(TransferConfig(run, store, task, pairs, out=out), force=force))))
 
 
 def reproduce(
@@ -79,6 +80,8 @@ def reproduce(
 ) -> None:
     """Run a system's experiments, and print the paper's numbers beside ours, and in what they differ."""
     from classify.json_file import check_new, write_json
+    from classify.pages.plots import write_plots
+    from classify.runs.folder import read_run
     from classify.studies.reproduction import reproduce as run_all
     from classify.studies.reproduction import table
 
@@ -86,6 +89,8 @@ def reproduce(
         check_new(out, force=force)
     given = {"is_quick": quick, "force": force, "allow_split_groups": allow_split_groups}
     rows = run_all(system, stores, **given, notify=note)
+    for folder in {row.run for row in rows if row.run}:
+        write_plots(read_run(Path(folder)))
     records = [row.as_json() for row in rows]
     if out:
         write_json(out, records, force=force)
@@ -112,6 +117,7 @@ def search(  # noqa: PLR0913 - each is an option of the command line
     from dataclasses import replace
 
     from classify.config import load_config, parse_settings
+    from classify.pages.plots import write_plots
     from classify.pages.summary import run_summary
     from classify.runs.time_budget import UnfinishedError
     from classify.studies.search import search as run_search
@@ -127,4 +133,4 @@ def search(  # noqa: PLR0913 - each is an option of the command line
     except UnfinishedError as stopped:
         say(f"not finished: {stopped}", err=True)
         raise typer.Exit(NOT_FINISHED) from None
-    say(run_summary(done))
+    say(run_summary(write_plots(done)))

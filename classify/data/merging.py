@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from classify.data.kinds import kind_of
 from classify.errors import ConfigError, TaskError
 from features_store import Labels
 from features_store.errors import unknown_name
@@ -25,7 +26,7 @@ def merge_classes(labels: Labels, merge: Mapping[str, Sequence[str]]) -> Labels:
     if not merge:
         return labels
     task = labels.task
-    if task.kind == "regression":
+    if not kind_of(task).has_classes:
         message = f"task {task.name!r} is a regression; it has no classes to merge"
         raise TaskError(message)
     new_of = {member: name for name, members in merge.items() for member in members}
@@ -45,11 +46,7 @@ def merge_classes(labels: Labels, merge: Mapping[str, Sequence[str]]) -> Labels:
         raise TaskError(message)
     place = np.array([classes.index(new_of.get(name, name)) for name in task.classes])
     merged = replace(task, classes=classes, source=f"{task.source}; classes merged".lstrip("; "))
-    if task.kind == "single":
-        codes = np.where(labels.values < 0, -1, place[labels.values.clip(min=0)])
-        return Labels(merged, codes.astype(labels.values.dtype))
-    # A row without a label is 255 throughout, and stays so.
-    return Labels(merged, np.stack([labels.values[:, place == k].max(axis=1) for k in range(len(classes))], axis=1))
+    return Labels(merged, kind_of(task).mapped(labels.values, place, len(classes)))
 
 
 __all__ = ["POLARITIES", "polarity_costs"]

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classify.data.crossing import Crossing, find_crossing, refuse_crossing
+from classify.data.kinds import kind_of
 from classify.data.merging import merge_classes
 from classify.errors import TaskError
 from features_store.errors import FailedRowsError
@@ -197,12 +198,7 @@ def _worded(counts: Mapping[str, int]) -> str:
 
 
 def _part(store: Store, name: str, rows: NDArray[np.int64], labels: Labels) -> Part:
-    y: NDArray[Any] = labels.values[rows]
-    if labels.task.kind == "single":
-        y = y.astype(np.int64)
-    elif labels.task.kind == "regression":
-        y = y.astype(np.float64)
-        y = y[:, 0] if y.shape[1] == 1 else y
+    y = kind_of(labels.task).targets(labels.values[rows])
     groups = None if store.groups is None else np.asarray(store.groups)[rows]
     return Part(name, rows, y, np.asarray(store.ids)[rows], groups)
 
@@ -210,10 +206,8 @@ def _part(store: Store, name: str, rows: NDArray[np.int64], labels: Labels) -> P
 def _gaps(task: Task, parts: Mapping[str, Part]) -> tuple[str, ...]:
     """Say which classes have no image in a part."""
     warnings = []
-    for part in parts.values() if task.kind != "regression" else ():
-        single = task.kind == "single"
-        counts = np.bincount(part.y, minlength=len(task.classes)) if single else part.y.sum(axis=0)
-        for name, count in zip(task.classes, counts, strict=True):
+    for part in parts.values():
+        for name, count in kind_of(task).class_counts(part.y).items():
             if not count:
                 effect = "it can't be learned" if part.name == "train" else "its row stays, empty"
                 warnings.append(f"No image of the {part.name} part has the class {name!r}: {effect}.")
@@ -231,7 +225,7 @@ def _check(laid_out: TaskRows, split: str) -> None:
         neither = f"no validation and no test part{because}"
         message = f"task {task.name!r} has nothing to score on in split {split!r}: {neither}"
         raise TaskError(message)
-    if task.kind == "single" and len(np.unique(parts["train"].y)) < 2:
+    if kind_of(task).exclusive and len(np.unique(parts["train"].y)) < 2:
         only = task.classes[int(parts["train"].y[0])]
         images = f"all {len(parts['train'])} training images of task {task.name!r}"
         message = f"{images} are {only!r}; a head needs two classes"

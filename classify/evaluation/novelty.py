@@ -21,8 +21,8 @@ from scipy.stats import t
 
 from classify.data.rows import Rows
 from classify.errors import ModelError, RunError
+from classify.evaluation.bootstrap import LEAST_UNITS
 from classify.evaluation.folds import count_units, deal
-from classify.evaluation.intervals import LEAST_UNITS
 from classify.json_file import parse_json
 from classify.json_schema import choice, items, number, optional, record, text, whole
 from features_store.errors import first_line

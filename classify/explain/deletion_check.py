@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from classify.evaluation.intervals import student
+from classify.evaluation.bootstrap import student
 from classify.explain.saliency import cell_means, covered
 
 if TYPE_CHECKING:

@@ -21,7 +21,6 @@ from classify.explain.saliency import combined, overlay
 from classify.json_file import write_json
 from classify.pages.findings import EXPLANATIONS
 from classify.pages.pictures import Pictures
-from classify.pages.plots import best_part
 from classify.runs.folder import Run
 from features_store.atomic import atomic_folder, recover
 from features_store.errors import ExistsError
@@ -156,8 +155,8 @@ def scored_images(run: Run, data: Path | None) -> dict[str, str]:
 
     Raises RunError.
     """
-    pictures = Pictures.of_corpus(run.report["corpus"], data)
-    ids = run.part(best_part(run.report["metrics"])).ids.tolist()
+    pictures = Pictures.of_corpus(run.report.corpus, data)
+    ids = run.part(run.report.judged_part).ids.tolist()
     found = {image: str(path) for image in ids if (path := pictures.path_of(image)) is not None}
     if not found:
         message = f"no picture of {run.folder} is in {pictures.root}; say where they are with --data FOLDER"
@@ -167,7 +166,7 @@ def scored_images(run: Run, data: Path | None) -> dict[str, str]:
 
 def chosen_images(run: Run, files: Mapping[str, str], n: int = 6) -> list[str]:
     """Return pictures worth a look: the surest answers, half of them right, half wrong (regression: the extremes)."""
-    part = run.part(best_part(run.report["metrics"]))
+    part = run.part(run.report.judged_part)
     scores = np.asarray(part.y_score, dtype=np.float64).reshape(len(part.ids), -1)
     if run.task.kind == "regression":
         order = np.argsort(scores[:, 0], kind="stable")

@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from classify.pages.leaderboard import boards, interval_text, metric_title, missing_intervals, standing_words
-from classify.pages.plots import best_part
 from classify.runs.folder import Run
-from classify.runs.report_json import UNDEFINED, passport_weights
+from classify.runs.report_json import UNDEFINED, Report, passport_weights
 
 __all__ = ["data_card_text", "model_card_text"]
 
@@ -44,19 +43,19 @@ def _joined(values: Sequence[Any], between: str = ", ") -> _Markdown:
 
 def model_card_text(run: Run) -> str:
     """Return the model card of a run (after Mitchell et al. 2019): what it does, on what, how well, and its limits."""
-    report, adjustment = run.report, run.adjustment
-    part, task = best_part(report["metrics"]), run.task
+    report, postprocessing = run.report, run.postprocessing
+    part, task = report.judged_part, run.task
     scale = "" if task.range is None else f" on a scale from {task.range[0]:g} to {task.range[1]:g}"
     about = {
         **{name: report[name] for name in ("task", "head", "created", "n_features", "n_train")},
         "kind": _KINDS[task.kind],
         "classes": _joined(task.classes),
         "scale": scale,
-        "parameters": _number(report["n_parameters"]),
+        "parameters": _number(report.n_parameters),
     }
     rows = [
-        [metric_title(name), interval_text(found), *(_beside(of, part, name) for of in report["baselines"].values())]
-        for name, found in report["metrics"][part].items()
+        [metric_title(name), interval_text(found), *(_beside(of, part, name) for of in report.baselines.values())]
+        for name, found in report.metrics[part].items()
     ]
     lines = [
         _card("# Model card: {task} by {head}", **about),
@@ -67,20 +66,20 @@ def model_card_text(run: Run) -> str:
             "trained on {n_train} images.",
             **about,
         ),
-        *[f"- {_block_line(name, passport)}" for name, passport in report["passports"].items()],
-        _card("## How well it does ({part} images: {n})", part=part, n=report[f"n_{part}"]),
-        _table(["metric", "this head", *report["baselines"]], rows),
+        *[f"- {_block_line(name, passport)}" for name, passport in report.passports.items()],
+        _card("## How well it does ({part} images: {n})", part=part, n=report.n_images(part)),
+        _table(["metric", "this head", *report.baselines], rows),
         _card(
             "Intervals: {method}, 95%, over {resampled}. A result that isn't beside its baseline says nothing.",
-            method=report["intervals"]["method"],
-            resampled=report["intervals"]["resampled"],
+            method=report.intervals["method"],
+            resampled=report.intervals["resampled"],
         ),
         *_verdict(run),
         "## Calibration and thresholds",
         _calibration(run),
     ]
-    if adjustment.thresholds:
-        pairs = zip(task.classes, adjustment.thresholds, strict=True)
+    if postprocessing.thresholds:
+        pairs = zip(task.classes, postprocessing.thresholds, strict=True)
         given = _joined([f"{name} {at:.3f}" for name, at in pairs])
         lines.append(f"A class is given from this (uncalibrated) probability on, chosen on validation images: {given}.")
     lines += ["## Limits", *[f"- {text}" for text in _limits(report)]]
@@ -111,44 +110,44 @@ def _block_line(name: str, passport: Mapping[str, Any]) -> str:
 
 
 def _calibration(run: Run) -> str:
-    found = run.adjustment.calibration
+    found = run.postprocessing.calibration
     if found is None:
-        return _card("Its probabilities are not calibrated: {reason}.", reason=run.adjustment.reason)
+        return _card("Its probabilities are not calibrated: {reason}.", reason=run.postprocessing.reason)
     how = f"a temperature of {found.temperature:.3f}" if found.temperature else "isotonic regression"
     return f"Its probabilities are calibrated by {how}, fitted on {found.n_images} validation images."
 
 
-def _limits(report: Mapping[str, Any]) -> list[str]:
+def _limits(report: Report) -> list[str]:
     limits = [
         "It was judged on images of its own corpus; on others it may do worse, and nobody has looked.",
         "It tells what people were said to feel or to see, on average; it doesn't know what a person feels.",
     ]
-    return [_card("{text}", text=text) for text in (*limits, *report["warnings"])]
+    return [_card("{text}", text=text) for text in (*limits, *report.warnings)]
 
 
 def data_card_text(run: Run) -> str:
     """Return the data card of a run: corpus, labels, counts by part and class, what is left out."""
     report = run.report
-    reader, counts = report["reader"] or {}, report["counts"]
+    reader, counts = report.reader or {}, report.counts
     parts = list(counts)
     dropped = [
         f"{count} {part} images ({reason})"
-        for part, by_reason in report["dropped"].items()
+        for part, by_reason in report.dropped.items()
         for reason, count in by_reason.items()
     ]
     options = json.dumps(reader.get("options") or {}, ensure_ascii=False)
     facts = {
-        "Corpus": f"{report['corpus']}, read by {reader.get('name') or 'not recorded'}",
+        "Corpus": f"{report.corpus}, read by {reader.get('name') or 'not recorded'}",
         "Options of its reader": options,
-        "Labels": report["source"] or "source not recorded",
-        "Split": f"{report['split']}; {report['unused']} images unused",
+        "Labels": report.source or "source not recorded",
+        "Split": f"{report.split}; {report.unused} images unused",
         "Left out": "; ".join(dropped) or "none",
-        "Index (SHA-256 over the ids)": report["index_digest"],
+        "Index (SHA-256 over the ids)": report.index_digest,
     }
     listed = [_card("- {name}: {fact}", name=name, fact=fact) for name, fact in facts.items()]
-    rows = [["all", *(str(report[f"n_{part}"]) for part in parts)]]
-    rows += [[name, *(_count(counts[part][name]) for part in parts)] for name in report["classes"]]
-    title = _card("# Data card: {task}", task=report["task"])
+    rows = [["all", *(str(report.n_images(part)) for part in parts)]]
+    rows += [[name, *(_count(counts[part][name]) for part in parts)] for name in report.classes]
+    title = _card("# Data card: {task}", task=report.task)
     facts_text = "\n".join([*listed, "- No image and no vector is in this bundle."])
     return "\n\n".join([title, facts_text, _table(["images", *parts], rows)]) + "\n"
 

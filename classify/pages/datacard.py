@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from classify.evaluation.intervals import bootstrap
+from classify.evaluation.bootstrap import bootstrap
 from classify.evaluation.metrics import primary_metric
 from classify.pages.leaderboard import Board
 from classify.runs.folder import Run
+from classify.runs.report_json import Report
 
 __all__ = ["data_card", "without_duplicates"]
 
@@ -20,24 +21,24 @@ N_RESAMPLES = 500
 def data_card(runs: Sequence[Run], board: Board, audit: Mapping[str, Any] | None) -> dict[str, Any]:
     """Put together the counts and facts of a task, from the report of a run on it."""
     report = runs[0].report
-    counts = report["counts"]
+    counts = report.counts
     return {"parts": list(counts), "rows": _rows(report, counts), "facts": _facts(report, board, audit)}
 
 
-def _rows(report: Mapping[str, Any], counts: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _rows(report: Report, counts: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [
         {
             "name": "all images",
             "total": True,
-            "cells": [{"text": str(report[f"n_{part}"]), "share": 0} for part in counts],
+            "cells": [{"text": str(report.n_images(part)), "share": 0} for part in counts],
         }
     ]
-    for name in report["classes"]:
+    for name in report.classes:
         cells = []
         for part, found in counts.items():
             one = found[name]
             if "n" in one:
-                share = one["n"] / max(report[f"n_{part}"], 1)
+                share = one["n"] / max(report.n_images(part), 1)
                 cells.append({"text": f"{one['n']} ({share:.0%})", "share": share})
             else:
                 text = f"{one['mean']:.2f} ± {one['std']:.2f} ({one['min']:.2f} to {one['max']:.2f})"
@@ -46,14 +47,14 @@ def _rows(report: Mapping[str, Any], counts: Mapping[str, Any]) -> list[dict[str
     return rows
 
 
-def _facts(report: Mapping[str, Any], board: Board, audit: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+def _facts(report: Report, board: Board, audit: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     dropped = "; ".join(
-        f"{count} {part} ({reason})" for part, counts in report["dropped"].items() for reason, count in counts.items()
+        f"{count} {part} ({reason})" for part, counts in report.dropped.items() for reason, count in counts.items()
     )
-    reader = report["reader"] or {}
+    reader = report.reader or {}
     options = ", ".join(f"{key} {value}" for key, value in (reader.get("options") or {}).items())
-    source = report["source"]
-    resampled = report["intervals"]["resampled"]
+    source = report.source
+    resampled = report.intervals["resampled"]
     return [
         ("Corpus", f"{board.corpus}" + (f", read by {reader['name']}" if reader.get("name") else "")),
         ("Reader's options", options or "none"),
@@ -63,7 +64,7 @@ def _facts(report: Mapping[str, Any], board: Board, audit: Mapping[str, Any] | N
         ("Groups", "images that belong together stay together" if resampled == "groups" else "none recorded"),
         ("Leaks", _leaks(audit)),
         ("Doubtful labels", _doubts(audit)),
-        ("Index", report["index_digest"][:16]),
+        ("Index", report.index_digest[:16]),
     ]
 
 

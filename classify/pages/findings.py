@@ -34,7 +34,7 @@ def audit_of(runs: Sequence[Run]) -> Mapping[str, Any] | None:
     """Return the audit of the task that some runs share; None where there is none, or it looked at other images."""
     for folder in dict.fromkeys(run.folder.parent for run in runs):
         found = read_audit(folder / AUDIT)
-        if found and found["part_digests"] == runs[0].report["part_digests"]:
+        if found and found["part_digests"] == runs[0].report.part_digests:
             return found
     return None
 
@@ -46,7 +46,7 @@ def ablations_of(runs: Sequence[Run]) -> list[Mapping[str, Any]]:
     for folder in dict.fromkeys(run.folder.parent for run in runs):
         for path in sorted(folder.glob("ablation*.json")):
             values = read_ablation(path)
-            if values and values["task"] == report["task"]:
+            if values and values["task"] == report.task:
                 found.append(values)
     return found
 

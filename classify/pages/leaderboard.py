@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from classify.evaluation.metrics import METRICS, greater_is_better, shown_metrics
 from classify.evaluation.verdict import Verdict
-from classify.pages.plots import best_part
 from classify.runs.folder import Run
 from classify.runs.report_json import UNDEFINED
 
@@ -162,11 +161,11 @@ def boards(runs: Iterable[Run]) -> list[Board]:
     sets: dict[tuple[str, ...], dict[Path, Run]] = {}
     for run in runs:
         report = run.report
-        part = best_part(report["metrics"])
-        scored = report["part_digests"].get(part, "")
-        classes = unicodedata.normalize("NFC", repr((report["kind"], report["classes"], report["range"])))
-        place = "" if scored else report["corpus"]  # a report of an earlier version knows no better
-        sets.setdefault((report["task"], classes, part, scored, place), {})[run.folder.resolve()] = run
+        part = report.judged_part
+        scored = report.part_digests.get(part, "")
+        classes = unicodedata.normalize("NFC", repr((report.kind, report.classes, report.range)))
+        place = "" if scored else report.corpus  # a report of an earlier version knows no better
+        sets.setdefault((report.task, classes, part, scored, place), {})[run.folder.resolve()] = run
     found = [_board(list(members.values())) for members in sets.values()]
     return sorted(found, key=lambda board: (board.corpus, board.task, board.split, board.part))
 
@@ -179,17 +178,17 @@ def distinct_names(runs: Sequence[Run]) -> list[str]:
         alike = [other for other, there in zip(runs, paths, strict=True) if there[-1] == path[-1] and other is not run]
         others = [other.folder.resolve().parts for other in alike]
         depth = next((d for d in range(1, len(path)) if all(o[-d:] != path[-d:] for o in others)), len(path))
-        name, head = "/".join(path[-depth:]), run.report["head"]
-        seeds = any(other.report["seed"] != run.report["seed"] for other in alike)
-        notes = [head] * (name != head) + [f"seed {run.report['seed']}"] * seeds
+        name, head = "/".join(path[-depth:]), run.report.head
+        seeds = any(other.report.seed != run.report.seed for other in alike)
+        notes = [head] * (name != head) + [f"seed {run.report.seed}"] * seeds
         names.append(f"{name} ({', '.join(notes)})" if notes else name)
     return names
 
 
 def _board(runs: Sequence[Run]) -> Board:
     report = runs[0].report
-    part = best_part(report["metrics"])
-    shown = shown_metrics(report["kind"], report["classes"])
+    part = report.judged_part
+    shown = shown_metrics(report.kind, report.classes)
     sign = -1 if greater_is_better(shown[0]) else 1
     names = distinct_names(runs)
     rows = sorted(
@@ -197,17 +196,17 @@ def _board(runs: Sequence[Run]) -> Board:
         key=lambda row: (sign * (row.metrics[shown[0]]["value"] or 0.0), row.name),
     )
     return Board(
-        corpus=report["corpus"],
-        task=report["task"],
-        kind=report["kind"],
-        split=report["split"],
+        corpus=report.corpus,
+        task=report.task,
+        kind=report.kind,
+        split=report.split,
         part=part,
-        n_images=report[f"n_{part}"],
+        n_images=report.n_images(part),
         n_tried=sum(row.standing != "baseline" for row in rows),
         shown=shown,
         rows=tuple(rows),
-        baseline=report["baselines"]["majority"][part],
-        others={n: found[part] for n, found in report["baselines"].items() if n != "majority" and part in found},
+        baseline=report.baselines["majority"][part],
+        others={n: found[part] for n, found in report.baselines.items() if n != "majority" and part in found},
     )
 
 
@@ -222,18 +221,18 @@ def _standing(verdicts: Sequence[Verdict]) -> Standing:
 
 def _unlike(run: Run, name: str, first: Run) -> list[str]:
     """Say in what a run was trained on something else than the first of its board."""
-    ours, theirs = (one.report["part_digests"] for one in (run, first))
+    ours, theirs = (one.report.part_digests for one in (run, first))
     found = []
     if {"train", "validation"} & ours.keys() & theirs.keys():
         parts = [part for part in ("train", "validation") if ours.get(part) != theirs.get(part)]
         if parts:
-            counts = [" + ".join(str(one.report[f"n_{part}"]) for part in parts) for one in (run, first)]
+            counts = [" + ".join(str(one.report.n_images(part)) for part in parts) for one in (run, first)]
             where = first.folder.as_posix()
             found.append(
                 f"{name} was trained on other {' and '.join(parts)} images or labels than {where} "
                 f"({counts[0]} / {counts[1]} images)."
             )
-    vectors, others = (one.report["identity"]["vectors"] for one in (run, first))
+    vectors, others = (one.report.identity["vectors"] for one in (run, first))
     unlike = [block for block in vectors if block in others and vectors[block] != others[block]]
     if unlike:
         found.append(f"{name} rests on other vectors of {', '.join(unlike)} than {first.folder.as_posix()}.")
@@ -242,11 +241,11 @@ def _unlike(run: Run, name: str, first: Run) -> list[str]:
 
 def _row(run: Run, name: str, part: str, shown: Sequence[str], unlike: Sequence[str]) -> Row:
     report = run.report
-    ours = report["metrics"][part]
-    judged = report["verdicts"].get(part, {})
+    ours = report.metrics[part]
+    judged = report.verdicts.get(part, {})
     of_head = judged.get("head", {})
     verdicts: dict[str, Verdict] = {key: of_head.get(key, {}).get("verdict", "undefined") for key in ours}
-    head = report["head"]
+    head = report.head
     return Row(
         name=name,
         head=head,
@@ -255,11 +254,11 @@ def _row(run: Run, name: str, part: str, shown: Sequence[str], unlike: Sequence[
         verdicts=verdicts,
         standing="baseline" if head == "dummy" else _standing([verdicts[key] for key in shown]),
         reason=str(judged.get("reason", "")),
-        n_features=report["n_features"],
-        blocks=tuple(report["blocks"]),
-        seed=report["seed"],
-        warnings=(*report["warnings"], *unlike),
-        crossing=(report["crossing"] or {}).get("parts", {}).get(part),
+        n_features=report.n_features,
+        blocks=tuple(report.blocks),
+        seed=report.seed,
+        warnings=(*report.warnings, *unlike),
+        crossing=(report.crossing or {}).get("parts", {}).get(part),
     )
 
 

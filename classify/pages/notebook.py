@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from classify.evaluation.intervals import Interval
+from classify.evaluation.bootstrap import Interval
 from classify.pages.leaderboard import clean_title, interval_text, metric_title
 
 if TYPE_CHECKING:
@@ -47,15 +47,14 @@ def _rows(columns: Columns) -> list[list[str]]:
 
 def run_table(run: Run) -> str:
     """Return a run as HTML: its metrics on the part that judges it, beside the majority baseline."""
-    from classify.pages.plots import best_part
 
-    report, part = run.report, best_part(run.report["metrics"])
-    found = {"this head": report["metrics"][part], "majority": report["baselines"]["majority"].get(part, {})}
-    if clean := (report["crossing"] or {}).get("parts", {}).get(part):
+    report, part = run.report, run.report.judged_part
+    found = {"this head": report.metrics[part], "majority": report.baselines["majority"].get(part, {})}
+    if clean := (report.crossing or {}).get("parts", {}).get(part):
         found[clean_title(clean)] = clean["metrics"]
     columns = {name: {key: _interval(one) for key, one in of.items()} for name, of in found.items()}
-    title = f"{report['head']} on {report['task']}: {report[f'n_{part}']} {part} images ({run.folder})"
-    notes = "".join(f"<p>{escape(text)}</p>" for text in report["warnings"])
+    title = f"{report.head} on {report.task}: {report.n_images(part)} {part} images ({run.folder})"
+    notes = "".join(f"<p>{escape(text)}</p>" for text in report.warnings)
     return metric_table(title, columns) + notes
 
 

@@ -118,8 +118,8 @@ def _pictures(corpora: set[str], data: Path | None) -> dict[str, Pictures]:
 
 
 def _credits(runs: Sequence[Run]) -> list[str]:
-    readers = {str((run.report["reader"] or {}).get("name", "")) for run in runs}
-    names = readers | {run.report["corpus"] for run in runs}
+    readers = {str((run.report.reader or {}).get("name", "")) for run in runs}
+    names = readers | {run.report.corpus for run in runs}
     return [text for name, text in _CREDITS.items() if name in names]
 
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from classify.data.crossing import find_crossing
 from classify.errors import RunError
-from classify.evaluation.comparison import Difference, McNemar, holm, less, mcnemar
+from classify.evaluation.bootstrap import Interval, Spread
+from classify.evaluation.comparison import McNemar, holm, less, mcnemar
 from classify.evaluation.metrics import greater_is_better
-from classify.evaluation.resamples import Spread
 from classify.pages.leaderboard import Board, clean_title, metric_title
 from classify.runs.folder import Run
 
@@ -33,7 +33,7 @@ class PairOfRuns:
         Names, as the board has them; the first ranks higher.
     metric : str
         The one that ranks.
-    difference : Difference
+    difference : Interval
         First less second.
     p_holm : float
         Of the difference, corrected for all pairs of the board.
@@ -44,7 +44,7 @@ class PairOfRuns:
     first: str
     second: str
     metric: str
-    difference: Difference
+    difference: Interval
     p_holm: float
     mcnemar: McNemar | None
 
@@ -101,7 +101,7 @@ def pairs(board: Board, runs: Sequence[Run], *, n_resamples: int = 2000, seed: i
 def _clean(run: Run, name: str) -> NDArray[np.bool_]:
     """Tell which images of a part have no group mate among the images that the head was fitted on or chosen by."""
     groups = {key: predictions.groups for key, predictions in run.predictions.items()}
-    crossing = find_crossing(groups) if run.report["crossing"] else None
+    crossing = find_crossing(groups) if run.report.crossing else None
     return crossing.clean[name] if crossing else np.ones(len(run.part(name).ids), dtype=np.bool_)
 
 

@@ -10,34 +10,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classify.pages.svg import STYLE, Frame, label, shorten, svg
-from classify.runs.predictions import PartPredictions
-from features_store.schema import Task
+from classify.runs.folder import Run
+from features_store.atomic import atomic_folder
 
-__all__ = ["MAX_GRID", "best_part", "confusion_plot", "curve_plot", "interval_plot", "run_plots", "scatter_plot"]
+__all__ = ["MAX_GRID", "confusion_plot", "curve_plot", "interval_plot", "run_plots", "scatter_plot", "write_plots"]
 
 MAX_GRID, MAX_CONFUSIONS = 50, 30  # classes of a confusion matrix; of more, bars that are drawn instead
 MAX_POINTS = 2000  # dots in a scatter; more make a page slow and a picture black
 
 
-def best_part(parts: Mapping[str, Any]) -> str:
-    """Return the part that a result is read off: test, or validation where there is no test part."""
-    return "test" if "test" in parts else "validation"
-
-
-def run_plots(task: Task, report: Mapping[str, Any], parts: Mapping[str, PartPredictions]) -> dict[str, str]:
+def run_plots(run: Run) -> dict[str, str]:
     """Draw the figures of one run, each able to stand alone."""
-    figures = {}
-    part = best_part(parts)
+    figures, task, report = {}, run.task, run.report
     if task.kind == "single":
-        figures["confusion"] = confusion_plot(report["confusion"][part], task.classes)
-    if len(report["history"]) > 1:
-        figures["curve"] = curve_plot(report["history"])
+        figures["confusion"] = confusion_plot(report.confusion[report.judged_part], task.classes)
+    if len(report.history) > 1:
+        figures["curve"] = curve_plot(report.history)
     if task.kind == "regression":
-        span = task.range or (-1.0, 1.0)
-        truth, said = (a.reshape(len(a), -1) for a in (parts[part].y_true, parts[part].y_score))
+        span, part = task.range or (-1.0, 1.0), run.part(report.judged_part)
+        truth, predicted = (a.reshape(len(a), -1) for a in (part.y_true, part.y_score))
         for i, name in enumerate(task.classes):
-            figures[f"scatter-{_file_name(name)}"] = scatter_plot(truth[:, i], said[:, i], name=name, span=span)
+            figures[f"scatter-{_file_name(name)}"] = scatter_plot(truth[:, i], predicted[:, i], name=name, span=span)
     return {name: figure.replace("<title>", f"<style>{STYLE}</style><title>", 1) for name, figure in figures.items()}
+
+
+def write_plots(run: Run) -> Run:
+    """Draw the figures of a run into its folder, all or none, and return the run; a run that has them keeps them."""
+    if not (run.folder / "plots").exists():
+        with atomic_folder(run.folder / "plots") as folder:
+            for name, figure in run_plots(run).items():
+                (folder / f"{name}.svg").write_text(figure, encoding="utf-8")
+    return run
 
 
 def _file_name(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from classify.pages.diagrams import learning_plot, plane_plot, reliability_plot
@@ -11,8 +11,9 @@ from classify.pages.findings import curve_points, explanations_of
 from classify.pages.gallery import surest_errors
 from classify.pages.leaderboard import metric_title
 from classify.pages.pictures import Pictures
-from classify.pages.plots import MAX_GRID, best_part, confusion_plot, curve_plot, scatter_plot
+from classify.pages.plots import MAX_GRID, confusion_plot, curve_plot, scatter_plot
 from classify.runs.folder import Run
+from classify.runs.report_json import Report
 
 __all__ = ["run_details", "run_notes"]
 
@@ -23,18 +24,18 @@ Figures = list[tuple[str, str]]
 def run_details(run: Run, said_above: Sequence[str], pictures: Pictures) -> dict[str, Any]:
     """Put together everything about one run."""
     report = run.report
-    part = best_part(report["metrics"])
+    part = report.judged_part
     return {
         "part": part,
-        "warnings": [text for text in report["warnings"] if text not in said_above],
-        "parameters": json.dumps(report["parameters"], indent=2, ensure_ascii=False),
+        "warnings": [text for text in report.warnings if text not in said_above],
+        "parameters": json.dumps(report.parameters, indent=2, ensure_ascii=False),
         "passports": {
-            name: json.dumps(passport, indent=2, ensure_ascii=False) for name, passport in report["passports"].items()
+            name: json.dumps(passport, indent=2, ensure_ascii=False) for name, passport in report.passports.items()
         },
         "figures": [*_results(run, part), *_training(run), *_calibration_figure(report, part)],
         "classes": _classes(run, part),
         "counted": run.task.kind == "multi",
-        "baselines": {name: found.get(part, {}) for name, found in report["baselines"].items()},
+        "baselines": {name: found.get(part, {}) for name, found in report.baselines.items()},
         "calibration": _calibration_rows(report, part),
         "calibration_note": _calibration_note(report, part),
         "notes": run_notes(report, part),
@@ -48,7 +49,7 @@ def run_details(run: Run, said_above: Sequence[str], pictures: Pictures) -> dict
 
 def _classes(run: Run, part: str) -> list[dict[str, Any]]:
     """The rows of the table by class; for a multi-label task with what a confusion matrix of each label holds."""
-    rows = [dict(row) for row in run.report["per_class"].get(part, [])]
+    rows = [dict(row) for row in run.report.per_class.get(part, [])]
     if run.task.kind == "multi":
         predictions = run.part(part)
         truth, said = predictions.y_true.astype(bool), predictions.y_score >= 0.5
@@ -64,7 +65,7 @@ def _results(run: Run, part: str) -> Figures:
     if task.kind == "single":
         grid = len(task.classes) <= MAX_GRID
         caption = "Confusion: the share of each true class, and below it the count" if grid else "Strongest confusions"
-        matrix = report["confusion"].get(part)
+        matrix = report.confusion.get(part)
         return [(caption, confusion_plot(matrix, task.classes))] if matrix else []
     if task.kind == "multi":
         return []
@@ -83,11 +84,11 @@ def _results(run: Run, part: str) -> Figures:
 
 def _training(run: Run) -> Figures:
     figures, report = [], run.report
-    if len(report["history"]) > 1:
-        figures.append(("Loss during training", curve_plot(report["history"])))
+    if len(report.history) > 1:
+        figures.append(("Loss during training", curve_plot(report.history)))
     learned = curve_points(run)
     if learned:
-        majority = report["baselines"]["majority"].get(learned["part"], {}).get(learned["metric"], {}).get("value")
+        majority = report.baselines["majority"].get(learned["part"], {}).get(learned["metric"], {}).get("value")
         figure = learning_plot(learned["points"], metric_title(learned["metric"]), majority)
         caption = (
             "More training images: mean of the repeats with their range, the last point a single fit; band: the 95% "
@@ -97,7 +98,7 @@ def _training(run: Run) -> Figures:
     return figures
 
 
-def _calibration_figure(report: Mapping[str, Any], part: str) -> Figures:
+def _calibration_figure(report: Report, part: str) -> Figures:
     state = _calibrated(report, part)
     if not state or not state["before"]["bins"]:
         return []
@@ -107,12 +108,12 @@ def _calibration_figure(report: Mapping[str, Any], part: str) -> Figures:
     ]
 
 
-def _calibrated(report: Mapping[str, Any], part: str) -> dict[str, Any] | None:
-    found = report["calibration"]
+def _calibrated(report: Report, part: str) -> dict[str, Any] | None:
+    found = report.calibration
     return None if found is None else found["parts"].get(part)
 
 
-def _calibration_rows(report: Mapping[str, Any], part: str) -> list[dict[str, Any]]:
+def _calibration_rows(report: Report, part: str) -> list[dict[str, Any]]:
     state = _calibrated(report, part)
     if not state:
         return []
@@ -130,8 +131,8 @@ def _calibration_rows(report: Mapping[str, Any], part: str) -> list[dict[str, An
     ]
 
 
-def _calibration_note(report: Mapping[str, Any], part: str) -> str:
-    found = report["calibration"]
+def _calibration_note(report: Report, part: str) -> str:
+    found = report.calibration
     if not found:
         return ""
     words = [f"Not calibrated: {found['reason']}."]
@@ -147,32 +148,33 @@ def _calibration_note(report: Mapping[str, Any], part: str) -> str:
     if before.get("ece_of_exact_95") is not None:
         ece, most = before["ece"], before["ece_of_exact_95"]
         shown = "not shown to be miscalibrated" if ece <= most else "shown to be miscalibrated"
-        words.append(f"ECE {ece:.3f}; a perfect head shows up to {most:.3f} on {report[f'n_{part}']} images: {shown}.")
+        n = report.n_images(part)
+        words.append(f"ECE {ece:.3f}; a perfect head shows up to {most:.3f} on {n} images: {shown}.")
     return " ".join(words)
 
 
-def run_notes(report: Mapping[str, Any], part: str) -> list[str]:
+def run_notes(report: Report, part: str) -> list[str]:
     """What has to be said beside the numbers of a run: how it was chosen, what its images have been used for."""
-    notes, tried = [], int(report.get("n_tried") or 1)
+    notes, tried = [], int(report.n_tried or 1)
     if tried > 1:
-        free = part == "test" and report.get("chosen_on") != "test"
+        free = part == "test" and report.chosen_on != "test"
         rest = "only the test value is free of that choice" if free else "no value free of that choice was computed"
         notes.append(f"Best of {tried} on the images that chose it; {rest}.")
     if part != "test":
         notes.append(f"Stopping, calibration and thresholds saw these {part} images.")
-    share = (report.get("midpoint") or {}).get(part)
+    share = (report.midpoint or {}).get(part)
     if share:
         notes.append(f"SAGR: {share:.0%} of labels lie on the midpoint and count as wrong.")
-    reason = report.get("verdicts", {}).get(part, {}).get("reason")
+    reason = report.verdicts.get(part, {}).get("reason")
     return [*notes, reason] if reason else notes
 
 
-def _thresholds(report: Mapping[str, Any], part: str) -> dict[str, Any] | None:
-    found = report["thresholds"]
+def _thresholds(report: Report, part: str) -> dict[str, Any] | None:
+    found = report.thresholds
     if not found or part not in found["metrics"]:
         return None
     names = ("weighted_f1", "macro_f1", "micro_f1", "subset_accuracy")
-    at_half, moved = report["metrics"][part], found["metrics"][part]
+    at_half, moved = report.metrics[part], found["metrics"][part]
     rows = [
         {"name": name, "half": at_half[name], "moved": moved[name]}
         for name in names
@@ -181,15 +183,15 @@ def _thresholds(report: Mapping[str, Any], part: str) -> dict[str, Any] | None:
     return {"values": found["values"], "rows": rows}
 
 
-def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    interval = report["intervals"]
-    parameters = report["n_parameters"]
-    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+def _facts(report: Report) -> list[tuple[str, str]]:
+    interval = report.intervals
+    parameters = report.n_parameters
+    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     return [
-        ("Features", f"{report['n_features']} from {', '.join(report['blocks'])}"),
+        ("Features", f"{report.n_features} from {', '.join(report.blocks)}"),
         ("Parameters", f"{parameters:,}" if parameters is not None else "not counted"),
         ("Intervals", f"{interval['method']}, {interval['resamples']} resamples of {interval['resampled']}"),
-        ("Seed", str(report["seed"])),
-        ("Time to fit", f"{report['timings']['fit']:.1f} s" if "fit" in report["timings"] else "not recorded"),
-        ("Made", f"{report['created']} with {versions}"),
+        ("Seed", str(report.seed)),
+        ("Time to fit", f"{report.timings['fit']:.1f} s" if "fit" in report.timings else "not recorded"),
+        ("Made", f"{report.created} with {versions}"),
     ]

@@ -29,19 +29,19 @@ def run_summary(run: Run) -> str:
     report = run.report
     (board,) = boards([run])
     (row,) = board.rows
-    counts = ", ".join(f"{report[f'n_{part}']} {part}" for part in report["metrics"])
+    counts = ", ".join(f"{report.n_images(part)} {part}" for part in report.metrics)
     lines = [
-        f"{report['head']} on {board.corpus} · {board.task} ({board.kind}): {counts} images, "
-        f"{report['n_features']} features from {', '.join(report['blocks'])}",
-        f"  {board.part:<24}  {report['head']:<24}  majority baseline",
+        f"{report.head} on {board.corpus} · {board.task} ({board.kind}): {counts} images, "
+        f"{report.n_features} features from {', '.join(report.blocks)}",
+        f"  {board.part:<24}  {report.head:<24}  majority baseline",
     ]
-    for name in distinct_metrics(row.metrics, report["classes"]):
+    for name in distinct_metrics(row.metrics, report.classes):
         interval = row.metrics[name]
         lines.append(
             f"  {metric_title(name):<24}  {interval_text(interval):<24}  {interval_text(board.baseline[name])}"
         )
     if clean := row.crossing:
-        for name in distinct_metrics(board.shown, report["classes"]):
+        for name in distinct_metrics(board.shown, report.classes):
             ours, theirs = (interval_text(clean[key][name]) for key in ("metrics", "majority"))
             lines.append(f"  {metric_title(name) + ' *':<24}  {ours:<24}  {theirs}")
         lines.append(
@@ -53,11 +53,11 @@ def run_summary(run: Run) -> str:
             f"  file names alone reach {metric_title(board.shown[0])} {interval_text(names)} (id-only baseline)"
         )
     lines.append(f"  {standing_words(row, board)}")
-    shown = distinct_metrics(row.metrics, report["classes"])
+    shown = distinct_metrics(row.metrics, report.classes)
     lines += [f"  {text}" for text in dict.fromkeys(interval_words(row.metrics[name]) for name in shown) if text]
     lines += [f"  {text}" for text in run_notes(report, board.part) if f"  {text}" not in lines]
-    lines += [f"  ! {text}" for text in report["warnings"]]
-    lines.append(f"wrote {run.folder} ({report['timings'].get('fit', 0.0):.1f} s to fit)")
+    lines += [f"  ! {text}" for text in report.warnings]
+    lines.append(f"wrote {run.folder} ({report.timings.get('fit', 0.0):.1f} s to fit)")
     return "\n".join(lines)
 
 

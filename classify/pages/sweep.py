@@ -7,7 +7,6 @@ from typing import Any
 
 from classify.evaluation.metrics import greater_is_better
 from classify.pages.leaderboard import clean_title, interval_text, metric_title
-from classify.pages.plots import best_part
 from classify.runs.folder import read_run
 from classify.studies.sweep import Cell
 
@@ -35,9 +34,9 @@ def _record(cell: Cell) -> dict[str, Any]:
     }
     if cell.done:
         report = read_run(cell.config.folder).report
-        part = "validation" if "validation" in report["metrics"] else best_part(report["metrics"])
-        record |= {"part": part, "metric": report["primary_metric"], "metrics": report["metrics"][part]}
-        record["n_tried"], record["crossing"] = report.get("n_tried", 1), report["crossing"]
+        part = "validation" if "validation" in report.metrics else report.judged_part
+        record |= {"part": part, "metric": report.primary_metric, "metrics": report.metrics[part]}
+        record["n_tried"], record["crossing"] = report.n_tried, report.crossing
     return record
 
 

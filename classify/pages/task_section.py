@@ -142,7 +142,7 @@ def _cautions(board: Board, run: Run, audit: Mapping[str, Any] | None) -> list[s
     """What stands between a number and belief in it; *run* is the first of the board that is no baseline."""
     texts = []
     names, metric = board.others.get("id-only", {}), board.shown[0]
-    judged = run.report.get("verdicts", {}).get(board.part, {})
+    judged = run.report.verdicts.get(board.part, {})
     heads = [row for row in board.rows if row.standing != "baseline"]
     if heads and names.get(metric, {}).get("value") is not None and judged.get("over_id_only"):
         said = f"A tree that sees only file names and their order reaches {metric_title(metric)} "

@@ -79,11 +79,11 @@ def check_same_data(run: Run, config: RunConfig, store: Store, blocks: Sequence[
 
     Raises RunError.
     """
-    before, parts = run.report.get("part_digests") or {}, data.parts
+    before, parts = run.report.part_digests or {}, data.parts
     found = [f"labels of {name}" for name in {**before, **parts} if before.get(name) != _digest(parts.get(name))]
-    found += ["classes"] if list(data.task.classes) != list(run.report["classes"]) else []
-    if len(run.report["identity"]) > 1:  # a report of an earlier version knows no more than the above
-        each = (run.report["identity"], run_identity(config, store, blocks, data))
+    found += ["classes"] if list(data.task.classes) != list(run.report.classes) else []
+    if len(run.report.identity) > 1:  # a report of an earlier version knows no more than the above
+        each = (run.report.identity, run_identity(config, store, blocks, data))
         found += differing_aspects(*({k: v for k, v in one.items() if k not in _OF_SETTINGS} for one in each))
     if found:
         found = list(dict.fromkeys(found))

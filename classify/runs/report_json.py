@@ -7,7 +7,9 @@ Reports of 0.1, which have no ``format_version``, are read; what they lack is co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from copy import copy
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from classify.json_schema import (
     wrong,
 )
 from features_store.errors import FormatError
-from features_store.schema import KINDS, PART_NAMES, SPLIT_SOURCES, Task
+from features_store.schema import KINDS, PART_NAMES, SPLIT_SOURCES, Kind, Task
 
 __all__ = [
     "ENDS",
@@ -37,6 +39,7 @@ __all__ = [
     "REPORT",
     "SHARE",
     "UNDEFINED",
+    "Report",
     "interval",
     "passport_weights",
     "read_report",
@@ -134,60 +137,113 @@ _NOVELTY = record(
 _IDENTITY = record({}, {"vectors": (table(anything), {})})
 _READER = record({}, {"name": (text, ""), "options": (optional(table(anything)), None)})
 
-_NEEDED: dict[str, Check] = {
-    "task": text,
-    "kind": choice(*KINDS),
-    "classes": items(text, 1, MAX_CLASSES),
-    "head": text,
-    "metrics": _parts(table(interval)),
-    "baselines": table(_parts(table(interval))),
-}
-_FREE: dict[str, tuple[Check, Any]] = {
-    "format_version": (whole(1), 1),
-    "created": (text, ""),
-    "corpus": (text, ""),
-    "reader": (optional(_READER), None),
-    "range": (optional(items(number(), 2, 2)), None),
-    "source": (text, ""),
-    "parameters": (table(anything), {}),
-    "n_parameters": (optional(whole()), None),
-    "blocks": (items(text), []),
-    "n_features": (whole(), 0),
-    "split": (text, ""),
-    "counts": (_parts(table(_COUNT)), {}),
-    **{f"n_{part}": (whole(), 0) for part in PART_NAMES},
-    "seed": (whole(), 0),
-    "primary_metric": (text, ""),
-    "calibration": (optional(_CALIBRATION), None),
-    "thresholds": (optional(_THRESHOLDS), None),
-    "intervals": (_INTERVALS, {"method": "not recorded", "resamples": 0, "resampled": "images"}),
-    "per_class": (_parts(items(_CLASS, most=MAX_CLASSES)), {}),
-    "confusion": (_parts(items(items(whole()))), {}),
-    "history": (items(_EPOCH), []),
-    "dropped": (table(table(whole())), {}),
-    "unused": (whole(), 0),
-    "crossing": (optional(_CROSSING), None),
-    "refit": (optional(table(anything)), None),
-    "preset": (optional(text), None),
-    "merge": (optional(table(anything)), None),
-    "novelty": (optional(_NOVELTY), None),
-    "warnings": (items(text), []),
-    "timings": (table(number()), {}),
-    "index_digest": (text, ""),
-    "part_digests": (_parts(text), {}),
-    "passports": (table(table(anything)), {}),
-    "versions": (table(text), {}),
-    "transfer": (optional(table(anything)), None),
-    "identity": (_IDENTITY, {"vectors": {}}),
-    "verdicts": (_parts(_VERDICT), {}),
-    "n_tried": (whole(1), 1),
-    "chosen_on": (optional(choice(*PART_NAMES)), None),
-    "midpoint": (_parts(SHARE), {}),
-}
-_REPORT = record(_NEEDED, _FREE)
+
+def _needed(check: Check) -> Any:
+    return field(metadata={"check": check})
 
 
-def read_report(folder: Path) -> dict[str, Any]:
+def _free(check: Check, default: Any) -> Any:
+    return field(default_factory=lambda: copy(default), metadata={"check": check})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Mapping[str, Any]):
+    """What ``report.json`` holds: each name with its type; also a mapping, as in ``report["metrics"]``.
+
+    `others` keeps the names that this version does not know.
+    """
+
+    task: str = _needed(text)
+    kind: Kind = _needed(choice(*KINDS))
+    classes: list[str] = _needed(items(text, 1, MAX_CLASSES))
+    head: str = _needed(text)
+    metrics: dict[str, dict[str, Any]] = _needed(_parts(table(interval)))  # by part and metric
+    baselines: dict[str, dict[str, dict[str, Any]]] = _needed(table(_parts(table(interval))))
+    format_version: int = _free(whole(1), 1)
+    created: str = _free(text, "")
+    corpus: str = _free(text, "")
+    reader: dict[str, Any] | None = _free(optional(_READER), None)
+    range: list[float] | None = _free(optional(items(number(), 2, 2)), None)
+    source: str = _free(text, "")
+    parameters: dict[str, Any] = _free(table(anything), {})
+    n_parameters: int | None = _free(optional(whole()), None)
+    blocks: list[str] = _free(items(text), [])
+    n_features: int = _free(whole(), 0)
+    split: str = _free(text, "")
+    counts: dict[str, dict[str, Any]] = _free(_parts(table(_COUNT)), {})
+    n_train: int = _free(whole(), 0)
+    n_validation: int = _free(whole(), 0)
+    n_test: int = _free(whole(), 0)
+    seed: int = _free(whole(), 0)
+    primary_metric: str = _free(text, "")
+    calibration: dict[str, Any] | None = _free(optional(_CALIBRATION), None)
+    thresholds: dict[str, Any] | None = _free(optional(_THRESHOLDS), None)
+    intervals: dict[str, Any] = _free(_INTERVALS, {"method": "not recorded", "resamples": 0, "resampled": "images"})
+    per_class: dict[str, list[dict[str, Any]]] = _free(_parts(items(_CLASS, most=MAX_CLASSES)), {})
+    confusion: dict[str, list[list[int]]] = _free(_parts(items(items(whole()))), {})
+    history: list[dict[str, Any]] = _free(items(_EPOCH), [])
+    dropped: dict[str, dict[str, int]] = _free(table(table(whole())), {})
+    unused: int = _free(whole(), 0)
+    crossing: dict[str, Any] | None = _free(optional(_CROSSING), None)
+    refit: dict[str, Any] | None = _free(optional(table(anything)), None)
+    preset: str | None = _free(optional(text), None)
+    merge: dict[str, Any] | None = _free(optional(table(anything)), None)
+    novelty: dict[str, Any] | None = _free(optional(_NOVELTY), None)
+    warnings: list[str] = _free(items(text), [])
+    timings: dict[str, float] = _free(table(number()), {})
+    index_digest: str = _free(text, "")
+    part_digests: dict[str, str] = _free(_parts(text), {})
+    passports: dict[str, dict[str, Any]] = _free(table(table(anything)), {})
+    versions: dict[str, str] = _free(table(text), {})
+    transfer: dict[str, Any] | None = _free(optional(table(anything)), None)
+    identity: dict[str, Any] = _free(_IDENTITY, {"vectors": {}})
+    verdicts: dict[str, dict[str, Any]] = _free(_parts(_VERDICT), {})
+    n_tried: int = _free(whole(1), 1)
+    chosen_on: str | None = _free(optional(choice(*PART_NAMES)), None)
+    midpoint: dict[str, float] = _free(_parts(SHARE), {})
+    others: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Report:
+        """Take the values of ``report.json``.
+
+        Raises SchemaError, FormatError.
+        """
+        known = {one.name: one for one in fields(cls) if one.name != "others"}
+        lacking = [name for name, one in known.items() if one.default_factory is MISSING and name not in values]
+        if lacking:
+            message = f"the report lacks {', '.join(lacking)}"
+            raise SchemaError(message)
+        taken = {
+            name: one.metadata["check"](values[name], f"the report.{name}")
+            for name, one in known.items()
+            if name in values
+        }
+        return _agreeing(cls(**taken, others={name: value for name, value in values.items() if name not in known}))
+
+    @property
+    def judged_part(self) -> str:
+        """The part whose metrics count: test, or validation where there is no test part."""
+        return "test" if "test" in self.metrics else "validation"
+
+    def n_images(self, part: str) -> int:
+        """Return how many images of a part were scored."""
+        return int(getattr(self, f"n_{part}"))
+
+    def __getitem__(self, name: str) -> Any:
+        if name == "others" or name not in self.__dataclass_fields__:
+            return self.others[name]
+        return getattr(self, name)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from (one.name for one in fields(self) if one.name != "others")
+        yield from self.others
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def read_report(folder: Path) -> Report:
     """Read the report of a run.
 
     Raises RunError.
@@ -206,22 +262,22 @@ def read_report(folder: Path) -> dict[str, Any]:
         message = f"{path} has format version {version}, this program reads up to {FORMAT_VERSION}; update affectory"
         raise RunError(message)
     try:
-        return _agreeing(_REPORT(values, "the report"))
+        return Report.of(values)
     except (SchemaError, FormatError) as error:
         message = f"{path} can't be used: {error}; was it written by `classify run`?"
         raise RunError(message) from error
 
 
-def report_task(report: Mapping[str, Any]) -> Task:
+def report_task(report: Report) -> Task:
     """Return the task that a report is of."""
-    span = (float(report["range"][0]), float(report["range"][1])) if report.get("range") else None
-    return Task(report["task"], report["kind"], tuple(report["classes"]), span, report.get("source", ""))
+    span = (float(report.range[0]), float(report.range[1])) if report.range else None
+    return Task(report.task, report.kind, tuple(report.classes), span, report.source)
 
 
-def _agreeing(report: dict[str, Any]) -> dict[str, Any]:
+def _agreeing(report: Report) -> Report:
     """Hold the parts of a report against each other, and complete what a metric or a baseline lacks."""
     task = report_task(report)  # refuses names, classes and ranges that no task has
-    metrics, baselines = report["metrics"], report["baselines"]
+    metrics, baselines = report.metrics, report.baselines
     judged = next((part for part in ("test", "validation") if part in metrics), None)
     if judged is None:
         wrong("the report.metrics", sorted(metrics), "a test or a validation part")
@@ -233,28 +289,28 @@ def _agreeing(report: dict[str, Any]) -> dict[str, Any]:
         for name in (*shown_metrics(task.kind, task.classes), *found):
             for one in (found, *(of[part] for of in baselines.values() if part in of)):
                 one.setdefault(name, dict(UNDEFINED))
-    for clean in report["crossing"]["parts"].values() if report["crossing"] else ():
+    for clean in report.crossing["parts"].values() if report.crossing else ():
         for name in shown_metrics(task.kind, task.classes):
             clean["metrics"].setdefault(name, dict(UNDEFINED))
             clean["majority"].setdefault(name, dict(UNDEFINED))
     _check_sizes(report, task)
-    report["primary_metric"] = report["primary_metric"] or shown_metrics(task.kind, task.classes)[0]
-    if report["primary_metric"] not in metrics[judged]:
-        wrong("the report.primary_metric", report["primary_metric"], f"one of {', '.join(metrics[judged])}")
+    report = replace(report, primary_metric=report.primary_metric or shown_metrics(task.kind, task.classes)[0])
+    if report.primary_metric not in metrics[judged]:
+        wrong("the report.primary_metric", report.primary_metric, f"one of {', '.join(metrics[judged])}")
     return report
 
 
-def _check_sizes(report: dict[str, Any], task: Task) -> None:
+def _check_sizes(report: Report, task: Task) -> None:
     """Refuse counts, rates and confusions that aren't of the task's classes."""
     n_classes = len(task.classes)
-    for part, matrix in report["confusion"].items():
+    for part, matrix in report.confusion.items():
         if len(matrix) != n_classes or any(len(row) != n_classes for row in matrix):
             wrong(f"the report.confusion.{part}", f"{len(matrix)} rows", f"{n_classes} rows of {n_classes}")
-    for part, rows in report["per_class"].items():
+    for part, rows in report.per_class.items():
         if [row["class"] for row in rows] != list(task.classes):
             wrong(f"the report.per_class.{part}", [row["class"] for row in rows], "a row for each class, in order")
     wanted = ("mean", "std", "min", "max") if task.kind == "regression" else ("n",)
-    for part, counts in report["counts"].items():
+    for part, counts in report.counts.items():
         for name in task.classes:
             if name not in counts or any(counts[name][key] is None for key in wanted):
                 wrong(f"the report.counts.{part}", sorted(counts)[:5], f"{', '.join(wanted)} of each class")

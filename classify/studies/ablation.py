@@ -16,13 +16,12 @@ from classify.config import RunConfig
 from classify.data.tasks import choose_blocks, task_rows
 from classify.errors import ConfigError
 from classify.evaluation.baselines import constant_scores
-from classify.evaluation.comparison import difference_of
+from classify.evaluation.bootstrap import LEVEL, Spread, intervals
+from classify.evaluation.comparison import difference
 from classify.evaluation.folds import deal
-from classify.evaluation.intervals import LEVEL, intervals
-from classify.evaluation.knowledge import deals, movable
 from classify.evaluation.metrics import find_metric, greater_is_better, metrics, primary_metric
 from classify.evaluation.out_of_fold import PATHS, Answers, Images, Paths, Plan, Subset, path_answers
-from classify.evaluation.resamples import Spread
+from classify.evaluation.verdict import deals, movable
 from classify.runs.record import plain
 from features_store import open_store
 from features_store.schema import Task
@@ -194,7 +193,7 @@ def _blind(
         return majority
     (orders,) = deals(len(images.y), groups, n_deals=_BLIND_DEALS, seed=config.seed)
     options: dict[str, Any] = {"n_resamples": config.resamples, "seed": config.seed}
-    dealt = [Spread.of(images.task, images.y, whole.answers[order], groups, **options) for order in orders]
+    dealt = [Spread.of(images.task, images.y, whole.y_score[order], groups, **options) for order in orders]
     values = {metric: float(np.mean([one.values[metric] for one in dealt]))}
     resampled = {metric: np.mean([one.resampled[metric] for one in dealt], axis=0)}
     return replace(whole, values=values, resampled=resampled, by_class={})
@@ -249,7 +248,7 @@ def _improvement(step: Step, metric: str) -> dict[str, float | None]:
     """Return by how much a step is for the better: above 0 whichever way the metric points."""
     value, resampled, n_units = step
     sign = 1 if greater_is_better(metric) else -1
-    return difference_of(sign * value, sign * resampled, n_units).as_json()
+    return difference(sign * value, sign * resampled, n_units).as_json()
 
 
 def _step(one: Spread, other: Spread, metric: str) -> Step:

@@ -109,7 +109,11 @@ def _run(config: RunConfig, *, force: bool, notify: Callable[[str], None]) -> Ru
     if not force and (config.folder / REPORT).is_file():
         run, layout = read_run(config.folder), lay_out(config)
         now = run_identity(config, layout.store, layout.blocks, layout.data)
-        different = differing_aspects(run.report["identity"], now) if "identity" in run.report else _before(run, config)
+        different = (
+            differing_aspects(run.report.identity, now)
+            if len(run.report.identity) > 1  # a report of an earlier version knows less
+            else _before(run, config)
+        )
         if not different:
             return run
         message = f"{config.folder} was made of something else (different: {', '.join(different[:5])}); replace it "
@@ -131,7 +135,7 @@ def _not_run(preset: Preset, reason: str) -> Row:
 def _row(preset: Preset, run: Run) -> Row:
     paper = preset.paper
     metric, part, value = paper["metric"], paper["part"], paper.get("value")
-    ours = run.report["metrics"].get(part, {}).get(metric)
+    ours = run.report.metrics.get(part, {}).get(metric)
     if ours is None:
         return _not_run(preset, f"the run has no {metric} on a {part} part; the split lacks that part")
     gap = None if value is None or ours["value"] is None else round(ours["value"] - value, 6)
@@ -149,7 +153,7 @@ def _row(preset: Preset, run: Run) -> Row:
 
 
 def _crossing(run: Run, part: str, metric: str) -> str:
-    found = run.report["crossing"]
+    found = run.report.crossing
     if found is None:
         return ""
     told = f"the split parts {found['n_groups']:,} groups of {found['n_images']:,} images"
@@ -169,10 +173,10 @@ def differences(preset: Preset, run: Run) -> list[str]:
     """
     report, paper = run.report, preset.paper
     found = []
-    corpus = (report["reader"] or {}).get("name")
+    corpus = (report.reader or {}).get("name")
     if corpus != preset.corpus:
         found.append(f"corpus: {corpus}, the paper's: {preset.corpus}")
-    counts = {part: report[f"n_{part}"] for part in ("train", "validation", "test")}
+    counts = {part: report.n_images(part) for part in ("train", "validation", "test")}
     counts["development"] = counts["train"] + counts["validation"]
     for part, n in paper.get("images", {}).items():
         if counts[part] != n:
@@ -183,13 +187,13 @@ def differences(preset: Preset, run: Run) -> list[str]:
 
 def _weights(report: Any, published: dict[str, str]) -> list[str]:
     found = []
-    absent = [name for name in published if name not in report["blocks"]]
-    added = [name for name in report["blocks"] if name not in published]
+    absent = [name for name in published if name not in report.blocks]
+    added = [name for name in report.blocks if name not in published]
     if absent or added:
         here, there = ", ".join(added) or "nothing else", ", ".join(absent) or "nothing else"
         found.append(f"blocks: {here}, the paper's: {there}")
-    for name in report["blocks"]:
-        source = passport_weights(report["passports"].get(name, {})).get("source", "unknown")
+    for name in report.blocks:
+        source = passport_weights(report.passports.get(name, {})).get("source", "unknown")
         if name in published and source != published[name]:
             found.append(f"weights of {name}: {source}, the paper's: {published[name]}")
     return found

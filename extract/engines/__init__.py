@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.corpora import Reading
+from extract.corpora import Dataset
 from extract.encoders import Network
 from extract.engines.cpu import Cpu
 from extract.engines.cuda import Cuda
@@ -97,7 +97,7 @@ class Engine(Protocol):
 
     def run(
         self,
-        dataset: Reading,
+        dataset: Dataset,
         rows: NDArray[np.int64],
         sinks: Sequence[Sink],
         timings: Timings,

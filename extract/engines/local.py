@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.corpora import Reading
+from extract.corpora import Dataset
 from extract.engines import Cpu, Device, Plan, Sink, choose_device, unused_gpu
 from extract.engines.cpu import ForwardPool
 from extract.engines.forward import Forward, Running, compile_if_faster, time_passes
@@ -96,7 +96,7 @@ class LocalEngine:
 
     def run(
         self,
-        dataset: Reading,
+        dataset: Dataset,
         rows: NDArray[np.int64],
         sinks: Sequence[Sink],
         timings: Timings,
@@ -132,7 +132,7 @@ class LocalEngine:
                 writer.finish()
 
     def _prepare(
-        self, dataset: Reading, batchers: Sequence[Batcher], timings: Timings, row: int, data: bytes | RefusedImageError
+        self, dataset: Dataset, batchers: Sequence[Batcher], timings: Timings, row: int, data: bytes | RefusedImageError
     ) -> Sample:
         """Decode one file and make the input of each batcher that needs it, in each view."""
         if isinstance(data, RefusedImageError):
@@ -336,17 +336,17 @@ def _peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _read(dataset: Reading, row: int, timings: Timings) -> bytes | RefusedImageError:
+def _read(dataset: Dataset, row: int, timings: Timings) -> bytes | RefusedImageError:
     with timings.part("read"):
         try:
-            return dataset.source.read(row)
+            return dataset.files.read(row)
         except RefusedImageError as refused:
             return refused
         except MemoryError as error:
             raise _out_of_memory(dataset, row) from error
 
 
-def _out_of_memory(dataset: Reading, row: int) -> MachineError:
+def _out_of_memory(dataset: Dataset, row: int) -> MachineError:
     return MachineError(
         f"the memory ran out at image {str(dataset.index.ids[row])!r}; what was written stays: free some memory, or "
         "lower --batch-size, and give the same command again"

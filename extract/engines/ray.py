@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.corpora import Reading
-from extract.corpora.dataset import Cut
+from extract.corpora import Dataset
+from extract.corpora.dataset import RowSubset
 from extract.encoders import Network
 from extract.engines import Plan, Sink, choose_device
 from extract.engines.device import DeviceFacts
@@ -67,7 +67,7 @@ class RayEngine:
 
     def run(
         self,
-        dataset: Reading,
+        dataset: Dataset,
         rows: NDArray[np.int64],
         sinks: Sequence[Sink],
         timings: Timings,
@@ -118,7 +118,7 @@ class RayEngine:
 class _Shared:
     """What every actor needs; it is stored once on each host."""
 
-    dataset: Reading
+    dataset: Dataset
     settings: RunSettings
     encoders: list[Network]
     batch_sizes: list[int]
@@ -184,11 +184,11 @@ class _Kept:
         self._status[row], self._reasons[row] = status, reason
 
 
-def _cut(dataset: Reading, rows: NDArray[np.int64]) -> Reading:
+def _cut(dataset: Dataset, rows: NDArray[np.int64]) -> Dataset:
     """Return some rows of a corpus, with the numbers that they have in the whole one."""
     numbers = rows if dataset.origin is None else dataset.origin.rows[rows]
-    source, index = Cut(dataset.source, rows), index_rows(dataset.index, rows)
-    return replace(dataset, index=index, source=source, origin=Origin("", numbers))
+    source, index = RowSubset(dataset.files, rows), index_rows(dataset.index, rows)
+    return replace(dataset, index=index, files=source, origin=Origin("", numbers))
 
 
 def _write(found: Mapping[str, NDArray[Any]], at: int, sink: Sink) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.corpora import Reading
+from extract.corpora import Dataset
 from extract.encoders.scratch import Architecture
 from extract.engines.local import ordered
 from extract.errors import CorpusError, RefusedImageError
@@ -42,7 +42,7 @@ class Examples:
     n_refused: int = 0
 
 
-def examples(reading: Reading, architecture: Architecture, *, task: str, split: str, decoder: str = "fast") -> Examples:
+def examples(reading: Dataset, architecture: Architecture, *, task: str, split: str, decoder: str = "fast") -> Examples:
     """Decode the labelled images of the training and validation parts; the test part is never read.
 
     Raises CorpusError.
@@ -65,7 +65,7 @@ def examples(reading: Reading, architecture: Architecture, *, task: str, split: 
 
         def image(at: int, rows: Any = rows, found: Any = found) -> bool:
             try:
-                found[at] = transform.apply(decode(reading.source.read(int(rows[at]))))
+                found[at] = transform.apply(decode(reading.files.read(int(rows[at]))))
             except RefusedImageError:
                 return False
             return True

@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from classify.evaluation.bootstrap import Spread, intervals
 from classify.evaluation.calibration import calibration_error, expected_errors, fit_calibration, reliability
 from classify.evaluation.comparison import less
-from classify.evaluation.intervals import intervals
-from classify.evaluation.knowledge import judge
 from classify.evaluation.metrics import metrics_of
-from classify.evaluation.resamples import Spread
+from classify.evaluation.verdict import judge
 from tests.bench.worlds import WORLDS, World, endless
 
 SIZES = (30, 83, 300, 2000)

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from extract import pipeline
-from extract.corpora import Reading, find_corpus
+from extract.corpora import Dataset, find_corpus
 from extract.encoders import Network, Weights, build_networks, find_encoders
 from extract.engines import Cpu
 from extract.engines.cpu import ForwardPool
@@ -33,7 +33,7 @@ from extract.engines.forward import Forward, compile_if_faster
 from extract.engines.local import LocalEngine
 from extract.inputs.images import make_decoder
 from extract.settings import RunSettings
-from tests.bench.rounds import medians
+from tests.bench.results import medians, record
 
 CLIP = os.environ.get("AFFECTORY_BENCH_CLIP", "ViT-B-32")
 N_IMAGES = int(os.environ.get("AFFECTORY_BENCH_IMAGES", "96"))
@@ -117,7 +117,7 @@ def _serve(connection: Connection) -> None:
 class Ready:
     """A pipeline whose networks are compiled once for all rounds."""
 
-    def __init__(self, networks: list[Network], reading: Reading, folder: Path, precision: str) -> None:
+    def __init__(self, networks: list[Network], reading: Dataset, folder: Path, precision: str) -> None:
         self.device, start = Cpu(pool=ForwardPool()), time.perf_counter()
         how = {"batch_size": BATCH, "mode": COMPILE, "precision": precision}
         self.forwards = [compile_if_faster(network, self.device, LARGE, **how) for network in networks]
@@ -207,6 +207,8 @@ def main() -> None:
             print(f"\ndecode and four transforms, JPEGs of {width} pixels, images/s of one core")
             for title, rate in per_core.items():
                 print(f"  {title:<34} {rate:8.1f}   ours is {per_core['ours'] / rate:5.2f}x as fast", flush=True)
+                case = f"decode and four transforms on one core, JPEGs of {width} pixels"
+                record("extract", case, **{title: (rate, "images/s")})
         print(f"\nfrom here on: JPEGs of {WIDTH} pixels, {n_bytes / 1000:.0f} kB on average")
         loops = PlainLoops()
         for precision in PRECISIONS if _has_matrix_units() else PRECISIONS[:1]:
@@ -229,6 +231,7 @@ def compare(ready: Ready, loops: PlainLoops, names: Sequence[str], paths: list[P
     print(f"\n{', '.join(names)}: images/s over {len(paths)} images")
     for title, rate in found.items():
         print(f"  {title:<34} {rate:8.2f}   end to end is {ours / rate:5.2f}x as fast", flush=True)
+        record("extract", ", ".join(names), **{title: (rate, "images/s")})
 
 
 _WHY = (

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.bench.rounds import cosines
+from tests.bench.results import cosines
 
 DEADLINE = float(os.environ.get("DEADLINE", "570"))  # seconds
 DEVICE = os.environ.get("DEVICE", "cuda")
@@ -134,7 +134,7 @@ def forward_only(images: Path) -> None:
     from extract.inputs.images import make_decoder
 
     device, decode = choose_device(DEVICE), make_decoder()
-    source = find_corpus("folder").read(images).source
+    source = find_corpus("folder").read(images).files
     pixels = [decode(source.read(row)) for row in range(min(BATCH, N_IMAGES))]
     forwards = [Forward(network, device) for network in build_networks(find_encoders(NETWORKS), Weights("random", 0))]
     for one in forwards:

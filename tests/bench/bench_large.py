@@ -21,6 +21,7 @@ from classify.heads.moments import accumulate, block_columns, ridge_path
 from classify.heads.training import Session, _train_step
 from classify.studies.ablation import subsets_of
 from features_store import Store
+from tests.bench.results import record
 from tests.bench.synthetic import B_T4SA, CARD, make_store
 
 WARM, STEPS = 20, 50 * int(os.environ.get("AFFECTORY_BENCH_ROUNDS", "6"))
@@ -69,6 +70,12 @@ def epoch(store: Store, shuffle: str) -> None:
         f"{sum(times['gathered'][WARM:]) / sum(times['ready'][WARM:]):.3f}x); anonymous memory {peak:.2f} GiB",
         flush=True,
     )
+    record(
+        "large",
+        f"an epoch of an MLP, shuffle={shuffle}",
+        step_against_a_ready_batch=(middle["gathered"] / middle["ready"], "x"),
+        anonymous_memory=(peak, "GiB"),
+    )
 
 
 def step(session: Session, pair: tuple[torch.Tensor, torch.Tensor]) -> None:
@@ -99,6 +106,8 @@ def ridge(store: Store) -> None:
         f"{taken - passed:.0f} s ({spent - busy:.0f}); together {taken / 60:.1f} min "
         f"({spent / 60:.1f} min of the processor); anonymous memory {anonymous_memory():.2f} GiB at the end"
     )
+    case = f"ridge for 15 subsets of blocks x {len(STRENGTHS)} strengths, the pass over the data included"
+    record("large", case, time=(taken / 60, "min"), anonymous_memory=(anonymous_memory(), "GiB"))
     print("  accuracy of single blocks and of all:")
     print(
         "   ",

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 import features_store as fs
-from tests.bench.rounds import medians
+from tests.bench.results import medians, record
 
 N_IMAGES, WIDTH, N_ROWS = 40_000, 2048, 4096
 N_INDEX = 470_586  # images of B-T4SA
@@ -126,7 +126,10 @@ def main() -> None:
             for competitor, seconds in measured.items():
                 ratio = seconds / measured["store"]
                 print(f"  {competitor:<20} {1000 * seconds:9.1f} ms   store is {ratio:7.2f}x as fast")
-        print(f"\nopen an index of {N_INDEX:,} images: {open_large(folder):.2f} s")
+                record("store", title, **{competitor: (ratio, "of the store's time")})
+        seconds = open_large(folder)
+        print(f"\nopen an index of {N_INDEX:,} images: {seconds:.2f} s")
+        record("store", f"open an index of {N_INDEX:,} images, with all checks", store=(seconds, "s"))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def test_values_stay_on_the_scale(runs_folder) -> None:
 def test_decisions_beside_what_they_were_made_on(runs_folder) -> None:
     """The head's own values, each beside its threshold, come before the calibrated ones, in their order."""
     model = run_model(read_run(runs_folder / "evokes" / "linear"))
-    first, second, _ = model.adjustment.thresholds
+    first, second, _ = model.postprocessing.thresholds
     answer = model.answer("a.jpg", np.array([first + 1e-6, second - 1e-6, 0.001]))
     assert answer.said == ("joy",)
     text = answer_text(model, answer)

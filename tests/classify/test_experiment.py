@@ -11,6 +11,7 @@ from classify.config import RunConfig, load_config
 from classify.errors import ConfigError, RunError
 from classify.evaluation.metrics import metrics
 from classify.heads.persistence import load_head
+from classify.pages.plots import write_plots
 from classify.runs.folder import read_run
 from classify.runs.train import run
 from features_store import UnknownNameError, open_store
@@ -40,6 +41,7 @@ KEYS = {
 
 def test_folder_holds_everything(polarity_run):
     """The run folder has its six parts, and the report every promised key."""
+    write_plots(polarity_run)
     names = {path.name for path in polarity_run.folder.iterdir()}
     assert names == {"config.toml", "report.json", "predictions.csv", "adjustment.json", "model", "plots"}
     assert set(polarity_run.report) >= KEYS
@@ -137,7 +139,7 @@ def test_split_without_validation_runs(store, tmp_path):
 
 def test_no_local_path_leaks_into_the_report(polarity_run, store):
     """The report may be shared: it names the corpus, not where it lies."""
-    assert str(store.parent) not in json.dumps(polarity_run.report)
+    assert str(store.parent) not in json.dumps(dict(polarity_run.report))
 
 
 def test_taken_place_is_refused_before_the_store_is_opened(polarity_run):

@@ -9,6 +9,7 @@ import pytest
 from classify.errors import ConfigError, RunError, TaskError
 from classify.evaluation.curve import growing_subsets
 from classify.runs.folder import Run, read_run
+from classify.runs.report_json import Report
 from classify.studies.learning_curve import CurveConfig, curve_of
 from features_store import Task
 
@@ -58,7 +59,7 @@ def test_last_point_is_the_run(runs_folder, task):
 def test_a_changed_store_is_refused(runs_folder):
     """If the labels aren't those that the run was scored on, the curve would be of something else."""
     run = read_run(runs_folder / "polarity" / "linear")
-    other = Run(run.folder, {**run.report, "part_digests": {"test": "other"}})
+    other = Run(run.folder, Report.of({**run.report, "part_digests": {"test": "other"}}))
     with pytest.raises(RunError, match="holds other images or labels"):
         curve_of(other)
     with pytest.raises(ConfigError, match="at least 2"):

@@ -16,6 +16,7 @@ from classify.pages import svg as figure
 from classify.pages.leaderboard import as_text, boards, standing_words
 from classify.pages.page import report_page, write_report_page
 from classify.runs.folder import Run, find_runs
+from classify.runs.report_json import Report
 from classify.runs.train import run
 from features_store import ExistsError, Labels, Split, Task
 
@@ -109,11 +110,11 @@ def test_the_first_of_a_board_owns_up_to_the_choice(noise_runs):
 
 def test_mixed_result_names_both_sides(polarity_run):
     """Better by one metric and not by another is said of each."""
-    report = json.loads(json.dumps(polarity_run.report))
+    report = json.loads(json.dumps(dict(polarity_run.report)))
     head = report["verdicts"]["test"]["head"]
     head["weighted_f1"]["verdict"] = "unclear"
     head["accuracy"]["verdict"] = "worse"
-    (board,) = boards([Run(polarity_run.folder, report)])
+    (board,) = boards([Run(polarity_run.folder, Report.of(report))])
     assert board.rows[0].standing == "mixed"
     words = standing_words(board.rows[0], board)
     assert "better than its own answers dealt to the images at random by macro F1, balanced accuracy;" in words
@@ -124,14 +125,14 @@ def test_mixed_result_names_both_sides(polarity_run):
 def test_a_run_without_verdicts_says_so(polarity_run):
     """A report of an earlier version holds none; nothing is made up."""
     report = {**polarity_run.report, "verdicts": {}, "n_tried": 1}  # as such a report comes in
-    (board,) = boards([Run(polarity_run.folder, report)])
+    (board,) = boards([Run(polarity_run.folder, Report.of(report))])
     assert board.rows[0].standing == "undefined"
-    assert "no verdict" in report_page([Run(polarity_run.folder, report)])
+    assert "no verdict" in report_page([Run(polarity_run.folder, Report.of(report))])
 
 
 def test_boards_hold_only_comparable_runs(runs_folder, polarity_run):
     """Another set of scored images is another board; the best run leads, errors ranked from below."""
-    other = Run(polarity_run.folder, {**polarity_run.report, "part_digests": {"test": "other"}})
+    other = Run(polarity_run.folder, Report.of({**polarity_run.report, "part_digests": {"test": "other"}}))
     assert len(boards([polarity_run, other])) == 2
     found = {board.task: board for board in boards(find_runs([runs_folder]))}
     assert len(found) == 4
@@ -211,5 +212,5 @@ def test_unlabelled_split_part_falls_back_to_validation(polarity_run):
         **polarity_run.report,
         "metrics": {k: v for k, v in polarity_run.report["metrics"].items() if k != "test"},
     }
-    (board,) = boards([replace(polarity_run, report=report)])
+    (board,) = boards([replace(polarity_run, report=Report.of(report))])
     assert (board.part, board.n_images) == ("validation", report["n_validation"])

@@ -22,6 +22,7 @@ from classify.pages.page import report_page, write_report_page
 from classify.pages.pictures import Pictures
 from classify.runs.folder import find_runs
 from classify.runs.predictions import PartPredictions
+from classify.runs.report_json import Report
 from classify.runs.train import run
 from classify.studies.audit import AuditConfig, audit
 from features_store import Index, Labels, Split, Task, write_index
@@ -144,7 +145,7 @@ def test_emoji_are_credited(polarity_run, runs_folder):
     """Where a corpus is of OpenMoji pictures, the page names them and their licence."""
     from classify.runs.folder import Run
 
-    of_emoji = Run(polarity_run.folder, {**polarity_run.report, "reader": {"name": "emoji"}})
+    of_emoji = Run(polarity_run.folder, Report.of({**polarity_run.report, "reader": {"name": "emoji"}}))
     assert "OpenMoji" in report_page([of_emoji])
     assert "CC BY-SA 4.0" in report_page([of_emoji])
     assert "OpenMoji" not in report_page([polarity_run])

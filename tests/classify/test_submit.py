@@ -17,6 +17,7 @@ from classify.inference.official import SUBTASKS
 from classify.inference.submission import Submission, check_submission
 from classify.inference.submit import plan_submission, write_submission
 from classify.runs.folder import Run, read_run
+from classify.runs.report_json import Report
 from classify.runs.train import run
 from features_store import BlockSpec, BlockWriter, Index, Labels, Split, Store, Task, open_store, write_index
 from features_store.errors import ExistsError
@@ -193,6 +194,6 @@ def test_refusals(disaster_runs, plan, written, tmp_path) -> None:
         plan_submission([disaster_runs[0], disaster_runs[0]])
     with pytest.raises(SubmissionError, match="can't read"):
         check_submission(tmp_path / "none.csv", plan)
-    other = Run(disaster_runs[0].folder, {**disaster_runs[0].report, "part_digests": {}})
+    other = Run(disaster_runs[0].folder, Report.of({**disaster_runs[0].report, "part_digests": {}}))
     with pytest.raises(RunError, match="other images or labels"):
         plan_submission([other])

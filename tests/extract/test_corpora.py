@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from extract.corpora import CORPORA, find_corpus
-from extract.corpora.partition import stratified
+from extract.corpora.splits import draw_parts
 from extract.encoders import PROFILES
 from extract.errors import CorpusError
 from extract.inputs.images import make_decoder
@@ -87,7 +87,7 @@ def test_emoji_labels_follow_from_the_counts(emoji):
 
 def test_emoji_pictures_are_drawn_in_colour_and_not_cut_off(emoji):
     decode = make_decoder()
-    pictures = [decode(emoji.source.read(row)).astype(int) for row in range(12)]
+    pictures = [decode(emoji.files.read(row)).astype(int) for row in range(12)]
     assert {picture.shape for picture in pictures} == {(320, 320, 3)}
     assert sum(np.ptp(picture, axis=2).max() > 60 for picture in pictures) > 6
     for picture in pictures:
@@ -99,7 +99,7 @@ def test_emoji_pictures_are_drawn_in_colour_and_not_cut_off(emoji):
 def test_emoji_sizes_at_the_documented_thresholds(tmp_path, monkeypatch):
     from extract.corpora import emoji as module
 
-    monkeypatch.setattr(module, "_render", lambda *_: None)  # the pictures are not what is counted
+    monkeypatch.setattr(module, "draw_pictures", lambda *_: None)  # the pictures are not what is counted
     sizes = {n: len(find_corpus("emoji").read(tmp_path, {"min_occurrences": str(n)}).index) for n in (1, 5, 20, 100)}
     assert sizes == {1: 767, 5: 637, 20: 415, 100: 190}
 
@@ -130,7 +130,7 @@ def test_a_folder_of_class_folders(tmp_path):
     assert labels.task.classes == ("anger", "joy")
     found = dict(zip(reading.index.ids.tolist(), labels.values.tolist(), strict=True))
     assert found == {"anger/c.webp": 0, "joy/a.jpg": 1, "joy/deeper/b.PNG": 1, "loose.jpg": -1}
-    assert reading.source.read(reading.index.ids.tolist().index("joy/a.jpg")) == b"joy/a.jpg"
+    assert reading.files.read(reading.index.ids.tolist().index("joy/a.jpg")) == b"joy/a.jpg"
     assert any("1 images lie in no class folder" in note for note in reading.notes)
 
 
@@ -155,7 +155,7 @@ def test_ids_are_normalised_and_the_file_is_still_found(tmp_path):
     touch(tmp_path, name)
     reading = find_corpus("folder").read(tmp_path)
     assert reading.index.ids.tolist() == ["freude/müde.jpg"]
-    assert reading.source.read(0) == name.encode()
+    assert reading.files.read(0) == name.encode()
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
@@ -167,10 +167,10 @@ def test_a_folder_without_images_is_refused(tmp_path):
 def test_the_seeded_split_does_not_depend_on_the_order_of_the_images():
     ids = [f"{n}.jpg" for n in range(200)]
     strata = [n % 3 for n in range(200)]
-    one = stratified(ids, strata, seed=0)
-    other = stratified(ids[::-1], strata[::-1], seed=0)[::-1]
+    one = draw_parts(ids, strata, seed=0)
+    other = draw_parts(ids[::-1], strata[::-1], seed=0)[::-1]
     assert np.array_equal(one, other)
-    assert not np.array_equal(one, stratified(ids, strata, seed=1))
+    assert not np.array_equal(one, draw_parts(ids, strata, seed=1))
     assert Counter(one.tolist())[0] in range(138, 143)
 
 
@@ -206,7 +206,7 @@ def test_names_in_one_cell_folds_suffix_and_another_delimiter(tmp_path):
     assert reading.index.labels["tags"].task.classes == ("awe", "joy")
     assert reading.index.labels["tags"].values.tolist() == [[1, 1], [1, 0], [255, 255]]
     assert reading.index.splits["default"].kind == "folds"
-    assert reading.source.read(0) == b"pictures/1.jpg"
+    assert reading.files.read(0) == b"pictures/1.jpg"
 
 
 def test_old_line_ends_and_latin_1(tmp_path):
@@ -231,10 +231,11 @@ def test_groups_stay_together_in_the_seeded_split(tmp_path):
     [
         ({"single": "polarty"}, r"unknown column .*'polarty' \(did you mean 'polarity'\?\)"),
         ({"image": "file"}, "unknown column.*'file'"),
-        ({"multi": "emotion=joy|valence"}, r"line 2, column 'valence': '7.5' is not 0 or 1"),
-        ({"regression": "polarity"}, "line 2, column 'polarity': 'positive' is not a number"),
-        ({"regression": "v=valence@1..5"}, r"line 2.*'7.5' is not within the scale 1..5"),
-        ({"split": "tweet"}, "line 2, column 'tweet': 't1' is not a part"),
+        ({"multi": "emotion=joy|valence"}, r"line 2: expected 0 or 1.* in column 'valence'; found '7.5'"),
+        ({"regression": "polarity"}, "line 2: expected a number in column 'polarity'; found 'positive'"),
+        ({"regression": "v=valence@1..5"}, r"line 2: expected a value within the scale 1..5 .*; found '7.5'"),
+        ({"regression": "v=valence@1..x"}, r"the scale of 'v=valence@1..x' must be LOW..HIGH"),
+        ({"split": "tweet"}, "line 2: expected a part .* in column 'tweet'; found 't1'"),
         ({"file": "other.csv"}, "there is no table .*other.csv"),
         ({"root": "nowhere"}, "there is no folder"),
     ],

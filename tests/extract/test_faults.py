@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from extract import pipeline
-from extract.corpora import Reading
+from extract.corpora import Dataset
 from extract.errors import HubError, MachineError
 from extract.inputs import files as sources
 from extract.inputs.files import Files
@@ -92,7 +92,7 @@ def test_what_is_no_regular_file_is_a_row_with_a_reason(pictures: Path, toy, tmp
         make(replaced(pictures / name))
     linked = replaced(pictures / names[-1])
     linked.symlink_to(pictures / names[20])
-    reading = Reading(Index(np.array(names)), Files(pictures, np.array(names)))
+    reading = Dataset(Index(np.array(names)), Files(pictures, np.array(names)))
     settings = RunSettings(device="cpu", batch_size=4, max_failed="7")
     summary = pipeline.run(reading, [toy], tmp_path / "store", settings)
     block = open_store(tmp_path / "store").blocks["toy.hash"]
@@ -312,7 +312,7 @@ class Hungry:
 def test_memory_that_runs_out_stops_the_run_by_name(tmp_path: Path, toy) -> None:
     settings = RunSettings(device="cpu", batch_size=4)
     with pytest.raises(MachineError, match=r"the memory ran out at image 'a\.png'") as stopped:
-        pipeline.run(Reading(Index(np.array(["a.png"])), Hungry()), [toy], tmp_path, settings)
+        pipeline.run(Dataset(Index(np.array(["a.png"])), Hungry()), [toy], tmp_path, settings)
     assert stopped.value.exit_code == 1
     assert open_store(tmp_path).blocks["toy.hash"].status[0, 0] == Status.PENDING
 

@@ -248,13 +248,13 @@ def test_the_test_part_is_never_read(bar_folder):
 
     class Watched:
         def __len__(self):
-            return len(reading.source)
+            return len(reading.files)
 
         def read(self, row):
             read.append(row)
-            return reading.source.read(row)
+            return reading.files.read(row)
 
-    examples(replace(reading, source=Watched()), find_architecture("resnet32"), task="label", split="default")
+    examples(replace(reading, files=Watched()), find_architecture("resnet32"), task="label", split="default")
     assert set(reading.index.splits["default"].values[read]) == {0, 1}
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from extract import pipeline
-from extract.corpora import Reading
+from extract.corpora import Dataset
 from extract.errors import RefusedImageError
 from extract.inputs.images import Decoder, make_decoder
 from extract.settings import RunSettings
@@ -134,7 +134,7 @@ def test_a_thousand_mutated_images_shift_nothing(tmp_path, toy, photos):
         Path("/proc/self/clear_refs").write_text("5")
     before = peak_mib() if watched else 0.0
     settings = RunSettings(device="cpu", decoder="pillow", dtype="float32", batch_size=8, max_failed="100%")
-    summary = pipeline.run(Reading(index, source), [toy], tmp_path, settings)
+    summary = pipeline.run(Dataset(index, source), [toy], tmp_path, settings)
 
     block = open_store(tmp_path).blocks["toy.hash"]
     assert block.sealed

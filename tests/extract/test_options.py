@@ -111,25 +111,25 @@ def test_digests_survive_an_interruption_and_each_file_is_read_once(class_folder
             self.at = at
 
         def __len__(self):
-            return len(found.source)
+            return len(found.files)
 
         def read(self, row):
             if row == self.at:
                 raise KeyboardInterrupt
             read.append(row)
-            return found.source.read(row)
+            return found.files.read(row)
 
         def modified(self, row):
-            return found.source.modified(row)
+            return found.files.modified(row)
 
     settings = replace(SETTINGS, content=True, batch_size=2, decode_threads=1)
     with pytest.raises(KeyboardInterrupt):
-        pipeline.run(replace(found, source=Stopping(5)), networks[1:], tmp_path, settings)
+        pipeline.run(replace(found, files=Stopping(5)), networks[1:], tmp_path, settings)
     assert (tmp_path / JOURNAL).exists()
     assert open_store(tmp_path).content is None
     n_before = len(read)
     written = int((open_store(tmp_path).blocks["lowlevel.features"].status == Status.WRITTEN).sum())
-    pipeline.run(replace(found, source=Stopping(-1)), networks[1:], tmp_path, settings)
+    pipeline.run(replace(found, files=Stopping(-1)), networks[1:], tmp_path, settings)
     assert len(read) - n_before == 8 - written  # those with a vector are not read again for their digest
     assert stored_digests(tmp_path) == expected_digests(class_folder, found.index.ids)
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from extract import pipeline
-from extract.corpora import Reading, find_corpus
+from extract.corpora import Dataset, find_corpus
 from extract.encoders import Weights, build_networks, find_encoders
 from extract.engines import Cpu
 from extract.engines.forward import Forward
@@ -87,8 +87,8 @@ def test_bad_files_get_their_status_and_nothing_shifts(class_folder, tmp_path, n
 
 def test_each_image_is_read_once_for_all_encoders_and_a_later_encoder_runs_alone(class_folder, tmp_path, networks):
     found = find_corpus("folder").read(class_folder)
-    source = CountedSource(found.source)
-    reading = Reading(found.index, source)
+    source = CountedSource(found.files)
+    reading = Dataset(found.index, source)
     pipeline.run(reading, networks[1:], tmp_path, replace(SETTINGS, limit=5))
     assert source.reads == dict.fromkeys(range(5), 1)
     before = (tmp_path / "lowlevel.features.h5").read_bytes()

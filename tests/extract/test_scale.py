@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from extract import pipeline
-from extract.corpora import Reading, find_corpus
+from extract.corpora import Dataset, find_corpus
 from extract.corpora.dataset import shard
 from extract.encoders import Weights, build_networks, find_encoders
 from extract.engines.ray import ask_cluster
@@ -168,7 +168,7 @@ def status_line(name: str) -> int:
 def test_memory_does_not_grow_with_the_corpus(tmp_path, toy, photos):
     def run(n_images: int, name: str) -> None:
         ids = np.array([f"{at}.jpg" for at in range(n_images)])
-        reading = Reading(Index(ids), Generated(n_images, photos["coffee"]))
+        reading = Dataset(Index(ids), Generated(n_images, photos["coffee"]))
         pipeline.run(reading, [toy], tmp_path / name, SETTINGS)
 
     run(200, "warm")

@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from extract import pipeline
-from extract.corpora.dataset import Reading
+from extract.corpora.dataset import Dataset
 from extract.encoders.spec import Encoder, Network, Tap
 from extract.settings import RunSettings
 from features_store import Index, Status, open_store, writer
@@ -65,7 +65,7 @@ def run(store: Path) -> None:
     )
     network = Network(encoder, prepare, (WIDTH,), {"hash": (WIDTH,)}, {}, {}, input_dtype="float32")
     settings = RunSettings(device="cpu", views=N_VIEWS, batch_size=4, max_failed="100%")
-    pipeline.run(Reading(Index(ids), Memory()), [network], store, settings)
+    pipeline.run(Dataset(Index(ids), Memory()), [network], store, settings)
 
 
 def live(store: Path, seconds: float | None) -> bool:

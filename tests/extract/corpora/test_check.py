@@ -12,7 +12,7 @@ import pytest
 from layouts import MAKERS, picture, text
 from PIL import Image
 
-from extract.check.duplicates import clusters_of
+from extract.check.duplicates import find_clusters
 from extract.check.report import check, lines_of, record_of
 from extract.corpora import find_corpus
 from features_store import Index, Labels, Split, Status, Task
@@ -47,7 +47,7 @@ def test_planted_defects(name: str, tmp_path: Path) -> None:
     if name == "twitter1":
         assert record["groups_parted"]["folds-five"] == 1
         assert record["groups_parted"]["default"] == 0
-        assert "groups parted by split 'folds-five': 1" in words
+        assert "groups split across parts by split 'folds-five': 1" in words
     if name == "fi":
         sizes = sorted(len(one["ids"]) for one in record["duplicates"] if one["exact"])
         assert sizes == [2, 5]
@@ -116,15 +116,15 @@ def test_duplicates_and_page(tmp_path: Path, command_line: Callable[..., tuple[i
 def test_clusters_against_all_pairs() -> None:
     """The search by bands finds what comparing all pairs finds."""
     random = np.random.default_rng(0)
-    look = random.integers(0, 1 << 63, 300).astype(np.uint64)
+    phash = random.integers(0, 1 << 63, 300).astype(np.uint64)
     for row in range(100):  # near-copies with up to 6 bits turned over
         bits = random.choice(64, random.integers(0, 7), replace=False)
-        look[200 + row] = look[row] ^ np.uint64(sum(1 << int(bit) for bit in bits))
+        phash[200 + row] = phash[row] ^ np.uint64(sum(1 << int(bit) for bit in bits))
     index = Index(np.array([f"{row}.jpg" for row in range(300)]))
     content = random.integers(1, 255, (300, 32)).astype(np.uint8)
     for distance in (0, 3, 4, 8):
-        found = clusters_of(index, content, look, np.ones(300, bool), distance=distance)
-        apart = [[(int(a) ^ int(b)).bit_count() for b in look] for a in look]
+        found = find_clusters(index, content, phash, np.ones(300, bool), distance=distance)
+        apart = [[(int(a) ^ int(b)).bit_count() for b in phash] for a in phash]
         wanted = {(a, b) for a in range(300) for b in range(a) if apart[a][b] <= distance}
         joined = {(a, b) for one in found for a in one.rows for b in one.rows if a > b}
         assert wanted <= joined
@@ -197,7 +197,7 @@ def test_other_shortcuts(tmp_path: Path) -> None:
     text(tmp_path / "labels.csv", "image,when\n" + "".join(rows))
     corpus = find_corpus("csv")
     done = check(corpus, corpus.read(tmp_path, {"single": "when"}), progress=False)
-    scores = {one.family: one.score for one in done.shortcuts}
+    scores = {one["family"]: one["score"] for one in done.shortcuts}
     assert scores["modification time"] == 1.0
     assert scores["width and height"] == 1.0
     assert scores["digits"] < 0.8

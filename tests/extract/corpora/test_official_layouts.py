@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from layouts import MAKERS, Expected, picture, text
 
-from extract.corpora import CORPORA, Reading, find_corpus
+from extract.corpora import CORPORA, Dataset, find_corpus
 from extract.errors import RefusedImageError
 from features_store import open_store, write_index
 from features_store.meaning import parted
@@ -23,7 +23,7 @@ PUBLISHED += ("mediaeval21/*", "fi/serra*")
 DEAD = {"crowdflower": [1]}  # rows whose image is missing on purpose
 
 
-def check_against(reading: Reading, expected: Expected) -> None:
+def check_against(reading: Dataset, expected: Expected) -> None:
     """Compare a reading with what was written by hand."""
     index = reading.index
     assert index.ids.tolist() == expected.ids
@@ -57,7 +57,7 @@ def test_reading(name: str, tmp_path: Path) -> None:
     missing = []
     for row in range(len(reading.index)):
         try:
-            assert reading.source.read(row)[:2] in (b"\xff\xd8", b"BM", b"\x89P")
+            assert reading.files.read(row)[:2] in (b"\xff\xd8", b"BM", b"\x89P")
         except RefusedImageError:
             missing.append(row)
     assert missing == DEAD.get(name, [])
@@ -110,7 +110,7 @@ def test_archives_read_like_folders(name: str, kind: str, tmp_path: Path) -> Non
     packed, plain = corpus.read(archive), corpus.read(expected.data)
     check_against(packed, expected)
     for row in range(len(plain.index)):
-        assert packed.source.read(row) == plain.source.read(row)
+        assert packed.files.read(row) == plain.files.read(row)
     assert packed.index.digest == plain.index.digest
 
 

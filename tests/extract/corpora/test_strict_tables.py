@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from layouts import MAKERS, text
 
 from extract.corpora import find_corpus
-from extract.corpora.vocabulary import MAX_CLASSES
 from extract.errors import CorpusError
 from features_store import AffectoryError
+from features_store.schema import MAX_CLASSES
 
 GIVEN = {"single": "label"}
 
@@ -97,7 +97,9 @@ def test_only_the_empty_cell_is_no_label(word: str, tmp_path: Path) -> None:
     tags = find_corpus("csv").read(tmp_path, {"multi": "tags"}).index.labels["tags"]
     assert set(tags.task.classes) == {word, "b"}
     text(tmp_path / "labels.csv", f"image,score\na.jpg,{word}\nb.jpg,2\nc.jpg,3\n")
-    with pytest.raises(CorpusError, match=f"line 2, column 'score': '{word}' is not a number.*--option none={word}"):
+    with pytest.raises(
+        CorpusError, match=f"line 2: expected a number in column 'score'; found '{word}'.*--option none={word}"
+    ):
         find_corpus("csv").read(tmp_path, {"regression": "score"})
     scores = find_corpus("csv").read(tmp_path, {"regression": "score", "none": word}).index.labels["score"]
     assert scores.known.tolist() == [False, True, True]
@@ -112,7 +114,7 @@ def test_only_the_empty_cell_is_no_label(word: str, tmp_path: Path) -> None:
 def test_numbers_that_only_python_reads(cell: str, tmp_path: Path) -> None:
     """What is no plain number, or is none that float32 holds, is refused."""
     text(tmp_path / "labels.csv", f'image,score\na.jpg,1\nb.jpg,"{cell}"\n')
-    with pytest.raises(CorpusError, match=r"line 3, column 'score'.*is not a number"):
+    with pytest.raises(CorpusError, match=r"line 3: expected a number in column 'score'"):
         find_corpus("csv").read(tmp_path, {"regression": "score"})
 
 
@@ -153,7 +155,7 @@ def test_what_was_read_is_recorded(tmp_path: Path) -> None:
     assert (recorded["file"], recorded["root"]) == ("ratings.csv", "pictures")
     again = {key: str(value) for key, value in recorded.items()}
     for data in (tmp_path, tmp_path / "ratings.csv"):
-        assert find_corpus("csv").read(data, again).source.read(0) == b"a"
+        assert find_corpus("csv").read(data, again).files.read(0) == b"a"
     far = {**GIVEN, "root": str(tmp_path / "pictures"), "file": str(tmp_path / "ratings.csv")}
     assert str(tmp_path) not in str(find_corpus("csv").read(tmp_path, far).index.corpus)
 
