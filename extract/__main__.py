@@ -14,8 +14,6 @@ import typer
 
 from extract.fit.command import fit
 from extract.options import (
-    CORPUS,
-    OUTPUT,
     AsJson,
     CorpusName,
     Data,
@@ -23,7 +21,10 @@ from extract.options import (
     Option,
     SkipUnreadable,
     corpus_place,
+    in_corpus,
+    in_output,
     key_values,
+    panel,
 )
 from features_store import console
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from extract.corpora import Corpus
     from extract.encoders import Encoder
 
-ENCODERS, SPEED, VIEWS, SCALE_OUT = "Encoders", "Speed", "Views", "Scale-out"  # panels of --help
+in_encoders, in_speed, in_views, in_scale_out = map(panel, ("Encoders", "Speed", "Views", "Scale-out"))
 app = typer.Typer(
     name="extract",
     help="Images to vectors of frozen networks, written once into a folder of dumps.",
@@ -68,90 +69,36 @@ def run(
     corpus: CorpusName,
     data: Data = None,
     option: Option = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first N images; others stay pending.", rich_help_panel=CORPUS)
-    ] = None,
-    profile: Annotated[
-        str | None,
-        typer.Option(help="Named set of encoders. Default: the corpus' own.", rich_help_panel=ENCODERS),
-    ] = None,
-    encoders: Annotated[
-        str | None, typer.Option(help="Comma-separated encoders; replaces --profile.", rich_help_panel=ENCODERS)
-    ] = None,
-    weights: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|random:SEED|FILE", help="FILE: a checkpoint of the one encoder.", rich_help_panel=ENCODERS
-        ),
-    ] = "auto",
-    store: Annotated[
-        Path | None, typer.Option(help="Folder of the dumps. Default: features/CORPUS.", rich_help_panel=OUTPUT)
-    ] = None,
-    retry_failed: Annotated[
-        bool,
-        typer.Option("--retry-failed", help="Try images again that failed before.", rich_help_panel=OUTPUT),
-    ] = False,
+    limit: Annotated[int | None, in_corpus(min=1, help="Only the first N images; others stay pending.")] = None,
+    profile: Annotated[str | None, in_encoders(help="Named set of encoders. Default: the corpus' own.")] = None,
+    encoders: Annotated[str | None, in_encoders(help="Comma-separated encoders; replaces --profile.")] = None,
+    weights: Annotated[str, in_encoders(metavar="auto|random:SEED|FILE", help="FILE: of the one encoder.")] = "auto",
+    store: Annotated[Path | None, in_output(help="Folder of the dumps. Default: features/CORPUS.")] = None,
+    retry_failed: Annotated[bool, in_output("--retry-failed", help="Try images again that failed before.")] = False,
     max_failed: MaxFailed = "5%",
     skip_unreadable: SkipUnreadable = False,
-    content: Annotated[
-        bool,
-        typer.Option("--content", help="Store the SHA-256 of every image file in the index.", rich_help_panel=OUTPUT),
-    ] = False,
+    content: Annotated[bool, in_output("--content", help="Store the SHA-256 of every image in the index.")] = False,
     as_json: AsJson = False,
-    device: Annotated[
-        str,
-        typer.Option(metavar="auto|cpu|cuda[:N]", help="auto: a GPU if one can be used.", rich_help_panel=SPEED),
-    ] = "auto",
+    device: Annotated[str, in_speed(metavar="auto|cpu|cuda[:N]", help="auto: a GPU if one can be used.")] = "auto",
     precision: Annotated[
-        str,
-        typer.Option(metavar="auto|float32|bfloat16|float16", help="auto: float16 on CUDA.", rich_help_panel=SPEED),
+        str, in_speed(metavar="auto|float32|bfloat16|float16", help="auto: float16 on CUDA, else float32.")
     ] = "auto",
-    batch_size: Annotated[
-        int | None,
-        typer.Option(min=1, help="Images per forward pass. Default: CPU 8, CUDA 128.", rich_help_panel=SPEED),
-    ] = None,
-    decoder: Annotated[
-        str,
-        typer.Option(metavar="fast|pillow", help="pillow is the reference, and slower.", rich_help_panel=SPEED),
-    ] = "fast",
-    compile_: Annotated[
-        str,
-        typer.Option(
-            "--compile", metavar="auto|on|off", help="torch.compile; auto: where it pays.", rich_help_panel=SPEED
-        ),
-    ] = "auto",
-    views: Annotated[
-        int,
-        typer.Option(min=1, help="Vectors per image: itself, and V - 1 augmentations.", rich_help_panel=VIEWS),
-    ] = 1,
+    batch_size: Annotated[int | None, in_speed(min=1, help="Images per forward pass: CPU 8, CUDA 128.")] = None,
+    decoder: Annotated[str, in_speed(metavar="fast|pillow", help="pillow is the reference, and slower.")] = "fast",
+    compile_: Annotated[str, in_speed("--compile", metavar="auto|on|off", help="auto: where it pays.")] = "auto",
+    views: Annotated[int, in_views(min=1, help="Vectors per image: itself, and V - 1 augmentations.")] = 1,
     policy: Annotated[
-        str,
-        typer.Option(metavar="mediaeval|flip-rotate-crop|strong", help="Of augmentation.", rich_help_panel=VIEWS),
+        str, in_views(metavar="mediaeval|flip-rotate-crop|strong", help="How images are augmented.")
     ] = "mediaeval",
-    rows: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A:B", help="A shard of the corpus, for `features-store merge`.", rich_help_panel=SCALE_OUT
-        ),
-    ] = None,
-    engine: Annotated[
-        str,
-        typer.Option(metavar="local|ray", help="ray joins RAY_ADDRESS, or starts here.", rich_help_panel=SCALE_OUT),
-    ] = "local",
-    actors: Annotated[
-        int, typer.Option(min=1, help="Ray actors; each holds all networks.", rich_help_panel=SCALE_OUT)
-    ] = 2,
+    rows: Annotated[str | None, in_scale_out(metavar="A:B", help="A shard, for `features-store merge`.")] = None,
+    engine: Annotated[str, in_scale_out(metavar="local|ray", help="ray joins RAY_ADDRESS, or starts here.")] = "local",
+    actors: Annotated[int, in_scale_out(min=1, help="Ray actors; each holds all networks.")] = 2,
     actor_cpus: Annotated[
         float,
-        typer.Option(
-            min=0.01,
-            help="CPUs reserved per Ray actor; keep it below 1, or Ray's read tasks starve.",
-            rich_help_panel=SCALE_OUT,
-        ),
+        in_scale_out(min=0.01, help="CPUs reserved per Ray actor; keep it below 1, or Ray's read tasks starve."),
     ] = 0.5,
     actor_gpus: Annotated[
-        float | None,
-        typer.Option(min=0, help="GPUs reserved per Ray actor. Default: 1 if any.", rich_help_panel=SCALE_OUT),
+        float | None, in_scale_out(min=0, help="GPUs reserved per Ray actor. Default: 1 if there are any.")
     ] = None,
 ) -> None:
     """Extract features for every image of a corpus; resumes an interrupted run."""

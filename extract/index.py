@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from extract.corpora import Dataset
 from extract.errors import RefusedImageError
-from features_store import Index, MismatchError, Store, open_regular, open_store
+from features_store import Index, Labels, MismatchError, Split, Store, open_regular, open_store
 from features_store.align import rows_that_differ
 from features_store.assembly import write_dump
 from features_store.schema import INDEX_FILE
@@ -69,31 +69,31 @@ def _ids_differ(there: Store, index: Index) -> str:
 def _meaning_differs(there: Store, index: Index) -> dict[str, list[str]]:
     """Name each part of what a store means that differs, with both sides."""
     found: dict[str, list[str]] = {}
-    for name in sorted(there.labels.keys() | index.labels.keys()):
-        left, right = there.labels.get(name), index.labels.get(name)
-        if left is None or right is None:
-            found[f"labels {name!r}"] = [_absent(left)]
-            continue
-        found[f"labels {name!r}"] = [
-            f"{field} {_short(getattr(left.task, field))} / {_short(getattr(right.task, field))}"
-            for field in ("kind", "classes", "range")
-            if getattr(left.task, field) != getattr(right.task, field)
-        ] + _values_differ(left.values, right.values, index.ids)
-    for name in sorted(there.splits.keys() | index.splits.keys()):
-        before, now = there.splits.get(name), index.splits.get(name)
-        if before is None or now is None:
-            found[f"split {name!r}"] = [_absent(before)]
-            continue
-        kinds = [f"kind {before.kind} / {now.kind}"] if before.kind != now.kind else []
-        if before.source and now.source and before.source != now.source:
-            kinds.append(f"source {before.source} / {now.source}")
-        found[f"split {name!r}"] = kinds + _values_differ(before.values, now.values, index.ids)
+    for kind, before, now in (("labels", there.labels, index.labels), ("split", there.splits, index.splits)):
+        for name in sorted(before.keys() | now.keys()):
+            found[f"{kind} {name!r}"] = _item_differs(before.get(name), now.get(name), index.ids)
     if there.groups is not None and index.groups is not None:
         found["groups"] = _values_differ(there.groups, index.groups, index.ids)
     elif there.groups is not index.groups:
         found["groups"] = [_absent(there.groups)]
     found["options"] = _options_differ(there.corpus, index.corpus)
     return {part: details for part, details in found.items() if details}
+
+
+def _item_differs(before: Labels | Split | None, now: Labels | Split | None, ids: NDArray[np.str_]) -> list[str]:
+    if before is None or now is None:
+        return [_absent(before)]
+    left, right = _facts(before), _facts(now)
+    facts = [f"{field} {_short(left[field])} / {_short(right[field])}" for field in left if left[field] != right[field]]
+    if not (left.get("source") and right.get("source")):  # a split made before sources were recorded
+        facts = [fact for fact in facts if not fact.startswith("source ")]
+    return facts + _values_differ(before.values, now.values, ids)
+
+
+def _facts(item: Labels | Split) -> dict[str, Any]:
+    if isinstance(item, Split):
+        return {"kind": item.kind, "source": item.source}
+    return {"kind": item.task.kind, "classes": item.task.classes, "range": item.task.range}
 
 
 def _absent(there: object) -> str:

@@ -15,7 +15,13 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 # What a test machine must do otherwise: no hub, so the network that needs none; few pictures, so a small sweep.
-SUBSTITUTES = {"--profile card": "--encoders lowlevel"}
+SUBSTITUTES = {
+    "--profile card": "--encoders lowlevel",
+    'profile="card"': 'encoders="lowlevel"',
+    'load_encoder("efficientnet_lite0")': 'load_encoder("lowlevel")',
+    "efficientnet_lite0.pool": "lowlevel.features",
+    '"report.html"': '"python.html"',
+}
 
 
 def blocks() -> list[str]:
@@ -70,8 +76,10 @@ def test_one_page_on_ones_own_images(photos: Path) -> None:
             line, shell=True, cwd=photos, capture_output=True, text=True, check=False, env=environment()
         )
         assert done.returncode == 0, f"{line}\n{done.stderr}"
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    code = block.replace('"report.html"', '"python.html"')
+    code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL))
+    assert code.count("import ") == 2, "one example of each stage"
+    for old, new in SUBSTITUTES.items():
+        code = code.replace(old, new)
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=photos, capture_output=True, text=True, check=False, env=environment()
     )

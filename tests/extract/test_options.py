@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -132,6 +134,26 @@ def test_digests_survive_an_interruption_and_each_file_is_read_once(class_folder
     pipeline.run(replace(found, files=Stopping(-1)), networks[1:], tmp_path, settings)
     assert len(read) - n_before == 8 - written  # those with a vector are not read again for their digest
     assert stored_digests(tmp_path) == expected_digests(class_folder, found.index.ids)
+
+
+def test_no_more_is_claimed_than_was_compared(class_folder, tmp_path, networks):
+    """A picture that was replaced before its first digest cannot be noticed, and the summary says so; later it is."""
+    reading, picture = find_corpus("folder").read(class_folder), class_folder / "cats" / "1.jpg"
+    pipeline.run(reading, networks[1:], tmp_path, SETTINGS)
+    picture.write_bytes((class_folder / "cats" / "0.jpg").read_bytes())
+    settings = replace(SETTINGS, content=True)
+    summary = pipeline.run(reading, networks[1:], tmp_path, settings)
+    assert "no vector was left to make" in str(summary)
+    assert "nothing was left to do" not in str(summary)
+    (note,) = summary.notes
+    assert note.startswith("the SHA-256 of 8 files was recorded now; none was when their vectors were made")
+    assert "not compared with what was extracted" in note
+    (note,) = pipeline.run(reading, networks[1:], tmp_path, settings).notes
+    assert note.startswith("8 files have a SHA-256 from an earlier run")
+    picture.write_bytes((class_folder / "cats" / "2.jpg").read_bytes())
+    os.utime(picture, (time.time() + 60, time.time() + 60))
+    with pytest.raises(MismatchError, match=r"'cats/1\.jpg' was another picture"):
+        pipeline.run(reading, networks[1:], tmp_path, settings)
 
 
 def test_a_missing_file_has_no_digest(class_folder, tmp_path, networks):
