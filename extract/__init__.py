@@ -3,7 +3,7 @@
 ::
 
     import extract
-    print(extract.extract("folder", data="photos", profile="card"))       # a store in features/folder
+    print(extract.extract("folder", data="photos", profile="fusion"))       # a store in features/folder
     encode = extract.load_encoder("efficientnet_lite0")
     encode(["photos/calm/0.jpg"])["efficientnet_lite0.pool"]              # (1, 1280) float32
 """

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from extract.fit.command import EXAMPLES as FIT_EXAMPLES
 from extract.fit.command import fit
 from extract.options import (
     AsJson,
@@ -30,9 +31,11 @@ from features_store import console
 
 if TYPE_CHECKING:
     from extract.corpora import Corpus
-    from extract.encoders import Encoder
+    from extract.encoders import EncoderSpec
 
-in_encoders, in_speed, in_views, in_scale_out = map(panel, ("Encoders", "Speed", "Views", "Scale-out"))
+in_checks, in_encoders, in_speed, in_views, in_scale_out = map(
+    panel, ("Checks", "Encoders", "Speed", "Views", "Scale-out")
+)
 app = typer.Typer(
     name="extract",
     help="Images to vectors of frozen networks, written once into a folder of dumps.",
@@ -42,9 +45,22 @@ app = typer.Typer(
 )
 _EXAMPLES = """Examples:
 
-extract run folder --data photos --store features/photos --profile card
+extract run folder --data photos --store features/photos --profile fusion
 
 extract run csv --data labels.csv --option single=mood --encoders clip_vit_l14,lowlevel --device cuda:0
+"""
+
+_CHECK_EXAMPLES = """Examples:
+
+extract check folder --data photos --page duplicates.html
+
+extract check b-t4sa --data b-t4sa_imgs.tar --lists-only --json
+"""
+_CORPORA_EXAMPLES = """Examples:
+
+extract corpora
+
+extract corpora oasis union:oasis,gaped --json
 """
 
 
@@ -84,7 +100,7 @@ def run(
         str, in_speed(metavar="auto|float32|bfloat16|float16", help="auto: float16 on CUDA, else float32.")
     ] = "auto",
     batch_size: Annotated[int | None, in_speed(min=1, help="Images per forward pass: CPU 8, CUDA 128.")] = None,
-    decoder: Annotated[str, in_speed(metavar="fast|pillow", help="pillow is the reference, and slower.")] = "fast",
+    decoder: Annotated[str, in_speed(metavar="torchvision|pillow", help="pillow: slower.")] = "torchvision",
     compile_: Annotated[str, in_speed("--compile", metavar="auto|on|off", help="auto: where it pays.")] = "auto",
     views: Annotated[int, in_views(min=1, help="Vectors per image: itself, and V - 1 augmentations.")] = 1,
     policy: Annotated[
@@ -143,28 +159,41 @@ def run(
         raise typer.Exit(3)
 
 
-@app.command()
+@app.command(
+    help="Check a corpus: counts, unreadable images, duplicates, groups split across parts, labels predictable from "
+    "file names.",
+    epilog=_CHECK_EXAMPLES,
+)
 def check(
     corpus: CorpusName,
     data: Data = None,
     option: Option = None,
-    lists_only: Annotated[bool, typer.Option("--lists-only", help="Read no image: lists, labels, ids only.")] = False,
-    distance: Annotated[int, typer.Option(min=0, max=16, help="Bits of 64 that near-duplicates may differ in.")] = 4,
-    page: Annotated[Path | None, typer.Option(help="Write the duplicates as pictures to this HTML file.")] = None,
+    lists_only: Annotated[
+        bool,
+        in_checks("--lists-only", help="Read no image: lists, labels, ids only."),
+    ] = False,
+    distance: Annotated[
+        int,
+        in_checks(min=0, max=16, help="Bits of 64 that near-duplicates may differ in."),
+    ] = 4,
+    page: Annotated[
+        Path | None,
+        in_output(help="Write the duplicates as pictures to this HTML file."),
+    ] = None,
+    force: Annotated[bool, in_output("--force", help="Replace the page.")] = False,
     max_failed: MaxFailed = "5%",
     skip_unreadable: SkipUnreadable = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the page.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check a corpus: counts, unreadable images, duplicates, groups split across parts, labels in file names."""
+    """Print what is found, and write the page of duplicates; exit code 3 if too many images cannot be used."""
     from extract.check import report as checking
     from extract.check.page import write_page
     from extract.corpora import find_corpus
     from extract.errors import CorpusError
-    from extract.inputs.files import Skipping
+    from extract.inputs.files import SkipUnreadable
     from features_store import ExistsError
     from features_store.disk import try_place
-    from features_store.failures import FailureLimit
+    from features_store.writer import FailureLimit
 
     if page is not None and lists_only:
         raise CorpusError("--page shows images, and --lists-only reads none; give one of them")
@@ -173,28 +202,35 @@ def check(
             raise ExistsError(f"{page} exists; nothing is overwritten without --force")
         try_place(page)
     limit, found = FailureLimit(max_failed), find_corpus(corpus)
-    reading = found.read(corpus_place(found, data), key_values(option or []))
+    dataset = found.read(corpus_place(found, data), key_values(option or []))
     if skip_unreadable:
-        reading = replace(reading, files=Skipping(reading.files))
+        dataset = replace(dataset, files=SkipUnreadable(dataset.files))
     shown = sys.stderr.isatty()
-    done = checking.check(found, reading, files=not lists_only, distance=distance, progress=shown)
+    done = checking.check(found, dataset, files=not lists_only, distance=distance, progress=shown)
     typer.echo(json.dumps(checking.record_of(done)) if as_json else "\n".join(checking.lines_of(done)))
     if page is not None:
-        write_page(done, reading.files, page, force=force)
+        write_page(done, dataset.files, page, force=force)
     if limit.exceeded(done.n_failed, len(done.index)):
         typer.echo(f"error: {done.n_failed} of {len(done.index)} images cannot be used; see --max-failed", err=True)
         raise typer.Exit(3)
 
 
-@app.command()
-def corpora(as_json: AsJson = False) -> None:
-    """List the corpora, how to get them, and their options."""
-    from extract.corpora import CORPORA
+@app.command(epilog=_CORPORA_EXAMPLES)
+def corpora(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="Only these. Default: all."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the corpora: how to get each, its licence, its tasks and its options."""
+    from extract.corpora import CORPORA, find_corpus
 
+    listed = [find_corpus(name) for name in names or CORPORA]
     if as_json:
-        typer.echo(json.dumps([_corpus_record(one) for one in CORPORA.values()], indent=2))
+        typer.echo(json.dumps([_corpus_record(one) for one in listed], indent=2))
         return
-    for one in CORPORA.values():
+    for one in listed:
         typer.echo(f"{one.name}: {one.title}\n  {one.obtain}")
         typer.echo(f"  licence: {one.licence}; default profile: {one.default_profile}")
         for name, text in one.tasks.items():
@@ -220,7 +256,7 @@ def encoders(as_json: AsJson = False) -> None:
         typer.echo(f"profile {name}: {', '.join(members)} = {n_features} values")
 
 
-app.command()(fit)
+app.command(epilog=FIT_EXAMPLES)(fit)
 
 
 def _corpus_record(one: Corpus) -> dict[str, Any]:
@@ -234,7 +270,7 @@ def _corpus_record(one: Corpus) -> dict[str, Any]:
     }
 
 
-def _encoder_record(one: Encoder) -> dict[str, Any]:
+def _encoder_record(one: EncoderSpec) -> dict[str, Any]:
     from extract.encoders import PROFILES
 
     return {

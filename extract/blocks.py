@@ -10,22 +10,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.encoders import Encoder, Network
+from extract.encoders import Encoder, EncoderSpec
 from extract.engines import Engine, Plan
 from extract.engines.device import DeviceFacts
 from extract.passport import make_passport
 from extract.progress import Timings
 from extract.settings import RunSettings
 from features_store import BlockSpec, BlockWriter, Index, Status, StoreError, open_store
-from features_store.failures import FailureLimit, read_failures, write_failures
 from features_store.passport import alternatives
 from features_store.schema import FAILURES
+from features_store.writer import FailureLimit, read_failures, write_failures
 
 
 def open_blocks(
     store: Path,
     index: Index,
-    encoders: Sequence[Network],
+    encoders: Sequence[Encoder],
     engine: Engine,
     settings: RunSettings,
     timings: Timings,
@@ -42,7 +42,7 @@ def open_blocks(
     sinks: dict[int, BlockSink] = {}
     plans = []
     for at, encoder in enumerate(encoders):
-        begun, n_views = _read_begun(encoder.encoder, store), len(range(len(index))[: settings.limit]) * settings.views
+        begun, n_views = _read_begun(encoder.spec, store), len(range(len(index))[: settings.limit]) * settings.views
         size, compiled = settings.batch_size or engine.facts.batch_size, None
         if begun is not None:
             if settings.batch_size is None and begun.device == engine.facts.kind:
@@ -74,7 +74,7 @@ class BlockSink:
         self,
         store: Path,
         index: Index,
-        encoder: Network,
+        encoder: Encoder,
         facts: DeviceFacts,
         settings: RunSettings,
         batch_size: int,
@@ -85,8 +85,8 @@ class BlockSink:
         self.encoder, self.batch_size = encoder, batch_size
         self.writers: dict[str, BlockWriter] = {}
         news: list[str] = []
-        for tap in encoder.encoder.taps:
-            block = encoder.encoder.block(tap.name)
+        for tap in encoder.spec.taps:
+            block = encoder.spec.block(tap.name)
             spec = BlockSpec(
                 block,
                 encoder.shapes[tap.name],
@@ -101,7 +101,7 @@ class BlockSink:
             if len(writer.pending()):
                 news = news or writer.news
         if news:
-            name = encoder.encoder.name
+            name = encoder.spec.name
             settings.echo(f"{name}: begun with / continued with {'; '.join(news)}; its passports name both")
         self._reasons: dict[int, str] = {}  # by row, of what failed in this run
         self._ids = index.ids
@@ -170,7 +170,7 @@ class _Begun:
     batch_size: int | None
 
 
-def _read_begun(encoder: Encoder, store: Path) -> _Begun | None:
+def _read_begun(encoder: EncoderSpec, store: Path) -> _Begun | None:
     """Read how the blocks of an encoder were begun; None = there is no block."""
     paths = [store / f"{encoder.block(tap.name)}.h5" for tap in encoder.taps]
     blocks = [block for path in paths if path.exists() for block in open_store(path).blocks.values()]

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from extract.corpora import Dataset
 from extract.errors import RefusedImageError
-from features_store import Index, Labels, MismatchError, Split, Store, open_regular, open_store
+from features_store import Index, Labels, MismatchError, Split, Store, open_regular, open_store, write_index
 from features_store.align import rows_that_differ
-from features_store.assembly import write_dump
 from features_store.schema import INDEX_FILE
 
 JOURNAL = "content.sha256.part"
@@ -35,7 +34,7 @@ def check_or_write_index(store: Path, dataset: Dataset) -> None:
     path, index = store / INDEX_FILE, dataset.index
     if not path.exists():
         store.mkdir(parents=True, exist_ok=True)
-        write_dump(path, index, [], origin=dataset.origin)
+        write_index(path, index)
         return
     there = open_store(path)
     if there.index_digest != index.digest:
@@ -171,7 +170,7 @@ class ContentDigests:
         return len(self._source)
 
     def read(self, row: int) -> bytes:
-        """See `extract.inputs.files.Source.read`.
+        """See `extract.inputs.files.ImageFiles.read`.
 
         Raises MismatchError.
         """
@@ -188,7 +187,7 @@ class ContentDigests:
         return data
 
     def modified(self, row: int) -> float:
-        """See `extract.inputs.files.Source.modified`."""
+        """See `extract.inputs.files.ImageFiles.modified`."""
         return self._source.modified(row)
 
     def finish(self, rows: Iterable[int], extracted_now: Iterable[int]) -> list[str]:
@@ -208,8 +207,7 @@ class ContentDigests:
         content: NDArray[np.uint8] = np.array(self._digests)
         stored = open_store(self._path).content
         if content.any() and (stored is None or not np.array_equal(stored, content)):
-            index = replace(self._dataset.index, content=content)
-            write_dump(self._path, index, [], origin=self._dataset.origin, force=True)
+            write_index(self._path, replace(self._dataset.index, content=content), force=True)
         del self._digests  # Windows removes no file that is mapped
         self._journal.unlink()
         late = [row for row in rows if not self._known[row] and row not in extracted and content[row].any()]

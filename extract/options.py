@@ -53,7 +53,7 @@ def corpus_place(corpus: Corpus, data: list[str] | None) -> Path | str | dict[st
 
 
 def _path_or_url(text: str) -> Path | str:
-    from extract.inputs.remote import is_url
+    from extract.inputs.files import is_url
 
     return text if is_url(text) else Path(text)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from extract.encoders import Network
+from extract.encoders import Encoder
 from extract.engines.device import DeviceFacts
 from extract.inputs.images import decoder_words
 from extract.settings import RunSettings
@@ -17,7 +17,7 @@ _LIBRARIES = ("affectory", "torch", "torchvision", "timm", "open_clip_torch", "p
 
 
 def make_passport(
-    encoder: Network,
+    encoder: Encoder,
     tap: str,
     index: Index,
     facts: DeviceFacts,
@@ -27,7 +27,7 @@ def make_passport(
     compiled: bool,
 ) -> dict[str, Any]:
     """Return the passport of one block, a JSON object."""
-    spec, is_network = encoder.encoder, encoder.module is not None
+    spec, is_network = encoder.spec, encoder.module is not None
     return {
         "encoder": spec.name,
         "library": spec.library,

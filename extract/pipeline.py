@@ -24,18 +24,18 @@ import numpy as np
 from extract.blocks import open_blocks
 from extract.corpora import Dataset, find_corpus
 from extract.corpora.dataset import Corpus, Place, shard
-from extract.encoders import PROFILES, Encoder, Network, build_networks, find_encoders
+from extract.encoders import OLD_PROFILES, PROFILES, Encoder, EncoderSpec, build_encoders, find_encoders
 from extract.encoders.weights import parse_weights
 from extract.engines import Engine
 from extract.engines.local import LocalEngine
 from extract.engines.ray import RayEngine
 from extract.errors import EncoderError
 from extract.index import ContentDigests, check_or_write_index
-from extract.inputs.files import Skipping
+from extract.inputs.files import SkipUnreadable
 from extract.progress import Summary, Timings, progress_bar, summarize
 from extract.settings import RunSettings
 from features_store.errors import unknown_name
-from features_store.failures import FailureLimit
+from features_store.writer import FailureLimit
 
 
 def extract(
@@ -90,7 +90,7 @@ def extract(
     Examples
     --------
     >>> import extract
-    >>> summary = extract.extract("folder", data="photos", profile="card")    # doctest: +SKIP
+    >>> summary = extract.extract("folder", data="photos", profile="fusion")    # doctest: +SKIP
     >>> print(summary.images_per_second, summary.n_failed)    # doctest: +SKIP
     """
     how = RunSettings(**settings)
@@ -99,7 +99,7 @@ def extract(
     engine = make_engine(how)
     dataset = found.read(data, options)
     dataset = shard(dataset, rows) if rows else dataset
-    networks = build_networks(specs, wanted, how.resizer)
+    networks = build_encoders(specs, wanted, how.resizer)
     for note in notes_on(dataset, networks):
         how.echo(note)
     if store is None:
@@ -108,7 +108,7 @@ def extract(
 
 
 def run(
-    dataset: Dataset, encoders: list[Network], store: Path, settings: RunSettings, engine: Engine | None = None
+    dataset: Dataset, encoders: list[Encoder], store: Path, settings: RunSettings, engine: Engine | None = None
 ) -> Summary:
     """Make the blocks of all encoders over one dataset, or resume them.
 
@@ -117,7 +117,7 @@ def run(
     check_or_write_index(store, dataset)
     timings, limit = Timings(), FailureLimit(settings.max_failed)
     if settings.skip_unreadable:
-        dataset = replace(dataset, files=Skipping(dataset.files))
+        dataset = replace(dataset, files=SkipUnreadable(dataset.files))
     digests = ContentDigests(dataset, store) if settings.content else None
     images = dataset if digests is None or settings.engine == "ray" else replace(dataset, files=digests)
     with ExitStack() as stack:
@@ -130,10 +130,10 @@ def run(
             engine.run(images, rows, [sink for sink in sinks if sink.needed[rows].any()], timings, step)
         for sink in sinks:
             sink.finish(limit)
-        notes: list[str] = []
+        notes = [f"{n} images were used although {remark}" for remark, n in engine.remarks.items()]
         if digests is not None:
             with timings.part("content"):
-                notes = digests.finish(range(len(dataset.index))[: settings.limit], rows.tolist())
+                notes += digests.finish(range(len(dataset.index))[: settings.limit], rows.tolist())
         return summarize(
             str(store),
             [writer for sink in sinks for writer in sink.writers.values()],
@@ -156,7 +156,7 @@ def make_engine(settings: RunSettings) -> Engine:
     return RayEngine(settings) if settings.engine == "ray" else LocalEngine(settings)
 
 
-def choose_encoders(corpus: Corpus, encoders: str | Iterable[str] | None, profile: str | None) -> list[Encoder]:
+def choose_encoders(corpus: Corpus, encoders: str | Iterable[str] | None, profile: str | None) -> list[EncoderSpec]:
     """Look up the encoders that were named, or those of a profile.
 
     Raises EncoderError.
@@ -167,16 +167,17 @@ def choose_encoders(corpus: Corpus, encoders: str | Iterable[str] | None, profil
         names = encoders.split(",") if isinstance(encoders, str) else encoders
         return find_encoders(name.strip() for name in names if name.strip())
     profile = profile or corpus.default_profile
+    profile = OLD_PROFILES.get(profile, profile)
     if profile not in PROFILES:
         raise EncoderError(unknown_name("profile", profile, PROFILES))
     return find_encoders(PROFILES[profile])
 
 
-def notes_on(dataset: Dataset, encoders: Iterable[Network]) -> list[str]:
+def notes_on(dataset: Dataset, encoders: Iterable[Encoder]) -> list[str]:
     """Word what a user should know of a dataset and of weights, one line each."""
     lines = [f"note: {note}" for note in dataset.notes]
     for encoder in encoders:
-        name, source = encoder.encoder.name, str(encoder.weights.get("source", ""))
+        name, source = encoder.spec.name, str(encoder.weights.get("source", ""))
         lines += [f"note: {name}: {note}" for note in encoder.notes]
         if source.startswith("random:"):
             lines.append(f"warning: {name} has random weights ({source}): its vectors mean nothing")

@@ -1,7 +1,7 @@
 """Vectors of single images: by an encoder's name, or again as the passport of a block describes them.
 
 `recompute` is what ``features-store verify --recompute`` calls; it is registered under the entry point group
-``affectory.recompute``, and `features_store.recompute` has the protocol.
+``affectory.recompute``, and `features_store.verify` has the protocol.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.corpora import Dataset, find_corpus
-from extract.encoders import Network, Tap, Weights, build_networks, find_encoders
+from extract.encoders import Encoder, Tap, Weights, build_encoders, find_encoders
 from extract.encoders.weights import parse_weights
 from extract.engines import Device, choose_device
 from extract.engines.forward import Forward
@@ -37,13 +37,13 @@ class ImageEncoder:
 
     Parameters
     ----------
-    network : Network
+    network : Encoder
         As built.
     device : Device
         Where it runs.
     precision : str
         See `extract.engines.device.Device.autocast`.
-    decoder : {"fast", "pillow"}
+    decoder : {"torchvision", "pillow"}
         Of files.
     batch_size : int, optional
         Images per forward pass, always full. None = that of the device.
@@ -51,11 +51,11 @@ class ImageEncoder:
 
     def __init__(
         self,
-        network: Network,
+        network: Encoder,
         device: Device,
         *,
         precision: str = "auto",
-        decoder: str = "fast",
+        decoder: str = "torchvision",
         batch_size: int | None = None,
     ) -> None:
         self.network = network
@@ -72,7 +72,7 @@ class ImageEncoder:
 
     def vectors(self, pictures: Sequence[NDArray[np.uint8]]) -> dict[str, NDArray[np.float32]]:
         """Return by tap the vectors of RGB pictures: (n_images, n_features)."""
-        found: dict[str, list[NDArray[np.float32]]] = {tap.name: [] for tap in self.network.encoder.taps}
+        found: dict[str, list[NDArray[np.float32]]] = {tap.name: [] for tap in self.network.spec.taps}
         for start in range(0, len(pictures), self._size):
             some = pictures[start : start + self._size]
             batch = self._forward.buffer(self._size)
@@ -90,7 +90,7 @@ class ImageEncoder:
 
         Raises RefusedImageError.
         """
-        blocks = {tap: self.network.encoder.block(tap) for tap in self.network.shapes}
+        blocks = {tap: self.network.spec.block(tap) for tap in self.network.shapes}
         pictures = [self._picture(image) for image in images]
         return {blocks[tap]: vectors for tap, vectors in self.vectors(pictures).items()}
 
@@ -135,7 +135,7 @@ def load_encoder(name: str, *, weights: str = "auto", device: str = "auto", prec
     (1, 1280)
     """
     specs, chosen = find_encoders([name]), choose_device(device)
-    (network,) = build_networks(specs, parse_weights(weights))
+    (network,) = build_encoders(specs, parse_weights(weights))
     return ImageEncoder(network, chosen, precision=precision)
 
 
@@ -149,7 +149,7 @@ def recompute(
     dataset = _read_dataset(corpus, data)
     rows = {image_id: row for row, image_id in enumerate(dataset.index.ids.tolist())}
     network, views, device = _network(passport), _views(passport), choose_device()
-    decoder = "pillow" if passport.get("decoder") == "pillow" else "fast"
+    decoder = "pillow" if passport.get("decoder") == "pillow" else "torchvision"
     encode = ImageEncoder(network, device, precision=nearest_precision(passport, device.kind), decoder=decoder)
     found: list[NDArray[np.floating[Any]] | str] = []
     for image_id in ids:
@@ -194,7 +194,7 @@ def _views(passport: Mapping[str, Any]) -> Views:
     return views
 
 
-def _network(passport: Mapping[str, Any]) -> Network:
+def _network(passport: Mapping[str, Any]) -> Encoder:
     """Build what a passport describes, and see that it is that."""
     for key in ("encoder", "tap", "weights", "transform", "resizer"):
         if key not in passport:
@@ -219,7 +219,7 @@ def _network(passport: Mapping[str, Any]) -> Network:
 
 
 @lru_cache(maxsize=1)  # the blocks of one encoder follow each other
-def _built(name: str, tap: Tap, source: str, resizer: str) -> Network:
+def _built(name: str, tap: Tap, source: str, resizer: str) -> Encoder:
     (encoder,) = find_encoders([name])
     known = {one.name: one for one in encoder.taps}
     if tap.name not in known and not tap.module:
@@ -229,5 +229,5 @@ def _built(name: str, tap: Tap, source: str, resizer: str) -> Network:
             f"the weights of {name!r} came from a file whose place is not recorded; the block cannot be recomputed"
         )
     weights = parse_weights(source) if source.startswith("random:") else Weights()
-    (network,) = build_networks([replace(encoder, taps=(known.get(tap.name, tap),))], weights, resizer)
+    (network,) = build_encoders([replace(encoder, taps=(known.get(tap.name, tap),))], weights, resizer)
     return network

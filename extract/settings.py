@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from extract.errors import EncoderError, EngineError
-from extract.inputs.images import DECODERS
-from extract.inputs.transforms import RESIZERS
+from extract.inputs.images import find_decoder
 from extract.inputs.views import Views
 from features_store.errors import unknown_name
-from features_store.failures import FailureLimit
+from features_store.writer import FailureLimit
 
 ENGINES = ("local", "ray")
 COMPILE_MODES = ("auto", "on", "off")
@@ -36,7 +35,7 @@ class RunSettings:
     compile : {"auto", "on", "off"}
         Whether networks are compiled (local engine only); see `extract.engines.forward.compile_if_faster`.
     decoder : str
-        "fast", or "pillow": the reference, slower.
+        "torchvision", or "pillow": the reference, slower.
     decode_threads : int, optional
         None = one per processor.
     views, policy : int, str
@@ -72,7 +71,7 @@ class RunSettings:
     precision: str = "auto"
     batch_size: int | None = None
     compile: str = "auto"
-    decoder: str = "fast"
+    decoder: str = "torchvision"
     decode_threads: int | None = None
     views: int = 1
     policy: str = "mediaeval"
@@ -95,7 +94,6 @@ class RunSettings:
             raise EngineError(unknown_name("engine", self.engine, ENGINES))
         for what, value, valid in (
             ("value of --compile", self.compile, COMPILE_MODES),
-            ("decoder", self.decoder, DECODERS),
             ("type of vectors", self.dtype, ("float16", "float32")),
         ):
             if value not in valid:
@@ -104,6 +102,7 @@ class RunSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise EncoderError(f"{name} is {value}; give a whole number of at least 1")
+        find_decoder(self.decoder)
         Views(self.views, self.policy)
         FailureLimit(self.max_failed)
 
@@ -115,4 +114,4 @@ class RunSettings:
     @property
     def resizer(self) -> str:
         """What resizes the images that the decoder gives."""
-        return RESIZERS[self.decoder]
+        return find_decoder(self.decoder).resizer

@@ -8,8 +8,6 @@ to its labels, and a result has to be read beside this number too.
 
 from __future__ import annotations
 
-import re
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +20,7 @@ from classify.evaluation.bootstrap import LEVEL, Interval
 from classify.evaluation.folds import count_units, deal
 from classify.evaluation.metrics import find_metric, greater_is_better, metrics, primary_metric
 from classify.heads import make_head
+from features_store.leakage import traces_of_ids, tree_scores
 from features_store.schema import Task
 
 __all__ = ["BASELINES", "chance", "constant_scores", "fitted_labels", "id_only_scores", "majority_scores"]
@@ -33,7 +32,6 @@ BASELINES = {
 }
 N_DRAWS = 200
 DEPTHS = (1, 2, 3, 5, 8)
-MIN_LEAF = 5
 N_FOLDS = 5
 
 Floats = NDArray[np.float64]
@@ -109,30 +107,18 @@ def id_only_scores(data: TaskRows, *, refit: bool = False, class_weight: Any = N
         x = features[np.concatenate([places[part.name] for part in fitted])]
         y = np.concatenate([part.y for part in fitted])
         groups = None if fitted[0].groups is None else np.concatenate([np.asarray(part.groups) for part in fitted])
-        options = {"random_state": seed, "class_weight": class_weight}
+        options = {"seed": seed, "class_weight": class_weight}
         depth = _best_depth(data.task, x, y, groups, options)
-        found[name] = _tree_scores(data.task, x, y, features[places[name]], depth=depth, **options)
+        scores = tree_scores(data.task, x, y, features[places[name]], depth=depth, **options)
+        found[name] = kind_of(data.task).shaped(scores)
     return found
 
 
 def _id_features(task: Task, ids: NDArray[np.str_], parts: NDArray[np.int64]) -> Floats:
-    """Turn ids into numbers: digits, folders, place within the part, and the name as a hexadecimal number.
-
-    Folders and order are left out where they name the class outright (`features_store.leakage.traces_of_ids`).
-
-    Shapes: ids (n_images,) str; parts (n_images,) int64.
-    """
-    from features_store.leakage import traces_of_ids
-
+    """Turn ids, (n_images,), into numbers: (n_images, n)."""
     classes = task.classes if kind_of(task).has_classes else ()
-    return np.column_stack([traces_of_ids(ids, classes=classes, parts=parts).matrix(), _hexadecimal(ids)])
-
-
-def _hexadecimal(ids: NDArray[np.str_]) -> Floats:
-    """Return the value of names that begin with a hexadecimal number, as code points and digests do; else -1."""
-    begin = re.compile(r"[0-9A-Fa-f]{2,12}(?![0-9A-Za-z])")
-    found = [begin.match(str(name).rpartition("/")[2]) for name in ids]
-    return np.array([float(int(match.group(), 16)) if match else -1.0 for match in found])
+    families, _ = traces_of_ids(ids, classes=classes, parts=parts)
+    return np.concatenate([*families.values()], axis=1)
 
 
 def _best_depth(
@@ -141,41 +127,15 @@ def _best_depth(
     n_folds, metric = min(N_FOLDS, count_units(y, groups)), primary_metric(task)
     if n_folds < 2:  # nothing can be held out
         return DEPTHS[0]
-    folds = deal(task, y, groups=groups, n_folds=n_folds, seed=options["random_state"])
+    folds = deal(task, y, groups=groups, n_folds=n_folds, seed=options["seed"])
     sign = 1 if greater_is_better(metric) else -1
 
     def held_out(depth: int) -> float:
         scores = kind_of(task).blank(len(y))
         for fold in np.unique(folds):
             held = folds == fold
-            scores[held] = _tree_scores(task, x[~held], y[~held], x[held], depth=depth, **options)
+            held_out_scores = tree_scores(task, x[~held], y[~held], x[held], depth=depth, **options)
+            scores[held] = kind_of(task).shaped(held_out_scores).reshape(scores[held].shape)
         return sign * metrics(task, y, scores)[metric]
 
     return max(DEPTHS, key=held_out)  # the shallowest of equals
-
-
-def _tree_scores(
-    task: Task, x: Floats, y: NDArray[Any], wanted: Floats, *, depth: int, random_state: int, class_weight: Any
-) -> Floats:
-    """Fit one tree, or one for each label, and score other images."""
-    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
-
-    kind, options = kind_of(task), {"max_depth": depth, "min_samples_leaf": MIN_LEAF, "random_state": random_state}
-    if not kind.has_classes:
-        return kind.scores(DecisionTreeRegressor(**options).fit(x, y), wanted)
-    options["class_weight"] = class_weight
-    with warnings.catch_warnings():  # a task may have nearly as many classes as images
-        warnings.filterwarnings("ignore", message="The number of unique classes")
-        if kind.exclusive:
-            return kind.scores(DecisionTreeClassifier(**options).fit(x, y), wanted)
-        if class_weight is not None:  # each label is weighed by itself
-            trees = [DecisionTreeClassifier(**options).fit(x, column) for column in y.T]
-            found, classes = [tree.predict_proba(wanted) for tree in trees], [tree.classes_ for tree in trees]
-        else:
-            tree = DecisionTreeClassifier(**options).fit(x, y)
-            alone = len(task.classes) == 1
-            found, classes = ([each] if alone else each for each in (tree.predict_proba(wanted), tree.classes_))
-    columns = [
-        p[:, list(known).index(1)] if 1 in known else p[:, 0] * 0 for p, known in zip(found, classes, strict=True)
-    ]
-    return np.column_stack(columns)

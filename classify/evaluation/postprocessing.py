@@ -192,7 +192,12 @@ def read_postprocessing(folder: Path) -> Postprocessing:
 
 
 def best_thresholds(
-    task: Task, y_true: NDArray[Any], scores: NDArray[Any], groups: NDArray[np.int64] | None = None
+    task: Task,
+    y_true: NDArray[Any],
+    scores: NDArray[Any],
+    groups: NDArray[np.int64] | None = None,
+    *,
+    shrinkage: float = SHRINKAGE,
 ) -> list[float]:
     """Choose for each label a threshold of high F1 on the validation part.
 
@@ -200,7 +205,7 @@ def best_thresholds(
     scores, so that it doesn't hang on a single image. A head that knows nothing of a label reaches the highest F1 by
     giving it to every image; so a label whose scores rank the validation images no better than the same scores dealt to
     them at random keeps one half. The others are drawn towards one half on the scale of log-odds, by a half of the way
-    at 20 images with the label (or without it, where those are fewer).
+    at *shrinkage* images with the label (or without it, where those are fewer).
 
     Shapes: y_true, scores (n_images, n_classes); groups (n_images,) int64.
     Raises TaskError.
@@ -209,7 +214,7 @@ def best_thresholds(
         raise TaskError(f"task {task.name!r} is {task.kind}; thresholds are for multi-label tasks")
     truth, scores = np.asarray(y_true).astype(bool), np.asarray(scores, dtype=np.float64)
     known = known_labels(truth, scores, groups)
-    return [_shrunk(truth[:, k], scores[:, k]) if known[k] else 0.5 for k in range(truth.shape[1])]
+    return [_shrunk(truth[:, k], scores[:, k], shrinkage) if known[k] else 0.5 for k in range(truth.shape[1])]
 
 
 def known_labels(
@@ -233,12 +238,12 @@ def known_labels(
     return known
 
 
-def _shrunk(truth: NDArray[np.bool_], score: Floats) -> float:
+def _shrunk(truth: NDArray[np.bool_], score: Floats, shrinkage: float) -> float:
     fewest = min(int(truth.sum()), int((~truth).sum()))
     if fewest < MIN_POSITIVES:
         return 0.5
     best = _best(truth, score)
-    odds = np.log(best / (1 - best)) * fewest / (fewest + SHRINKAGE)
+    odds = np.log(best / (1 - best)) * fewest / (fewest + shrinkage)
     return float(np.clip(1 / (1 + np.exp(-odds)), 1e-6, 1 - 1e-6))
 
 

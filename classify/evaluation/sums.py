@@ -69,9 +69,14 @@ class _Counts(Additive):
     def dealt(self, task: Task, truth: NDArray[Any], score: Floats, deals: Deals) -> Floats:
         kind = kind_of(task)
         true, predicted = kind.indicators(truth), kind.decided(score)
-        hits = np.empty((len(deals), true.shape[1]))
-        for k in range(true.shape[1]):  # dealing changes the hits alone, and those only where the class is
-            hits[:, k] = predicted[:, k][deals[:, np.flatnonzero(true[:, k])]].sum(axis=1)
+        hits = np.empty((len(deals), true.shape[1]))  # dealing changes nothing else
+        if kind.exclusive:
+            codes = kind.decide(score)
+            for row, deal in zip(hits, deals, strict=True):
+                row[:] = np.bincount(truth[truth == codes[deal]], minlength=len(row))
+        else:
+            for k in range(true.shape[1]):
+                hits[:, k] = predicted[:, k][deals[:, np.flatnonzero(true[:, k])]].sum(axis=1)
         rest = np.concatenate([true.sum(axis=0), predicted.sum(axis=0), [len(true)]]).astype(np.float64)
         return np.concatenate([hits, np.broadcast_to(rest, (len(deals), len(rest)))], axis=1)
 
@@ -148,15 +153,19 @@ class Ranked:
 
     def dealt(self, task: Task, truth: NDArray[Any], score: Floats, deals: Deals) -> Floats:
         """Return the average precision of each class, a row for each row of *deals*."""
-        reached = np.empty_like(deals)  # the image that the scores of each image go to
-        np.put_along_axis(reached, deals, np.broadcast_to(np.arange(deals.shape[1]), deals.shape), axis=1)
         columns = []
         for k in range(truth.shape[1]):
             order, ends = _thresholds(score[:, k])
-            hits = np.cumsum(truth[:, k][reached[:, order]] > 0, axis=1)[:, ends].astype(np.float64)
-            gains = np.diff(hits, axis=1, prepend=0.0)
-            with np.errstate(invalid="ignore"):
-                columns.append((gains * (hits / (ends + 1))).sum(axis=1) / hits[:, -1])
+            end_of = np.empty(len(order), dtype=np.int64)  # the last place of the run of equal scores of each image
+            end_of[order] = np.repeat(ends, np.diff(ends, prepend=-1))
+            found = np.sort(end_of[deals[:, np.flatnonzero(truth[:, k])]], axis=1)
+            if not found.shape[1]:
+                columns.append(np.full(len(deals), np.nan))
+                continue
+            last = np.diff(found, axis=1, append=len(order)) > 0
+            hits = np.where(last, np.arange(1, found.shape[1] + 1), found.shape[1])
+            hits = np.minimum.accumulate(hits[:, ::-1], axis=1)[:, ::-1]
+            columns.append((hits / (found + 1)).mean(axis=1))
         return np.stack(columns, axis=1)
 
 

@@ -11,7 +11,8 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from classify.pages.leaderboard import boards, interval_text, metric_title, missing_intervals, standing_words
+from classify.evaluation.wording import interval_text, metric_title
+from classify.pages.leaderboard import leaderboards, missing_intervals, standing_words
 from classify.runs.folder import Run
 from classify.runs.report_json import UNDEFINED, Report, passport_weights
 
@@ -91,7 +92,7 @@ _KINDS = {"single": "one of", "multi": "any of", "regression": "a value of"}
 
 def _verdict(run: Run) -> list[str]:
     """Say what the head is shown to know, and why numbers have no interval."""
-    (board,) = boards([run])
+    (board,) = leaderboards([run])
     words = standing_words(board.rows[0], board)
     said = " ".join([f"{words[:1].upper()}{words[1:]}.", *missing_intervals(board)])
     return [_card("{said}", said=said)]

@@ -8,24 +8,28 @@
         predictions.csv    every scored image: id, part, truth, probabilities (or values), calibrated ones
         adjustment.json    postprocessing fitted on the validation part: calibration, thresholds
         model/             the fitted head, and how far from its training images a vector lies
-        plots/             figures, as SVG; drawn by `classify.pages.plots` when the run is there
+        plots/             figures, as SVG
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from classify.config import RunConfig, dump_config, shared_store
+from classify.console import html_table
 from classify.errors import ConfigError, RunError
 from classify.evaluation.novelty import Novelty
 from classify.evaluation.postprocessing import POSTPROCESSING, Postprocessing, read_postprocessing
+from classify.evaluation.wording import interval_text, metric_title
+from classify.figures.charts import run_figures
 from classify.heads.persistence import save_head
 from classify.json_file import try_place
 from classify.runs.predictions import PartPredictions, read_predictions, write_predictions
@@ -45,7 +49,6 @@ class Run:
 
     folder: Path
     report: Report
-    html: ClassVar[Callable[[Run], str] | None] = None  # how a notebook shows a run; `classify.api` sets it
 
     @property
     def task(self) -> Task:
@@ -74,8 +77,17 @@ class Run:
         except ConfigError as error:
             raise RunError(f"can't read {self.folder / POSTPROCESSING}: {error}") from error
 
-    def _repr_html_(self) -> str | None:
-        return None if Run.html is None else Run.html(self)
+    def _repr_html_(self) -> str:
+        report, part = self.report, self.report.judged_part
+        found = {"this head": report.metrics[part], "majority": report.baselines["majority"].get(part, {})}
+        if clean := (report.crossing or {}).get("parts", {}).get(part):
+            found[f"without {clean['n_left_out']} that cross"] = clean["metrics"]
+        rows = [["metric", *found]]
+        for name in report.metrics[part]:
+            cells = [interval_text(of[name]) if name in of else "–" for of in found.values()]
+            rows.append([metric_title(name), *cells])
+        title = f"{report.head} on {report.task}: {report.n_images(part)} {part} images ({self.folder})"
+        return html_table(title, rows) + "".join(f"<p>{escape(text)}</p>" for text in report.warnings)
 
 
 def check_free(folder: Path, *, force: bool) -> None:
@@ -132,6 +144,17 @@ def write_run(
     (folder / POSTPROCESSING).write_text(text + "\n", encoding="utf-8")
     write_predictions(folder / PREDICTIONS, report_task(report), predictions)
     save_head(head, folder / "model", None if novelty is None else novelty.files())
+    judged = predictions[report.judged_part]
+    figures = run_figures(
+        report_task(report),
+        confusion=report.confusion.get(report.judged_part),
+        history=report.history,
+        y_true=judged.y_true,
+        y_score=judged.y_score,
+    )
+    (folder / "plots").mkdir()
+    for name, figure in figures.items():
+        (folder / "plots" / f"{name}.svg").write_text(figure, encoding="utf-8")
 
 
 def read_run(folder: Path) -> Run:

@@ -50,7 +50,9 @@ def run(
     (UnfinishedError).
     """
     if config.tested:
-        raise ConfigError(f"this is the file of a cross-corpus test of {config.tested}; repeat it with `classify test`")
+        raise ConfigError(
+            f"this is the file of a cross-corpus test of {config.tested}; repeat it with `classify evaluate`"
+        )
     check_free(config.folder, force=force)
     timings: dict[str, float] = {}
     with _timed(timings, "open"):

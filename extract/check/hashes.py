@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from extract.engines.local import ordered
 from extract.errors import RefusedImageError
-from extract.inputs.files import Source
+from extract.inputs.files import ImageFiles
 from extract.inputs.images import make_decoder
 from features_store import Status
-from features_store.failures import plain_words
+from features_store.writer import plain_words
 
 _FLAT = 2.0  # grey levels: an image with a smaller standard deviation has no structure to hash
 _SIDE = 128  # pixels: the longer side of the thumbnail that is hashed
@@ -41,7 +41,7 @@ class Fingerprints:
     reasons: dict[int, str] = field(default_factory=dict)
 
 
-def fingerprint_files(files: Source, *, progress: bool = True) -> Fingerprints:
+def fingerprint_files(files: ImageFiles, *, progress: bool = True) -> Fingerprints:
     """Read and decode every image of a corpus once."""
     from tqdm import tqdm
 

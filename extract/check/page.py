@@ -10,7 +10,7 @@ from typing import Any
 from extract.check.duplicates import Cluster
 from extract.check.report import Check
 from extract.errors import RefusedImageError
-from extract.inputs.files import Source
+from extract.inputs.files import ImageFiles
 from extract.inputs.images import Decoder, make_decoder
 from features_store import Index
 from features_store.atomic import atomic_write
@@ -45,7 +45,7 @@ width:{{ side }}px;vertical-align:top}img{max-width:100%}figcaption{font-size:12
 """
 
 
-def write_page(done: Check, files: Source, path: Path, *, force: bool = False) -> None:
+def write_page(done: Check, files: ImageFiles, path: Path, *, force: bool = False) -> None:
     """Write the page: clusters with different labels first, then those across splits, then the others.
 
     Raises ExistsError.
@@ -61,7 +61,7 @@ def write_page(done: Check, files: Source, path: Path, *, force: bool = False) -
         temporary.write_text(text, encoding="utf-8")
 
 
-def _shown(cluster: Cluster, index: Index, files: Source, decode: Decoder) -> dict[str, Any]:
+def _shown(cluster: Cluster, index: Index, files: ImageFiles, decode: Decoder) -> dict[str, Any]:
     pictures = [
         {"id": str(index.ids[row]), "data": _thumbnail(files, row, decode), "facts": _facts(row, index)}
         for row in cluster.rows[:MAX_PICTURES]
@@ -69,7 +69,7 @@ def _shown(cluster: Cluster, index: Index, files: Source, decode: Decoder) -> di
     return {**vars(cluster), "n_images": len(cluster.rows), "pictures": pictures}
 
 
-def _thumbnail(files: Source, row: int, decode: Decoder) -> str:
+def _thumbnail(files: ImageFiles, row: int, decode: Decoder) -> str:
     """Return a small JPEG of an image in base64, or "" if the image cannot be read or decoded."""
     from PIL import Image
 

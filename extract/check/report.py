@@ -12,8 +12,7 @@ from extract.check.duplicates import DISTANCE, Cluster, find_clusters
 from extract.check.hashes import Fingerprints, fingerprint_files
 from extract.corpora import Corpus, Dataset
 from features_store import Index, Status
-from features_store.leakage import Traces, probe, traces_of_ids
-from features_store.meaning import parted
+from features_store.leakage import Families, probe, traces_of_ids
 from features_store.schema import PART_NAMES
 
 SHOWN = 10  # ids that the text lists for each kind of finding
@@ -61,7 +60,7 @@ def check(
     index = dataset.index
     found = fingerprint_files(dataset.files, progress=progress) if files else None
     statuses = [] if found is None else [Status(value) for value in np.unique(found.status).tolist()]
-    traces = traces_of(index, found)
+    traces, left_out = traces_of(index, found)
     return Check(
         corpus=corpus.name,
         index=index,
@@ -79,7 +78,7 @@ def check(
             if labels.task.kind == "multi"
         },
         shortcuts=[one for task in index.labels for one in probe_task(index, task, traces)],
-        left_out=traces.left_out,
+        left_out=left_out,
         files_read=files,
         notes=dataset.notes,
     )
@@ -103,33 +102,32 @@ def count_images(index: Index) -> dict[str, int]:
 
 
 def _count_parted(index: Index, split: str) -> int:
-    return 0 if index.groups is None else len(np.unique(index.groups[parted(index.splits[split], index.groups)]))
+    return 0 if index.groups is None else len(np.unique(index.groups[index.splits[split].crossed(index.groups)]))
 
 
-def traces_of(index: Index, found: Fingerprints | None) -> Traces:
+def traces_of(index: Index, found: Fingerprints | None) -> tuple[Families, tuple[str, ...]]:
     """Return what images carry besides their pixels: ids, order, and size and age of the files if they were read."""
     classes = [
         one for labels in index.labels.values() if labels.task.kind != "regression" for one in labels.task.classes
     ]
     split = index.splits.get("default")
     parts = split.values if split is not None and split.kind == "parts" else None
-    traces = traces_of_ids(index.ids, classes=classes, parts=parts)
+    families, left_out = traces_of_ids(index.ids, classes=classes, parts=parts)
     if found is None:
-        return traces
-    families = {
-        **traces.families,
+        return families, left_out
+    families |= {
         "file size": found.n_bytes.reshape(-1, 1).astype(np.float64),
         "width and height": np.stack([found.width, found.height], axis=1).astype(np.float64),
         "modification time": np.nan_to_num(found.modified, nan=-1.0).reshape(-1, 1),
     }
-    return Traces(families, traces.left_out)
+    return families, left_out
 
 
-def probe_task(index: Index, task: str, traces: Traces) -> list[dict[str, Any]]:
+def probe_task(index: Index, task: str, traces: Families) -> list[dict[str, Any]]:
     """Probe a task with all columns, and with each family by itself, the most telling first."""
-    columns = {EVERYTHING: traces.matrix(), **{family: traces.matrix(family) for family in traces.families}}
+    columns = {EVERYTHING: np.concatenate([*traces.values()], axis=1), **traces}
     probes = {family: probe(values, index.labels[task], index.groups) for family, values in columns.items()}
-    found = [{"task": task, "family": family, **vars(one)} for family, one in probes.items() if one is not None]
+    found = [{"task": task, "family": family, **one} for family, one in probes.items() if one is not None]
     return sorted(found, key=lambda one: (one["family"] != EVERYTHING, -one["score"]))
 
 

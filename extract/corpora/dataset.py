@@ -12,13 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from extract.errors import CorpusError
-from extract.inputs.files import Source
-from extract.inputs.formats import left_out_words
+from extract.inputs.disk import left_out_words
+from extract.inputs.files import ImageFiles
 from features_store import Index, Labels, Split
 from features_store.errors import unknown_name
-from features_store.origin import Origin
 from features_store.schema import PART_NAMES
-from features_store.subset import index_rows
 
 Place = (
     Path | str | Mapping[str, Path | str]
@@ -57,21 +55,18 @@ class Dataset:
     ----------
     index : Index
         Ids, labels, splits and groups.
-    files : Source
+    files : ImageFiles
         ``files.read(row)`` returns the bytes of the image in that row of the index.
     notes : tuple of str
         What a user should know: what was left out, and why.
     left_out : mapping of str to int
         Files that are not read, counted by reason; also stored with the index.
-    origin : Origin, optional
-        Of a shard: the whole index, and the rows of the shard in it. None = the whole corpus.
     """
 
     index: Index
-    files: Source
+    files: ImageFiles
     notes: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
-    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         if len(self.index) != len(self.files):
@@ -82,7 +77,7 @@ def labelled(
     name: str,
     options: Mapping[str, Any],
     ids: ArrayLike,
-    files: Source,
+    files: ImageFiles,
     *,
     labels: Sequence[Labels],
     splits: Sequence[Split],
@@ -116,7 +111,7 @@ class Corpus:
     splits: Mapping[str, str] = field(default_factory=dict)
     defects: Sequence[str] = ()
     default_data: str = ""
-    default_profile: str = "card"
+    default_profile: str = "fusion"
     options: Mapping[str, Option] = field(default_factory=dict)
     published: Mapping[str, int] = field(default_factory=dict)
     members: tuple[str, ...] = ()
@@ -158,18 +153,18 @@ def _empty_parts(split: Split) -> str:
 class RowSubset:
     """Some rows of the image files of a corpus, numbered from 0."""
 
-    def __init__(self, files: Source, rows: NDArray[np.int64]) -> None:
+    def __init__(self, files: ImageFiles, rows: NDArray[np.int64]) -> None:
         self._files, self._rows = files, rows
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def read(self, row: int) -> bytes:
-        """See `extract.inputs.files.Source.read`."""
+        """See `extract.inputs.files.ImageFiles.read`."""
         return self._files.read(int(self._rows[row]))
 
     def modified(self, row: int) -> float:
-        """See `extract.inputs.files.Source.modified`."""
+        """See `extract.inputs.files.ImageFiles.modified`."""
         return self._files.modified(int(self._rows[row]))
 
 
@@ -191,5 +186,4 @@ def shard(dataset: Dataset, text: str) -> Dataset:
     rows = np.arange(first, last)
     if len(rows) == n_images:
         return dataset
-    index, origin = index_rows(dataset.index, rows), Origin(dataset.index.digest, rows)
-    return replace(dataset, index=index, files=RowSubset(dataset.files, rows), origin=origin)
+    return replace(dataset, index=dataset.index.take(rows), files=RowSubset(dataset.files, rows))

@@ -18,7 +18,7 @@ from extract.corpora.splits import published_split, seeded_split
 from extract.corpora.tables import read_table
 from extract.corpora.texts import find_one, misfit, read_text
 from extract.errors import CorpusError
-from extract.inputs.formats import SUFFIXES
+from extract.inputs.images import SUFFIXES
 from extract.inputs.trees import Tree, open_tree
 from features_store import Split
 

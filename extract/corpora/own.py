@@ -38,10 +38,9 @@ from extract.corpora.splits import PARTS, seeded_split
 from extract.corpora.tables import Table, plain_cell, read_table
 from extract.corpora.texts import read_text, refuse_twice
 from extract.errors import CorpusError
-from extract.inputs.formats import left_out_words
-from extract.inputs.names import canonical
-from extract.inputs.remote import is_url
-from extract.inputs.trees import Folder, Tree, open_tree, place_of
+from extract.inputs.disk import left_out_words
+from extract.inputs.files import canonical, is_url, place_of
+from extract.inputs.trees import Tree, open_tree
 from features_store import Split
 from features_store.schema import KINDS
 
@@ -140,7 +139,7 @@ def _without_top(tree: Tree) -> Tree:
     if len(tops) != 1 or min(tops).lower() in PARTS:
         return tree
     seconds = {path.split("/", 2)[1].lower() for path in names if path.count("/") > 1}
-    packed = not isinstance(tree, Folder) and len(names) == len(tree.images())
+    packed = not tree.on_disk and len(names) == len(tree.images())
     all_deeper = min(path.count("/") for path in names) > 1
     return tree.below(min(tops)) if (packed and all_deeper) or len(seconds & PARTS.keys()) > 1 else tree
 
@@ -258,7 +257,7 @@ def _image_path(images: Tree, cell: str, table: Any, line: int) -> str:
     Raises CorpusError.
     """
     path = cell.strip().replace("\\", "/")
-    if os.path.isabs(path) and isinstance(images, Folder):
+    if os.path.isabs(path) and images.on_disk:
         try:
             path = Path(path).relative_to(images.place.resolve()).as_posix()
         except ValueError as error:

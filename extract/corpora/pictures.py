@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.errors import CorpusError
-from extract.inputs.files import Source
-from extract.inputs.names import canonical
+from extract.inputs.files import ImageFiles, canonical
 from extract.inputs.trees import Tree
 
 
@@ -27,7 +26,7 @@ class Pictures:
         self._tree, self._folders = tree, [folder for folder in folders if folder]
         self._tables: list[dict[str, list[str]]] | None = None
 
-    def files(self, names: Sequence[str], *, suffix: str = "") -> Source:
+    def files(self, names: Sequence[str], *, suffix: str = "") -> ImageFiles:
         """Return the image files of these names; see `paths`."""
         return self._tree.source(np.array(self.paths(names, suffix=suffix)))
 

@@ -17,7 +17,6 @@ from extract.corpora.texts import find_one, misfit, read_labelled_list, read_lin
 from extract.errors import CorpusError
 from extract.inputs.trees import Tree, open_tree
 from features_store import Split
-from features_store.meaning import parted
 
 CODES = {"0": 0, "1": 1, "2": 2}  # of all lists: negative, neutral, positive
 _LAYOUT = "t4sa_text_sentiment.tsv and, below the same folder, images named <tweet id>-<k>.jpg"
@@ -131,15 +130,15 @@ def _read_lists(
     tree = open_tree(data)
     paths = [find_one(tree, [pattern.format(part=part)], layout=words[0]) for part in ("train", "val", "test")]
     lists = [read_labelled_list(tree, path, CODES, expected=words[1]) for path in paths]
-    ids = np.array([image for images, _ in lists for image in images])
+    names = [image for images, _ in lists for image in images]
     values = np.concatenate([codes for _, codes in lists])
     parts = np.repeat(np.arange(3, dtype=np.int8), [len(images) for images, _ in lists])
     if sizes:
-        rows = np.sort(np.concatenate([_draw(ids, values, parts == part, part, sizes, options) for part in range(3)]))
-        ids, values, parts = ids[rows], values[rows], parts[rows]
-    names = ids.tolist()
+        rows = np.sort(np.concatenate([_draw(names, values, parts == part, part, sizes, options) for part in range(3)]))
+        names, values, parts = [names[row] for row in rows.tolist()], values[rows], parts[rows]
+    ids = np.array(names)
     groups, split = groups_of([tweet_of(image) for image in names]), Split("default", parts, source="published")
-    n_crossing = len(np.unique(groups[parted(split, groups)]))
+    n_crossing = len(np.unique(groups[split.crossed(groups)]))
     return labelled(
         name,
         options,
@@ -153,7 +152,7 @@ def _read_lists(
 
 
 def _draw(
-    ids: NDArray[Any],
+    names: Sequence[str],
     values: NDArray[np.int16],
     inside: NDArray[np.bool_],
     part: int,
@@ -161,20 +160,21 @@ def _draw(
     options: Mapping[str, Any],
 ) -> NDArray[np.int64]:
     """Return the rows of a seeded draw from a part, a third from each class."""
-    name, size = ("train", "validation", "test")[part], sizes[part]
+    option, size = ("train", "validation", "test")[part], sizes[part]
     each, rest = divmod(size, len(POLARITY))
     if rest:
         raise CorpusError(
-            f"option {name!r} of corpus 'b-t4sa-tfm' is the size of all three classes; {size} is not divisible by 3"
+            f"option {option!r} of corpus 'b-t4sa-tfm' is the size of all three classes; {size} is not divisible by 3"
         )
     drawn: list[int] = []
     for code, label in enumerate(POLARITY):
         rows = np.flatnonzero(inside & (values == code))
         if len(rows) < each:
             raise CorpusError(
-                f"{size} images for {name} need {each} {label} ones, and there are {len(rows)}; give --option {name}="
+                f"{size} images for {option} need {each} {label} ones, and there are {len(rows)}; "
+                f"give --option {option}="
             )
-        drawn += sorted(rows.tolist(), key=lambda row: draw_key(str(ids[row]), options["seed"]))[:each]
+        drawn += sorted(rows.tolist(), key=lambda row: draw_key(names[row], options["seed"]))[:each]
     return np.array(drawn, dtype=np.int64)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.errors import CorpusError
-from extract.inputs.names import canonical
+from extract.inputs.files import canonical
 from extract.inputs.trees import Tree
 
 BY_HAND = "or write a CSV table of your own and read it with corpus `csv`, whose columns are mapped by --option"

@@ -18,8 +18,8 @@ from extract.corpora.dataset import Corpus, Dataset, Option
 from extract.corpora.labels import scale_ends
 from extract.corpora.splits import draw_key, units_of
 from extract.errors import CorpusError
+from extract.inputs.disk import merged
 from extract.inputs.files import Joined
-from extract.inputs.formats import merged
 from features_store import Index, Split
 from features_store.errors import unknown_name
 from features_store.union import parse_maps, translated, united_index

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.corpora import Dataset
-from extract.encoders import Network
+from extract.encoders import Encoder
 from extract.engines.cpu import Cpu
 from extract.engines.cuda import Cuda
 from extract.engines.device import Device, DeviceFacts
@@ -39,7 +40,7 @@ class Plan:
         None = the engine decides, since no block was begun.
     """
 
-    encoder: Network
+    encoder: Encoder
     n_views: int
     batch_size: int
     compiled: bool | None
@@ -61,7 +62,7 @@ class Sink(Protocol):
         Which views are still to be made, for any tap.
     """
 
-    encoder: Network
+    encoder: Encoder
     batch_size: int
     needed: NDArray[np.bool_]
 
@@ -83,11 +84,14 @@ class Engine(Protocol):
         The device that the networks run on.
     n_readers, n_decoders : int
         Threads, over all processes.
+    remarks : Counter
+        How many images were decoded although something beside their pixels is broken, by what it is.
     """
 
     facts: DeviceFacts
     n_readers: int
     n_decoders: int
+    remarks: Counter[str]
 
     def prepare(self, plans: Sequence[Plan], timings: Timings) -> list[Plan]:
         """Build what runs the encoders; return the plans, with what was chosen for new blocks.

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.encoders.spec import Network
-from extract.encoders.weights import quiet
+from extract.encoders.spec import Encoder
+from extract.encoders.weights import silence_logging
 from extract.engines.device import Device, Pending
 from features_store.errors import first_line
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Vectors = dict[str, NDArray[np.float32]]
 
 COMPILE_SECONDS = 60.0
-"""What compiling one network costs a CPU with two cores: 25 to 100 seconds for the networks of the profile `card`."""
+"""What compiling one network costs a CPU with two cores: 25 to 100 seconds for the networks of the profile `fusion`."""
 COMPILE_GAIN = 0.1
 """Share of the time of a forward pass that compiling saves on most networks with convolutions; up to a half."""
 
@@ -51,7 +51,7 @@ class Forward:
 
     Parameters
     ----------
-    network : Network
+    network : Encoder
         Its module is moved to the device.
     precision : {"auto", "float32", "bfloat16", "float16"}
         See `Device.autocast`.
@@ -60,12 +60,12 @@ class Forward:
         every batch must have the shape of that one.
     """
 
-    def __init__(self, network: Network, device: Device, *, precision: str = "auto", compiled: bool = False) -> None:
+    def __init__(self, network: Encoder, device: Device, *, precision: str = "auto", compiled: bool = False) -> None:
         self.network = network
         self.device = device
         self.compiled = compiled and network.module is not None
         self._autocast = device.autocast(precision)
-        self._taps = [tap.name for tap in network.encoder.taps]
+        self._taps = [tap.name for tap in network.spec.taps]
         self._function = None if network.module is None else self._on_device(device.place(network.module))
         self._slots: list[NDArray[Any]] = []
         self._left: list[Callable[[], object]] = []  # by slot, the wait until its last batch has left it
@@ -125,7 +125,7 @@ class Forward:
             return tuple(outputs[tap] for tap in taps)
 
         # torch keeps what it compiled by code object, and at most eight things for each: every network gets its own.
-        name = re.sub("[^A-Za-z0-9]", "_", network.encoder.name)
+        name = re.sub("[^A-Za-z0-9]", "_", network.spec.name)
         whole.__code__ = whole.__code__.replace(co_name=f"forward_of_{name}")
         run: Callable[..., Any] = whole
         if self.compiled:
@@ -141,7 +141,7 @@ class Forward:
 
 
 def compile_if_faster(
-    network: Network,
+    network: Encoder,
     device: Device,
     n_views: int,
     *,
@@ -165,7 +165,7 @@ def compile_if_faster(
         Whether the blocks were begun with compiled code: "auto" goes on so, and an interrupted run ends with the bytes
         of an undisturbed one. None = they are new.
     """
-    plain, name = Forward(network, device, precision=precision), network.encoder.name
+    plain, name = Forward(network, device, precision=precision), network.spec.name
     measured = mode == "auto" and begun is None
     if network.module is None or mode == "off" or (mode == "auto" and begun is False):
         return plain
@@ -178,7 +178,7 @@ def compile_if_faster(
     echo(f"{name}: is compiled first, which takes a minute or two (--compile off leaves it as it is)")
     compiled = Forward(network, device, precision=precision, compiled=True)
     try:
-        with warnings.catch_warnings(), quiet():
+        with warnings.catch_warnings(), silence_logging():
             warnings.simplefilter("ignore")  # of torch's own future
             compiled(compiled.buffer(batch_size))
     except Exception as error:  # there is no end to what can be missing: a compiler, its headers, an operator

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -43,6 +43,7 @@ class Sample:
     row: int
     prepared: Mapping[tuple[int, int], NDArray[Any]]
     refused: RefusedImageError | None = None
+    remark: str = ""
 
 
 class LocalEngine:
@@ -69,6 +70,7 @@ class LocalEngine:
         self._unused_gpu = unused_gpu() if nobody_chose else None
         self._decode = make_decoder(settings.decoder)
         self._forwards = dict(forwards or {})
+        self.remarks: Counter[str] = Counter()
         self._stack = ExitStack()
 
     def __enter__(self) -> LocalEngine:
@@ -84,11 +86,11 @@ class LocalEngine:
         if self._unused_gpu is not None:
             self._check_patience(plans)
         for plan in plans:
-            if plan.n_views and plan.encoder.encoder.name not in self._forwards:
-                self._forwards[plan.encoder.encoder.name] = self._place(plan, timings)
+            if plan.n_views and plan.encoder.spec.name not in self._forwards:
+                self._forwards[plan.encoder.spec.name] = self._place(plan, timings)
         decided = []
         for plan in plans:  # all networks are on the device by now
-            forward = self._forwards.get(plan.encoder.encoder.name)
+            forward = self._forwards.get(plan.encoder.spec.name)
             size = self._fitting_batch(forward, plan) if forward else plan.batch_size
             compiled = forward.compiled if forward and plan.is_new else bool(plan.compiled)
             decided.append(replace(plan, batch_size=size, compiled=compiled))
@@ -105,9 +107,9 @@ class LocalEngine:
         """See `Engine.run`."""
         views = self._settings.augmentation
         # A slot depends on the row in the whole corpus, of which this may be a shard.
-        numbers = np.arange(len(dataset.index)) if dataset.origin is None else dataset.origin.rows
+        numbers = np.arange(len(dataset.index)) if dataset.index.parent_rows is None else dataset.index.parent_rows
         with ExitStack() as stack:
-            forwards = [self._forwards[sink.encoder.encoder.name] for sink in sinks]
+            forwards = [self._forwards[sink.encoder.spec.name] for sink in sinks]
             # The writer also waits for what is being computed; only past that does it hold up the rest.
             writer = stack.enter_context(SerialWorker(ahead=4 + sum(forward.n_slots for forward in forwards)))
             batchers = [Batcher(*pair, writer, timings) for pair in zip(sinks, forwards, strict=True)]
@@ -122,6 +124,8 @@ class LocalEngine:
                 if sample.refused is not None:
                     for batcher in batchers:
                         batcher.fail(sample.row, sample.refused)
+                if sample.remark:
+                    self.remarks[sample.remark] += 1
                 number = int(numbers[sample.row]) * views.n
                 for (at, view), pixels in sample.prepared.items():
                     batchers[at].take(sample.row, view, number + view, pixels)
@@ -139,7 +143,7 @@ class LocalEngine:
             return Sample(row, {}, data)
         try:
             with timings.part("decode"):
-                rgb = self._decode(data)
+                rgb, remark = self._decode.decode(data)
         except RefusedImageError as refused:
             return Sample(row, {}, refused)
         except MemoryError as error:
@@ -151,7 +155,7 @@ class LocalEngine:
                 wanting = [at for at, batcher in enumerate(batchers) if batcher.sink.needed[row, view]]
                 pixels = views.make(rgb, name, view) if wanting else rgb
                 prepared.update({(at, view): batchers[at].sink.encoder.prepare(pixels) for at in wanting})
-        return Sample(row, prepared)
+        return Sample(row, prepared, remark=remark)
 
     def _place(self, plan: Plan, timings: Timings) -> Forward:
         with timings.part("compile"):
@@ -177,7 +181,7 @@ class LocalEngine:
             if not plan.is_new or size == 1:
                 raise
             size //= 2
-            self._settings.echo(f"{plan.encoder.encoder.name}: {error}; {size} is tried")
+            self._settings.echo(f"{plan.encoder.spec.name}: {error}; {size} is tried")
             forward(forward.buffer(size))
         return size
 

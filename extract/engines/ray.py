@@ -6,8 +6,10 @@ come back in any order and are written by their row. What an actor had not sent 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 
 from extract.corpora import Dataset
 from extract.corpora.dataset import RowSubset
-from extract.encoders import Network
+from extract.encoders import Encoder
 from extract.engines import Plan, Sink, choose_device
 from extract.engines.device import DeviceFacts
 from extract.engines.local import READERS, LocalEngine, describe_passes
@@ -26,8 +28,6 @@ from extract.errors import ActorsError, DeviceError, EngineError, MachineError
 from extract.progress import Timings
 from extract.settings import RunSettings, silent
 from features_store import Status
-from features_store.origin import Origin
-from features_store.subset import index_rows
 
 BATCHES_A_CALL = 4  # within a call, reading and decoding go on while the network runs
 _PATIENCE = 300  # seconds for the first actor of a cluster, which may have to start a machine
@@ -41,6 +41,7 @@ class RayEngine:
     def __init__(self, settings: RunSettings) -> None:
         import_ray()
         self._settings, self._gpus = settings, settings.actor_gpus
+        self.remarks: Counter[str] = Counter()
         self.n_readers = READERS * settings.actors
         self.n_decoders = (settings.decode_threads or 1) * settings.actors
 
@@ -111,6 +112,7 @@ class RayEngine:
                     _write(found, at, sink)
             for part, seconds in zip(_PARTS, found["seconds"].sum(axis=0).tolist(), strict=True):
                 timings.add(part, seconds)
+            self.remarks.update(json.loads(str(found["remarks"][0])))
             step(len(found["row"]))
 
 
@@ -120,7 +122,7 @@ class _Shared:
 
     dataset: Dataset
     settings: RunSettings
-    encoders: list[Network]
+    encoders: list[Encoder]
     batch_sizes: list[int]
 
 
@@ -149,9 +151,11 @@ class _Actor:
             for at, (encoder, size) in enumerate(zip(encoders, self._shared.batch_sizes, strict=True))
         ]
         timings, seconds = Timings(), np.zeros((len(rows), len(_PARTS)))
-        self._engine.run(_cut(self._shared.dataset, rows), np.arange(len(rows)), sinks, timings, lambda _: None)
+        self._engine.remarks.clear()
+        self._engine.run(_take(self._shared.dataset, rows), np.arange(len(rows)), sinks, timings, lambda _: None)
         seconds[0] = [timings.seconds().get(name, 0.0) for name in _PARTS]
         found = {"row": rows, "status": status, "seconds": seconds, "reason": np.array(reasons)}
+        found["remarks"] = np.full(len(rows), json.dumps(self._engine.remarks))
         for at, sink in enumerate(sinks):
             found.update({f"{at}/{tap}": vectors for tap, vectors in sink.vectors.items()})
         return found
@@ -162,7 +166,7 @@ class _Kept:
 
     def __init__(
         self,
-        encoder: Network,
+        encoder: Encoder,
         batch_size: int,
         needed: NDArray[np.bool_],
         status: NDArray[np.uint8],
@@ -184,11 +188,9 @@ class _Kept:
         self._status[row], self._reasons[row] = status, reason
 
 
-def _cut(dataset: Dataset, rows: NDArray[np.int64]) -> Dataset:
+def _take(dataset: Dataset, rows: NDArray[np.int64]) -> Dataset:
     """Return some rows of a corpus, with the numbers that they have in the whole one."""
-    numbers = rows if dataset.origin is None else dataset.origin.rows[rows]
-    source, index = RowSubset(dataset.files, rows), index_rows(dataset.index, rows)
-    return replace(dataset, index=index, files=source, origin=Origin("", numbers))
+    return replace(dataset, index=dataset.index.take(rows), files=RowSubset(dataset.files, rows))
 
 
 def _write(found: Mapping[str, NDArray[Any]], at: int, sink: Sink) -> None:
@@ -199,7 +201,7 @@ def _write(found: Mapping[str, NDArray[Any]], at: int, sink: Sink) -> None:
             sink.fail(row, Status(failure), str(reason))
     places, views = np.nonzero(sink.needed[rows] & (status == Status.WRITTEN)[:, None])
     if len(places):
-        taps = [tap.name for tap in sink.encoder.encoder.taps]
+        taps = [tap.name for tap in sink.encoder.spec.taps]
         sink.write(rows[places], views, {tap: found[f"{at}/{tap}"][places, views] for tap in taps})
 
 

@@ -3,7 +3,7 @@
 ``python -m tests.bench extract`` prints one table. Weights are random, which changes no time. Each competitor runs once
 a round, in turn, and medians are compared, so that a busy machine slows all alike. The plain loop runs with the batch
 of 32 that thingsvision's documentation gives, and with ours. Environment: AFFECTORY_BENCH_CLIP (default ViT-B-32;
-ViT-L-14 is the one of the profile `card`), AFFECTORY_BENCH_IMAGES, AFFECTORY_BENCH_ROUNDS, AFFECTORY_BENCH_COMPILE
+ViT-L-14 is the one of the profile `fusion`), AFFECTORY_BENCH_IMAGES, AFFECTORY_BENCH_ROUNDS, AFFECTORY_BENCH_COMPILE
 (default auto, as if for a large corpus), AFFECTORY_BENCH_PRECISIONS (the others only where there are matrix units).
 """
 
@@ -26,7 +26,7 @@ import numpy as np
 
 from extract import pipeline
 from extract.corpora import Dataset, find_corpus
-from extract.encoders import Network, Weights, build_networks, find_encoders
+from extract.encoders import Encoder, Weights, build_encoders, find_encoders
 from extract.engines import Cpu
 from extract.engines.cpu import ForwardPool
 from extract.engines.forward import Forward, compile_if_faster
@@ -62,9 +62,9 @@ def make_images(folder: Path, width: int, n_images: int) -> None:
         photo.resize(size).save(folder / "a" / f"{at:03}.jpg", quality=90)
 
 
-def library_transform(network: Network) -> Callable[..., object]:
+def library_transform(network: Encoder) -> Callable[..., object]:
     """Return the transform that the library of a network gives its users."""
-    if network.encoder.library == "open_clip":
+    if network.spec.library == "open_clip":
         import open_clip
 
         return open_clip.image_transform(224, is_train=False)
@@ -97,7 +97,7 @@ def _serve(connection: Connection) -> None:
     from PIL import Image
 
     warnings.simplefilter("ignore")
-    networks = {one.encoder.name: one for one in build_networks(find_encoders(NAMES), Weights("random", 0))}
+    networks = {one.spec.name: one for one in build_encoders(find_encoders(NAMES), Weights("random", 0))}
     transforms = {name: library_transform(network) for name, network in networks.items()}
     connection.send("ready")
     while True:
@@ -117,7 +117,7 @@ def _serve(connection: Connection) -> None:
 class Ready:
     """A pipeline whose networks are compiled once for all rounds."""
 
-    def __init__(self, networks: list[Network], reading: Dataset, folder: Path, precision: str) -> None:
+    def __init__(self, networks: list[Encoder], reading: Dataset, folder: Path, precision: str) -> None:
         self.device, start = Cpu(pool=ForwardPool()), time.perf_counter()
         how = {"batch_size": BATCH, "mode": COMPILE, "precision": precision}
         self.forwards = [compile_if_faster(network, self.device, LARGE, **how) for network in networks]
@@ -127,8 +127,8 @@ class Ready:
 
     def run(self, names: Sequence[str], n_images: int) -> None:
         """Extract some images with some networks into a new store, with the forward passes that are there."""
-        networks = [one for one in self.networks if one.encoder.name in names]
-        forwards = {one.network.encoder.name: one for one in self.forwards}
+        networks = [one for one in self.networks if one.spec.name in names]
+        forwards = {one.network.spec.name: one for one in self.forwards}
         self.n_runs += 1
         settings = replace(self.settings, limit=n_images)
         engine = LocalEngine(settings, self.device, forwards)
@@ -136,7 +136,7 @@ class Ready:
 
     def forward_only(self, names: Sequence[str], n_images: int) -> Callable[[], None]:
         """Return the same forward passes over ready tensors, which are made now."""
-        chosen = [one for one in self.forwards if one.network.encoder.name in names]
+        chosen = [one for one in self.forwards if one.network.spec.name in names]
         rng = np.random.default_rng(0)
         for one in chosen:
             for _ in range(one.n_slots):
@@ -152,7 +152,7 @@ class Ready:
         return work
 
 
-def prepare_per_core(networks: list[Network], files: list[bytes]) -> dict[str, float]:
+def prepare_per_core(networks: list[Encoder], files: list[bytes]) -> dict[str, float]:
     """Time decoding and all four transforms on one core, by the processor's own clock: images/s."""
     import torch
     from PIL import Image
@@ -198,7 +198,7 @@ def main() -> None:
         paths = sorted((folder / "images").rglob("*.jpg"))
         n_bytes = statistics.mean(path.stat().st_size for path in paths)
         reading = find_corpus("folder").read(folder / "images")
-        networks = build_networks(find_encoders(NAMES), Weights("random", 0))
+        networks = build_encoders(find_encoders(NAMES), Weights("random", 0))
         print(f"{torch.get_num_threads()} threads, batches of {BATCH}, {', '.join(NAMES)}")
         for width in WIDTHS:
             make_images(folder / f"{width}", width, 16)

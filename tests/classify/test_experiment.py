@@ -11,7 +11,6 @@ from classify.config import RunConfig, load_config
 from classify.errors import ConfigError, RunError
 from classify.evaluation.metrics import metrics
 from classify.heads.persistence import load_head
-from classify.pages.plots import write_plots
 from classify.runs.folder import read_run
 from classify.runs.train import run
 from features_store import UnknownNameError, open_store
@@ -41,7 +40,6 @@ KEYS = {
 
 def test_folder_holds_everything(polarity_run):
     """The run folder has its six parts, and the report every promised key."""
-    write_plots(polarity_run)
     names = {path.name for path in polarity_run.folder.iterdir()}
     assert names == {"config.toml", "report.json", "predictions.csv", "adjustment.json", "model", "plots"}
     assert set(polarity_run.report) >= KEYS

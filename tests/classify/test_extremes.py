@@ -133,7 +133,7 @@ def test_class_weights_and_costs_are_by_name_wherever_heads_are_fitted(make, tmp
 
 
 def test_svm_is_the_same_machine_far_from_zero():
-    """Without standardising, features around 1,000 are told apart as scikit-learn does in float64."""
+    """Without standardizing, features around 1,000 are told apart as scikit-learn does in float64."""
     random = np.random.default_rng(0)
     x = random.normal(size=(300, 20))
     y = (x[:, 0] + x[:, 1] * x[:, 2] > 0).astype(int)

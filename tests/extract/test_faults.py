@@ -22,7 +22,7 @@ from extract.inputs import files as sources
 from extract.inputs.files import Files
 from extract.settings import RunSettings
 from features_store import DiskSpaceError, Index, MismatchError, Status, open_store
-from features_store.failures import FailureLimit, failures_file, read_failures
+from features_store.writer import FailureLimit, failures_file, read_failures
 
 CommandLine = Callable[..., tuple[int, str, str]]
 BROKEN = Path("/proc/self/mem")  # a regular file whose first byte cannot be read: EIO, without any mock
@@ -287,7 +287,7 @@ except Exception as error:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the size of a process, by Linux")
 @pytest.mark.parametrize(
-    ("form", "decoder"), [("PNG", "pillow"), ("JPEG", "fast"), ("JPEG", "pillow"), ("TIFF", "pillow")]
+    ("form", "decoder"), [("PNG", "pillow"), ("JPEG", "torchvision"), ("JPEG", "pillow"), ("TIFF", "pillow")]
 )
 def test_memory_that_runs_out_is_no_property_of_an_image(tmp_path: Path, form: str, decoder: str) -> None:
     path = tmp_path / "large"
@@ -329,7 +329,7 @@ def test_a_full_disk_is_not_a_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) 
         with open("/dev/full", "wb", buffering=0) as file:
             file.write(b"x")
 
-    with pytest.raises(DiskSpaceError, match="weights do not fit on the disk of") as full, weights.hub(encoder):
+    with pytest.raises(DiskSpaceError, match="weights do not fit on the disk of") as full, weights.hub_errors(encoder):
         fill()
     assert full.value.exit_code == 1
 
@@ -339,7 +339,7 @@ def test_a_full_disk_is_not_a_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) 
         except OSError as error:
             raise RuntimeError("download failed") from error
 
-    with pytest.raises(DiskSpaceError), weights.hub(encoder):
+    with pytest.raises(DiskSpaceError), weights.hub_errors(encoder):
         wrapped()
-    with pytest.raises(HubError), weights.hub(encoder):
+    with pytest.raises(HubError), weights.hub_errors(encoder):
         raise ConnectionError("no route to host")

@@ -165,7 +165,10 @@ def test_a_thousand_mutated_images_shift_nothing(tmp_path, toy, photos):
 @pytest.mark.filterwarnings("ignore")
 def test_the_fast_decoder_refuses_what_the_reference_refuses(photos):
     """Of whole files both decoders give the same verdict; of damaged ones, neither ever raises anything else."""
-    source, decoders = Files(400, photos["chelsea"][60:100, 80:140]), [make_decoder("fast"), make_decoder("pillow")]
+    source, decoders = (
+        Files(400, photos["chelsea"][60:100, 80:140]),
+        [make_decoder("torchvision"), make_decoder("pillow")],
+    )
     verdicts: Counter[tuple[bool, bool]] = Counter()
     for row in range(1, 400, 2):
         if row % 101:

@@ -14,7 +14,7 @@ import pytest
 
 from extract import pipeline
 from extract.corpora import find_corpus
-from extract.encoders import Weights, build_networks, find_encoders
+from extract.encoders import Weights, build_encoders, find_encoders
 from extract.engines import Cpu
 from extract.engines.forward import Forward, compile_if_faster
 from extract.errors import DeviceError
@@ -30,7 +30,7 @@ SETTINGS = RunSettings(device="cpu", batch_size=3, max_failed="100%")
 
 @pytest.fixture(scope="module")
 def networks():
-    return build_networks(find_encoders([SMALL, "lowlevel"]), Weights("random", 0))
+    return build_encoders(find_encoders([SMALL, "lowlevel"]), Weights("random", 0))
 
 
 # ---- failed images --------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from PIL import Image
 
 from extract import pipeline
 from extract.corpora import Dataset, find_corpus
-from extract.encoders import Weights, build_networks, find_encoders
+from extract.encoders import Weights, build_encoders, find_encoders
 from extract.engines import Cpu
 from extract.engines.forward import Forward
 from extract.errors import EncoderError
@@ -33,7 +33,7 @@ SETTINGS = RunSettings(device="cpu", batch_size=3, max_failed="100%")
 
 @pytest.fixture(scope="module")
 def networks():
-    return build_networks(find_encoders([SMALL, "lowlevel"]), Weights("random", 0))
+    return build_encoders(find_encoders([SMALL, "lowlevel"]), Weights("random", 0))
 
 
 class CountedSource:
@@ -142,7 +142,7 @@ def test_another_index_other_labels_and_other_weights_are_refused(class_folder, 
         pipeline.run(read(class_folder, {"task": "emotion"}), networks[:1], tmp_path / "store", SETTINGS)
     with pytest.raises(MismatchError, match="split 'default'"):
         pipeline.run(read(class_folder, {"seed": "1"}), networks[:1], tmp_path / "store", SETTINGS)
-    others = build_networks(find_encoders([SMALL]), Weights("random", 1))
+    others = build_encoders(find_encoders([SMALL]), Weights("random", 1))
     with pytest.raises(MismatchError, match=r"weights\.sha256"):
         pipeline.run(read(class_folder), others, tmp_path / "store", SETTINGS)
     (class_folder / "cats" / "0.jpg").unlink()

@@ -9,7 +9,7 @@ from PIL import Image
 import extract
 from extract import pipeline
 from extract.corpora import find_corpus
-from extract.encoders import Weights, build_networks, find_encoders
+from extract.encoders import Weights, build_encoders, find_encoders
 from extract.errors import RefusedImageError, WeightsError
 from extract.recompute import recompute
 from extract.settings import RunSettings
@@ -21,7 +21,7 @@ BLOCK = "timm-test_efficientnet.blocks.2.max"
 
 @pytest.fixture
 def store(class_folder, tmp_path):
-    networks = build_networks(find_encoders([SMALL, "lowlevel"]), Weights("random", 3))
+    networks = build_encoders(find_encoders([SMALL, "lowlevel"]), Weights("random", 3))
     settings = RunSettings(device="cpu", views=2, batch_size=3)
     pipeline.run(find_corpus("folder").read(class_folder), networks, tmp_path / "store", settings)
     return open_store(tmp_path / "store")

@@ -19,14 +19,14 @@ from PIL import Image
 from extract import pipeline
 from extract.corpora import Dataset, find_corpus
 from extract.corpora.dataset import shard
-from extract.encoders import Weights, build_networks, find_encoders
+from extract.encoders import Weights, build_encoders, find_encoders
 from extract.engines.ray import ask_cluster
 from extract.errors import CorpusError, DeviceError, EngineError, UnreadableError
 from extract.inputs.views import Views
 from extract.settings import RunSettings
 from features_store import Index, Status, open_store
-from features_store.failures import read_failures
 from features_store.merge import merge
+from features_store.writer import read_failures
 
 SMALL = "timm:test_efficientnet.r160_in1k"
 BLOCK = "timm-test_efficientnet.r160_in1k.pool"
@@ -47,7 +47,7 @@ def _one_thread():
 
 @pytest.fixture(scope="module")
 def network():
-    return build_networks(find_encoders([SMALL]), Weights("random", 0))[0]
+    return build_encoders(find_encoders([SMALL]), Weights("random", 0))[0]
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ def _ray_is_here():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("_ray_is_here")
 def test_two_actors_make_the_same_bytes_as_this_process(images, tmp_path, network):
-    others = build_networks(find_encoders(["lowlevel", "timm:test_resnet@layer2"]), Weights("random", 0))
+    others = build_encoders(find_encoders(["lowlevel", "timm:test_resnet@layer2"]), Weights("random", 0))
     reading, networks = find_corpus("folder").read(images), [network, *others]
     settings = replace(SETTINGS, views=2)
     pipeline.run(reading, networks, tmp_path / "local", settings)
@@ -246,7 +246,7 @@ def test_a_fault_of_the_disk_in_an_actor_stops_the_run(images, tmp_path):
     shutil.copytree(images, root)
     (root / "a" / "16.jpg").unlink()
     (root / "a" / "16.jpg").symlink_to("/proc/self/mem")
-    networks = build_networks(find_encoders(["lowlevel"]), Weights("random", 0))
+    networks = build_encoders(find_encoders(["lowlevel"]), Weights("random", 0))
     settings = replace(SETTINGS, **RAY)
     reading = find_corpus("folder").read(root)
     with pytest.raises(UnreadableError, match=r"16\.jpg cannot be read: Input/output error"):
@@ -285,7 +285,7 @@ def test_an_actor_killed_in_the_middle_costs_nothing(tmp_path, tmp_path_factory,
     (root / "a").mkdir()
     for at in range(160):
         Image.fromarray(photos["chelsea"][at % 50 : 200 + at % 50, at : at + 200]).save(root / "a" / f"{at:03}.jpg")
-    (lowlevel,) = build_networks(find_encoders(["lowlevel"]), Weights("random", 0))
+    (lowlevel,) = build_encoders(find_encoders(["lowlevel"]), Weights("random", 0))
     reading, networks = find_corpus("folder").read(root), [network, lowlevel]
     pipeline.run(reading, networks, tmp_path / "local", SETTINGS)
     killed: list[int] = []

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from extract import pipeline
 from extract.corpora.dataset import Dataset
-from extract.encoders.spec import Encoder, Network, Tap
+from extract.encoders.spec import Encoder, EncoderSpec, Tap
 from extract.settings import RunSettings
 from features_store import Index, Status, open_store, writer
 
@@ -60,10 +60,8 @@ def prepare(rgb: np.ndarray) -> np.ndarray:
 def run(store: Path) -> None:
     """Make the block, or go on with it."""
     ids = np.array([f"{row:03d}.pgm" for row in range(N_IMAGES)])
-    encoder = Encoder(
-        "toy", "a hash", "affectory", "", lambda *_: network, (Tap("hash", (WIDTH,)),), needs_weights=False
-    )
-    network = Network(encoder, prepare, (WIDTH,), {"hash": (WIDTH,)}, {}, {}, input_dtype="float32")
+    encoder = EncoderSpec("toy", "a hash", "affectory", "", (Tap("hash", (WIDTH,)),), needs_weights=False)
+    network = Encoder(encoder, prepare, (WIDTH,), {"hash": (WIDTH,)}, {}, {}, input_dtype="float32")
     settings = RunSettings(device="cpu", views=N_VIEWS, batch_size=4, max_failed="100%")
     pipeline.run(Dataset(Index(ids), Memory()), [network], store, settings)
 
