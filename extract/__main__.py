@@ -24,7 +24,6 @@ from extract.options import (
     corpus_place,
     in_corpus,
     in_output,
-    key_values,
     panel,
 )
 from features_store import console
@@ -43,44 +42,22 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_EXAMPLES = """Examples:
-
-extract run folder --data photos --store features/photos --profile fusion
-
-extract run csv --data labels.csv --option single=mood --encoders clip_vit_l14,lowlevel --device cuda:0
-"""
-
-_CHECK_EXAMPLES = """Examples:
-
-extract check folder --data photos --page duplicates.html
-
-extract check b-t4sa --data b-t4sa_imgs.tar --lists-only --json
-"""
-_CORPORA_EXAMPLES = """Examples:
-
-extract corpora
-
-extract corpora oasis union:oasis,gaped --json
-"""
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"affectory {version('affectory')}")
-        raise typer.Exit
 
 
 @app.callback()
 def _program(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=console.version_option, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None: ...
 
 
-@app.command(epilog=_EXAMPLES)
+@app.command(
+    epilog=console.examples(
+        "extract run folder --data photos --store features/photos --profile fusion",
+        "extract run csv --data labels.csv --option single=mood --encoders clip_vit_l14,lowlevel --device cuda:0",
+    )
+)
 def run(
     corpus: CorpusName,
     data: Data = None,
@@ -129,7 +106,7 @@ def run(
             profile=profile,
             store=store,
             weights=weights,
-            options=key_values(option or []),
+            options=console.key_values("--option", option or [], "KEY=VALUE"),
             rows=rows,
             device=device,
             precision=precision,
@@ -162,7 +139,10 @@ def run(
 @app.command(
     help="Check a corpus: counts, unreadable images, duplicates, groups split across parts, labels predictable from "
     "file names.",
-    epilog=_CHECK_EXAMPLES,
+    epilog=console.examples(
+        "extract check folder --data photos --page duplicates.html",
+        "extract check b-t4sa --data b-t4sa_imgs.tar --lists-only --json",
+    ),
 )
 def check(
     corpus: CorpusName,
@@ -190,7 +170,7 @@ def check(
     from extract.check.page import write_page
     from extract.corpora import find_corpus
     from extract.errors import CorpusError
-    from extract.inputs.files import SkipUnreadable
+    from extract.inputs.files import SkipUnreadable as SkippingFiles
     from features_store import ExistsError
     from features_store.disk import try_place
     from features_store.writer import FailureLimit
@@ -202,9 +182,9 @@ def check(
             raise ExistsError(f"{page} exists; nothing is overwritten without --force")
         try_place(page)
     limit, found = FailureLimit(max_failed), find_corpus(corpus)
-    dataset = found.read(corpus_place(found, data), key_values(option or []))
+    dataset = found.read(corpus_place(found, data), console.key_values("--option", option or [], "KEY=VALUE"))
     if skip_unreadable:
-        dataset = replace(dataset, files=SkipUnreadable(dataset.files))
+        dataset = replace(dataset, files=SkippingFiles(dataset.files))
     shown = sys.stderr.isatty()
     done = checking.check(found, dataset, files=not lists_only, distance=distance, progress=shown)
     typer.echo(json.dumps(checking.record_of(done)) if as_json else "\n".join(checking.lines_of(done)))
@@ -215,7 +195,7 @@ def check(
         raise typer.Exit(3)
 
 
-@app.command(epilog=_CORPORA_EXAMPLES)
+@app.command(epilog=console.examples("extract corpora", "extract corpora oasis union:oasis,gaped --json"))
 def corpora(
     names: Annotated[
         list[str] | None,
@@ -239,9 +219,19 @@ def corpora(
             typer.echo(f"  --option {key}={option.default}  {option.help}")
 
 
-@app.command()
+ENCODER_EXAMPLES = """Examples:
+
+extract encoders
+
+extract encoders --json
+
+extract run folder --data pictures/ --encoders resnet50,timm:convnext_tiny.fb_in1k,clip_vit_l14@transformer:mean
+"""
+
+
+@app.command(epilog=ENCODER_EXAMPLES)
 def encoders(as_json: AsJson = False) -> None:
-    """List the encoders and the profiles."""
+    """List the encoders, their blocks with the values per image, and the profiles."""
     from extract.encoders import ENCODERS, PROFILES
 
     if as_json:
@@ -251,6 +241,8 @@ def encoders(as_json: AsJson = False) -> None:
         blocks = ", ".join(f"{tap.name} {'x'.join(map(str, tap.shape))}" for tap in one.taps)
         typer.echo(f"{one.name:<20} {blocks:<32} {one.description} ({one.library} {one.architecture})")
     typer.echo("timm:NAME, open_clip:ARCH/TAG    any model of these libraries")
+    typer.echo("fit:FOLDER                       a network that `extract fit` trained")
+    typer.echo("ENCODER@MODULE[:POOLING]         any layer; pooling is mean, max, cls or map")
     for name, members in PROFILES.items():
         n_features = sum(ENCODERS[one].n_features() for one in members)
         typer.echo(f"profile {name}: {', '.join(members)} = {n_features} values")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from extract.errors import CorpusError
+from features_store.console import key_values
 
 if TYPE_CHECKING:
     from extract.corpora import Corpus
@@ -20,7 +21,8 @@ def panel(name: str) -> Callable[..., Any]:
     return partial(typer.Option, rich_help_panel=name)
 
 
-in_corpus, in_output = panel("Corpus"), panel("Output")
+CORPUS, OUTPUT = "Corpus", "Output"  # panels of --help
+in_corpus, in_output = panel(CORPUS), panel(OUTPUT)
 CorpusName = Annotated[str, typer.Argument(help="Name of a corpus; `extract corpora` lists them.")]
 Data = Annotated[
     list[str] | None,
@@ -45,25 +47,10 @@ def corpus_place(corpus: Corpus, data: list[str] | None) -> Path | str | dict[st
         if len(data) > 1:
             raise CorpusError(f"corpus {corpus.name!r} has one --data; got {len(data)}")
         return _path_or_url(data[0])
-    if wrong := [text for text in data if "=" not in text]:
-        raise CorpusError(
-            f"--data {wrong[0]}: corpus {corpus.name!r} has several members; write --data NAME=PATH for each"
-        )
-    return {name: _path_or_url(path) for name, _, path in (text.partition("=") for text in data)}
+    return {name: _path_or_url(path) for name, path in key_values("--data", data, "NAME=PATH for each member").items()}
 
 
 def _path_or_url(text: str) -> Path | str:
     from extract.inputs.files import is_url
 
     return text if is_url(text) else Path(text)
-
-
-def key_values(texts: list[str]) -> dict[str, str]:
-    """Split ``KEY=VALUE`` texts.
-
-    Raises CorpusError.
-    """
-    for text in texts:
-        if "=" not in text:
-            raise CorpusError(f"--option {text!r} has no '='; write --option KEY=VALUE")
-    return dict(text.split("=", 1) for text in texts)

@@ -37,7 +37,7 @@ ORDER: dict[str, tuple[tuple[str, ...], ...]] = {
         ("evaluation",),
         ("heads",),
         ("data",),
-        ("config", "preset", "toml_text", "json_file", "json_schema", "console", "errors"),
+        ("config", "preset", "toml_text", "json_file", "console", "errors"),
     ),
 }
 

@@ -1,4 +1,4 @@
-"""The commands about runs that exist and the stores behind them: compare, report, heads, audit, curve, ablation."""
+"""The commands about runs that exist and the stores behind them: compare, report, audit, curve, seeds, ablation."""
 
 from __future__ import annotations
 
@@ -126,6 +126,31 @@ def learning_curve(
         learned = curve_of(run, config)
         write_json(run.folder / CURVE, learned, force=force)
         say(curve_text(run, learned))
+
+
+def seeds(
+    runs: options.Runs,
+    *,
+    n: Annotated[int, typer.Option("--n", help="Seeds; that of the run is the first.", rich_help_panel="Training")] = 5,
+    force: options.Force = False,
+) -> None:
+    """Fit the head of each run again with other seeds: how much of its score is chance? Writes RUN/seeds.json."""
+    from classify.json_file import check_new, write_json
+    from classify.pages.tables import seeds_text
+    from classify.runs.folder import find_runs
+    from classify.studies.seeds import SEEDS, seeds_of
+
+    found = find_runs(runs)
+    fitted = [run for run in found if not run.report.transfer] or found  # where none was fitted here, it is refused
+    for run in found:
+        if run not in fitted:
+            note(f"{run.folder} scores a head that was fitted elsewhere: left out")
+    for run in fitted:
+        check_new(run.folder / SEEDS, force=force)
+    for run in fitted:
+        spread = seeds_of(run, n)
+        write_json(run.folder / SEEDS, spread, force=force)
+        say(seeds_text(run, spread))
 
 
 def ablate(

@@ -27,7 +27,6 @@ Worth = Callable[[Vector], Floats]
 MAX_SUBSETS = 10  # blocks of which every subset is asked: 1,024
 _CHUNK_VALUES = 2**22  # of vectors held at once
 _TINY = 1e-12
-_STEP = 0.02  # of a feature's deviation, for a difference
 
 
 @dataclass(frozen=True)
@@ -149,41 +148,7 @@ def _chunks(places: NDArray[np.int64], width: int) -> list[NDArray[np.int64]]:
 
 
 def gradient(model: Model, vector: Vector, target: Target) -> Vector | None:
-    """Return the slope of the target's worth at an image, (n_features,); None for heads that have none (trees).
-
-    By backward differentiation where the head is a network, by central differences elsewhere.
-    """
-    head = model.head
-    if hasattr(head, "boosters_"):
-        return None
-    if hasattr(head, "traced"):
-        return _backward(model, vector, target)
-    standardizer = getattr(head, "standardizer_", None)
-    if standardizer is None:
-        return np.zeros_like(vector)  # it looks at no feature
-    step = _STEP * standardizer.scale
-    slope = np.empty_like(vector)
-    for some in _chunks(np.arange(len(vector)), 2 * len(vector)):
-        rows = np.repeat(vector[None], 2 * len(some), axis=0)
-        at = np.arange(len(some))
-        rows[at, some] += step[some]
-        rows[at + len(some), some] -= step[some]
-        width = rows[at, some] - rows[at + len(some), some]  # as float32 has it
-        above, below = np.split(target.worth(model.scores(rows)), 2)
-        slope[some] = (above - below) / width
-    return slope
-
-
-def _backward(model: Model, vector: Vector, target: Target) -> Vector:
-    import torch
-
-    x = torch.from_numpy(vector[None].copy()).requires_grad_()
-    said = model.head.traced(x)[0]
-    if target.kind == "regression":
-        worth = target.sign * said[target.at]
-    else:
-        at = int(np.flatnonzero(model.head.classes_ == target.at)[0])
-        others = said.sum() - said[at] if target.kind == "single" else 1 - said[at]
-        worth = said[at].clamp_min(_TINY).log() - others.clamp_min(_TINY).log()
-    (found,) = torch.autograd.grad(worth, x)
-    return np.asarray(found[0].numpy(), dtype=np.float32)
+    """Return the slope of the target at an image, (n_features,); None for heads without slopes (trees, constants)."""
+    places = np.flatnonzero(model.head.classes_ == target.at) if hasattr(model.head, "classes_") else [target.at]
+    slope = model.head.gradient(vector, int(places[0])) if len(places) else None
+    return None if slope is None else np.asarray(target.sign * slope, dtype=np.float32)

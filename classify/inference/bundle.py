@@ -33,8 +33,20 @@ from classify.evaluation.postprocessing import Postprocessing
 from classify.heads.persistence import RECORD, head_files, restored_head
 from classify.inference.cards import data_card_text, model_card_text
 from classify.inference.model import Model, run_model, tried
-from classify.json_file import check_new, parse_json, read_regular
-from classify.json_schema import anything, choice, items, number, optional, record, table, text, whole
+from classify.json_file import (
+    anything,
+    check_new,
+    choice,
+    items,
+    number,
+    optional,
+    parse_json,
+    read_regular,
+    record,
+    table,
+    text,
+    whole,
+)
 from classify.runs.folder import Run, read_run
 from classify.runs.report_json import MAX_CLASSES
 from features_store.atomic import atomic_write

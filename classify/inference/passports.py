@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from classify.errors import ModelError
-from classify.json_schema import SchemaError, anything, choice, optional, record, table, text
+from classify.json_file import SchemaError, anything, choice, optional, record, table, text
 from classify.runs.report_json import passport_weights
 from features_store.schema import VECTOR_DTYPES
 

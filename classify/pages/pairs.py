@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classify.data.crossing import find_crossing
+from classify.data.kinds import kind_of
 from classify.errors import RunError
 from classify.evaluation.bootstrap import Interval, Spread
 from classify.evaluation.comparison import McNemar, holm, less, mcnemar
@@ -79,7 +80,7 @@ def pairs(board: Leaderboard, *, n_resamples: int = 2000, seed: int = 0) -> list
     parts = [replace(part, y_true=part.y_true[clean], y_score=part.y_score[clean]) for part in parts]
     y_true, groups = parts[0].y_true, None if parts[0].groups is None else parts[0].groups[clean]
     spreads = [Spread.of(task, p.y_true, p.y_score, groups, n_resamples=n_resamples, seed=seed) for p in parts]
-    counted = task.kind != "regression" and not spreads[0].grouped
+    counted = kind_of(task).has_classes and not spreads[0].grouped
     both = list(combinations(range(len(rows)), 2))
     differences = [less(spreads[i], spreads[j], metric) for i, j in both]
     corrected = holm([difference.p for difference in differences])

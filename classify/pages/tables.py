@@ -282,6 +282,21 @@ def curve_text(run: Run, learned: Mapping[str, Any]) -> str:
     return paragraph([title, *(f"  ! {text}" for text in learned.get("warnings", ()))])
 
 
+def seeds_text(run: Run, found: Mapping[str, Any]) -> str:
+    """Lay out the spread over seeds: a line for each metric."""
+    lines = [f"{run.folder}: {len(found['seeds'])} seeds on the {found['part']} part"]
+    for name, one in found["metrics"].items():
+        if one["lowest"] is None:
+            continue
+        spread = f"{one['lowest']:.3f} to {one['highest']:.3f}"
+        moved = "" if one["moved"] is None else f"; on vectors moved by {found['moved_by']:g} {one['moved']:.3f}"
+        lines.append(f"  {metric_title(name)} {interval_text(one)}; over the seeds {spread}{moved}")
+        if one["sensitive"]:
+            lines.append("  ! the last digits of the vectors move it by more than half of its interval: another")
+            lines.append("    processor may give another value")
+    return paragraph(lines)
+
+
 def head_records() -> list[dict[str, Any]]:
     """Return the table of heads as plain values, with the default of every option by kind of task."""
     from classify.heads import HEADS, head_options

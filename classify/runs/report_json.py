@@ -16,8 +16,7 @@ from typing import Any
 from classify.data.kinds import kind_of
 from classify.errors import RunError
 from classify.evaluation.metrics import shown_metrics
-from classify.json_file import parse_json, read_regular
-from classify.json_schema import (
+from classify.json_file import (
     Check,
     SchemaError,
     anything,
@@ -25,6 +24,8 @@ from classify.json_schema import (
     items,
     number,
     optional,
+    parse_json,
+    read_regular,
     record,
     table,
     text,

@@ -13,6 +13,7 @@ import numpy as np
 from classify.config import RunConfig
 from classify.errors import ConfigError, HeadError, RunError
 from classify.evaluation.metrics import greater_is_better, metrics, primary_metric
+from classify.heads import HEADS, head_class
 from classify.json_file import write_json
 from classify.runs.folder import Run, check_free
 from classify.runs.identity import digest_of, run_identity
@@ -24,30 +25,9 @@ from classify.runs.train import run as run_experiment
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["BEST", "JOURNAL", "SPACES", "TRIALS", "search"]
+__all__ = ["BEST", "JOURNAL", "TRIALS", "search"]
 
 JOURNAL, TRIALS, BEST = "journal.log", "trials.json", "best"
-
-_NETWORK: dict[str, tuple[Any, ...]] = {
-    "dropout": ("uniform", 0.0, 0.7),
-    "learning_rate": ("log", 1e-5, 1e-2),
-    "weight_decay": ("log", 1e-7, 1e-2),
-    "batch_size": ("choice", 32, 64, 128),
-}
-SPACES: dict[str, Mapping[str, tuple[Any, ...]]] = {
-    "mlp": {"hidden": ("layers", "128", "256", "1024", "256-64", "1000-200"), **_NETWORK},
-    "moe": {"hidden": ("layers", "64", "200", "500"), "n_experts": ("int", 1, 4), **_NETWORK},
-    "conv": {"maps_per_class": ("int", 1, 8), **_NETWORK},
-    "svm": {"C": ("log", 1e-3, 1e3), "kernel": ("choice", "rbf", "linear")},
-    "gbm": {
-        "learning_rate": ("log", 0.01, 0.3),
-        "num_leaves": ("int", 4, 63),
-        "min_leaf": ("int", 2, 50),
-        "feature_fraction": ("uniform", 0.05, 1.0),
-        "l2": ("log", 1e-3, 1e2),
-    },
-}
-"""By head, the options that are searched: how, and between what."""
 
 
 def search(
@@ -125,10 +105,12 @@ def _scored(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 
 
 def _space(config: RunConfig) -> dict[str, tuple[Any, ...]]:
-    if config.head not in SPACES:
-        message = f"head {config.head!r} has nothing to search; heads that have: {', '.join(SPACES)}"
+    whole = head_class(config.head, "single").search_space
+    if not whole:
+        valid = ", ".join(name for name, head in HEADS.items() if head_class(name, head.kinds[0]).search_space)
+        message = f"head {config.head!r} has nothing to search; heads that have: {valid}"
         raise ConfigError(message)
-    space = {name: how for name, how in SPACES[config.head].items() if name not in config.settings}
+    space = {name: how for name, how in whole.items() if name not in config.settings}
     if not space:
         message = f"every option of {config.head} that could be searched is set; leave one out"
         raise ConfigError(message)

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from classify.errors import ConfigError, RunError, TaskError
-from classify.evaluation.curve import growing_subsets
 from classify.runs.folder import Run, read_run
 from classify.runs.report_json import Report
-from classify.studies.learning_curve import CurveConfig, curve_of
+from classify.studies.learning_curve import CurveConfig, curve_of, growing_subsets
 from features_store import Task
 
 SINGLE = Task("t", "single", ("a", "b", "c"))

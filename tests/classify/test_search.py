@@ -8,9 +8,10 @@ import pytest
 from classify.config import RunConfig
 from classify.data.rows import RowMatrix
 from classify.errors import ConfigError, HeadError, RunError
+from classify.heads import HEADS, head_class
 from classify.runs.time_budget import UnfinishedError
 from classify.studies import search as searching
-from classify.studies.search import SPACES, search
+from classify.studies.search import search
 
 pytest.importorskip("optuna")
 
@@ -108,12 +109,12 @@ def test_networks_are_searched_with_layers_as_lists(store, tmp_path):
     assert all(isinstance(size, int) for size in run.report["parameters"]["hidden"])
 
 
-@pytest.mark.parametrize("head", SPACES)
+@pytest.mark.parametrize("head", HEADS)
 def test_every_space_is_of_options(head):
     """What is searched are options of the head."""
     from classify.heads import head_options
 
-    assert set(SPACES[head]) <= set(head_options(head, "single"))
+    assert set(head_class(head, "single").search_space) <= set(head_options(head, "single"))
 
 
 def test_what_cannot_be_searched_is_said(store, tmp_path):

@@ -108,7 +108,7 @@ def test_a_list_and_a_table_take_images_from_a_folder_an_archive_or_a_url(corpus
     ("text", "words"),
     [
         ("", "names no image"),
-        ("a.jpg\nb.jpg\na.jpg\n", "names 'a.jpg' twice"),
+        ("a.jpg\nb.jpg\na.jpg\n", "'a.jpg' stands on line 1 too"),
         ("../a.jpg\n", r"'../a.jpg' names no image below"),
         ("/etc/a.jpg\n", "lies outside"),
         (b"\xff\xfe\xfa", "is no UTF-8 text"),

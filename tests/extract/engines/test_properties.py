@@ -54,7 +54,7 @@ def encoder() -> Encoder:
     spec = EncoderSpec("levels", "", "affectory", "", (Tap("one", (2,)), Tap("two", (2,))), needs_weights=False)
     return Encoder(
         spec,
-        lambda rgb: np.moveaxis(rgb, 2, 0),
+        lambda rgb: np.full((3, 4, 4), rgb[0, 0, 0]),
         (3, 4, 4),
         {"one": (2,), "two": (2,)},
         {},
