@@ -77,7 +77,7 @@ def run(
         str, in_speed(metavar="auto|float32|bfloat16|float16", help="auto: float16 on CUDA, else float32.")
     ] = "auto",
     batch_size: Annotated[int | None, in_speed(min=1, help="Images per forward pass: CPU 8, CUDA 128.")] = None,
-    decoder: Annotated[str, in_speed(metavar="torchvision|pillow", help="pillow: slower.")] = "torchvision",
+    decoder: Annotated[str, in_speed(metavar="torchvision|simplejpeg|pillow", help="Of JPEGs.")] = "torchvision",
     compile_: Annotated[str, in_speed("--compile", metavar="auto|on|off", help="auto: where it pays.")] = "auto",
     views: Annotated[int, in_views(min=1, help="Vectors per image: itself, and V - 1 augmentations.")] = 1,
     policy: Annotated[

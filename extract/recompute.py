@@ -43,7 +43,7 @@ class ImageEncoder:
         Where it runs.
     precision : str
         See `extract.engines.device.Device.autocast`.
-    decoder : {"torchvision", "pillow"}
+    decoder : {"torchvision", "simplejpeg", "pillow"}
         Of files.
     batch_size : int, optional
         Images per forward pass, always full. None = that of the device.

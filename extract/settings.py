@@ -35,7 +35,7 @@ class RunSettings:
     compile : {"auto", "on", "off"}
         Whether networks are compiled (local engine only); see `extract.engines.forward.compile_if_faster`.
     decoder : str
-        "torchvision", or "pillow": the reference, slower.
+        A row of `extract.inputs.images.DECODERS`; "pillow" is the reference, and slower.
     decode_threads : int, optional
         None = one per processor.
     views, policy : int, str

@@ -23,7 +23,7 @@ SMALL = "timm:test_efficientnet.r160_in1k"
         (["run", "emoji", "--profile", "card", "--encoders", "lowlevel"], "exclude each other"),
         (["run", "emoji", "--weights", "random"], "valid: auto, random:SEED"),
         (["run", "emoji", "--device", "gpu"], "unknown device 'gpu'"),
-        (["run", "emoji", "--decoder", "opencv"], "unknown decoder 'opencv'; valid: pillow, torchvision"),
+        (["run", "emoji", "--decoder", "opencv"], "unknown decoder 'opencv'; valid: pillow, simplejpeg, torchvision"),
         (["run", "emoji", "--compile", "yes"], "unknown value of --compile 'yes'; valid: auto, off, on"),
         (["run", "emoji", "--engine", "rya"], "unknown engine 'rya' (did you mean 'ray'?)"),
         (["run", "emoji", "--policy", "weak"], "unknown policy of views 'weak'"),
