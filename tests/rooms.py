@@ -18,12 +18,12 @@ ORDER: dict[str, tuple[tuple[str, ...], ...]] = {
     "extract": (
         ("__main__",),
         ("check", "fit", "options"),
-        ("pipeline", "recompute", "passport", "opening", "blocks", "stores", "digests", "summary"),
+        ("pipeline", "recompute", "blocks", "index", "passport"),
         ("engines", "settings"),
         ("encoders",),
         ("corpora",),
         ("inputs",),
-        ("timings", "errors"),
+        ("progress", "errors"),
     ),
     "classify": (
         ("__main__", "cli"),

@@ -80,7 +80,7 @@ class Encoders:
         from extract.engines import choose_device
         from extract.engines.forward import Forward
         from extract.inputs.images import make_decoder
-        from extract.recompute import made_with
+        from extract.recompute import nearest_precision
 
         self.networks: list[Encoder] = []
         self.forwards: list[Forward] = []
@@ -96,7 +96,7 @@ class Encoders:
                 built[key] = len(self.networks)
                 network = _rebuilt(block, name, passport, weights or {}, allow_download=allow_download)
                 self.networks.append(network)
-                self.forwards.append(Forward(network, chosen, precision=made_with(passport, chosen.kind)))
+                self.forwards.append(Forward(network, chosen, precision=nearest_precision(passport, chosen.kind)))
                 self._decoder_of.append("torchvision" if "torchvision" in str(passport.get("decoder")) else "pillow")
             network, tap = self.networks[built[key]], str(passport["tap"])
             _check_encoder(block, passport, network)
@@ -292,7 +292,7 @@ class Predictor:
 
         *step* is called after each image. Each prediction is the same as one by one.
         """
-        from extract.engines.batcher import ordered
+        from extract.engines.local import ordered
 
         with ThreadPoolExecutor(2, thread_name_prefix="decode") as pool:
             paths = list(_paths(images))

@@ -12,9 +12,8 @@ import pytest
 from extract import pipeline
 from extract.corpora import find_corpus
 from extract.errors import CorpusError, RefusedImageError, UnreadableError
-from extract.settings import Circumstances
+from extract.settings import RunSettings
 from features_store import Status, open_store
-from features_store.writer import FailureLimit
 
 
 @pytest.fixture
@@ -54,7 +53,7 @@ def block_of(toy, name: str, data: Path | str, store: Path, **options: str):
         reading,
         [toy],
         store,
-        pipeline.Settings(Circumstances("cpu"), batch_size=4, progress=False, max_failed=FailureLimit("100%")),
+        RunSettings(device="cpu", batch_size=4, max_failed="100%"),
     )
     return reading.index, open_store(store).blocks["toy.hash"]
 
