@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -57,7 +57,9 @@ def run(
     from classify.runs.time_budget import interruption
     from classify.studies.cross_corpus import run_config
 
-    given = {"store": store, "task": task, "head": head, "blocks": blocks, "split": split, "seed": seed, "out": out}
+    given: dict[str, Any] = {
+        "store": store, "task": task, "head": head, "blocks": blocks, "split": split, "seed": seed, "out": out,
+    }  # fmt: skip
     given |= {"set": settings, "preset": preset, "allow_split_groups": allow_split_groups}
     chosen = options.run_config(config, **given)
     chosen = cut_down(chosen) if quick else chosen
@@ -120,7 +122,9 @@ def search(
     from classify.pages.tables import run_text
     from classify.studies.search import search as run_search
 
-    given = {"store": store, "task": task, "head": head, "blocks": blocks, "split": split, "seed": seed, "out": out}
+    given: dict[str, Any] = {
+        "store": store, "task": task, "head": head, "blocks": blocks, "split": split, "seed": seed, "out": out,
+    }  # fmt: skip
     config = options.run_config(**given, set=settings, allow_split_groups=allow_split_groups)
     if not out:
         config = replace(config, out=str(config.folder.with_name(f"{head}-search")))

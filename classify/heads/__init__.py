@@ -96,7 +96,7 @@ HEADS: dict[str, Head] = _table(
 )
 
 
-def head_class(name: str, kind: str) -> type:
+def head_class(name: str, kind: str) -> Any:
     """Import the estimator class of a head for a kind of task.
 
     Raises HeadError.

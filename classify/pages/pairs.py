@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -54,7 +54,7 @@ class PairOfRuns:
             "difference": self.difference.as_json(),
             "p_holm": None if np.isnan(self.p_holm) else self.p_holm,
             "better": self.better,
-            "mcnemar": self.mcnemar and asdict(self.mcnemar),
+            "mcnemar": self.mcnemar and self.mcnemar._asdict(),
         }
 
 
@@ -83,7 +83,7 @@ def pairs(board: Leaderboard, *, n_resamples: int = 2000, seed: int = 0) -> list
     counted = kind_of(task).has_classes and not spreads[0].grouped
     both = list(combinations(range(len(rows)), 2))
     differences = [less(spreads[i], spreads[j], metric) for i, j in both]
-    corrected = holm([difference.p for difference in differences])
+    corrected = holm([np.nan if one.p is None else one.p for one in differences])
     return [
         PairOfRuns(
             rows[i].name,

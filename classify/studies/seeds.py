@@ -77,7 +77,9 @@ def seeds_of(run: Run, n_seeds: int = 5) -> dict[str, Any]:
         "seeds": [config.seed + i for i in range(n_seeds)],
         "moved_by": None if moved is None else MOVED,
         "metrics": {
-            metric: _compared(report.metrics[name][metric], [one[metric] for one in every], moved and moved[metric])
+            metric: _compared(
+                report.metrics[name][metric], [one[metric] for one in every], None if moved is None else moved[metric]
+            )
             for metric in shown_metrics(task.kind, task.classes)
         },
     }
