@@ -6,6 +6,7 @@ predictions within the training rows. The members are chosen greedily with repla
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections import Counter
@@ -18,7 +19,7 @@ import numpy as np
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 from sklearn.utils import check_random_state
 
-from classify.data.rows import RowMatrix, Rows
+from classify.data.rows import ArrayRows, RowMatrix, Rows
 from classify.errors import HeadError
 from classify.heads.base import ClassifierHead, Head, RegressorHead, Standardiser, finite_batches
 from classify.heads.one_vs_rest import constant_log_odds, fit_sigmoid, indicator_columns, probabilities
@@ -107,8 +108,6 @@ class _AutoHead(Head):
 
     def _measure(self, vectors: np.ndarray) -> None:
         """Measure mean and scale of each feature under each map, (n_maps, n_features) float32."""
-        from classify.data.rows import ArrayRows
-
         fitted = [Standardiser.fit(ArrayRows(_raise(vectors, name)), standardize=True) for name in self.maps_]
         self.mean_, self.scale_ = np.stack([one.mean for one in fitted]), np.stack([one.scale for one in fitted])
 
@@ -195,51 +194,36 @@ def _raise(x: np.ndarray, name: str) -> np.ndarray:
 
 
 def _candidates(maps: Sequence[str], n_blocks: int, trials: Sequence[_Trial]) -> Iterator[Candidate]:
-    """Yield candidates, the most promising first; which weights of blocks are promising shows in the trials before.
+    """Yield candidates, the most promising first; *trials* grows meanwhile, and tells which blocks are good.
 
-    First every block alone and all together, by a machine; then the best blocks joined one by one, weak ones at a lower
-    weight; then neighbours, ridge and other machines over all these weights.
+    First every block alone and all together, by one machine; then the best blocks joined one by one, the others at a
+    low weight or at none; then neighbours, ridge and other machines over all these weights.
     """
+    alone = [[float(i == k) for i in range(n_blocks)] for k in range(n_blocks)] if n_blocks > 1 else []
+    weights = [[1.0] * n_blocks, *alone]
+    yield from (_machine(maps[0], one, GAMMAS[0], COSTS[0]) for one in weights)
+    order = np.argsort([one.loss for one in trials[1:]]).tolist()
+    joined = [
+        [1.0 if i in order[:n] else low for i in range(n_blocks)] for n in range(2, n_blocks) for low in (0.0, WEAK)
+    ]
+    yield from (_machine(maps[0], one, GAMMAS[0], COSTS[0]) for one in joined)
+    ranked = [one.candidate["weights"] for one in sorted(trials, key=lambda one: one.loss)]
+    for one, name in itertools.product(ranked, maps):
+        for k, sharpness in itertools.product(NEIGHBOURS, SHARPNESS):
+            yield {"family": "neighbours", "map": name, "weights": one, "k": k, "sharpness": sharpness}
+        for alpha in ALPHAS:
+            yield {"family": "ridge", "map": name, "weights": one, "alpha": alpha}
+    for one, name, gamma, cost in itertools.product(ranked, maps, GAMMAS, COSTS):
+        if (cost, gamma, name) != (COSTS[0], GAMMAS[0], maps[0]):
+            yield _machine(name, one, gamma, cost)
 
-    def machine(name: str, weights: Sequence[float], gamma: float, cost: float) -> Candidate:
-        return {"family": "svm", "map": name, "weights": list(weights), "gamma": gamma, "C": cost}
 
-    alone = [tuple(float(i == k) for i in range(n_blocks)) for k in range(n_blocks)] if n_blocks > 1 else []
-    every = [(1.0,) * n_blocks, *alone]
-    for weights in every:
-        yield machine(maps[0], weights, GAMMAS[0], COSTS[0])
-    losses = [one.loss for one in trials[1 : 1 + n_blocks]]
-    order = np.argsort(losses)
-    for n in range(2, n_blocks):
-        best = set(order[:n].tolist())
-        every += [tuple(1.0 if i in best else weak for i in range(n_blocks)) for weak in (0.0, WEAK)]
-    for weights in every[1 + n_blocks :]:
-        yield machine(maps[0], weights, GAMMAS[0], COSTS[0])
-    first = {tuple(one.candidate["weights"]): one.loss for one in trials}
-    ranked = sorted(every, key=lambda weights: first[weights])
-    for name in maps:
-        for weights in ranked:
-            for k in NEIGHBOURS:
-                for sharpness in SHARPNESS:
-                    yield {
-                        "family": "neighbours",
-                        "map": name,
-                        "weights": list(weights),
-                        "k": k,
-                        "sharpness": sharpness,
-                    }
-            for alpha in ALPHAS:
-                yield {"family": "ridge", "map": name, "weights": list(weights), "alpha": alpha}
-    for cost in COSTS:
-        for gamma in GAMMAS:
-            for name in maps:
-                for weights in ranked:
-                    if (name, gamma, cost) != (maps[0], GAMMAS[0], COSTS[0]):
-                        yield machine(name, weights, gamma, cost)
+def _machine(name: str, weights: list[float], gamma: float, cost: float) -> Candidate:
+    return {"family": "svm", "map": name, "weights": weights, "gamma": gamma, "C": cost}
 
 
 class AutoClassifier(ClassifierHead, _AutoHead):
-    """The best average of kernel machines, ridge and neighbours that a bounded search finds, for one or several labels.
+    """The best average of kernel machines, ridge and neighbours that a bounded search finds, for labels.
 
     Candidates are judged by the log loss of their calibrated out-of-fold probabilities.
 
@@ -293,7 +277,7 @@ class AutoClassifier(ClassifierHead, _AutoHead):
 
 
 class AutoRegressor(RegressorHead, _AutoHead):
-    """The best average of kernel machines, ridge and neighbours that a bounded search finds, for one or several outputs.
+    """The best average of kernel machines, ridge and neighbours that a bounded search finds, for real outputs.
 
     Candidates are judged by their squared out-of-fold error, in deviations of the target.
 
