@@ -31,10 +31,10 @@ install: $(STAMP) ## make the environment .venv and install everything into it
 $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo 'installing into $(VENV) (torch is large: minutes, once)'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --editable '.[extract,demo,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --editable '.[dev]'
 	@touch $@
 
-extract: $(STAMP) ## stage 1: images -> vectors       (DATASET=b-t4sa DATA=/data/b-t4sa PROFILE=card)
+extract: $(STAMP) ## stage 1: images -> vectors       (DATASET=b-t4sa DATA=/data/b-t4sa PROFILE=fusion)
 	$(BIN)/extract run $(DATASET) --store $(STORE) $(if $(DATA),--data $(DATA)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(DEVICE),--device $(DEVICE))
 
 classify: $(STAMP) ## stage 2: vectors -> one head      (DATASET=emoji TASK=polarity HEAD=mlp)

@@ -20,18 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classify.config import KEYS, RunConfig, load_config
+from classify.console import columns, html_table, paragraph
 from classify.errors import ConfigError
 from classify.evaluation.baselines import constant_scores
+from classify.evaluation.bootstrap import LEAST_UNITS, Interval, Spread, intervals
 from classify.evaluation.folds import deal
-from classify.evaluation.intervals import LEAST_UNITS, Interval, intervals
-from classify.evaluation.knowledge import Judgement, judge
-from classify.evaluation.resamples import Spread
+from classify.evaluation.verdict import Judgement, judge
+from classify.evaluation.wording import interval_text, metric_title
 from classify.heads import HEADS, head_options
-from classify.pages.leaderboard import metric_title
-from classify.pages.notebook import metric_lines, metric_table
-from classify.runs import train as experiment
 from classify.runs.folder import Run, find_runs, read_run
 from classify.runs.layout import lay_out, task_head, unfitted_head
+from classify.runs.train import head_scores
+from classify.studies.cross_corpus import run_config
 from features_store import Store, open_store
 from features_store.errors import unknown_name
 from features_store.schema import Task
@@ -76,7 +76,7 @@ def run(
     AffectoryError
         A name or an option is unknown, or the place is taken.
     """
-    return experiment.run(_config(store, task, head, blocks, options), force=force)
+    return run_config(_config(store, task, head, blocks, options), force=force)
 
 
 def _config(
@@ -146,19 +146,22 @@ class CrossValidation:
         return f"{self.head} on {self.task.name}: {len(self.by_fold)}-fold cross-validation, {len(self.ids)} images"
 
     def __str__(self) -> str:
-        table = metric_lines(self.title, {"this head": self.metrics, "majority": self.majority})
-        table += f"\n  ! {self.crossing}" if self.crossing else ""
         better = [metric_title(name) for name, one in self.verdicts.items() if one.verdict == "better"]
+        verdict = "no verdict: too few images can be dealt"
+        if self.verdicts:
+            verdict = "not shown to know anything of the images"
         if better:
-            return f"{table}\n  better than its own answers dealt to the images at random by {', '.join(better)}"
-        nothing = (
-            "not shown to know anything of the images" if self.verdicts else "no verdict: too few images can be dealt"
-        )
-        return f"{table}\n  {nothing}"
+            verdict = f"better than its own answers dealt to the images at random by {', '.join(better)}"
+        crossing = [f"  ! {self.crossing}"] if self.crossing else []
+        return paragraph([self.title, *columns(self._rows()), *crossing, f"  {verdict}"])
 
     def _repr_html_(self) -> str:
-        table = metric_table(self.title, {"this head": self.metrics, "majority": self.majority})
-        return table + (f"<p>{escape(self.crossing)}</p>" if self.crossing else "")
+        return html_table(self.title, self._rows()) + (f"<p>{escape(self.crossing)}</p>" if self.crossing else "")
+
+    def _rows(self) -> list[list[str]]:
+        cells = [[interval_text(of[name].as_json()) for of in (self.metrics, self.majority)] for name in self.metrics]
+        names = map(metric_title, self.metrics)
+        return [["metric", "this head", "majority"], *([name, *row] for name, row in zip(names, cells, strict=True))]
 
 
 def cross_validate(
@@ -217,7 +220,7 @@ def cross_validate(
         train, held = np.flatnonzero(dealt != fold), np.flatnonzero(dealt == fold)
         one = task_head(head, layout.data.task, y[train], config.settings, seed=config.seed, shape=layout.map_shape)
         fitted = one.fit(matrix[train], y[train])
-        scores[held] = experiment.head_scores(fitted, layout.data.task, matrix[held])
+        scores[held] = head_scores(fitted, layout.data.task, matrix[held])
     resampling: dict[str, Any] = {"groups": groups, "n_resamples": config.resamples, "seed": config.seed}
     constant = constant_scores(layout.data.task, y, len(y))
     found, majority = (Spread.of(layout.data.task, y, said, **resampling) for said in (scores, constant))

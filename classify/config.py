@@ -1,4 +1,4 @@
-"""What one run is made of: a frozen record, from a TOML file, from command-line flags, or from both."""
+"""What one run is made of: a frozen record, from a TOML file, from command-line flags, from Python, or from several."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import dataclasses
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from classify.errors import ConfigError
+from classify.preset import find_preset
 from classify.toml_text import parse_settings, plain_value, read_toml, toml_key, toml_value
 from features_store.errors import unknown_name
 
@@ -29,95 +30,69 @@ ON_FAILED, CALIBRATIONS = ("drop", "error"), ("temperature", "isotonic", "none")
 LARGEST_SEED, MOST_RESAMPLES = 2**32 - 1, 1_000_000
 
 
+def _key(types: type | tuple[type, ...], takes: str, default: Any = dataclasses.MISSING, *, key: str = "") -> Any:
+    """Declare a key of a run's file: the types that it takes, also in words, and its name if the field has another."""
+    table = types is Mapping
+    return dataclasses.field(
+        default=dataclasses.MISSING if table else default,
+        default_factory=dict if table else dataclasses.MISSING,
+        metadata={"key": key, "types": types, "takes": takes},
+    )
+
+
 @dataclass(frozen=True)
 class RunConfig:
-    """One head on one task of one store.
+    """One head on one task of one store; a field is a key of the run's TOML file."""
 
-    Parameters
-    ----------
-    store : str
-        A dump, or a folder of dumps over one index.
-    task : str
-        Name of a task in the store.
-    head : str
-        Name of a head; ``classify heads`` lists them.
-    blocks : tuple of str
-        Blocks to concatenate, in this order. Empty: every block whose vectors have one dimension, by name.
-    split : str
-        Name of a split in the store.
-    seed : int
-        Everything random in the run follows from it.
-    settings : mapping
-        Options of the head, by name (the table ``[set]`` of the file, ``--set`` on the command line).
-    on_failed : {"drop", "error"}
-        What happens to images that have a label but lack a vector in one of the blocks.
-    resamples : int
-        Bootstrap resamples behind each interval, at least 20.
-    calibration : {"temperature", "isotonic", "none"}
-        What is fitted to the probabilities of the validation part; the run's own probabilities stay as they are.
-    refit : bool
-        Whether the head that is kept is fitted again on training and validation images together; only the test part is
-        scored by it.
-    merge : mapping of str to tuple of str
-        Classes that count as one, by the name of the new class (the table ``[merge]`` of the file).
-    limit : int or None
-        At most so many images of each part, for a run that only has to show that it runs.
-    preset : str or None
-        The preset that this run follows; ``classify presets`` lists them.
-    out : str or None
-        The run folder. None: ``runs/CORPUS/TASK/HEAD``, or the name of the preset in the place of HEAD.
-    tested : str or None
-        Folder of a run whose head is tested on this store, as it is (``classify test``). Nothing is fitted then.
-    class_map : mapping of str to str
-        Of the store's classes to those of the tested head (the table ``[map]`` of the file).
-    allow_split_groups : bool
-        Whether the split may part groups although it was not published so (``--allow-split-groups``).
-    """
-
-    store: str
-    task: str
-    head: str
-    blocks: tuple[str, ...] = ()
-    split: str = "default"
-    seed: int = 0
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    on_failed: Literal["drop", "error"] = "drop"
-    resamples: int = 1000
-    calibration: Literal["temperature", "isotonic", "none"] = "temperature"
-    refit: bool = False
-    merge: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    limit: int | None = None
-    preset: str | None = None
-    out: str | None = None
-    tested: str | None = None
-    class_map: Mapping[str, str] = field(default_factory=dict)
-    allow_split_groups: bool = False
+    store: str = _key(str, "a path")  # a dump, or a folder of dumps over one index
+    task: str = _key(str, "a name")
+    head: str = _key(str, "a name")
+    # To concatenate, in this order; empty: every block whose vectors have one dimension, by name.
+    blocks: tuple[str, ...] = _key((list, tuple), "a list of names", ())
+    split: str = _key(str, "a name", "default")
+    seed: int = _key(int, "a whole number", 0)  # everything random in the run follows from it
+    settings: Mapping[str, Any] = _key(Mapping, "a table of the head's options", key="set")
+    # What happens to images that have a label and lack a vector in one of the blocks.
+    on_failed: Literal["drop", "error"] = _key(str, '"drop" or "error"', "drop")
+    resamples: int = _key(int, "a whole number", 1000)  # of the bootstrap behind each interval
+    # What is fitted to the probabilities of the validation part; the run's own probabilities stay as they are.
+    calibration: Literal["temperature", "isotonic", "none"] = _key(
+        str, '"temperature", "isotonic" or "none"', "temperature"
+    )
+    # Whether the head that is kept is fitted again on training and validation images; it scores only the test part.
+    refit: bool = _key(bool, "true or false", default=False)
+    # Classes that count as one, by the name of the new class.
+    merge: Mapping[str, tuple[str, ...]] = _key(Mapping, 'a table of new classes, like bad = ["anger", "fear"]')
+    limit: int | None = _key(int, "a whole number", None)  # images of each part, for a run that only shows that it runs
+    preset: str | None = _key(str, "a name", None)  # the published experiment that this run follows
+    out: str | None = _key(str, "a path", None)  # the run folder; None: runs/CORPUS/TASK/(PRESET or HEAD)
+    tested: str | None = _key(str, "the folder of a run", None)  # its head is scored on this store; nothing is fitted
+    # Classes of the store by those of the tested head.
+    class_map: Mapping[str, str] = _key(Mapping, 'a table of classes, like joy = "positive"', key="map")
+    # Take a split that puts a group into two parts although it was not published so.
+    allow_split_groups: bool = _key(bool, "true or false", default=False)
 
     def __post_init__(self) -> None:
-        for name, (field_name, types, wanted) in _KEYS.items():
-            value = getattr(self, field_name)
-            if value is None and field_name in _OPTIONAL:
+        for key, field in _FIELDS.items():
+            value, types = getattr(self, field.name), field.metadata["types"]
+            if value is None and field.default is None:
                 continue
-            if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-                message = f"{name} is {value!r}; it takes {wanted}"
-                raise ConfigError(message)
+            if not isinstance(value, types) or (isinstance(value, bool) and types is not bool):
+                raise ConfigError(f"{key} is {value!r}; it takes {field.metadata['takes']}")
         for name, valid in (("on_failed", ON_FAILED), ("calibration", CALIBRATIONS)):
             if getattr(self, name) not in valid:
-                message = f"{name} is {getattr(self, name)!r}; valid: {', '.join(valid)}"
-                raise ConfigError(message)
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; valid: {', '.join(valid)}")
         if not 20 <= self.resamples <= MOST_RESAMPLES:
-            message = f"resamples is {self.resamples}; an interval of 95% needs at least 20, at most {MOST_RESAMPLES}"
-            raise ConfigError(message)
+            raise ConfigError(
+                f"resamples is {self.resamples}; an interval of 95% needs at least 20, at most {MOST_RESAMPLES}"
+            )
         if self.limit is not None and self.limit < 3:
-            message = f"limit is {self.limit}; give at least 3 images a part"
-            raise ConfigError(message)
+            raise ConfigError(f"limit is {self.limit}; give at least 3 images a part")
         if not 0 <= self.seed <= LARGEST_SEED:
-            message = f"seed is {self.seed}; give a whole number from 0 to {LARGEST_SEED}"
-            raise ConfigError(message)
+            raise ConfigError(f"seed is {self.seed}; give a whole number from 0 to {LARGEST_SEED}")
         repeated = sorted({name for name in self.blocks if self.blocks.count(name) > 1})
         if repeated:
-            message = f"blocks names {repeated[0]!r} more than once; name each block once"
-            raise ConfigError(message)
+            raise ConfigError(f"blocks names {repeated[0]!r} more than once; name each block once")
 
     @property
     def corpus(self) -> str:
@@ -131,8 +106,12 @@ class RunConfig:
         """The folder that the run is written to."""
         if self.out:
             return Path(self.out).expanduser()
-        quick = "-quick" if self.limit else ""  # so that a full run doesn't find its place taken
+        quick = "-quick" if self.limit else ""  # so that a full run does not find its place taken
         return Path("runs", *map(_file_name, (self.corpus, self.task, (self.preset or self.head) + quick)))
+
+
+_FIELDS = {field.metadata["key"] or field.name: field for field in dataclasses.fields(RunConfig)}
+KEYS = tuple(_FIELDS)
 
 
 def _file_name(name: str) -> str:
@@ -140,32 +119,6 @@ def _file_name(name: str) -> str:
     if name in (".", ".."):
         return name.replace(".", "%2E")
     return re.sub(r"[/\\\x00-\x1f\x7f]", lambda found: f"%{ord(found[0]):02X}", name)
-
-
-# How each key is written in a TOML file: its name there, the types it takes, and how to say them.
-_KEYS: dict[str, tuple[str, tuple[type, ...], str]] = {
-    "store": ("store", (str,), "a path"),
-    "task": ("task", (str,), "a name"),
-    "head": ("head", (str,), "a name"),
-    "blocks": ("blocks", (list, tuple), "a list of names"),
-    "split": ("split", (str,), "a name"),
-    "seed": ("seed", (int,), "a whole number"),
-    "set": ("settings", (Mapping,), "a table of the head's options"),
-    "on_failed": ("on_failed", (str,), '"drop" or "error"'),
-    "resamples": ("resamples", (int,), "a whole number"),
-    "calibration": ("calibration", (str,), '"temperature", "isotonic" or "none"'),
-    "refit": ("refit", (bool,), "true or false"),
-    "merge": ("merge", (Mapping,), 'a table of new classes, like bad = ["anger", "fear"]'),
-    "limit": ("limit", (int,), "a whole number"),
-    "preset": ("preset", (str,), "a name"),
-    "out": ("out", (str,), "a path"),
-    "tested": ("tested", (str,), "the folder of a run"),
-    "allow_split_groups": ("allow_split_groups", (bool,), "true or false"),
-    "map": ("class_map", (Mapping,), 'a table of classes, like joy = "positive"'),
-}
-_OPTIONAL = ("limit", "preset", "out", "tested")
-KEYS = tuple(_KEYS)
-_TABLES = ("set", "merge", "map")
 
 
 def load_config(
@@ -186,21 +139,17 @@ def load_config(
             values["store"] = _store_beside(values["store"], path)
     given = _checked(given, where)
     if preset := given.get("preset", values.get("preset")):
-        from classify.preset import find_preset
-
         values = _over(_checked(find_preset(preset).run, f"preset {preset}"), values)
     merged = _over(values, given)
     missing = [name for name in ("store", "task", "head") if not merged.get(name)]
     if missing:
-        where = f"{path} doesn't give" if path else "the run lacks"
-        message = f"{where} {', '.join(missing)}; a run needs a store, a task and a head"
-        raise ConfigError(message)
+        lacking = f"{path} does not give" if path else "the run lacks"
+        raise ConfigError(f"{lacking} {', '.join(missing)}; a run needs a store, a task and a head")
     try:
         return RunConfig(**merged)
     except ConfigError as error:
         origin = where if not path else f"{path} with {where}" if given else str(path)
-        message = f"{origin}: {error}"
-        raise ConfigError(message) from error
+        raise ConfigError(f"{origin}: {error}") from error
 
 
 def check_out(out: str | None, path: Path) -> None:
@@ -209,30 +158,29 @@ def check_out(out: str | None, path: Path) -> None:
     Raises ConfigError.
     """
     if out and not Path(out).expanduser().resolve().is_relative_to(Path.cwd().resolve()):
-        message = f"{path} sets out = {out!r}, outside of the working folder; to write there, give --out {out}"
-        raise ConfigError(message)
+        raise ConfigError(f"{path} sets out = {out!r}, outside of the working folder; to write there, give --out {out}")
 
 
 def _store_beside(store: str, path: Path) -> str:
-    """Return where a store lies: from the working folder, or from the file's own, as a run says it (``../``)."""
+    """Return where a store lies: from the working folder, or from the folder of the file that names it (``../``)."""
     beside = Path(os.path.normpath(path.parent.absolute() / store))
     from_run = store.startswith("..") or not Path(store).expanduser().exists()
     return str(beside) if from_run and beside.exists() else store
 
 
 def shared_store(store: str, folder: Path) -> str:
-    """Return a store's place as a run that is shared may tell it: from the run, or by its name alone.
+    """Return a store's place as a shared run may name it: relative to the run, or by its name alone.
 
     A path from the working folder stays as it was typed. What would name the user's home is left out.
     """
     place = Path(store).expanduser()
-    told = os.path.relpath(place, folder) if place.is_absolute() else store
+    relative = os.path.relpath(place, folder) if place.is_absolute() else store
     private = set(Path.home().parts) if place.is_absolute() or ".." in place.parts else set()
-    return place.name if private & set(Path(told).parts[:-1]) else told
+    return place.name if private & set(Path(relative).parts[:-1]) else relative
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay one set of fields over another; the head's options one by one, unless another head is asked for."""
+    """Lay one set of fields over another; options of the head one by one, unless another head is chosen."""
     if "head" in above and above["head"] != below.get("head", above["head"]):
         below = {**below, "settings": {}}
     settings = {**below.get("settings", {}), **above.get("settings", {})}
@@ -240,17 +188,15 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Turn the keys of a file into fields of `RunConfig`; refuse unknown names and wrong types."""
+    """Turn keys of a file into fields of `RunConfig`; refuse unknown names, and tables and lists of the wrong form."""
     fields: dict[str, Any] = {}
     for key, value in values.items():
-        if key not in _KEYS:
-            message = f"{where}: {unknown_name('key', key, _KEYS)}"
-            raise ConfigError(message)
-        name, _, wanted = _KEYS[key]
-        if key in _TABLES and not isinstance(value, Mapping):
-            message = f"{where}: {key} is {value!r}; it takes {wanted}"
-            raise ConfigError(message)
-        fields[name] = _native(value)
+        if key not in _FIELDS:
+            raise ConfigError(f"{where}: {unknown_name('key', key, _FIELDS)}")
+        field = _FIELDS[key]
+        if field.metadata["types"] is Mapping and not isinstance(value, Mapping):
+            raise ConfigError(f"{where}: {key} is {value!r}; it takes {field.metadata['takes']}")
+        fields[field.name] = _native(value)
     if "blocks" in fields:
         fields["blocks"] = _names(fields["blocks"], where)
     if "merge" in fields:
@@ -275,8 +221,7 @@ def _names(value: Any, where: str, key: str = "blocks") -> tuple[str, ...]:
     names = value.split(",") if isinstance(value, str) else value
     if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
         example = "efficientnet_b2.pool" if key == "blocks" else "anger"
-        message = f"{where}: {key} is {value!r}; it takes names, like {example}"
-        raise ConfigError(message)
+        raise ConfigError(f"{where}: {key} is {value!r}; it takes names, like {example}")
     return tuple(name.strip() for name in names)
 
 
@@ -285,10 +230,11 @@ def dump_config(config: RunConfig) -> str:
 
     The place of the run is left out: the file lies in it.
     """
-    values = dataclasses.asdict(config)
-    keys = {key: name for key, (name, _, _) in _KEYS.items() if key not in (*_TABLES, "out")}
-    lines = [f"{key} = {toml_value(values[name])}" for key, name in keys.items() if values[name] is not None]
-    for title, table in (("set", config.settings), ("merge", config.merge), ("map", config.class_map)):
-        if table:
-            lines += ["", f"[{title}]", *(f"{toml_key(k)} = {toml_value(v)}" for k, v in table.items())]
-    return "\n".join(lines) + "\n"
+    lines, tables = [], []
+    for key, field in _FIELDS.items():
+        value = getattr(config, field.name)
+        if field.metadata["types"] is Mapping:
+            tables += ["", f"[{key}]", *(f"{toml_key(k)} = {toml_value(v)}" for k, v in value.items())] if value else []
+        elif key != "out" and value is not None:
+            lines.append(f"{key} = {toml_value(value)}")
+    return "\n".join([*lines, *tables]) + "\n"

@@ -44,8 +44,7 @@ def check_new(path: Path, *, force: bool) -> None:
     Raises ExistsError, RunError.
     """
     if path.exists() and not force:
-        message = f"{path} exists; replace it with --force (force=True)"
-        raise ExistsError(message)
+        raise ExistsError(f"{path} exists; replace it with --force (force=True)")
     try_place(path)
 
 
@@ -74,8 +73,7 @@ def write_json(path: Path, values: Any, *, force: bool = False) -> None:
     except AffectoryError:
         raise
     except OSError as error:
-        message = f"can't write {path}: {error.strerror or error}"
-        raise RunError(message) from error
+        raise RunError(f"can't write {path}: {error.strerror or error}") from error
 
 
 def read_regular(path: Path, limit: int = MAX_JSON) -> bytes:
@@ -95,11 +93,9 @@ def read_regular(path: Path, limit: int = MAX_JSON) -> bytes:
     except UnsafeFileError as error:
         raise RunError(str(error)) from error
     except OSError as error:
-        message = f"{path} can't be read: {error.strerror or error}"
-        raise RunError(message) from error
+        raise RunError(f"{path} can't be read: {error.strerror or error}") from error
     except ValueError as error:  # a name with a zero byte in it
-        message = f"{str(path)!r} can't be the name of a file: {error}"
-        raise RunError(message) from error
+        raise RunError(f"{str(path)!r} can't be the name of a file: {error}") from error
 
 
 def clean_text(text: str) -> str:
@@ -121,8 +117,7 @@ def parse_json(data: bytes, what: object, *, clean: bool = True) -> Any:
     """
 
     def refuse(reason: str) -> NoReturn:
-        message = f"{what} isn't valid JSON: {reason}"
-        raise RunError(message)
+        raise RunError(f"{what} isn't valid JSON: {reason}")
 
     def integer(digits: str) -> int:
         return int(digits) if len(digits) <= _MAX_DIGITS else refuse(f"{digits[:30]}… has too many digits")
@@ -180,6 +175,5 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     if not isinstance(values, Mapping):
-        message = f"{path} holds no JSON object; was it written by `classify`?"
-        raise RunError(message)
+        raise RunError(f"{path} holds no JSON object; was it written by `classify`?")
     return dict(values)

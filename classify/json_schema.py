@@ -27,8 +27,7 @@ class SchemaError(RunError):
 def wrong(where: str, value: Any, wanted: str) -> NoReturn:
     """Refuse a value."""
     shown = ascii(value).replace("<", "\\x3c")  # of a stranger's file, and it may end in a page
-    message = f"{where} is {shown if len(shown) < 80 else shown[:77] + '...'}; it takes {wanted}"
-    raise SchemaError(message)
+    raise SchemaError(f"{where} is {shown if len(shown) < 80 else shown[:77] + '...'}; it takes {wanted}")
 
 
 def anything(value: Any, where: str) -> Any:
@@ -112,8 +111,7 @@ def record(needed: Mapping[str, Check], free: Mapping[str, tuple[Check, Any]] | 
             wrong(where, value, "an object")
         lacking = [name for name in needed if name not in value]
         if lacking:
-            message = f"{where} lacks {', '.join(lacking)}"
-            raise SchemaError(message)
+            raise SchemaError(f"{where} lacks {', '.join(lacking)}")
         made = dict(value)
         for name, inner in needed.items():
             made[name] = inner(value[name], f"{where}.{name}")

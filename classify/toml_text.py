@@ -1,4 +1,4 @@
-"""TOML: read from files that may be anybody's, and values written as it, which the standard library doesn't do."""
+"""TOML: read from files that may be anybody's, and values written as it, which the standard library does not do."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from classify.errors import ConfigError, RunError
 from classify.json_file import read_regular
+from features_store.console import key_values
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -28,17 +29,13 @@ def read_toml(path: Path) -> dict[str, Any]:
         values = tomllib.loads(read_regular(path.resolve(), _MAX_BYTES).decode("utf-8"))
         _check_numbers(values)
     except FileNotFoundError as error:
-        message = f"can't read the config file {path}: {error.strerror}"
-        raise ConfigError(message) from error
+        raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from error
     except RunError as error:
-        message = f"can't read the config file: {error}"
-        raise ConfigError(message) from error
+        raise ConfigError(f"cannot read the config file: {error}") from error
     except RecursionError as error:
-        message = f"{path} isn't valid TOML: it is nested too deeply"
-        raise ConfigError(message) from error
-    except ValueError as error:  # that of the parser, of a text that isn't UTF-8, of a number with 5,000 digits
-        message = f"{path} isn't valid TOML: {str(error)[:200]}"
-        raise ConfigError(message) from error
+        raise ConfigError(f"{path} is not valid TOML: it is nested too deeply") from error
+    except ValueError as error:  # that of the parser, of a text that is not UTF-8, of a number with 5,000 digits
+        raise ConfigError(f"{path} is not valid TOML: {str(error)[:200]}") from error
     return values
 
 
@@ -48,11 +45,9 @@ def _check_numbers(value: Any) -> None:
         for one in value.values() if isinstance(value, Mapping) else value:
             _check_numbers(one)
     elif isinstance(value, int) and abs(value) >= 2**63:
-        message = f"the number {str(value)[:30]} has more than 64 bits"
-        raise ValueError(message)
+        raise ValueError(f"the number {str(value)[:30]} has more than 64 bits")
     elif not isinstance(value, str | bool | int | float):
-        message = f"{value} is a time or a date"
-        raise ValueError(message)
+        raise ValueError(f"{value} is a time or a date")
 
 
 def toml_key(key: str) -> str:
@@ -73,8 +68,7 @@ def toml_value(value: Any) -> str:
         return f"{{{', '.join(f'{toml_key(k)} = {toml_value(v)}' for k, v in value.items())}}}"
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    message = f"a setting of type {type(value).__name__} ({value!r}) can't be written to a config file"
-    raise ConfigError(message)
+    raise ConfigError(f"a setting of type {type(value).__name__} ({value!r}) cannot be written to a config file")
 
 
 def plain_value(value: Any) -> Any:
@@ -88,20 +82,10 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
     A value that is valid TOML is taken as such (``300``, ``1e-5``, ``true``, ``[1000, 200]``); any other is a
     text, and ``none`` is None.
 
-    Raises ConfigError.
+    Raises AffectoryError.
     """
-    settings: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        key = key.strip()
-        if not equals or not key:
-            message = f"--set {pair!r} isn't key=value; write for example --set epochs=50"
-            raise ConfigError(message)
-        if key in settings:
-            message = f"--set gives {key!r} twice; give it once"
-            raise ConfigError(message)
-        settings[key] = plain_value(_value(text.strip()))
-    return settings
+    texts = key_values("--set", pairs, "epochs=50")
+    return {key: plain_value(_value(text.strip())) for key, text in texts.items()}
 
 
 def _value(text: str) -> Any:

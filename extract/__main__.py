@@ -13,17 +13,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from extract.fit.command import EXAMPLES as FIT_EXAMPLES
 from extract.fit.command import fit
-from extract.options import corpus_place, key_values
+from extract.options import (
+    CORPUS,
+    OUTPUT,
+    AsJson,
+    CorpusName,
+    Data,
+    MaxFailed,
+    Option,
+    SkipUnreadable,
+    corpus_place,
+    key_values,
+)
 from features_store import console
 
 if TYPE_CHECKING:
-    from extract.corpora import Corpus, Reading
-    from extract.encoders import Encoder, Network
+    from extract.corpora import Corpus, Dataset
+    from extract.encoders import Encoder, EncoderSpec
     from extract.engines.ray import Cluster
     from extract.inputs.views import Views
     from extract.pipeline import Settings
 
+CHECKS = "Checks"  # a panel of --help
 app = typer.Typer(
     name="extract",
     help="Images to vectors of frozen networks, written once into a folder of dumps.",
@@ -31,28 +44,34 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-DATA_HELP = "Folder, tar, zip or URL of the corpus; for a union NAME=PATH for each. Default: the corpus' own place."
-MaxFailed = Annotated[str, typer.Option(help="Images that may fail, 5% or a number; above it exit code 3.")]
-SkipUnreadable = Annotated[
-    bool, typer.Option("--skip-unreadable", help="A file that cannot be read counts as missing; else the run stops.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+_CHECK_EXAMPLES = """Examples:
+
+extract check folder --data photos --page duplicates.html
+
+extract check b-t4sa --data b-t4sa_imgs.tar --lists-only --json
+"""
+_CORPORA_EXAMPLES = """Examples:
+
+extract corpora
+
+extract corpora oasis union:oasis,gaped --json
+"""
 
 
 @app.command()
 def run(
-    corpus: Annotated[str, typer.Argument(help="Name of a corpus; `extract corpora` lists them.")],
-    data: Annotated[list[str] | None, typer.Option(help=DATA_HELP)] = None,
+    corpus: CorpusName,
+    data: Data = None,
     store: Annotated[Path | None, typer.Option(help="Folder of the dumps. Default: features/CORPUS.")] = None,
     profile: Annotated[str | None, typer.Option(help="A named set of encoders. Default: the corpus' own.")] = None,
     encoders: Annotated[str | None, typer.Option(help="Encoders, parted by commas, instead of a profile.")] = None,
     weights: Annotated[str, typer.Option(help="auto, random:SEED, or a checkpoint file of the one encoder.")] = "auto",
-    option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the corpus; may be repeated.")] = None,
+    option: Option = None,
     device: Annotated[str, typer.Option(help="auto (a GPU if one can be used), cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (CUDA float16), float32, bfloat16 or float16.")] = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per forward pass: CPU 8, CUDA 128.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images; others stay pending.")] = None,
-    decoder: Annotated[str, typer.Option(help="fast, or pillow (the reference, slower).")] = "fast",
+    decoder: Annotated[str, typer.Option(help="torchvision, or pillow (the reference, slower).")] = "torchvision",
     views: Annotated[int, typer.Option(min=1, help="Vectors per image: itself, and V - 1 augmentations.")] = 1,
     policy: Annotated[str, typer.Option(help="Of these: mediaeval, flip-rotate-crop or strong.")] = "mediaeval",
     rows: Annotated[str | None, typer.Option(help="A:B, a shard of the corpus, for `features-store merge`.")] = None,
@@ -71,14 +90,14 @@ def run(
     from extract import pipeline
     from extract.corpora import find_corpus
     from extract.corpora.dataset import shard
-    from extract.encoders import build_networks
+    from extract.encoders import build_encoders
     from extract.encoders.weights import parse_weights
     from extract.engines.compilation import check_mode
     from extract.engines.ray import Cluster, check_engine, session
-    from extract.inputs.transforms import RESIZERS
+    from extract.inputs.images import find_decoder
     from extract.inputs.views import Views
-    from features_store.failures import FailureLimit
     from features_store.schema import FAILURES
+    from features_store.writer import FailureLimit
 
     found = find_corpus(corpus)
     chosen = _encoders(found, profile, encoders)
@@ -89,7 +108,7 @@ def run(
         settings = _settings(device, precision, decoder, Views(views, policy))
     reading = found.read(corpus_place(found, data), key_values(option or []))
     reading = shard(reading, rows) if rows else reading
-    networks = build_networks(chosen, wanted, RESIZERS[decoder])
+    networks = build_encoders(chosen, wanted, find_decoder(decoder).resizer)
     _warn(networks, reading)
     folder = store or Path("features") / f"{corpus}{f'.rows-{rows}' if rows else ''}".replace(":", "-")
     try:
@@ -121,60 +140,78 @@ def run(
         raise typer.Exit(3)
 
 
-@app.command()
+@app.command(
+    help="Check a corpus: counts, unreadable images, duplicates, groups split across parts, labels predictable from "
+    "file names.",
+    epilog=_CHECK_EXAMPLES,
+)
 def check(
-    corpus: Annotated[str, typer.Argument(help="Name of a corpus; `extract corpora` lists them.")],
-    data: Annotated[list[str] | None, typer.Option(help=DATA_HELP)] = None,
-    option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the corpus; may be repeated.")] = None,
-    lists_only: Annotated[bool, typer.Option("--lists-only", help="Read no image: lists, labels, ids only.")] = False,
-    distance: Annotated[int, typer.Option(min=0, max=16, help="Bits of 64 that near-duplicates may differ in.")] = 4,
-    page: Annotated[Path | None, typer.Option(help="Write the duplicates as pictures to this HTML file.")] = None,
+    corpus: CorpusName,
+    data: Data = None,
+    option: Option = None,
+    lists_only: Annotated[
+        bool,
+        typer.Option("--lists-only", help="Read no image: lists, labels, ids only.", rich_help_panel=CHECKS),
+    ] = False,
+    distance: Annotated[
+        int,
+        typer.Option(min=0, max=16, help="Bits of 64 that near-duplicates may differ in.", rich_help_panel=CHECKS),
+    ] = 4,
+    page: Annotated[
+        Path | None,
+        typer.Option(help="Write the duplicates as pictures to this HTML file.", rich_help_panel=OUTPUT),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the page.", rich_help_panel=OUTPUT)] = False,
     max_failed: MaxFailed = "5%",
     skip_unreadable: SkipUnreadable = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the page.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what is wrong with a corpus: counts, damage, duplicates, parted groups, labels that leak."""
+    """Print what is found, and write the page of duplicates; exit code 3 if too many images cannot be used."""
     from extract.check import report as checking
     from extract.check.page import write_page
     from extract.corpora import find_corpus
     from extract.errors import CorpusError
-    from extract.inputs.files import Skipping
+    from extract.inputs.files import SkipUnreadable
     from features_store import ExistsError
     from features_store.disk import try_place
-    from features_store.failures import FailureLimit
+    from features_store.writer import FailureLimit
 
     if page is not None and lists_only:
-        msg = "--page shows images, and --lists-only reads none; give one of them"
-        raise CorpusError(msg)
+        raise CorpusError("--page shows images, and --lists-only reads none; give one of them")
     if page is not None:
         if page.exists() and not force:
-            msg = f"{page} exists; nothing is overwritten without --force"
-            raise ExistsError(msg)
+            raise ExistsError(f"{page} exists; nothing is overwritten without --force")
         try_place(page)
     limit, found = FailureLimit(max_failed), find_corpus(corpus)
-    reading = found.read(corpus_place(found, data), key_values(option or []))
+    dataset = found.read(corpus_place(found, data), key_values(option or []))
     if skip_unreadable:
-        reading = replace(reading, source=Skipping(reading.source))
+        dataset = replace(dataset, files=SkipUnreadable(dataset.files))
     shown = sys.stderr.isatty()
-    done = checking.check(found, reading, files=not lists_only, distance=distance, progress=shown)
+    done = checking.check(found, dataset, files=not lists_only, distance=distance, progress=shown)
     typer.echo(json.dumps(checking.record_of(done)) if as_json else "\n".join(checking.lines_of(done)))
     if page is not None:
-        write_page(done, reading.source, page, force=force)
+        write_page(done, dataset.files, page, force=force)
     if limit.exceeded(done.n_failed, len(done.index)):
         typer.echo(f"error: {done.n_failed} of {len(done.index)} images cannot be used; see --max-failed", err=True)
         raise typer.Exit(3)
 
 
-@app.command()
-def corpora(as_json: AsJson = False) -> None:
-    """List the corpora, how to get them, and their options."""
-    from extract.corpora import CORPORA
+@app.command(epilog=_CORPORA_EXAMPLES)
+def corpora(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="Only these. Default: all.", rich_help_panel=CORPUS),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the corpora: how to get each, its licence, its tasks and its options."""
+    from extract.corpora import CORPORA, find_corpus
 
+    listed = [find_corpus(name) for name in names or CORPORA]
     if as_json:
-        typer.echo(json.dumps([_corpus_record(one) for one in CORPORA.values()], indent=2))
+        typer.echo(json.dumps([_corpus_record(one) for one in listed], indent=2))
         return
-    for one in CORPORA.values():
+    for one in listed:
         typer.echo(f"{one.name}: {one.title}\n  {one.obtain}")
         typer.echo(f"  licence: {one.licence}; default profile: {one.default_profile}")
         for name, text in one.tasks.items():
@@ -200,11 +237,11 @@ def encoders(as_json: AsJson = False) -> None:
         typer.echo(f"profile {name}: {', '.join(members)} = {n_features} values")
 
 
-app.command()(fit)
+app.command(epilog=FIT_EXAMPLES)(fit)
 
 
-def _encoders(corpus: Corpus, profile: str | None, names: str | None) -> list[Encoder]:
-    from extract.encoders import PROFILES, find_encoders
+def _encoders(corpus: Corpus, profile: str | None, names: str | None) -> list[EncoderSpec]:
+    from extract.encoders import OLD_PROFILES, PROFILES, find_encoders
     from extract.errors import EncoderError
     from features_store.errors import unknown_name
 
@@ -213,7 +250,7 @@ def _encoders(corpus: Corpus, profile: str | None, names: str | None) -> list[En
         raise EncoderError(msg)
     if names is not None:
         return find_encoders(name.strip() for name in names.split(",") if name.strip())
-    profile = profile or corpus.default_profile
+    profile = OLD_PROFILES.get(profile or corpus.default_profile, profile or corpus.default_profile)
     if profile not in PROFILES:
         raise EncoderError(unknown_name("profile", profile, PROFILES))
     return find_encoders(PROFILES[profile])
@@ -223,17 +260,13 @@ def _settings(device: str, precision: str, decoder: str, views: Views, cluster: 
     """Choose the device, of this process or of the cluster's actors, and what belongs to it."""
     from extract.engines import autocast_dtype, choose_device, unused_gpu
     from extract.engines.ray import ask_cluster
-    from extract.errors import EncoderError
-    from extract.inputs.images import DECODERS
-    from extract.inputs.transforms import RESIZERS
+    from extract.inputs.images import find_decoder
     from extract.pipeline import Settings
     from extract.settings import Circumstances
-    from features_store.errors import unknown_name
 
-    if decoder not in DECODERS:
-        raise EncoderError(unknown_name("decoder", decoder, DECODERS))
+    chosen_decoder = find_decoder(decoder)
     shown = sys.stderr.isatty()
-    how: dict[str, Any] = {"decoder": decoder, "resizer": RESIZERS[decoder], "views": views}
+    how: dict[str, Any] = {"decoder": chosen_decoder.name, "resizer": chosen_decoder.resizer, "views": views}
     if cluster is not None:
         cluster, found = ask_cluster(cluster, device, precision)
         return Settings(Circumstances(**found, **how), cluster=cluster, progress=shown)
@@ -243,15 +276,15 @@ def _settings(device: str, precision: str, decoder: str, views: Views, cluster: 
     return Settings(made, progress=shown, device=chosen, unused_gpu=unused)
 
 
-def _warn(networks: list[Network], reading: Reading) -> None:
+def _warn(networks: list[Encoder], reading: Dataset) -> None:
     for note in reading.notes:
         typer.echo(f"note: {note}", err=True)
     for network in networks:
         for note in network.notes:
-            typer.echo(f"note: {network.encoder.name}: {note}", err=True)
+            typer.echo(f"note: {network.spec.name}: {note}", err=True)
         source = str(network.weights.get("source", ""))
         if source.startswith("random:"):
-            name = network.encoder.name
+            name = network.spec.name
             typer.echo(f"warning: {name} has random weights ({source}): its vectors mean nothing", err=True)
 
 
@@ -266,7 +299,7 @@ def _corpus_record(one: Corpus) -> dict[str, Any]:
     }
 
 
-def _encoder_record(one: Encoder) -> dict[str, Any]:
+def _encoder_record(one: EncoderSpec) -> dict[str, Any]:
     from extract.encoders import PROFILES
 
     return {

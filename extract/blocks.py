@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.encoders import Network
+from extract.encoders import Encoder
 from extract.passport import passport_of
 from extract.settings import Circumstances
 from features_store import BlockSpec, BlockWriter, Index, Status, StoreError
-from features_store.failures import FailureLimit, read_failures, write_failures
+from features_store.writer import FailureLimit, read_failures, write_failures
 
 
 class Blocks:
@@ -35,7 +35,7 @@ class Blocks:
 
     def __init__(
         self,
-        network: Network,
+        network: Encoder,
         index: Index,
         store: Path,
         *,
@@ -46,8 +46,8 @@ class Blocks:
     ) -> None:
         self.writers: dict[str, BlockWriter] = {}
         news: list[str] = []
-        for tap in network.encoder.taps:
-            block = network.encoder.block(tap.name)
+        for tap in network.spec.taps:
+            block = network.spec.block(tap.name)
             spec = BlockSpec(
                 block,
                 network.shapes[tap.name],
@@ -62,7 +62,7 @@ class Blocks:
             if len(writer.pending()):
                 news = news or writer.news
         if news:
-            tell(f"{network.encoder.name}: begun with / continued with {'; '.join(news)}; its passports name both")
+            tell(f"{network.spec.name}: begun with / continued with {'; '.join(news)}; its passports name both")
         self.reasons: dict[int, str] = {}  # by row, of what failed in this run
         self._ids = index.ids
         stack.callback(self._keep_reasons)  # however the run ends

@@ -13,10 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.errors import RefusedImageError
-from extract.inputs.files import Source
-from features_store import Index, MismatchError, open_regular, open_store
-from features_store.assembly import write_dump
-from features_store.origin import Origin
+from extract.inputs.files import ImageFiles
+from features_store import Index, MismatchError, open_regular, open_store, write_index
 from features_store.schema import INDEX_FILE
 
 JOURNAL = "content.sha256.part"
@@ -36,7 +34,7 @@ class DigestingSource:
         Folder with an index; its digests, and those of a journal that a killed run left, are taken over.
     """
 
-    def __init__(self, source: Source, store: Path) -> None:
+    def __init__(self, source: ImageFiles, store: Path) -> None:
         self._source = source
         index = open_store(store / INDEX_FILE)
         self._ids = index.raw_ids
@@ -60,7 +58,7 @@ class DigestingSource:
         return len(self._source)
 
     def read(self, row: int) -> bytes:
-        """See `extract.inputs.files.Source.read`.
+        """See `extract.inputs.files.ImageFiles.read`.
 
         Raises MismatchError.
         """
@@ -77,12 +75,10 @@ class DigestingSource:
         return data
 
     def modified(self, row: int) -> float:
-        """See `extract.inputs.files.Source.modified`."""
+        """See `extract.inputs.files.ImageFiles.modified`."""
         return self._source.modified(row)
 
-    def finish(
-        self, rows: Iterable[int], store: Path, index: Index, origin: Origin | None, *, used: Iterable[int] = ()
-    ) -> int:
+    def finish(self, rows: Iterable[int], store: Path, index: Index, *, used: Iterable[int] = ()) -> int:
         """Read those of `rows` that have no digest yet, and write the index with all digests."""
         unknown = [row for row in rows if not self._digests[row].any()]
         left = [row for row in sorted({*unknown, *used}) if not self._tried[row]]
@@ -92,7 +88,7 @@ class DigestingSource:
         content: NDArray[np.uint8] = np.array(self._digests)
         known = open_store(store / INDEX_FILE).content
         if content.any() and (known is None or not np.array_equal(known, content)):
-            write_dump(store / INDEX_FILE, replace(index, content=content), [], origin=origin, force=True)
+            write_index(store / INDEX_FILE, replace(index, content=content), force=True)
         del self._digests  # Windows removes no file that is mapped
         self._journal.unlink()
         return int(content.any(axis=1).sum())

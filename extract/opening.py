@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.blocks import Blocks
-from extract.encoders import Encoder, Network
+from extract.encoders import Encoder, EncoderSpec
 from extract.engines.compilation import Compilation, seconds_per_view
 from extract.engines.forward import Forward
 from extract.errors import DeviceError, DeviceMemoryError
@@ -36,7 +36,7 @@ class Opened:
         Images per forward pass.
     """
 
-    network: Network
+    network: Encoder
     blocks: Blocks
     forward: Forward | None
     batch_size: int
@@ -83,7 +83,7 @@ class Opening:
     compilation: Compilation | None
     unused_gpu: str | None = None
 
-    def open(self, networks: Sequence[Network], stack: ExitStack, clock: Clock) -> list[Opened]:
+    def open(self, networks: Sequence[Encoder], stack: ExitStack, clock: Clock) -> list[Opened]:
         """Return the networks in their order; `stack` closes their blocks.
 
         Blocks that are there come first, as they may refuse to be continued, and nobody wants to wait for a compiler
@@ -92,7 +92,7 @@ class Opening:
 
         Raises MismatchError, DeviceError, DeviceMemoryError.
         """
-        begun = [begun_as(network.encoder, self.store) for network in networks]
+        begun = [begun_as(network.spec, self.store) for network in networks]
         sizes = [self._size(before) for before in begun]
         blocks = {
             at: self._blocks(networks[at], stack, compiled=before.compiled, batch_size=sizes[at])
@@ -139,14 +139,14 @@ class Opening:
         except DeviceMemoryError as error:
             if not new or batch_size == 1:
                 raise
-            self.tell(f"{forward.network.encoder.name}: {error}; {batch_size // 2} is tried")
+            self.tell(f"{forward.network.spec.name}: {error}; {batch_size // 2} is tried")
         else:
             return batch_size
         forward(forward.buffer(batch_size // 2))
         return batch_size // 2
 
     def _check_patience(
-        self, compilation: Compilation, networks: Sequence[Network], n_views: Sequence[int], sizes: Sequence[int]
+        self, compilation: Compilation, networks: Sequence[Encoder], n_views: Sequence[int], sizes: Sequence[int]
     ) -> None:
         seconds = 0.0
         for network, n, size in zip(networks, n_views, sizes, strict=True):
@@ -159,12 +159,12 @@ class Opening:
             raise DeviceError(msg)
         self.tell(f"warning: {self.unused_gpu}; the CPU is used instead")
 
-    def _blocks(self, network: Network, stack: ExitStack, *, compiled: bool, batch_size: int) -> Blocks:
+    def _blocks(self, network: Encoder, stack: ExitStack, *, compiled: bool, batch_size: int) -> Blocks:
         made = replace(self.made, compiled=compiled, batch_size=batch_size)
         return Blocks(network, self.index, self.store, made=made, stack=stack, retry=self.retry, tell=self.tell)
 
 
-def begun_as(encoder: Encoder, store: Path) -> Begun | None:
+def begun_as(encoder: EncoderSpec, store: Path) -> Begun | None:
     """Tell how the blocks of an encoder in a store were begun; None = there is no block."""
     paths = [store / f"{encoder.block(tap.name)}.h5" for tap in encoder.taps]
     there = [path for path in paths if path.exists()]

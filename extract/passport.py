@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from extract.encoders import Network
+from extract.encoders import Encoder
 from extract.engines import DEVICES
 from extract.inputs.images import decoder_words
 from extract.settings import Circumstances
@@ -16,9 +16,9 @@ from features_store import Index
 _LIBRARIES = ("affectory", "torch", "torchvision", "timm", "open_clip_torch", "pillow", "scikit-image", "numpy", "h5py")
 
 
-def passport_of(network: Network, tap: str, index: Index, made: Circumstances) -> dict[str, Any]:
+def passport_of(network: Encoder, tap: str, index: Index, made: Circumstances) -> dict[str, Any]:
     """Return the passport of one block, a JSON object."""
-    encoder = network.encoder
+    encoder = network.spec
     return {
         "encoder": encoder.name,
         "library": encoder.library,

@@ -9,23 +9,23 @@ from pathlib import Path
 
 import numpy as np
 
-from extract.corpora import Reading
+from extract.corpora import Dataset
 from extract.digests import DigestingSource
-from extract.encoders import Network
+from extract.encoders import Encoder
 from extract.engines import DEVICES, Cpu, Device
 from extract.engines.batcher import Lane
 from extract.engines.compilation import Compilation
 from extract.engines.local import READERS, Images, LocalEngine, expected_memory
 from extract.engines.pool import Streams
 from extract.engines.ray import Cluster, RayEngine, Work
-from extract.inputs.files import Skipping
+from extract.inputs.files import SkipUnreadable
 from extract.opening import Opened, Opening, needed_rows
 from extract.settings import Circumstances
-from extract.stores import claim_index
+from extract.stores import check_or_write_index
 from extract.summary import Bar, Summary, summarise, with_failures
 from extract.timings import Clock
 from features_store import Index, Status
-from features_store.failures import FailureLimit
+from features_store.writer import FailureLimit
 
 
 def _say_nothing(_line: str) -> None:
@@ -84,12 +84,12 @@ class Settings:
     unused_gpu: str | None = None
 
 
-def run(reading: Reading, networks: list[Network], store: Path, settings: Settings) -> Summary:
+def run(reading: Dataset, networks: list[Encoder], store: Path, settings: Settings) -> Summary:
     """Make the blocks of all networks over one corpus, or go on with them.
 
     Parameters
     ----------
-    reading : Reading
+    reading : Dataset
         Index and source.
     store : Path
         Folder; gets ``index.h5`` and one file per block.
@@ -104,10 +104,10 @@ def run(reading: Reading, networks: list[Network], store: Path, settings: Settin
         If the store is of another index, or a block in it was made in another way.
     """
     index, made = reading.index, settings.made
-    claim_index(store, index, reading.origin)
+    check_or_write_index(store, index)
     clock = Clock()
-    numbers = np.arange(len(index)) if reading.origin is None else reading.origin.rows
-    files = Skipping(reading.source) if settings.skip_unreadable else reading.source
+    numbers = np.arange(len(index)) if index.parent_rows is None else index.parent_rows
+    files = SkipUnreadable(reading.files) if settings.skip_unreadable else reading.files
     digesting = DigestingSource(files, store) if settings.content else None
     source = digesting if digesting is not None and settings.cluster is None else files
     images = Images(index.ids, source, numbers, made.views)
@@ -142,7 +142,7 @@ def run(reading: Reading, networks: list[Network], store: Path, settings: Settin
         if digesting is not None:
             with clock.part("content"):
                 rows = range(len(index))[: settings.limit]
-                digesting.finish(rows, store, index, reading.origin, used=todo.tolist())
+                digesting.finish(rows, store, index, used=todo.tolist())
         blocks = [one.blocks for one in opened]
         summary = summarise(
             blocks, clock, n_done=len(todo), n_images=len(index), n_decoders=n_decoders, n_readers=n_readers

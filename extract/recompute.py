@@ -1,6 +1,6 @@
 """Making some rows of a block again as its passport says: what ``features-store verify --recompute`` calls.
 
-Registered under the entry point group ``affectory.recompute``; `features_store.recompute` has the protocol.
+Registered under the entry point group ``affectory.recompute``; `features_store.verify` has the protocol.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.corpora import Reading, find_corpus
-from extract.encoders import Network, Tap, Weights, build_networks, find_encoders
+from extract.corpora import Dataset, find_corpus
+from extract.encoders import Encoder, Tap, Weights, build_encoders, find_encoders
 from extract.encoders.weights import parse_weights
 from extract.engines import choose_device
 from extract.engines.forward import Forward
@@ -36,7 +36,7 @@ def recompute(
     reading = _reading(corpus, data)
     rows = {image_id: row for row, image_id in enumerate(reading.index.ids.tolist())}
     network, views = _network(passport), _views(passport)
-    decode = make_decoder("pillow" if passport.get("decoder") == "pillow" else "fast")
+    decode = make_decoder("pillow" if passport.get("decoder") == "pillow" else "torchvision")
     device = choose_device()
     forward = Forward(network, device, precision=made_with(passport, device.kind))
     batch = np.zeros((device.batch_size, *network.input_shape), dtype=network.input_dtype)
@@ -51,7 +51,7 @@ def recompute(
             if image_id not in rows:
                 found.append("the corpus has no such image any more")
                 continue
-            rgb = decode(reading.source.read(rows[image_id]))
+            rgb = decode(reading.files.read(rows[image_id]))
         except RefusedImageError as refused:
             found.append(f"{refused.status.reason}: {refused}")
             continue
@@ -65,7 +65,7 @@ def made_with(passport: Mapping[str, Any], device: str) -> str:
     return "float32" if precision == "float16" and device == "cpu" else precision
 
 
-def _reading(corpus: Mapping[str, Any], data: Path | Mapping[str, Path] | None) -> Reading:
+def _reading(corpus: Mapping[str, Any], data: Path | Mapping[str, Path] | None) -> Dataset:
     name = corpus.get("name")
     if not isinstance(name, str):
         msg = "the store does not say which corpus it was made from, so its images cannot be found"
@@ -89,7 +89,7 @@ def _views(passport: Mapping[str, Any]) -> Views:
     return views
 
 
-def _network(passport: Mapping[str, Any]) -> Network:
+def _network(passport: Mapping[str, Any]) -> Encoder:
     """Build what a passport describes, and see that it is that."""
     for key in ("encoder", "tap", "weights", "transform", "resizer"):
         if key not in passport:
@@ -112,7 +112,7 @@ def _network(passport: Mapping[str, Any]) -> Network:
 
 
 @lru_cache(maxsize=1)  # the blocks of one encoder follow each other
-def _built(name: str, tap: Tap, source: str, resizer: str) -> Network:
+def _built(name: str, tap: Tap, source: str, resizer: str) -> Encoder:
     (encoder,) = find_encoders([name])
     known = {one.name: one for one in encoder.taps}
     if tap.name not in known and not tap.module:
@@ -122,5 +122,5 @@ def _built(name: str, tap: Tap, source: str, resizer: str) -> Network:
         msg = f"the weights of {name!r} came from a file whose place is not recorded; the block cannot be recomputed"
         raise WeightsError(msg)
     weights = parse_weights(source) if source.startswith("random:") else Weights()
-    (network,) = build_networks([replace(encoder, taps=(known.get(tap.name, tap),))], weights, resizer)
+    (network,) = build_encoders([replace(encoder, taps=(known.get(tap.name, tap),))], weights, resizer)
     return network

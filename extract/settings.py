@@ -29,7 +29,7 @@ class Circumstances:
 
     device: str
     autocast: str | None = None
-    decoder: str = "fast"
+    decoder: str = "torchvision"
     resizer: str = "torchvision"
     dtype: str = "float16"
     views: Views = CANONICAL

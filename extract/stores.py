@@ -10,16 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features_store import Index, MismatchError, Store, open_store
+from features_store import Index, MismatchError, Store, open_store, write_index
 from features_store.align import rows_that_differ
-from features_store.assembly import write_dump
-from features_store.origin import Origin
 from features_store.schema import INDEX_FILE
 
 _SHOWN = 200  # characters of a value in a message
 
 
-def claim_index(store: Path, index: Index, origin: Origin | None = None) -> None:
+def check_or_write_index(store: Path, index: Index) -> None:
     """Write ``index.h5`` if the store has none; else see that it is of the same images, and means the same.
 
     Raises MismatchError.
@@ -27,7 +25,7 @@ def claim_index(store: Path, index: Index, origin: Origin | None = None) -> None
     path = store / INDEX_FILE
     if not path.exists():
         store.mkdir(parents=True, exist_ok=True)
-        write_dump(path, index, [], origin=origin)
+        write_index(path, index)
         return
     there = open_store(path)
     if there.index_digest != index.digest:

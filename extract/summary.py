@@ -10,8 +10,8 @@ from typing import Any
 from extract.blocks import Blocks
 from extract.timings import Clock
 from features_store import Status
-from features_store.failures import FailureLimit
 from features_store.schema import FAILURES
+from features_store.writer import FailureLimit
 
 _WAITS = {"input": "wait for images", "forward": "wait for the device", "write": "wait for the writer"}
 """What the main thread waits for. Its waits are compared with each other, never with the time of other threads."""

@@ -1,8 +1,7 @@
 """Vectors of images on disk: a shareable, resumable, checkable cache between a GPU and a laptop (see FORMAT.md)."""
 
 from features_store.atomic import open_regular, read_regular
-from features_store.block import Block
-from features_store.dump import write_index
+from features_store.dump import open_store
 from features_store.errors import (
     AffectoryError,
     DiskSpaceError,
@@ -15,8 +14,9 @@ from features_store.errors import (
     UnknownNameError,
     UnsafeFileError,
 )
+from features_store.hdf5 import write_index
 from features_store.schema import BlockSpec, Index, Labels, Split, Status, Task
-from features_store.store import Store, open_store
+from features_store.store import Block, Store
 from features_store.writer import BlockWriter
 
 __all__ = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
@@ -12,18 +12,16 @@ from numpy.typing import NDArray
 
 from features_store.errors import MismatchError
 from features_store.passport import union
-from features_store.schema import Index, Labels, Split, Task
-from features_store.store import Store
+from features_store.schema import Index, Labels, Split, Status, Task
+from features_store.store import Block, Store
 
+PIECE_BYTES = 4 * 2**20  # of vectors, copied or compared at a time: memory does not grow with the dump
 _NONE = {"single": -1, "multi": 255, "regression": np.nan}
 Item = TypeVar("Item", Labels, Split)
 
 
 def locate(raw_ids: NDArray[np.bytes_], wanted: NDArray[np.bytes_]) -> NDArray[np.int64]:
-    """Find images by id.
-
-    Shapes: raw_ids (n_images,) fixed; wanted (n,) fixed; returns (n,) int64.
-    """
+    """Return the row of each wanted id, (n,) int64; -1 where there is none."""
     order = np.argsort(raw_ids)
     spots = np.minimum(np.searchsorted(raw_ids, wanted, sorter=order), len(raw_ids) - 1)
     rows = order[spots]
@@ -44,12 +42,40 @@ class Placed:
         return spread
 
 
-def combined_index(raw_ids: NDArray[np.bytes_], placed: Sequence[Placed], *, one_numbering: bool) -> Index:
-    """Bring labels, splits, groups, content and corpus of several stores onto one index.
+@dataclass(frozen=True)
+class BlockRows:
+    """A block, and the row of each image of a new index in it: (n_images,) int64, -1 where it has none."""
 
-    Shapes: raw_ids (n_images,) fixed.
-    Raises MismatchError.
-    """
+    block: Block
+    rows: NDArray[np.int64]
+
+    def status(self) -> NDArray[np.uint8]:
+        """State of the new index's rows in this block, (n_images, n_views) uint8; absent rows are pending."""
+        status = self.block.status[self.rows]
+        status[self.rows < 0] = Status.PENDING
+        return status
+
+
+def gathered(
+    sources: Sequence[BlockRows], rows: NDArray[np.int64], *, view: int
+) -> Iterator[tuple[NDArray[np.int64], list[NDArray[np.floating]]]]:
+    """Iterate over some rows of a new index, (n,) int64, with their vectors in each block, a few MiB at a time."""
+    if not len(rows):
+        return
+    widest = max(source.block.n_features * source.block.dtype.itemsize for source in sources)
+    step = max(1, PIECE_BYTES // widest)
+    buffers = [
+        np.empty((min(step, len(rows)), source.block.n_features), dtype=source.block.dtype) for source in sources
+    ]
+    for start in range(0, len(rows), step):
+        piece = rows[start : start + step]
+        for source, buffer in zip(sources, buffers, strict=True):
+            source.block.gather(source.rows[piece], buffer[: len(piece)], view=view)
+        yield piece, [buffer[: len(piece)] for buffer in buffers]
+
+
+def combined_index(raw_ids: NDArray[np.bytes_], placed: Sequence[Placed], *, one_numbering: bool) -> Index:
+    """Bring labels, splits, groups, content and corpus of several stores onto one index of ids, (n_images,)."""
     ids = np.array([raw.decode() for raw in raw_ids.tolist()], dtype=np.str_)
     tasks = {name: None for one in placed for name in one.store.labels}
     splits = {name: None for one in placed for name in one.store.splits}

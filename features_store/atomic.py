@@ -114,13 +114,23 @@ def read_regular(path: Path | str, limit: int, *, links: bool = False) -> bytes:
         As `open_regular`; or if it grew beyond the limit meanwhile.
     """
     with open_regular(path, limit, links=links) as file:
-        # By its size, not by the limit: a read sets its bound of memory aside before it reads.
-        data = file.read(min(os.fstat(file.fileno()).st_size, limit) + 1)
-        while len(data) <= limit and (more := file.read(min(2**20, limit + 1 - len(data)))):
-            data += more
-    if len(data) > limit:
-        raise UnsafeFileError(f"{path} has more than the {limit:,} bytes that are read; give a smaller file")
+        data, size = read_up_to(file, limit)
+    if size > limit:
+        msg = f"{path} has more than the {limit:,} bytes that are read; give a smaller file"
+        raise UnsafeFileError(msg)
     return data
+
+
+def read_up_to(file: BinaryIO, limit: int) -> tuple[bytes, int]:
+    """Return the bytes of an open file and their number; none if there are more than the limit, also by growing."""
+    size = os.fstat(file.fileno()).st_size
+    if size > limit:
+        return b"", size
+    # By its size, not by the limit: a read sets its bound of memory aside before it reads.
+    data = file.read(size + 1)
+    while len(data) <= limit and (more := file.read(min(2**20, limit + 1 - len(data)))):
+        data += more
+    return (data if len(data) <= limit else b""), len(data)
 
 
 def typed_path(path: Path | str) -> Path:

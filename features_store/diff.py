@@ -9,16 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features_store import passport
-from features_store.align import Placed, locate, rows_that_differ
-from features_store.assembly import Source, gathered, progress_bar
-from features_store.block import Block
+from features_store.align import BlockRows, Placed, gathered, locate, rows_that_differ
+from features_store.console import progress_bar
 from features_store.schema import Labels, Split, Status
-from features_store.store import Store
+from features_store.store import Block, Store
 
 _SHOWN = 5
 
 
-def difference(one: Store, other: Store) -> dict[str, Any]:
+def diff(one: Store, other: Store) -> dict[str, Any]:
     """Compare two stores; how their files are laid out does not matter.
 
     Labels, splits and rows are compared for the images that both have.
@@ -35,7 +34,7 @@ def difference(one: Store, other: Store) -> dict[str, Any]:
         "splits": _tables(one.splits, other.splits, left, right),
         "blocks": _blocks(left, right),
     }
-    return {name: difference for name, difference in found.items() if difference}
+    return {name: differs for name, differs in found.items() if differs}
 
 
 def _ids(one: Store, other: Store, rows: NDArray[np.int64]) -> dict[str, Any]:
@@ -167,7 +166,7 @@ def _rows(one: Block, other: Block, left: Placed, right: Placed) -> dict[str, An
             },
         }
     written = (status == Status.WRITTEN) & (others == Status.WRITTEN)
-    vectors = _vectors(Source(one, left.rows), Source(other, right.rows), written, left)
+    vectors = _vectors(BlockRows(one, left.rows), BlockRows(other, right.rows), written, left)
     if vectors:
         found["vectors"] = vectors
     return found
@@ -177,7 +176,7 @@ def _word(status: int) -> str:
     return Status(status).reason if status in set(Status) else str(status)
 
 
-def _vectors(one: Source, other: Source, written: NDArray[np.bool_], left: Placed) -> dict[str, Any]:
+def _vectors(one: BlockRows, other: BlockRows, written: NDArray[np.bool_], left: Placed) -> dict[str, Any]:
     """Compare the vectors that both have, a few MiB at a time."""
     n_rows, largest, lowest = np.zeros(len(written), dtype=bool), 0.0, 1.0
     with progress_bar(int(written.sum()), f"comparing {one.block.name}", unit="row") as advance:
@@ -199,7 +198,7 @@ def _vectors(one: Source, other: Source, written: NDArray[np.bool_], left: Place
 
 
 def _pairs(
-    one: Source, other: Source, written: NDArray[np.bool_]
+    one: BlockRows, other: BlockRows, written: NDArray[np.bool_]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]]:
     for view in range(written.shape[1]):
         for piece, (a, b) in gathered([one, other], np.flatnonzero(written[:, view]), view=view):

@@ -7,39 +7,29 @@ import importlib
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features_store.assembly import PIECE_BYTES, progress_bar
+from features_store.align import PIECE_BYTES
 from features_store.atomic import atomic_write
-from features_store.block import Block
+from features_store.console import progress_bar
 from features_store.errors import FormatError, StoreError
 from features_store.schema import PART_NAMES, Labels, Split, Status
-from features_store.store import Store
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What `export` wrote."""
-
-    path: Path
-    n_images: int
-    blocks: tuple[str, ...]
-    failed: int  # vectors that are NaN (.npz, .parquet) or empty (.csv), since their rows failed or are pending
+from features_store.store import Block, Store
 
 
 def export(
     store: Store, path: Path | str, *, blocks: Sequence[str] | None = None, view: int = 0, force: bool = False
-) -> Exported:
+) -> dict[str, Any]:
     """Write ids, labels, splits and the vectors of one view.
 
     The ending decides the format. ``.npz``: the arrays have the names that they have in a dump (``images/id``,
     ``blocks/BLOCK/vectors``...), and load with ``allow_pickle=False``. ``.csv``: a column for the id, one for each task
     (``task:NAME``) and split (``split:NAME``), one for each value (``BLOCK:NUMBER``). ``.parquet``: a list a block.
+    Vectors of rows that failed or are pending (`failed` of them) are NaN, or empty cells.
     """
     target = Path(path)
     chosen = [store.block(name) for name in (store.blocks if blocks is None else dict.fromkeys(blocks))]
@@ -56,7 +46,8 @@ def export(
         with progress_bar(total, f"writing {target.name}", unit="row") as advance:
             writers[target.suffix.lower()](store, chosen, view, temporary, advance)
     failed = sum(int((block.status[:, view] != Status.WRITTEN).sum()) for block in chosen)
-    return Exported(target, store.n_images, tuple(block.name for block in chosen), failed)
+    names = [block.name for block in chosen]
+    return {"path": str(target), "n_images": store.n_images, "blocks": names, "failed": failed}
 
 
 Advance = Callable[[int], object]

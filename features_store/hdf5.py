@@ -1,4 +1,4 @@
-"""Refusing files that could harm their reader, before any dataset is read.
+"""HDF5 files: refusing those that could harm their reader, before any dataset is read, and creating dumps.
 
 A shared HDF5 file can make its reader open other files (external and soft links, external storage, virtual datasets),
 load foreign code (filter plug-ins) or fill the memory (shapes far larger than the file). None of this occurs in an
@@ -15,17 +15,20 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import h5py
+import numpy as np
+from numpy.typing import NDArray
 
-from features_store.atomic import open_regular
+from features_store import passport, seal
+from features_store.atomic import atomic_write, open_regular
 from features_store.disk import MACHINE_FAULTS
 from features_store.errors import FormatError, StoreError, UnsafeFileError, first_line
+from features_store.schema import ALIGNMENT, FORMAT, FORMAT_VERSION, BlockSpec, Index, checked_text, meaning_digest
 
 _MAX_OBJECTS = 10_000
 _MAX_ATTRIBUTES = 10_000
@@ -34,6 +37,8 @@ _MAX_RATIO = 1000  # logical bytes over bytes of the file; honest deflate stays 
 _MAX_ATTRIBUTE_BYTES = 64 * 1024
 _MAX_MESSAGE = 600  # characters; a file can quote itself at any length
 _MAX_CHUNK_BYTES = 32 * 2**20
+_FREE_CHUNKS = 10_000  # more than that in a file, and each must take some bytes of it
+_BYTES_OF_A_CHUNK = 16
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 _PLAIN = {h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING}
 _DAMAGE = (OSError, RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, MemoryError, SystemError)
@@ -67,19 +72,12 @@ def opened(path: Path) -> Iterator[h5py.File]:
 
 
 def check_file(file: h5py.File, path: Path) -> None:
-    """Walk all links, datasets and attributes of an open file.
-
-    Raises UnsafeFileError.
-    """
-    walk = _Walk(path)
-    walk.object(file["/"].id, "/", 0)
+    """Walk all links, datasets and attributes of an open file, and refuse what a dump does not hold."""
+    _Walk(path).object(file["/"].id, "/", 0)
 
 
 def check_storage(dataset: h5py.Dataset, path: Path) -> None:
-    """Look at where the bytes of one dataset of a file that is no dump lie, whatever their type.
-
-    Raises UnsafeFileError.
-    """
+    """Look at where the bytes of one dataset of a file that is no dump lie, whatever their type."""
     _Walk(path).storage(dataset.id, dataset.name)
 
 
@@ -89,6 +87,7 @@ class _Walk:
         self.file_bytes = path.stat().st_size
         self.seen: set[object] = set()
         self.n_attributes = 0
+        self.n_chunks = 0
 
     def refuse(self, where: str, what: str) -> UnsafeFileError:
         return UnsafeFileError(f"{self.path} was refused: {where} {what}")
@@ -136,9 +135,9 @@ class _Walk:
         if logical > _MAX_RATIO * self.file_bytes:
             raise self.refuse(where, f"claims {logical} bytes in a file of {self.file_bytes}")
         if plist.get_layout() == h5py.h5d.CHUNKED:
-            self.chunks(plist, itemsize, where)
+            self.chunks(dataset, plist, itemsize, where)
 
-    def chunks(self, plist: h5py.h5p.PropDCID, itemsize: int, where: str) -> None:
+    def chunks(self, dataset: h5py.h5d.DatasetID, plist: h5py.h5p.PropDCID, itemsize: int, where: str) -> None:
         codes = [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
         for code in codes:
             if code not in _FILTERS:
@@ -148,6 +147,10 @@ class _Walk:
         n_bytes = math.prod(plist.get_chunk()) * itemsize
         if n_bytes > _MAX_CHUNK_BYTES:
             raise self.refuse(where, f"has chunks of {n_bytes} bytes; at most {_MAX_CHUNK_BYTES} are read")
+        # Each chunk is looked up and decoded by itself, so their number bounds the work that a small file can ask for.
+        self.n_chunks += math.prod(-(-n // step) for n, step in zip(dataset.shape, plist.get_chunk(), strict=True))
+        if self.n_chunks > max(_FREE_CHUNKS, self.file_bytes // _BYTES_OF_A_CHUNK):
+            raise self.refuse(where, f"claims {self.n_chunks:,} chunks in a file of {self.file_bytes:,} bytes")
 
     def attributes(self, item: h5py.h5g.GroupID | h5py.h5d.DatasetID, where: str) -> None:
         for number in range(h5py.h5a.get_num_attrs(item)):
@@ -176,82 +179,6 @@ def _plain(name: bytes) -> str:
     return name[:120].decode(errors="replace").encode("unicode_escape").decode()
 
 
-_MAX_JSON_DEPTH = 32
-_MAX_DIGITS = 20  # of a whole number: 64 bits and a sign
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and new line
-
-
-def json_object(text: str, what: str) -> dict[str, Any]:
-    """Parse a JSON object from a file that is not trusted."""
-    value = _json(text, what)
-    if not isinstance(value, dict):
-        raise FormatError(f"{what} is not a JSON object")
-    return value
-
-
-def json_strings(text: str, what: str) -> tuple[str, ...]:
-    """Parse a JSON list of strings."""
-    value = _json(text, what)
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise FormatError(f"{what} is not a JSON list of strings")
-    return tuple(value)
-
-
-def json_range(text: str, what: str) -> tuple[float, float]:
-    """Parse a JSON list of two numbers."""
-    value = _json(text, what)
-    if not isinstance(value, list) or len(value) != 2 or not all(type(one) in (int, float) for one in value):
-        raise FormatError(f"{what} is not a JSON list of two numbers")
-    return float(value[0]), float(value[1])
-
-
-def _json(text: str, what: str) -> Any:
-    def refuse(constant: str) -> NoReturn:
-        raise FormatError(f"{what} holds {constant[:40]}, which is no number of JSON or too large a one")
-
-    def integer(digits: str) -> int:
-        return int(digits) if len(digits) <= _MAX_DIGITS else refuse(digits)
-
-    def real(digits: str) -> float:
-        value = float(digits)
-        return value if math.isfinite(value) else refuse(digits)
-
-    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
-        if twice is not None:
-            raise FormatError(f"{what} holds the name {twice[:40]!r} twice")
-        return dict(pairs)
-
-    try:
-        value = json.loads(text, parse_constant=refuse, parse_int=integer, parse_float=real, object_pairs_hook=members)
-    except RecursionError as error:
-        raise FormatError(f"{what} is nested too deeply; at most {_MAX_JSON_DEPTH} levels are read") from error
-    except FormatError:
-        raise
-    except ValueError as error:
-        raise FormatError(f"{what} is not JSON that can be read: {str(error)[:80]}") from error
-    check_json(value, what)
-    return value
-
-
-def check_json(value: Any, what: str) -> None:
-    """Refuse what later code, or a terminal, would stumble over."""
-    layer = [value]
-    for _ in range(_MAX_JSON_DEPTH):
-        inner: list[Any] = []
-        for one in layer:
-            if isinstance(one, dict):
-                inner += [*one, *one.values()]
-            elif isinstance(one, list):
-                inner += one
-            elif isinstance(one, str):
-                checked_text(one, what)
-        layer = inner
-    if layer:
-        raise FormatError(f"{what} is nested too deeply; at most {_MAX_JSON_DEPTH} levels are read")
-
-
 def text_of(item: h5py.HLObject, name: str) -> str:
     """Return a text attribute of an object of a file that is not trusted."""
     where = f"{item.name} attribute {name!r}"
@@ -263,13 +190,116 @@ def text_of(item: h5py.HLObject, name: str) -> str:
     return checked_text(value, where)
 
 
-def checked_text(raw: str | bytes, what: str) -> str:
-    """Decode text, and refuse what is not UTF-8 or would steer the terminal on which it is printed."""
-    try:
-        text = raw.decode() if isinstance(raw, bytes) else raw
-        text.encode()
-    except UnicodeError as error:
-        raise FormatError(f"{what} is not UTF-8") from error
-    if _CONTROL.search(text):
-        raise FormatError(f"{what} holds control characters")
-    return text
+# ---- creating --------------------------------------------------------------------------------------------------------
+
+
+def write_index(path: Path | str, index: Index, *, force: bool = False) -> None:
+    """Write a dump that holds an index, its labels and its splits, but no block.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to make, usually ``index.h5`` in a store's folder.
+    force : bool
+        Replace a file that is there.
+
+    Raises
+    ------
+    ExistsError
+        If the file exists and `force` is false.
+    """
+    with atomic_write(Path(path), force=force) as temporary, new_dump(temporary) as file:
+        fill_index(file, index)
+
+
+def new_dump(path: Path) -> h5py.File:
+    """Create an empty HDF5 file with the settings that FORMAT.md asks for."""
+    return h5py.File(
+        path,
+        "x",
+        libver=("earliest", "v110"),
+        alignment_threshold=ALIGNMENT,
+        alignment_interval=ALIGNMENT,
+        locking=False,
+    )
+
+
+def fill_index(file: h5py.File, index: Index, *, labels: bool = True) -> None:
+    """Write the root attributes and ``/images``; with `labels` also the parent rows, ``/labels`` and ``/splits``."""
+    tasks, splits = (index.labels, index.splits) if labels else ({}, {})
+    for split in splits.values():
+        n_crossing = int(split.crossed(index.groups).sum())
+        if n_crossing and split.source == "made":
+            raise FormatError(
+                f"split {split.name!r} divides the groups of {n_crossing:,} images, and splits that are made keep "
+                "groups whole; make it again with `features-store splits`"
+            )
+    meaning = meaning_digest(tasks, splits, index.groups) if labels else ""
+    _set_text(file, "format", FORMAT)
+    _set_text(file, "format_version", FORMAT_VERSION if meaning else "1.0")
+    _set_text(file, "index_digest", index.digest)
+    if meaning:
+        _set_text(file, "meaning_digest", meaning)
+    if index.corpus:
+        _set_text(file, "corpus", passport.canonical(index.corpus))
+    _set_strings(file, "images/id", index.raw_ids)
+    if index.groups is not None:
+        file["images/group"] = np.asarray(index.groups, dtype="<i8")
+    if index.content is not None:
+        file["images/content"] = np.asarray(index.content, dtype="|u1")
+    if labels and index.parent_rows is not None and index.parent_digest != index.digest:
+        file["images/row"] = np.asarray(index.parent_rows, dtype="<i8")
+        _set_text(file["images/row"], "origin", index.parent_digest)
+    for name, column in tasks.items():
+        task = column.task
+        dataset = file.create_dataset(f"labels/{name}", data=column.values)
+        _set_text(dataset, "kind", task.kind)
+        _set_text(dataset, "classes", json.dumps(task.classes, ensure_ascii=False))
+        _set_text(dataset, "source", task.source or "unknown")
+        if task.range is not None:
+            _set_text(dataset, "range", json.dumps(task.range))
+    for name, split in splits.items():
+        dataset = file.create_dataset(f"splits/{name}", data=split.values)
+        _set_text(dataset, "kind", split.kind)
+        if split.source:
+            _set_text(dataset, "source", split.source)
+
+
+def add_block(file: h5py.File, spec: BlockSpec, n_images: int) -> None:
+    """Create the datasets of a block, allocated and unfilled."""
+    group = file.create_group(f"blocks/{spec.name}")
+    _set_text(group, "passport", passport.canonical(spec.passport))
+    kind = np.dtype(spec.dtype).newbyteorder("<")
+    vectors = allocate(group, "vectors", (n_images, spec.n_views, spec.n_features), h5py.h5t.py_create(kind))
+    vectors.attrs.create("shape", np.array(spec.shape, dtype="<i8"))
+    allocate(group, "status", (n_images, spec.n_views), h5py.h5t.STD_U8LE)
+    allocate(group, "digests", (n_images, spec.n_views, seal.DIGEST_BYTES), h5py.h5t.STD_U8LE)
+    allocate(group, "seal", (seal.SEAL_BYTES,), h5py.h5t.STD_U8LE)
+    if spec.names is not None:
+        _set_strings(group, "names", np.array([name.encode() for name in spec.names]))
+
+
+def replace_passport(path: Path, block: str, record: Mapping[str, Any]) -> None:
+    """Give a block another passport; only for a file that nobody else has seen yet."""
+    with h5py.File(path, "r+", libver=("earliest", "v110"), locking=False) as file:
+        _set_text(file[f"blocks/{block}"], "passport", passport.canonical(record))
+
+
+def allocate(group: h5py.Group, name: str, shape: tuple[int, ...], kind: h5py.h5t.TypeID) -> h5py.Dataset:
+    """Create a contiguous dataset whose bytes are allocated now and not filled."""
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_layout(h5py.h5d.CONTIGUOUS)
+    plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    h5py.h5d.create(group.id, name.encode(), kind, h5py.h5s.create_simple(shape), plist)
+    return group[name]
+
+
+def _set_text(target: h5py.HLObject, name: str, text: str) -> None:
+    utf8 = h5py.string_dtype("utf-8", max(1, len(text.encode())))
+    target.attrs.create(name, np.array(text.encode(), dtype=utf8), dtype=utf8)
+
+
+def _set_strings(group: h5py.Group, name: str, raw: NDArray[np.bytes_]) -> None:
+    utf8 = h5py.string_dtype("utf-8", max(1, raw.dtype.itemsize))
+    group.create_dataset(name, data=raw.astype(utf8), dtype=utf8)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,39 +24,25 @@ _LONGEST = 38  # digits of a number that float32 still holds, in which trees com
 _PREFIX = 5  # leading digits of a number: half a day to a few weeks in the ids of tweets, by their age
 
 
-@dataclass(frozen=True)
-class Traces:
-    """What an image carries besides its pixels.
-
-    Parameters
-    ----------
-    families : mapping of str to ndarray of shape (n_images, n), float64
-        Columns by what they come from: ``digits``, ``folder``, ``order``, and what a caller adds. -1 = not there.
-    left_out : tuple of str
-        Families that would name the class in so many words, hence say nothing about a leak.
-    """
-
-    families: Mapping[str, NDArray[np.float64]]
-    left_out: tuple[str, ...] = ()
-
-    def matrix(self, *names: str) -> NDArray[np.float64]:
-        """Return the columns of these families, or of all: (n_images, n_columns)."""
-        return np.concatenate([self.families[name] for name in names or self.families], axis=1)
+Families = dict[str, NDArray[np.float64]]
 
 
-def traces_of_ids(ids: NDArray[Any] | Sequence[str], *, classes: Sequence[str] = (), parts: Any = None) -> Traces:
-    """Return what the ids and their order say.
+def traces_of_ids(
+    ids: NDArray[Any] | Sequence[str], *, classes: Sequence[str] = (), parts: Any = None
+) -> tuple[Families, tuple[str, ...]]:
+    """Return columns of numbers, (n_images, n) by family, that ids and their order hold; -1 = not there.
 
-    Shapes: parts (n_images,) int.
+    Folder and order are left out where they would name the class in so many words; the second result names what is
+    left out. The order counts within each part, `parts` being (n_images,).
     """
     listed = np.asarray(ids).tolist()
-    families = {"digits": _digits(listed)}
-    if _name_classes(listed[:: max(1, len(listed) // 1000)], classes):
-        return Traces(families, ("folder", "order"))
-    folders = np.unique([one.rpartition("/")[0] for one in listed], return_inverse=True)[1]
-    families["folder"] = folders.reshape(-1, 1).astype(np.float64)
-    families["order"] = _order(len(listed), parts)
-    return Traces(families)
+    families, left_out = {"digits": _digits(listed)}, ("folder", "order")
+    if not _name_classes(listed[:: max(1, len(listed) // 1000)], classes):
+        folders = np.unique([one.rpartition("/")[0] for one in listed], return_inverse=True)[1]
+        families |= {"folder": folders.reshape(-1, 1).astype(np.float64), "order": _order(len(listed), parts)}
+        left_out = ()
+    families["hexadecimal"] = _hexadecimal(listed)
+    return families, left_out
 
 
 def _name_classes(ids: Sequence[str], classes: Sequence[str]) -> bool:
@@ -93,45 +78,19 @@ def _order(n_images: int, parts: Any) -> NDArray[np.float64]:
     return values
 
 
-def id_only_scores(
-    ids: NDArray[Any] | Sequence[str], labels: Labels, fit_rows: NDArray[Any], score_rows: NDArray[Any]
-) -> NDArray[np.float64]:
-    """Fit a shallow tree on what ids and order say of some images, and score others: the baseline ``id-only``."""
-    parts = np.full(len(labels.values), -1)
-    parts[fit_rows], parts[score_rows] = 0, 1
-    values = traces_of_ids(ids, classes=_class_names(labels.task), parts=parts).matrix()
-    return _fit_and_score(labels.task, values[fit_rows], labels.values[fit_rows], values[score_rows])
+def _hexadecimal(ids: Sequence[str]) -> NDArray[np.float64]:
+    """Return the value of names that begin with a hexadecimal number, as code points and digests do: (n_images, 1)."""
+    begin = re.compile(r"[0-9A-Fa-f]{2,12}(?![0-9A-Za-z])")
+    found = [begin.match(one.rpartition("/")[2]) for one in ids]
+    return np.array([[float(int(match.group(), 16)) if match else -1.0] for match in found])
 
 
-def _class_names(task: Task) -> tuple[str, ...]:
-    return () if task.kind == "regression" else task.classes
+def probe(values: NDArray[Any], labels: Labels, groups: NDArray[Any] | None = None) -> dict[str, float] | None:
+    """Cross-validate a shallow tree on columns, (n_images, n); whole groups, (n_images,), stay in one fold.
 
-
-@dataclass(frozen=True)
-class Probe:
-    """What a shallow tree reaches by cross-validation, and what it would reach by chance.
-
-    Parameters
-    ----------
-    score, chance : float
-        single and multi: balanced accuracy (multi: mean over the classes), chance 1 / n_classes or 0.5;
-        regression: explained variance R2 (mean over the outputs), chance 0.
-    accuracy : float
-        single: share of right answers; others: NaN.
-    n_images : int
-        Images with a label.
-    """
-
-    score: float
-    chance: float
-    accuracy: float
-    n_images: int
-
-
-def probe(values: NDArray[Any], labels: Labels, groups: NDArray[Any] | None = None) -> Probe | None:
-    """Cross-validate a shallow tree; whole groups stay in one fold.
-
-    Shapes: values (n_images, n_columns); groups (n_images,) int.
+    Returns the score and what chance reaches: balanced accuracy against 1 / n_classes or 0.5 (single, and the mean over
+    the labels of multi), explained variance R2 against 0 (regression, the mean over its outputs); the accuracy (single;
+    else NaN); and the number of images. None if there is too little to probe.
     """
     rows = np.flatnonzero(labels.known)
     target = labels.values[rows]
@@ -145,7 +104,8 @@ def probe(values: NDArray[Any], labels: Labels, groups: NDArray[Any] | None = No
     inside = np.asarray(values, dtype=np.float64)[rows]
     for fold in range(N_FOLDS):
         train, test = folds != fold, folds == fold
-        scores[test] = _fit_and_score(labels.task, inside[train], target[train], inside[test])
+        least = max(5, int(train.sum()) // 50)  # leaves of a fiftieth and more: a probe, not a memory
+        scores[test] = tree_scores(labels.task, inside[train], target[train], inside[test], min_leaf=least)
     return _judged(labels.task, target, scores)
 
 
@@ -161,44 +121,57 @@ def _folds(strata: NDArray[Any], keys: NDArray[Any]) -> NDArray[np.int64] | None
     return fold_of[inverse]
 
 
-def _fit_and_score(task: Task, x: NDArray[Any], y: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.float64]:
+def tree_scores(
+    task: Task,
+    x: NDArray[Any],
+    y: NDArray[Any],
+    wanted: NDArray[Any],
+    *,
+    depth: int = MAX_DEPTH,
+    min_leaf: int = 5,
+    class_weight: Any = "balanced",
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """Fit a shallow tree, or one for each label where labels are weighed; score other rows: (n_wanted, n_columns)."""
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-    least = max(5, len(x) // 50)  # leaves of a fiftieth and more: a probe, not a memory
-    settings = {"max_depth": MAX_DEPTH, "min_samples_leaf": least, "random_state": 0}
+    options: dict[str, Any] = {"max_depth": depth, "min_samples_leaf": min_leaf, "random_state": seed}
     if task.kind == "regression":
-        return np.asarray(DecisionTreeRegressor(**settings).fit(x, y).predict(wanted), float).reshape(len(wanted), -1)
+        return np.asarray(DecisionTreeRegressor(**options).fit(x, y).predict(wanted), float).reshape(len(wanted), -1)
+    options["class_weight"] = class_weight
     with warnings.catch_warnings():  # a task may have nearly as many classes as images
         warnings.filterwarnings("ignore", message="The number of unique classes")
-        tree = DecisionTreeClassifier(class_weight="balanced", **settings).fit(x, y)
-    if task.kind == "single":
-        scores = np.zeros((len(wanted), len(task.classes)))
-        scores[:, tree.classes_] = tree.predict_proba(wanted)
-        return scores
-    found = tree.predict_proba(wanted)
-    found = found if isinstance(found, list) else [found]
-    classes = tree.classes_ if isinstance(tree.classes_, list) else [tree.classes_]
-    columns = [
-        one[:, list(known).index(1)] if 1 in known else np.zeros(len(wanted))
-        for one, known in zip(found, classes, strict=True)
-    ]
+        if task.kind == "single":
+            tree = DecisionTreeClassifier(**options).fit(x, y)
+            scores = np.zeros((len(wanted), len(task.classes)))
+            scores[:, tree.classes_] = tree.predict_proba(wanted)
+            return scores
+        if class_weight is not None or y.shape[1] == 1:
+            trees = [DecisionTreeClassifier(**options).fit(x, column) for column in y.T]
+            found, classes = [tree.predict_proba(wanted) for tree in trees], [tree.classes_ for tree in trees]
+        else:
+            tree = DecisionTreeClassifier(**options).fit(x, y)
+            found, classes = tree.predict_proba(wanted), tree.classes_
+    columns = [p[:, list(c).index(1)] if 1 in c else np.zeros(len(wanted)) for p, c in zip(found, classes, strict=True)]
     return np.stack(columns, axis=1)
 
 
-def _judged(task: Task, truth: NDArray[Any], scores: NDArray[np.float64]) -> Probe:
+def _judged(task: Task, truth: NDArray[Any], scores: NDArray[np.float64]) -> dict[str, float]:
+    accuracy = float("nan")
     if task.kind == "single":
-        guess = scores.argmax(axis=1)
-        present = np.unique(truth)
-        recalls = [float((guess[truth == one] == one).mean()) for one in present]
-        return Probe(float(np.mean(recalls)), 1 / len(present), float((guess == truth).mean()), len(truth))
-    if task.kind == "multi":
+        guess, present = scores.argmax(axis=1), np.unique(truth)
+        score, chance = float(np.mean([(guess[truth == one] == one).mean() for one in present])), 1 / len(present)
+        accuracy = float((guess == truth).mean())
+    elif task.kind == "multi":
         both = []
         for column, one in zip(truth.T, scores.T, strict=True):
             if 0 < column.sum() < len(column):
                 right = (one >= 0.5) == column
                 both.append((right[column == 1].mean() + right[column == 0].mean()) / 2)
-        return Probe(float(np.mean(both)) if both else 0.5, 0.5, float("nan"), len(truth))
-    residual = ((truth - scores) ** 2).sum(axis=0)
-    total = ((truth - truth.mean(axis=0)) ** 2).sum(axis=0)
-    explained = 1 - np.divide(residual, total, out=np.ones_like(residual), where=total > 0)
-    return Probe(float(explained.mean()), 0.0, float("nan"), len(truth))
+        score, chance = float(np.mean(both)) if both else 0.5, 0.5
+    else:
+        residual = ((truth - scores) ** 2).sum(axis=0)
+        total = ((truth - truth.mean(axis=0)) ** 2).sum(axis=0)
+        explained = 1 - np.divide(residual, total, out=np.ones_like(residual), where=total > 0)
+        score, chance = float(explained.mean()), 0.0
+    return {"score": score, "chance": chance, "accuracy": accuracy, "n_images": len(truth)}

@@ -7,40 +7,74 @@ from __future__ import annotations
 
 import csv
 import errno
+import math
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from features_store.atomic import typed_path
-from features_store.errors import AffectoryError, FormatError, UnsafeFileError, first_line, unknown_name
-from features_store.hdf5 import json_object
-from features_store.hdf5_matrices import hdf5, mat
-from features_store.matrix import MAX_RATIO, Matrix, only_one
-from features_store.schema import Status
+from features_store import chunked
+from features_store.atomic import open_regular, typed_path
+from features_store.errors import AffectoryError, FormatError, MismatchError, UnsafeFileError, first_line, unknown_name
+from features_store.hdf5 import check_storage, opened
+from features_store.passport import json_object
+from features_store.schema import FORMAT, Status
+
+MAX_RATIO = 1000  # bytes of an array over bytes of its file; honest compression stays far below
+_TEXT_BYTES = 16 * 2**20
+_MAX_NAME = 4096  # characters of one id in a MATLAB cell
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Vectors in a file of another format.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        ``(n_rows, *shape of one vector)``.
+    take : callable
+        ``take(start, stop)`` returns those rows, (stop - start, ...).
+    ids : list of str or None
+        If the file holds them.
+    names : tuple of str or None
+        What each value means, if the file says so.
+    passport : mapping or None
+        If the file carries one.
+    status : ndarray of shape (n_rows,), uint8, or None
+        If the file says which rows failed.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    take: Callable[[int, int], NDArray[Any]]
+    ids: list[str] | None = None
+    names: tuple[str, ...] | None = None
+    passport: dict[str, Any] | None = None
+    status: NDArray[np.uint8] | None = field(default=None, repr=False)
 
 
 @contextmanager
 def open_matrix(
     path: Path, *, key: str | None = None, ids_key: str | None = None, scratch: Path | None = None
 ) -> Iterator[Matrix]:
-    """Open a matrix by the ending of its file's name.
-
-    Raises FormatError, UnsafeFileError.
-    """
-    openers = {".npy": _npy, ".npz": _npz, ".csv": _csv, ".mat": mat, ".h5": hdf5, ".hdf5": hdf5}
+    """Open a matrix by the ending of its file's name."""
+    openers = {".npy": _npy, ".npz": _npz, ".csv": _csv, ".mat": _mat, ".h5": _hdf5, ".hdf5": _hdf5}
     if path.suffix.lower() not in openers:
         raise FormatError(f"{path} cannot be imported: its name ends in {path.suffix!r}; valid: {', '.join(openers)}")
     path = typed_path(path)
-    if not path.is_file():
-        raise FormatError(f"{path} is not there; give the path of a matrix ({', '.join(openers)})")
+    try:
+        open_regular(path, links=True).close()  # a pipe or a device is refused before a library waits for it
+    except FileNotFoundError as error:
+        raise FormatError(f"{path} is not there; give the path of a matrix ({', '.join(openers)})") from error
     with ExitStack() as stack:
         with _readable(path):
             matrix = stack.enter_context(openers[path.suffix.lower()](path, key, ids_key, scratch or path.parent))
@@ -118,7 +152,7 @@ def _npz(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
             )
             return
         ids_name = ids_key or ("ids" if "ids" in members else None)
-        chosen = key or only_one([name for name in members if name != ids_name], path)
+        chosen = key or _only_one([name for name in members if name != ids_name], path)
         for name in (chosen, ids_name):
             if name is not None and name not in members:
                 raise FormatError(f"{path}: " + unknown_name("array", name, members))
@@ -195,3 +229,163 @@ def _numbers(cells: Sequence[str], path: Path, line: int) -> bytes:
         return np.array([cell or "nan" for cell in cells]).astype(np.float32).tobytes()
     except ValueError as error:
         raise FormatError(f"{path} line {line} holds something that is no number: {str(error)[-60:]}") from error
+
+
+# ---- hdf5, MATLAB ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _hdf5(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Iterator[Matrix]:
+    """Open a dataset of an HDF5 file."""
+    with opened(path) as file:
+        if key is None and file.attrs.get("format") in (FORMAT, FORMAT.encode()):
+            raise FormatError(
+                f"{path} is a dump; bring it together with others by `features-store merge` (--join aligns by id)"
+            )
+        chosen = key or _only_one([name for name in file if name != ids_key], path)
+        dataset = _dataset(file, chosen, path)
+        ids = None if ids_key is None else _texts_of(_dataset(file, ids_key, path), dataset.shape[0], path)
+        matrix = _unpacked(dataset, scratch, path, ids)
+    yield matrix
+
+
+@contextmanager
+def _mat(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Iterator[Matrix]:
+    """Open a variable of a MATLAB file of version 7.3."""
+    if not h5py.is_hdf5(path):
+        raise FormatError(f"{path} is no MATLAB file of version 7.3; save it again with save(..., '-v7.3')")
+    with opened(path) as file:
+        chosen = key or _only_one([name for name in file if name not in (ids_key, "#refs#", "#subsystem#")], path)
+        dataset = _dataset(file, chosen, path)
+        ids = None if ids_key is None else _cells(file, _dataset(file, ids_key, path), dataset.shape[-1], path)
+        # MATLAB counts columns first, so its n x d matrix is stored as d x n.
+        matrix = _unpacked(dataset, scratch, path, ids, turned=True)
+    yield matrix
+
+
+def _unpacked(
+    dataset: h5py.Dataset, scratch: Path, path: Path, ids: list[str] | None, *, turned: bool = False
+) -> Matrix:
+    """Decode a dataset once, a chunk at a time, into a plain file from which rows are taken.
+
+    Neither the memory that this takes nor the time depends on the layout that a stranger chose.
+    """
+    shape = dataset.shape[::-1] if turned else dataset.shape
+    dtype = dataset.dtype
+    if dtype.kind not in "fiu" or not dataset.id.get_type().equal(h5py.h5t.py_create(dtype)):
+        raise FormatError(f"{path}: {dataset.name!r} holds {dtype}, or an unusual kind of it; expected plain numbers")
+    if len(shape) < 2 or min(shape) < 1:
+        raise FormatError(f"{path} holds {dtype} of shape {shape}; expected numbers of shape (n_rows, n_values)")
+    place = scratch / "numbers"
+    n_values = math.prod(shape[1:])
+    row_bytes = n_values * dtype.itemsize
+    with place.open("wb") as file:
+        file.truncate(shape[0] * row_bytes)
+        for corner, values in chunked.pieces(dataset):
+            first = corner[::-1] if turned else corner
+            _scatter(file, values.T if turned else values, first, shape)
+
+    def take(start: int, stop: int) -> NDArray[Any]:
+        rows = max(0, min(stop, shape[0]) - start)
+        read = np.fromfile(place, dtype, rows * n_values, offset=start * row_bytes)
+        return read.reshape(rows, *shape[1:])
+
+    return Matrix(shape, dtype, take, ids)
+
+
+def _scatter(file: BinaryIO, values: NDArray[Any], first: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    """Write a piece of an array to its place in a file that holds the whole, each run of neighbours at once."""
+    axis = len(shape) - 1  # the runs cover the axes behind it as a whole
+    while axis > 0 and values.shape[axis] == shape[axis]:
+        axis -= 1
+    strides = [math.prod(shape[n + 1 :]) for n in range(len(shape))]
+    runs = np.ascontiguousarray(values).reshape(math.prod(values.shape[:axis]), -1)
+    corners = np.zeros(1, dtype=np.int64)
+    for n in range(axis):
+        corners = (corners[:, None] + (first[n] + np.arange(values.shape[n])) * strides[n]).ravel()
+    for start, run in zip((corners + first[axis] * strides[axis]).tolist(), runs, strict=True):
+        file.seek(start * values.itemsize)
+        file.write(run.data)
+
+
+def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
+    """Open a dataset after looking at each link on the way, and at where its bytes are."""
+    where: Any = file
+    for part in name.strip("/").split("/"):
+        if not isinstance(where, h5py.Group) or part not in where:
+            listed = list(where)[:20] if isinstance(where, h5py.Group) else []
+            raise FormatError(f"{path}: " + unknown_name("dataset", name, listed))
+        if not isinstance(where.get(part, getlink=True), h5py.HardLink):
+            raise UnsafeFileError(f"{path} was refused: {name!r} leads over a soft or external link")
+        where = where[part]
+    if not isinstance(where, h5py.Dataset):
+        raise FormatError(
+            f"{path}: {name!r} is a group; give the path of a dataset, one of: {', '.join(list(where)[:20])}"
+        )
+    check_storage(where, path)
+    return where
+
+
+def _count(n: int, n_rows: int, path: Path) -> None:
+    if n != n_rows:
+        raise MismatchError(f"{path} has {n_rows} rows and there are {n} ids; each row needs one")
+
+
+def _texts_of(dataset: h5py.Dataset, n_rows: int, path: Path) -> list[str]:
+    """Read ids from one row of text, of fixed or of variable length."""
+    kind = h5py.check_string_dtype(dataset.dtype)
+    if kind is None or dataset.ndim != 1:
+        raise FormatError(
+            f"{path}: {dataset.name!r} is {dataset.dtype} of shape {dataset.shape}; ids must be one row of text"
+        )
+    _count(dataset.shape[0], n_rows, path)
+    if kind.length is not None:
+        return [one.decode() for one in chunked.read(dataset).tolist()]
+    if dataset.id.get_create_plist().get_nfilters():
+        raise FormatError(
+            f"{path}: {dataset.name!r} is text of variable length that is compressed; give the ids in a file (--ids)"
+        )
+    ids: list[str] = []
+    step = max(1, _TEXT_BYTES // path.stat().st_size)  # each of them may claim as much as there is in the file
+    for start in range(0, n_rows, step):
+        ids += dataset.asstr()[start : start + step].tolist()
+        if max(map(len, ids[start:])) > _MAX_NAME:
+            raise FormatError(f"{path}: an id among {dataset.name!r} has more than {_MAX_NAME} characters")
+    return ids
+
+
+def _cells(file: h5py.File, dataset: h5py.Dataset, n_rows: int, path: Path) -> list[str]:
+    """Read ids from a MATLAB cell array of text, or from a matrix of characters with one id in each row."""
+    if dataset.dtype == np.uint16 and dataset.ndim == 2:
+        _count(dataset.shape[1], n_rows, path)
+        return ["".join(map(chr, column)).rstrip() for column in chunked.read(dataset).T.tolist()]
+    if h5py.check_ref_dtype(dataset.dtype) is not h5py.Reference:
+        raise FormatError(
+            f"{path}: {dataset.name!r} is {dataset.dtype}; ids must be a cell array of text, or a character matrix"
+        )
+    _count(dataset.size, n_rows, path)
+    # A reference is the address of an object, and MATLAB keeps the contents of all cells in one group.
+    places: dict[int, h5py.Dataset] = {}
+    if isinstance(file.get("#refs#", getlink=True), h5py.HardLink):
+        members = file["#refs#"]
+        for name in members:
+            if isinstance(members.get(name, getlink=True), h5py.HardLink):
+                places[h5py.h5o.get_info(members[name].id).addr] = members[name]
+    return [_cell(places.get(address), path) for address in chunked.read(dataset).ravel().tolist()]
+
+
+def _cell(cell: h5py.Dataset | None, path: Path) -> str:
+    if not isinstance(cell, h5py.Dataset) or cell.dtype != np.uint16 or not 0 < cell.size <= _MAX_NAME:
+        raise FormatError(f"{path}: a cell among the ids is no text of at most {_MAX_NAME} characters")
+    check_storage(cell, path)
+    codes: list[int] = chunked.read(cell).ravel().tolist()
+    return b"".join(code.to_bytes(2, "little") for code in codes).decode("utf-16-le")
+
+
+def _only_one(names: Sequence[str], path: Path) -> str:
+    """Return the name of the only array of a file, or ask for one."""
+    if len(names) != 1:
+        raise FormatError(
+            f"{path} holds {len(names)} arrays ({', '.join(names)}); name one with --key, and the ids with --ids-key"
+        )
+    return names[0]

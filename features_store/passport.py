@@ -1,15 +1,18 @@
-"""The passport of a block: canonical JSON, its key and digest, and the differences between two."""
+"""The passport of a block (its provenance record): canonical JSON, key and digest, and the differences between two.
+
+JSON of files that are not trusted is read here too.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from features_store.errors import FormatError
-from features_store.hdf5 import check_json
-from features_store.schema import MAX_PASSPORT_BYTES
+from features_store.schema import MAX_PASSPORT_BYTES, checked_text
 
 CIRCUMSTANCES = ("versions", "environment", "index_digest")
 """Fields that record how a block was made without changing what it is meant to hold.
@@ -19,6 +22,8 @@ of a block is made in the same way as the whole.
 """
 
 _ANY_OF = "any of"
+_MAX_JSON_DEPTH = 32
+_MAX_DIGITS = 20  # of a whole number: 64 bits and a sign
 
 
 def canonical(passport: Mapping[str, Any]) -> str:
@@ -110,3 +115,78 @@ def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     else:
         # A tuple comes back from JSON as a list: they are the same passport.
         yield path, json.loads(json.dumps(value))
+
+
+# ---- reading JSON that is not trusted --------------------------------------------------------------------------------
+
+
+def json_object(text: str, what: str) -> dict[str, Any]:
+    """Parse a JSON object from a file that is not trusted."""
+    value = _json(text, what)
+    if not isinstance(value, dict):
+        raise FormatError(f"{what} is not a JSON object")
+    return value
+
+
+def json_strings(text: str, what: str) -> tuple[str, ...]:
+    """Parse a JSON list of strings."""
+    value = _json(text, what)
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise FormatError(f"{what} is not a JSON list of strings")
+    return tuple(value)
+
+
+def json_range(text: str, what: str) -> tuple[float, float]:
+    """Parse a JSON list of two numbers."""
+    value = _json(text, what)
+    if not isinstance(value, list) or len(value) != 2 or not all(type(one) in (int, float) for one in value):
+        raise FormatError(f"{what} is not a JSON list of two numbers")
+    return float(value[0]), float(value[1])
+
+
+def _json(text: str, what: str) -> Any:
+    def refuse(constant: str) -> NoReturn:
+        raise FormatError(f"{what} holds {constant[:40]}, which is no number of JSON or too large a one")
+
+    def integer(digits: str) -> int:
+        return int(digits) if len(digits) <= _MAX_DIGITS else refuse(digits)
+
+    def real(digits: str) -> float:
+        value = float(digits)
+        return value if math.isfinite(value) else refuse(digits)
+
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                raise FormatError(f"{what} holds the name {name[:40]!r} twice")
+            found[name] = value
+        return found
+
+    try:
+        value = json.loads(text, parse_constant=refuse, parse_int=integer, parse_float=real, object_pairs_hook=members)
+    except RecursionError as error:
+        raise FormatError(f"{what} is nested too deeply; at most {_MAX_JSON_DEPTH} levels are read") from error
+    except FormatError:
+        raise
+    except ValueError as error:
+        raise FormatError(f"{what} is not JSON that can be read: {str(error)[:80]}") from error
+    check_json(value, what)
+    return value
+
+
+def check_json(value: Any, what: str) -> None:
+    """Refuse what later code, or a terminal, would stumble over."""
+    layer = [value]
+    for _ in range(_MAX_JSON_DEPTH):
+        inner: list[Any] = []
+        for one in layer:
+            if isinstance(one, dict):
+                inner += [*one, *one.values()]
+            elif isinstance(one, list):
+                inner += one
+            elif isinstance(one, str):
+                checked_text(one, what)
+        layer = inner
+    if layer:
+        raise FormatError(f"{what} is nested too deeply; at most {_MAX_JSON_DEPTH} levels are read")

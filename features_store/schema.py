@@ -1,22 +1,22 @@
-"""Names, types and shapes of the dump format (FORMAT.md), and the records that fill it: the one place for both."""
+"""The dump format in Python: names, types and limits (FORMAT.md), image ids, and the records that fill a dump."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
 import unicodedata
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features_store.errors import FormatError
-from features_store.hdf5 import checked_text
-from features_store.ids import digest_of_ids, encode_ids
 
 FORMAT = "affectory-features"
 FORMAT_VERSION = "1.1"  # of dumps that hold something that 1.0 does not know
@@ -31,7 +31,9 @@ PART_NAMES = ("train", "validation", "test")
 Kind = Literal["single", "multi", "regression"]
 KINDS: tuple[Kind, ...] = ("single", "multi", "regression")
 LABEL_DTYPES: dict[str, str] = {"single": "<i2", "multi": "|u1", "regression": "<f4"}
+MAX_ID_BYTES = 1024
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,119}")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and new line
 
 
 class Status(IntEnum):
@@ -55,16 +57,25 @@ FAILURES = tuple(s for s in Status if s not in (Status.PENDING, Status.WRITTEN))
 
 
 def check_name(kind: str, name: str) -> str:
-    """Return `name` if it may name a task, a split or a block.
-
-    Raises FormatError.
-    """
+    """Return `name` if it may name a task, a split or a block."""
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
         raise FormatError(
             f"{kind} name {name!r} is not allowed: use ASCII letters, digits and _ - . : "
             "(at most 120, a letter or digit first)"
         )
     return name
+
+
+def checked_text(raw: str | bytes, what: str) -> str:
+    """Decode text, and refuse what is not UTF-8 or would steer the terminal on which it is printed."""
+    try:
+        text = raw.decode() if isinstance(raw, bytes) else raw
+        text.encode()
+    except UnicodeError as error:
+        raise FormatError(f"{what} is not UTF-8") from error
+    if _CONTROL.search(text):
+        raise FormatError(f"{what} holds control characters")
+    return text
 
 
 @dataclass(frozen=True)
@@ -95,34 +106,18 @@ class Task:
         check_name("task", self.name)
         if self.kind not in KINDS:
             raise FormatError(f"task {self.name!r} has kind {self.kind!r}; valid: {', '.join(KINDS)}")
-        if not self.classes or len(set(self.classes)) != len(self.classes):
-            raise FormatError(f"task {self.name!r} needs at least one class name, each once; got {self.classes!r}")
-        for text in (*self.classes, self.source):
+        # Plain text, in one Unicode form: numpy's own strings look odd in messages.
+        names = tuple(unicodedata.normalize("NFC", str(name)) for name in self.classes)
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if not names or twice:
+            found = f"{twice[0]!r} twice (in Unicode form NFC)" if twice else "none"
+            raise FormatError(f"task {self.name!r} needs at least one class name, each once; got {found}")
+        for text in (*names, self.source):
             checked_text(text, f"task {self.name!r}")
-        self._check_classes()
-        if (self.kind == "regression") != (self.range is not None):
+        if len(names) > MAX_CLASSES:
             raise FormatError(
-                f"task {self.name!r} is {self.kind}, with range {self.range}: a regression has one, others have none"
-            )
-        if self.range is not None and not (
-            all(math.isfinite(end) for end in self.range) and self.range[0] < self.range[1]
-        ):
-            raise FormatError(
-                f"task {self.name!r} has range {self.range}; the low end must be finite and below the high end"
-            )
-
-    def _check_classes(self) -> None:
-        """Bring the class names into one Unicode form, and refuse more of them than a dump can hold."""
-        if len(self.classes) > MAX_CLASSES:
-            raise FormatError(
-                f"task {self.name!r} has {len(self.classes):,} classes; at most {MAX_CLASSES:,} are possible: join "
-                "rare ones, or leave the task out"
-            )
-        names = tuple(unicodedata.normalize("NFC", name) for name in self.classes)
-        if len(set(names)) != len(names):
-            twin = next(name for name in names if names.count(name) > 1)
-            raise FormatError(
-                f"task {self.name!r} has the class {twin!r} twice, in two Unicode forms; give it one spelling"
+                f"task {self.name!r} has {len(names):,} classes; at most {MAX_CLASSES:,} are possible: join rare ones, "
+                "or leave the task out"
             )
         n_bytes = len(json.dumps(names, ensure_ascii=False).encode())
         if n_bytes > MAX_PASSPORT_BYTES:
@@ -131,6 +126,16 @@ class Task:
                 f"{MAX_PASSPORT_BYTES:,} fit into a dump: shorten them"
             )
         object.__setattr__(self, "classes", names)
+        if (self.kind == "regression") != (self.range is not None):
+            raise FormatError(f"task {self.name!r} is {self.kind}; a regression has a scale, the other kinds have none")
+        if self.range is not None:
+            low, high = map(float, self.range)
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise FormatError(
+                    f"task {self.name!r} has the scale {low:g} to {high:g}; give its low end first, then its high end, "
+                    "both finite, such as 1 to 9"
+                )
+            object.__setattr__(self, "range", (low, high))
 
 
 @dataclass(frozen=True)
@@ -216,12 +221,28 @@ class Split:
             raise FormatError(f"split {self.name!r} has kind {self.kind!r}; valid: parts, folds")
         if self.source not in SPLIT_SOURCES:
             raise FormatError(f"split {self.name!r} has source {self.source[:80]!r}; valid: published, made, or none")
-        if (
-            values.ndim != 1
-            or np.any(raw != values)
-            or (values.size and not (-1 <= values.min() <= values.max() <= top))
-        ):
+        inside = values.ndim == 1 and bool(((raw == values) & (values >= -1) & (values <= top)).all())
+        if not inside:
             raise FormatError(f"split {self.name!r} must be one row of whole numbers from -1 to {top} ({self.kind})")
+
+    def counts(self) -> dict[str, int]:
+        """Count the images of each part or fold by its name, empty ones left out."""
+        values, counts = np.unique(self.values, return_counts=True)
+        named = ["unused" if v < 0 else PART_NAMES[v] if self.kind == "parts" else f"fold {v}" for v in values.tolist()]
+        return dict(zip(named, counts.tolist(), strict=True))
+
+    def crossed(self, groups: NDArray[np.int64] | None) -> NDArray[np.bool_]:
+        """Tell which images are in a group that lies in several parts: (n_images,) bool; unused images do not count."""
+        found = np.zeros(len(self.values), dtype=np.bool_)
+        if groups is None:
+            return found
+        rows = np.flatnonzero((np.asarray(groups) >= 0) & (self.values >= 0))
+        names, numbers = np.unique(groups[rows], return_inverse=True)
+        low, high = np.full(len(names), 127, dtype=np.int8), np.full(len(names), -1, dtype=np.int8)
+        np.minimum.at(low, numbers, self.values[rows])
+        np.maximum.at(high, numbers, self.values[rows])
+        found[rows] = (low != high)[numbers]
+        return found
 
 
 @dataclass(frozen=True)
@@ -240,6 +261,16 @@ class Index:
         SHA-256 of each file's bytes; zeros = not computed. None = not computed.
     corpus : mapping
         Name and options of the reader that made the index; no local paths.
+    parent_digest : str
+        Digest of the index that this one was cut from; "" = it is no cut.
+    parent_rows : ndarray of shape (n_images,), int64, optional
+        The row of each image in that index.
+
+    Attributes
+    ----------
+    raw_ids : ndarray of shape (n_images,), fixed-length UTF-8
+    digest : str
+        SHA-256 over the ids, in hexadecimal: the identity of the index.
     """
 
     ids: NDArray[np.str_]
@@ -248,31 +279,42 @@ class Index:
     groups: NDArray[np.int64] | None = None
     content: NDArray[np.uint8] | None = None
     corpus: Mapping[str, Any] = field(default_factory=dict)
+    parent_digest: str = ""
+    parent_rows: NDArray[np.int64] | None = None
+    raw_ids: NDArray[np.bytes_] = field(init=False, repr=False)
+    digest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        raw = encode_ids(self.ids)
+        raw, digest = encode_ids(self.ids)
         object.__setattr__(self, "ids", np.asarray(self.ids, dtype=np.str_))
-        object.__setattr__(self, "_digest", digest_of_ids(raw))
-        n_images = len(raw)
-        columns: list[tuple[str, NDArray[Any], tuple[int, ...]]] = [
+        object.__setattr__(self, "raw_ids", raw)
+        object.__setattr__(self, "digest", digest)
+        columns: list[tuple[str, NDArray[Any] | None, tuple[int, ...]]] = [
             *((f"labels {name!r}", labels.values, labels.values.shape[1:]) for name, labels in self.labels.items()),
             *((f"split {name!r}", split.values, ()) for name, split in self.splits.items()),
+            ("groups", self.groups, ()),
+            ("content", self.content, (32,)),
+            ("parent rows", self.parent_rows, ()),
         ]
-        if self.groups is not None:
-            columns.append(("groups", self.groups, ()))
-        if self.content is not None:
-            columns.append(("content", self.content, (32,)))
         for what, values, tail in columns:
-            if values.shape != (n_images, *tail):
-                raise FormatError(f"{what} have shape {values.shape}; the index has {n_images} images")
+            if values is not None and values.shape != (len(raw), *tail):
+                raise FormatError(f"{what} have shape {values.shape}; the index has {len(raw)} images")
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 over the ids, in hexadecimal: the identity of the index."""
-        return cast("str", self._digest)  # type: ignore[attr-defined]
+    def take(self, rows: NDArray[np.int64]) -> Index:
+        """Return the index of some of its rows; it remembers the index of which this one is a cut, or this one."""
+        return Index(
+            self.ids[rows],
+            {name: replace(labels, values=labels.values[rows]) for name, labels in self.labels.items()},
+            {name: replace(split, values=split.values[rows]) for name, split in self.splits.items()},
+            None if self.groups is None else self.groups[rows],
+            None if self.content is None else self.content[rows],
+            self.corpus,
+            self.parent_digest or self.digest,
+            rows if self.parent_rows is None else self.parent_rows[rows],
+        )
 
 
 @dataclass(frozen=True)
@@ -319,3 +361,89 @@ class BlockSpec:
     def n_features(self) -> int:
         """Number of values in one vector."""
         return math.prod(self.shape)
+
+
+# ---- ids, section 2 -------------------------------------------------------------------------------------------------
+
+
+def encode_ids(ids: Sequence[str] | NDArray[np.str_]) -> tuple[NDArray[np.bytes_], str]:
+    """Check ids; return them as fixed-length UTF-8, (n_images,), and their digest."""
+    listed = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+    if not listed:
+        raise FormatError("an index needs at least one image")
+    try:
+        encoded = [name.encode() for name in listed]
+    except (UnicodeEncodeError, AttributeError) as error:
+        raise FormatError(f"image ids must be text that UTF-8 can hold: {error}") from error
+    digest = check_ids(encoded)
+    return np.array(encoded, dtype=f"S{max(map(len, encoded))}"), digest
+
+
+# What an id may hold without a closer look, and what in the text of all ids (one NUL before, between and after them)
+# asks for one. An index may have half a million ids, so the common case is decided for all at once.
+_PLAIN = bytes(c for c in range(0x20, 0x7F) if c not in b"\\:") + b"\0"
+_SUSPECT = (b"\0\0", b"\0/", b"//", b"/\0", b"\0./", b"/./", b"/.\0", b"\0.\0", b"\0../", b"/../", b"/..\0", b"\0..\0")
+
+
+def check_ids(ids: Sequence[bytes]) -> str:
+    """Refuse ids that FORMAT.md section 2 does not allow; return their digest."""
+    joined = b"\0".join([b"", *ids, b""])
+    plain = joined.count(b"\0") == len(ids) + 1 and not joined.translate(None, _PLAIN)
+    if not plain or any(text in joined for text in _SUSPECT):
+        for row, raw in enumerate(ids):
+            _check_id(row, raw)
+    longest = max(ids, key=len)
+    if len(longest) > MAX_ID_BYTES:
+        raise FormatError(f"image id {longest[:60]!r}... has {len(longest)} bytes; at most {MAX_ID_BYTES} are allowed")
+    if len(set(ids)) != len(ids):
+        first: dict[bytes, int] = {}
+        row, raw = next((row, raw) for row, raw in enumerate(ids) if first.setdefault(raw, row) != row)
+        raise FormatError(
+            f"image id {raw.decode()!r} stands in row {first[raw]} and again in row {row}; ids must be unique"
+        )
+    return hashlib.sha256(memoryview(joined)[1:]).hexdigest()
+
+
+def _check_id(row: int, raw: bytes) -> None:
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise FormatError(f"image id in row {row} is not UTF-8: {raw[:60]!r}") from error
+    rule = ""
+    if not text:
+        rule = "is empty"
+    elif unicodedata.normalize("NFC", text) != text:
+        rule = "is not in Unicode normalisation form NFC"
+    elif any(unicodedata.category(c) in ("Cc", "Cs") for c in text) or "\\" in text:
+        rule = "holds a control character or a backslash"
+    elif text.startswith("/") or re.match(r"[A-Za-z]:", text):
+        rule = "is not relative"
+    elif any(part in ("", ".", "..") for part in text.split("/")):
+        rule = "has an empty, '.' or '..' component"
+    if rule:
+        raise FormatError(f"image id {text[:60]!r} in row {row} {rule}")
+
+
+# ---- digest of labels, splits and groups, section 4 -----------------------------------------------------------------
+
+
+def meaning_digest(labels: Mapping[str, Labels], splits: Mapping[str, Split], groups: NDArray[np.int64] | None) -> str:
+    """Return the SHA-256 over labels, splits and groups, in hexadecimal; "" if there are none."""
+    if not labels and not splits and groups is None:
+        return ""
+    sha = hashlib.sha256()
+
+    def add(header: Mapping[str, Any], values: NDArray[Any], dtype: str) -> None:
+        text = json.dumps(dict(header), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        sha.update(text.encode() + b"\0")
+        sha.update(np.ascontiguousarray(values, dtype=dtype).tobytes())
+
+    for name, column in sorted(labels.items()):
+        task = column.task
+        header = {"task": name, "kind": task.kind, "classes": list(task.classes), "range": task.range}
+        add({**header, "source": task.source or "unknown"}, column.values, LABEL_DTYPES[task.kind])
+    for name, split in sorted(splits.items()):
+        add({"split": name, "kind": split.kind, "source": split.source}, split.values, "|i1")
+    if groups is not None:
+        add({"groups": len(groups)}, groups, "<i8")
+    return sha.hexdigest()

@@ -1,8 +1,9 @@
-"""Making splits: stratified by a task, never parting a group, the same for the same seed.
+"""Making splits: stratified by a task, groups kept whole, the same for the same seed.
 
-Groups are dealt out whole. Single-label tasks are stratified by scikit-learn (``StratifiedKFold``,
-``StratifiedGroupKFold``, ``train_test_split``), multi-label tasks and regressions (by quantile) by iterative
-stratification (Sechidis, Tsoumakas & Vlahavas, "On the stratification of multi-label data", ECML PKDD 2011).
+Single-label tasks are stratified by scikit-learn (``StratifiedKFold``, ``StratifiedGroupKFold``,
+``train_test_split``), multi-label tasks and regressions (by quantile) by iterative stratification (Sechidis, Tsoumakas
+& Vlahavas, "On the stratification of multi-label data", ECML PKDD 2011). Without a task numpy alone is needed, and the
+result is the one that scikit-learn gives for a single class.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features_store.errors import MismatchError
+from features_store.errors import MismatchError, StoreError
 from features_store.schema import Labels, Split
 
 _QUANTILES = 4  # strata of each output of a regression
-_DEALT = 20  # folds from which parts are put together where groups must stay whole
+_SMALL_FOLDS = 20  # from which parts are put together where groups must stay whole
 
 
 def make_split(
@@ -32,11 +33,7 @@ def make_split(
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
     seed: int = 0,
 ) -> Split:
-    """Deal images out into folds, or into train, validation and test.
-
-    Shapes: groups (n_images,) int64.
-    Raises MismatchError.
-    """
+    """Assign images to folds, or to train, validation and test; groups, (n_images,), stay whole."""
     used = np.arange(n_images) if labels is None else np.flatnonzero(labels.known)
     shares = np.full(folds, 1 / folds) if folds and folds > 1 else np.array(fractions, dtype=float)
     if folds is None and (len(shares) != 3 or not (shares.min() >= 0 and abs(shares.sum() - 1) <= 1e-6)):
@@ -50,15 +47,15 @@ def make_split(
         raise MismatchError(f"{n_groups} groups of images cannot be dealt out into {np.count_nonzero(shares)} parts")
     strata = _strata(labels, used)
     grouped = n_groups < len(used)
-    with _told_plainly(name):
-        if strata.ndim == 2:
-            dealt = _dealt_multi(_by_group(strata, of_group, n_groups), shares, seed)[of_group]
+    with _plain_errors(name):
+        if strata is not None and strata.ndim == 2:
+            dealt = _multi_label_parts(_by_group(strata, of_group, n_groups), shares, seed)[of_group]
         elif folds is not None:
-            dealt = _dealt_folds(strata, of_group if grouped else None, folds, seed)
+            dealt = _folds(strata, of_group, folds, seed, grouped=grouped)
         elif grouped:
-            dealt = _dealt_parts_of_groups(strata, of_group, shares, seed)
+            dealt = _parts_of_groups(strata, of_group, shares, seed)
         else:
-            dealt = _dealt_parts(strata, shares, seed)
+            dealt = _parts(strata, shares, len(used), seed)
     counts = np.bincount(dealt, minlength=len(shares))
     if (counts[shares > 0] == 0).any():
         raise MismatchError(
@@ -94,10 +91,10 @@ def _numbered(groups: NDArray[np.int64] | None, n: int) -> tuple[NDArray[np.int6
     return numbers.astype(np.int64), len(unique)
 
 
-def _strata(labels: Labels | None, used: NDArray[np.int64]) -> NDArray[Any]:
-    """Return the class of each image, (n,), or the classes that it has, (n, n_strata) bool."""
+def _strata(labels: Labels | None, used: NDArray[np.int64]) -> NDArray[Any] | None:
+    """Return the class of each image, (n,), or the classes that it has, (n, n_strata) bool; None without a task."""
     if labels is None:
-        return np.zeros(len(used), dtype=np.int64)
+        return None
     values = labels.values[used]
     if labels.task.kind == "single":
         return values.astype(np.int64)
@@ -119,7 +116,7 @@ def _by_group(strata: NDArray[np.bool_], of_group: NDArray[np.int64], n_groups: 
     return np.column_stack([together, size[:, None] == np.unique(size)]) if n_groups < len(of_group) else together
 
 
-def _dealt_multi(strata: NDArray[np.bool_], shares: NDArray[np.float64], seed: int) -> NDArray[np.int64]:
+def _multi_label_parts(strata: NDArray[np.bool_], shares: NDArray[np.float64], seed: int) -> NDArray[np.int64]:
     """Deal rows out by iterative stratification."""
     from iterstrat.ml_stratifiers import IterativeStratification
 
@@ -131,43 +128,81 @@ def _dealt_multi(strata: NDArray[np.bool_], shares: NDArray[np.float64], seed: i
     return dealt
 
 
-def _dealt_folds(
-    strata: NDArray[np.int64], of_group: NDArray[np.int64] | None, folds: int, seed: int
+def _folds(
+    strata: NDArray[np.int64] | None, of_group: NDArray[np.int64], folds: int, seed: int, *, grouped: bool
 ) -> NDArray[np.int64]:
+    if strata is None:
+        return _plain_group_folds(of_group, folds, seed) if grouped else _plain_folds(len(of_group), folds, seed)
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    kind = StratifiedKFold if of_group is None else StratifiedGroupKFold
-    splitter = kind(folds, shuffle=True, random_state=seed)
+    splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(folds, shuffle=True, random_state=seed)
     dealt = np.empty(len(strata), dtype=np.int64)
-    for fold, (_, tested) in enumerate(splitter.split(strata, _pooled(strata, folds), of_group)):
+    for fold, (_, tested) in enumerate(splitter.split(strata, _pooled(strata, folds), of_group if grouped else None)):
         dealt[tested] = fold
     return dealt
 
 
-def _dealt_parts(strata: NDArray[np.int64], shares: NDArray[np.float64], seed: int) -> NDArray[np.int64]:
-    from sklearn.model_selection import train_test_split
+def _plain_folds(n: int, folds: int, seed: int) -> NDArray[np.int64]:
+    dealt = np.sort(np.arange(n) % folds)
+    np.random.RandomState(seed).shuffle(dealt)
+    return dealt
 
-    dealt = np.zeros(len(strata), dtype=np.int64)
-    rest = np.arange(len(strata))
+
+def _plain_group_folds(of_group: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
+    """Give each group, in random order, to the fold that leaves the sizes most even."""
+    sizes = np.bincount(of_group)
+    order = np.arange(len(sizes))
+    np.random.RandomState(seed).shuffle(order)
+    filled, fold_of = np.zeros((folds, 1)), np.empty(len(sizes), dtype=np.int64)
+    for group in order:
+        best, evenness = 0, np.inf
+        for fold in range(folds):
+            filled[fold] += sizes[group]
+            spread = float(np.std(filled / len(of_group), axis=0)[0])
+            filled[fold] -= sizes[group]
+            if spread < evenness or (np.isclose(spread, evenness) and filled[fold] < filled[best]):
+                best, evenness = fold, spread
+        fold_of[group] = best
+        filled[best] += sizes[group]
+    return fold_of[of_group]
+
+
+def _parts(
+    strata: NDArray[np.int64] | None, shares: NDArray[np.float64], n_images: int, seed: int
+) -> NDArray[np.int64]:
+    dealt = np.zeros(n_images, dtype=np.int64)
+    rest = np.arange(n_images)
     for part in (2, 1):
-        n = round(shares[part] * len(strata))
+        n = round(shares[part] * n_images)
         if n and n < len(rest):
-            pooled = _pooled(strata[rest], 2)
-            rest, taken = train_test_split(rest, test_size=n, random_state=seed, stratify=pooled)
+            rest, taken = _two_parts(rest, n, None if strata is None else strata[rest], seed)
             dealt[taken] = part
         elif n:
             dealt[rest] = part
     return dealt
 
 
-def _dealt_parts_of_groups(
-    strata: NDArray[np.int64], of_group: NDArray[np.int64], shares: NDArray[np.float64], seed: int
+def _two_parts(
+    rows: NDArray[np.int64], n: int, strata: NDArray[np.int64] | None, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    if strata is None:
+        rng = np.random.RandomState(seed)
+        order = rng.permutation(len(rows))
+        return rows[rng.permutation(order[: len(rows) - n])], rows[order[len(rows) - n :]]
+    from sklearn.model_selection import train_test_split
+
+    rest, taken = train_test_split(rows, test_size=n, random_state=seed, stratify=_pooled(strata, 2))
+    return rest, taken
+
+
+def _parts_of_groups(
+    strata: NDArray[np.int64] | None, of_group: NDArray[np.int64], shares: NDArray[np.float64], seed: int
 ) -> NDArray[np.int64]:
     """Put parts together from many small folds, the largest fold to the part that lacks most."""
-    n_folds = min(_DEALT, int(of_group.max()) + 1)
-    folds = _dealt_folds(strata, of_group, n_folds, seed)
+    n_folds = min(_SMALL_FOLDS, int(of_group.max()) + 1)
+    folds = _folds(strata, of_group, n_folds, seed, grouped=True)
     sizes = np.bincount(folds, minlength=n_folds)
-    lacking = shares * len(strata)
+    lacking = shares * len(of_group)
     part_of = np.zeros(n_folds, dtype=np.int64)
     for fold in np.argsort(-sizes, kind="stable"):
         part_of[fold] = np.argmax(lacking)
@@ -186,14 +221,16 @@ def _pooled(strata: NDArray[np.int64], fewest: int) -> NDArray[np.int64]:
 
 
 @contextmanager
-def _told_plainly(name: str) -> Iterator[None]:
-    """Turn what the libraries say about too few images, or their absence, into a sentence of this package."""
+def _plain_errors(name: str) -> Iterator[None]:
+    """Turn an error of the libraries, or their absence, into a sentence of this package."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
             yield
     except ModuleNotFoundError as error:
-        raise MismatchError("splits need affectory[classify]: pip install 'affectory[classify]'") from error
+        raise StoreError(
+            "stratified splits need a package that is not installed: pip install 'affectory[classify]'"
+        ) from error
     except ValueError as error:
         raise MismatchError(
             f"split {name!r} cannot be made: {error}; ask for fewer or larger parts, or leave --task away"

@@ -1,67 +1,158 @@
-"""Opening stores: one dump, a folder of dumps over one index, or several of them."""
+"""A store as it is used: images with labels and splits, and the vectors of blocks, read straight from the files."""
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from features_store.atomic import typed_path
-from features_store.block import Block
-from features_store.contents import Contents, read_contents
+from features_store import passport, seal
+from features_store.atomic import open_regular
 from features_store.errors import FailedRowsError, FormatError, MismatchError, UnknownNameError, unknown_name
-from features_store.schema import Index, Labels, Split, Status
+from features_store.schema import BlockSpec, Index, Labels, Split, Status
 
 OnFailed = Literal["error", "drop", "nan"]
 Item = TypeVar("Item")
+_PIECE_BYTES = 4 * 2**20  # gathered at a time, so that the half-precision copy stays in the cache
 
 
-def open_store(paths: str | Path | Sequence[str | Path]) -> Store:
-    """Open a dump, a folder of dumps, or several of them, over one index.
+@dataclass(frozen=True)
+class Block:
+    """The vectors of one tap of one encoder, over one index.
 
-    Everything but vectors and status is read and checked now; no file stays open.
+    It carries the path and never an open handle, so it can be pickled, forked and sent to other processes.
 
-    Parameters
+    Attributes
     ----------
-    paths : path-like, or sequence of path-like
-        A path may be a link to a dump or a folder; dumps inside of a folder may not.
-
-    Returns
-    -------
-    Store
-
-    Raises
-    ------
-    FormatError
-        If a file is no dump, or breaks FORMAT.md.
-    UnsafeFileError
-        If a file could make its reader do more than read it.
-    MismatchError
-        If the dumps have different indexes, or one block, task or split stands in two of them.
+    path : Path
+        The dump that holds it.
+    shape : (int, int, int)
+        ``(n_images, n_views, n_features)``.
+    item_shape : tuple of int
+        Shape of one vector, ``(2048,)`` or ``(2048, 8, 8)``.
+    dtype : numpy.dtype
+        float16 or float32, little-endian.
+    passport : mapping
+        Everything that made it.
+    names : tuple of str or None
+        What each value of a vector means.
+    offsets : mapping
+        Byte offsets of ``vectors``, ``status``, ``seal`` and, if each row has one, ``digests`` in the file.
     """
-    given = [paths] if isinstance(paths, (str, Path)) else list(paths)
-    files = [file for path in given for file in _typed(Path(path))]
-    contents: list[Contents] = []
-    for file in files:
-        contents.append(read_contents(file, same_ids=contents[0].raw_ids if contents else None))
-    _same_index(contents)
-    return Store(
-        paths=tuple(files),
-        raw_ids=contents[0].raw_ids,
-        index_digest=contents[0].index_digest,
-        corpus=next((c.corpus for c in contents if c.corpus), {}),
-        groups=_groups(contents),
-        content=_content(contents),
-        labels=_join("task", [c.labels for c in contents], contents),
-        splits=_join("split", [c.splits for c in contents], contents),
-        blocks=_join("block", [c.blocks for c in contents], contents),
-    )
+
+    name: str
+    path: Path
+    shape: tuple[int, int, int]
+    item_shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    passport: Mapping[str, Any]
+    names: tuple[str, ...] | None
+    offsets: Mapping[str, int]
+    _maps: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_maps": {}}
+
+    @property
+    def n_features(self) -> int:
+        """Number of values in one vector."""
+        return self.shape[2]
+
+    @property
+    def digest(self) -> str:
+        """Identity of how it was made: the digest of the passport's key."""
+        return passport.digest(self.passport)
+
+    @property
+    def spec(self) -> BlockSpec:
+        """The record from which an equal, empty block can be created."""
+        return BlockSpec(self.name, self.item_shape, self.passport, self.dtype.name, self.shape[1], self.names)
+
+    @property
+    def vectors(self) -> NDArray[Any]:
+        """All vectors, (n_images, n_views, n_features): a read-only view over the file."""
+        return self._part("vectors")
+
+    @property
+    def status(self) -> NDArray[np.uint8]:
+        """State of each vector now, (n_images, n_views) uint8, see `Status`."""
+        return self._part("status")
+
+    @property
+    def stored_seal(self) -> bytes:
+        """The forty bytes of the seal, as they are in the file now."""
+        return self._part("seal").tobytes()
+
+    @property
+    def digests(self) -> NDArray[np.uint8] | None:
+        """Digest of each vector, (n_images, n_views, 8) uint8; None if the file keeps none."""
+        return self._part("digests") if "digests" in self.offsets else None
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the block was closed for good."""
+        return not seal.is_open(self.stored_seal)
+
+    def counts(self) -> dict[Status, int]:
+        """Return how many vectors are in each state, states that occur only."""
+        values, counts = np.unique(self.status, return_counts=True)
+        if values[-1] > max(Status):
+            raise FormatError(
+                f"{self.path}: /blocks/{self.name}/status holds {values[-1]}; valid: 0 to {max(Status):d}"
+            )
+        return {Status(int(v)): int(n) for v, n in zip(values, counts, strict=True)}
+
+    def gather(self, rows: NDArray[np.int64], out: NDArray[Any], *, view: int = 0) -> None:
+        """Copy the vectors of some rows, in any order, into a buffer, converting them to its type.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (n,)
+        out : ndarray of shape (n, n_features)
+            May be a part of a wider buffer.
+        view : int
+        """
+        if not 0 <= view < self.shape[1]:
+            raise FormatError(f"block {self.name!r} has views 0 to {self.shape[1] - 1}; got {view}")
+        if len(rows) and not (rows.min() >= 0 and rows.max() < self.shape[0]):
+            raise FormatError(
+                f"block {self.name!r} has rows 0 to {self.shape[0] - 1}; got {rows.min()} to {rows.max()}"
+            )
+        vectors = self.vectors[:, view, :]
+        step = max(1, _PIECE_BYTES // (self.n_features * self.dtype.itemsize))
+        for start in range(0, len(rows), step):
+            piece = rows[start : start + step]
+            first, last = int(piece[0]), int(piece[-1])
+            if last - first + 1 == len(piece) and (np.diff(piece) == 1).all():
+                out[start : start + step] = vectors[first : last + 1]
+            elif out.dtype == vectors.dtype:
+                # Without a conversion there is no need of a copy in between, and no row is out of range.
+                np.take(vectors, piece, axis=0, out=out[start : start + step], mode="clip")
+            else:
+                out[start : start + step] = vectors[piece]
+
+    def _part(self, part: str) -> NDArray[Any]:
+        if part not in self._maps:
+            shape = {
+                "vectors": self.shape,
+                "status": self.shape[:2],
+                "digests": (*self.shape[:2], seal.DIGEST_BYTES),
+                "seal": (seal.SEAL_BYTES,),
+            }[part]
+            dtype = self.dtype if part == "vectors" else np.dtype(np.uint8)
+            with open_regular(self.path) as file:
+                if os.fstat(file.fileno()).st_size < self.offsets[part] + dtype.itemsize * int(np.prod(shape)):
+                    raise FormatError(f"{self.path} was cut short while it was open")
+                # np.asarray: plain indexing, without the bookkeeping of the memmap subclass on every slice.
+                self._maps[part] = np.asarray(np.memmap(file, dtype, "r", offset=self.offsets[part], shape=shape))
+        return self._maps[part]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +163,15 @@ class Store:
     ----------
     paths : tuple of Path
         The dumps.
+    raw_ids : ndarray of shape (n_images,), fixed-length UTF-8
+    index_digest : str
+        The identity of the index, see `Index`.
     corpus : mapping
         Name and options of the reader that made the index.
+    parent_digest, parent_rows
+        The index that this one was cut from, and the row of each image there, see `Index`.
+    meaning_digest : str
+        Of one dump, the stored digest of its labels, splits and groups; "" if there is none, and of several dumps.
     """
 
     paths: tuple[Path, ...]
@@ -85,6 +183,9 @@ class Store:
     labels: Mapping[str, Labels]
     splits: Mapping[str, Split]
     blocks: Mapping[str, Block]
+    parent_digest: str = ""
+    parent_rows: NDArray[np.int64] | None = None
+    meaning_digest: str = ""
 
     @property
     def n_images(self) -> int:
@@ -99,13 +200,33 @@ class Store:
     @property
     def index(self) -> Index:
         """The index with its labels and splits, as a writer takes it."""
-        return Index(self.ids, self.labels, self.splits, self.groups, self.content, self.corpus)
+        return Index(
+            self.ids,
+            self.labels,
+            self.splits,
+            self.groups,
+            self.content,
+            self.corpus,
+            self.parent_digest,
+            self.parent_rows,
+        )
 
     def _repr_html_(self) -> str:
-        """Show the store in a notebook."""
-        from features_store.notebook import store_table
-
-        return store_table(self)
+        """Show the store in a notebook: its tasks, splits and blocks, every name escaped."""
+        rows = [
+            ("task", name, f"{one.task.kind}: {', '.join(one.task.classes)}; {int(one.known.sum()):,} labelled")
+            for name, one in self.labels.items()
+        ]
+        for name, split in self.splits.items():
+            rows.append(("split", name, ", ".join(f"{part} {count:,}" for part, count in split.counts().items())))
+        for name, block in self.blocks.items():
+            shape = " x ".join(map(str, block.item_shape))
+            written = int((block.status[:, 0] == Status.WRITTEN).sum())
+            rows.append(("block", name, f"{shape}, {block.dtype}, {written:,} of {self.n_images:,} written"))
+        cells = [tuple(map(escape, row)) for row in rows]
+        body = "".join(f"<tr><td>{kind}</td><th>{name}</th><td>{text}</td></tr>" for kind, name, text in cells)
+        caption = escape(f"{self.n_images:,} images, corpus {self.corpus.get('name', 'not recorded')}")
+        return f"<table><caption>{caption}</caption><tbody>{body}</tbody></table>"
 
     def block(self, name: str) -> Block:
         """Return a block by name, or say which there are."""
@@ -248,87 +369,3 @@ def _look_up(kind: str, name: str, table: Mapping[str, Item]) -> Item:
     if name not in table:
         raise UnknownNameError(unknown_name(kind, name, table))
     return table[name]
-
-
-def _typed(path: Path) -> list[Path]:
-    if not path.exists():
-        if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)", str(path)):  # a path has lost one of the slashes
-            raise FormatError(
-                f"{scheme[0]}/{str(path)[scheme.end() :]} is a URL, and only local paths are read; fetch it first"
-            )
-        raise FormatError(f"{path} is not there; give the path of a dump, or of a folder of dumps")
-    if not path.is_dir():
-        return [typed_path(path)]
-    files = dumps_of(path)
-    if not files:
-        raise FormatError(f"{path} holds no dump (*.h5); make one with `extract run`, or give another folder")
-    return files
-
-
-def dumps_of(folder: Path) -> list[Path]:
-    """Return the dumps of a folder store; a name that begins with a dot is a temporary file or a lock."""
-    return sorted(file for file in folder.glob("*.h5") if not file.name.startswith("."))
-
-
-def _same_index(contents: list[Contents]) -> None:
-    first = contents[0]
-    for other in contents[1:]:
-        if other.index_digest != first.index_digest:
-            raise MismatchError(
-                f"{first.path} has {len(first.raw_ids)} images and {other.path} has {len(other.raw_ids)}, of different "
-                "indexes; `features-store merge --join` aligns them by id"
-            )
-
-
-def _groups(contents: list[Contents]) -> NDArray[np.int64] | None:
-    having = [one for one in contents if one.groups is not None]
-    for other in having[1:]:
-        differs = np.flatnonzero(np.asarray(having[0].groups != other.groups))
-        if len(differs):
-            _contradiction("the group", having[0], other, differs)
-    return having[0].groups if having else None
-
-
-def _content(contents: list[Contents]) -> NDArray[np.uint8] | None:
-    having = [(one, one.content) for one in contents if one.content is not None]
-    if not having:
-        return None
-    first, known = having[0]
-    for other, column in having[1:]:
-        both = known.any(axis=1) & column.any(axis=1)
-        differs = np.flatnonzero(both & (known != column).any(axis=1))
-        if len(differs):
-            _contradiction("the bytes of the picture (SHA-256)", first, other, differs)
-        known = np.where(known.any(axis=1, keepdims=True), known, column)
-    return known
-
-
-def _contradiction(what: str, one: Contents, other: Contents, rows: NDArray[np.int64]) -> NoReturn:
-    raise MismatchError(
-        f"{one.path} and {other.path} contradict each other about {what} of {len(rows)} images, the first is "
-        f"{one.raw_ids[rows[0]].decode()!r}; keep one of them"
-    )
-
-
-def _join(kind: str, tables: list[Mapping[str, Any]], contents: list[Contents]) -> dict[str, Any]:
-    joined: dict[str, Any] = {}
-    origin: dict[str, Path] = {}
-    for table, one in zip(tables, contents, strict=True):
-        for name, item in table.items():
-            if name in joined and (kind == "block" or not _equal(joined[name], item)):
-                raise MismatchError(f"{kind} {name!r} is in {origin[name]} and in {one.path}; keep one of them")
-            there = joined.get(name)
-            if isinstance(there, Split) and there.source:
-                continue  # of two equal splits, the one that says who made it
-            joined[name], origin[name] = item, one.path
-    return joined
-
-
-def _equal(one: Labels | Split, other: Labels | Split) -> bool:
-    if isinstance(one, Labels) and isinstance(other, Labels) and one.task != other.task:
-        return False
-    if isinstance(one, Split) and isinstance(other, Split):
-        stated = {one.source, other.source} - {""}  # dumps of 1.0 do not say who made a split
-        if one.kind != other.kind or len(stated) > 1:
-            return False
-    return np.array_equal(one.values, other.values, equal_nan=one.values.dtype.kind == "f")

@@ -1,32 +1,21 @@
-"""Cutting rows and blocks out of a store into a new dump."""
+"""Cutting rows and blocks out of a store into a new dump, and putting other labels onto its ids."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from features_store.align import Placed, locate, on_rows
-from features_store.assembly import from_one, write_dump
+from features_store.align import BlockRows, Placed, locate, on_rows
 from features_store.errors import MismatchError, UnknownNameError, unknown_name
-from features_store.ids import encode_ids
-from features_store.origin import origin_of
-from features_store.schema import PART_NAMES, Index, Split
+from features_store.hdf5 import write_index
+from features_store.merge import NewBlock, write_dump
+from features_store.schema import PART_NAMES, Split, encode_ids
 from features_store.store import Store
-
-
-@dataclass(frozen=True)
-class Cut:
-    """What `subset` wrote."""
-
-    path: Path
-    n_images: int
-    n_of: int
-    blocks: tuple[str, ...]
 
 
 def subset(
@@ -36,47 +25,24 @@ def subset(
     rows: ArrayLike | None = None,
     blocks: Sequence[str] | None = None,
     force: bool = False,
-) -> Cut:
-    """Write some rows and blocks of a store into a new dump.
-
-    Raises MismatchError, ExistsError.
-    """
+) -> dict[str, Any]:
+    """Write some rows and blocks of a store into a new dump; the images keep their order."""
     chosen = np.arange(store.n_images) if rows is None else np.unique(np.asarray(rows, dtype=np.int64))
     if not len(chosen) or chosen[0] < 0 or chosen[-1] >= store.n_images:
         what = f"rows {chosen[0]} to {chosen[-1]}" if len(chosen) else "no rows at all"
-        raise MismatchError(f"a subset needs at least one row from 0 to {store.n_images - 1}; {what} were asked for")
-    taken = [store.block(name) for name in (store.blocks if blocks is None else dict.fromkeys(blocks))]
-    write_dump(
-        Path(path),
-        index_rows(store.index, chosen),
-        [from_one(block, chosen) for block in taken],
-        origin=origin_of(store).cut(chosen),
-        force=force,
-    )
-    return Cut(Path(path), len(chosen), store.n_images, tuple(block.name for block in taken))
-
-
-def index_rows(index: Index, rows: NDArray[np.int64]) -> Index:
-    """Return the index of some of its rows, with their labels and splits."""
-
-    def cut(values: NDArray[Any] | None) -> NDArray[Any] | None:
-        return None if values is None else values[rows]
-
-    return Index(
-        index.ids[rows],
-        {name: replace(labels, values=labels.values[rows]) for name, labels in index.labels.items()},
-        {name: replace(split, values=split.values[rows]) for name, split in index.splits.items()},
-        cut(index.groups),
-        cut(index.content),
-        index.corpus,
-    )
+        raise MismatchError(f"a subset needs at least one row from 0 to {store.n_images - 1}; {what} were requested")
+    new = []
+    for name in store.blocks if blocks is None else dict.fromkeys(blocks):
+        source = BlockRows(store.block(name), chosen)
+        status = source.status()
+        new.append(NewBlock(source.block.spec, [source], status, np.zeros(status.shape, dtype=np.int16)))
+    write_dump(Path(path), store.index.take(chosen), new, force=force)
+    names = [block.spec.name for block in new]
+    return {"path": str(path), "n_images": len(chosen), "n_of": store.n_images, "blocks": names}
 
 
 def rows_of_parts(split: Split, parts: Sequence[str]) -> NDArray[np.int64]:
-    """Return the rows of some parts (by name) or folds (by number) of a split: (n,) int64, ascending.
-
-    Raises UnknownNameError.
-    """
+    """Return the rows of some parts (by name) or folds (by number) of a split: (n,) int64, ascending."""
     if split.kind == "parts":
         values = {name: value for value, name in enumerate(PART_NAMES)}
     else:
@@ -89,11 +55,8 @@ def rows_of_parts(split: Split, parts: Sequence[str]) -> NDArray[np.int64]:
 
 
 def rows_of_ids(store: Store, ids: Sequence[str]) -> NDArray[np.int64]:
-    """Return the rows of some images: (n,) int64, in the order of `ids`.
-
-    Raises UnknownNameError.
-    """
-    raw = encode_ids(list(dict.fromkeys(ids)))
+    """Return the rows of some images: (n,) int64, in the order of `ids`."""
+    raw, _ = encode_ids(list(dict.fromkeys(ids)))
     rows = locate(store.raw_ids, raw)
     if (rows < 0).any():
         missing = raw[rows < 0]
@@ -105,10 +68,7 @@ def rows_of_ids(store: Store, ids: Sequence[str]) -> NDArray[np.int64]:
 
 
 def sampled(rows: NDArray[np.int64], size: float, *, seed: int) -> NDArray[np.int64]:
-    """Draw rows without replacement, the same for the same seed.
-
-    Shapes: rows (n,) int64.
-    """
+    """Draw rows, (n,) int64, without replacement, the same for the same seed."""
     n = round(size * len(rows)) if size < 1 else size
     if not (n == int(n) and 1 <= n <= len(rows)):
         raise MismatchError(
@@ -117,23 +77,11 @@ def sampled(rows: NDArray[np.int64], size: float, *, seed: int) -> NDArray[np.in
     return np.sort(np.random.default_rng(seed).choice(rows, int(n), replace=False))
 
 
-@dataclass(frozen=True)
-class Relabelled:
-    """What `relabel` wrote: images with labels, images without any, and rows of the labels that were of no use."""
-
-    path: Path
-    n_images: int
-    without: int
-    lost: int
-
-
-def relabel(ids_of: Store, labels_of: Store, path: Path | str, *, force: bool = False) -> Relabelled:
+def relabel(ids_of: Store, labels_of: Store, path: Path | str, *, force: bool = False) -> dict[str, Any]:
     """Write a dump with the ids of one store and the labels and splits of another.
 
     It holds no vectors; lay it beside the dumps that do. An image that the other store has not is unlabelled, and
     unused in all splits.
-
-    Raises MismatchError.
     """
     placed = Placed(labels_of, locate(labels_of.raw_ids, ids_of.raw_ids))
     n_found = int((placed.rows >= 0).sum())
@@ -145,13 +93,12 @@ def relabel(ids_of: Store, labels_of: Store, path: Path | str, *, force: bool = 
     groups = ids_of.groups
     if groups is None and labels_of.groups is not None:
         groups = np.asarray(placed.spread(labels_of.groups, -1), dtype=np.int64)
-    index = Index(
-        ids_of.ids,
-        {name: on_rows(labels, placed) for name, labels in labels_of.labels.items()},
-        {name: on_rows(split, placed) for name, split in labels_of.splits.items()},
-        groups,
-        ids_of.content,
-        ids_of.corpus,
+    index = replace(
+        ids_of.index,
+        labels={name: on_rows(labels, placed) for name, labels in labels_of.labels.items()},
+        splits={name: on_rows(split, placed) for name, split in labels_of.splits.items()},
+        groups=groups,
     )
-    write_dump(Path(path), index, [], origin=origin_of(ids_of), force=force)
-    return Relabelled(Path(path), len(index), len(index) - n_found, labels_of.n_images - n_found)
+    write_index(path, index, force=force)
+    n = len(index)
+    return {"path": str(path), "n_images": n, "without": n - n_found, "lost": labels_of.n_images - n_found}

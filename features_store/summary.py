@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from features_store.block import Block
-from features_store.failures import read_failures
-from features_store.schema import FAILURES, PART_NAMES, Labels, Split, Status
-from features_store.store import Store
+from features_store.schema import FAILURES, Labels, Status
+from features_store.store import Block, Store
+from features_store.writer import read_failures
 
 _SHOWN_FAILURES = 20
 
@@ -28,18 +27,9 @@ def summarise(store: Store) -> dict[str, Any]:
         "content_hashes": 0 if store.content is None else int(store.content.any(axis=1).sum()),
         "first_ids": [raw.decode() for raw in store.raw_ids[:3].tolist()],
         "labels": {name: _labels(labels) for name, labels in store.labels.items()},
-        "splits": {name: {"kind": split.kind, "counts": split_counts(split)} for name, split in store.splits.items()},
+        "splits": {name: {"kind": split.kind, "counts": split.counts()} for name, split in store.splits.items()},
         "blocks": {name: _block(store, block) for name, block in store.blocks.items()},
     }
-
-
-def split_counts(split: Split) -> dict[str, int]:
-    """Count the images of each part or fold, empty ones left out."""
-    counts = {}
-    for value, count in zip(*np.unique(split.values, return_counts=True), strict=True):
-        named = "unused" if value < 0 else PART_NAMES[value] if split.kind == "parts" else f"fold {value}"
-        counts[named] = int(count)
-    return counts
 
 
 def _labels(labels: Labels) -> dict[str, Any]:

@@ -1,124 +1,114 @@
-"""Checking that the blocks of a store are what they were when they were made (FORMAT.md sections 5 and 6).
+"""Checking that a store is what it was when it was made (FORMAT.md sections 4 to 6 and 9).
 
-The structure of every file was checked when the store was opened. Here each vector is read once: its status must be
-known, its values finite, its digest and the seal of its block the ones that were stored.
+The structure of every file is checked when the store is opened. Here each vector is read once: its status must be
+known, its values finite, its digest and the seal of its block the ones that were stored. Labels, splits and groups are
+compared with their digest. ``store.json`` in the folder of a store names its blocks with their seals, so that a block
+that was removed or exchanged is noticed; it is written when the user asks for it, and is no part of any seal.
+
+Some rows can be extracted again and compared. This package knows no network. A distribution that does registers one
+function under the entry point group ``affectory.recompute``, by any name::
+
+    [project.entry-points."affectory.recompute"]
+    extract = "extract.recompute:recompute"
+
+    def recompute(
+        passport: Mapping[str, Any],     # of one block, as stored
+        ids: Sequence[str],              # n ids of the index
+        corpus: Mapping[str, Any],       # of the store: name and options of the reader that made the index
+        data: Path | Mapping[str, Path] | None,  # the images, or those of each member of a union; None = known
+    ) -> Sequence[NDArray[np.floating] | str]
+
+It returns n items in the order of `ids`: an array of shape ``(n_views, n_features)``, view 0 first, of any float type;
+or, for an image that has no vector, one string that says why. It makes the vectors as the passport says, on any
+device, and raises an `AffectoryError` if it cannot make that block at all (other weights, no images).
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features_store import seal
-from features_store.assembly import progress_bar
-from features_store.block import Block
-from features_store.listing import check_meaning
-from features_store.recompute import MIN_COSINE, Drift, Place, recompute
-from features_store.schema import Status
-from features_store.store import Store
+from features_store.atomic import atomic_write, read_regular
+from features_store.console import progress_bar
+from features_store.dump import dumps_of, read_dump
+from features_store.errors import FormatError, MismatchError, StoreError
+from features_store.passport import json_object
+from features_store.schema import Status, meaning_digest
+from features_store.store import Block, Store
+
+LIST_FILE = "store.json"
+GROUP = "affectory.recompute"
+MIN_COSINE = 0.999
+"""Below it, a vector is another one: decoders, devices and library versions stay above it."""
 
 _PIECE_BYTES = 16 * 2**20
+_LIST_FORMAT = "affectory-store"
+_MAX_LIST_BYTES = 16 * 2**20
+
+Place = Path | Mapping[str, Path]
+Recompute = Callable[
+    [Mapping[str, Any], Sequence[str], Mapping[str, Any], "Place | None"], Sequence["NDArray[np.floating] | str"]
+]
 
 
-@dataclass(frozen=True)
-class Finding:
-    """Something wrong with a block.
-
-    Attributes
-    ----------
-    path, block : str
-        The dump, and the block in it.
-    problem : str
-        The sentence, without path and block.
-    rows : int
-        How many vectors are concerned; 0 if it cannot be said.
-    row, view : int or None
-        The first of them.
-    image_id : str or None
-        Id of that row.
-    """
-
-    path: str
-    block: str
-    problem: str
-    rows: int = 0
-    row: int | None = None
-    view: int | None = None
-    image_id: str | None = None
-
-    def __str__(self) -> str:
-        first = ""
-        if self.row is not None:
-            first = f"; the first of {self.rows:,} is row {self.row} ({self.image_id}), view {self.view}"
-        return f"{self.path}: block {self.block!r} {self.problem}{first}"
-
-
-@dataclass(frozen=True)
-class BlockReport:
-    """What was checked of a block.
-
-    Attributes
-    ----------
-    status : dict
-        How many vectors are in each state, by its words.
-    sealed, digests : bool
-        Whether it has a seal; whether each row has a digest.
-    """
-
-    path: str
-    block: str
-    n_images: int
-    n_views: int
-    status: dict[str, int]
-    sealed: bool
-    digests: bool
-
-
-@dataclass(frozen=True)
+@dataclass
 class Report:
-    """Everything that `verify` found; `findings` and `contradictions` are empty if the store is good.
+    """Everything that `verify` found.
 
     Attributes
     ----------
-    findings : tuple of Finding
-        What is wrong with blocks.
-    contradictions : tuple of str
+    blocks : list of dict
+        Each block with its status counts, and whether it is sealed and has row digests.
+    findings : list of dict
+        What is wrong with blocks: path, block, problem; and how many rows, the first row, its view and its image_id.
+    drifts : list of dict
+        Rows that were recomputed: path, block, row, image_id, and 1 - cosine (`drift`), or why it failed (`failure`).
+    contradictions : list of str
         What is wrong with labels, splits, groups and the list of blocks, one sentence each.
-    notes : tuple of str
+    notes : list of str
         What a reader should know, though nothing is damaged.
-    checked, not_checked : tuple of str
-        What the verdict rests on, and what it does not say.
+    checked, not_checked : list of str
+        What the verdict rests on, and what it does not cover.
     """
 
-    blocks: tuple[BlockReport, ...]
-    findings: tuple[Finding, ...]
-    drifts: tuple[Drift, ...] = ()
-    contradictions: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    checked: tuple[str, ...] = ()
-    not_checked: tuple[str, ...] = ()
+    blocks: list[dict[str, Any]] = field(default_factory=list)
+    findings: list[dict[str, Any]] = field(default_factory=list)
+    drifts: list[dict[str, Any]] = field(default_factory=list)
+    contradictions: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    checked: list[str] = field(default_factory=list)
+    not_checked: list[str] = field(default_factory=list)
 
     def problems(self) -> list[str]:
-        """Word everything that is wrong, one sentence each."""
-        drifts = [f"{one.path}: {one}" for one in self.drifts if not one.good]
-        return [*map(str, self.findings), *self.contradictions, *drifts]
+        """Word everything that is wrong, one sentence each; none if the store is good."""
+        words = []
+        for one in self.findings:
+            first = f"; the first of {one['rows']:,} is row {one['row']} ({one['image_id']}), view {one['view']}"
+            words.append(f"{one['path']}: block {one['block']!r} {one['problem']}{first if one['rows'] else ''}")
+        drifts = [f"{one['path']}: {_drift_text(one)}" for one in self.drifts if not _same_vector(one)]
+        return [*words, *self.contradictions, *drifts]
 
     def as_text(self) -> str:
         """Lay it out for people, problems apart."""
         lines = []
         for one in self.blocks:
-            bad = any((one.path, one.block) == (found.path, found.block) for found in self.findings)
-            state = "sealed" if one.sealed else "not sealed yet"
-            digests = "" if one.digests else ", no row digests"
-            counts = ", ".join(f"{count:,} {words}" for words, count in one.status.items())
-            lines.append(f"{one.block}: {'DAMAGED' if bad else 'good'}, {state}{digests}: {counts}")
-        lines += [f"  {one}" for one in self.drifts]
-        known = [one.drift for one in self.drifts if one.drift is not None]
+            bad = any((one["path"], one["block"]) == (found["path"], found["block"]) for found in self.findings)
+            state = "sealed" if one["sealed"] else "not sealed yet"
+            digests = "" if one["digests"] else ", no row digests"
+            counts = ", ".join(f"{count:,} {words}" for words, count in one["status"].items())
+            lines.append(f"{one['block']}: {'DAMAGED' if bad else 'good'}, {state}{digests}: {counts}")
+        lines += [f"  {_drift_text(one)}" for one in self.drifts]
+        known = [one["drift"] for one in self.drifts if one["drift"] is not None]
         if known:
             lines.append(
                 f"  worst cosine drift of {len(known)} rows: {max(known):.2e} (up to {1 - MIN_COSINE:.0e} is good)"
@@ -130,53 +120,43 @@ class Report:
         return "\n".join(lines)
 
 
-def verify(store: Store, *, progress: Callable[[int], object] | None = None) -> Report:
-    """Check every vector and status of a store."""
-    reports: list[BlockReport] = []
-    findings: list[Finding] = []
-    with ThreadPoolExecutor(1) as beside:
+def verify(store: Store, *, recompute: int = 0, data: Place | None = None) -> Report:
+    """Check every vector and status of a store, its labels, splits and groups, and its list of blocks.
+
+    With `recompute`, that many random rows of each block are extracted again from the images in `data`.
+    """
+    report = Report()
+    n_bytes = sum(math.prod(block.shape) * block.dtype.itemsize for block in store.blocks.values())
+    with progress_bar(n_bytes, "verifying") as advance, ThreadPoolExecutor(1) as beside:
         for block in store.blocks.values():
             checking = _Checking(store, block, beside)
             for rows, vectors in _pieces(block):
                 checking.update(rows, vectors)
-                if progress is not None:
-                    progress(vectors.nbytes)
-            reports.append(checking.report())
-            findings += checking.findings()
-    meaning = check_meaning(store)
-    checked = _of_blocks(reports)
-    not_checked = [*meaning.not_checked, "that the vectors are of these pictures (--recompute)"]
-    return Report(
-        tuple(reports),
-        tuple(findings),
-        contradictions=tuple(meaning.contradictions),
-        notes=tuple(meaning.notes),
-        checked=(*checked, *meaning.checked),
-        not_checked=tuple(not_checked),
-    )
+                advance(vectors.nbytes)
+            report.blocks.append(checking.facts())
+            report.findings += checking.findings()
+    if report.blocks:
+        sealed, digests = (sum(one[what] for one in report.blocks) for what in ("sealed", "digests"))
+        report.checked.append(
+            f"vectors and states of {len(report.blocks)} block(s), {sealed} against a seal, {digests} against a digest "
+            "for each row"
+        )
+    report.checked.append("ids against their digest")
+    for path in store.paths:
+        _check_meaning(path, report)
+    _check_splits(store, report)
+    for folder in sorted({path.parent for path in store.paths}):
+        if set(dumps_of(folder)) <= set(store.paths):
+            _check_list(store, folder, report)
+    if recompute:
+        report.drifts = recompute_rows(store, recompute, data)
+        report.checked.append(f"{len(report.drifts)} vectors against their pictures")
+    else:
+        report.not_checked.append("that the vectors are of these pictures (--recompute)")
+    return report
 
 
-def _of_blocks(reports: list[BlockReport]) -> list[str]:
-    n, sealed, digests = len(reports), sum(one.sealed for one in reports), sum(one.digests for one in reports)
-    if not n:
-        return []
-    return [f"vectors and states of {n} block(s), {sealed} against a seal, {digests} against a digest for each row"]
-
-
-def verify_with_bar(store: Store) -> Report:
-    """Check a store as `verify` does, with a progress bar if it takes long."""
-    n_bytes = sum(math.prod(block.shape) * block.dtype.itemsize for block in store.blocks.values())
-    with progress_bar(n_bytes, "verifying") as advance:
-        return verify(store, progress=advance)
-
-
-def with_drifts(report: Report, store: Store, n: int, data: Place | None) -> Report:
-    """Add the drifts of `n` recomputed rows of each block to a report, with a progress bar if it takes long."""
-    with progress_bar(len(store.blocks), "recomputing", unit="block") as advance:
-        drifts = recompute(store, n, data=data, progress=advance)
-    checked = f"{len(drifts)} vectors against their pictures"
-    left = tuple(one for one in report.not_checked if "--recompute" not in one)
-    return replace(report, drifts=drifts, checked=(*report.checked, checked), not_checked=left)
+# ---- blocks ---------------------------------------------------------------------------------------------------------
 
 
 def _pieces(block: Block) -> Iterator[tuple[slice, NDArray[np.floating]]]:
@@ -216,20 +196,20 @@ class _Checking:
                 self.changed[rows, view] = (computed != self.stored[rows, view]).any(axis=1)
         sealing.result()
 
-    def report(self) -> BlockReport:
+    def facts(self) -> dict[str, Any]:
         values, counts = np.unique(self.status, return_counts=True)
         words = [Status(v).reason if v <= max(Status) else f"unknown {v}" for v in values.tolist()]
-        return BlockReport(
-            path=str(self.block.path),
-            block=self.block.name,
-            n_images=self.block.shape[0],
-            n_views=self.block.shape[1],
-            status=dict(zip(words, counts.tolist(), strict=True)),
-            sealed=not seal.is_open(self.stored_seal),
-            digests=self.stored is not None,
-        )
+        return {
+            "path": str(self.block.path),
+            "block": self.block.name,
+            "n_images": self.block.shape[0],
+            "n_views": self.block.shape[1],
+            "status": dict(zip(words, counts.tolist(), strict=True)),
+            "sealed": not seal.is_open(self.stored_seal),
+            "digests": self.stored is not None,
+        }
 
-    def findings(self) -> Iterator[Finding]:
+    def findings(self) -> Iterator[dict[str, Any]]:
         """Word what is wrong, the most telling first."""
         sealed, pending = not seal.is_open(self.stored_seal), self.status == Status.PENDING
         changed = self.changed & ~pending
@@ -251,11 +231,152 @@ class _Checking:
         elif not good_seal and not changed.any() and not pending.any():
             yield self.one("does not agree with its seal, though each row agrees with its digest: the seal was changed")
 
-    def one(self, problem: str) -> Finding:
-        return Finding(str(self.block.path), self.block.name, problem)
+    def one(self, problem: str) -> dict[str, Any]:
+        facts = {"path": str(self.block.path), "block": self.block.name, "problem": problem}
+        return {**facts, "rows": 0, "row": None, "view": None, "image_id": None}
 
-    def at(self, bad: NDArray[np.bool_], problem: str) -> Iterator[Finding]:
+    def at(self, bad: NDArray[np.bool_], problem: str) -> Iterator[dict[str, Any]]:
         if bad.any():
             row, view = (int(n) for n in np.argwhere(bad)[0])
-            name = self.store.raw_ids[row].decode()
-            yield Finding(str(self.block.path), self.block.name, problem, int(bad.sum()), row, view, name)
+            place = {"rows": int(bad.sum()), "row": row, "view": view, "image_id": self.store.raw_ids[row].decode()}
+            yield {**self.one(problem), **place}
+
+
+# ---- labels, splits, groups, list of blocks --------------------------------------------------------------------------
+
+
+def _check_meaning(path: Path, report: Report) -> None:
+    dump = read_dump(path)
+    if not dump.labels and not dump.splits:
+        return
+    what = f"labels, splits and groups of {path.name}"
+    if not dump.meaning_digest:
+        report.not_checked.append(f"{what}: it keeps no digest of them (`features-store relabel` writes one)")
+    elif dump.meaning_digest != meaning_digest(dump.labels, dump.splits, dump.groups):
+        report.contradictions.append(
+            f"{path}: labels, splits or groups do not agree with their digest; they were changed after they were made"
+        )
+    else:
+        report.checked.append(f"{what} against their digest")
+
+
+def _check_splits(store: Store, report: Report) -> None:
+    for name, split in store.splits.items():
+        rows = split.crossed(store.groups)
+        if not rows.any() or store.groups is None:
+            continue
+        n_groups = len(set(store.groups[rows].tolist()))
+        words = f"split {name!r} divides {n_groups:,} groups of {int(rows.sum()):,} images"
+        if split.source == "made":
+            report.contradictions.append(f"{words}, and splits that were made here keep groups whole: it was changed")
+        else:
+            source = "was published so" if split.source else "does not record who made it"
+            report.notes.append(f"{words}; it {source}, and a score on it counts images that training has seen alike")
+
+
+def _check_list(store: Store, folder: Path, report: Report) -> None:
+    path = folder / LIST_FILE
+    try:
+        listed = json_object(read_regular(path, _MAX_LIST_BYTES).decode("utf-8"), str(path))
+    except FileNotFoundError:
+        report.not_checked.append(f"whether blocks are missing from {folder} (--write-list writes them down)")
+        return
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path} is not UTF-8; write it again with `features-store verify --write-list`") from error
+    blocks = listed.get("blocks")
+    good = isinstance(blocks, dict) and all(isinstance(one, dict) for one in blocks.values())
+    if listed.get("format") != _LIST_FORMAT or not isinstance(blocks, dict) or not good:
+        raise FormatError(f"{path} is no list of blocks; write it again with `features-store verify --write-list`")
+    if listed.get("index_digest") != store.index_digest:
+        report.contradictions.append(f"{path} is of a store with other images")
+    here = {name: block for name, block in store.blocks.items() if block.path.parent == folder}
+    for name, known in sorted(blocks.items()):
+        block = here.get(name)
+        if block is None:
+            report.contradictions.append(f"{folder}: block {name[:120]!r} is in {LIST_FILE}, and its file is gone")
+        elif known.get("passport") != block.digest or known.get("seal") not in (None, block.stored_seal.hex()):
+            report.contradictions.append(f"{folder}: block {name!r} is another one than {LIST_FILE} names")
+    new = sorted(here.keys() - blocks.keys())
+    if new:
+        report.notes.append(f"{folder}: {', '.join(new)} came after {LIST_FILE} was written (--write-list renews it)")
+    report.checked.append(f"that the {len(blocks)} block(s) of {path} are there")
+
+
+def write_list(store: Store, folder: Path) -> Path:
+    """Write the list of the blocks of a folder store; an older list is replaced."""
+    if not folder.is_dir():
+        raise MismatchError(f"{folder} is no folder; a list of blocks is kept for a store that is one")
+    blocks = {}
+    for name, block in sorted(store.blocks.items()):
+        stored = block.stored_seal.hex() if block.sealed else None
+        blocks[name] = {"file": block.path.name, "passport": block.digest, "seal": stored}
+    values = {"format": _LIST_FORMAT, "version": 1, "index_digest": store.index_digest, "blocks": blocks}
+    path = folder / LIST_FILE
+    with atomic_write(path, force=True) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+# ---- rows extracted again --------------------------------------------------------------------------------------------
+
+
+def recompute_rows(
+    store: Store, n: int, data: Place | None = None, *, rng: np.random.Generator | None = None
+) -> list[dict[str, Any]]:
+    """Extract random rows of each block again, and compare."""
+    function = _registered()
+    rng = rng or np.random.default_rng()
+    found: list[dict[str, Any]] = []
+    with progress_bar(len(store.blocks), "recomputing", unit="block") as advance:
+        for name, block in store.blocks.items():
+            written = np.flatnonzero((block.status == Status.WRITTEN).all(axis=1))
+            rows = np.sort(rng.choice(written, min(n, len(written)), replace=False))
+            ids = [store.raw_ids[row].decode() for row in rows]
+            again = function(block.passport, ids, store.corpus, data) if ids else []
+            if len(again) != len(ids):
+                raise MismatchError(
+                    f"{len(ids)} rows of block {name!r} were to be recomputed, and {len(again)} came back"
+                )
+            stored = np.empty((len(rows), *block.shape[1:]))
+            for view in range(block.shape[1]):
+                block.gather(rows, stored[:, view], view=view)
+            for row, image_id, old, new in zip(rows.tolist(), ids, stored, again, strict=True):
+                drift, failure = (
+                    (None, new) if isinstance(new, str) else (_drift(old, np.asarray(new, float), name), "")
+                )
+                facts = {"path": str(block.path), "block": name, "row": row, "image_id": image_id}
+                found.append({**facts, "drift": drift, "failure": failure})
+            advance(1)
+    return found
+
+
+def _same_vector(drift: Mapping[str, Any]) -> bool:
+    """Whether a recomputed vector is the stored one but for rounding."""
+    return drift["drift"] is not None and drift["drift"] <= 1 - MIN_COSINE
+
+
+def _drift_text(one: Mapping[str, Any]) -> str:
+    words = one["failure"] if one["drift"] is None else f"cosine drift {one['drift']:.2e}"
+    return f"{one['block']} row {one['row']} ({one['image_id']}): {words}"
+
+
+def _drift(old: NDArray[np.float64], new: NDArray[np.float64], name: str) -> float:
+    if new.shape != old.shape or not np.isfinite(new).all():
+        raise MismatchError(
+            f"block {name!r} was recomputed as {new.shape}, or with values that are not finite; expected {old.shape}"
+        )
+    norms = np.linalg.norm(old, axis=1) * np.linalg.norm(new, axis=1)
+    both_zero = ~old.any(axis=1) & ~new.any(axis=1)
+    cosine = np.where(both_zero, 1.0, (old * new).sum(axis=1) / np.where(norms > 0, norms, 1.0))
+    return float(np.clip(1 - cosine, 0, 2).max())
+
+
+def _registered() -> Recompute:
+    absent = "rows can only be recomputed with the networks that made them: pip install 'affectory[extract]'"
+    for point in entry_points(group=GROUP):
+        try:
+            function: Recompute = point.load()
+        except ImportError as error:
+            raise StoreError(absent) from error
+        return function
+    raise StoreError(absent)

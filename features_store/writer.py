@@ -1,16 +1,23 @@
-"""Writing a block row by row into a file that was created whole.
+"""Writing a block row by row into a file that was created whole, and the reasons of rows that failed beside it.
 
 After the file is created, no HDF5 metadata is ever written again: rows go in with ``pwrite`` at the
 offset of the dataset, are made durable, and only then get their status byte. A writer killed at any instant leaves
 a file that opens, with each row either pending or whole.
+
+``BLOCK.failures.csv`` holds id, status and reason. A block means the same without it, so a file that is lost,
+damaged or of another block is no error: only what it records of rows that failed in that way is shown.
 """
 
 from __future__ import annotations
 
+import csv
+import io
+import math
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,17 +26,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from features_store import passport, seal
-from features_store.atomic import atomic_write, open_regular
-from features_store.block import Block
-from features_store.contents import read_contents
+from features_store.atomic import atomic_write, open_regular, read_regular
 from features_store.disk import disk_errors, reserve
-from features_store.dump import add_block, fill_index, new_dump, replace_passport
-from features_store.errors import FormatError, MismatchError
+from features_store.dump import read_dump
+from features_store.errors import FormatError, MismatchError, StoreError
+from features_store.hdf5 import add_block, fill_index, new_dump, replace_passport
 from features_store.lock import FileLock
 from features_store.schema import BlockSpec, Index, Status
+from features_store.store import Block
 
 _COMMIT_SECONDS = 2.0
 _COMMIT_BYTES = 256 * 2**20
+MAX_REASON = 200  # characters
+_MAX_FAILURES_BYTES = 256 * 2**20
+_COLUMNS = ("id", "status", "reason")
 _NO_VALUES = np.zeros((0, 0), dtype="<f4")  # of rows that failed: their digest is of the status alone
 
 
@@ -79,16 +89,17 @@ class BlockWriter:
             self._lock = FileLock(self.path)
         try:
             if not os.path.lexists(self.path):
-                _create(self.path, index, spec)
+                with atomic_write(self.path) as temporary:
+                    create_block(temporary, index, spec)
             block = _same_block(self.path, index, spec)
-            self._offsets = dict(block.offsets or {})
+            self._offsets = dict(block.offsets)
             self.passport = dict(block.passport)
             self.news = passport.new_circumstances(self.passport, spec.passport)
             self._dtype = np.dtype(spec.dtype).newbyteorder("<")
             self._status = np.array(block.status)
             self._sealed = block.sealed
             self._digests = None if block.digests is None else np.array(block.digests)
-            self._fd = self._open()
+            self._fd = _opened(self.path)
         except BaseException:
             self._lock.release()
             raise
@@ -249,10 +260,6 @@ class BlockWriter:
     ) -> None:
         self.close()
 
-    def _open(self) -> int:
-        with open_regular(self.path, mode="r+b") as file:
-            return os.dup(file.fileno())
-
     def _begin(self) -> None:
         """Refuse a sealed block; let the passport name what this writer does in other circumstances."""
         if self._sealed:
@@ -277,8 +284,8 @@ class BlockWriter:
                 replace_passport(temporary, self.spec.name, both)
                 reserve(temporary)
         finally:
-            self._fd = self._open()
-        self._offsets = dict(read_contents(self.path).blocks[self.spec.name].offsets or {})
+            self._fd = _opened(self.path)
+        self._offsets = dict(read_dump(self.path).blocks[self.spec.name].offsets)
         self.passport, self.news = both, []
 
     def _positions(self, rows: ArrayLike, view: int) -> NDArray[np.int64]:
@@ -328,25 +335,22 @@ class BlockWriter:
             left, offset = left[written:], offset + written
 
 
-def _create(path: Path, index: Index, spec: BlockSpec) -> None:
-    with atomic_write(path) as temporary:
-        with new_dump(temporary) as file:
-            fill_index(file, index, labels=False)
-            add_block(file, spec, len(index))
-        reserve(temporary)
+def create_block(path: Path, index: Index, spec: BlockSpec) -> None:
+    """Create the file of a block: everything but its rows, with its space on the disk reserved."""
+    with new_dump(path) as file:
+        fill_index(file, index, labels=False)
+        add_block(file, spec, len(index))
+    reserve(path)
 
 
 def _same_block(path: Path, index: Index, spec: BlockSpec) -> Block:
-    store = read_contents(path)
+    store = read_dump(path)
+    block = store.blocks.get(spec.name)
+    if block is None:
+        raise MismatchError(f"{path} holds no block {spec.name!r} that could be continued; write to another file")
     found = []
     if store.index_digest != index.digest:
         found.append(f"index_digest: {store.index_digest[:12]!r} / {index.digest[:12]!r}")
-    block = store.blocks.get(spec.name)
-    if block is None or block.offsets is None:
-        raise MismatchError(
-            f"{path} holds no contiguous block {spec.name!r} that could be continued; write to another file, or make "
-            f"it plain with `features-store import {path} -o NEW.h5`"
-        )
     expected = (len(index), spec.n_views, spec.n_features)
     if block.shape != expected or block.item_shape != spec.shape:
         found.append(f"shape: {block.shape} {block.item_shape} / {expected} {spec.shape}")
@@ -360,5 +364,84 @@ def _same_block(path: Path, index: Index, spec: BlockSpec) -> Block:
     return block
 
 
+def _opened(path: Path) -> int:
+    with open_regular(path, mode="r+b") as file:
+        return os.dup(file.fileno())
+
+
 def _sync(fd: int) -> None:
     getattr(os, "fdatasync", os.fsync)(fd)
+
+
+# ---- failures --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FailureLimit:
+    """How many failed images are accepted.
+
+    Parameters
+    ----------
+    text : str
+        A share ("5%", "0.05"), or a whole number of images ("40").
+    """
+
+    text: str = "5%"
+
+    def __post_init__(self) -> None:
+        self.allowed(0)
+
+    def allowed(self, n_images: int) -> int:
+        """Return how many of `n_images` may fail."""
+        text = self.text.strip()
+        try:
+            number = float(text.removesuffix("%"))
+            if not text.isascii() or not math.isfinite(number) or number < 0:
+                raise ValueError
+            if text.endswith("%") or "." in text:
+                share = number / 100 if text.endswith("%") else number
+                if share > 1:
+                    raise ValueError
+                return math.floor(share * n_images + 1e-9)
+            return int(text)
+        except ValueError:
+            raise MismatchError(
+                f"--max-failed {self.text!r} is no limit; give a share such as 5% or 0.05, or a number of images"
+            ) from None
+
+    def exceeded(self, n_failed: int, n_images: int) -> bool:
+        """Tell whether more images failed than are accepted."""
+        return n_failed > self.allowed(n_images)
+
+
+def plain_words(reason: str) -> str:
+    """Return a reason on one line, without control characters: it may quote bytes of a stranger's file."""
+    return "".join(char if char.isprintable() else " " for char in reason).strip()[:MAX_REASON]
+
+
+def failures_file(dump: Path) -> Path:
+    """Return where the reasons of a block file are."""
+    return dump.with_name(f"{dump.name.removesuffix('.h5')}.failures.csv")
+
+
+def read_failures(dump: Path) -> dict[tuple[str, str], str]:
+    """Return reasons by id and status, in words; nothing where there is no file that could be read."""
+    try:
+        text = read_regular(failures_file(dump), _MAX_FAILURES_BYTES).decode("utf-8", "replace")
+        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except (OSError, StoreError, csv.Error):
+        return {}
+    if not rows or tuple(rows[0]) != _COLUMNS:
+        return {}
+    return {(row[0], row[1]): plain_words(row[2]) for row in rows[1:] if len(row) == len(_COLUMNS)}
+
+
+def write_failures(dump: Path, failures: Iterable[tuple[str, str, str]]) -> None:
+    """Write id, status and reason of each failure; without any, the file goes."""
+    rows = [(name, status, plain_words(reason)) for name, status, reason in failures]
+    path = failures_file(dump)
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    with atomic_write(path, force=True) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([_COLUMNS, *rows])

@@ -24,7 +24,17 @@ CORPORA_HEAD = """# Corpora
 
 Written from the table of corpora by `python -m tests.pages`; `extract corpora` prints the same. The name of a corpus is
 the first argument of `extract run` and `extract check`; `--data` says where it is, `--option KEY=VALUE` changes how it
-is read. `union:A,B` joins several, with `--data A=PATH --data B=PATH`.
+is read. `union:A,B` joins several, with `--data A=PATH --data B=PATH`. From Python:
+
+```python
+import extract
+
+dataset = extract.read_corpus("oasis", "data/OASIS", seed=1)  # options are keywords
+dataset.index.labels["valence_arousal"].values                # (900, 2) float32
+dataset.index.splits["default"].values                        # (900,): 0 train, 1 validation, 2 test
+dataset.files.read(0)                                         # the bytes of the first image
+dataset.notes                                                 # what was left out, and why
+```
 """
 BENCHMARKS_HEAD = """# Benchmarks
 

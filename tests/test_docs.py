@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.command import run_program
 from tests.pages import PAGES
-from tests.test_readme import environment, make_photos
+from tests.test_readme import make_photos
 
 ROOT = Path(__file__).parents[1]
 TUTORIAL = (ROOT / "docs/tutorial.md").read_text()
@@ -19,17 +18,21 @@ TROUBLESHOOTING = (ROOT / "docs/troubleshooting.md").read_text()
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 
 
-def test_the_tutorial(tmp_path: Path) -> None:
+def test_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each block ends 0, in order; in the end there are a page, a bundle, and an answer for every picture."""
+    monkeypatch.chdir(tmp_path)
     make_photos(tmp_path / "photos", 24)
     blocks = re.findall(r"```(sh|python)\n(.*?)```", TUTORIAL, re.DOTALL)
     assert len(blocks) >= 7
     for language, code in blocks:
-        start = ["bash", "-e", "-c"] if language == "sh" else [sys.executable, "-c"]
-        done = subprocess.run(
-            [*start, code], cwd=tmp_path, capture_output=True, text=True, check=False, env=environment()
-        )
-        assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+        if language == "python":
+            exec(compile(code, "tutorial.md", "exec"), {})
+        for line in code.splitlines() if language == "sh" else ():
+            command, _, target = line.partition(" > ")
+            done = run_program(command)
+            assert done.code == 0, f"{line}\n{done.out}\n{done.err}"
+            if target:
+                Path(target).write_text(done.out)
     assert (tmp_path / "report.html").stat().st_size > 10_000
     assert (tmp_path / "mood.zip").is_file()
     answers = (tmp_path / "answers.csv").read_text().splitlines()

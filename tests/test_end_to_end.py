@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,26 +10,17 @@ import pytest
 from PIL import Image
 
 from features_store import open_store
+from tests.command import run_program
 
 
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run a console script in this process; returns its standard output."""
-
-    def run(program: str, *arguments: object) -> str:
-        from importlib import import_module
-
-        monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            import_module(f"{program.replace('-', '_')}.__main__").main()
-        out, err = capsys.readouterr()
-        assert not ended.value.code, err
-        return out
-
-    return run
+def command(*words: object) -> str:
+    """Run a program and return its standard output."""
+    done = run_program(*words)
+    assert done.code == 0, done.err
+    return done.out
 
 
-def test_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., str]) -> None:
+def test_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One damaged picture is a row with a reason; a planted colour is learned; the page holds the number."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.command import run_program
+
 ROOT = Path(__file__).parents[1]
-BIN = Path(sys.executable).parent
 # What a test machine must do otherwise: no hub, so the network that needs none; few pictures, so a small sweep.
-SUBSTITUTES = {"--profile card": "--encoders lowlevel"}
+SUBSTITUTES = {"--profile fusion": "--encoders lowlevel"}
 
 
 def blocks() -> list[str]:
@@ -56,55 +55,36 @@ def make_photos(folder: Path, n_each: int) -> None:
 def photos(tmp_path_factory) -> Path:
     """A working folder with ``photos/CLASS/*.jpg``: blue calm pictures and red tense ones."""
     place = tmp_path_factory.mktemp("readme")
-    make_photos(place / "photos", 20)
+    make_photos(place / "photos", 12)
     return place
 
 
-def test_one_page_on_ones_own_images(photos: Path) -> None:
+def test_one_page_on_ones_own_images(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The commands for one's own images end 0, in the README's order, and leave a store, a run and a page."""
+    monkeypatch.chdir(photos)
     assert len(OWN_IMAGES) >= 3, "the README's page on one's own images was not found"
     for line in OWN_IMAGES:
         for old, new in SUBSTITUTES.items():
             line = line.replace(old, new)  # noqa: PLW2901
-        done = subprocess.run(
-            line, shell=True, cwd=photos, capture_output=True, text=True, check=False, env=environment()
-        )
-        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        done = run_program(line)
+        assert done.code == 0, f"{line}\n{done.err}"
     (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    code = block.replace('"report.html"', '"python.html"')
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=photos, capture_output=True, text=True, check=False, env=environment()
-    )
-    assert done.returncode == 0, done.stderr
+    exec(compile(block.replace('"report.html"', '"python.html"'), "README.md", "exec"), {})
     assert (photos / "report.html").stat().st_size > 10_000
     assert (photos / "python.html").stat().st_size > 10_000
     assert (photos / "calm.zip").is_file()
     assert (photos / "runs/photos/label/mlp/report.json").is_file()
 
 
-def environment() -> dict[str, str]:
-    """Return an environment in which the project's commands are found."""
-    import os
-
-    return {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-
-
-def test_every_command_knows_its_options() -> None:
+@pytest.mark.parametrize("line", [line for line in COMMANDS if not line.startswith("make ")])
+def test_every_command_knows_its_options(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that is only shown, with placeholders, has the sub-command and the options that it shows."""
-    for line in COMMANDS:
-        program, *words = line.split()
-        if program == "make":
-            continue
-        shown = {word for word in words if word.startswith("-")}
-        done = subprocess.run(
-            [shutil.which(program, path=str(BIN)) or program, words[0], "--help"],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**environment(), "COLUMNS": "200", "TERM": "dumb"},
-        )
-        assert done.returncode == 0, line
-        assert {option for option in shown if option not in done.stdout} == set(), line
+    monkeypatch.setenv("COLUMNS", "200")
+    program, command, *words = line.split()
+    done = run_program(program, command, "--help")
+    assert done.code == 0, line
+    shown = {word for word in words if word.startswith("-")}
+    assert {option for option in shown if option not in done.out} == set(), line
 
 
 def test_the_experiment_in_one_file(tmp_path: Path) -> None:

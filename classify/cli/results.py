@@ -1,246 +1,189 @@
-"""The commands that go back to pixels or hand something on; `__main__` puts them on the command line."""
+"""The commands about runs that exist and the stores behind them: compare, report, heads, audit, curve, ablation."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from classify.console import say
-
-if TYPE_CHECKING:
-    from classify.inference.model import Answer, Model
-
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-WeightFiles = Annotated[
-    list[str] | None,
-    typer.Option(metavar="ENCODER=FILE", help="The checkpoint of an encoder that was extracted with one; repeatable."),
-]
-Download = Annotated[
-    bool, typer.Option("--allow-download", help="Fetch weights that aren't here from the hub that the passport names.")
-]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+from classify.cli import options
+from classify.console import note, progress_bar, say
 
 
-def predict(
-    place: Annotated[
-        Path, typer.Argument(metavar="RUN|BUNDLE", help="A run's folder, or a bundle.", show_default=False)
-    ],
-    images: Annotated[
-        list[str],
-        typer.Argument(metavar="IMAGES|FOLDER|-", help="Images, folders, or - for paths on the input, one a line."),
-    ],
+def compare(
+    runs: options.Runs,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each image.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
-    device: Device = "auto",
-    weights: WeightFiles = None,
-    max_failed: Annotated[
-        str, typer.Option(help="Images without an answer, 5% or a number; above it exit code 3.")
-    ] = "5%",
-    allow_download: Download = False,
-) -> None:
-    """Answer for new images: calibrated probabilities, the decision, or why an image can't be used.
-
-    The encoders are built again as the passports of the run say, and refused if their weights are others.
-
-    Example: classify predict runs/emoji/polarity/mlp holiday.jpg --json
-    """
-    from classify.errors import ConfigError
-    from classify.inference.bundle import open_model
-    from classify.inference.model import random_weights
-    from classify.inference.predictor import Predictor, image_paths
-    from features_store.failures import FailureLimit
-
-    limit = FailureLimit(max_failed)
-    if as_json and as_csv:
-        message = "--json and --csv exclude each other; give one"
-        raise ConfigError(message)
-    if "-" in images and len(images) > 1:
-        message = "- stands for paths on the input, and can't be mixed with others"
-        raise ConfigError(message)
-    asked = None if images == ["-"] else image_paths(images)
-    model = open_model(place)
-    for warning in random_weights(model.passports):
-        say(f"warning: {warning}", err=True)
-    files = _weight_files(weights)
-    predictor = Predictor(model, device=device, weights=files, allow_download=allow_download)
-    if asked is None:
-        paths = (line.rstrip("\r\n") for line in sys.stdin if line.strip())
-        n_failed, n_asked = _print_answers(model, predictor(paths), as_json=as_json, as_csv=as_csv)
-        if not n_asked:
-            message = "no path came on the input; write one a line, or name the images instead of -"
-            raise ConfigError(message)
-    else:
-        from tqdm import tqdm
-
-        with tqdm(total=len(asked), unit=" images", delay=2, leave=False, disable=not sys.stderr.isatty()) as bar:
-            answers = predictor.many(asked, step=bar.update)
-            n_failed, n_asked = _print_answers(model, answers, as_json=as_json, as_csv=as_csv)
-    if limit.exceeded(n_failed, n_asked):
-        raise typer.Exit(3)
-
-
-def _print_answers(model: Model, answers: Iterable[Answer], *, as_json: bool, as_csv: bool) -> tuple[int, int]:
-    """Print answer by answer; return how many images have none, and how many were asked for."""
-    from classify.inference import predictions as words
-
-    if as_csv:
-        say(words.csv_header(model))
-    line = words.answer_json if as_json else words.answer_csv if as_csv else words.answer_text
-    failed = asked = 0
-    for answer in answers:
-        asked += 1
-        say(line(model, answer))
-        sys.stdout.flush()  # who asks image by image waits for this line
-        failed += bool(answer.reason)
-    if failed:
-        say(f"note: {failed} image{'s' if failed > 1 else ''} without an answer", err=True)
-    return failed, asked
-
-
-def _weight_files(pairs: list[str] | None) -> dict[str, Path]:
-    from classify.errors import ConfigError
-
-    found = {}
-    for pair in pairs or []:
-        name, equals, file = pair.partition("=")
-        if not equals or not Path(file).is_file():
-            message = f"--weights {pair!r} isn't ENCODER=FILE with a file that exists"
-            raise ConfigError(message)
-        found[name] = Path(file)
-    return found
-
-
-def bundle(
-    run: RunFolder,
-    *,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The bundle to make.")],
-    force: Force = False,
-) -> None:
-    """Pack a run into one file that `classify predict` opens on another machine.
-
-    Example: classify bundle runs/emoji/polarity/mlp -o polarity.zip
-    """
-    from classify.inference.bundle import write_bundle
-    from classify.runs.folder import read_run
-
-    names = write_bundle(read_run(run), out, force=force)
-    say(f"{out}: {len(names)} files, {out.stat().st_size / 1024:.0f} KiB")
-
-
-def explain(
-    run: RunFolder,
-    images: Annotated[
-        list[str] | None, typer.Argument(metavar="IMAGES...", help="Images. [default: six surest of the test part]")
-    ] = None,
-    *,
-    check: Annotated[
-        bool, typer.Option("--check", help="Also measure, on the test images, that the maps mean something.")
+    paired: Annotated[
+        bool, typer.Option("--paired", help="Also compare the runs of each leaderboard pairwise.")
     ] = False,
-    limit: Annotated[int | None, typer.Option(min=8, help="Of --check: only the first N test images.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of the pictures. [default: data/CORPUS]")] = None,
-    weights: WeightFiles = None,
-    allow_download: Download = False,
-    force: Force = False,
+    as_json: options.Json = False,
 ) -> None:
-    """Show why: where each encoder looked, the share of each block, named features. Leaves RUN/explanations.
+    """Print a leaderboard per task: each run with its intervals, and the baselines."""
+    from classify.pages import leaderboard, tables
+    from classify.pages.pairs import pairs
+    from classify.runs.folder import find_runs
 
-    Example: classify explain runs/emoji/polarity/mlp --check
-    """
-    from classify.explain.deletion_check import deletion_check
-    from classify.explain.explainer import Explainer
-    from classify.explain.explanations import (
-        check_explanations,
-        chosen_images,
-        explain_images,
-        explanation_text,
-        scored_images,
-    )
-    from classify.inference.predictor import image_paths
-    from classify.pages.svg import fit_bar
-    from classify.runs.folder import read_run
-
-    opened = read_run(run)
-    check_explanations(opened, force=force)
-    scored = scored_images(opened, data) if check or not images else {}
-    paths = image_paths(images) if images else chosen_images(opened, scored)
-    import torch
-
-    torch.set_num_threads(1)  # hundreds of small passes: on a busy machine more threads mostly wait for each other
-    explainer = Explainer(opened, weights=_weight_files(weights), allow_download=allow_download)
-    asked = list(scored.values())[:limit] if check else []
-    with fit_bar("images") as progress:
-        done = iter(range(1, len(asked) + len(paths) + 1))
-
-        def step() -> None:
-            progress(next(done), len(asked) + len(paths))
-
-        deletion = deletion_check(explainer, asked, step=step) if asked else None
-        found = explain_images(opened, explainer, paths, deletion=deletion, force=force, step=step)
-    for explained in found:
-        say(explanation_text(explained))
-    if deletion:
-        say(_deletion_text(deletion))
-    say(f"wrote {opened.folder / 'explanations'}")
+    boards = leaderboard.leaderboards(find_runs(runs))
+    tests = [pairs(board) if paired else [] for board in boards]
+    if as_json:
+        values = leaderboard.as_json(boards)
+        for value, found in zip(values, tests, strict=True):
+            value.update({"pairs": [pair.as_json() for pair in found]} if paired else {})
+        say(json.dumps(values, indent=2, ensure_ascii=False))
+        return
+    for i, (board, found) in enumerate(zip(boards, tests, strict=True)):
+        say("\n" * bool(i) + tables.leaderboard_text(board))
+        if paired:
+            say(tables.pairs_text(board, found))
 
 
-def _deletion_text(found: dict[str, Any]) -> str:
-    if found["passed"] is None:
-        return f"deletion check: {found['n_images']} images are too few, it takes 8"
-    gap, moved = found["difference"], found["difference_moved"]
-    verdict = "the maps mean something" if found["passed"] else "not shown that the maps mean anything"
-    return (
-        f"deletion check, {found['n_images']} images: covering the hottest {found['share_covered']:.0%} takes "
-        f"{found['hottest']:.2f}, as much at random {found['random']:.2f}; difference {gap['value']:.2f} "
-        f"[{gap['low']:.2f}, {gap['high']:.2f}], against the same shape elsewhere {moved['value']:.2f} "
-        f"[{moved['low']:.2f}, {moved['high']:.2f}]: {verdict}"
-    )
-
-
-def submit(
-    runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="A run for each task, in the order of the columns.")
-    ],
+def report(
+    runs: options.Runs,
     *,
-    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="The CSV file to make.")] = None,
-    check: Annotated[Path | None, typer.Option(metavar="FILE", help="Check a file that is there instead.")] = None,
-    template: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A CSV file whose ids give the order, like testset.csv.")
-    ] = None,
-    part: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
-    at_half: Annotated[bool, typer.Option("--at-half", help="Labels from 0.5 on, not the run's thresholds.")] = False,
-    force: Force = False,
+    data: options.Pictures = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.", rich_help_panel="Output")] = Path(
+        "report.html"
+    ),
+    force: options.Force = False,
 ) -> None:
-    """Write a file of answers in MediaEval's form, read it back, and score it again before it gets its name.
+    """Write one self-contained HTML page: leaderboards, evidence, errors with pictures, the data."""
+    from classify.pages.page import write_report_page
+    from classify.runs.folder import find_runs
 
-    Example: classify submit runs/mediaeval21/subtask1/moe runs/mediaeval21/subtask2/mlp -o run1.csv
+    found = find_runs(runs)
+    write_report_page(found, out, data=data, force=force)
+    say(f"{out}: {len(found)} run{'s' if len(found) != 1 else ''}, {out.stat().st_size / 1024:.0f} KiB")
+
+
+def heads(
+    head: Annotated[str | None, typer.Argument(help="One head, with its options.", show_default=False)] = None,
+    *,
+    as_json: options.Json = False,
+) -> None:
+    """List the heads and the kinds of task that each can do, or the options of one."""
+    from classify.pages import tables
+
+    if as_json:
+        say(json.dumps([one for one in tables.head_records() if head in (None, one["name"])], indent=2))
+    else:
+        say(tables.head_card(head) if head else tables.head_list())
+
+
+def audit(
+    store: options.Store,
+    *,
+    task: options.Task,
+    blocks: options.Blocks = None,
+    split: options.Split = None,
+    threshold: Annotated[
+        float, typer.Option(help="Smallest cosine of near-duplicates.", rich_help_panel="Data")
+    ] = 0.95,
+    seed: options.Seed = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="File. [default: runs/CORPUS/TASK/audit.json]", rich_help_panel="Output")
+    ] = None,
+    force: options.Force = False,
+) -> None:
+    """Look for near-duplicates across the parts of a split, and for labels that are probably wrong."""
+    from classify.json_file import check_new, write_json
+    from classify.pages.tables import audit_text
+    from classify.studies import audit as auditing
+
+    config = auditing.AuditConfig(store, task, options.names(blocks), split or "default", threshold, seed)
+    path = out or auditing.audit_folder(config) / auditing.AUDIT
+    check_new(path, force=force)
+    found = auditing.audit(config, notify=note)
+    write_json(path, found, force=force)
+    say(f"{audit_text(found)}\nwrote {path}")
+
+
+def learning_curve(
+    runs: options.Runs,
+    *,
+    points: Annotated[int, typer.Option(help="Sizes of the training part.", rich_help_panel="Training")] = 6,
+    repeats: Annotated[
+        int, typer.Option(help="Random orders in which images are added.", rich_help_panel="Training")
+    ] = 3,
+    seed: options.Seed = 0,
+    force: options.Force = False,
+) -> None:
+    """Fit the head of each run on fewer training images: would more labels help? Writes RUN/curve.json."""
+    from classify.json_file import check_new, write_json
+    from classify.pages.tables import curve_text
+    from classify.runs.folder import find_runs
+    from classify.studies.learning_curve import CURVE, CurveConfig, curve_of
+
+    config, found = CurveConfig(points, repeats, seed), find_runs(runs)
+    fitted = [run for run in found if not run.report.transfer] or found  # where none was fitted here, it is refused
+    for run in found:
+        if run not in fitted:
+            note(f"{run.folder} scores a head that was fitted elsewhere: left out")
+    for run in fitted:
+        check_new(run.folder / CURVE, force=force)
+    for run in fitted:
+        learned = curve_of(run, config)
+        write_json(run.folder / CURVE, learned, force=force)
+        say(curve_text(run, learned))
+
+
+def ablate(
+    store: options.Store,
+    *,
+    task: options.Task,
+    blocks: options.Blocks = None,
+    split: options.Split = None,
+    allow_split_groups: options.AllowSplitGroups = False,
+    head: Annotated[
+        str, typer.Option(help="svm, ridge (both share work between subsets), or any head.", rich_help_panel="Head")
+    ] = "svm",
+    settings: options.Settings = None,
+    folds: Annotated[int, typer.Option(help="Folds of the cross-validation.", rich_help_panel="Training")] = 5,
+    seed: options.Seed = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="File. [default: runs/CORPUS/TASK/ablation-HEAD.json]", rich_help_panel="Output")
+    ] = None,
+    force: options.Force = False,
+    as_json: options.Json = False,
+) -> None:
+    """Score every subset of blocks by cross-validation: which network helps. Writes a JSON file and a chart.
+
+    The test part of the split is not used.
     """
-    from classify.errors import ConfigError
-    from classify.inference.submission import check_submission
-    from classify.inference.submit import plan_submission, write_submission
-    from classify.json_file import check_new
-    from classify.runs.folder import read_run
-    from features_store.errors import unknown_name
-    from features_store.schema import PART_NAMES
+    from classify.config import parse_settings
+    from classify.figures.charts import ABLATION_TITLE, ablation_chart
+    from classify.figures.svg import standalone
+    from classify.json_file import check_new, read_regular, write_json
+    from classify.pages.page import write_text
+    from classify.pages.tables import ablation_text
+    from classify.runs.findings_json import read_ablation
+    from classify.studies import ablation
 
-    if (out is None) == (check is None):
-        message = "give either --out FILE, to write one, or --check FILE, to look at one"
-        raise ConfigError(message)
-    if part not in PART_NAMES:
-        raise ConfigError(unknown_name("part", part, PART_NAMES))
-    if out is not None:
-        check_new(out, force=force)
-    plan = plan_submission([read_run(run) for run in runs], template=template, part=part, at_half=at_half)
-    found = check_submission(check, plan) if check else write_submission(plan, out or Path(), force=force)
-    say(f"{check or out}: {len(plan.ids)} images, columns {', '.join(plan.titles)}")
-    for task, one in found.items():
-        scored = f"{one['metric']} {one['value']!r}, as the run said" if one["n_images"] else "no label to score by"
-        say(f"  {task}: {scored} ({one['n_images']} labelled images)")
-
-
-COMMANDS: tuple[Callable[..., Any], ...] = (predict, explain, bundle, submit)
+    config = ablation.AblationConfig(
+        store,
+        task,
+        head,
+        blocks=options.names(blocks),
+        split=split or "default",
+        folds=folds,
+        settings=parse_settings(settings or []),
+        seed=seed,
+        allow_split_groups=allow_split_groups,
+    )
+    path = out or ablation.ablation_folder(config) / f"ablation-{head}.json"
+    chart = path.with_suffix(".svg")
+    if path.exists() and not chart.exists() and not force and (left := read_ablation(path)):
+        write_text(chart, standalone(ablation_chart(left)), force=False)
+        say(f"{path} was there already; drew {chart.name} beside it", err=True)
+        return
+    check_new(path, force=force)
+    # A killed process may have left a chart without its ablation: only that one is replaced unasked.
+    ours = chart.is_file() and ABLATION_TITLE.encode() in read_regular(chart)[:2000]
+    check_new(chart, force=force or ours)
+    with progress_bar("fits") as progress:
+        found = ablation.ablate(config, notify=note, progress=progress)
+    write_json(path, found, force=force)  # the result first: the chart is drawn from it
+    write_text(chart, standalone(ablation_chart(found)), force=True)
+    say(json.dumps(found, indent=2, ensure_ascii=False) if as_json else ablation_text(found))
+    say(f"wrote {path} and {chart.name}", err=True)

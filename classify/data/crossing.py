@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from classify.errors import TaskError
 from features_store import Split
-from features_store.meaning import parted
 from features_store.schema import PART_NAMES
 
 __all__ = ["Crossing", "find_crossing", "refuse_crossing"]
@@ -84,7 +83,7 @@ def find_crossing(
         return None
     groups = np.concatenate([groups for _, _, groups in known])
     codes = np.concatenate([np.full(len(groups), code, dtype=np.int8) for code, _, groups in known])
-    crossing = parted(Split("parts", codes), groups)
+    crossing = Split("parts", codes).crossed(groups)
     if not crossing.any():
         return None
     clean = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +22,7 @@ from features_store.schema import PART_NAMES, Status, Task
 if TYPE_CHECKING:
     from features_store import Labels, Split, Store
 
-__all__ = ["Part", "TaskRows", "choose_blocks", "task_rows"]
+__all__ = ["Part", "TaskRows", "choose_blocks", "sampled", "task_rows"]
 
 
 @dataclass(frozen=True)
@@ -230,3 +230,22 @@ def _check(laid_out: TaskRows, split: str) -> None:
         images = f"all {len(parts['train'])} training images of task {task.name!r}"
         message = f"{images} are {only!r}; a head needs two classes"
         raise TaskError(message)
+
+
+def sampled(data: TaskRows, limit: int | None, *, seed: int) -> TaskRows:
+    """Return at most *limit* images of each part, drawn by *seed*; the first of each class is always among them."""
+    if limit is None:
+        return data
+    parts = {name: _sampled_part(part, limit, seed) for name, part in data.parts.items()}
+    text = f"Only {limit} images of each part were used: this shows that the run works, and is no result."
+    return replace(data, parts=parts, warnings=(*data.warnings, text))
+
+
+def _sampled_part(part: Part, limit: int, seed: int) -> Part:
+    order = np.random.default_rng(seed).permutation(len(part))
+    if part.y.ndim == 1 and part.y.dtype.kind in "iu":
+        _, first = np.unique(part.y[order], return_index=True)
+        order = np.concatenate([order[first], np.delete(order, first)])
+    kept = np.sort(order[:limit])
+    groups = None if part.groups is None else part.groups[kept]
+    return replace(part, rows=part.rows[kept], y=part.y[kept], ids=part.ids[kept], groups=groups)

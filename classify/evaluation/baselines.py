@@ -1,7 +1,9 @@
-"""What a result has to beat: the most common answer, a guess, and what the images' names give away.
+"""What a result has to beat: the most common label, a guess, and what the images' names give away.
 
 Each is fitted on the images that the head was fitted on: for the test part of a run with a refit those are training and
-validation together. Where the head weighs classes, the tree on names weighs them alike.
+validation together. Where the head weighs classes, the tree on names weighs them alike. Corpora are collected in order
+(by class, by query, by session): where names alone beat the majority, the way in which the corpus was gathered is tied
+to its labels, and a result has to be read beside this number too.
 """
 
 from __future__ import annotations
@@ -12,22 +14,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from classify.data.kinds import kind_of
 from classify.data.tasks import Part, TaskRows
-from classify.evaluation.shortcuts import id_features, id_scores
+from classify.evaluation.bootstrap import LEVEL, Interval
+from classify.evaluation.folds import count_units, deal
+from classify.evaluation.metrics import find_metric, greater_is_better, metrics, primary_metric
 from classify.heads import make_head
+from features_store.leakage import traces_of_ids, tree_scores
 from features_store.schema import Task
 
-__all__ = ["BASELINES", "baseline_scores", "constant_scores", "fitted_labels"]
+__all__ = ["BASELINES", "chance", "constant_scores", "fitted_labels", "id_only_scores", "majority_scores"]
 
 BASELINES = {
-    "majority": "always the most common answer of the images that the head was fitted on",
+    "majority": "always the most common label of the images that the head was fitted on",
     "chance": "the label of such an image drawn at random; brackets: 95% of guesses on these images, not an interval",
     "id-only": "a shallow tree on file names and order, which sees no picture",
 }
-Scores = Mapping[str, NDArray[np.float64]]
+N_DRAWS = 200
+DEPTHS = (1, 2, 3, 5, 8)
+N_FOLDS = 5
+
+Floats = NDArray[np.float64]
+Scores = Mapping[str, Floats]  # by part
 
 
-def fitted_parts(data: TaskRows, part: str, *, refit: bool) -> list[Part]:
+def _fitted_parts(data: TaskRows, part: str, *, refit: bool) -> list[Part]:
     """Return the parts that the head which scores *part* was fitted on."""
     both = refit and part == "test" and "validation" in data.parts
     return [data.parts[name] for name in (("train", "validation") if both else ("train",))]
@@ -35,51 +46,96 @@ def fitted_parts(data: TaskRows, part: str, *, refit: bool) -> list[Part]:
 
 def fitted_labels(data: TaskRows, part: str, *, refit: bool) -> NDArray[Any]:
     """Return the labels that the head which scores *part* was fitted on."""
-    return np.concatenate([one.y for one in fitted_parts(data, part, refit=refit)])
+    return np.concatenate([one.y for one in _fitted_parts(data, part, refit=refit)])
 
 
-def baseline_scores(
-    data: TaskRows, *, refit: bool = False, class_weight: Any = None, seed: int = 0
-) -> dict[str, Scores]:
-    """Return what majority and id-only say of the images of each part."""
-    majority = {
+def majority_scores(data: TaskRows, *, refit: bool = False) -> Scores:
+    """Return the scores of the constant head on each part."""
+    return {
         name: constant_scores(data.task, fitted_labels(data, name, refit=refit), len(part))
         for name, part in data.parts.items()
     }
-    return {"majority": majority, "id-only": _id_only(data, refit=refit, class_weight=class_weight, seed=seed)}
 
 
-def constant_scores(task: Task, y: NDArray[Any], n_images: int) -> NDArray[np.float64]:
-    """Return the answer of the head `dummy`, fitted on labels *y*: the shares of the classes, or the mean."""
+def constant_scores(task: Task, y: NDArray[Any], n_images: int) -> Floats:
+    """Return the scores of the head `dummy`, fitted on labels *y*: the shares of the classes, or the mean."""
     dummy = make_head("dummy", task.kind).fit(np.zeros((len(y), 1), np.float32), y)
-    nothing = np.zeros((n_images, 1), np.float32)
-    if task.kind == "regression":
-        return np.asarray(dummy.predict(nothing), dtype=np.float64)
-    said = np.asarray(dummy.predict_proba(nothing), dtype=np.float64)
-    if task.kind == "multi":
-        return said
-    spread = np.zeros((n_images, len(task.classes)))
-    spread[:, dummy.classes_] = said
-    return spread
+    return kind_of(task).scores(dummy, np.zeros((n_images, 1), np.float32))
 
 
-def _id_only(data: TaskRows, *, refit: bool, class_weight: Any, seed: int) -> Scores:
+def chance(
+    task: Task, y_train: NDArray[Any], y_true: NDArray[Any], *, n_draws: int = N_DRAWS, seed: int = 0
+) -> dict[str, Interval]:
+    """Score guesses: the label of a training image drawn at random, for each image anew."""
+    random, kind = np.random.default_rng(seed), kind_of(task)
+    draws = []
+    for _ in range(n_draws):
+        guess = y_train[random.integers(len(y_train), size=len(y_true))]
+        score = kind.indicators(guess) if kind.has_classes else guess
+        draws.append(metrics(task, y_true, np.asarray(score, dtype=np.float64)))
+    decided = [name for name in draws[0] if not find_metric(name).needs_probabilities]
+    return {name: _middle([draw[name] for draw in draws] if name in decided else []) for name in draws[0]}
+
+
+def _middle(values: list[float]) -> Interval:
+    known = np.array(values)[~np.isnan(values)]
+    if not len(known):
+        return Interval(np.nan)
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(known, [tail, 1 - tail])
+    return Interval(float(known.mean()), float(low), float(high))
+
+
+def id_only_scores(data: TaskRows, *, refit: bool = False, class_weight: Any = None, seed: int = 0) -> Scores:
+    """Return the scores of a shallow tree on ids and order, on each part but training.
+
+    Its depth is chosen by cross-validation within the images that it is fitted on.
+    """
     parts = data.parts
     ids, rows = (np.concatenate([getattr(part, what) for part in parts.values()]) for what in ("ids", "rows"))
     codes = np.repeat(np.arange(len(parts)), [len(part) for part in parts.values()])
     order = np.argsort(rows)
-    ordered = id_features(data.task, ids[order], codes[order])
+    ordered = _id_features(data.task, ids[order], codes[order])
     features = np.empty_like(ordered)
     features[order] = ordered
     places = {name: np.flatnonzero(codes == code) for code, name in enumerate(parts)}
-    found: dict[str, NDArray[np.float64]] = {}
+    found: dict[str, Floats] = {}
     for name in parts:
         if name == "train":
             continue
-        fitted = fitted_parts(data, name, refit=refit)
-        known = np.concatenate([places[part.name] for part in fitted])
+        fitted = _fitted_parts(data, name, refit=refit)
+        x = features[np.concatenate([places[part.name] for part in fitted])]
         y = np.concatenate([part.y for part in fitted])
         groups = None if fitted[0].groups is None else np.concatenate([np.asarray(part.groups) for part in fitted])
-        options: dict[str, Any] = {"groups": groups, "class_weight": class_weight, "seed": seed}
-        found[name] = id_scores(data.task, features, y, train=known, **options)[places[name]]
+        options = {"seed": seed, "class_weight": class_weight}
+        depth = _best_depth(data.task, x, y, groups, options)
+        scores = tree_scores(data.task, x, y, features[places[name]], depth=depth, **options)
+        found[name] = kind_of(data.task).shaped(scores)
     return found
+
+
+def _id_features(task: Task, ids: NDArray[np.str_], parts: NDArray[np.int64]) -> Floats:
+    """Turn ids, (n_images,), into numbers: (n_images, n)."""
+    classes = task.classes if kind_of(task).has_classes else ()
+    families, _ = traces_of_ids(ids, classes=classes, parts=parts)
+    return np.concatenate([*families.values()], axis=1)
+
+
+def _best_depth(
+    task: Task, x: Floats, y: NDArray[Any], groups: NDArray[np.int64] | None, options: Mapping[str, Any]
+) -> int:
+    n_folds, metric = min(N_FOLDS, count_units(y, groups)), primary_metric(task)
+    if n_folds < 2:  # nothing can be held out
+        return DEPTHS[0]
+    folds = deal(task, y, groups=groups, n_folds=n_folds, seed=options["seed"])
+    sign = 1 if greater_is_better(metric) else -1
+
+    def held_out(depth: int) -> float:
+        scores = kind_of(task).blank(len(y))
+        for fold in np.unique(folds):
+            held = folds == fold
+            held_out_scores = tree_scores(task, x[~held], y[~held], x[held], depth=depth, **options)
+            scores[held] = kind_of(task).shaped(held_out_scores).reshape(scores[held].shape)
+        return sign * metrics(task, y, scores)[metric]
+
+    return max(DEPTHS, key=held_out)  # the shallowest of equals

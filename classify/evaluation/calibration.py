@@ -1,7 +1,7 @@
-"""Whether a probability of 0.8 comes true four times in five, and what to do where it doesn't.
+"""Calibration: reliability curves, expected calibration error, temperature scaling, isotonic regression.
 
-A calibration is fitted on the validation part only. It changes what is said of an image, never what is found in it:
-the run keeps its own probabilities, and the calibrated ones stand beside them under their own name.
+A calibration is fitted on the validation part only. The run keeps its own probabilities, and the calibrated ones stand
+beside them under their own name.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from classify.data.kinds import KINDS, TaskKind, kind_of
 from classify.errors import ConfigError, TaskError
-from classify.evaluation.temperature import RANGE, Temperature, tempered
+from classify.evaluation.bootstrap import units_of
 from features_store.schema import Task
 
 __all__ = ["METHODS", "Calibration", "calibration_error", "expected_errors", "fit_calibration", "reliability"]
@@ -24,52 +25,37 @@ METHODS: tuple[Method, ...] = ("temperature", "isotonic")
 N_BINS = 10
 MIN_IMAGES = 20  # on fewer, a fit says more about them than about the head
 MIN_ISOTONIC = 1000  # a free curve through fewer costs more log loss than it saves
+TEMPERATURES = (0.05, 20.0)  # a temperature beyond these means that the validation part can't tell
+_CHI_SQUARE = 3.841458820694124  # exceeded by chance in 5 of 100, one degree of freedom
+_TINY = 1e-7
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Curves = tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A map from a head's probabilities to calibrated ones.
-
-    Parameters
-    ----------
-    kind : {"single", "multi"}
-        Of the task.
-    temperature : float or None
-        Divides the logits; above 1 the head was too sure of itself.
-    curves : tuple of (tuple of float, tuple of float)
-        isotonic: for each class the knots, probability and what became of it.
-    n_images : int
-        Validation images that it was fitted on.
-    interval : (float, float) or None
-        Of the temperature, 95%, by profile likelihood; 1 lies outside.
-    unseen : tuple of int
-        Classes that training had no image of: a probability of 0 for them stays 0.
-    """
+    """A map from a head's probabilities to calibrated ones."""
 
     method: Method
-    kind: str
-    temperature: float | None
-    curves: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
-    n_images: int
-    interval: tuple[float, float] | None = None
-    unseen: tuple[int, ...] = ()
+    kind: str  # of the task
+    temperature: float | None  # divides the logits; above 1 the head was too sure of itself
+    curves: Curves  # isotonic: the knots of each class, predicted probability and observed frequency
+    n_images: int  # validation images that it was fitted on
+    interval: tuple[float, float] | None = None  # of the temperature, 95%, by profile likelihood; 1 lies outside
+    unseen: tuple[int, ...] = ()  # classes without a training image: a probability of 0 for them stays 0
 
     def apply(self, scores: NDArray[Any]) -> Floats:
         """Return calibrated probabilities, (n_images, n_classes) as *scores*; rows of a single-label task sum to 1."""
-        given = np.asarray(scores, dtype=np.float64)
+        given, kind = np.asarray(scores, dtype=np.float64), KINDS[self.kind]
         if self.temperature is not None:
-            mapped = tempered(given, self.temperature, single=self.kind == "single")
+            mapped = _tempered(given, self.temperature, exclusive=kind.exclusive)
         else:
             mapped = np.column_stack([np.interp(given[:, k], x, y) for k, (x, y) in enumerate(self.curves)])
         for k in self.unseen:
             mapped[given[:, k] == 0, k] = 0.0
-        if self.kind == "multi":
-            return mapped
-        total = mapped.sum(axis=1, keepdims=True)
-        even = np.full_like(mapped, 1 / mapped.shape[1])
-        return np.where(total > 0, np.divide(mapped, total, out=even, where=total > 0), even)
+        return kind.normalized(mapped)
 
     @property
     def sound(self) -> bool:
@@ -107,14 +93,12 @@ class Calibration:
             ends = values.get("interval")
             interval = None if ends is None else (float(ends[0]), float(ends[1]))
             unseen = tuple(int(k) for k in values.get("unseen", ()))
-            if values["method"] in METHODS and values["kind"] in ("single", "multi") and whole:
+            if values["method"] in METHODS and KINDS[values["kind"]].has_classes and whole:
                 n_images = int(values["n_images"])
                 return cls(values["method"], values["kind"], temperature, curves, n_images, interval, unseen)
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            message = f"these values aren't a calibration: {error!r}"
-            raise ConfigError(message) from error
-        message = f"these values aren't a calibration: method {values['method']!r} of kind {values['kind']!r}"
-        raise ConfigError(message)
+            raise ConfigError(f"these values aren't a calibration: {error!r}") from error
+        raise ConfigError(f"these values aren't a calibration: method {values['method']!r} of kind {values['kind']!r}")
 
 
 def fit_calibration(
@@ -126,46 +110,37 @@ def fit_calibration(
     groups: NDArray[np.int64] | None = None,
     unseen: Sequence[int] = (),
 ) -> tuple[Calibration | None, str]:
-    """Fit a calibration on the validation part, where that part shows that one is needed.
+    """Fit a calibration on the validation part, where that part shows that one is needed; else say why there is none.
 
     Temperature scaling (Guo et al. 2017, section 4.2) has one parameter, found by the lowest log loss; for a
     multi-label task the logit of each label is divided by it. It is kept only if its 95% interval by profile likelihood
-    excludes 1: on fewer images it harms a head that is right about itself more often than it helps one that isn't.
-    Isotonic regression (Zadrozny and Elkan 2002) bends each class's probabilities freely, takes 1,000 images, and never
-    says 0 or 1 (``1 / (n + 2)`` and the rest of it, as Laplace's rule has it).
+    excludes 1: on fewer images it harms a calibrated head more often than it helps an uncalibrated one.
+    Isotonic regression (Zadrozny and Elkan 2002) bends each class's probabilities freely, takes 1,000 images, and stays
+    within ``1 / (n + 2)`` and its complement (Laplace's rule).
 
     Shapes: groups (n_images,) int64.
     Raises TaskError.
     """
-    if task.kind == "regression":
-        message = f"task {task.name!r} is a regression: it has no probabilities to calibrate"
-        raise TaskError(message)
-    scores, truth, n = np.asarray(scores, dtype=np.float64), _indicators(task, y_true), len(y_true)
+    kind, n = kind_of(task), len(y_true)
+    if not kind.has_classes:
+        raise TaskError(f"task {task.name!r} is a regression: it has no probabilities to calibrate")
+    scores, truth = np.asarray(scores, dtype=np.float64), kind.indicators(y_true)
     if method == "isotonic":
         if n < MIN_ISOTONIC:
             return None, f"isotonic regression takes {MIN_ISOTONIC:,} validation images, and there are {n}"
-        found = Calibration("isotonic", task.kind, None, _isotonic(truth, scores), n, None, tuple(unseen))
-        return found, ""
+        return Calibration("isotonic", kind.name, None, _isotonic(truth, scores), n, None, tuple(unseen)), ""
     if n < MIN_IMAGES:
         return None, f"a temperature takes {MIN_IMAGES} validation images, and there are {n}"
-    said, came = _confidences(task, y_true, scores)
-    if ((said >= 0.5) == came).all() if task.kind == "multi" else came.all():
-        return None, f"the head is right on all {n} validation images: the surer the better, without end"
-    fit = Temperature(truth, scores, single=task.kind == "single", groups=groups)
-    temperature = fit.best()
-    settled = 1.01 * RANGE[0] < temperature < 0.99 * RANGE[1]
-    low, high = fit.interval(temperature) if settled else RANGE
+    if (kind.decided(scores) == truth).all():
+        return None, f"the head is right on all {n} validation images: any lower temperature fits better, without end"
+    units = np.arange(n) if groups is None else units_of(groups)
+    temperature, (low, high) = _fit_temperature(kind, truth, scores, units)
     if low <= 1 <= high:
         return None, f"{n} images don't tell T from 1: T = {temperature:.2f} [{low:.2f}, {high:.2f}]"
-    return Calibration("temperature", task.kind, temperature, (), n, (low, high), tuple(unseen)), ""
+    return Calibration("temperature", kind.name, temperature, (), n, (low, high), tuple(unseen)), ""
 
 
-def _indicators(task: Task, y_true: NDArray[Any]) -> NDArray[np.bool_]:
-    truth = np.asarray(y_true)
-    return truth[:, None] == np.arange(len(task.classes)) if task.kind == "single" else truth.astype(bool)
-
-
-def _isotonic(truth: NDArray[np.bool_], scores: Floats) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]:
+def _isotonic(truth: Bools, scores: Floats) -> Curves:
     from sklearn.isotonic import IsotonicRegression
 
     curves, least = [], 1 / (len(truth) + 2)
@@ -176,27 +151,76 @@ def _isotonic(truth: NDArray[np.bool_], scores: Floats) -> tuple[tuple[tuple[flo
     return tuple(curves)
 
 
-def _confidences(task: Task, y_true: NDArray[Any], scores: NDArray[Any]) -> tuple[Floats, NDArray[np.bool_]]:
-    """What was said and whether it came true: of the decided class (single), or of every label (multi)."""
-    scores = np.asarray(scores, dtype=np.float64)
-    if task.kind == "multi":
-        return scores.ravel(), np.asarray(y_true).astype(bool).ravel()
-    return scores.max(axis=1), scores.argmax(axis=1) == np.asarray(y_true)
+def _fit_temperature(
+    kind: TaskKind, truth: Bools, scores: Floats, units: NDArray[np.int64]
+) -> tuple[float, tuple[float, float]]:
+    """Return the temperature of the lowest log loss, and those that the likelihood does not tell from it at 95%."""
+    from scipy.optimize import brentq, minimize_scalar
+
+    def losses(log_temperature: float) -> Floats:
+        tempered = _tempered(scores, float(np.exp(log_temperature)), exclusive=kind.exclusive)
+        predicted = np.clip(tempered, _TINY**2, 1.0)
+        if kind.exclusive:
+            return -np.log(predicted[truth])
+        of_label = np.where(truth, np.log(predicted), np.log1p(-np.minimum(predicted, 1 - _TINY)))
+        found: Floats = -of_label.sum(axis=1)
+        return found
+
+    ends = tuple(np.log(TEMPERATURES))
+    best = minimize_scalar(lambda x: float(losses(x).mean()), bounds=ends, method="bounded", options={"xatol": 1e-6}).x
+    temperature = float(np.exp(best))
+    if not 1.01 * TEMPERATURES[0] < temperature < 0.99 * TEMPERATURES[1]:
+        return temperature, TEMPERATURES
+    middle, least = float(np.log(temperature)), float(losses(np.log(temperature)).sum())
+    dependent = not kind.exclusive or len(np.unique(units)) < len(units)
+    share = _independent_share(losses, middle, units) if dependent else 1.0
+    rise = lambda x: 2 * share * (float(losses(x).sum()) - least) - _CHI_SQUARE  # noqa: E731
+    low, high = (brentq(rise, middle, end, xtol=1e-6) if rise(end) > 0 else end for end in ends)
+    return temperature, (float(np.exp(low)), float(np.exp(high)))
+
+
+def _independent_share(losses: Any, middle: float, units: NDArray[np.int64]) -> float:
+    """Return by how much the likelihood must count less, because labels of an image and images of a group agree.
+
+    The curvature of the loss over the variance of its slope (Kent 1982); 1 where everything is independent.
+    """
+    step = 1e-3
+    below, here, above = (losses(middle + shift) for shift in (-step, 0.0, step))
+    slopes = np.bincount(units, weights=(above - below) / (2 * step))
+    curvature = float((above - 2 * here + below).sum()) / step**2
+    return float(np.clip(curvature / max(float(slopes @ slopes), 1e-12), 0.0, 1.0))
+
+
+def _tempered(given: Floats, temperature: float, *, exclusive: bool) -> Floats:
+    """Divide the logits of probabilities (n_images, n_classes): of the classes together, or of each label."""
+    if exclusive:
+        logits = np.log(np.clip(given, _TINY, 1.0)) / temperature
+        grown = np.exp(logits - logits.max(axis=1, keepdims=True))
+        tempered: Floats = grown / grown.sum(axis=1, keepdims=True)
+        return tempered
+    clipped = np.clip(given, _TINY, 1 - _TINY)
+    squeezed: Floats = 1 / (1 + np.exp(-(np.log(clipped) - np.log1p(-clipped)) / temperature))
+    return squeezed
+
+
+def _binned(predicted: Floats, n_bins: int) -> NDArray[np.int64]:
+    return np.clip((predicted * n_bins).astype(np.int64), 0, n_bins - 1)
 
 
 def reliability(
     task: Task, y_true: NDArray[Any], scores: NDArray[Any], *, n_bins: int = N_BINS
 ) -> list[dict[str, float]]:
-    """Sort what was said into bins of equal width, and see how often it came true in each."""
-    said, came = _confidences(task, y_true, scores)
-    bins = np.clip((said * n_bins).astype(int), 0, n_bins - 1)
+    """Return by bin of equal width the mean predicted probability (``said``) and the observed frequency (``true``)."""
+    kind = kind_of(task)
+    predicted, observed = kind.confidence(scores), kind.observed(y_true, scores)
+    bins = _binned(predicted, n_bins)
     return [
         {
             "low": float(i / n_bins),
             "high": float((i + 1) / n_bins),
             "n": int((bins == i).sum()),
-            "said": float(said[bins == i].mean()),
-            "true": float(came[bins == i].mean()),
+            "said": float(predicted[bins == i].mean()),
+            "true": float(observed[bins == i].mean()),
         }
         for i in np.unique(bins)
     ]
@@ -211,17 +235,17 @@ def calibration_error(curve: Sequence[Mapping[str, float]]) -> float:
 def expected_errors(
     task: Task, scores: NDArray[Any], *, n_bins: int = N_BINS, n_draws: int = 400, seed: int = 0
 ) -> tuple[float, float]:
-    """Return the calibration error that these probabilities would show if each of them were exact.
+    """Return mean and 95% point of the calibration error that these probabilities would show if each were exact.
 
     The error of a small test part is never 0; this is how much of it chance alone explains (the consistency
     resampling of Bröcker and Smith 2007).
     """
-    said, _ = _confidences(task, np.zeros(np.shape(scores)[: 1 if task.kind == "single" else 2]), scores)
-    bins = np.clip((said * n_bins).astype(int), 0, n_bins - 1)
+    predicted = kind_of(task).confidence(scores)
+    bins = _binned(predicted, n_bins)
     random = np.random.default_rng(seed)
-    total = np.bincount(bins, weights=said, minlength=n_bins)
+    total = np.bincount(bins, weights=predicted, minlength=n_bins)
     gaps = []
     for _ in range(n_draws):
-        came = np.bincount(bins, weights=random.random(len(said)) < said, minlength=n_bins)
-        gaps.append(np.abs(total - came).sum() / len(said))
+        observed = np.bincount(bins, weights=random.random(len(predicted)) < predicted, minlength=n_bins)
+        gaps.append(np.abs(total - observed).sum() / len(predicted))
     return float(np.mean(gaps)), float(np.quantile(gaps, 0.95))

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from classify.data.kinds import kind_of
 from classify.data.tasks import TaskRows
 from classify.errors import TaskError
-from classify.evaluation.intervals import bootstrap, units_of
+from classify.evaluation.bootstrap import bootstrap, units_of
 from classify.evaluation.metrics import primary_metric
 from features_store.schema import Task
 
@@ -72,8 +73,7 @@ def growing_subsets(
     """
     n_images = len(y)
     if n_images < 2 * SMALLEST:
-        message = f"{n_images} training images are too few for a learning curve; it takes {2 * SMALLEST}"
-        raise TaskError(message)
+        raise TaskError(f"{n_images} training images are too few for a learning curve; it takes {2 * SMALLEST}")
     units = np.arange(n_images) if groups is None else units_of(groups)
     random = np.random.default_rng(seed)
     order = random.permutation(int(units.max()) + 1)
@@ -88,9 +88,6 @@ def growing_subsets(
 
 
 def _one_of_each(task: Task, y: NDArray[Any], units: NDArray[np.int64], rank: NDArray[np.int64]) -> list[int]:
-    """The first group in the random order that holds each class."""
-    if task.kind == "regression":
-        return []
-    codes = range(len(task.classes))
-    members = [np.flatnonzero(y == k) if task.kind == "single" else np.flatnonzero(y[:, k]) for k in codes]
+    """Return the first group in the random order that holds each class."""
+    members = [np.flatnonzero(has) for has in kind_of(task).indicators(y).T]
     return [int(min(units[m], key=lambda unit: rank[unit])) for m in members if len(m)]

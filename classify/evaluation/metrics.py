@@ -1,29 +1,24 @@
-"""Every metric of a task on all images, on weighted ones, and with the answers dealt to other images.
+"""The metrics of a task, one record each, and the one engine that computes them.
 
-``metrics`` is `resampled_metrics` with every weight 1, so a number and its interval can't differ in what they mean.
-They are written in numpy rather than called from scikit-learn, because an interval asks for each a thousand times; the
-tests hold them to scikit-learn's numbers.
+Adding a metric is one record in ``METRICS``: what it sums over images, and the formula on those sums. The engine
+computes it on all images, on bootstrap resamples, and with the scores dealt to other images; `metrics` is
+`resampled_metrics` with every weight 1, so a number and its interval cannot differ in what they mean. The formulas are
+numpy rather than calls of scikit-learn, because an interval needs each a thousand times; the tests hold them to
+scikit-learn's numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from classify.data.kinds import kind_of
 from classify.errors import TaskError
-from classify.evaluation.measures import (
-    METRICS,
-    Metric,
-    find_metric,
-    greater_is_better,
-    metrics_of,
-    primary_metric,
-    shown_metrics,
-)
-from classify.evaluation.sums import Additive, Sums
+from classify.evaluation.sums import AGREEMENT, COUNTS, ERRORS, LOSS, MISTAKES, PRODUCTS, RANKS, Additive, Ranked
 
 if TYPE_CHECKING:
     from features_store import Task
@@ -31,14 +26,14 @@ if TYPE_CHECKING:
 __all__ = [
     "METRICS",
     "Metric",
-    "checked_scores",
+    "confusion",
     "dealt_metrics",
-    "decide",
     "find_metric",
     "greater_is_better",
     "mean_over_classes",
     "metrics",
     "metrics_of",
+    "per_class",
     "primary_metric",
     "relative_errors",
     "resampled_columns",
@@ -47,6 +42,185 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
+Kind = Literal["single", "multi", "regression"]
+Formula = Callable[["Task", Floats], Floats]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric; its name and title as reports and as people write it, the kinds of task that it is for."""
+
+    name: str
+    title: str
+    kinds: tuple[Kind, ...]
+    sums: Additive | Ranked  # metrics that name the same sums share the work
+    formula: Formula  # of each row of sums; by class (or output) where it is averaged or per_output; NaN: undefined
+    greater_is_better: bool = True
+    needs_probabilities: bool = False  # scores that only rank or decide cannot be judged by it
+    shown: tuple[Kind, ...] = ()  # kinds whose leaderboard has a column for it; the first one shown ranks
+    shown_alone: bool = False  # shown only where the task has one output
+    # How its interval is made (`classify.evaluation.bootstrap`): a share of things that are right or wrong, another
+    # number from 0 to 1, one from 0 up, or one from -1 to 1.
+    scale: Literal["proportion", "share", "positive", "correlation"] = "share"
+    constant_may_win: bool = False  # a constant may score best by it without knowing anything: the majority counts too
+    averaged: bool = False  # the mean over the classes for which the formula is defined
+    per_output: bool = False  # one for each output of a regression, named NAME/OUTPUT
+    least_units: int = 10  # images (groups) without which it has no interval
+    least_of_class: int = 0  # averaged: images (groups) without which a class is left out of the interval
+    # Scale "positive": the metric is (numerator(task, sums) / count) ** power, linear in the sums.
+    numerator: Formula | None = None
+    power: float = 1.0
+
+
+def ratio(numerator: Floats, denominator: Floats, nothing: float = 0.0) -> Floats:
+    """Divide; nothing over nothing is 0 (or *nothing*), as scikit-learn has it with ``zero_division=0``."""
+    found: Floats = np.divide(
+        numerator, denominator, out=np.full(np.shape(numerator), nothing), where=np.asarray(denominator) > 0
+    )
+    return found
+
+
+def _counted(task: Task, sums: Floats) -> tuple[Floats, Floats, Floats]:
+    """Hits, truths and predictions by class."""
+    n = len(task.classes)
+    return sums[:, :n], sums[:, n : 2 * n], sums[:, 2 * n : 3 * n]
+
+
+def _f1(task: Task, sums: Floats) -> Floats:
+    hit, true, predicted = _counted(task, sums)
+    return ratio(2 * hit, true + predicted)
+
+
+def _weighted_f1(task: Task, sums: Floats) -> Floats:
+    _, true, _ = _counted(task, sums)
+    return ratio((_f1(task, sums) * true).sum(axis=1), true.sum(axis=1))
+
+
+def _micro_f1(task: Task, sums: Floats) -> Floats:
+    hit, true, predicted = _counted(task, sums)
+    return ratio(2 * hit.sum(axis=1), (true + predicted).sum(axis=1))
+
+
+def _accuracy(task: Task, sums: Floats) -> Floats:
+    found: Floats = _counted(task, sums)[0].sum(axis=1) / sums[:, -1]
+    return found
+
+
+def _recall(task: Task, sums: Floats) -> Floats:
+    hit, true, _ = _counted(task, sums)
+    return ratio(hit, true, nothing=np.nan)
+
+
+def _mean_of(column: int) -> Formula:
+    return lambda task, sums: sums[:, column] / sums[:, -1]
+
+
+def _squares(task: Task, sums: Floats) -> Floats:
+    return sums[:, : len(task.classes)]
+
+
+def _absolutes(task: Task, sums: Floats) -> Floats:
+    n = len(task.classes)
+    return sums[:, n : 2 * n]
+
+
+def _positive(name: str, title: str, sums: Additive, numerator: Formula, power: float = 1.0, **more: Any) -> Metric:
+    """Make a record of a mean of what is never below 0, or a root of one: lower is better, a constant may be lowest."""
+
+    def formula(task: Task, table: Floats) -> Floats:
+        above = numerator(task, table)
+        found: Floats = (above / (table[:, -1:] if above.ndim > 1 else table[:, -1])) ** power
+        return found
+
+    more = {"kinds": _R, "greater_is_better": False, "scale": "positive", "constant_may_win": True, **more}
+    return Metric(name, title, sums=sums, formula=formula, numerator=numerator, power=power, **more)
+
+
+def _agreeing(task: Task, sums: Floats) -> Floats:
+    return sums[:, :-1] / sums[:, -1:]
+
+
+def _correlations(task: Task, sums: Floats) -> Floats:
+    n = len(task.classes)
+    return _correlation(sums[:, -1:], *(sums[:, i * n : (i + 1) * n] for i in range(5)))
+
+
+def _pooled_correlation(task: Task, sums: Floats) -> Floats:
+    return _correlation(sums[:, -1] * len(task.classes), *sums[:, 5 * len(task.classes) : -1].T)
+
+
+def _correlation(count: Floats, t: Floats, p: Floats, tt: Floats, pp: Floats, tp: Floats) -> Floats:
+    varied_t, varied_p = tt - t * t / count, pp - p * p / count
+    defined = (varied_t > 1e-12 * np.abs(tt)) & (varied_p > 1e-12 * np.abs(pp))
+    spread = np.sqrt(np.where(defined, varied_t * varied_p, 1.0))
+    return np.where(defined, (tp - t * p / count) / spread, np.nan)
+
+
+_S: tuple[Kind, ...] = ("single",)
+_M: tuple[Kind, ...] = ("multi",)
+_R: tuple[Kind, ...] = ("regression",)
+_CLASSES: tuple[Kind, ...] = ("single", "multi")
+
+_BY_CLASS: dict[str, Any] = {"averaged": True, "least_of_class": 5}
+_RARE: dict[str, Any] = {"averaged": True, "least_of_class": 20, "least_units": 50}
+_RIGHT: dict[str, Any] = {"scale": "proportion", "constant_may_win": True}
+_CORRELATION: dict[str, Any] = {"scale": "correlation"}
+
+METRICS: tuple[Metric, ...] = (
+    Metric("weighted_f1", "weighted F1", _CLASSES, COUNTS, _weighted_f1, shown=_CLASSES),
+    Metric("macro_f1", "macro F1", _CLASSES, COUNTS, _f1, shown=_CLASSES, **_BY_CLASS),
+    Metric("micro_f1", "micro F1", _S, COUNTS, _micro_f1, **_RIGHT),
+    Metric("micro_f1", "micro F1", _M, COUNTS, _micro_f1, shown=_M),
+    Metric("accuracy", "accuracy", _S, COUNTS, _accuracy, shown=_S, **_RIGHT),
+    Metric("balanced_accuracy", "balanced accuracy", _S, COUNTS, _recall, shown=_S, **_BY_CLASS),
+    _positive("log_loss", "log loss", LOSS, lambda _, sums: sums[:, 0], kinds=_S, needs_probabilities=True),
+    Metric("subset_accuracy", "subset accuracy", _M, MISTAKES, _mean_of(0), **_RIGHT),
+    Metric("hamming_loss", "Hamming loss", _M, MISTAKES, _mean_of(1), greater_is_better=False, constant_may_win=True),
+    Metric("mean_average_precision", "mAP", _M, RANKS, lambda _, sums: sums, shown=_M, **_RARE),
+    _positive("rmse", "RMSE", ERRORS, lambda t, s: _squares(t, s).mean(axis=1), 0.5, shown=_R),
+    _positive("rmse", "RMSE", ERRORS, _squares, 0.5, per_output=True),
+    Metric("cc", "Pearson r", _R, PRODUCTS, _correlations, shown=_R, per_output=True, **_CORRELATION),
+    Metric("cc_pooled", "Pearson r, pooled", _R, PRODUCTS, _pooled_correlation, **_CORRELATION),
+    Metric("sagr", "SAGR", _R, AGREEMENT, _agreeing, per_output=True, **_RIGHT),
+    _positive("mae", "MAE", ERRORS, _absolutes, per_output=True, shown=_R, shown_alone=True),
+    Metric("sagr", "SAGR", _R, AGREEMENT, lambda t, s: _agreeing(t, s).mean(axis=1), shown=_R, **_RIGHT),
+)
+"""Every metric. Adding one is one record here."""
+
+
+def metrics_of(task: Task) -> dict[str, Metric]:
+    """Return the metrics of a task by name, ``NAME/OUTPUT`` for those of one output, in the order of reports."""
+    ours = [metric for metric in METRICS if task.kind in metric.kinds]
+    found = {f"{metric.name}/{name}": metric for name in task.classes for metric in ours if metric.per_output}
+    return found | {metric.name: metric for metric in ours if not metric.per_output}
+
+
+def find_metric(name: str) -> Metric:
+    """Return a metric by its name in reports; any of several kinds of task."""
+    base, _, output = name.partition("/")
+    for metric in METRICS:
+        if metric.name == base and metric.per_output == bool(output):
+            return metric
+    valid = ", ".join(dict.fromkeys(metric.name for metric in METRICS))
+    raise TaskError(f"unknown metric {name!r}; valid: {valid}")
+
+
+def primary_metric(task: Task) -> str:
+    """Return the name of the metric that ranks heads on *task*."""
+    return kind_of(task).primary_metric
+
+
+def shown_metrics(kind: str, classes: tuple[str, ...] | list[str]) -> tuple[str, ...]:
+    """Return the metrics that a leaderboard of this kind of task shows, the one that ranks first."""
+    shown = [one for one in METRICS if kind in one.shown and (len(classes) == 1 or not one.shown_alone)]
+    outputs = [[f"{one.name}/{name}" for name in classes] if one.per_output else [one.name] for one in shown]
+    return tuple(name for names in outputs for name in names)
+
+
+def greater_is_better(name: str) -> bool:
+    """Tell whether a larger value of the metric *name* is the better one (``rmse/valence`` counts as rmse)."""
+    base = name.partition("/")[0]
+    return next((one.greater_is_better for one in METRICS if one.name == base), True)
 
 
 def metrics(task: Task, y_true: Any, y_score: Any) -> dict[str, float]:
@@ -77,17 +251,17 @@ def resampled_columns(
     task: Task, y_true: Any, y_score: Any, weights: NDArray[Any], *, units: NDArray[np.int64] | None = None
 ) -> dict[str, Floats]:
     """Do as `resampled_metrics`, but give averaged metrics by class, (n_resamples, n_classes)."""
-    truth, score = checked_scores(task, y_true, y_score)
+    truth, score = kind_of(task).checked(y_true, y_score)
     weights = np.asarray(weights, dtype=np.float64)
     return _columns(task, lambda sums: sums.weighted(task, truth, score, weights, units))
 
 
 def dealt_metrics(task: Task, y_true: Any, y_score: Any, deals: NDArray[np.int64]) -> dict[str, Floats]:
-    """Compute the metrics with the answers dealt to other images.
+    """Compute the metrics with the scores dealt to other images.
 
     Shapes: deals (n_deals, n_images) int64; returns (n_deals,) float64.
     """
-    truth, score = checked_scores(task, y_true, y_score)
+    truth, score = kind_of(task).checked(y_true, y_score)
     return _means(task, _columns(task, lambda sums: sums.dealt(task, truth, score, deals)))
 
 
@@ -98,7 +272,7 @@ def relative_errors(
 
     The error is that of a ratio of sums over units, from the units that a row draws.
     """
-    truth, score = checked_scores(task, y_true, y_score)
+    truth, score = kind_of(task).checked(y_true, y_score)
     weights = np.asarray(weights, dtype=np.float64)
     found: dict[str, tuple[Floats, Floats]] = {}
     for name, metric in metrics_of(task).items():
@@ -117,7 +291,7 @@ def relative_errors(
     return found
 
 
-def _columns(task: Task, summed: Callable[[Sums], Floats]) -> dict[str, Floats]:
+def _columns(task: Task, summed: Callable[[Additive | Ranked], Floats]) -> dict[str, Floats]:
     """Apply each formula to its sums, which are made once for the metrics that share them."""
     tables: dict[int, Floats] = {}
     found: dict[str, Floats] = {}
@@ -136,40 +310,31 @@ def _means(task: Task, columns: Mapping[str, Floats]) -> dict[str, Floats]:
 
 
 def mean_over_classes(values: Floats) -> Floats:
-    """Return the mean of each row over the classes that aren't NaN; NaN where all are."""
+    """Return the mean of each row over the classes that are not NaN; NaN where all are."""
     known = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
         found: Floats = np.where(known, values, 0.0).sum(axis=1) / known.sum(axis=1)
     return found
 
 
-def decide(task: Task, y_score: Any) -> np.ndarray:
-    """Return the decisions that the scores amount to: codes (single), 0/1 at one half (multi), or the values."""
-    score = np.asarray(y_score)
-    if task.kind == "single":
-        return np.argmax(score, axis=1)
-    return (score >= 0.5).astype(np.uint8) if task.kind == "multi" else score
+def confusion(task: Task, y_true: Any, y_score: Any) -> np.ndarray:
+    """Count images by true class (rows) and predicted class (columns), (n_classes, n_classes); single only."""
+    truth, score = kind_of(task).checked(y_true, y_score)
+    n = len(task.classes)
+    return np.bincount(truth * n + kind_of(task).decide(score), minlength=n * n).reshape(n, n)
 
 
-def checked_scores(task: Task, y_true: Any, y_score: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return truth and scores as arrays; refuse shapes, codes and tasks that cannot be scored."""
-    truth, score = np.asarray(y_true), np.asarray(y_score, dtype=np.float64)
-    n_columns = len(task.classes)
-    if task.kind == "regression":
-        truth = truth.astype(np.float64)
-        truth, score = (a[:, None] if a.ndim == 1 else a for a in (truth, score))
-    expected = (len(score),) if task.kind == "single" else (len(score), n_columns)
-    if score.shape[1:] != (n_columns,) or truth.shape != expected or not len(score):
-        message = (
-            f"can't score task {task.name!r} ({task.kind}): got truth of shape {truth.shape} and scores of shape "
-            f"{score.shape}; expected at least one row and a column of scores for each of {list(task.classes)}"
-        )
-        raise TaskError(message)
-    if task.kind == "single" and not np.isin(truth, np.arange(n_columns)).all():
-        wrong = truth[~np.isin(truth, np.arange(n_columns))][0].item()
-        message = f"can't score task {task.name!r}: the truth must be codes 0..{n_columns - 1}, found {wrong!r}"
-        raise TaskError(message)
-    if task.kind == "regression" and task.range is None:
-        message = f"can't score task {task.name!r}: a regression needs its range (SAGR is about the midpoint)"
-        raise TaskError(message)
-    return (truth.astype(np.int64) if task.kind == "single" else truth), score
+def per_class(task: Task, y_true: Any, y_score: Any) -> list[dict[str, Any]]:
+    """Return precision, recall, F1 and support of each class, in the order of the task.
+
+    A class absent from *y_true* keeps its row, with support 0; a rate of nothing is 0.
+    """
+    truth, score = kind_of(task).checked(y_true, y_score)
+    sums = COUNTS.columns(task, truth, score).sum(axis=0, keepdims=True)
+    hit, true, predicted = _counted(task, sums)
+    columns = [ratio(hit, predicted)[0], ratio(hit, true)[0], _f1(task, sums)[0]]
+    rows = zip(task.classes, *(column.tolist() for column in columns), true[0].tolist(), strict=True)
+    return [
+        {"class": name, "precision": precision, "recall": recall, "f1": f1, "support": int(support)}
+        for name, precision, recall, f1, support in rows
+    ]

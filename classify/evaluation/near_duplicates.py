@@ -1,14 +1,15 @@
-"""Near-duplicates across the parts of a split: images of the test part that training has, all but, seen already."""
+"""Near-duplicates across the parts of a split: images of a part that nearly, or exactly, lie in an earlier part."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
+
+from classify.evaluation.bootstrap import SECONDS
 
 if TYPE_CHECKING:
     from features_store import Store
@@ -17,26 +18,16 @@ __all__ = ["THRESHOLD", "Pair", "find_duplicates", "safe_threshold", "same_conte
 
 THRESHOLD = 0.95
 _PIECE_BYTES = 64 * 2**20  # of each of the two sides of one matrix product
-_QUICK = 2e11  # multiplications that take a few seconds, and need no progress bar
 
 Floats = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two rows of a store that are nearly, or exactly, the same image.
+class Pair(NamedTuple):
+    """Two rows of a store that are nearly, or exactly, the same image."""
 
-    Parameters
-    ----------
-    row, other : int
-        Of the part that was asked about, and of the one that was searched.
-    cosine : float
-        1 where the files are equal byte for byte.
-    """
-
-    row: int
-    other: int
-    cosine: float
+    row: int  # of the part that is examined
+    other: int  # of the part that is searched
+    cosine: float  # 1 where the files are equal byte for byte
     same_bytes: bool = False
 
 
@@ -77,8 +68,8 @@ def find_duplicates(
     means = _means(store, blocks, others)
     width = store.n_features(blocks)
     step = max(1, _PIECE_BYTES // (4 * width))
-    quick = float(len(rows)) * len(others) * width < _QUICK
-    with tqdm(total=len(rows) * len(others), desc="duplicates", leave=False, disable=quick, unit_scale=True) as bar:
+    total = len(rows) * len(others)
+    with tqdm(total=total, desc="duplicates", leave=False, disable=None, delay=SECONDS, unit_scale=True) as bar:
         for start, left in _pieces(store, blocks, rows, means, step):
             place = slice(start, start + len(left))
             for begin, right in _pieces(store, blocks, others, means, step):

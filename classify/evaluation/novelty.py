@@ -1,10 +1,11 @@
 """How far a vector lies from the training images, block by block, in units of a calibrated threshold.
 
-A block is standardised and seen in the first min(64, n/5) principal directions of its training rows. Two distances are
-measured: the Mahalanobis distance within these directions, and the length of the residual beside them. Thresholds come
-from held-out folds of the training rows, groups whole: the 99th percentile of each distance, and all of them raised by
-one factor until 1% of the held-out rows lie beyond any. So one image in a hundred that is like the training images is
-flagged, whatever the number of blocks.
+A block is standardized and seen in the first min(64, n/5) principal directions of its training rows. Two distances are
+measured: the Mahalanobis distance within these directions, and the length of the residual beside them. Both have a
+threshold above and one below: a grey picture may lie nearer to the mean than any training image does. Thresholds come
+from held-out folds of the training rows, groups whole: the 99th percentile of each distance and the 1st, and all of
+them moved outwards by one factor until 1% of the held-out rows lie beyond any. So one image in a hundred that is like
+the training images is flagged, whatever the number of blocks; ``python -m tests.bench coverage`` prints the share.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,8 @@ from scipy.stats import t
 
 from classify.data.rows import Rows
 from classify.errors import ModelError, RunError
+from classify.evaluation.bootstrap import LEAST_UNITS
 from classify.evaluation.folds import count_units, deal
-from classify.evaluation.intervals import LEAST_UNITS
 from classify.json_file import parse_json
 from classify.json_schema import choice, items, number, optional, record, text, whole
 from features_store.errors import first_line
@@ -40,10 +41,12 @@ _MAX_ROWS, _MAX_JUDGED = 2_000, 10_000  # sampled from more: to fit on, to count
 _MAX_VALUES, _CHUNK_VALUES = 2**24, 2**21  # of one block held at once, in float32; widened to float64 at once
 _MIN_ORDERED = 200  # held-out rows whose 99th percentile is an order statistic
 _LARGEST = 1e100
+_ROUNDING = 1e-5  # of a squared length
 _LEAST = 1e-3  # of a standard deviation a column: what is nearer counts as rounding
 _FLOAT32 = np.finfo(np.float32)
 
 Floats = NDArray[np.float64]
+Pair = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,14 @@ class BlockNovelty:
     scale: Floats
     directions: NDArray[np.float32]
     variances: Floats
-    thresholds: tuple[float, float] = (1.0, 1.0)  # of the distance within the directions, of the residual
+    thresholds: Pair = (1.0, 1.0)  # of the distance within the directions, of the residual
+    floors: Pair = (0.0, 0.0)  # below which each is too small; 0: nothing is
+
+    def ratios(self, x: NDArray[Any]) -> tuple[Floats, Floats]:
+        """Return how many times the distance is above its threshold, and below its floor: (n_rows,) each."""
+        distances = self.distances(x)
+        below = self.floors / np.maximum(distances, _least([len(self.mean)])[0])
+        return (distances / self.thresholds).max(axis=1), below.max(axis=1)
 
     def distances(self, x: NDArray[Any]) -> Floats:
         """Return the distance within the directions and the residual of some rows, (n_rows, 2)."""
@@ -64,7 +74,9 @@ class BlockNovelty:
         for start in range(0, len(x), step):
             z = (x[start : start + step].astype(np.float64) - self.mean) / self.scale
             inside = z @ self.directions.T.astype(np.float64)
-            rest = np.einsum("ij,ij->i", z, z) - np.einsum("ij,ij->i", inside, inside)
+            whole = np.einsum("ij,ij->i", z, z)
+            rest = whole - np.einsum("ij,ij->i", inside, inside)
+            rest[rest <= _ROUNDING * whole] = 0  # directions are float32: of a block of few columns nothing is left
             found[start : start + step, 0] = np.sqrt((inside**2 / self.variances).sum(axis=1))
             found[start : start + step, 1] = np.sqrt(rest.clip(min=0))
         return found
@@ -72,7 +84,7 @@ class BlockNovelty:
 
 @dataclass(frozen=True)
 class Novelty:
-    """What a run knows of the place of its training images.
+    """Where the training images of a run lie, block by block.
 
     Parameters
     ----------
@@ -98,27 +110,26 @@ class Novelty:
     reason: str = ""
 
     def ratios(self, x: NDArray[Any]) -> dict[str, Floats]:
-        """Return by measured block the distance of each row over its threshold: (n_rows, n_features) to (n_rows,)."""
-        found, start = {}, 0
-        measured = {block.name: block for block in self.blocks}
-        for name, width in self.widths.items():
-            if name in measured:
-                block = measured[name]
-                distances = block.distances(x[:, start : start + width])
-                found[name] = (distances / block.thresholds).max(axis=1)
-            start += width
-        return found
+        """Return by measured block how far each row lies beyond a threshold: (n_rows, n_features) to (n_rows,)."""
+        return {name: np.maximum(*both) for name, both in self._both_ratios(x).items()}
+
+    def _both_ratios(self, x: NDArray[Any]) -> dict[str, tuple[Floats, Floats]]:
+        ends = dict(zip(self.widths, np.cumsum(list(self.widths.values())).tolist(), strict=True))
+        return {one.name: one.ratios(x[:, ends[one.name] - len(one.mean) : ends[one.name]]) for one in self.blocks}
 
     def judge(self, vector: NDArray[Any]) -> tuple[float | None, str]:
-        """Return the largest ratio of a vector, and what is to be said of it; nothing where it is below 1."""
-        ratios = {name: float(found[0]) for name, found in self.ratios(vector[None]).items()}
-        if not ratios:
+        """Return the largest ratio of a vector, and a warning; an empty one where the ratio is at most 1."""
+        both = {
+            name: (float(above[0]), float(below[0])) for name, (above, below) in self._both_ratios(vector[None]).items()
+        }
+        if not both:
             return None, f"novelty not measured: {self.reason}"
-        name = max(ratios, key=lambda key: ratios[key])
-        if ratios[name] <= 1:
-            return ratios[name], ""
-        words = f"unlike the training images in block {name!r} ({ratios[name]:.3g} times the threshold)"
-        return ratios[name], f"{words}; do not trust this answer"
+        name = max(both, key=lambda key: max(both[key]))
+        ratio, (above, below) = max(both[name]), both[name]
+        if ratio <= 1:
+            return ratio, ""
+        what = "times the threshold" if above >= below else "times too near their mean"
+        return ratio, f"unlike the training images in block {name!r} ({ratio:.3g} {what}); do not trust this answer"
 
     def share(self, rows: Rows, *, seed: int = 0) -> dict[str, Any] | None:
         """Count the flagged among some rows, a sample where there are very many; None where nothing is measured."""
@@ -147,7 +158,7 @@ class Novelty:
         """Return the files that `read_novelty` takes, by name; at most 5 MB together."""
         from safetensors.numpy import save
 
-        thresholds = {block.name: list(block.thresholds) for block in self.blocks}
+        measured = {block.name: block for block in self.blocks}
         unmeasured = self.unmeasured or {}
         about = {
             "format": "affectory-novelty",
@@ -156,7 +167,8 @@ class Novelty:
                 {
                     "name": name,
                     "n_features": width,
-                    "thresholds": thresholds.get(name),
+                    "thresholds": list(measured[name].thresholds) if name in measured else None,
+                    "floors": list(measured[name].floors) if name in measured else None,
                     "reason": unmeasured.get(name, ""),
                 }
                 for name, width in self.widths.items()
@@ -208,10 +220,10 @@ def fit_novelty(
         held.append(distances)
     if not found:
         return Novelty(widths, (), unmeasured, len(y), reason="; ".join(f"{k!r}: {v}" for k, v in unmeasured.items()))
-    thresholds, expected = _thresholds(held, [widths[block.name] for block in found])
+    thresholds, floors, expected = _thresholds(held, [widths[block.name] for block in found])
     measured = tuple(
-        BlockNovelty(one.name, one.mean, one.scale, one.directions, one.variances, at)
-        for one, at in zip(found, thresholds, strict=True)
+        replace(one, thresholds=above, floors=below)
+        for one, above, below in zip(found, thresholds, floors, strict=True)
     )
     return Novelty(widths, measured, unmeasured, len(y), expected)
 
@@ -274,25 +286,38 @@ def _chunks(x: NDArray[Any]) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, x.shape[1], step))
 
 
-def _thresholds(held: Sequence[Floats], widths: Sequence[int]) -> tuple[list[tuple[float, float]], float]:
-    """Return the thresholds of each block, and the share of such rows that one of them flags.
+def _least(widths: Sequence[int]) -> Floats:
+    """Return the distances of each block that count as rounding: (n_blocks, 2)."""
+    return np.array([(_LEAST, _LEAST * math.sqrt(width)) for width in widths])
 
-    Of n held-out rows the k-th smallest is taken, k = 0.99 (n + 1) rounded up: a further row lies beyond it with
-    probability 1 - k / (n + 1). Fewer than 200 rows have too few beyond it: there the logarithms of the distances are
-    taken as normal, and the bound of one further row (Student's t) is shared among the distances by Bonferroni.
+
+def _thresholds(held: Sequence[Floats], widths: Sequence[int]) -> tuple[list[Pair], list[Pair], float]:
+    """Return thresholds and floors of each block, and the share of such rows that lie beyond one of them.
+
+    Of n held-out rows the k-th smallest is taken, k = 0.99 (n + 1) rounded up, and the k-th largest: a further row lies
+    beyond either with probability 1 - k / (n + 1); then all are moved outwards by one factor, until the largest ratio
+    of a further row is above 1 with that probability. Fewer than 200 rows have too few beyond: there the logarithms of
+    the distances are taken as normal for the threshold, the cube roots of their squares for the floor (Wilson and
+    Hilferty 1931), and the bound of one further row (Student's t) is shared by Bonferroni.
     """
-    least = np.array([(_LEAST, _LEAST * math.sqrt(width)) for width in widths])
+    least = _least(widths)
     distances = np.maximum(np.stack(held, axis=1), least)  # (n, n_blocks, 2)
     n = len(distances)
     if n < _MIN_ORDERED:
-        logs, level = np.log(distances), 1 - (1 - _QUANTILE) / least.size
-        reach = t.ppf(level, n - 1) * math.sqrt(1 + 1 / n)
-        found, share = np.exp(logs.mean(axis=0) + reach * logs.std(axis=0, ddof=1)), 1 - _QUANTILE
+        reach = t.ppf(1 - (1 - _QUANTILE) / (2 * least.size), n - 1) * math.sqrt(1 + 1 / n)
+        logs, roots = np.log(distances), distances ** (2 / 3)
+        above = np.exp(logs.mean(axis=0) + reach * logs.std(axis=0, ddof=1))
+        below = (roots.mean(axis=0) - reach * roots.std(axis=0, ddof=1)).clip(min=0) ** 1.5
+        share = 1 - _QUANTILE
     else:
         k = math.ceil(_QUANTILE * (n + 1))
-        found, share = np.sort(distances, axis=0)[k - 1], 1 - k / (n + 1)
-        found = found * np.sort((distances / found).max(axis=(1, 2)))[k - 1]
-    return [(float(one), float(other)) for one, other in found.clip(max=_LARGEST)], round(share, 6)
+        ordered, share = np.sort(distances, axis=0), 1 - k / (n + 1)
+        above, below = ordered[k - 1], ordered[n - k]
+        factor = np.sort(np.maximum(distances / above, below / distances).max(axis=(1, 2)))[k - 1]
+        above, below = above * factor, below / factor
+    below[below <= 1.01 * least] = 0.0  # nothing can be told to lie nearer than rounding
+    above, below = above.clip(max=_LARGEST), below.clip(max=_LARGEST)
+    return [tuple(one) for one in above.tolist()], [tuple(one) for one in below.tolist()], round(share, 6)
 
 
 _BLOCK = record(
@@ -301,7 +326,8 @@ _BLOCK = record(
         "n_features": whole(1, 10_000_000),
         "thresholds": optional(items(number(_LEAST**2), 2, 2)),
         "reason": text,
-    }
+    },
+    {"floors": (optional(items(number(0), 2, 2)), None)},
 )
 _ABOUT = record(
     {
@@ -327,25 +353,24 @@ def read_novelty(files: Mapping[str, bytes], blocks: Sequence[str], n_features: 
         return None
     try:
         if _RECORD not in files or sum(len(files[name]) for name in there) > MAX_BYTES:
-            message = f"{_RECORD} is missing, or its files have more than {MAX_BYTES} bytes"
-            raise ModelError(message)
+            raise ModelError(f"{_RECORD} is missing, or its files have more than {MAX_BYTES} bytes")
         about = _ABOUT(parse_json(files[_RECORD], _RECORD, clean=False), "the novelty")
         widths = {one["name"]: one["n_features"] for one in about["blocks"]}
         if list(widths) != list(blocks) or sum(widths.values()) != n_features:
-            message = f"it is of the blocks {widths}, and the head takes {n_features} features of {', '.join(blocks)}"
-            raise ModelError(message)
+            raise ModelError(
+                f"it is of the blocks {widths}, and the head takes {n_features} features of {', '.join(blocks)}"
+            )
         measured = [one for one in about["blocks"] if one["thresholds"] is not None]
         arrays = load(files[_ARRAYS]) if _ARRAYS in files else {}
         if set(arrays) != {f"{i}.{key}" for i in range(len(measured)) for key in _KEYS}:
-            message = f"its arrays aren't those of {len(measured)} blocks"
-            raise ModelError(message)
+            raise ModelError(f"its arrays aren't those of {len(measured)} blocks")
         made = tuple(_block(i, one, arrays) for i, one in enumerate(measured))
     except (ModelError, RunError) as error:
-        message = f"the novelty of the model can't be used: {error}; run `classify run` again"
-        raise ModelError(message) from error
+        raise ModelError(f"the novelty of the model can't be used: {error}; run `classify run` again") from error
     except Exception as error:  # whatever a damaged file provokes in safetensors
-        message = f"the novelty of the model is damaged ({type(error).__name__}: {first_line(error)})"
-        raise ModelError(message) from error
+        raise ModelError(
+            f"the novelty of the model is damaged ({type(error).__name__}: {first_line(error)})"
+        ) from error
     unmeasured = {one["name"]: one["reason"] for one in about["blocks"] if one["thresholds"] is None and one["reason"]}
     return Novelty(widths, made, unmeasured, about["n_rows"], about["expected"], about["reason"])
 
@@ -363,7 +388,7 @@ def _block(i: int, about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]])
         and bool(((variances >= _LEAST**2) & (variances <= float(_FLOAT32.max))).all())
     )
     if not sound:
-        message = f"its arrays of block {about['name']!r} have another size, type or range than a fit gives"
-        raise ModelError(message)
-    low, high = about["thresholds"]
-    return BlockNovelty(about["name"], mean, scale, directions, variances, (float(low), float(high)))
+        raise ModelError(f"its arrays of block {about['name']!r} have another size, type or range than a fit gives")
+    thresholds, floors = about["thresholds"], about["floors"] or (0.0, 0.0)
+    ends = [(float(one), float(other)) for one, other in (thresholds, floors)]
+    return BlockNovelty(about["name"], mean, scale, directions, variances, *ends)

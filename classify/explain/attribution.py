@@ -77,16 +77,16 @@ def centre_of(model: Model, run: Run) -> Vector:
 
     Raises AffectoryError.
     """
-    standardiser = getattr(model.head, "standardiser_", None)
-    if standardiser is not None and np.any(standardiser.mean):
-        return np.asarray(standardiser.mean, dtype=np.float32)
+    standardizer = getattr(model.head, "standardizer_", None)
+    if standardizer is not None and np.any(standardizer.mean):
+        return np.asarray(standardizer.mean, dtype=np.float32)
     from classify.config import load_config
-    from classify.heads.base import Standardiser
+    from classify.data.standardizer import Standardizer
     from classify.runs.layout import lay_out
 
     config = replace(load_config(run.folder / CONFIG), allow_split_groups=True)  # nothing is scored
     rows = lay_out(config).matrices["train"]
-    return Standardiser.fit(rows, standardize=True).mean
+    return Standardizer.fit(rows, standardize=True).mean
 
 
 def block_parts(worth: Worth, vector: Vector, centre: Vector, columns: Mapping[str, slice]) -> dict[str, float]:
@@ -158,10 +158,10 @@ def gradient(model: Model, vector: Vector, target: Target) -> Vector | None:
         return None
     if hasattr(head, "traced"):
         return _backward(model, vector, target)
-    standardiser = getattr(head, "standardiser_", None)
-    if standardiser is None:
+    standardizer = getattr(head, "standardizer_", None)
+    if standardizer is None:
         return np.zeros_like(vector)  # it looks at no feature
-    step = _STEP * standardiser.scale
+    step = _STEP * standardizer.scale
     slope = np.empty_like(vector)
     for some in _chunks(np.arange(len(vector)), 2 * len(vector)):
         rows = np.repeat(vector[None], 2 * len(some), axis=0)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from classify.evaluation.intervals import student
+from classify.evaluation.bootstrap import student
 from classify.explain.saliency import cell_means, covered
 
 if TYPE_CHECKING:
     from classify.explain.explainer import Explainer, Picture
 
-__all__ = ["deletion_check"]
+__all__ = ["deletion_check", "summarize"]
 
 GRID = 8  # the picture is cut into 8 x 8 cells
 HOTTEST = 13  # of 64 cells: a fifth of the picture
@@ -43,7 +43,7 @@ def deletion_check(
         if picture is not None:
             losses.append(_losses(explainer, picture, random))
         step()
-    return _summary(np.array(losses))
+    return summarize(np.array(losses))
 
 
 def _losses(explainer: Explainer, picture: Picture, random: np.random.Generator) -> list[float]:
@@ -68,7 +68,8 @@ def _moved(cells: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.
     return (cells // GRID + down) % GRID * GRID + (cells % GRID + right) % GRID
 
 
-def _summary(losses: Floats) -> dict[str, Any]:
+def summarize(losses: Floats) -> dict[str, Any]:
+    """Compare what the decision loses with the hottest cells, with random ones, with the shape moved: (n_images, 3)."""
     if len(losses) < MIN_IMAGES:
         return {"n_images": len(losses), "passed": None}
     hottest, chance, moved = losses.T

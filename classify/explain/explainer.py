@@ -202,7 +202,7 @@ class Explainer:
                 heat = self._grad_cam(picture, at, layer, slope)
             whole = sum(parts[block] for block in self._blocks(at))
             cells = heat.cells + (whole - heat.cells.sum()) / heat.cells.size
-            found[network.encoder.name] = Heat(cells, heat.region, heat.method)
+            found[network.spec.name] = Heat(cells, heat.region, heat.method)
         return found
 
     def _grad_cam(self, picture: Picture, at: int, layer: Any, slope: Vector) -> Heat:

@@ -19,8 +19,7 @@ import numpy as np
 from classify.errors import RunError
 from classify.explain.saliency import combined, overlay
 from classify.json_file import write_json
-from classify.pages.findings import EXPLANATIONS
-from classify.pages.pictures import Pictures
+from classify.pages.pictures import EXPLANATIONS, Pictures
 from classify.runs.folder import Run
 from features_store.atomic import atomic_folder, recover
 from features_store.errors import ExistsError

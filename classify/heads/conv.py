@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from classify.data.rows import Rows
+from classify.data.standardizer import Standardizer, finite_batches
 from classify.errors import HeadError
-from classify.heads.base import Standardiser, finite_batches
 from classify.heads.network import NetworkHead
 from classify.heads.options import flag, map_shape, number, whole
 from classify.heads.supervised import NetworkClassifier, NetworkRegressor
@@ -73,10 +73,10 @@ class _ConvHead(NetworkHead):
     def _output_layer(module: nn.Module) -> nn.Linear:
         return module.dense  # type: ignore[return-value]
 
-    def _standardiser(self, rows: Rows) -> Standardiser:
+    def _standardizer(self, rows: Rows) -> Standardizer:
         """Pool the places of each channel: a place has no mean of its own, or a map could not be moved."""
         channels, *size = self._map_shape(rows.shape[1])
-        by_place = Standardiser.fit(rows, standardize=self.standardize)
+        by_place = Standardizer.fit(rows, standardize=self.standardize)
         if not self.standardize:
             return by_place
         lost = np.isinf(by_place.scale.reshape(channels, -1)).any(axis=1)
@@ -88,7 +88,7 @@ class _ConvHead(NetworkHead):
         deviation[deviation <= 10 * np.finfo(np.float32).eps * np.abs(centre)] = 1.0
         centre, deviation = np.where(lost, 0, centre), np.where(lost, np.inf, deviation)
         n_places = int(np.prod(size))
-        return Standardiser(*(np.repeat(one, n_places).astype(np.float32) for one in (centre, deviation)))
+        return Standardizer(*(np.repeat(one, n_places).astype(np.float32) for one in (centre, deviation)))
 
     @torch.inference_mode()
     def activation_maps(self, X: Any) -> np.ndarray:
@@ -103,7 +103,7 @@ class _ConvHead(NetworkHead):
         module: Any = self.module_.eval()
         weight = module.dense.weight  # (n_outputs, n_maps)
         found = [
-            torch.einsum("om,bmhw->bohw", weight, module.maps(torch.from_numpy(self.standardiser_(x))))
+            torch.einsum("om,bmhw->bohw", weight, module.maps(torch.from_numpy(self.standardizer_(x))))
             for _, x in finite_batches(rows)
         ]
         return torch.cat(found).numpy()

@@ -13,8 +13,9 @@ from scipy.special import expit
 from sklearn.utils import check_random_state
 
 from classify.data.rows import Rows
+from classify.data.standardizer import finite_batches
 from classify.errors import HeadError
-from classify.heads.base import ClassifierHead, FittedState, Head, RegressorHead, finite_batches
+from classify.heads.base import ClassifierHead, FittedState, Head, RegressorHead
 from classify.heads.error_stream import without_fatal_lines
 from classify.heads.one_vs_rest import constant_log_odds
 from classify.heads.options import number, random_seed, whole
@@ -188,7 +189,7 @@ class GBMClassifier(ClassifierHead, _BoostedHead):
     """Boosted trees for one label an image (softmax; logistic for two classes) or several (a booster for each).
 
     A label that never varies in the training rows gets its smoothed share as a constant. Rows are not
-    standardised: trees don't change under it. Parameters and attributes are those of the base class, with
+    standardized: trees don't change under it. Parameters and attributes are those of the base class, with
     ``classes_`` and ``multilabel_``.
     """
 
@@ -256,7 +257,7 @@ class GBMClassifier(ClassifierHead, _BoostedHead):
 class GBMRegressor(RegressorHead, _BoostedHead):
     """Boosted trees for one or several real outputs, a booster for each, on the squared error.
 
-    Rows are not standardised: trees don't change under it. Parameters and attributes are those of the base
+    Rows are not standardized: trees don't change under it. Parameters and attributes are those of the base
     class.
     """
 

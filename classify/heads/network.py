@@ -11,10 +11,9 @@ import torch
 from sklearn.utils import check_random_state
 from torch import nn
 
-from classify.data.order import CHOICES as ORDERS
-from classify.data.order import shuffles_by_blocks
-from classify.data.rows import Rows
-from classify.heads.base import FittedState, Head, Standardiser, finite_batches
+from classify.data.rows import ORDERS, Rows, shuffles_by_blocks
+from classify.data.standardizer import Standardizer, finite_batches
+from classify.heads.base import FittedState, Head
 from classify.heads.checkpoint import Checkpoint
 from classify.heads.options import (
     choice,
@@ -61,7 +60,7 @@ class NetworkHead(Head):
     Attributes
     ----------
     module_ : torch.nn.Module
-        The trained network, from standardised features to outputs.
+        The trained network, from standardized features to outputs.
     history_ : list of dict
         One record an epoch: ``epoch``, ``learning_rate``, ``loss``, with validation also ``validation_loss``.
         Given validation rows, the weights are those of the epoch with the lowest validation loss.
@@ -152,24 +151,24 @@ class NetworkHead(Head):
         """Draw the module and lay out the batches; torch's global generator is seeded, and left for the loop."""
         plan = self._plan()
         drawn = check_random_state(self.random_state).randint(2**31 - 1)
-        self.standardiser_ = standardiser = self._standardiser(rows)
+        self.standardizer_ = standardizer = self._standardizer(rows)
         torch.manual_seed(drawn)
         module = self._initialised(self._build(rows.shape[1], self._n_outputs()))
-        scale: Standardiser | None = standardiser
+        scale: Standardizer | None = standardizer
         if projects(self.project, module, rows, plan.optimizer):
             decays = plan.weight_decay > 0 and plan.optimizer == "sgd"
-            layer, rows = project_first(module, rows, standardiser, keep_outside=self.keep_outside, decays=decays)
-            validation = validation and (layer.rows(validation[0], standardiser), validation[1])
+            layer, rows = project_first(module, rows, standardizer, keep_outside=self.keep_outside, decays=decays)
+            validation = validation and (layer.rows(validation[0], standardizer), validation[1])
             scale = None
         generator = torch.Generator().manual_seed(drawn)
-        batched = functools.partial(Batches, size=plan.batch_size, standardiser=scale)
+        batched = functools.partial(Batches, size=plan.batch_size, standardizer=scale)
         train = batched(rows, targets, generator=generator, by_blocks=shuffles_by_blocks(self.shuffle, rows))
         held_out = None if validation is None else batched(*validation)
         return Session(module, loss, train, held_out, plan, Progress(plan.build_optimizer(module)))
 
-    def _standardiser(self, rows: Rows) -> Standardiser:
+    def _standardizer(self, rows: Rows) -> Standardizer:
         """Measure the training rows."""
-        return Standardiser.fit(rows, standardize=self.standardize)
+        return Standardizer.fit(rows, standardize=self.standardize)
 
     def _finish(self, session: Session) -> None:
         """Take over a trained module, its first layer mapped back to the features."""
@@ -196,17 +195,17 @@ class NetworkHead(Head):
         """Return the module's outputs for *X*: float32 (n_images, n_outputs)."""
         rows = self._rows(X, reset=False)
         self.module_.eval()
-        return torch.cat([self.module_(torch.from_numpy(self.standardiser_(x))) for _, x in finite_batches(rows)])
+        return torch.cat([self.module_(torch.from_numpy(self.standardizer_(x))) for _, x in finite_batches(rows)])
 
     def fitted_state(self) -> FittedState:
-        """Return the weights and the standardiser."""
+        """Return the weights and the standardizer."""
         arrays = {f"module.{name}": tensor.numpy() for name, tensor in self.module_.state_dict().items()}
-        arrays |= {"mean": self.standardiser_.mean, "scale": self.standardiser_.scale}
+        arrays |= {"mean": self.standardizer_.mean, "scale": self.standardizer_.scale}
         return FittedState(arrays=arrays)
 
     def restore(self, state: FittedState) -> None:
         """Rebuild the module and fill in its weights."""
-        self.standardiser_ = Standardiser(state.arrays["mean"], state.arrays["scale"])
+        self.standardizer_ = Standardizer(state.arrays["mean"], state.arrays["scale"])
         with torch.device("meta"):  # no memory for sizes that a damaged file may claim, no weights drawn in vain
             self.module_ = self._build(self.n_features_in_, self._n_outputs())
         weights = {k.removeprefix("module."): v for k, v in state.arrays.items() if k.startswith("module.")}

@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from classify.data.rows import ArrayRows, Rows
-from classify.data.views import ViewedRows
+from classify.data.rows import ArrayRows, Rows, ViewedRows
+from classify.data.span import Projection
+from classify.data.standardizer import Standardizer, finite_batches
 from classify.errors import HeadError
-from classify.heads.base import Standardiser, finite_batches
-from classify.heads.projection import Projection
 
 __all__ = ["ProjectedLinear", "first_linear", "lifted", "project_first", "projects"]
 
@@ -37,7 +36,7 @@ def projects(choice: str, module: nn.Module, rows: Rows, optimizer: str) -> bool
 
 
 def project_first(
-    module: nn.Module, rows: Rows, standardiser: Standardiser, *, keep_outside: bool, decays: bool
+    module: nn.Module, rows: Rows, standardizer: Standardizer, *, keep_outside: bool, decays: bool
 ) -> tuple[ProjectedLinear, Rows]:
     """Put a `ProjectedLinear` in the place of *module*'s first layer; return it with the projected training rows."""
     found = first_linear(module, rows.shape[1])
@@ -45,7 +44,7 @@ def project_first(
         message = "no fully connected layer takes the features of this network, so it can't be projected"
         raise HeadError(message)
     name, first = found
-    projection = Projection.fit(standardiser.whole(rows))
+    projection = Projection.fit(standardizer.whole(rows))
     layer = ProjectedLinear(first, projection, keep_outside=keep_outside, decays=decays)
     module.set_submodule(name, layer)
     return layer, ArrayRows(projection.coordinates.astype(np.float32))
@@ -72,7 +71,7 @@ class ProjectedLinear(nn.Module):
     layer : torch.nn.Linear
         With its initial weights.
     projection : Projection
-        Of the standardised training rows.
+        Of the standardized training rows.
     keep_outside : bool
         Whether the part outside the span is kept, which makes this layer equal to *layer*; else it is dropped,
         which regularises.
@@ -97,9 +96,9 @@ class ProjectedLinear(nn.Module):
         else:
             self.register_buffer("outside", torch.ones(()))
 
-    def rows(self, rows: Rows, standardiser: Standardiser) -> Rows:
+    def rows(self, rows: Rows, standardizer: Standardizer) -> Rows:
         """Return unseen rows as this layer takes them: float32 (n, rank [+ out_features])."""
-        return ArrayRows(np.concatenate([self._input(standardiser(x)) for _, x in finite_batches(rows)]))
+        return ArrayRows(np.concatenate([self._input(standardizer(x)) for _, x in finite_batches(rows)]))
 
     def _input(self, x: np.ndarray) -> np.ndarray:
         inside = self.projection.project(x).astype(np.float32)

@@ -85,7 +85,7 @@ class NetworkClassifier(ClassifierHead, NetworkHead):
 
     def traced(self, x: torch.Tensor) -> torch.Tensor:
         """Return what `predict_proba` says of a tensor (n_images, n_features), float64, so that gradients reach it."""
-        mean, scale = (torch.from_numpy(one) for one in (self.standardiser_.mean, self.standardiser_.scale))
+        mean, scale = (torch.from_numpy(one) for one in (self.standardizer_.mean, self.standardizer_.scale))
         return self._probabilities(self.module_.eval()((x - mean) / scale).double())
 
     def _probabilities(self, outputs: torch.Tensor) -> torch.Tensor:
@@ -172,12 +172,12 @@ class NetworkRegressor(RegressorHead, NetworkHead):
 
     def traced(self, x: torch.Tensor) -> torch.Tensor:
         """Return the values for a tensor (n_images, n_features), (n_images, n_outputs), so that gradients reach it."""
-        mean, scale = (torch.from_numpy(one) for one in (self.standardiser_.mean, self.standardiser_.scale))
+        mean, scale = (torch.from_numpy(one) for one in (self.standardizer_.mean, self.standardizer_.scale))
         outputs = self.module_.eval()((x - mean) / scale).double()
         return outputs * torch.from_numpy(self.target_scale_) + torch.from_numpy(self.target_mean_)
 
     def fitted_state(self) -> FittedState:
-        """Return the weights, the standardiser and the targets' scale."""
+        """Return the weights, the standardizer and the targets' scale."""
         state = super().fitted_state()
         state.arrays.update(target_mean=self.target_mean_, target_scale=self.target_scale_)
         return state

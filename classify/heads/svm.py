@@ -10,9 +10,9 @@ from sklearn.svm import SVC, SVR
 from sklearn.utils import check_random_state
 
 from classify.data.rows import Rows
+from classify.data.standardizer import Standardizer, finite_batches
 from classify.errors import HeadError
-from classify.heads.base import ClassifierHead, FittedState, Head, RegressorHead, Standardiser, finite_batches
-from classify.heads.kernel import MAX_STEPS
+from classify.heads.base import ClassifierHead, FittedState, Head, RegressorHead
 from classify.heads.one_vs_rest import (
     class_weights,
     constant_log_odds,
@@ -23,7 +23,10 @@ from classify.heads.one_vs_rest import (
 )
 from classify.heads.options import choice, flag, number, random_seed, weights_of_classes, whole
 
-__all__ = ["SVMClassifier", "SVMRegressor"]
+__all__ = ["MAX_STEPS", "SVMClassifier", "SVMRegressor"]
+
+MAX_STEPS = 10_000_000
+"""Of one machine, as in LIBSVM itself: with a C far too high for the data the last digits would take days."""
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
@@ -45,16 +48,16 @@ class _KernelHead(Head):
     max_rows: int = whole(20_000, "refuse more training rows: the Gram matrix has their square in float64", most=10**6)
 
     def _gram(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-        """Return the standardised training rows and their Gram matrix, float64 (n, n)."""
+        """Return the standardized training rows and their Gram matrix, float64 (n, n)."""
         if rows.shape[0] > self.max_rows:
             message = (
                 f"{type(self).__name__} would need a Gram matrix of {rows.shape[0]} x {rows.shape[0]} training "
                 f"rows; max_rows is {self.max_rows}. Raise it if the memory is there, or use the linear or mlp head"
             )
             raise HeadError(message)
-        self.standardiser_ = Standardiser.fit(rows, standardize=self.standardize)
+        self.standardizer_ = Standardizer.fit(rows, standardize=self.standardize)
         self.gamma_ = 1 / rows.shape[1] if self.gamma == "scale" else float(self.gamma)
-        vectors = self.standardiser_.whole(rows)
+        vectors = self.standardizer_.whole(rows)
         return vectors, self._kernel_values(vectors, vectors)
 
     def _kernel_values(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -82,7 +85,7 @@ class _KernelHead(Head):
         """Return the decision values, float64 (n_images, n_machines)."""
         rows, found = self._rows(X, reset=False), []
         for _, x in finite_batches(rows):
-            wide = self.standardiser_(x).astype(np.float64)
+            wide = self.standardizer_(x).astype(np.float64)
             if self.kernel == "linear":
                 found.append(wide @ self.support_vectors_.T + self.intercept_)
             else:
@@ -90,10 +93,10 @@ class _KernelHead(Head):
         return np.concatenate(found)
 
     def fitted_state(self) -> FittedState:
-        """Return the support vectors (linear kernel: the weights), their factors, and the standardiser."""
+        """Return the support vectors (linear kernel: the weights), their factors, and the standardizer."""
         arrays = {
-            "mean": self.standardiser_.mean,
-            "scale": self.standardiser_.scale,
+            "mean": self.standardizer_.mean,
+            "scale": self.standardizer_.scale,
             "support_vectors": self.support_vectors_,
             "dual": self.dual_,
             "intercept": self.intercept_,
@@ -104,7 +107,7 @@ class _KernelHead(Head):
         """Take over what `fitted_state` returned."""
         arrays = state.arrays
         self.gamma_ = float(state.values["gamma"])
-        self.standardiser_ = Standardiser(arrays["mean"], arrays["scale"])
+        self.standardizer_ = Standardizer(arrays["mean"], arrays["scale"])
         self.support_vectors_, self.dual_ = arrays["support_vectors"], arrays["dual"]
         self.intercept_ = arrays["intercept"]
 

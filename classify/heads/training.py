@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from classify.data.order import shuffled_by_blocks
-from classify.data.rows import Rows, batches
-from classify.data.views import ViewedRows
+from classify.data.rows import Rows, ViewedRows, batches, shuffled_by_blocks
 from classify.errors import HeadError
 
 if TYPE_CHECKING:
-    from classify.heads.base import Standardiser
+    from classify.data.standardizer import Standardizer
 
 __all__ = ["OPTIMIZERS", "Batches", "Plan", "Progress", "Session", "fit_loop", "refuse_divergence"]
 
@@ -79,7 +77,7 @@ class Plan:
 
 
 class Batches:
-    """Standardised batches of rows with their targets, gathered into one reused float32 buffer.
+    """Standardized batches of rows with their targets, gathered into one reused float32 buffer.
 
     Parameters
     ----------
@@ -89,8 +87,8 @@ class Batches:
         Aligned with the rows.
     size : int
         Rows in a batch; the last may be smaller.
-    standardiser : Standardiser or None
-        Measured on the training rows. None: the rows are standardised already.
+    standardizer : Standardizer or None
+        Measured on the training rows. None: the rows are standardized already.
     generator : torch.Generator or None
         Draws a new order for each pass. None: the rows in order.
     by_blocks : bool
@@ -103,16 +101,16 @@ class Batches:
         targets: torch.Tensor,
         *,
         size: int,
-        standardiser: Standardiser | None,
+        standardizer: Standardizer | None,
         generator: torch.Generator | None = None,
         by_blocks: bool = False,
     ) -> None:
         self.rows, self.targets, self.size = rows, targets, size
         self.generator, self.by_blocks = generator, by_blocks
-        if standardiser is not None:
-            self.mean = torch.from_numpy(standardiser.mean)
-            self.factor = torch.from_numpy(np.float32(1) / standardiser.scale)
-        self.standardised = standardiser is None
+        if standardizer is not None:
+            self.mean = torch.from_numpy(standardizer.mean)
+            self.factor = torch.from_numpy(np.float32(1) / standardizer.scale)
+        self.standardized = standardizer is None
 
     def __iter__(self) -> Iterator[Pair]:
         """Yield ``(x, y)`` once for each batch; *x* is overwritten by the next. Rows with views draw them anew."""
@@ -120,7 +118,7 @@ class Batches:
             self.rows.redraw(self.generator)
         for positions, gathered in batches(self.rows, self._order(), self.size):
             x = torch.from_numpy(gathered)
-            if not self.standardised:
+            if not self.standardized:
                 x.sub_(self.mean).mul_(self.factor)
             yield x, self.targets[torch.from_numpy(positions)]
 

@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 
 from classify.errors import BundleError
 from classify.evaluation.novelty import read_novelty
-from classify.evaluation.postprocessing import Adjustment
+from classify.evaluation.postprocessing import Postprocessing
 from classify.heads.persistence import RECORD, head_files, restored_head
 from classify.inference.cards import data_card_text, model_card_text
 from classify.inference.model import Model, run_model, tried
@@ -93,7 +93,7 @@ def _contents(run: Run, model: Model) -> dict[str, bytes]:
     files = {
         "task.json": _json(about),
         "passports.json": _json({name: dict(model.passports[name]) for name in model.blocks}),
-        "adjustment.json": _json(model.adjustment.as_json()),
+        "adjustment.json": _json(model.postprocessing.as_json()),
         "MODEL_CARD.md": model_card_text(run).encode(),
         "DATA_CARD.md": data_card_text(run).encode(),
     }
@@ -228,11 +228,11 @@ def _model(files: Mapping[str, bytes]) -> Model:
         _refuse("its passports aren't those of its blocks")
     span = None if about["range"] is None else (float(about["range"][0]), float(about["range"][1]))
     task = Task(about["name"], about["kind"], tuple(about["classes"]), span, about["source"])
-    adjustment = Adjustment.from_json(_object(files["adjustment.json"], "adjustment.json")).check(task)
+    postprocessing = Postprocessing.from_json(_object(files["adjustment.json"], "adjustment.json")).check(task)
     parts = {name.removeprefix("model/"): data for name, data in files.items() if name.startswith("model/")}
     head = restored_head(parts, foreign=True)
     if head.n_features_in_ != about["n_features"]:
         _refuse(f"its head takes {head.n_features_in_} features, its task has {about['n_features']}")
     blocks = tuple(about["blocks"])
     novelty = read_novelty(parts, blocks, head.n_features_in_)
-    return tried(Model(task, head, blocks, passports, adjustment, novelty))
+    return tried(Model(task, head, blocks, passports, postprocessing, novelty))

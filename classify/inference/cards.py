@@ -11,7 +11,8 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from classify.pages.leaderboard import boards, interval_text, metric_title, missing_intervals, standing_words
+from classify.evaluation.wording import interval_text, metric_title
+from classify.pages.leaderboard import leaderboards, missing_intervals, standing_words
 from classify.runs.folder import Run
 from classify.runs.report_json import UNDEFINED, Report, passport_weights
 
@@ -43,7 +44,7 @@ def _joined(values: Sequence[Any], between: str = ", ") -> _Markdown:
 
 def model_card_text(run: Run) -> str:
     """Return the model card of a run (after Mitchell et al. 2019): what it does, on what, how well, and its limits."""
-    report, adjustment = run.report, run.adjustment
+    report, postprocessing = run.report, run.postprocessing
     part, task = report.judged_part, run.task
     scale = "" if task.range is None else f" on a scale from {task.range[0]:g} to {task.range[1]:g}"
     about = {
@@ -78,8 +79,8 @@ def model_card_text(run: Run) -> str:
         "## Calibration and thresholds",
         _calibration(run),
     ]
-    if adjustment.thresholds:
-        pairs = zip(task.classes, adjustment.thresholds, strict=True)
+    if postprocessing.thresholds:
+        pairs = zip(task.classes, postprocessing.thresholds, strict=True)
         given = _joined([f"{name} {at:.3f}" for name, at in pairs])
         lines.append(f"A class is given from this (uncalibrated) probability on, chosen on validation images: {given}.")
     lines += ["## Limits", *[f"- {text}" for text in _limits(report)]]
@@ -91,7 +92,7 @@ _KINDS = {"single": "one of", "multi": "any of", "regression": "a value of"}
 
 def _verdict(run: Run) -> list[str]:
     """Say what the head is shown to know, and why numbers have no interval."""
-    (board,) = boards([run])
+    (board,) = leaderboards([run])
     words = standing_words(board.rows[0], board)
     said = " ".join([f"{words[:1].upper()}{words[1:]}.", *missing_intervals(board)])
     return [_card("{said}", said=said)]
@@ -110,9 +111,9 @@ def _block_line(name: str, passport: Mapping[str, Any]) -> str:
 
 
 def _calibration(run: Run) -> str:
-    found = run.adjustment.calibration
+    found = run.postprocessing.calibration
     if found is None:
-        return _card("Its probabilities are not calibrated: {reason}.", reason=run.adjustment.reason)
+        return _card("Its probabilities are not calibrated: {reason}.", reason=run.postprocessing.reason)
     how = f"a temperature of {found.temperature:.3f}" if found.temperature else "isotonic regression"
     return f"Its probabilities are calibrated by {how}, fitted on {found.n_images} validation images."
 

@@ -1,4 +1,4 @@
-"""What answers for new images: a fitted head with its task, its blocks and their passports, and its adjustment."""
+"""What answers for new images: a fitted head with its task, its blocks and their passports, and its postprocessing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from classify.errors import ModelError
 from classify.evaluation.novelty import NOT_RECORDED, Novelty, read_novelty
-from classify.evaluation.postprocessing import Adjustment
+from classify.evaluation.postprocessing import Postprocessing
 from classify.heads.persistence import load_model
 from classify.runs.folder import Run
 from classify.runs.report_json import passport_weights
@@ -44,7 +44,7 @@ class Model:
     head: Any
     blocks: tuple[str, ...]
     passports: Mapping[str, Mapping[str, Any]]
-    adjustment: Adjustment
+    postprocessing: Postprocessing
     novelty: Novelty | None = None
 
     def scores(self, vectors: NDArray[np.float32]) -> Floats:
@@ -65,8 +65,8 @@ class Model:
             cut = np.clip(scores, *self.task.range)
             values = zip(self.task.classes, scores.tolist(), cut.tolist(), strict=True)
             return Answer(image, cut, beyond={name: raw for name, raw, kept in values if raw != kept}, **told)
-        calibrated = self.adjustment.calibrated(scores[None])
-        decided = decisions(self.task, scores[None], self.adjustment.thresholds)[0]
+        calibrated = self.postprocessing.calibrated(scores[None])
+        decided = decisions(self.task, scores[None], self.postprocessing.thresholds)[0]
         said = tuple(name for name, yes in zip(self.task.classes, decided, strict=True) if yes)
         return Answer(image, scores, None if calibrated is None else calibrated[0], said, **told)
 
@@ -137,7 +137,7 @@ def run_model(run: Run) -> Model:
     passports = run_passports(run)
     head, files = load_model(run.folder / "model")
     novelty = read_novelty(files, tuple(passports), head.n_features_in_)
-    return tried(Model(run.task, head, tuple(passports), passports, run.adjustment, novelty))
+    return tried(Model(run.task, head, tuple(passports), passports, run.postprocessing, novelty))
 
 
 def tried(model: Model) -> Model:
@@ -148,7 +148,7 @@ def tried(model: Model) -> Model:
     task, n_classes = model.task, len(model.task.classes)
     try:
         scores = model.scores(np.zeros((1, model.head.n_features_in_), dtype=np.float32))
-        calibrated = model.adjustment.calibrated(scores)
+        calibrated = model.postprocessing.calibrated(scores)
         shapes = {scores.shape, *([] if calibrated is None else [calibrated.shape])}
         fits = shapes == {(1, n_classes)} and bool(np.isfinite(scores).all())
     except ModelError:

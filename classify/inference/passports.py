@@ -22,7 +22,7 @@ def check_encoder(block: str, passport: Mapping[str, Any], network: Any) -> None
     Raises ModelError.
     """
     theirs, ours = passport_weights(passport).get("sha256"), network.weights.get("sha256")
-    name = network.encoder.name
+    name = network.spec.name
     if theirs != ours:
         message = (
             f"the weights of {name!r} here have the SHA-256 {ours}, those of block {block!r} {theirs}: the head was "
@@ -31,8 +31,8 @@ def check_encoder(block: str, passport: Mapping[str, Any], network: Any) -> None
         raise ModelError(message)
     tap = str(passport["tap"])
     made = {
-        "library": network.encoder.library,
-        "architecture": network.encoder.architecture,
+        "library": network.spec.library,
+        "architecture": network.spec.architecture,
         "transform": json.loads(json.dumps(dict(network.transform))),
         "layer": json.loads(json.dumps(network.details.get(tap))),
     }

@@ -24,8 +24,8 @@ def answer_json(model: Model, answer: Answer) -> str:
         line["calibrated"] = _by_class(model, answer.calibrated)
     else:
         line["beyond_the_scale"] = dict(answer.beyond)
-    if model.adjustment.thresholds:
-        line["thresholds"] = dict(zip(task.classes, model.adjustment.thresholds, strict=True))
+    if model.postprocessing.thresholds:
+        line["thresholds"] = dict(zip(task.classes, model.postprocessing.thresholds, strict=True))
     line |= {"novelty": answer.novelty, "novelty_note": answer.novelty_note or None}
     return json.dumps({**line, "reason": answer.reason or None}, ensure_ascii=False)
 
@@ -41,7 +41,7 @@ def csv_header(model: Model) -> str:
         titles.append("said")
     told = "predicted" if model.task.kind == "regression" else "probability"
     titles += [f"{told}/{name}" for name in names]
-    if model.adjustment.calibration:
+    if model.postprocessing.calibration:
         titles += [f"calibrated/{name}" for name in names]
     if model.task.kind == "regression":
         titles.append("beyond the scale")
@@ -55,7 +55,7 @@ def answer_csv(model: Model, answer: Answer) -> str:
         cells.append("; ".join(answer.said))
     empty = [""] * len(model.task.classes)
     cells += empty if answer.scores is None else answer.scores.tolist()
-    if model.adjustment.calibration:
+    if model.postprocessing.calibration:
         cells += empty if answer.calibrated is None else answer.calibrated.tolist()
     if model.task.kind == "regression":
         cells.append("; ".join(f"{name} {value!r}" for name, value in answer.beyond.items()))
@@ -79,7 +79,7 @@ def answer_text(model: Model, answer: Answer) -> str:
         values = (f"{name} {value:.3f}{cut.get(name, '')}" for name, value in zip(classes, scores, strict=True))
         return clean_text(f"{answer.image}: {', '.join(values)}{_novelty(answer)}")
     order = sorted(range(len(classes)), key=lambda k: -scores[k])
-    at = model.adjustment.thresholds
+    at = model.postprocessing.thresholds
     listed = ", ".join(f"{classes[k]} {scores[k]:.2f}" + (f", given from {at[k]:.2f}" if at else "") for k in order)
     if answer.calibrated is not None:
         listed += f"; calibrated {', '.join(f'{classes[k]} {answer.calibrated[k]:.2f}' for k in order)}"

@@ -25,7 +25,7 @@ from classify.inference.passports import check_encoder, check_passport
 from classify.runs.report_json import passport_weights
 
 if TYPE_CHECKING:
-    from extract.encoders import Network
+    from extract.encoders import Encoder
     from extract.engines.forward import Forward
 
 __all__ = ["Encoders", "Predictor", "image_paths"]
@@ -80,7 +80,7 @@ class Encoders:
         from extract.inputs.images import make_decoder
         from extract.recompute import made_with
 
-        self.networks: list[Network] = []
+        self.networks: list[Encoder] = []
         self.forwards: list[Forward] = []
         self.places: list[_Place] = []
         self.forward_seconds = 0.0
@@ -95,7 +95,7 @@ class Encoders:
                 network = _rebuilt(block, passport, weights or {}, allow_download=allow_download)
                 self.networks.append(network)
                 self.forwards.append(Forward(network, chosen, precision=made_with(passport, chosen.kind)))
-                self._decoder_of.append("fast" if "torchvision" in str(passport.get("decoder")) else "pillow")
+                self._decoder_of.append("torchvision" if "torchvision" in str(passport.get("decoder")) else "pillow")
             network, tap = self.networks[made[key]], str(passport["tap"])
             check_encoder(block, passport, network)
             width = int(np.prod(network.shapes[tap]))
@@ -163,8 +163,8 @@ def _encoder_name(block: str, passport: Mapping[str, Any]) -> str:
     return f"{name}@{layer['module']}:{layer['pooling']}" if layer and tap not in known else name
 
 
-def _rebuilt(block: str, passport: Mapping[str, Any], files: Mapping[str, Path], *, allow_download: bool) -> Network:
-    from extract.encoders import Weights, build_networks, find_encoders
+def _rebuilt(block: str, passport: Mapping[str, Any], files: Mapping[str, Path], *, allow_download: bool) -> Encoder:
+    from extract.encoders import Weights, build_encoders, find_encoders
     from extract.errors import HubError
 
     wanted = passport_weights(passport)
@@ -183,7 +183,7 @@ def _rebuilt(block: str, passport: Mapping[str, Any], files: Mapping[str, Path],
     (encoder,) = find_encoders([_encoder_name(block, passport)])
     try:
         with nullcontext() if allow_download else no_network():
-            (network,) = build_networks([encoder], weights, str(passport.get("resizer", "torchvision")))
+            (network,) = build_encoders([encoder], weights, str(passport.get("resizer", "torchvision")))
     except HubError as error:
         if allow_download:
             raise
@@ -292,7 +292,7 @@ def image_paths(places: Iterable[str]) -> list[str]:
 
     Raises ModelError.
     """
-    from extract.inputs.images import find_images
+    from extract.inputs.disk import find_images
 
     found: list[str] = []
     for place in places:

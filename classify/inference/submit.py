@@ -108,7 +108,7 @@ def _answers(run: Run, layout: Layout, ids: Sequence[str], *, at_half: bool) -> 
                 message = f"{run.folder} said {said[image]} of {image!r}, and its head says {scores[at]}; run it again"
                 raise SubmissionError(message)
             scores[at] = said[image]  # to the last digit what was scored
-    return Answers(model.task, scores, None if at_half else model.adjustment.thresholds, truth, str(run.folder))
+    return Answers(model.task, scores, None if at_half else model.postprocessing.thresholds, truth, str(run.folder))
 
 
 def _said(run: Run) -> tuple[dict[str, Floats], dict[str, Any]]:

@@ -6,22 +6,23 @@ import base64
 import hashlib
 import importlib.util
 import math
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from classify.errors import RunError
+from classify.evaluation.wording import interval_text, interval_words, metric_title, p_text
 from classify.json_file import check_new
-from classify.pages.leaderboard import boards, interval_text, interval_words, metric_title
-from classify.pages.pairs import p_text
+from classify.pages.leaderboard import leaderboards
 from classify.pages.pictures import Pictures
-from classify.pages.task_section import board_section
+from classify.pages.task_section import task_section
 from classify.runs.folder import Run
 from features_store.atomic import atomic_write
 from features_store.errors import AffectoryError
 
-__all__ = ["report_page", "write_report_page"]
+__all__ = ["report_page", "write_report_page", "write_text"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _CREDITS = {
@@ -36,37 +37,41 @@ def write_report_page(runs: Sequence[Run], path: Path, *, data: Path | None = No
     """
     check_new(path, force=force)
     if data is not None and not data.is_dir():
-        message = f"{data} isn't a folder; --data takes the one that holds the pictures of the corpus"
-        raise RunError(message)
-    text = report_page(runs, data=data)
+        raise RunError(f"{data} is not a folder; --data takes the one that holds the pictures of the corpus")
+    write_text(path, report_page(runs, data=data), force=force)
+
+
+def write_text(path: Path, text: str, *, force: bool) -> None:
+    """Write a page or a figure, whole or not at all.
+
+    Raises ExistsError, RunError.
+    """
     try:
         with atomic_write(path, force=force) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except AffectoryError:
         raise
     except OSError as error:
-        message = f"can't write the page {path}: {error.strerror or error}"
-        raise RunError(message) from error
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def report_page(runs: Sequence[Run], *, data: Path | None = None) -> str:
     """Return the page about *runs* as HTML; everything that comes from a corpus is escaped."""
-    found = boards(runs)
-    by_folder = {run.folder.as_posix(): run for run in runs}
-    pictures = _pictures({board.corpus for board in found}, data)
-    tasks = [(board.corpus, board.task) for board in found]
+    boards, spent = leaderboards(runs), [0]
+    pictures = {corpus: Pictures.of_corpus(corpus, data, spent) for corpus in {board.corpus for board in boards}}
+    tasks = Counter((board.corpus, board.task) for board in boards)
     sections = [
-        board_section(
+        task_section(
             board,
-            by_folder,
             anchor=f"board-{i}",
-            repeated=tasks.count((board.corpus, board.task)) > 1,
+            repeated=tasks[board.corpus, board.task] > 1,
             pictures=pictures[board.corpus],
         )
-        for i, board in enumerate(found, start=1)
+        for i, board in enumerate(boards, start=1)
     ]
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    readers = {str((run.report.reader or {}).get("name", "")) for run in runs}
     return (
         _environment()
         .get_template("report.html.j2")
@@ -77,9 +82,9 @@ def report_page(runs: Sequence[Run], *, data: Path | None = None) -> str:
             script_digest=digest,
             made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
             corpora=sorted(pictures),
-            n_tasks=len(set(tasks)),
+            n_tasks=len(tasks),
             n_runs=len(runs),
-            credits=_credits(runs),
+            credits=[text for name, text in _CREDITS.items() if name in readers | pictures.keys()],
             picture_note=_picture_note(pictures),
         )
     )
@@ -99,38 +104,27 @@ def _environment() -> Any:
     environment.filters["metric"] = metric_title
     environment.filters["reason"] = interval_words
     environment.filters["plain"] = lambda value: _number(value, ".3f")
-    environment.filters["p"] = lambda value: p_text(math.nan if value is None else value)
+    environment.filters["p"] = p_text
     environment.filters["short"] = lambda value: _number(value, ".2f")
     environment.filters["signed"] = lambda value: _number(value, "+.3f")
     return environment
 
 
 def _number(value: float | None, form: str) -> str:
-    """Write a number with a proper minus sign; a dash for what isn't one."""
+    """Write a number with a proper minus sign; a dash for what is not one."""
     if value is None or math.isnan(value):
         return "–"
     return format(value, form).replace("-", "−")
 
 
-def _pictures(corpora: set[str], data: Path | None) -> dict[str, Pictures]:
-    spent = [0]
-    return {corpus: Pictures.of_corpus(corpus, data, spent) for corpus in corpora}
-
-
-def _credits(runs: Sequence[Run]) -> list[str]:
-    readers = {str((run.report.reader or {}).get("name", "")) for run in runs}
-    names = readers | {run.report.corpus for run in runs}
-    return [text for name, text in _CREDITS.items() if name in names]
-
-
 def _picture_note(pictures: dict[str, Pictures]) -> str:
-    """Why some pictures aren't shown; empty where all could be."""
+    """Say why some pictures are not shown; empty where all could be."""
     if importlib.util.find_spec("PIL") is None:
-        return "Pictures aren't shown, because Pillow isn't installed where this page was made."
+        return "Pictures are not shown, because Pillow is not installed where this page was made."
     lacking = sorted(corpus for corpus, found in pictures.items() if not found.there)
     if lacking:
         places = f"no folder with the pictures of {', '.join(lacking)} was found"
-        return f"Pictures aren't shown: {places}; `classify report --data FOLDER` says where they are."
+        return f"Pictures are not shown: {places}; `classify report --data FOLDER` tells where they are."
     if any(found.full for found in pictures.values()):
         return "Some pictures are left out, to keep this page under 5 MB."
     return ""

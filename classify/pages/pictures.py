@@ -1,53 +1,56 @@
-"""Small pictures for the page, as data URIs: found through the images' ids, made with Pillow where it is installed."""
+"""Small pictures for the page, as data URIs, and the cards that show them: errors, doubtful labels, duplicates."""
 
 from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from classify.errors import RunError
 from classify.json_file import read_regular
+from classify.runs.findings_json import read_explanations
+from classify.runs.folder import Run
+from classify.runs.predictions import PartPredictions
+from features_store.schema import Task
 
-__all__ = ["MAX_BYTES", "Pictures", "Thumbnail"]
+__all__ = [
+    "EXPLANATIONS",
+    "MAX_BYTES",
+    "Pictures",
+    "Thumbnail",
+    "doubtful_labels",
+    "duplicate_pairs",
+    "explained_images",
+    "surest_errors",
+]
 
 MAX_BYTES = 3_300_000  # of all pictures of a page, which is to stay under 5 MB
-SIDE = 144  # pixels of the longer side of a thumbnail, shown at two thirds of it
+SIDE, OVERLAY_SIDE = 144, 264  # pixels of the longer side, shown at two thirds of it
+EXPLANATIONS = "explanations"  # folder within that of a run
+MAX_ERRORS, MAX_DOUBTED, MAX_PAIRS, MAX_BARS, MAX_OVERLAYS = 12, 18, 8, 5, 12
 _PLACES = ("", "images")  # below the corpus' folder, where ids may begin
 _MAX_PIXELS = 120_000_000
 _MAX_FILE = 256 * 2**20  # bytes
 _QUALITY = 78
 
 
-@dataclass(frozen=True)
-class Thumbnail:
-    """A picture that a page can hold.
+class Thumbnail(NamedTuple):
+    """A picture that a page can hold, and the size at which it is shown, in pixels."""
 
-    Parameters
-    ----------
-    uri : str
-        ``data:image/jpeg;base64,...``
-    width, height : int
-        At which it is shown, in pixels.
-    """
-
-    uri: str
+    uri: str  # data:image/jpeg;base64,...
     width: int
     height: int
 
 
 @dataclass
 class Pictures:
-    """The images of a corpus, by id.
-
-    Parameters
-    ----------
-    root : Path
-        The folder of the corpus.
-    spent : list of int
-        Bytes of pictures made so far, shared by all that go into one page.
-    """
+    """The images of a corpus, by id; *spent* counts the bytes of all pictures that go into one page."""
 
     root: Path
     spent: list[int] = field(default_factory=lambda: [0])
@@ -57,8 +60,7 @@ class Pictures:
     def of_corpus(cls, corpus: str, data: Path | None, spent: list[int] | None = None) -> Pictures:
         """Return the pictures of a corpus: in *data*, or in the folder of its name there or in ``data``.
 
-        A report that came from somebody else may call its corpus anything: a name that isn't one folder's is not
-        looked for.
+        A report that came from somebody else may name its corpus anything: only the name of one folder is looked for.
         """
         plain = Path(corpus).name == corpus and corpus not in ("", ".", "..") and not set(corpus) & set("\\:\0")
         inside = (data or Path("data")) / (corpus if plain else ".none")
@@ -81,7 +83,7 @@ class Pictures:
         return None if path is None else self.of_file(path)
 
     def path_of(self, image: str) -> Path | None:
-        """Return the file of an image, links followed; None where it isn't there or would lie outside of the folder."""
+        """Return the file of an image, links followed; None where it is missing or would lie outside of the folder."""
         parts = PurePosixPath(image).parts
         if not parts or ".." in parts or PurePosixPath(image).is_absolute() or "\\" in image or "\0" in image:
             return None
@@ -123,15 +125,15 @@ def _thumbnail(path: Path, side: int) -> Thumbnail | None:
     except Exception:
         return None
     bytes_ = io.BytesIO()
-    picture.info.clear()  # Pillow hands on the file's comment, which is nobody's to share
+    picture.info.clear()  # Pillow would copy the comment of the file, which may be private
     picture.save(bytes_, "JPEG", quality=_QUALITY, optimize=True)
     encoded = base64.b64encode(bytes_.getvalue()).decode("ascii")
-    shown = [max(1, round(length * 2 / 3)) for length in picture.size]
-    return Thumbnail(f"data:image/jpeg;base64,{encoded}", *shown)
+    width, height = (max(1, round(length * 2 / 3)) for length in picture.size)
+    return Thumbnail(f"data:image/jpeg;base64,{encoded}", width, height)
 
 
 def _flat(opened: Any, side: int) -> Any:
-    """Upright, without transparency, at most *side* pixels on each side."""
+    """Return a picture upright, without transparency, at most *side* pixels on each side."""
     from PIL import Image, ImageOps
 
     picture = ImageOps.exif_transpose(opened)
@@ -142,3 +144,91 @@ def _flat(opened: Any, side: int) -> Any:
         ground.alpha_composite(picture)
         picture = ground.convert("RGB")
     return picture
+
+
+def surest_errors(task: Task, part: PartPredictions, pictures: Pictures) -> list[dict[str, Any]]:
+    """Choose the images on which a run was wrong and sure of it.
+
+    Sure is: a high probability for a wrong class (single); the label whose probability is farthest from the truth
+    (multi); the largest error (regression).
+    """
+    score = np.asarray(part.y_score, dtype=np.float64).reshape(len(part.ids), -1)
+    if task.kind == "single":
+        badness = np.where(score.argmax(axis=1) != part.y_true, score.max(axis=1), -1.0)
+    elif task.kind == "multi":
+        wrong = (score >= 0.5) != part.y_true.astype(bool)
+        badness = np.where(wrong, np.abs(score - part.y_true), -1.0).max(axis=1)
+    else:
+        badness = np.abs(score - np.asarray(part.y_true).reshape(score.shape)).max(axis=1)
+    order = np.argsort(-badness, kind="stable")[:MAX_ERRORS]
+    return [_error(task, part, int(i), pictures) for i in order if badness[i] > 0]
+
+
+def _error(task: Task, part: PartPredictions, i: int, pictures: Pictures) -> dict[str, Any]:
+    image, score = str(part.ids[i]), np.asarray(part.y_score[i], dtype=np.float64).reshape(-1)
+    card: dict[str, Any] = {"id": image, "picture": pictures.of(image), "bars": []}
+    if task.kind == "regression":
+        truth = np.asarray(part.y_true[i], dtype=np.float64).reshape(-1)
+        return {**card, "truth": _values(task, truth), "predicted": _values(task, score)}
+    single = task.kind == "single"
+    true = np.arange(len(score)) == part.y_true[i] if single else part.y_true[i].astype(bool)
+    predicted = np.arange(len(score)) == score.argmax() if single else score >= 0.5
+    shown = np.argsort(-np.maximum(score, true * 2.0), kind="stable")[:MAX_BARS]  # what is true always shows
+    shown = shown[np.argsort(-score[shown], kind="stable")]
+    bars = [{"name": task.classes[k], "p": float(score[k]), "true": bool(true[k])} for k in shown]
+    return {**card, "truth": _names(task, true), "predicted": _names(task, predicted), "bars": bars}
+
+
+def _names(task: Task, chosen: NDArray[np.bool_]) -> str:
+    return ", ".join(name for name, yes in zip(task.classes, chosen, strict=True) if yes) or "none"
+
+
+def _values(task: Task, values: NDArray[np.float64]) -> str:
+    texts = [f"{value:.2f}".replace("-", "−") for value in values]
+    if len(texts) == 1:
+        return texts[0]
+    return ", ".join(f"{name} {text}" for name, text in zip(task.classes, texts, strict=True))
+
+
+def doubtful_labels(audit: Mapping[str, Any] | None, pictures: Pictures) -> list[dict[str, Any]]:
+    """Return the doubtful labels that an audit found, the surest first, with pictures."""
+    entries = audit["label_errors"]["images"][:MAX_DOUBTED] if audit else []
+    return [{**entry, "picture": pictures.of(str(entry["id"]))} for entry in entries]
+
+
+def duplicate_pairs(audit: Mapping[str, Any] | None, pictures: Pictures) -> list[dict[str, Any]]:
+    """Return the nearest pairs of images across two parts that an audit found, with pictures."""
+    found = []
+    for where, across in audit["duplicates"]["across"].items() if audit else ():
+        part, _, other = where.partition(" in ")
+        found += [{**pair, "part": part, "other_part": other} for pair in across["pairs"]]
+    found.sort(key=lambda pair: -pair["cosine"])
+    return [
+        {**pair, "picture": pictures.of(str(pair["id"])), "other_picture": pictures.of(str(pair["other"]))}
+        for pair in found[:MAX_PAIRS]
+    ]
+
+
+def explained_images(run: Run, pictures: Pictures) -> dict[str, Any] | None:
+    """Return the overlays that `classify explain` left in a run, with their texts; None where there are none."""
+    folder = run.folder / EXPLANATIONS
+    if folder.is_symlink():
+        raise RunError(f"{folder} is a symbolic link; the explanations of a run lie in it")
+    files = sorted(path for path in folder.glob("*.png") if not path.is_symlink())[:MAX_OVERLAYS]
+    texts = read_explanations(folder / "explanations.json") or {"images": [], "deletion": None}
+    by_file = {entry["file"]: entry for entry in texts["images"]}
+    items = []
+    for path in files:
+        entry = by_file.get(path.name, {})
+        items.append(
+            {
+                "picture": pictures.of_file(path, side=OVERLAY_SIDE),
+                "id": entry.get("id") or path.stem,
+                "method": entry.get("method", ""),
+                "truth": ", ".join(entry.get("truth", ())),
+                "predicted": ", ".join(entry.get("predicted", ())),
+                "blocks": sorted((entry.get("blocks") or {}).items(), key=lambda one: -one[1]),
+                "concepts": entry.get("concepts", [])[:5],
+            }
+        )
+    return {"items": items, "deletion": texts["deletion"]} if items else None

@@ -1,4 +1,4 @@
-"""What the page shows of one run beside its line on the board: figures, tables, errors, facts."""
+"""What the page shows of one run beside its line on the leaderboard: figures, tables, errors, facts."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from classify.pages.diagrams import learning_plot, plane_plot, reliability_plot
-from classify.pages.findings import curve_points, explanations_of
-from classify.pages.gallery import surest_errors
-from classify.pages.leaderboard import metric_title
-from classify.pages.pictures import Pictures
-from classify.pages.plots import MAX_GRID, confusion_plot, curve_plot, scatter_plot
+from classify.evaluation.wording import metric_title
+from classify.figures.charts import (
+    MAX_GRID,
+    confusion_chart,
+    learning_chart,
+    loss_chart,
+    plane_chart,
+    reliability_chart,
+    scatter_chart,
+)
+from classify.pages.pictures import Pictures, explained_images, surest_errors
+from classify.runs.findings_json import read_curve
 from classify.runs.folder import Run
 from classify.runs.report_json import Report
+from classify.studies.learning_curve import CURVE
 
 __all__ = ["run_details", "run_notes"]
 
@@ -21,18 +28,18 @@ IN_SAMPLE = "Calibration, thresholds and stopping saw these images; the right-ha
 Figures = list[tuple[str, str]]
 
 
-def run_details(run: Run, said_above: Sequence[str], pictures: Pictures) -> dict[str, Any]:
+def run_details(run: Run, shown_above: Sequence[str], pictures: Pictures) -> dict[str, Any]:
     """Put together everything about one run."""
     report = run.report
     part = report.judged_part
     return {
         "part": part,
-        "warnings": [text for text in report.warnings if text not in said_above],
+        "warnings": [text for text in report.warnings if text not in shown_above],
         "parameters": json.dumps(report.parameters, indent=2, ensure_ascii=False),
         "passports": {
             name: json.dumps(passport, indent=2, ensure_ascii=False) for name, passport in report.passports.items()
         },
-        "figures": [*_results(run, part), *_training(run), *_calibration_figure(report, part)],
+        "figures": [*_results(run, part), *_training(run), *_reliability(report, part)],
         "classes": _classes(run, part),
         "counted": run.task.kind == "multi",
         "baselines": {name: found.get(part, {}) for name, found in report.baselines.items()},
@@ -42,20 +49,20 @@ def run_details(run: Run, said_above: Sequence[str], pictures: Pictures) -> dict
         "thresholds": _thresholds(report, part),
         "in_sample": IN_SAMPLE if part != "test" else "",
         "errors": surest_errors(run.task, run.part(part), pictures),
-        "explanations": explanations_of(run, pictures),
+        "explanations": explained_images(run, pictures),
         "facts": _facts(report),
     }
 
 
 def _classes(run: Run, part: str) -> list[dict[str, Any]]:
-    """The rows of the table by class; for a multi-label task with what a confusion matrix of each label holds."""
+    """Return the rows of the table by class; of a multi-label task with the confusion counts of each label."""
     rows = [dict(row) for row in run.report.per_class.get(part, [])]
     if run.task.kind == "multi":
         predictions = run.part(part)
-        truth, said = predictions.y_true.astype(bool), predictions.y_score >= 0.5
+        truth, predicted = predictions.y_true.astype(bool), predictions.y_score >= 0.5
         for k, row in enumerate(rows):
-            counts = {"found": truth[:, k] & said[:, k], "missed": truth[:, k] & ~said[:, k]}
-            counts["false"] = ~truth[:, k] & said[:, k]
+            counts = {"found": truth[:, k] & predicted[:, k], "missed": truth[:, k] & ~predicted[:, k]}
+            counts["false"] = ~truth[:, k] & predicted[:, k]
             row.update({name: int(which.sum()) for name, which in counts.items()})
     return rows
 
@@ -66,30 +73,29 @@ def _results(run: Run, part: str) -> Figures:
         grid = len(task.classes) <= MAX_GRID
         caption = "Confusion: the share of each true class, and below it the count" if grid else "Strongest confusions"
         matrix = report.confusion.get(part)
-        return [(caption, confusion_plot(matrix, task.classes))] if matrix else []
+        return [(caption, confusion_chart(matrix, task.classes))] if matrix else []
     if task.kind == "multi":
         return []
     figures = []
-    predictions, span = run.part(part), task.range or (-1.0, 1.0)
-    truth, said = (a.reshape(len(a), -1) for a in (predictions.y_true, predictions.y_score))
+    predictions = run.part(part)
+    truth, predicted = (a.reshape(len(a), -1) for a in (predictions.y_true, predictions.y_score))
     if len(task.classes) == 2:
-        names = (task.classes[0], task.classes[1])
-        caption = "Each image where it is, and where the head puts it"
-        figures.append((caption, plane_plot(truth, said, names=names, span=span)))
+        figure = plane_chart(truth, predicted, names=(task.classes[0], task.classes[1]), span=task.range)
+        figures.append(("The true place of each image, and the predicted one", figure))
     for i, name in enumerate(task.classes):
-        figure = scatter_plot(truth[:, i], said[:, i], name=name, span=span)
-        figures.append((f"Each image's {name}; the slanted line is agreement", figure))
+        figure = scatter_chart(truth[:, i], predicted[:, i], name=name, span=task.range)
+        figures.append((f"{name} of each image; the slanted line is agreement", figure))
     return figures
 
 
 def _training(run: Run) -> Figures:
     figures, report = [], run.report
     if len(report.history) > 1:
-        figures.append(("Loss during training", curve_plot(report.history)))
-    learned = curve_points(run)
+        figures.append(("Loss during training", loss_chart(report.history)))
+    learned = read_curve(run.folder / CURVE)
     if learned:
         majority = report.baselines["majority"].get(learned["part"], {}).get(learned["metric"], {}).get("value")
-        figure = learning_plot(learned["points"], metric_title(learned["metric"]), majority)
+        figure = learning_chart(learned["points"], metric_title(learned["metric"]), majority)
         caption = (
             "More training images: mean of the repeats with their range, the last point a single fit; band: the 95% "
             "intervals of single fits over test images, averaged (no interval of the mean); dashed: majority"
@@ -98,14 +104,13 @@ def _training(run: Run) -> Figures:
     return figures
 
 
-def _calibration_figure(report: Report, part: str) -> Figures:
+def _reliability(report: Report, part: str) -> Figures:
     state = _calibrated(report, part)
     if not state or not state["before"]["bins"]:
         return []
     after = state["after"]["bins"] if state["after"] else None
-    return [
-        ("Reliability: on the dotted line, what is said comes true", reliability_plot(state["before"]["bins"], after))
-    ]
+    caption = "Reliability: on the dotted line, the observed frequency equals the predicted probability"
+    return [(caption, reliability_chart(state["before"]["bins"], after))]
 
 
 def _calibrated(report: Report, part: str) -> dict[str, Any] | None:
@@ -154,7 +159,7 @@ def _calibration_note(report: Report, part: str) -> str:
 
 
 def run_notes(report: Report, part: str) -> list[str]:
-    """What has to be said beside the numbers of a run: how it was chosen, what its images have been used for."""
+    """Say beside the numbers of a run how it was chosen, and what its images have been used for."""
     notes, tried = [], int(report.n_tried or 1)
     if tried > 1:
         free = part == "test" and report.chosen_on != "test"

@@ -1,85 +1,109 @@
-"""What the page shows of one board: a summary in words, the leaderboard, pairs, the data, and each run."""
+"""What the page shows of one leaderboard: a summary in words, the table, pairs, the data, ablations, and each run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from classify.evaluation.baselines import BASELINES
+from classify.evaluation.bootstrap import bootstrap
 from classify.evaluation.comparison import holm
-from classify.evaluation.metrics import greater_is_better
-from classify.pages.ablation import tried_words
-from classify.pages.datacard import data_card, without_duplicates
-from classify.pages.diagrams import ablation_plot
-from classify.pages.findings import ablations_of, audit_of
-from classify.pages.gallery import doubtful_labels, duplicate_pairs
+from classify.evaluation.metrics import greater_is_better, primary_metric
+from classify.evaluation.wording import distinct_metrics, interval_text, metric_title
+from classify.figures.charts import MAX_SUBSETS, ablation_chart, interval_chart
 from classify.pages.leaderboard import (
     STANDINGS,
-    Board,
+    Leaderboard,
+    Row,
+    choice_words,
     clean_title,
-    distinct_metrics,
-    interval_text,
-    metric_title,
     missing_intervals,
     standing_words,
-    winners_words,
 )
 from classify.pages.pairs import LEVEL, pairs
-from classify.pages.pictures import Pictures
-from classify.pages.plots import interval_plot
+from classify.pages.pictures import Pictures, doubtful_labels, duplicate_pairs
 from classify.pages.run_section import run_details
+from classify.pages.tables import tried_words
+from classify.runs.findings_json import read_ablation, read_audit
 from classify.runs.folder import Run
-from classify.runs.report_json import UNDEFINED
+from classify.runs.report_json import UNDEFINED, Report
+from classify.studies.audit import AUDIT
 
-__all__ = ["board_section"]
+__all__ = ["task_section"]
 
 _KINDS = {"single": "one class an image", "multi": "any number of classes an image", "regression": "values"}
 MAX_CLASSES = 50  # that are named in a title
-MAX_SUBSETS = 20  # of an ablation, in its figure
+N_RESAMPLES = 500  # of scores without near-duplicates
 
 
-def board_section(
-    board: Board, runs: Mapping[str, Run], *, anchor: str, repeated: bool, pictures: Pictures
-) -> dict[str, Any]:
-    """Put together everything about one board."""
-    ours = [runs[row.folder] for row in board.rows]
-    first, shared, span = ours[0].report, _shared_warnings(board), _span(board)
-    baseline, audit = board.baseline[board.shown[0]], audit_of(ours)
+def task_section(board: Leaderboard, *, anchor: str, repeated: bool, pictures: Pictures) -> dict[str, Any]:
+    """Put together everything about one leaderboard."""
+    runs = [row.run for row in board.rows]
+    report, metric, span, audit = runs[0].report, board.shown[0], _span(board), _audit(runs)
+    shared = [text for text in board.rows[0].warnings if all(text in row.warnings for row in board.rows)]
+    baseline = board.baseline[metric]
     return {
         "board": board,
         "anchor": anchor,
         "label": f"{board.task} ({board.n_images} images)" if repeated else board.task,
         "repeated": repeated,
-        "kind": _KINDS[board.kind] + ", " + _listed(first["classes"]),
-        "source": "" if first["source"] == "unknown" else first["source"],
+        "kind": f"{_KINDS[board.kind]}, {_listed(report.classes)}",
+        "source": "" if report.source == "unknown" else report.source,
         "lower": [name for name in board.shown if not greater_is_better(name)],
         "warnings": shared,
         "summary": _summary(board),
-        "cautions": _cautions(board, _first(board, ours), audit),
+        "cautions": _cautions(board, audit),
         "notes": missing_intervals(board),
-        "bar": interval_plot(board.rows[0].metrics[board.shown[0]], baseline["value"], span),
-        "baselines": _baselines(board, span),
-        "pairs": pairs(board, ours, n_resamples=1000) if len(ours) > 1 else [],
-        "card": data_card(ours, board, audit),
-        "clean": without_duplicates(ours, board, audit),
+        "bar": interval_chart(board.rows[0].metrics[metric], baseline["value"], span),
+        "baselines": [
+            {
+                "name": name,
+                "what": BASELINES.get(name, ""),
+                "metrics": found,
+                "bar": interval_chart(found[metric], baseline["value"], span) if metric in found else "",
+            }
+            for name, found in {"majority": board.baseline, **board.others}.items()
+        ],
+        "pairs": pairs(board, n_resamples=1000),
+        "counts": _counts(report),
+        "facts": _facts(report, board, audit),
+        "clean": _without_duplicates(board, audit),
         "audit": audit,
         "doubted": doubtful_labels(audit, pictures),
         "duplicates": duplicate_pairs(audit, pictures),
-        "ablations": [_ablation(found) for found in ablations_of(ours)],
+        "ablations": [_ablation(found) for found in _ablations(runs)],
         "rows": [
             {
                 "row": row,
                 "clean": clean_title(row.crossing) if row.crossing else "",
                 "anchor": f"{anchor}-run-{i}",
                 "mark": STANDINGS[row.standing],
-                "metrics": {name: row.metrics[name] for name in distinct_metrics(row.metrics, first["classes"])},
-                "bar": interval_plot(row.metrics[board.shown[0]], baseline["value"], span),
+                "metrics": {name: row.metrics[name] for name in distinct_metrics(row.metrics, report.classes)},
+                "bar": interval_chart(row.metrics[metric], baseline["value"], span),
                 "verdict": standing_words(row, board),
-                "details": run_details(runs[row.folder], shared, pictures),
+                "details": run_details(row.run, shared, pictures),
             }
             for i, row in enumerate(board.rows, start=1)
         ],
     }
+
+
+def _audit(runs: Sequence[Run]) -> Mapping[str, Any] | None:
+    """Return the audit that lies beside some runs; None where there is none, or it looked at other images."""
+    for folder in dict.fromkeys(run.folder.parent for run in runs):
+        found = read_audit(folder / AUDIT)
+        if found and found["part_digests"] == runs[0].report.part_digests:
+            return found
+    return None
+
+
+def _ablations(runs: Sequence[Run]) -> list[Mapping[str, Any]]:
+    """Return the ablations of the task that lie beside some runs."""
+    folders = dict.fromkeys(run.folder.parent for run in runs)
+    found = [read_ablation(path) for folder in folders for path in sorted(folder.glob("ablation*.json"))]
+    return [one for one in found if one and one["task"] == runs[0].report.task]
 
 
 def _listed(classes: Sequence[str]) -> str:
@@ -87,84 +111,56 @@ def _listed(classes: Sequence[str]) -> str:
     return ", ".join(classes[:MAX_CLASSES]) + more
 
 
-def _shared_warnings(board: Board) -> list[str]:
-    """What every run of a board warns of: said once, above it."""
-    return [text for text in board.rows[0].warnings if all(text in row.warnings for row in board.rows)]
-
-
-def _span(board: Board) -> tuple[float, float]:
-    """The common scale of a board's bars: all its intervals and baselines, with a little air."""
-    metric = board.shown[0]
+def _span(board: Leaderboard) -> tuple[float, float]:
+    """Return the common scale of a leaderboard's bars: all its intervals and baselines, with some room."""
     found = [*(row.metrics for row in board.rows), board.baseline, *board.others.values()]
-    ends = [end for one in found for key in UNDEFINED if (end := one.get(metric, UNDEFINED).get(key)) is not None]
-    low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
-    air = 0.05 * (high - low) or 0.05
-    return low - air, high + air
+    values = [one.get(board.shown[0], UNDEFINED).get(key) for one in found for key in UNDEFINED]
+    ends = [value for value in values if value is not None] or [0.0, 1.0]
+    room = 0.05 * (max(ends) - min(ends)) or 0.05
+    return min(ends) - room, max(ends) + room
 
 
-def _baselines(board: Board, span: tuple[float, float]) -> list[dict[str, Any]]:
-    metric = board.shown[0]
-    majority = board.baseline[metric]["value"]
-    return [
-        {
-            "name": name,
-            "what": BASELINES.get(name, ""),
-            "metrics": found,
-            "bar": interval_plot(found[metric], majority, span) if metric in found else "",
-        }
-        for name, found in {"majority": board.baseline, **board.others}.items()
-    ]
-
-
-def _first(board: Board, runs: Sequence[Run]) -> Run:
-    """The first run of a board that is no baseline, or the first of all."""
-    heads = [run for row, run in zip(board.rows, runs, strict=True) if row.standing != "baseline"]
-    return (heads or list(runs))[0]
-
-
-def _summary(board: Board) -> str:
-    """The board in a few sentences, no better than its verdicts."""
-    metric, rows = board.shown[0], [row for row in board.rows if row.standing != "baseline"]
-    if not rows:
+def _summary(board: Leaderboard) -> str:
+    """Sum up a leaderboard in a few sentences, no better than its verdicts."""
+    if not board.heads:
         return "Only the baseline itself was run."
-    best = rows[0]
-    said = [f"{best.name} ranks first, {metric_title(metric)} {interval_text(best.metrics[metric])}: "]
-    said.append(standing_words(best, board) + ". ")
-    wholly = [row.name for row in rows if row.standing == "better"]
-    if len(rows) > 1:
-        count = len(wholly) or "None"
-        said.append(f"{count} of {len(rows)} heads are shown to know something of the images by every metric shown. ")
-    said.append(winners_words(board))
-    return "".join(said).strip()
+    metric, best = board.shown[0], board.heads[0]
+    texts = [f"{best.name} ranks first, {metric_title(metric)} {interval_text(best.metrics[metric])}: "]
+    texts.append(standing_words(best, board) + ". ")
+    if len(board.heads) > 1:
+        count = sum(row.standing == "better" for row in board.heads) or "None"
+        texts.append(
+            f"{count} of {len(board.heads)} heads are shown to know something of the images by every metric shown. "
+        )
+    return "".join([*texts, choice_words(board)]).strip()
 
 
-def _cautions(board: Board, run: Run, audit: Mapping[str, Any] | None) -> list[str]:
-    """What stands between a number and belief in it; *run* is the first of the board that is no baseline."""
-    texts = []
-    names, metric = board.others.get("id-only", {}), board.shown[0]
-    judged = run.report.verdicts.get(board.part, {})
-    heads = [row for row in board.rows if row.standing != "baseline"]
-    if heads and names.get(metric, {}).get("value") is not None and judged.get("over_id_only"):
-        said = f"A tree that sees only file names and their order reaches {metric_title(metric)} "
-        said += interval_text(names[metric])
+def _cautions(board: Leaderboard, audit: Mapping[str, Any] | None) -> list[str]:
+    """Say what speaks against trusting a number: labels that file names predict, duplicates in training."""
+    texts, metric = [], board.shown[0]
+    names = board.others.get("id-only", {}).get(metric, UNDEFINED)
+    judged = board.heads[0].run.report.verdicts.get(board.part, {}) if board.heads else {}
+    if names["value"] is not None and judged.get("over_id_only"):
+        reached = f"A tree that sees only file names and their order reaches {metric_title(metric)} "
+        reached += interval_text(names)
         if not _above(judged["over_id_only"], board.shown):
-            texts.append(f"{said}; {heads[0].name} isn't shown to be better than that by any metric of the table.")
+            texts.append(
+                f"{reached}; {board.heads[0].name} is not shown to be better than that by any metric of the table."
+            )
         elif judged["id_only"].get(metric, {}).get("verdict") == "better":
             texts.append(
-                f"{said}, better than its own answers dealt at random: the way in which the corpus was gathered tells "
-                "of its labels."
+                f"{reached}, better than its own answers dealt at random: the way in which the corpus was gathered "
+                "predicts its labels."
             )
-    if audit:
-        across = audit["duplicates"]["across"].get(f"{board.part} in train", {"n_images": 0})
-        if across["n_images"]:
-            n = across["n_images"]
-            have = "image has a near-duplicate" if n == 1 else "images have a near-duplicate"
-            texts.append(f"{n} of {board.n_images} {board.part} {have} among the training images.")
+    n = audit["duplicates"]["across"].get(f"{board.part} in train", {"n_images": 0})["n_images"] if audit else 0
+    if n:
+        have = "image has a near-duplicate" if n == 1 else "images have a near-duplicate"
+        texts.append(f"{n} of {board.n_images} {board.part} {have} among the training images.")
     return texts
 
 
 def _above(over: Mapping[str, Mapping[str, float | None]], shown: Sequence[str]) -> list[str]:
-    """The metrics by which a head is better than file names alone, corrected for their number."""
+    """Return the metrics by which a head is better than file names alone, corrected for their number."""
     known = [name for name in shown if over.get(name, {}).get("p") is not None]
     corrected = holm([float(over[name]["p"] or 0.0) for name in known])
     return [
@@ -175,19 +171,88 @@ def _above(over: Mapping[str, Mapping[str, float | None]], shown: Sequence[str])
 
 
 def _ablation(found: Mapping[str, Any]) -> dict[str, Any]:
-    metric = found["metric"]
-    rows = [{"blocks": subset["blocks"], **subset["metrics"][metric]} for subset in found["subsets"][:MAX_SUBSETS]]
-    blocks = list(dict.fromkeys(name for subset in found["subsets"] for name in subset["blocks"]))
-    gains = [{"block": block, **gain} for block, gain in found["gains"].items()]
+    n_subsets = len(found["subsets"])
     return {
-        "figure": ablation_plot(rows, sorted(blocks), metric_title(metric)),
-        "metric": metric,
-        "head": found["head"],
-        "folds": found["folds"],
-        "n_images": found["n_images"],
-        "n_subsets": len(found["subsets"]),
+        **found,
+        "figure": ablation_chart(found),
         "tried": tried_words(found),
-        "n_shown": len(rows),
+        "n_subsets": n_subsets,
+        "n_shown": min(n_subsets, MAX_SUBSETS),
         "crossing": found["crossing"]["words"] if found["crossing"] else "",
-        "gains": gains,
+        "gains": [{"block": block, **gain} for block, gain in found["gains"].items()],
     }
+
+
+def _counts(report: Report) -> list[dict[str, Any]]:
+    """Return the rows of the table of images by class and part."""
+    rows = [{"name": "all images", "total": True, "cells": [str(report.n_images(part)) for part in report.counts]}]
+    for name in report.classes:
+        cells = []
+        for part, found in report.counts.items():
+            one = found[name]
+            if "n" in one:
+                cells.append(f"{one['n']} ({one['n'] / max(report.n_images(part), 1):.0%})")
+            else:
+                cells.append(f"{one['mean']:.2f} ± {one['std']:.2f} ({one['min']:.2f} to {one['max']:.2f})")
+        rows.append({"name": name, "total": False, "cells": cells})
+    return rows
+
+
+def _facts(report: Report, board: Leaderboard, audit: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    dropped = "; ".join(
+        f"{count} {part} ({reason})" for part, counts in report.dropped.items() for reason, count in counts.items()
+    )
+    reader = report.reader or {}
+    options = ", ".join(f"{key} {value}" for key, value in (reader.get("options") or {}).items())
+    grouped = report.intervals["resampled"] == "groups"
+    leaks = doubts = "not looked for: `classify audit` does"
+    if audit:
+        leaks, doubts = _leaks(audit["duplicates"]), _doubts(audit["label_errors"])
+    return [
+        ("Corpus", f"{board.corpus}" + (f", read by {reader['name']}" if reader.get("name") else "")),
+        ("Reader's options", options or "none"),
+        ("Labels", "source not recorded" if report.source in ("", "unknown") else report.source),
+        ("Split", f"{board.split}; {report.unused} images unused"),
+        ("Left out", dropped or "none"),
+        ("Groups", "images that belong together stay together" if grouped else "none recorded"),
+        ("Leaks", leaks),
+        ("Doubtful labels", doubts),
+        ("Index", report.index_digest[:16]),
+    ]
+
+
+def _leaks(found: Mapping[str, Any]) -> str:
+    counts = [
+        f"{across['n_images']} {where.replace(' in ', ' images in ')}" for where, across in found["across"].items()
+    ]
+    known = "" if found["same_bytes_known"] else "; file hashes not recorded"
+    return f"near-duplicates (cosine from {found['threshold']:g}): {', '.join(counts) or 'nothing to look at'}{known}"
+
+
+def _doubts(found: Mapping[str, Any]) -> str:
+    if found.get("judge_knows") is False:
+        return "none doubted: the judge is not better than its own answers dealt to the images at random"
+    expected = found.get("n_expected")
+    none_wrong = "" if expected is None else f"; where none is wrong, about {expected} would be listed"
+    return f"{found['n_images']} of {found['n_judged']} images, by {found['method']}{none_wrong}"
+
+
+def _without_duplicates(board: Leaderboard, audit: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Score each run again without the images that have a near-duplicate in the training part."""
+    across = (audit or {}).get("duplicates", {}).get("across", {}).get(f"{board.part} in train")
+    if not across or not across["n_images"]:
+        return None
+
+    def scored(row: Row) -> dict[str, Any]:
+        part = row.run.part(board.part)
+        kept = ~np.isin(part.ids, across["ids"])
+        groups = None if part.groups is None else part.groups[kept]
+        options: dict[str, Any] = {"n_resamples": N_RESAMPLES, "seed": row.run.report.seed, "part": board.part}
+        found = bootstrap(row.run.task, part.y_true[kept], part.y_score[kept], groups=groups, **options)
+        return {"name": row.name, "all": row.metrics[metric], "left": found[metric].as_json()}
+
+    metric, ids = primary_metric(board.rows[0].run.task), board.rows[0].run.part(board.part).ids
+    n_out = int(np.isin(ids, across["ids"]).sum())
+    if n_out == len(ids):
+        return None
+    return {"n_left": len(ids) - n_out, "n_out": n_out, "metric": metric, "rows": [scored(row) for row in board.rows]}

@@ -128,8 +128,7 @@ def _read(path: Path, check: Check, what: str) -> dict[str, Any] | None:
     try:
         found: dict[str, Any] = check(values, what)
     except SchemaError as error:
-        message = f"{path} can't be used: {error}; make it again, or take it away"
-        raise RunError(message) from error
+        raise RunError(f"{path} can't be used: {error}; make it again, or take it away") from error
     return found
 
 
@@ -153,7 +152,7 @@ def check_ablation(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_curve(path: Path) -> dict[str, Any] | None:
-    """Read what `classify curve` wrote; None where there is no such file."""
+    """Read what `classify learning-curve` wrote; None where there is no such file."""
     return _read(path, _CURVE, "the learning curve")
 
 

@@ -3,10 +3,10 @@
 ::
 
     FOLDER/
-        config.toml        what was asked for; `classify run --config` does it again
-        report.json        what came out: metrics with intervals, baselines, history, timings, passports
+        config.toml        the settings; `classify run --config` repeats them
+        report.json        the results: metrics with intervals, baselines, history, timings, passports
         predictions.csv    every scored image: id, part, truth, probabilities (or values), calibrated ones
-        adjustment.json    what the validation part taught after the fit: calibration, thresholds
+        adjustment.json    postprocessing fitted on the validation part: calibration, thresholds
         model/             the fitted head, and how far from its training images a vector lies
         plots/             figures, as SVG
 """
@@ -19,15 +19,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from classify.config import RunConfig, dump_config, shared_store
+from classify.console import html_table
 from classify.errors import ConfigError, RunError
 from classify.evaluation.novelty import Novelty
-from classify.evaluation.postprocessing import ADJUSTMENT, Adjustment, read_adjustment
+from classify.evaluation.postprocessing import POSTPROCESSING, Postprocessing, read_postprocessing
+from classify.evaluation.wording import interval_text, metric_title
+from classify.figures.charts import run_figures
+from classify.heads.persistence import save_head
 from classify.json_file import try_place
-from classify.pages.plots import run_plots
 from classify.runs.predictions import PartPredictions, read_predictions, write_predictions
 from classify.runs.report_json import REPORT, Report, read_report, report_task
 from features_store.atomic import atomic_folder, recover
@@ -53,7 +57,7 @@ class Run:
 
     @cached_property
     def predictions(self) -> dict[str, PartPredictions]:
-        """The predictions, by part; read from ``predictions.csv`` when first asked for."""
+        """The predictions, by part; ``predictions.csv`` is read at first use."""
         return read_predictions(self.folder / PREDICTIONS, self.task)
 
     def part(self, name: str) -> PartPredictions:
@@ -62,24 +66,28 @@ class Run:
         Raises RunError.
         """
         if name not in self.predictions:
-            message = f"{self.folder / PREDICTIONS} has no {name} images, and the report of the run has"
-            raise RunError(message)
+            raise RunError(f"{self.folder / PREDICTIONS} has no {name} images, and the report of the run has")
         return self.predictions[name]
 
     @cached_property
-    def adjustment(self) -> Adjustment:
-        """What the validation part taught after the fit; read from ``adjustment.json`` when first asked for."""
+    def postprocessing(self) -> Postprocessing:
+        """Calibration and thresholds; ``adjustment.json`` is read at first use."""
         try:
-            return read_adjustment(self.folder).check(self.task)
+            return read_postprocessing(self.folder).check(self.task)
         except ConfigError as error:
-            message = f"can't read {self.folder / ADJUSTMENT}: {error}"
-            raise RunError(message) from error
+            raise RunError(f"can't read {self.folder / POSTPROCESSING}: {error}") from error
 
     def _repr_html_(self) -> str:
-        """Show the run in a notebook."""
-        from classify.pages.notebook import run_table
-
-        return run_table(self)
+        report, part = self.report, self.report.judged_part
+        found = {"this head": report.metrics[part], "majority": report.baselines["majority"].get(part, {})}
+        if clean := (report.crossing or {}).get("parts", {}).get(part):
+            found[f"without {clean['n_left_out']} that cross"] = clean["metrics"]
+        rows = [["metric", *found]]
+        for name in report.metrics[part]:
+            cells = [interval_text(of[name]) if name in of else "–" for of in found.values()]
+            rows.append([metric_title(name), *cells])
+        title = f"{report.head} on {report.task}: {report.n_images(part)} {part} images ({self.folder})"
+        return html_table(title, rows) + "".join(f"<p>{escape(text)}</p>" for text in report.warnings)
 
 
 def check_free(folder: Path, *, force: bool) -> None:
@@ -95,13 +103,11 @@ def check_free(folder: Path, *, force: bool) -> None:
     if folder.is_dir() and not any(folder.iterdir()):
         return
     if not (folder / REPORT).is_file():
-        message = f"{folder} exists and isn't a run, so it won't be replaced; choose another place with --out"
-        raise RunError(message)
+        raise RunError(f"{folder} exists and isn't a run, so it won't be replaced; choose another place with --out")
     if not force:
-        message = (
+        raise RunError(
             f"{folder} holds a run already; replace it with --force (force=True), or choose another place with --out"
         )
-        raise RunError(message)
 
 
 @contextmanager
@@ -126,23 +132,28 @@ def write_run(
     report: Report,
     predictions: Mapping[str, PartPredictions],
     head: Any,
-    adjustment: Adjustment,
+    postprocessing: Postprocessing,
     novelty: Novelty | None = None,
 ) -> None:
     """Fill the folder of a run."""
-    from classify.heads.persistence import save_head
-
-    run = Run(folder, report)
     shared = dataclasses.replace(config, store=shared_store(config.store, config.folder.absolute()))
     (folder / CONFIG).write_text(dump_config(shared), encoding="utf-8")
     text = json.dumps(dict(report), indent=2, ensure_ascii=False, allow_nan=False)
     (folder / REPORT).write_text(text + "\n", encoding="utf-8")
-    adjusted = json.dumps(adjustment.as_json(), indent=2, allow_nan=False)
-    (folder / ADJUSTMENT).write_text(adjusted + "\n", encoding="utf-8")
-    write_predictions(folder / PREDICTIONS, run.task, predictions)
+    text = json.dumps(postprocessing.as_json(), indent=2, allow_nan=False)
+    (folder / POSTPROCESSING).write_text(text + "\n", encoding="utf-8")
+    write_predictions(folder / PREDICTIONS, report_task(report), predictions)
     save_head(head, folder / "model", None if novelty is None else novelty.files())
+    judged = predictions[report.judged_part]
+    figures = run_figures(
+        report_task(report),
+        confusion=report.confusion.get(report.judged_part),
+        history=report.history,
+        y_true=judged.y_true,
+        y_score=judged.y_score,
+    )
     (folder / "plots").mkdir()
-    for name, figure in run_plots(run.task, report, predictions).items():
+    for name, figure in figures.items():
         (folder / "plots" / f"{name}.svg").write_text(figure, encoding="utf-8")
 
 
@@ -164,7 +175,6 @@ def find_runs(places: Iterable[Path]) -> list[Run]:
         reports = sorted(path for path in place.rglob(REPORT) if not path.parent.name.startswith("."))
         if not place.exists() or not reports:
             state = "holds no run" if place.exists() else "doesn't exist"
-            message = f"{place} {state}; give run folders, or folders that hold some, like runs/emoji"
-            raise RunError(message)
+            raise RunError(f"{place} {state}; give run folders, or folders that hold some, like runs/emoji")
         found.update({path.parent.resolve(): path.parent for path in reports})
     return [read_run(folder) for _, folder in sorted(found.items())]

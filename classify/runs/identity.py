@@ -1,4 +1,4 @@
-"""What the numbers of a run follow from, by aspect: two runs that agree in every aspect are the same run.
+"""The identity of a run, by aspect: two runs that agree in every aspect have the same numbers.
 
 The place of the store, the place of the run and the name of a preset are no part of it: they decide no number. Vectors
 count by the seal of their block, which covers every one of them; of a block that is still open, by the digests of the
@@ -87,11 +87,10 @@ def check_same_data(run: Run, config: RunConfig, store: Store, blocks: Sequence[
         found += differing_aspects(*({k: v for k, v in one.items() if k not in _OF_SETTINGS} for one in each))
     if found:
         found = list(dict.fromkeys(found))
-        message = (
+        raise RunError(
             f"{config.store} holds other images or labels, or other vectors, than {run.folder} was made from "
             f"(different: {', '.join(found[:5])}); run it again first"
         )
-        raise RunError(message)
 
 
 def _digest(part: Any) -> str | None:

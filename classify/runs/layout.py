@@ -1,9 +1,9 @@
-"""What a run works on, laid out from its configuration: store, blocks, rows of each part, and the unfitted head."""
+"""The data of a run, laid out from its configuration: store, blocks, rows of each part, and the unfitted head."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,36 +12,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classify.config import RunConfig
+from classify.data.kinds import kind_of
 from classify.data.merging import polarity_costs
-from classify.data.rows import RowMatrix, choose_maps
-from classify.data.sample import sampled
-from classify.data.tasks import TaskRows, choose_blocks, task_rows
-from classify.data.views import ViewedRows, n_views
+from classify.data.rows import RowMatrix, ViewedRows, choose_maps, n_views
+from classify.data.tasks import TaskRows, choose_blocks, sampled, task_rows
 from classify.errors import ConfigError
-from classify.heads import HEADS, make_head
+from classify.heads import HEADS, head_options, make_head
 from features_store import Store, open_store
 from features_store.errors import unknown_name
 from features_store.schema import Task
 
-__all__ = ["Layout", "class_options", "lay_out", "task_head", "unfitted_head"]
+__all__ = ["Layout", "class_options", "lay_out", "quick", "task_head", "unfitted_head"]
+
+QUICK_IMAGES, QUICK_EPOCHS, QUICK_RESAMPLES = 120, 3, 40
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A task laid out on a store.
-
-    Parameters
-    ----------
-    blocks : tuple of str
-        Those whose vectors stand side by side, in order.
-    map_shape : (int, int, int) or None
-        Channels, height and width, where the blocks hold maps.
-    """
+    """A task laid out on a store."""
 
     store: Store
-    blocks: tuple[str, ...]
+    blocks: tuple[str, ...]  # whose vectors stand side by side, in order
     data: TaskRows
-    map_shape: tuple[int, int, int] | None = None
+    map_shape: tuple[int, int, int] | None = None  # channels, height and width, where the blocks hold maps
 
     @cached_property
     def matrices(self) -> dict[str, RowMatrix]:
@@ -54,14 +47,14 @@ class Layout:
         return n_views(self.store, self.blocks)
 
     def to_train_on(self, rows: np.ndarray) -> RowMatrix:
-        """Return rows for training: where images have several views, heads that pass over them see a new one each."""
+        """Return rows for training: where images have several views, each pass sees another one."""
         if self.n_views > 1:
             return ViewedRows(self.store, self.blocks, rows)
         return RowMatrix(self.store, self.blocks, rows)
 
 
 def lay_out(config: RunConfig, store: Store | None = None) -> Layout:
-    """Find what the run needs in its store, which is opened unless it is given.
+    """Choose blocks and rows of the run from its store, which is opened unless it is given.
 
     Raises AffectoryError.
     """
@@ -90,8 +83,7 @@ def unfitted_head(config: RunConfig, layout: Layout) -> Any:
     for name in ("random_state", "name", "kind", "shape"):
         if name in config.settings:
             instead = {"random_state": "give the seed of the run instead", "shape": "it follows from the blocks"}
-            message = f"{name!r} isn't an option of a head: {instead.get(name, 'the task decides it')}"
-            raise ConfigError(message)
+            raise ConfigError(f"{name!r} isn't an option of a head: {instead.get(name, 'the task decides it')}")
     data = layout.data
     return task_head(
         config.head,
@@ -119,13 +111,12 @@ def task_head(
     settings = {**settings, "shape": shape} if shape else dict(settings)
     cost = settings.get("cost")
     plain = {key: value for key, value in settings.items() if key != "cost" or not isinstance(cost, str)}
-    head = make_head(name, task.kind, random_state=seed, **plain)  # names classes as the user does where it refuses
-    if task.kind == "single":
+    head = make_head(name, task.kind, random_state=seed, **plain)  # its refusals name classes as the user does
+    if kind_of(task).exclusive:
         head.set_params(**class_options(settings, task.classes, np.unique(y).tolist()))
         head.check_options()
     elif isinstance(cost, str):
-        message = f"cost is {cost!r}; it is for tasks with one label an image"
-        raise ConfigError(message)
+        raise ConfigError(f"cost is {cost!r}; it is for tasks with one label an image")
     return head
 
 
@@ -139,8 +130,9 @@ def class_options(settings: Mapping[str, Any], classes: Sequence[str], present: 
                 raise ConfigError(unknown_name("class in class_weight", str(name), classes))
         made["class_weight"] = {code: weights.get(classes[code], 1.0) for code in present}
         if sum(weight > 0 for weight in made["class_weight"].values()) < 2:
-            message = f"class_weight is {dict(weights)}; at least two classes of the training images need one above 0"
-            raise ConfigError(message)
+            raise ConfigError(
+                f"class_weight is {dict(weights)}; at least two classes of the training images need one above 0"
+            )
     cost = settings.get("cost")
     if isinstance(cost, str):
         if cost != "polarity":
@@ -150,7 +142,14 @@ def class_options(settings: Mapping[str, Any], classes: Sequence[str], present: 
     if cost is not None:
         square = isinstance(cost, list) and len(cost) == len(classes)
         if not square or not all(isinstance(row, list) and len(row) == len(classes) for row in cost):
-            message = f"cost is {cost!r}; it takes a row and a column for each of {', '.join(classes)}"
-            raise ConfigError(message)
+            raise ConfigError(f"cost is {cost!r}; it takes a row and a column for each of {', '.join(classes)}")
         made["cost"] = [[cost[c][k] for k in present] for c in present]
     return made
+
+
+def quick(config: RunConfig) -> RunConfig:
+    """Return a run cut down to seconds: few images, few epochs or trees; it shows that the run works, no more."""
+    options = head_options(config.head, "single")
+    lengths = {"epochs": QUICK_EPOCHS, "n_rounds": QUICK_EPOCHS}
+    settings = {**config.settings, **{name: n for name, n in lengths.items() if name in options}}
+    return replace(config, settings=settings, limit=QUICK_IMAGES, resamples=QUICK_RESAMPLES)

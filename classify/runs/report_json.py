@@ -1,8 +1,8 @@
 """The schema of the report of a run: the one way in for ``report.json``.
 
-What comes out has every name that this program looks up, each of its type, with finite numbers and sizes that agree:
-the pages, tables and cards index it without asking again. Names that this version doesn't know pass as they are.
-Reports of 0.1, which have no ``format_version``, are read; what they lack is completed.
+A report that was read has every field of `Report`, each of its type, with finite numbers and sizes that agree, so
+pages, tables and cards check nothing again. Names that this version does not know pass as they are. Reports of 0.1,
+which have no ``format_version``, are read; what they lack is completed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from classify.data.kinds import kind_of
 from classify.errors import RunError
 from classify.evaluation.metrics import shown_metrics
 from classify.json_file import parse_json, read_regular
@@ -212,8 +213,7 @@ class Report(Mapping[str, Any]):
         known = {one.name: one for one in fields(cls) if one.name != "others"}
         lacking = [name for name, one in known.items() if one.default_factory is MISSING and name not in values]
         if lacking:
-            message = f"the report lacks {', '.join(lacking)}"
-            raise SchemaError(message)
+            raise SchemaError(f"the report lacks {', '.join(lacking)}")
         taken = {
             name: one.metadata["check"](values[name], f"the report.{name}")
             for name, one in known.items()
@@ -252,20 +252,18 @@ def read_report(folder: Path) -> Report:
     try:
         values = parse_json(read_regular(path), path)
     except FileNotFoundError as error:
-        message = f"{folder} isn't a run: it has no {REPORT}"
-        raise RunError(message) from error
+        raise RunError(f"{folder} isn't a run: it has no {REPORT}") from error
     if not isinstance(values, dict):
-        message = f"{path} holds no JSON object; was it written by `classify run`?"
-        raise RunError(message)
+        raise RunError(f"{path} holds no JSON object; was it written by `classify run`?")
     version = values.get("format_version", 1)
     if isinstance(version, int) and version > FORMAT_VERSION:
-        message = f"{path} has format version {version}, this program reads up to {FORMAT_VERSION}; update affectory"
-        raise RunError(message)
+        raise RunError(
+            f"{path} has format version {version}, this program reads up to {FORMAT_VERSION}; update affectory"
+        )
     try:
         return Report.of(values)
     except (SchemaError, FormatError) as error:
-        message = f"{path} can't be used: {error}; was it written by `classify run`?"
-        raise RunError(message) from error
+        raise RunError(f"{path} can't be used: {error}; was it written by `classify run`?") from error
 
 
 def report_task(report: Report) -> Task:
@@ -282,8 +280,7 @@ def _agreeing(report: Report) -> Report:
     if judged is None:
         wrong("the report.metrics", sorted(metrics), "a test or a validation part")
     if "majority" not in baselines:
-        message = "the report.baselines lacks majority"
-        raise SchemaError(message)
+        raise SchemaError("the report.baselines lacks majority")
     for part, found in metrics.items():
         baselines["majority"].setdefault(part, {})
         for name in (*shown_metrics(task.kind, task.classes), *found):
@@ -309,7 +306,7 @@ def _check_sizes(report: Report, task: Task) -> None:
     for part, rows in report.per_class.items():
         if [row["class"] for row in rows] != list(task.classes):
             wrong(f"the report.per_class.{part}", [row["class"] for row in rows], "a row for each class, in order")
-    wanted = ("mean", "std", "min", "max") if task.kind == "regression" else ("n",)
+    wanted = kind_of(task).summary_keys
     for part, counts in report.counts.items():
         for name in task.classes:
             if name not in counts or any(counts[name][key] is None for key in wanted):

@@ -1,4 +1,4 @@
-"""A run that may be cut short: its time budget, and the folder in which its training waits to be gone on with."""
+"""Training that may be interrupted: its time budget, and the folder that keeps its state until it is resumed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def interruption(folder: Path, budget: str | None, *, resume: bool, force: bool) -> Interruption | None:
-    """Return what a run's two options ask for: a time *budget* like ``9h``, and to go on; None where neither is given.
+    """Return the guard of a run with a time *budget* like ``9h``, or one that resumes; None where it is neither.
 
     Raises RunError.
     """
@@ -44,37 +44,19 @@ def parse_duration(text: str) -> float:
     except (KeyError, ValueError):
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        message = f"{text!r} isn't a time; write a number with s, m, h or d, like 9h or 90m"
-        raise RunError(message)
+        raise RunError(f"{text!r} isn't a time; write a number with s, m, h or d, like 9h or 90m")
     return seconds
 
 
 class UnfinishedError(RunError):
-    """The time budget is used up; what was trained is kept, and the same run can be gone on with."""
+    """The time budget is used up; the state of training is kept, and the same run can be resumed."""
 
 
 class Interruption:
     """The state of one run's training, beside its folder: ``FOLDER.checkpoint/``.
 
-    Parameters
-    ----------
-    folder : Path
-        Of the run.
-    seconds : float
-        Time budget of the run, from now.
-    resume : bool
-        Whether to go on from a state that lies there.
-    force : bool
-        Whether a state that lies there may be thrown away.
-    every : float
-        Seconds between saves.
-    clock : callable
-        Seconds, never backwards.
-
-    Raises
-    ------
-    RunError
-        There is a state, and it was asked neither to go on from it nor to throw it away.
+    A state that lies there is resumed with *resume*, thrown away with *force*, else refused (RunError). Training may go
+    on for *seconds* from now, and saves its state *every* so many; *clock* gives seconds that never go back.
     """
 
     def __init__(
@@ -93,12 +75,13 @@ class Interruption:
         self._end = clock() + seconds
         if self.folder.exists() and not resume:
             if not force:
-                message = f"{self.folder} holds unfinished training; go on with --resume, or throw it away with --force"
-                raise RunError(message)
+                raise RunError(
+                    f"{self.folder} holds unfinished training; resume it with --resume, or throw it away with --force"
+                )
             shutil.rmtree(self.folder)
 
     def identify(self, **facts: object) -> None:
-        """Say what is trained on what; a state of anything else is refused."""
+        """Record what is trained on what; a state of anything else is refused."""
         self.identity.update({name: _digest(value) for name, value in facts.items()})
 
     def checkpoint(self, stage: str, head: Any) -> Checkpoint:
@@ -109,11 +92,10 @@ class Interruption:
         from classify.heads.checkpoint import Checkpoint
 
         if "checkpoint" not in inspect.signature(head.fit).parameters:
-            message = (
-                f"{type(head).__name__} isn't trained by epochs, so it can't be stopped and gone on with; "
+            raise ConfigError(
+                f"{type(head).__name__} isn't trained by epochs, so it can't be stopped and resumed; "
                 "leave out --time-budget and --resume"
             )
-            raise ConfigError(message)
         return Checkpoint(
             self.folder / stage,
             {**self.identity, "head": _digest(repr(head))},
@@ -124,9 +106,11 @@ class Interruption:
         )
 
     def unfinished(self) -> UnfinishedError:
-        """Return the error that says where training stands and how to go on."""
-        message = f"the time budget is used up before training was done; its state is kept in {self.folder}: "
-        return UnfinishedError(message + "run the same command with --resume to go on")
+        """Return the error that names the folder of the state and the way to resume."""
+        return UnfinishedError(
+            f"the time budget is used up before training was done; its state is kept in {self.folder}: "
+            "run the same command with --resume to go on"
+        )
 
     def done(self) -> None:
         """Remove the state: the run is written."""
@@ -134,9 +118,5 @@ class Interruption:
 
 
 def _digest(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(_sorted(value), sort_keys=True, default=str)
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _sorted(value: object) -> object:
-    return dict(value) if isinstance(value, Mapping) else value

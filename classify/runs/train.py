@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import clone
 
 from classify.config import RunConfig, dump_config
+from classify.data.kinds import kind_of
 from classify.data.rows import RowMatrix
 from classify.data.tasks import TaskRows
-from classify.evaluation.baselines import baseline_scores, fitted_labels
-from classify.evaluation.chance import chance
-from classify.evaluation.clean_scores import clean_scores, clean_verdicts
-from classify.evaluation.intervals import Interval, intervals
+from classify.errors import ConfigError
+from classify.evaluation.baselines import chance, fitted_labels, id_only_scores, majority_scores
+from classify.evaluation.bootstrap import Interval, Spread, intervals
 from classify.evaluation.novelty import fit_novelty
-from classify.evaluation.postprocessing import adjust, adjusted_report
-from classify.evaluation.resamples import Spread
-from classify.evaluation.verdict import verdicts
-from classify.runs.fitting import fit_head
+from classify.evaluation.postprocessing import fit_postprocessing, postprocessed_report
+from classify.evaluation.verdict import clean_scores, judge_head
 from classify.runs.folder import Run, check_free, new_folder, read_run, write_run
-from classify.runs.layout import lay_out, unfitted_head
+from classify.runs.layout import Layout, lay_out, unfitted_head
 from classify.runs.predictions import PartPredictions
-from classify.runs.record import Outcome, by_kind, run_report
+from classify.runs.record import by_kind, run_report
 from classify.runs.time_budget import Interruption
 from features_store.schema import Task
 
-__all__ = ["head_scores", "run"]
+__all__ = ["fit_head", "head_scores", "run"]
+
+Scores = Mapping[str, NDArray[np.float64]]  # by part
 
 
 def run(
@@ -40,96 +42,85 @@ def run(
     interruption: Interruption | None = None,
     n_tried: int = 1,
 ) -> Run:
-    """Fit one head on one task, score it beside the baselines, and leave a run folder.
+    """Fit one head on one task, score it beside the baselines, and write a run folder.
 
-    Parameters
-    ----------
-    config : RunConfig
-        What to do.
-    force : bool
-        Whether a run that lies in the same place may be replaced.
-    notify : callable
-        Called with a line of text when there is something to tell before the work is done.
-    interruption : Interruption or None
-        A time budget for the training, and the place where its state waits.
-    n_tried : int
-        Runs or trials among which this one was chosen, or stands to be.
-
-    Returns
-    -------
-    Run
-        The run as it lies on disk.
-
-    Raises
-    ------
-    AffectoryError
-        The place is taken, a name is unknown, or the task can't be run. Nothing is written then.
-    UnfinishedError
-        The time budget is used up. The state of training is kept, and no run is written.
+    *force* replaces a run that lies there, *notify* is called with a line of text before the work is done, and
+    *n_tried* counts the runs or trials among which this one was chosen. Nothing is written where the place is taken, a
+    name is unknown or the task cannot be run (AffectoryError); where the time budget ends, training keeps its state
+    (UnfinishedError).
     """
     if config.tested:
-        from classify.studies.cross_corpus import TransferConfig, transfer
-
-        return transfer(TransferConfig.of(config), force=force)
+        raise ConfigError(
+            f"this is the file of a cross-corpus test of {config.tested}; repeat it with `classify evaluate`"
+        )
     check_free(config.folder, force=force)
     timings: dict[str, float] = {}
     with _timed(timings, "open"):
         layout = lay_out(config)
-        data = layout.data
+        data, task, parts = layout.data, layout.data.task, layout.data.parts
         head = unfitted_head(config, layout)
     if interruption is not None:
-        interruption.identify(config=dump_config(config), images={name: p.digest for name, p in data.parts.items()})
+        interruption.identify(config=dump_config(config), images={name: p.digest for name, p in parts.items()})
         interruption.identify(**{name: layout.store.blocks[name].digest for name in layout.blocks})
     stamp = [data.crossing.words()] if data.crossing else []
-    for line in by_kind([*_losses(data), *stamp, *data.warnings]):
+    for line in by_kind([*_dropped(data), *stamp, *data.warnings]):
         notify(line)
-    bootstrapped: dict[str, Any] = {"n_resamples": config.resamples, "seed": config.seed}
+    resampling: dict[str, Any] = {"n_resamples": config.resamples, "seed": config.seed}
     with _timed(timings, "baselines"):  # first: what the data alone can make fail is not found after the long work
         weight = head.get_params(deep=False).get("class_weight")
-        said = baseline_scores(data, refit=config.refit, class_weight=weight, seed=config.seed)
-        beside = {name: _spreads(data, of, **bootstrapped) for name, of in said.items()}
+        id_only = id_only_scores(data, refit=config.refit, class_weight=weight, seed=config.seed)
+        spreads = {
+            "majority": _spreads(data, majority_scores(data, refit=config.refit), **resampling),
+            "id-only": _spreads(data, id_only, **resampling),
+        }
     with _timed(timings, "fit"):
-        fit = fit_head(head, layout, refit=config.refit, interruption=interruption)
+        heads, refit, caught = fit_head(head, layout, refit=config.refit, interruption=interruption)
     with _timed(timings, "score"):
-        scores = {name: head_scores(fit.of_part(name), data.task, x) for name, x in layout.matrices.items()}
+        scores = {name: head_scores(heads[name], task, x) for name, x in layout.matrices.items()}
     with _timed(timings, "intervals"):
-        spreads = _spreads(data, scores, **bootstrapped)
-        metrics = {name: intervals(spread, part=name) for name, spread in spreads.items()}
-        answers = {"head": scores, **said}
-        clean = clean_scores(data, answers, **bootstrapped)
-        judged = clean_verdicts(data, answers, **bootstrapped) or verdicts(
-            data.parts, spreads, beside["majority"], beside["id-only"], seed=config.seed
-        )
+        spreads["head"] = _spreads(data, scores, **resampling)
+        crossing = clean_scores(data, spreads, **resampling)
+        verdicts = judge_head(data, spreads, **resampling)
+        of_spreads = {name: _intervals(spreads[name]) for name in ("head", "majority", "id-only")}
+        guesses = {
+            name: chance(task, fitted_labels(data, name, refit=config.refit), part.y, seed=config.seed)
+            for name, part in parts.items()
+            if name != "train"
+        }
     with _timed(timings, "calibration"):
-        adjustment = adjust(data.task, data.parts, scores, method=config.calibration)
-        adjusted = adjusted_report(data.task, data.parts, scores, adjustment, **bootstrapped)
+        postprocessing = fit_postprocessing(task, parts, scores, method=config.calibration)
+        postprocessed = postprocessed_report(task, parts, scores, postprocessing, **resampling)
     with _timed(timings, "novelty"):  # of the training part alone, also after a refit: the others stay held out
-        train = data.parts["train"]
+        train = parts["train"]
         matrices = {name: RowMatrix(layout.store, [name], train.rows) for name in layout.blocks}
-        novelty = fit_novelty(matrices, data.task, train.y, train.groups, seed=config.seed)
+        novelty = fit_novelty(matrices, task, train.y, train.groups, seed=config.seed)
         held_out = {name: x for name, x in layout.matrices.items() if name != "train"}
-        novel = novelty.as_json(held_out, seed=config.seed)
-    outcome = Outcome(
-        fit.head,
-        scores,
-        metrics,
-        _baselines(data, config, beside),
-        adjusted,
-        fit.noted,
-        timings,
-        fit.refit,
-        judged,
-        n_tried,
-        clean,
-        novel,
+        unlike = novelty.as_json(held_out, seed=config.seed)
+    report = run_report(
+        config,
+        layout.store,
+        layout.blocks,
+        data,
+        head=heads["test"],
+        scores=scores,
+        warnings=caught,
+        metrics=of_spreads["head"],
+        baselines={"majority": of_spreads["majority"], "chance": guesses, "id-only": of_spreads["id-only"]},
+        verdicts=verdicts,
+        crossing=crossing,
+        n_tried=n_tried,
+        chosen_on=("validation" if "validation" in parts else "test") if n_tried > 1 else None,
+        refit=refit,
+        novelty=unlike,
+        timings=timings,
+        **postprocessed,
     )
-    report = run_report(config, store=layout.store, blocks=layout.blocks, data=data, outcome=outcome)
     predictions = {
-        name: PartPredictions(part.ids, part.y, scores[name], part.groups, adjustment.calibrated(scores[name]))
-        for name, part in data.parts.items()
+        name: PartPredictions(part.ids, part.y, scores[name], part.groups, postprocessing.calibrated(scores[name]))
+        for name, part in parts.items()
     }
     with new_folder(config.folder, force=force) as folder:
-        kept = {"head": fit.head, "adjustment": adjustment, "novelty": novelty}
+        kept = {"head": heads["test"], "postprocessing": postprocessing, "novelty": novelty}
         write_run(folder, config, report=report, predictions=predictions, **kept)
     if interruption is not None:
         interruption.done()
@@ -143,7 +134,7 @@ def _timed(timings: dict[str, float], name: str) -> Iterator[None]:
     timings[name] = round(time.perf_counter() - start, 3)
 
 
-def _losses(data: TaskRows) -> list[str]:
+def _dropped(data: TaskRows) -> list[str]:
     return [
         f"{part}: {count} left out ({reason})"
         for part, counts in data.dropped.items()
@@ -151,44 +142,77 @@ def _losses(data: TaskRows) -> list[str]:
     ]
 
 
+def _spreads(data: TaskRows, scores: Scores, **resampling: int) -> dict[str, Spread]:
+    parts = {name: data.parts[name] for name in scores}
+    return {name: Spread.of(data.task, part.y, scores[name], part.groups, **resampling) for name, part in parts.items()}
+
+
+def _intervals(spreads: Mapping[str, Spread]) -> dict[str, dict[str, Interval]]:
+    return {part: intervals(spread, part=part) for part, spread in spreads.items()}
+
+
 def head_scores(head: Any, task: Task, matrix: RowMatrix) -> NDArray[np.float64]:
-    """Return what a fitted head says of images.
+    """Return the scores of a fitted head; values are clipped to the range of the task.
 
     Shapes: matrix (n_images, n_features).
     """
-    if task.kind == "regression":
-        values = np.asarray(head.predict(matrix), dtype=np.float64)
-        return values if task.range is None else np.clip(values, *task.range)  # as every answer is, later
-    said = np.asarray(head.predict_proba(matrix), dtype=np.float64)
-    if task.kind == "multi":
-        return said
-    spread = np.zeros((len(said), len(task.classes)))
-    spread[:, head.classes_] = said  # a class that training never saw keeps probability 0
-    return spread
+    scores = kind_of(task).scores(head, matrix)
+    return scores if task.range is None else np.clip(scores, *task.range)
 
 
-def _spreads(
-    data: TaskRows, scores: Mapping[str, NDArray[np.float64]], *, n_resamples: int, seed: int
-) -> dict[str, Spread]:
-    return {
-        name: Spread.of(
-            data.task, data.parts[name].y, said, data.parts[name].groups, n_resamples=n_resamples, seed=seed
-        )
-        for name, said in scores.items()
-    }
+def fit_head(
+    head: Any, layout: Layout, *, refit: bool = False, interruption: Interruption | None = None
+) -> tuple[dict[str, Any], dict[str, Any] | None, list[str]]:
+    """Fit a head on the training part, with the validation part for early stopping where there is one.
+
+    With *refit* a second head of the same options is fitted on training and validation images together, for as many
+    epochs (rounds, of trees, label by label) as were best for the first where it stopped early, else for as many as
+    are set. Returns the head that scores each part (``test`` has the one that is kept), the facts of the second fit for
+    the report, and the warnings of libraries.
+
+    Raises ConfigError, UnfinishedError.
+    """
+    parts = layout.data.parts
+    if refit and "validation" not in parts:
+        raise ConfigError(f"refit is set, and the split has no validation images to add; it has {', '.join(parts)}")
+    train = layout.to_train_on(parts["train"].rows)
+    validation = (layout.matrices["validation"], parts["validation"].y) if "validation" in parts else None
+    caught = _fit(head, train, parts["train"].y, validation, "fit", interruption)
+    facts, kept = None, head
+    if refit:
+        kept = clone(head).set_params(**(length := _best_length(head)))
+        both = [parts["train"], parts["validation"]]
+        x, y = layout.to_train_on(np.concatenate([p.rows for p in both])), np.concatenate([p.y for p in both])
+        caught += _fit(kept, x, y, None, "refit", interruption)
+        facts = {"parts": ["train", "validation"], "n": len(y), **length}
+    return {"train": head, "validation": head, "test": kept}, facts, list(dict.fromkeys(caught))
 
 
-def _baselines(
-    data: TaskRows, config: RunConfig, beside: Mapping[str, Mapping[str, Spread]]
-) -> dict[str, dict[str, dict[str, Interval]]]:
-    """By baseline, part and metric; the training part has the majority only."""
-    found = {
-        name: {part: intervals(spread, part=part) for part, spread in spreads.items()}
-        for name, spreads in beside.items()
-    }
-    guesses = {
-        name: chance(data.task, fitted_labels(data, name, refit=config.refit), part.y, seed=config.seed)
-        for name, part in data.parts.items()
-        if name != "train"
-    }
-    return {"majority": found["majority"], "chance": guesses, "id-only": found["id-only"]}
+def _fit(head: Any, x: Any, y: Any, validation: Any, stage: str, interruption: Interruption | None) -> list[str]:
+    """Fit, and return what libraries warn of."""
+    options: dict[str, Any] = {"validation": validation}
+    if interruption is not None:
+        options["checkpoint"] = interruption.checkpoint(stage, head)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        head.fit(x, y, **options)
+    if interruption is not None and options["checkpoint"].unfinished:
+        raise interruption.unfinished()
+    return [" ".join(str(w.message).split()) for w in caught if issubclass(w.category, UserWarning)]
+
+
+def _best_length(head: Any) -> dict[str, int | list[int]]:
+    """Return how long the second fit is: what was best, where the first one could stop early."""
+    options = head.get_params(deep=False)
+    if not options.get("patience"):
+        return {}
+    if "epochs" in options:
+        losses = [record["validation_loss"] for record in head.history_ if "validation_loss" in record]
+        return {"epochs": int(np.argmin(losses)) + 1} if losses else {}
+    if "n_rounds" in options:
+        known = [max(1, booster.current_iteration()) for booster in head.boosters_ if booster is not None]
+        # A label that never varied in training has no rounds of its own: the median of the others'.
+        typical = int(np.median(known)) if known else 0
+        rounds = [max(1, one.current_iteration()) if one is not None else typical for one in head.boosters_]
+        return {"n_rounds": rounds[0] if len(rounds) == 1 else rounds} if known else {}
+    return {}

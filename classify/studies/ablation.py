@@ -16,14 +16,13 @@ from classify.config import RunConfig
 from classify.data.tasks import choose_blocks, task_rows
 from classify.errors import ConfigError
 from classify.evaluation.baselines import constant_scores
-from classify.evaluation.comparison import difference_of
+from classify.evaluation.bootstrap import LEVEL, Spread, intervals
+from classify.evaluation.comparison import difference
 from classify.evaluation.folds import deal
-from classify.evaluation.intervals import LEVEL, intervals
-from classify.evaluation.knowledge import deals, movable
 from classify.evaluation.metrics import find_metric, greater_is_better, metrics, primary_metric
-from classify.evaluation.out_of_fold import PATHS, Answers, Images, Paths, Plan, Subset, path_answers
-from classify.evaluation.resamples import Spread
+from classify.evaluation.verdict import deals, movable
 from classify.runs.record import plain
+from classify.studies.subset_scores import PATHS, Images, Paths, Plan, Scores, Subset, path_scores
 from features_store import open_store
 from features_store.schema import Task
 
@@ -105,7 +104,7 @@ def ablate(
             f"{len(blocks)} blocks: each alone, all together and all but one; every subset is tried up to {MAX_BLOCKS}"
         )
     plan = Plan(config.head, config.settings, config.seed)
-    paths = path_answers(images, subsets, plan, advance=_counted(progress, len(subsets) * config.folds))
+    paths = path_scores(images, subsets, plan, advance=_counted(progress, len(subsets) * config.folds))
     said, chosen = _best_of(paths, plan, images)
     spreads = _spreads(config, images, groups, said)
     constant = constant_scores(data.task, y, len(y))
@@ -155,7 +154,7 @@ def _counted(progress: Callable[[int, int], object], total: int) -> Callable[[in
     return lambda n: [progress(next(done), total) for _ in range(n)]
 
 
-def _best_of(paths: Paths, plan: Plan, images: Images) -> tuple[Answers, dict[Subset, Any]]:
+def _best_of(paths: Paths, plan: Plan, images: Images) -> tuple[Scores, dict[Subset, Any]]:
     """Take for each subset the value of the path that scores best on the folds; the first, where some are equal."""
     values, metric = plan.values, primary_metric(images.task)
     sign = 1 if greater_is_better(metric) else -1
@@ -171,10 +170,10 @@ def _best_of(paths: Paths, plan: Plan, images: Images) -> tuple[Answers, dict[Su
 
 def _shaped(images: Images, scores: np.ndarray) -> np.ndarray:
     """Return answers in the form of the targets: one column for one output of a regression."""
-    return scores[:, 0] if images.y.ndim == 1 and images.task.kind == "regression" else scores
+    return images.kind.shaped(scores)
 
 
-def _spreads(config: AblationConfig, images: Images, groups: np.ndarray | None, said: Answers) -> dict[Subset, Spread]:
+def _spreads(config: AblationConfig, images: Images, groups: np.ndarray | None, said: Scores) -> dict[Subset, Spread]:
     task: Task = images.task
     spreads = {}
     for subset, scores in said.items():
@@ -192,9 +191,9 @@ def _blind(
     """
     if find_metric(metric).constant_may_win or movable(len(images.y), groups) < 0.5:
         return majority
-    (orders,) = deals(len(images.y), groups, n_deals=_BLIND_DEALS, seed=config.seed)
+    orders = np.concatenate(list(deals(len(images.y), groups, n_deals=_BLIND_DEALS, seed=config.seed)))
     options: dict[str, Any] = {"n_resamples": config.resamples, "seed": config.seed}
-    dealt = [Spread.of(images.task, images.y, whole.answers[order], groups, **options) for order in orders]
+    dealt = [Spread.of(images.task, images.y, whole.y_score[order], groups, **options) for order in orders]
     values = {metric: float(np.mean([one.values[metric] for one in dealt]))}
     resampled = {metric: np.mean([one.resampled[metric] for one in dealt], axis=0)}
     return replace(whole, values=values, resampled=resampled, by_class={})
@@ -249,7 +248,7 @@ def _improvement(step: Step, metric: str) -> dict[str, float | None]:
     """Return by how much a step is for the better: above 0 whichever way the metric points."""
     value, resampled, n_units = step
     sign = 1 if greater_is_better(metric) else -1
-    return difference_of(sign * value, sign * resampled, n_units).as_json()
+    return difference(sign * value, sign * resampled, n_units).as_json()
 
 
 def _step(one: Spread, other: Spread, metric: str) -> Step:

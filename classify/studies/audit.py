@@ -145,7 +145,7 @@ def _label_errors(
     knows = judge_knows(task, y, said, groups, seed=seed)
     found: list[LabelError] = []
     if knows:
-        found = improbable_values(task, y, said) if task.kind == "regression" else probable_errors(task, y, said)
+        found = improbable_values(y, said) if task.kind == "regression" else probable_errors(task, y, said)
     name = primary_metric(task)
     return {
         "method": "values beyond 3.5 robust standard deviations" if task.kind == "regression" else "confident learning",

@@ -17,24 +17,22 @@ from classify.data.rows import RowMatrix
 from classify.data.seen import Seen, find_seen
 from classify.data.tasks import Part, TaskRows
 from classify.errors import TaskError
-from classify.evaluation.baselines import constant_scores
-from classify.evaluation.chance import chance
-from classify.evaluation.intervals import intervals
+from classify.evaluation.baselines import chance, constant_scores
+from classify.evaluation.bootstrap import Spread, intervals
 from classify.evaluation.novelty import read_novelty
-from classify.evaluation.postprocessing import adjusted_report, read_adjustment
-from classify.evaluation.resamples import Spread
-from classify.evaluation.verdict import verdicts
+from classify.evaluation.postprocessing import postprocessed_report
+from classify.evaluation.verdict import judge_head
 from classify.heads.persistence import load_model
 from classify.inference.model import run_passports
+from classify.runs import train
 from classify.runs.folder import CONFIG, Run, check_free, new_folder, read_run, write_run
 from classify.runs.predictions import PartPredictions
-from classify.runs.record import Outcome, run_report
-from classify.runs.train import head_scores
+from classify.runs.record import run_report
 from features_store import Labels, Store, Task, open_store
 from features_store import passport as passports
 from features_store.errors import AffectoryError, MismatchError, unknown_name
 
-__all__ = ["TransferConfig", "transfer"]
+__all__ = ["TransferConfig", "run_config", "transfer"]
 
 LEFT_OUT = "none"
 
@@ -75,6 +73,13 @@ class TransferConfig:
         return cls(tested, config.store, config.task, config.class_map, **more)  # type: ignore[arg-type]
 
 
+def run_config(config: RunConfig, *, force: bool = False, **options: Any) -> Run:
+    """Do what the file of a run describes: fit a head, or test a fitted one on another corpus."""
+    if config.tested:
+        return transfer(TransferConfig.of(config), force=force)
+    return train.run(config, force=force, **options)
+
+
 def transfer(config: TransferConfig, *, force: bool = False) -> Run:
     """Score a fitted head on another corpus, and leave a run folder with one part, ``test``: all its labelled images.
 
@@ -100,39 +105,50 @@ def transfer(config: TransferConfig, *, force: bool = False) -> Run:
     head, files = load_model(config.run / "model")
     novelty = read_novelty(files, blocks, head.n_features_in_)
     rows = RowMatrix(store, blocks, part.rows)
-    scores = {"test": head_scores(head, task, rows)}
+    scores = {"test": train.head_scores(head, task, rows)}
     novel = None if novelty is None else novelty.as_json({"test": rows}, seed=config.seed)
     options: dict[str, Any] = {"n_resamples": config.resamples, "seed": config.seed}
     fitted = ("train", "validation") if run.report.refit else ("train",)
     truth = np.concatenate([run.part(name).y_true for name in fitted])
     guess = constant_scores(task, truth, len(part))
-    spreads = {"test": Spread.of(task, part.y, scores["test"], part.groups, **options)}
-    constant = {"test": Spread.of(task, part.y, guess, part.groups, **options)}
-    metrics = {"test": intervals(spreads["test"])}
-    beside = {
-        "majority": {"test": intervals(constant["test"])},
-        "chance": {"test": chance(task, truth, part.y, seed=config.seed)},
+    spreads = {
+        name: {"test": Spread.of(task, part.y, y_score, part.groups, **options)}
+        for name, y_score in {"head": scores["test"], "majority": guess}.items()
     }
-    adjustment = read_adjustment(config.run)
-    adjusted = adjusted_report(task, {"test": part}, scores, adjustment, **options)
-    timings = {"fit": 0.0, "score": round(time.perf_counter() - started, 3)}
+    metrics = {name: {"test": intervals(of["test"])} for name, of in spreads.items()}
+    guesses = {"test": chance(task, truth, part.y, seed=config.seed)}
+    postprocessing = run.postprocessing
+    postprocessed = postprocessed_report(task, {"test": part}, scores, postprocessing, **options)
     scored = known & store.usable(blocks)
     told = f"Of the images that the head was fitted on or chosen by, {seen.words(scored)} lie here and are left out."
     data = TaskRows(task, {"test": part}, dropped, warnings=(told, *_words(run, task, part)))
-    judged = verdicts({"test": part}, spreads, constant, seed=config.seed)
-    outcome = Outcome(head, scores, metrics, beside, adjusted, (), timings, verdicts=judged, novelty=novel)
-    report = run_report(asked, store=store, blocks=blocks, data=data, outcome=outcome)
-    transfer = {
+    verdicts = judge_head(data, spreads, **options)
+    facts = {
         "trained_on": run.report.corpus,
         "index_digest": run.report.index_digest,
         "class_map": dict(config.class_map),
         "left_out": seen.counts(scored),
     }
-    report = replace(report, history=[], transfer=transfer)
-    calibrated = adjustment.calibrated(scores["test"])
+    report = run_report(
+        asked,
+        store,
+        blocks,
+        data,
+        head=head,
+        scores=scores,
+        metrics=metrics["head"],
+        baselines={"majority": metrics["majority"], "chance": guesses},
+        verdicts=verdicts,
+        novelty=novel,
+        transfer=facts,
+        timings={"fit": 0.0, "score": round(time.perf_counter() - started, 3)},
+        history=[],
+        **postprocessed,
+    )
+    calibrated = postprocessing.calibrated(scores["test"])
     predictions = {"test": PartPredictions(part.ids, part.y, scores["test"], part.groups, calibrated)}
     with new_folder(asked.folder, force=force) as folder:
-        kept = {"head": head, "adjustment": adjustment, "novelty": novelty}
+        kept = {"head": head, "postprocessing": postprocessing, "novelty": novelty}
         write_run(folder, asked, report=report, predictions=predictions, **kept)
     return read_run(asked.folder)
 

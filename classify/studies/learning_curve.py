@@ -14,11 +14,10 @@ from classify.data.tasks import Part
 from classify.errors import ConfigError, RunError
 from classify.evaluation.curve import learning_curve
 from classify.evaluation.metrics import primary_metric
-from classify.runs.fitting import fit_head
 from classify.runs.folder import CONFIG, Run
 from classify.runs.identity import check_same_data
 from classify.runs.layout import lay_out, unfitted_head
-from classify.runs.train import head_scores
+from classify.runs.train import fit_head, head_scores
 
 __all__ = ["CURVE", "CurveConfig", "curve_of"]
 
@@ -67,9 +66,9 @@ def curve_of(run: Run, config: CurveConfig | None = None) -> dict[str, Any]:
         parts = {**data.parts, "train": _some(data.parts["train"], chosen)}
         fewer = replace(layout, data=replace(data, parts=parts))
         head = unfitted_head(replace(asked, seed=asked.seed + seed), fewer)
-        done = fit_head(head, fewer, refit=asked.refit)
-        noted.update(dict.fromkeys(f"with {len(chosen)} training images: {text}" for text in done.noted))
-        return head_scores(done.of_part(scored), data.task, layout.matrices[scored])
+        heads, _, caught = fit_head(head, fewer, refit=asked.refit)
+        noted.update(dict.fromkeys(f"with {len(chosen)} training images: {text}" for text in caught))
+        return head_scores(heads[scored], data.task, layout.matrices[scored])
 
     noted: dict[str, None] = {}
     points = learning_curve(data, fit, n_points=config.n_points, n_repeats=config.n_repeats, seed=config.seed)

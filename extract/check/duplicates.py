@@ -18,124 +18,93 @@ _BITS = 64
 
 @dataclass(frozen=True)
 class Cluster:
-    """Images that are the same picture.
+    """Images that are the same picture: rows in ascending order, whether all have the same bytes, and the harm.
 
-    Parameters
-    ----------
-    rows : tuple of int
-        Ascending.
-    exact : bool
-        All have the same bytes.
-    crosses : tuple of str
-        Splits in which they lie in more than one part.
-    conflicts : tuple of str
-        Tasks in which they have different labels.
+    The harm: the splits in which they lie in more than one part, and the tasks in which they have different labels.
     """
 
     rows: tuple[int, ...]
     exact: bool
-    crosses: tuple[str, ...]
-    conflicts: tuple[str, ...]
+    crosses_splits: tuple[str, ...]
+    conflicting_tasks: tuple[str, ...]
 
 
-def clusters_of(
-    index: Index, content: NDArray[np.uint8], look: NDArray[np.uint64], hashed: NDArray[np.bool_], *, distance: int
+def find_clusters(
+    index: Index,
+    file_sha256: NDArray[np.uint8],
+    phash: NDArray[np.uint64],
+    has_phash: NDArray[np.bool_],
+    *,
+    distance: int = DISTANCE,
 ) -> list[Cluster]:
     """Find the exact and the near-duplicates of a corpus.
 
-    A near-duplicate cluster is a connected one: each image in it is at most `distance` from some other. An exact
-    cluster is given by itself, and again within a near one only if that has other images too.
+    Each image of a near-duplicate cluster is at most `distance` bits from some other one in it. An exact cluster is
+    listed by itself, and again within a near one only if that has other images too.
 
-    Shapes: content (n_images, 32) uint8; look, hashed (n_images,).
+    Shapes: file_sha256 (n_images, 32) uint8, zeros = not read; phash, has_phash (n_images,).
     """
-    exact = _equal(content)
-    first_of = np.arange(len(look))
+    read = np.flatnonzero(file_sha256.any(axis=1))
+    digests = np.ascontiguousarray(file_sha256[read]).view("V32").ravel()
+    exact = [read[rows].tolist() for rows in _equal_rows(np.unique(digests, return_inverse=True)[1].reshape(-1))]
+    first_of = np.arange(len(phash))
     for rows in exact:
         first_of[rows] = rows[0]
-    singles = np.flatnonzero((first_of == np.arange(len(look))) & hashed)
-    near = _joined(singles, _near_pairs(look[singles], distance))
+    singles = np.flatnonzero((first_of == np.arange(len(phash))) & has_phash)  # one image for each content
     copies = {rows[0]: rows for rows in exact}
-    near = [sorted(row for one in rows for row in copies.get(one, [one])) for rows in near]
-    near.sort()
-    found = [_cluster(index, rows, exact=True) for rows in exact]
-    return found + [_cluster(index, rows, exact=False) for rows in near]
+    near = [
+        sorted(row for single in singles[rows].tolist() for row in copies.get(single, [single]))
+        for rows in _equal_rows(_components(phash[singles], distance))
+    ]
+    found = [(rows, True) for rows in sorted(exact)] + [(rows, False) for rows in sorted(near)]
+    return [_cluster(index, rows, exact=exact) for rows, exact in found]
+
+
+def _equal_rows(values: NDArray[Any]) -> list[NDArray[np.int64]]:
+    """Group the rows of equal values, where there is more than one."""
+    order = np.argsort(values, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(values[order])) + 1)
+    return [rows for rows in groups if len(rows) > 1]
 
 
 def _cluster(index: Index, rows: list[int], *, exact: bool) -> Cluster:
-    at = np.array(rows)
-    crosses = []
-    for name, split in index.splits.items():
-        parts = split.values[at]
-        if len(np.unique(parts[parts >= 0])) > 1:
-            crosses.append(name)
-    conflicts = []
+    crosses = [
+        name for name, split in index.splits.items() if len(np.unique(split.values[rows][split.values[rows] >= 0])) > 1
+    ]
+    conflicting = []
     for name, labels in index.labels.items():
-        values = labels.values[at][labels.known[at]]
+        values = labels.values[rows][labels.known[rows]]
         if len(values) > 1 and (values != values[0]).any():
-            conflicts.append(name)
-    return Cluster(tuple(rows), exact, tuple(crosses), tuple(conflicts))
+            conflicting.append(name)
+    return Cluster(tuple(rows), exact, tuple(crosses), tuple(conflicting))
 
 
-def _equal(content: NDArray[np.uint8]) -> list[list[int]]:
-    keys = np.ascontiguousarray(content).view("V32").ravel()
-    _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    inverse = inverse.reshape(-1)
-    there = content.any(axis=1)
-    rows_of: dict[int, list[int]] = {}
-    for row in np.flatnonzero((counts[inverse] > 1) & there).tolist():
-        rows_of.setdefault(int(inverse[row]), []).append(row)
-    return sorted(rows_of.values())
+def _components(phash: NDArray[np.uint64], distance: int) -> NDArray[np.int32]:
+    """Number the connected components of images whose hashes differ in at most `distance` bits: (n,)."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    pairs = np.concatenate([np.empty((0, 2), dtype=np.int64), *_near_pairs(phash, distance)])
+    graph = coo_matrix((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), shape=(len(phash), len(phash)))
+    return np.asarray(connected_components(graph, directed=False)[1])
 
 
-def _near_pairs(look: NDArray[np.uint64], distance: int) -> Iterator[NDArray[np.int64]]:
+def _near_pairs(phash: NDArray[np.uint64], distance: int) -> Iterator[NDArray[np.int64]]:
     """Yield pairs (n, 2) of positions whose hashes differ in at most `distance` bits.
 
     By the pigeonhole principle two such hashes agree in at least one of ``distance + 1`` bands of bits, so only
     images that share a band are compared. Images of one hash are a chain, not all pairs.
     """
-    unique, first, inverse = np.unique(look, return_index=True, return_inverse=True)
+    unique, first, inverse = np.unique(phash, return_index=True, return_inverse=True)
     inverse = inverse.reshape(-1)
-    same = np.flatnonzero(first[inverse] != np.arange(len(look)))
+    same = np.flatnonzero(first[inverse] != np.arange(len(phash)))
     yield np.stack([first[inverse[same]], same], axis=1)
     edges = np.linspace(0, _BITS, distance + 2).round().astype(int)
     for low, high in pairwise(edges.tolist()):
         band = (unique >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
-        order = np.argsort(band, kind="stable")
-        ends = np.flatnonzero(np.diff(band[order])) + 1
-        for rows in np.split(order, ends):
-            if len(rows) > 1:
-                pairs = _within(unique, rows, distance)
-                if len(pairs):
-                    yield first[pairs]
-
-
-def _within(unique: NDArray[np.uint64], rows: NDArray[np.int64], distance: int) -> NDArray[np.int64]:
-    found = []
-    for at in range(len(rows) - 1):
-        others = rows[at + 1 :]
-        near = others[np.bitwise_count(unique[others] ^ unique[rows[at]]) <= distance]
-        if len(near):
-            found.append(np.stack([np.full(len(near), rows[at]), near], axis=1))
-    return np.concatenate(found) if found else np.empty((0, 2), dtype=np.int64)
-
-
-def _joined(singles: NDArray[np.int64], pairs: Iterator[NDArray[Any]]) -> list[list[int]]:
-    """Join pairs to connected clusters of rows."""
-    parent = list(range(len(singles)))
-
-    def root(one: int) -> int:
-        while parent[one] != one:
-            parent[one] = parent[parent[one]]
-            one = parent[one]
-        return one
-
-    touched: set[int] = set()
-    for some in pairs:
-        for a, b in some.tolist():
-            touched.update((a, b))
-            low, high = sorted((root(a), root(b)))
-            parent[high] = low
-    rows_of: dict[int, list[int]] = {}
-    for one in sorted(touched):
-        rows_of.setdefault(root(one), []).append(int(singles[one]))
-    return list(rows_of.values())
+        for rows in _equal_rows(band):
+            for at in range(len(rows) - 1):
+                others = rows[at + 1 :]
+                near = others[np.bitwise_count(unique[others] ^ unique[rows[at]]) <= distance]
+                if len(near):
+                    yield first[np.stack([np.full(len(near), rows[at]), near], axis=1)]

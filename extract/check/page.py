@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
-from dataclasses import dataclass
+import io
 from pathlib import Path
+from typing import Any
 
 from extract.check.duplicates import Cluster
-from extract.check.hashes import thumbnail_of
 from extract.check.report import Check
 from extract.errors import RefusedImageError
-from extract.inputs.files import Source
+from extract.inputs.files import ImageFiles
 from extract.inputs.images import Decoder, make_decoder
 from features_store import Index
 from features_store.atomic import atomic_write
@@ -33,35 +32,20 @@ width:{{ side }}px;vertical-align:top}img{max-width:100%}figcaption{font-size:12
 <h1>Duplicates in {{ corpus }}</h1>
 <p>{{ total }} clusters{% if total > shown|length %}; the {{ shown|length }} most serious are shown{% endif %}.</p>
 {% for cluster in shown %}<section>
-<p>{{ "equal bytes" if cluster.exact else "near-duplicates" }}, {{ cluster.size }} images
-{%- if cluster.crosses %} <span class="warn">across the parts of {{ cluster.crosses|join(", ") }}</span>{% endif %}
-{%- if cluster.conflicts %} <span class="warn">with different labels in {{ cluster.conflicts|join(", ") }}</span>
-{%- endif %}</p>
-{% for one in cluster.pictures %}<figure>
-{% if one.data %}<img alt="" src="data:image/jpeg;base64,{{ one.data }}">{% else %}(no picture){% endif %}
-<figcaption>{{ one.id }}{% for fact in one.facts %}<br>{{ fact }}{% endfor %}</figcaption></figure>
+<p>{{ "equal bytes" if cluster.exact else "near-duplicates" }}, {{ cluster.n_images }} images
+{%- if cluster.crosses_splits %}
+ <span class="warn">across the parts of {{ cluster.crosses_splits|join(", ") }}</span>{% endif %}
+{%- if cluster.conflicting_tasks %}
+ <span class="warn">with different labels in {{ cluster.conflicting_tasks|join(", ") }}</span>{% endif %}</p>
+{% for picture in cluster.pictures %}<figure>
+{% if picture.data %}<img alt="" src="data:image/jpeg;base64,{{ picture.data }}">{% else %}(no picture){% endif %}
+<figcaption>{{ picture.id }}{% for fact in picture.facts %}<br>{{ fact }}{% endfor %}</figcaption></figure>
 {% endfor %}</section>
 {% endfor %}</body></html>
 """
 
 
-@dataclass(frozen=True)
-class _Picture:
-    id: str
-    data: str
-    facts: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Shown:
-    exact: bool
-    size: int
-    crosses: tuple[str, ...]
-    conflicts: tuple[str, ...]
-    pictures: tuple[_Picture, ...]
-
-
-def write_page(done: Check, source: Source, path: Path, *, force: bool = False) -> None:
+def write_page(done: Check, files: ImageFiles, path: Path, *, force: bool = False) -> None:
     """Write the page: clusters with different labels first, then those across splits, then the others.
 
     Raises ExistsError.
@@ -69,29 +53,38 @@ def write_page(done: Check, source: Source, path: Path, *, force: bool = False) 
     from jinja2 import Environment
 
     decode = make_decoder("pillow")
-    order = sorted(done.clusters, key=lambda one: (not one.conflicts, not one.crosses, not one.exact, one.rows))
-    shown = [_shown(one, done.index, source, decode) for one in order[:MAX_CLUSTERS]]
+    order = sorted(done.clusters, key=lambda one: (not one.conflicting_tasks, not one.crosses_splits, not one.exact))
+    shown = [_shown(one, done.index, files, decode) for one in order[:MAX_CLUSTERS]]
     template = Environment(autoescape=True).from_string(_PAGE)
     text = template.render(corpus=done.corpus, total=len(order), shown=shown, side=SIDE)
     with atomic_write(path, force=force) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _shown(cluster: Cluster, index: Index, source: Source, decode: Decoder) -> _Shown:
-    pictures = tuple(_picture(row, index, source, decode) for row in cluster.rows[:MAX_PICTURES])
-    return _Shown(cluster.exact, len(cluster.rows), cluster.crosses, cluster.conflicts, pictures)
+def _shown(cluster: Cluster, index: Index, files: ImageFiles, decode: Decoder) -> dict[str, Any]:
+    pictures = [
+        {"id": str(index.ids[row]), "data": _thumbnail(files, row, decode), "facts": _facts(row, index)}
+        for row in cluster.rows[:MAX_PICTURES]
+    ]
+    return {**vars(cluster), "n_images": len(cluster.rows), "pictures": pictures}
 
 
-def _picture(row: int, index: Index, source: Source, decode: Decoder) -> _Picture:
+def _thumbnail(files: ImageFiles, row: int, decode: Decoder) -> str:
+    """Return a small JPEG of an image in base64, or "" if the image cannot be read or decoded."""
+    from PIL import Image
+
     try:
-        thumbnail = thumbnail_of(source.read(row), decode, side=SIDE)
+        picture = Image.fromarray(decode(files.read(row)))
     except RefusedImageError:
-        thumbnail = None
-    data = base64.b64encode(thumbnail).decode() if thumbnail else ""
-    return _Picture(str(index.ids[row]), data, tuple(_facts(row, index)))
+        return ""
+    picture.thumbnail((SIDE, SIDE))
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=80)
+    return base64.b64encode(file.getvalue()).decode()
 
 
-def _facts(row: int, index: Index) -> Sequence[str]:
+def _facts(row: int, index: Index) -> list[str]:
+    """Return the part of an image in each split, and its label in each task, in words."""
     facts = []
     for name, split in index.splits.items():
         value = int(split.values[row])

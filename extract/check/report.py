@@ -1,4 +1,4 @@
-"""Check a corpus: what is there, what is broken, what occurs twice, what leaks."""
+"""What ``extract check`` finds: counts, unreadable images, duplicates, split groups, labels in file names."""
 
 from __future__ import annotations
 
@@ -8,41 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from extract.check.duplicates import DISTANCE, Cluster, clusters_of
-from extract.check.hashes import Fingerprints, fingerprints_of
-from extract.check.leakage import Shortcut, shortcuts_of, traces_of
-from extract.corpora import Corpus, Reading
-from extract.corpora.tweets import parted
-from features_store import Index, Split, Status
+from extract.check.duplicates import DISTANCE, Cluster, find_clusters
+from extract.check.hashes import Fingerprints, fingerprint_files
+from extract.corpora import Corpus, Dataset
+from features_store import Index, Status
+from features_store.leakage import Families, probe, traces_of_ids
 from features_store.schema import PART_NAMES
 
-SHOWN = 10  # ids that the text names of each kind of finding
+SHOWN = 10  # ids that the text lists for each kind of finding
+EVERYTHING = "everything"  # the probe on all families of columns together
 
 
 @dataclass(frozen=True)
 class Check:
     """What was found.
 
-    Parameters
-    ----------
-    counts : mapping of str to int
-        ``images``, ``SPLIT/PART``, ``TASK/CLASS``.
-    published : mapping of str to int
-        What the literature counts, by the same names.
-    failed : mapping of Status to list of str
-        Ids of images that cannot be used.
-    reasons : mapping of str to str
-        By id, why not.
-    groups_parted : mapping of str to int
-        By split: groups whose images lie in more than one part.
-    all_zero : mapping of str to int
-        By multi-label task: images with a label row of zeros.
-    left_out : tuple of str
-        Families of columns that the probes did not use, for they name the classes.
-    files_read : bool
-        False: only lists and labels were checked.
-    notes : tuple of str
-        From the reader.
+    `counts` and `published` are by ``images``, ``SPLIT/PART`` and ``TASK/CLASS``; `failed` has the ids of unusable
+    images by status, `reasons` why, by id; `shortcuts` what a shallow tree reaches without pixels, by task and family
+    of columns; `left_out` the families that were not probed, because they name the classes.
     """
 
     corpus: str
@@ -52,48 +35,56 @@ class Check:
     failed: Mapping[Status, list[str]]
     reasons: Mapping[str, str]
     clusters: list[Cluster]
-    groups_parted: Mapping[str, int]
-    all_zero: Mapping[str, int]
-    shortcuts: list[Shortcut]
+    groups_parted: Mapping[str, int]  # by split: groups whose images lie in more than one part
+    all_zero: Mapping[str, int]  # by multi-label task: images with a label row of zeros
+    shortcuts: list[dict[str, Any]]
     left_out: tuple[str, ...]
-    files_read: bool
-    notes: tuple[str, ...]
+    files_read: bool  # False: only lists and labels were checked
+    notes: tuple[str, ...]  # from the reader
 
     @property
     def n_failed(self) -> int:
-        """How many images cannot be used."""
+        """Number of images that cannot be used."""
         return sum(map(len, self.failed.values()))
+
+    @property
+    def differs(self) -> dict[str, int]:
+        """The published counts that are not those of this copy."""
+        return {key: wanted for key, wanted in self.published.items() if self.counts.get(key, 0) != wanted}
 
 
 def check(
-    corpus: Corpus, reading: Reading, *, files: bool = True, distance: int = DISTANCE, progress: bool = True
+    corpus: Corpus, dataset: Dataset, *, files: bool = True, distance: int = DISTANCE, progress: bool = True
 ) -> Check:
     """Check a corpus that was read."""
-    index = reading.index
-    found = fingerprints_of(reading.source, progress=progress) if files else None
-    traces = traces_of(index, found)
+    index = dataset.index
+    found = fingerprint_files(dataset.files, progress=progress) if files else None
+    statuses = [] if found is None else [Status(value) for value in np.unique(found.status).tolist()]
+    traces, left_out = traces_of(index, found)
     return Check(
         corpus=corpus.name,
         index=index,
-        counts=counts_of(index),
+        counts=count_images(index),
         published=corpus.published,
-        failed=_failed(index, found) if found else {},
-        reasons={str(index.ids[row]): reason for row, reason in found.reasons.items()} if found else {},
-        clusters=clusters_of(index, found.content, found.look, found.hashed, distance=distance) if found else [],
-        groups_parted={name: _parted(index, split) for name, split in index.splits.items()},
+        failed={one: index.ids[found.status == one].tolist() for one in statuses if found and one != Status.WRITTEN},
+        reasons={str(index.ids[row]): reason for row, reason in sorted(found.reasons.items())} if found else {},
+        clusters=find_clusters(index, found.file_sha256, found.phash, found.has_phash, distance=distance)
+        if found
+        else [],
+        groups_parted={name: _count_parted(index, name) for name in index.splits},
         all_zero={
             name: int((labels.values == 0).all(axis=1).sum())
             for name, labels in index.labels.items()
             if labels.task.kind == "multi"
         },
-        shortcuts=shortcuts_of(index, traces),
-        left_out=traces.left_out,
+        shortcuts=[one for task in index.labels for one in probe_task(index, task, traces)],
+        left_out=left_out,
         files_read=files,
-        notes=reading.notes,
+        notes=dataset.notes,
     )
 
 
-def counts_of(index: Index) -> dict[str, int]:
+def count_images(index: Index) -> dict[str, int]:
     """Count images per part of each split and per class of each task."""
     counts = {"images": len(index)}
     for name, split in index.splits.items():
@@ -110,13 +101,34 @@ def counts_of(index: Index) -> dict[str, int]:
     return counts
 
 
-def _failed(index: Index, found: Fingerprints) -> dict[Status, list[str]]:
-    kinds = [Status(value) for value in np.unique(found.status).tolist() if value != Status.WRITTEN]
-    return {kind: index.ids[found.status == kind].tolist() for kind in kinds}
+def _count_parted(index: Index, split: str) -> int:
+    return 0 if index.groups is None else len(np.unique(index.groups[index.splits[split].crossed(index.groups)]))
 
 
-def _parted(index: Index, split: Split) -> int:
-    return 0 if index.groups is None else parted(index.groups, split.values)
+def traces_of(index: Index, found: Fingerprints | None) -> tuple[Families, tuple[str, ...]]:
+    """Return what images carry besides their pixels: ids, order, and size and age of the files if they were read."""
+    classes = [
+        one for labels in index.labels.values() if labels.task.kind != "regression" for one in labels.task.classes
+    ]
+    split = index.splits.get("default")
+    parts = split.values if split is not None and split.kind == "parts" else None
+    families, left_out = traces_of_ids(index.ids, classes=classes, parts=parts)
+    if found is None:
+        return families, left_out
+    families |= {
+        "file size": found.n_bytes.reshape(-1, 1).astype(np.float64),
+        "width and height": np.stack([found.width, found.height], axis=1).astype(np.float64),
+        "modification time": np.nan_to_num(found.modified, nan=-1.0).reshape(-1, 1),
+    }
+    return families, left_out
+
+
+def probe_task(index: Index, task: str, traces: Families) -> list[dict[str, Any]]:
+    """Probe a task with all columns, and with each family by itself, the most telling first."""
+    columns = {EVERYTHING: np.concatenate([*traces.values()], axis=1), **traces}
+    probes = {family: probe(values, index.labels[task], index.groups) for family, values in columns.items()}
+    found = [{"task": task, "family": family, **one} for family, one in probes.items() if one is not None]
+    return sorted(found, key=lambda one: (one["family"] != EVERYTHING, -one["score"]))
 
 
 def record_of(done: Check) -> dict[str, Any]:
@@ -127,30 +139,28 @@ def record_of(done: Check) -> dict[str, Any]:
         "index_digest": done.index.digest,
         "counts": dict(done.counts),
         "published": dict(done.published),
-        "differs": {key: [done.counts.get(key, 0), want] for key, want in _differing(done).items()},
+        "differs": {key: [done.counts.get(key, 0), wanted] for key, wanted in done.differs.items()},
         "files_read": done.files_read,
-        "failed": {kind.reason: listed for kind, listed in done.failed.items()},
+        "failed": {status.reason: listed for status, listed in done.failed.items()},
         "reasons": dict(done.reasons),
         "duplicates": [
             {
                 "ids": ids[list(one.rows)].tolist(),
                 "exact": one.exact,
-                "crosses_splits": list(one.crosses),
-                "conflicting_tasks": list(one.conflicts),
+                "crosses_splits": list(one.crosses_splits),
+                "conflicting_tasks": list(one.conflicting_tasks),
             }
             for one in done.clusters
         ],
         "groups_parted": dict(done.groups_parted),
         "all_zero": dict(done.all_zero),
-        "shortcuts": [one.record() for one in done.shortcuts],
+        "shortcuts": [
+            {**one, "accuracy": None if np.isnan(one["accuracy"]) else one["accuracy"]} for one in done.shortcuts
+        ],
         "shortcuts_left_out": list(done.left_out),
         "notes": list(done.notes),
         "files_left_out": dict(done.index.corpus.get("left_out", {})),
     }
-
-
-def _differing(done: Check) -> dict[str, int]:
-    return {key: want for key, want in done.published.items() if done.counts.get(key, 0) != want}
 
 
 def lines_of(done: Check) -> list[str]:
@@ -158,39 +168,38 @@ def lines_of(done: Check) -> list[str]:
     lines = [f"{done.corpus}: {len(done.index)} images", *(f"note: {note}" for note in done.notes)]
     for key, count in done.counts.items():
         if key in done.published:
-            same = "as published" if done.published[key] == count else f"published: {done.published[key]}"
+            same = "as published" if key not in done.differs else f"published: {done.published[key]}"
             lines.append(f"  {key}: {count} ({same})")
         elif key != "images":
             lines.append(f"  {key}: {count}")
-    lines += [f"  {key}: 0 (published: {want})" for key, want in _differing(done).items() if key not in done.counts]
+    lines += [f"  {key}: 0 (published: {wanted})" for key, wanted in done.differs.items() if key not in done.counts]
     if not done.files_read:
-        lines.append("files were not read: nothing is known of missing, damaged or equal images")
+        lines.append("files were not read: missing, damaged and equal images were not looked for")
     elif not done.failed:
-        others = sum(done.index.corpus.get("left_out", {}).values())
-        more = f"; {others} files were left out, as noted above" if others else ""
+        n_others = sum(done.index.corpus.get("left_out", {}).values())
+        more = f"; {n_others} files were left out, as noted above" if n_others else ""
         lines.append(f"every image is there and decodes{more}")
-    for kind, listed in done.failed.items():
+    for status, listed in done.failed.items():
         shown = [f"{name} ({done.reasons[name]})" if name in done.reasons else name for name in listed[:SHOWN]]
-        lines.append(f"{kind.reason}: {len(listed)} images: {_some([*shown, *listed[SHOWN:]])}")
+        lines.append(f"{status.reason}: {len(listed)} images: {_some([*shown, *listed[SHOWN:]])}")
     lines += _duplicate_lines(done)
-    lines += [f"groups parted by split {name!r}: {count}" for name, count in done.groups_parted.items() if count]
-    lines += [f"rows of zeros in task {name!r}: {count}" for name, count in done.all_zero.items() if count]
+    lines += [f"groups split across parts by split {name!r}: {n}" for name, n in done.groups_parted.items() if n]
+    lines += [f"rows of zeros in task {name!r}: {n}" for name, n in done.all_zero.items() if n]
     return lines + _shortcut_lines(done)
 
 
 def _duplicate_lines(done: Check) -> list[str]:
     lines = []
     for exact, words in ((True, "equal bytes"), (False, "near-duplicates (perceptual hash)")):
-        some = [one for one in done.clusters if one.exact == exact]
-        if not some:
+        clusters = [one for one in done.clusters if one.exact == exact]
+        if not clusters:
             continue
-        n_images = sum(len(one.rows) for one in some)
-        lines.append(f"{words}: {len(some)} clusters of {n_images} images")
+        lines.append(f"{words}: {len(clusters)} clusters of {sum(len(one.rows) for one in clusters)} images")
         for name in done.index.splits:
-            if crossing := sum(name in one.crosses for one in some):
-                lines.append(f"  {crossing} cross the parts of split {name!r}")
+            if n_crossing := sum(name in one.crosses_splits for one in clusters):
+                lines.append(f"  {n_crossing} cross the parts of split {name!r}")
         for task in done.index.labels:
-            if clash := [one for one in some if task in one.conflicts]:
+            if clash := [one for one in clusters if task in one.conflicting_tasks]:
                 shown = [" = ".join(done.index.ids[list(one.rows[:3])].tolist()) for one in clash]
                 lines.append(f"  {len(clash)} have different labels in task {task!r}: {_some(shown, 3)}")
     return lines
@@ -201,10 +210,10 @@ def _shortcut_lines(done: Check) -> list[str]:
         return []
     lines = ["shortcuts: a shallow tree without any pixel, 5-fold cross-validation (balanced accuracy; ratings: R2)"]
     if done.left_out:
-        lines.append(f"  left out, for ids name the classes: {', '.join(done.left_out)}")
+        lines.append(f"  left out, because ids name the classes: {', '.join(done.left_out)}")
     for one in done.shortcuts:
-        exact = "" if np.isnan(one.accuracy) else f", accuracy {one.accuracy:.3f}"
-        lines.append(f"  {one.task}, {one.family}: {one.score:.3f} (chance {one.chance:.3f}{exact})")
+        exact = "" if np.isnan(one["accuracy"]) else f", accuracy {one['accuracy']:.3f}"
+        lines.append(f"  {one['task']}, {one['family']}: {one['score']:.3f} (chance {one['chance']:.3f}{exact})")
     return lines
 
 

@@ -1,217 +1,189 @@
-"""What a corpus is: the frozen record in the table, its options, and the result of reading it."""
+"""What a corpus is (its card, its options), and the dataset that reading one gives: an index, and the image files."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from extract.errors import CorpusError
-from extract.inputs.files import Source
-from extract.inputs.formats import left_out_words
-from features_store import Index, Split
+from extract.inputs.disk import left_out_words
+from extract.inputs.files import ImageFiles
+from features_store import Index, Labels, Split
 from features_store.errors import unknown_name
-from features_store.origin import Origin
 from features_store.schema import PART_NAMES
-from features_store.subset import index_rows
 
-Place = Path | str | Mapping[str, Path | str]  # a text is a URL
+Place = (
+    Path | str | Mapping[str, Path | str]
+)  # a text may be a URL; a mapping gives the place of each member of a union
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a reader, given as ``--option key=value``.
-
-    Parameters
-    ----------
-    default : int or str
-        Its type is the option's type.
-    help : str
-        One line.
-    minimum : int, optional
-        For whole numbers. None = no bound.
-    """
+    """One option of a reader, given as ``--option key=value``; its type is that of the default."""
 
     default: int | str
     help: str
     minimum: int | None = None
 
-    def parse(self, corpus: str, key: str, text: str) -> int | str:
-        """Turn the text of the command line into a value.
+    def parse(self, corpus: str, key: str, given: object) -> int | str:
+        """Turn what the user gave into a value.
 
         Raises CorpusError.
         """
         if isinstance(self.default, str):
-            return text
+            return str(given)
         try:
-            value = int(text)
+            value = int(str(given))
         except ValueError as error:
-            msg = f"option {key!r} of corpus {corpus!r} must be a whole number; got {text!r}"
-            raise CorpusError(msg) from error
+            raise CorpusError(f"option {key!r} of corpus {corpus!r} must be a whole number; got {given!r}") from error
         if self.minimum is not None and value < self.minimum:
-            msg = f"option {key!r} of corpus {corpus!r} must be at least {self.minimum}; got {value}"
-            raise CorpusError(msg)
+            raise CorpusError(f"option {key!r} of corpus {corpus!r} must be at least {self.minimum}; got {value}")
         return value
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What a reader found: the index, and where the bytes of its images are.
+class Dataset:
+    """A corpus that was read: everything known of its images, and where their bytes are.
 
-    Parameters
+    Attributes
     ----------
-    source : Source
-        As long as the index, in its order.
+    index : Index
+        Ids, labels, splits and groups.
+    files : ImageFiles
+        ``files.read(row)`` returns the bytes of the image in that row of the index.
     notes : tuple of str
-        What a user should know of this reading: what was left out, and why.
+        What a user should know: what was left out, and why.
     left_out : mapping of str to int
-        Files beside the images, by the reason why they are none; it is told, and stored with the index.
-    origin : Origin, optional
-        Of a shard, the index that it was cut from, and the rows. None = it is whole.
+        Files that are not read, counted by reason; also stored with the index.
     """
 
     index: Index
-    source: Source
+    files: ImageFiles
     notes: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
-    origin: Origin | None = None
 
     def __post_init__(self) -> None:
-        if len(self.index) != len(self.source):
-            msg = f"the reader found {len(self.index)} ids and {len(self.source)} places of images"
-            raise CorpusError(msg)
+        if len(self.index) != len(self.files):
+            raise CorpusError(f"a reader gave {len(self.index)} ids and {len(self.files)} image files; they must match")
+
+
+def labelled(
+    name: str,
+    options: Mapping[str, Any],
+    ids: ArrayLike,
+    files: ImageFiles,
+    *,
+    labels: Sequence[Labels],
+    splits: Sequence[Split],
+    groups: NDArray[np.int64] | None = None,
+    notes: Sequence[str] = (),
+    left_out: Mapping[str, int] | None = None,
+) -> Dataset:
+    """Put together what a reader found; empty notes are dropped, an archive counts its own left-out files."""
+    left_out = dict(left_out or getattr(files, "left_out", {}))
+    corpus = {"name": name, "options": dict(options), **({"left_out": left_out} if left_out else {})}
+    by_task = {one.task.name: one for one in labels}
+    index = Index(np.asarray(ids), by_task, {one.name: one for one in splits}, groups, corpus=corpus)
+    return Dataset(index, files, tuple(filter(None, notes)), left_out)
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A labelled image collection in its official layout.
+    """The card of a corpus (an entry of ``cards.toml``) with its reader: ``reader(name, data, options) -> Dataset``.
 
-    Parameters
-    ----------
-    name, title : str
-        As on the command line; in words.
-    obtain, licence, citation : str
-        How to get it, under which terms, whom to cite.
-    tasks, splits : mapping
-        By name, one line each. Empty where they depend on the user's data.
-    defects : tuple of str
-        What is known to be wrong with it.
-    reader : callable
-        ``reader(data, options) -> Reading``.
-    default_data : str
-        Where its data lie if ``--data`` is not given; "" = it must be given.
-    default_profile : str
-        The set of encoders that is used if none is named.
-    options : mapping
-        By key.
-    published : mapping
-        Counts in the literature by ``images``, ``SPLIT/PART`` and ``TASK/CLASS``; only those that were verified.
-    members : tuple of str
-        Of a union: the corpora that it joins, each with a place of its own.
+    `published` holds verified counts of the literature by ``images``, ``SPLIT/PART`` and ``TASK/CLASS``; `members` are
+    the corpora that a union joins; without `default_data` the user must say where the data are.
     """
 
     name: str
     title: str
     obtain: str
     licence: str
-    citation: str
-    reader: Callable[[Any, Mapping[str, Any]], Reading]
+    reader: Callable[[str, Any, Mapping[str, Any]], Dataset]
+    citation: str = ""
     tasks: Mapping[str, str] = field(default_factory=dict)
     splits: Mapping[str, str] = field(default_factory=dict)
-    defects: tuple[str, ...] = ()
+    defects: Sequence[str] = ()
     default_data: str = ""
-    default_profile: str = "card"
+    default_profile: str = "fusion"
     options: Mapping[str, Option] = field(default_factory=dict)
     published: Mapping[str, int] = field(default_factory=dict)
     members: tuple[str, ...] = ()
 
-    def read(self, data: Place | None = None, given: Mapping[str, str] | None = None) -> Reading:
+    def read(self, data: Place | None = None, given: Mapping[str, object] | None = None) -> Dataset:
         """Read the corpus.
 
         Raises CorpusError.
         """
+        given = given or {}
+        wanted = " ".join(f"--data {member}=PATH" for member in self.members) or "one --data PATH"
         if data is None and not self.default_data:
-            wanted = " ".join(f"--data {one}=PATH" for one in self.members) or "--data PATH"
-            msg = f"corpus {self.name!r} needs {wanted}; {self.obtain}"
-            raise CorpusError(msg)
-        if (data is not None) and isinstance(data, Mapping) != bool(self.members):
-            wanted = " ".join(f"--data {one}=PATH" for one in self.members) or "one --data PATH"
-            msg = f"corpus {self.name!r} needs {wanted}"
-            raise CorpusError(msg)
-        for key in given or {}:
+            raise CorpusError(f"corpus {self.name!r} needs {wanted}; {self.obtain}")
+        if data is not None and isinstance(data, Mapping) != bool(self.members):
+            raise CorpusError(f"corpus {self.name!r} needs {wanted}")
+        for key in given:
             if key not in self.options:
                 raise CorpusError(unknown_name(f"option of corpus {self.name!r}", key, self.options))
-        options = {key: option.default for key, option in self.options.items()}
-        for key, text in (given or {}).items():
-            options[key] = self.options[key].parse(self.name, key, text)
-        return told(self.reader(data or Path(self.default_data), options))
+        options = {
+            key: option.parse(self.name, key, given[key]) if key in given else option.default
+            for key, option in self.options.items()
+        }
+        dataset = self.reader(self.name, data or Path(self.default_data), options)
+        general = [*map(_empty_parts, dataset.index.splits.values())]
+        general += [left_out_words(dataset.left_out)] if dataset.left_out else []
+        return replace(dataset, notes=(*dataset.notes, *filter(None, general)))
 
 
-def told(reading: Reading) -> Reading:
-    """Add to a reading what every corpus tells: files that were left out, parts that are empty."""
-    left_out = left_out_of(reading)
-    notes = [*reading.notes, *map(empty_parts, reading.index.splits.values())]
-    index = reading.index
-    if left_out:
-        notes.append(left_out_words(left_out))
-        index = replace(index, corpus={**index.corpus, "left_out": left_out})
-    return replace(reading, index=index, notes=tuple(filter(None, notes)), left_out=left_out)
-
-
-def left_out_of(reading: Reading) -> dict[str, int]:
-    """Return the files that were left out, by reason: as the reader says, else as the archive does."""
-    return dict(reading.left_out) or dict(getattr(reading.source, "left_out", {}))
-
-
-def empty_parts(split: Split) -> str:
-    """Word the note on parts without images; "" = there is none."""
-    if split.kind != "parts":
-        return ""
+def _empty_parts(split: Split) -> str:
+    """Return the note on parts without images, or ""."""
     empty = [name for code, name in enumerate(PART_NAMES) if not (split.values == code).any()]
-    return f"split {split.name!r} has no image in its part {' and '.join(empty)}" if empty else ""
+    return (
+        f"split {split.name!r} has no image in its part {' and '.join(empty)}"
+        if split.kind == "parts" and empty
+        else ""
+    )
 
 
-class Cut:
-    """Some rows of a source, numbered anew."""
+class RowSubset:
+    """Some rows of the image files of a corpus, numbered from 0."""
 
-    def __init__(self, source: Source, rows: NDArray[np.int64]) -> None:
-        self._source, self._rows = source, rows
+    def __init__(self, files: ImageFiles, rows: NDArray[np.int64]) -> None:
+        self._files, self._rows = files, rows
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def read(self, row: int) -> bytes:
-        """See `extract.inputs.files.Source.read`."""
-        return self._source.read(int(self._rows[row]))
+        """See `extract.inputs.files.ImageFiles.read`."""
+        return self._files.read(int(self._rows[row]))
 
     def modified(self, row: int) -> float:
-        """See `extract.inputs.files.Source.modified`."""
-        return self._source.modified(int(self._rows[row]))
+        """See `extract.inputs.files.ImageFiles.modified`."""
+        return self._files.modified(int(self._rows[row]))
 
 
-def shard(reading: Reading, text: str) -> Reading:
-    """Cut a corpus to the rows from A to just before B.
+def shard(dataset: Dataset, text: str) -> Dataset:
+    """Return the rows from A to just before B of a dataset, for the text ``A:B``.
 
-    A shard has an index of its own, so a store of it is as large as its rows, and it keeps where they came from, so
-    that merging puts them back into their order.
+    A shard has an index of its own, so its store is only as large as its rows; the rows that it came from are kept,
+    so that merging restores the order of the whole.
 
     Raises CorpusError.
     """
-    n_images = len(reading.index)
+    n_images = len(dataset.index)
     match = re.fullmatch(r"(\d*):(\d*)", text)
     first, last = (int(match[1] or 0), int(match[2] or n_images)) if match else (0, 0)
     if not first < last <= n_images:
-        msg = f"--rows {text} names no rows of {n_images}; write A:B with 0 <= A < B <= {n_images}: A to just before B"
-        raise CorpusError(msg)
+        raise CorpusError(
+            f"--rows {text} names no rows of {n_images}; write A:B with 0 <= A < B <= {n_images}: A to just before B"
+        )
     rows = np.arange(first, last)
     if len(rows) == n_images:
-        return reading
-    index = reading.index
-    return replace(
-        reading, index=index_rows(index, rows), source=Cut(reading.source, rows), origin=Origin(index.digest, rows)
-    )
+        return dataset
+    return replace(dataset, index=dataset.index.take(rows), files=RowSubset(dataset.files, rows))

@@ -1,130 +1,176 @@
-"""A CSV table of images: any mixture of single-label, multi-label and regression columns, mapped by options.
-
-==============  ===============================================================================
-``file``        the table, inside the folder or archive of ``--data`` (where that is the table itself: not needed)
-``image``       column with the path of the image, relative to ``root``
-``root``        folder, tar or zip of the images, relative to the table's folder
-``suffix``      is added to each path, for tables that name images without ``.jpg``
-``single``      ``COLUMN`` or ``TASK=COLUMN``, several parted by ``,``
-``multi``       ``TASK=COLUMN|COLUMN|...`` of 0 and 1; or one column of names parted by ``;`` or ``|`` (a single
-                column of nothing but 0 and 1 is one label, of the column's name)
-``regression``  ``COLUMN``, ``TASK=COLUMN|COLUMN``; ends of the scale as ``TASK=COLUMN@1..9``
-``split``       column of train, val, test; or of fold numbers from 0
-``group``       column whose equal values must not be parted by a split (same tweet, same person)
-``none``        words parted by ``|`` that mean no label, as ``NA|nan``
-==============  ===============================================================================
-
-An empty cell is no label; every other one is, unless `none` names it.
-"""
+"""Tables of a corpus, read strictly: an open quote or an unquoted delimiter would move labels to other images."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+import csv
+import io
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
-from extract.corpora.cells import BrokenTableError, plain, rows_of_cells, width_misfit
-from extract.corpora.columns import Rows, labels_of, split_of
-from extract.corpora.dataset import Corpus, Option, Reading
-from extract.corpora.listing import Listing, open_listing
-from extract.corpora.partition import grouped
-from extract.corpora.pictures import Pictures
-from extract.corpora.vocabulary import twins_in_case
+from extract.corpora.texts import misfit, read_text, refuse_twice
 from extract.errors import CorpusError
-from features_store import Index, Labels, Split
-from features_store.schema import KINDS
+from extract.inputs.trees import Tree
+from features_store.errors import unknown_name
+
+# Python's float() would also read underscores, digits of other scripts, "nan" and "infinity".
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 
 
-def read(data: Path, options: Mapping[str, Any]) -> Reading:
-    """Read a table and the places of its images.
+class Table:
+    """Rows of cells, each with the line of the file on which it begins; every error names file and line.
+
+    `place` is the name of the file in errors; the advice in them is another one for the user's `own` table.
+    """
+
+    def __init__(
+        self, place: Any, header: list[str], rows: list[list[str]], lines: list[int], *, own: bool = False
+    ) -> None:
+        self.place, self.header, self.rows, self.lines, self._own = place, header, rows, lines, own
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def cells(self, column: int) -> list[str]:
+        """Return a column without blanks, in Unicode form NFC; rows that are too short end in empty cells."""
+        cells = [plain_cell(row[column]) if column < len(row) else "" for row in self.rows]
+        for row, cell in enumerate(cells):
+            if "\n" in cell:
+                self.refuse(row, "a cell of one line (is a quote left open?)", cell, column=column)
+        return cells
+
+    def position(self, *names: str, remedy: str = "", case: bool = False) -> int:
+        """Return which column has one of these titles; without `case`, a title may differ in case.
+
+        Raises CorpusError.
+        """
+        exact = [plain_cell(title) for title in self.header]
+        wanted = [plain_cell(name) for name in names]
+        folded = [([title.casefold() for title in exact], [name.casefold() for name in wanted])]
+        for titles, given in [(exact, wanted), *([] if case else folded)]:
+            for name in given:
+                if titles.count(name) > 1:
+                    raise self.misfit(
+                        None, expected=f"one column {name!r}", found=f"more than one column {name!r}", remedy=remedy
+                    )
+                if name in titles:
+                    return titles.index(name)
+        if case:
+            raise CorpusError(unknown_name(f"column of {self.place}", names[0], self.header))
+        listed = " or ".join(repr(name) for name in names)
+        raise self.misfit(None, expected=f"a column {listed}", found=", ".join(self.header), remedy=remedy)
+
+    def numbers(
+        self, column: int, *, remedy: str = "", empty: Sequence[str] = ("",), comma: bool = True
+    ) -> NDArray[np.float64]:
+        """Return a column of numbers that float32 can hold; NaN for cells in `empty`; `comma` allows decimal commas.
+
+        Raises CorpusError.
+        """
+        values = np.full(len(self.rows), np.nan)
+        for row, cell in enumerate(self.cells(column)):
+            if cell in empty:
+                continue
+            text = cell.replace(",", ".") if comma else cell
+            if not NUMBER.fullmatch(text) or not abs(float(text)) <= float(np.finfo(np.float32).max):
+                self.refuse(row, "a number", cell, remedy, column=column)
+            values[row] = float(text)
+        return values
+
+    def refuse_twice(self, names: Sequence[str], remedy: str = "") -> None:
+        """Refuse a table that names an image twice.
+
+        Raises CorpusError.
+        """
+        refuse_twice(self.place, names, self.lines, remedy=remedy, own=self._own)
+
+    def refuse(self, row: int, expected: str, found: str, remedy: str = "", *, column: int | None = None) -> NoReturn:
+        """Raise the error for a row, or for its cell in `column`."""
+        if column is not None:
+            title = self.header[column] if column < len(self.header) else f"#{column + 1}"
+            expected = f"{expected} in column {title!r}"
+        raise self.misfit(row, expected=expected, found=found, remedy=remedy)
+
+    def misfit(self, row: int | None, *, expected: str, found: str, remedy: str = "") -> CorpusError:
+        """Return the error for a row; None = the header."""
+        line = self.lines[row] if row is not None else self.lines[-1] if self.lines and not self.header else 1
+        return misfit(self.place, line, expected=expected, found=found, remedy=remedy, own=self._own)
+
+
+def read_table(
+    tree: Tree,
+    path: str,
+    *,
+    delimiter: str = ",",
+    quote: str = '"',
+    encoding: str = "",
+    is_header: Callable[[list[str]], bool] | None = None,
+    expected: str = "a header and at least one row",
+    titled: bool = True,
+    own: bool = False,
+    remedy: str = "",
+) -> Table:
+    """Read a table; without a delimiter, blanks separate cells.
+
+    The header is the first row, or the first for which `is_header` is true; without `titled` there is no header, and
+    rows may have any width. Published tables may have blanks before a quote and empty cells beyond the header; the
+    user's `own` table may not.
 
     Raises CorpusError.
     """
-    table = open_listing(data, options["file"], options["root"])
-    rows = _rows(table, options)
-    names = [
-        table.relative(rows.cell(row, options["image"]) + options["suffix"], line)
-        for row, line in enumerate(rows.lines)
-    ]
-    table.refuse_twice(names, rows.lines)
-    none = frozenset(plain(word) for word in options["none"].split("|") if word.strip())
-    found = [one for kind in KINDS for one in labels_of(rows, kind, options[kind], none=none)]
-    labels = {one.task.name: one for one in found}
-    if len(labels) < len(found):
-        tasks = [one.task.name for one in found]
-        again = next(name for name in tasks if tasks.count(name) > 1)
-        msg = f"two tasks are named {again!r}; name them apart with TASK=COLUMN"
-        raise CorpusError(msg)
-    groups = rows.numbered(options["group"]) if options["group"] else None
-    split = split_of(rows, options["split"]) if options["split"] else _own_split(names, labels, groups, options["seed"])
-    index = Index(
-        np.array(names),
-        labels,
-        {"default": split},
-        groups,
-        corpus={"name": "csv", "options": table.recorded(options)},
-    )
-    notes = () if options["split"] else ("split 'default' is 70/10/20, seeded: no split column was named",)
-    cased = [twins_in_case(one.task.classes) for one in found if one.task.kind != "regression"]
-    return Reading(index, Pictures(table.root).source(names), (*notes, *filter(None, cased)))
+    place, text = tree.place / path, read_text(tree, path, encoding)
+    table = Table(place, [], [], [], own=own)
+    for line, cells in _rows_of_cells(place, text, delimiter, quote, own=own, remedy=remedy):
+        if titled and not table.header:
+            if is_header is None or is_header(cells):
+                table.header = [cell.strip() for cell in cells]
+            continue
+        more, fewer = cells[len(table.header) :], table.header[len(cells) :]
+        if titled and (more or fewer) and (own or any(cell.strip() for cell in (*more, *fewer))):
+            width = f"as many cells as the header has ({len(table.header)}), in quotes where a cell holds {delimiter!r}"
+            found = f"{len(cells)} cells: {delimiter.join(cells)}"
+            raise misfit(place, line, expected=width, found=found, remedy=remedy, own=own)
+        table.rows.append(cells)
+        table.lines.append(line)
+    if not table.rows:
+        raise misfit(place, 1, expected=expected, found=text.split("\n", 1)[0], remedy=remedy, own=own)
+    return table
 
 
-def _rows(table: Listing, options: Mapping[str, Any]) -> Rows:
+def _rows_of_cells(
+    place: Any, text: str, delimiter: str, quote: str, *, own: bool, remedy: str
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows that are not empty, each with the line of the file on which it begins."""
+    if not delimiter:
+        yield from ((line, row.split()) for line, row in enumerate(text.split("\n"), start=1) if row.strip())
+        return
+    begins = 1
     try:
-        text = table.data.decode(options["encoding"])
-        # Old tables end their lines with a carriage return alone.
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-        found = list(rows_of_cells(text, delimiter=options["delimiter"].replace("\\t", "\t")))
-    except (UnicodeDecodeError, LookupError) as error:
-        msg = f"{table.name} cannot be read: {error}; name its --option encoding="
-        raise CorpusError(msg) from error
-    except BrokenTableError as error:
-        where = f", line {error.line}" if error.line else ""
-        msg = f"{table.name}{where} cannot be read: {error}; --option delimiter= names another delimiter"
-        raise CorpusError(msg) from error
-    if len(found) < 2:
-        msg = f"{table.name} needs a header and at least one row; it has {len(found)} lines that are not empty"
-        raise CorpusError(msg)
-    header = found[0][1]
-    for line, cells in found[1:]:
-        if misfit := width_misfit(cells, header):
-            msg = (
-                f"{table.name}, line {line}: {misfit}: {options['delimiter'].join(cells)[:200]!r}; put a cell that "
-                "holds the delimiter into quotes, or give --option delimiter="
-            )
-            raise CorpusError(msg)
-    return Rows(table.name, header, [cells for _, cells in found[1:]], [line for line, _ in found[1:]])
+        reader = csv.reader(
+            io.StringIO(text), delimiter=delimiter, quotechar=quote, skipinitialspace=not own, strict=True
+        )
+    except (TypeError, ValueError) as error:
+        raise misfit(
+            place, 0, expected="one character as --option delimiter=", found=delimiter, remedy=remedy, own=own
+        ) from error
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield begins, cells
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        expected = (
+            f"every quote ({quote}) on or after this line closed, no text behind a closing one, and a quote inside a "
+            "quoted cell written twice"
+        )
+        raise misfit(place, begins, expected=expected, found=str(error), remedy=remedy, own=own) from error
 
 
-def _own_split(ids: Sequence[str], labels: Mapping[str, Labels], groups: Any, seed: int) -> Split:
-    """Part by the first single-label task; whole groups stay together."""
-    single = next((one.values for one in labels.values() if one.task.kind == "single"), np.zeros(len(ids), np.int16))
-    return Split("default", grouped(ids, single.tolist(), groups, seed=seed), source="made")
-
-
-CORPUS = Corpus(
-    name="csv",
-    title="your own images, labelled in a CSV table",
-    obtain="give the table, or the folder, tar or zip that holds it, with --data; map its columns with --option",
-    licence="yours",
-    citation="",
-    reader=read,
-    splits={"default": "the column named by the option `split`; else 70/10/20, seeded"},
-    options={
-        "file": Option("labels.csv", "the table, inside --data"),
-        "image": Option("image", "column with the path of the image"),
-        "root": Option(".", "folder, tar or zip of the images, relative to the table"),
-        "suffix": Option("", "added to each path, such as .jpg"),
-        "single": Option("", "COLUMN or TASK=COLUMN, several parted by ,"),
-        "multi": Option("", "TASK=COLUMN|COLUMN|... of 0 and 1, or a COLUMN of names parted by ; or |"),
-        "regression": Option("", "COLUMN or TASK=COLUMN|COLUMN, with the scale as TASK=COLUMN@1..9"),
-        "split": Option("", "column of train, val, test, or of fold numbers"),
-        "group": Option("", "column whose equal values stay in one part"),
-        "none": Option("", "words parted by | that mean no label, as NA|nan; an empty cell always does"),
-        "delimiter": Option(",", "one character, or \\t"),
-        "encoding": Option("utf-8-sig", "of the table, such as latin-1"),
-        "seed": Option(0, "seed of the split where no column gives one", minimum=0),
-    },
-)
+def plain_cell(cell: str) -> str:
+    """Return a cell without blanks around it, in Unicode form NFC."""
+    cell = cell.strip()
+    return cell if cell.isascii() else unicodedata.normalize("NFC", cell)

@@ -1,35 +1,57 @@
-"""The table of encoders, and the profiles: named sets of them."""
+"""The tables of encoders, of the libraries that build them, and of profiles: named sets of encoders."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from extract.encoders import from_open_clip, from_timm, lowlevel, packaged, scratch
-from extract.encoders.layers import parse_layers
-from extract.encoders.spec import Encoder, Network, Tap
+from extract.encoders import fitted, from_open_clip, from_timm, lowlevel, packaged
+from extract.encoders.readout import parse_layers
+from extract.encoders.spec import Encoder, EncoderSpec, Tap
 from extract.encoders.weights import Weights
-from extract.errors import EncoderError, WeightsError
+from extract.errors import EncoderError, HubError, WeightsError
 from features_store.errors import unknown_name
 
-__all__ = ["ENCODERS", "PROFILES", "Encoder", "Network", "Tap", "Weights", "build_networks", "find_encoders"]
+__all__ = ["ENCODERS", "LIBRARIES", "PROFILES", "Encoder", "EncoderSpec", "Tap", "Weights"]
+__all__ += ["build_encoders", "find_encoders"]
 
 
-def _timm(name: str, architecture: str, pool: int, description: str, posteriors: int = 0) -> Encoder:
+class Library(NamedTuple):
+    """What a library of encoders gives: three functions of a file of its own."""
+
+    build: Callable[[EncoderSpec, Weights, str], Encoder]
+    """``build(spec, weights, resizer)``; imports the library when called."""
+    published: Callable[[EncoderSpec], str]
+    """What passports call the published weights."""
+    reference: Callable[[Encoder], Callable[[Any], dict[str, Any]]]
+    """From a Pillow image to vectors by tap, made of nothing but the library's own parts: what ours must equal."""
+
+
+LIBRARIES: dict[str, Library] = {
+    "timm": Library(from_timm.build, from_timm.published, from_timm.reference),
+    "open_clip": Library(from_open_clip.build, from_open_clip.published, from_open_clip.reference),
+    "packaged": Library(packaged.build, packaged.published, from_timm.reference),
+    "lowlevel": Library(lowlevel.build, lowlevel.published, lowlevel.reference),
+    "fit": Library(fitted.build, fitted.published, fitted.reference),
+}
+"""By `EncoderSpec.builder`, or else `EncoderSpec.library`."""
+
+
+def _timm(name: str, architecture: str, pool: int, description: str, posteriors: int = 0) -> EncoderSpec:
     taps = (Tap("pool", (pool,)), *([Tap("posteriors", (posteriors,))] if posteriors else []))
-    return Encoder(name, description, "timm", architecture, from_timm.build, taps)
+    return EncoderSpec(name, description, "timm", architecture, taps)
 
 
-def _clip(name: str, architecture: str, description: str, **taps: int) -> Encoder:
-    kept = tuple(Tap(tap, (size,)) for tap, size in taps.items())
-    return Encoder(name, description, "open_clip", architecture, from_open_clip.build, kept)
+def _clip(name: str, architecture: str, description: str, **taps: int) -> EncoderSpec:
+    return EncoderSpec(
+        name, description, "open_clip", architecture, tuple(Tap(tap, (size,)) for tap, size in taps.items())
+    )
 
 
-def _packaged(name: str, architecture: str, description: str) -> Encoder:
-    taps = (Tap("pool", (1280,)),)
-    return Encoder(name, description, "timm", architecture, packaged.build, taps, needs_hub=False)
+def _packaged(name: str, architecture: str, description: str) -> EncoderSpec:
+    return EncoderSpec(name, description, "timm", architecture, (Tap("pool", (1280,)),), "packaged", needs_hub=False)
 
 
 _RECORDS = (
@@ -47,13 +69,13 @@ _RECORDS = (
     _timm("resnet50", "resnet50.tv_in1k", 2048, "ResNet-50, ImageNet-1k, plain recipe"),
     _timm("seresnet50", "seresnet50.ra2_in1k", 2048, "SE-ResNet-50, ImageNet-1k"),
     _timm("resnet101", "resnet101.tv_in1k", 2048, "ResNet-101, ImageNet-1k, plain recipe"),
-    Encoder(
+    EncoderSpec(
         "resnet101_map",
         "ResNet-101 at 256 x 256 pixels: the last feature map, for heads that look at places",
         "timm",
         "resnet101.tv_in1k",
-        partial(from_timm.build, size=256),
         (Tap("map", (2048, 8, 8), module="layer4", pooling="map"),),
+        size=256,
         stem="resnet101",
     ),
     _timm("vgg16", "vgg16.tv_in1k", 4096, "VGG-16, ImageNet-1k; pool is the last hidden layer"),
@@ -66,69 +88,76 @@ _RECORDS = (
     ),
     _packaged("efficientnet_lite0", "tf_efficientnet_lite0.in1k", "EfficientNet-Lite0, ImageNet-1k, from pip"),
     _packaged("efficientnet_lite2", "tf_efficientnet_lite2.in1k", "EfficientNet-Lite2, ImageNet-1k, from pip"),
-    lowlevel.ENCODER,
+    EncoderSpec(
+        "lowlevel",
+        "no network: colour histograms, colourfulness, Gabor energies, LBP, HOG",
+        "affectory",
+        "lowlevel",
+        (Tap("features", (973,)),),
+        "lowlevel",
+        needs_hub=False,
+        needs_weights=False,
+    ),
 )
 
-ENCODERS: dict[str, Encoder] = {record.name: record for record in _RECORDS}
-"""By name. Beside these, ``timm:NAME`` and ``open_clip:ARCH/TAG`` stand for any model of the two libraries, and
-``ENCODER@MODULE[:POOLING]`` for any layer of a network."""
+ENCODERS: dict[str, EncoderSpec] = {record.name: record for record in _RECORDS}
+"""By name. Beside these, ``timm:NAME`` and ``open_clip:ARCH/TAG`` stand for any model of the two libraries,
+``fit:FOLDER`` for a network of `extract fit`, and ``ENCODER@MODULE[:POOLING]`` for any layer of a network."""
 
 PROFILES: dict[str, tuple[str, ...]] = {
-    "card": ("efficientnet_b2", "resnet152", "inception_v3", "clip_vit_l14"),
+    "fusion": ("efficientnet_b2", "resnet152", "inception_v3", "clip_vit_l14"),  # of the fusion system of 2021
     "offline": ("efficientnet_lite0", "efficientnet_lite2", "lowlevel"),
 }
+OLD_PROFILES = {"card": "fusion"}
 
 
-def find_encoders(names: Iterable[str]) -> list[Encoder]:
-    """Look encoders up.
+def find_encoders(names: Iterable[str]) -> list[EncoderSpec]:
+    """Look encoders up; layers of one network share its record.
 
     Raises EncoderError.
     """
-    found: dict[str, Encoder] = {}
+    found: dict[str, EncoderSpec] = {}
     for name in names:
-        one = _find(name)
-        there = found.get(one.name)
-        found[one.name] = replace(there, taps=tuple(dict.fromkeys(there.taps + one.taps))) if there else one
+        spec = _find_encoder(name)
+        same = found.get(spec.name)
+        found[spec.name] = replace(same, taps=tuple(dict.fromkeys(same.taps + spec.taps))) if same else spec
     if not found:
-        msg = f"no encoder was named; valid: {', '.join(ENCODERS)}, timm:NAME, open_clip:ARCH/TAG"
-        raise EncoderError(msg)
+        raise EncoderError(f"no encoder was named; valid: {', '.join(ENCODERS)}, timm:NAME, open_clip:ARCH/TAG")
     return list(found.values())
 
 
-def _find(name: str) -> Encoder:
-    if name.startswith(scratch.PREFIX):
-        return scratch.fitted_encoder(Path(name.removeprefix(scratch.PREFIX)))
-    base, at, wanted = name.partition("@")
-    encoder = _network(base)
+def _find_encoder(name: str) -> EncoderSpec:
+    if name.startswith(fitted.PREFIX):
+        return fitted.read_spec(Path(name.removeprefix(fitted.PREFIX)))
+    base, at, layers = name.partition("@")
+    library, _, model = base.partition(":")
+    if base in ENCODERS:
+        spec = ENCODERS[base]
+    elif library in ("timm", "open_clip") and model:
+        tap = Tap("pool" if library == "timm" else "embedding")
+        spec = EncoderSpec(base, f"{library} {model}", library, model, (tap,))
+    else:
+        raise EncoderError(unknown_name("encoder", base, [*ENCODERS, "timm:NAME", "open_clip:ARCH/TAG", "fit:FOLDER"]))
     if not at:
-        return encoder
-    if not encoder.needs_weights:
-        msg = f"{name!r}: {base} is no network and has no layers"
-        raise EncoderError(msg)
-    return replace(encoder, taps=parse_layers(wanted))
+        return spec
+    if not spec.needs_weights:
+        raise EncoderError(f"{name!r}: {base} is no network and has no layers")
+    return replace(spec, taps=parse_layers(layers))
 
 
-def _network(name: str) -> Encoder:
-    if name in ENCODERS:
-        return ENCODERS[name]
-    library, _, model = name.partition(":")
-    if library == "timm" and model:
-        return Encoder(name, f"timm {model}", "timm", model, from_timm.build, (Tap("pool"),))
-    if library == "open_clip" and model:
-        return Encoder(name, f"open_clip {model}", "open_clip", model, from_open_clip.build, (Tap("embedding"),))
-    raise EncoderError(unknown_name("encoder", name, [*ENCODERS, "timm:NAME", "open_clip:ARCH/TAG", "fit:FOLDER"]))
+def build_encoders(specs: list[EncoderSpec], weights: Weights, resizer: str = "torchvision") -> list[Encoder]:
+    """Build all encoders, before anything is written.
 
-
-def build_networks(encoders: list[Encoder], weights: Weights, resizer: str = "torchvision") -> list[Network]:
-    """Build all networks, before anything is written.
-
-    Raises WeightsError.
+    Raises EncoderError, WeightsError, HubError.
     """
-    with_weights = [encoder.name for encoder in encoders if encoder.needs_weights]
+    with_weights = [spec.name for spec in specs if spec.needs_weights]
     if weights.kind == "file" and len(with_weights) != 1:
-        msg = (
+        raise WeightsError(
             f"--weights {weights.path} is one file for {len(with_weights)} networks ({', '.join(with_weights)}); "
             "name the one that it belongs to with --encoders"
         )
-        raise WeightsError(msg)
-    return [encoder.build(encoder, weights, resizer) for encoder in encoders]
+    try:
+        return [LIBRARIES[spec.builder or spec.library].build(spec, weights, resizer) for spec in specs]
+    except HubError as error:
+        free = ", ".join(sorted(name for name, one in ENCODERS.items() if not one.needs_hub))
+        raise HubError(f"{error}, or choose encoders that need no hub: {free}") from error

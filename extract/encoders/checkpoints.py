@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from extract.encoders.observation import without_numbers
-from extract.encoders.spec import Network
+from extract.encoders.readout import without_numbers
+from extract.encoders.spec import Encoder
 from extract.errors import WeightsError
 from features_store.errors import first_line
 
@@ -31,7 +31,7 @@ _N_NAMED = 4
 
 @dataclass
 class Fit:
-    """What a state dict and a network have not in common.
+    """How a state dict and a network differ.
 
     Parameters
     ----------
@@ -48,26 +48,13 @@ class Fit:
     unexpected: list[str] = field(default_factory=list)
     shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
 
-    def split(self, prefix: str) -> tuple[Fit, Fit]:
-        """Return what concerns the part whose names start so, without the prefix, and the rest."""
-
-        def part(names: list[str], *, inside: bool) -> list[str]:
-            return [name.removeprefix(prefix) for name in names if name.startswith(prefix) == inside]
-
-        halves = [
-            Fit(
-                self.n_keys,
-                part(self.missing, inside=inside),
-                part(self.unexpected, inside=inside),
-                {
-                    part([name], inside=inside)[0]: one
-                    for name, one in self.shapes.items()
-                    if name.startswith(prefix) == inside
-                },
-            )
-            for inside in (True, False)
-        ]
-        return halves[0], halves[1]
+    def below(self, prefix: str) -> Fit:
+        """Return what concerns the module of which all names have the prefix, without it."""
+        missing, unexpected, shapes = (
+            [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+            for names in (self.missing, self.unexpected, self.shapes)
+        )
+        return Fit(self.n_keys, missing, unexpected, {name: self.shapes[prefix + name] for name in shapes})
 
 
 def read_state(what: str, path: Path) -> dict[str, torch.Tensor]:
@@ -85,8 +72,9 @@ def read_state(what: str, path: Path) -> dict[str, torch.Tensor]:
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file can be wrong in as many ways as there are files
-        msg = f"{what}: it cannot be read ({first_line(error)}); valid: a state dict, as .pth or .safetensors"
-        raise WeightsError(msg) from error
+        raise WeightsError(
+            f"{what}: it cannot be read ({first_line(error)}); valid: a state dict, as .pth or .safetensors"
+        ) from error
     for _ in _WRAPPERS:
         inner = [found[key] for key in _WRAPPERS if isinstance(found, Mapping) and isinstance(found.get(key), Mapping)]
         found = inner[0] if inner else found
@@ -94,8 +82,9 @@ def read_state(what: str, path: Path) -> dict[str, torch.Tensor]:
     if isinstance(found, Mapping):
         state = {str(name): value for name, value in found.items() if isinstance(value, torch.Tensor)}
     if not state:
-        msg = f"{what}: it holds no weights; valid: a state dict, also under {', '.join(map(repr, _WRAPPERS))}"
-        raise WeightsError(msg)
+        raise WeightsError(
+            f"{what}: it holds no weights; valid: a state dict, also under {', '.join(map(repr, _WRAPPERS))}"
+        )
     for prefix in (*_PREFIXES, *_PREFIXES):  # in any order
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
@@ -119,8 +108,8 @@ def unwrapped_file(what: str, path: Path) -> Iterator[Path]:
 def recorded_fit() -> Iterator[Fit]:
     """Let whatever library loads a state dict load what fits of it, and record what does not.
 
-    Libraries decide for themselves which names may be missing, and for networks with auxiliary heads they let all of
-    them be; what they call in the end is always the same method. Other threads keep the original one.
+    Libraries decide for themselves which names may be missing, and for networks with auxiliary heads they ignore all
+    missing names; what they call in the end is always the same method. Other threads keep the original one.
     """
     import torch
 
@@ -129,17 +118,11 @@ def recorded_fit() -> Iterator[Fit]:
     def load_state_dict(self: Any, state_dict: Mapping[str, Any], *arguments: Any, **options: Any) -> Any:
         if threading.get_ident() != thread:
             return original(self, state_dict, *arguments, **options)
-        ours = self.state_dict()
-        same = {
-            name: tensor
-            for name, tensor in state_dict.items()
-            if name not in ours or tuple(tensor.shape) == tuple(ours[name].shape)
-        }
+        compared = compare_states(self, state_dict)
+        same = {name: tensor for name, tensor in state_dict.items() if name not in compared.shapes}
         found = original(self, same, strict=False, assign=bool(options.get("assign", False)))
-        fit.n_keys, fit.missing, fit.unexpected = len(ours), list(found.missing_keys), list(found.unexpected_keys)
-        fit.shapes = {
-            name: (tuple(state_dict[name].shape), tuple(ours[name].shape)) for name in state_dict if name not in same
-        }
+        fit.n_keys, fit.shapes = compared.n_keys, compared.shapes
+        fit.missing, fit.unexpected = list(found.missing_keys), list(found.unexpected_keys)
         return found
 
     torch.nn.Module.load_state_dict = load_state_dict  # type: ignore[method-assign]
@@ -147,6 +130,18 @@ def recorded_fit() -> Iterator[Fit]:
         yield fit
     finally:
         torch.nn.Module.load_state_dict = original  # type: ignore[method-assign]
+
+
+def compare_states(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> Fit:
+    """Compare names and shapes as they are."""
+    ours = module.state_dict()
+    shapes = {
+        name: (tuple(tensor.shape), tuple(ours[name].shape))
+        for name, tensor in state.items()
+        if name in ours and tuple(tensor.shape) != tuple(ours[name].shape)
+    }
+    missing = [name for name in ours if name not in state or name in shapes]
+    return Fit(len(ours), missing, [name for name in state if name not in ours], shapes)
 
 
 def clear_missing(module: torch.nn.Module, fit: Fit) -> None:
@@ -159,61 +154,49 @@ def clear_missing(module: torch.nn.Module, fit: Fit) -> None:
             state[name].fill_(float("nan"))
 
 
-def check_fit(what: str, network: Network, fit: Fit, classifiers: Sequence[str] = ()) -> tuple[str, ...]:
-    """Refuse weights that lack what a tap of the network needs, or that are of a larger network.
+def check_fit(what: str, encoder: Encoder, fit: Fit, classifiers: Sequence[str] = ()) -> tuple[str, ...]:
+    """Refuse weights that lack what a tap needs, or that are of a larger network; return notes on the rest.
 
     Raises WeightsError.
     """
-    lacking = _needed(network, fit)
+    lacking = _needed(encoder, fit)
     if lacking:
-        raise WeightsError(lacks(what, fit, lacking))
-    foreign = [name for name in fit.unexpected if not _harmless(name, classifiers)]
+        raise WeightsError(missing_weights(what, fit, lacking))
+
+    def harmless(name: str) -> bool:  # of a head, or nothing that is learned
+        module, _, last = name.rpartition(".")
+        return last in _COUNTERS or name.lower().startswith("aux") or module in classifiers
+
+    foreign = [name for name in fit.unexpected if not harmless(name)]
     if foreign:
-        msg = f"{what}: it holds {_named(foreign)}, for which this network has no place; name the network that it is of"
-        raise WeightsError(msg)
-    notes = []
+        raise WeightsError(
+            f"{what}: it holds {_named(foreign)}, for which this network has no place; name the network that it is of"
+        )
     missing, left = (
         [name for name in names if name.rpartition(".")[2] not in _COUNTERS] for names in (fit.missing, fit.unexpected)
     )
-    if missing:
-        notes.append(f"the checkpoint lacks {_named(missing)}, which no tap needs")
-    if left:
-        notes.append(f"the checkpoint has {_named(left)} besides, which no tap needs")
-    return tuple(notes)
+    notes = [f"the checkpoint lacks {_named(missing)}, which no tap needs"] if missing else []
+    return (*notes, *([f"the checkpoint has {_named(left)} besides, which no tap needs"] if left else []))
 
 
-def lacks(what: str, fit: Fit, names: Sequence[str]) -> str:
-    """Return the sentence on weights that are needed and not there."""
+def missing_weights(what: str, fit: Fit, names: Sequence[str]) -> str:
+    """Return the sentence on weights that are needed and not in the file."""
     found = f"{what}: it lacks {_named(names)}, of {fit.n_keys} in this network"
     shapes = [
         f"{name} is {fit.shapes[name][0]} there and {fit.shapes[name][1]} here" for name in names if name in fit.shapes
     ]
     if shapes:
-        found += f"; {shapes[0]}"
-    elif fit.unexpected:
-        found += f"; it has {_named(fit.unexpected)} instead"
-    return found
+        return f"{found}; {shapes[0]}"
+    return f"{found}; it has {_named(fit.unexpected)} instead" if fit.unexpected else found
 
 
-def compared(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> Fit:
-    """Compare names and shapes as they are, where a library cannot make anything of a file."""
-    ours = module.state_dict()
-    shapes = {
-        name: (tuple(tensor.shape), tuple(ours[name].shape))
-        for name, tensor in state.items()
-        if name in ours and tensor.shape != ours[name].shape
-    }
-    missing = [name for name in ours if name not in state or name in shapes]
-    return Fit(len(ours), missing, [name for name in state if name not in ours], shapes)
-
-
-def _needed(network: Network, fit: Fit) -> list[str]:
+def _needed(encoder: Encoder, fit: Fit) -> list[str]:
     """Return the missing names that the taps depend on."""
-    if not fit.missing or network.module is None:
+    if not fit.missing or encoder.module is None:
         return []
-    reached = _reached(network)
+    reached = _reached(encoder)
+    parameters = {name for name, _ in encoder.module.named_parameters(remove_duplicate=False)}
     owners: dict[str, bool] = {}  # by module that has parameters: whether a tap depends on any of them
-    parameters = {name for name, _ in network.module.named_parameters(remove_duplicate=False)}
     for name in parameters:
         owner = name.rpartition(".")[0]
         owners[owner] = owners.get(owner, False) or name in reached
@@ -226,20 +209,20 @@ def _needed(network: Network, fit: Fit) -> list[str]:
     return found
 
 
-def _reached(network: Network) -> set[str]:
+def _reached(encoder: Encoder) -> set[str]:
     """Return the names of the parameters that the taps depend on: by torch's graph of one pass without numbers."""
     import torch
 
-    if network.module is None or network.outputs is None:
+    if encoder.module is None or encoder.outputs is None:
         return set()
-    empty = without_numbers(network.module)
+    empty = without_numbers(encoder.module)
     names: dict[int, list[str]] = {}
     for name, parameter in empty.named_parameters(remove_duplicate=False):
         parameter.requires_grad_()
         names.setdefault(id(parameter), []).append(name)
     try:
         with torch.enable_grad():
-            taps = network.outputs(empty, torch.empty(1, *network.input_shape, device="meta"))
+            taps = encoder.outputs(empty, torch.empty(1, *encoder.input_shape, device="meta"))
     except Exception:  # a network that needs numbers: then every weight counts
         return {name for several in names.values() for name in several}
     found: set[str] = set()
@@ -250,16 +233,9 @@ def _reached(network: Network) -> set[str]:
         if node in done:
             continue
         done.add(node)
-        variable = getattr(node, "variable", None)
-        found.update(names.get(id(variable), ()))
+        found.update(names.get(id(getattr(node, "variable", None)), ()))
         pending += [one for one, _ in node.next_functions if one is not None]
     return found
-
-
-def _harmless(name: str, classifiers: Sequence[str]) -> bool:
-    """Tell whether a weight without a place in the network is of a head, or says nothing."""
-    module, _, last = name.rpartition(".")
-    return last in _COUNTERS or name.lower().startswith("aux") or module in classifiers
 
 
 def _named(names: Sequence[str]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,16 +13,21 @@ from extract.encoders.checkpoints import (
     CLASSIFIERS,
     check_fit,
     clear_missing,
-    compared,
-    lacks,
+    compare_states,
+    missing_weights,
     read_state,
     recorded_fit,
 )
-from extract.encoders.layers import Listener
-from extract.encoders.observation import learned_shapes
-from extract.encoders.readout import full_precision
-from extract.encoders.spec import Encoder, Network
-from extract.encoders.weights import Weights, hub, identity_of, quiet, seeded_weights, settle
+from extract.encoders.readout import HookCapture, full_precision, learn_shapes
+from extract.encoders.spec import Encoder, EncoderSpec
+from extract.encoders.weights import (
+    Weights,
+    calibrate_batch_norm,
+    hub_errors,
+    seeded_weights,
+    silence_logging,
+    weights_record,
+)
 from extract.errors import EncoderError, WeightsError
 from extract.inputs.transforms import Transform
 from features_store.errors import first_line, unknown_name
@@ -30,47 +36,77 @@ if TYPE_CHECKING:
     import torch
 
 
-def build(encoder: Encoder, weights: Weights, resizer: str, *, size: int | None = None) -> Network:
-    """Build a timm model with the asked weights.
+def published(spec: EncoderSpec) -> str:
+    """Return what passports call the published weights."""
+    return f"timm:{spec.architecture}"
+
+
+def build(spec: EncoderSpec, weights: Weights, resizer: str) -> Encoder:
+    """Build a timm model with its published weights, random ones, or those of a file.
 
     Raises EncoderError, WeightsError, HubError.
     """
+    import timm
+
+    architecture = spec.architecture
+    _check_name(architecture)
     if weights.path is not None:
-        return _from_file(encoder, weights.path, resizer, size)
-    module = _load(encoder, weights)
-    source = f"timm:{encoder.architecture}" if weights.kind == "auto" else weights.source
-    published = weights.kind == "auto"
-    return network_of(encoder, module, identity_of(source, module), resizer, size=size, published=published)
+        return _from_file(spec, weights.path, resizer)
+    if weights.kind == "random":
+        with seeded_weights(weights.seed), silence_logging():
+            module = timm.create_model(architecture, pretrained=False)
+            calibrate_batch_norm(module, transform_of(module).crop)
+        return wrap(spec, module, weights_record(weights.source, module), resizer)
+    with hub_errors(spec):
+        module = timm.create_model(architecture, pretrained=True)
+    return wrap(spec, module, weights_record(published(spec), module), resizer, published=True)
 
 
-def network_of(
-    encoder: Encoder,
-    module: Any,
-    weights: Mapping[str, Any],
-    resizer: str,
-    *,
-    size: int | None = None,
-    published: bool = False,
-) -> Network:
-    """Wrap a timm model that has its weights already.
+def _from_file(spec: EncoderSpec, path: Path, resizer: str) -> Encoder:
+    import timm
+
+    architecture = spec.architecture
+    what = f"{path} does not fit {spec.name!r} (timm {architecture})"
+    # The original files of some networks, which timm reads by itself, and wholly
+    original = path.suffix == ".npz"
+    state = {} if original else read_state(what, path)
+    given = {"file": str(path)} if original else {"state_dict": state}
+    try:
+        with silence_logging(), recorded_fit() as fit:
+            module = timm.create_model(architecture, pretrained=True, pretrained_cfg_overlay=given)
+    except Exception as error:  # timm converts files of other programs, and fails on strange ones in many ways
+        with silence_logging():
+            fit = compare_states(timm.create_model(architecture, pretrained=False), state)
+        reason = (
+            f"{what}: {first_line(error)}" if original or not fit.missing else missing_weights(what, fit, fit.missing)
+        )
+        raise WeightsError(reason) from error
+    settings: Any = module.pretrained_cfg
+    settings.pop("state_dict", None)
+    own = settings.get("classifier") or ()
+    clear_missing(module, fit)
+    encoder = wrap(spec, module, weights_record("file", module), resizer)
+    classifiers = (*CLASSIFIERS, *((own,) if isinstance(own, str) else own))
+    return replace(encoder, notes=check_fit(what, encoder, fit, classifiers))
+
+
+def wrap(
+    spec: EncoderSpec, module: Any, weights: Mapping[str, Any], resizer: str, *, published: bool = False
+) -> Encoder:
+    """Make an encoder of a timm model that has its weights already.
 
     Raises EncoderError.
     """
     module.eval().requires_grad_(requires_grad=False)
-    transform = transform_of(module, resizer, size=size)
-    taps = tuple(tap.name for tap in encoder.taps)
-    listener = Listener(
-        encoder,
-        module,
-        _pooled,
-        transform.crop,
-        last=getattr(module, "output_fmt", "NCHW") == "NHWC",
-        n_prefix=int(getattr(module, "num_prefix_tokens", 0)),
-    )
+    transform = transform_of(module, resizer, size=spec.size)
+    taps = tuple(tap.name for tap in spec.taps)
+    channels_last = getattr(module, "output_fmt", "NCHW") == "NHWC"
+    n_prefix = int(getattr(module, "num_prefix_tokens", 0))
+    layers = HookCapture(spec, module, _pooled, transform.crop, last=channels_last, n_prefix=n_prefix)
 
     def outputs(module: Any, batch: torch.Tensor) -> dict[str, torch.Tensor]:
         pool = _pooled(module, batch)  # (n, n_features)
-        found = {"pool": pool, **listener.vectors()}
+        found = {"pool": pool, **layers.outputs()}
         if "posteriors" in taps:
             with full_precision(pool):  # where a thousand small numbers still sum to 1
                 found["posteriors"] = module.get_classifier()(pool.float()).softmax(dim=1)
@@ -78,20 +114,24 @@ def network_of(
 
     several = not callable(module.get_classifier()) or getattr(module, "aux_head", None) is not None
     if "posteriors" in taps and several:
-        msg = f"{encoder.name} has several classifiers, or none; its posteriors are not offered"
-        raise EncoderError(msg)
-    return Network(
-        encoder=encoder,
+        raise EncoderError(f"{spec.name} has several classifiers, or none; its posteriors are not offered")
+    shapes = learn_shapes(spec.name, module, outputs, transform.crop)
+    if len(shapes.get("pool", (1,))) != 1:
+        raise EncoderError(
+            f"{spec.name} gives {shapes['pool']} where a pooled vector is asked for; choose a layer: NAME@MODULE"
+        )
+    return Encoder(
+        spec=spec,
         prepare=transform.apply,
         input_shape=transform.input_shape,
-        shapes=_vectors_only(encoder, learned_shapes(encoder.name, module, outputs, transform.crop)),
+        shapes=shapes,
         weights=weights,
         transform=transform.record(),
         module=module,
         normalise=transform.normalise,
         outputs=outputs,
         names=_class_names(module) if "posteriors" in taps and published else {},
-        details=listener.details(),
+        details=layers.details(),
     )
 
 
@@ -101,29 +141,19 @@ def _pooled(module: Any, batch: torch.Tensor) -> torch.Tensor:
     return pool
 
 
-def _vectors_only(encoder: Encoder, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Refuse a network whose head does not pool."""
-    if len(shapes.get("pool", (1,))) != 1:
-        msg = f"{encoder.name} gives {shapes['pool']} where a pooled vector is asked for; choose a layer: NAME@MODULE"
-        raise EncoderError(msg)
-    return shapes
-
-
 def transform_of(module: Any, resizer: str = "torchvision", *, size: int | None = None) -> Transform:
-    """Return the evaluation transform that timm's configuration of a model asks for.
+    """Return the evaluation transform of timm's configuration of a model.
 
     Raises EncoderError.
     """
     from timm.data.config import resolve_data_config
 
-    wanted = {"input_size": (3, size, size), "crop_pct": 1.0} if size else {}
-    config = resolve_data_config(wanted, model=module)
+    config = resolve_data_config(_sized(size), model=module)
     height, width = config["input_size"][1:]
     edges = (math.floor(height / config["crop_pct"]), math.floor(width / config["crop_pct"]))
     mode = config["crop_mode"]
     if config.get("crop_border_pixels") or mode not in ("center", "squash") or (mode == "center" and height != width):
-        msg = f"timm asks for an input that is not supported: {config}"
-        raise EncoderError(msg)
+        raise EncoderError(f"timm asks for an input that is not supported: {config}")
     return Transform(
         resize=edges if mode == "squash" else edges[0],
         crop=(height, width),
@@ -134,44 +164,28 @@ def transform_of(module: Any, resizer: str = "torchvision", *, size: int | None 
     )
 
 
-def _load(encoder: Encoder, weights: Weights) -> Any:
-    import timm
-
-    architecture = encoder.architecture
-    _check_name(architecture)
-    if weights.kind == "random":
-        with seeded_weights(weights.seed), quiet():
-            module = timm.create_model(architecture, pretrained=False)
-            return settle(module, transform_of(module).crop)
-    with hub(encoder):
-        return timm.create_model(architecture, pretrained=True)
+def _sized(size: int | None) -> dict[str, Any]:
+    return {"input_size": (3, size, size), "crop_pct": 1.0} if size else {}
 
 
-def _from_file(encoder: Encoder, path: Path, resizer: str, size: int | None) -> Network:
-    import timm
+def reference(encoder: Encoder) -> Callable[[Any], dict[str, Any]]:
+    """Return timm's own way from a Pillow image to vectors by tap: its transform, eager, one image at a time."""
+    import torch
+    from timm.data.config import resolve_data_config
+    from timm.data.transforms_factory import create_transform
 
-    architecture = encoder.architecture
-    _check_name(architecture)
-    what = f"{path} does not fit {encoder.name!r} (timm {architecture})"
-    # The original files of some networks, which timm reads by itself, and wholly
-    original = path.suffix == ".npz"
-    state = {} if original else read_state(what, path)
-    given = {"file": str(path)} if original else {"state_dict": state}
-    try:
-        with quiet(), recorded_fit() as fit:
-            module = timm.create_model(architecture, pretrained=True, pretrained_cfg_overlay=given)
-    except Exception as error:  # timm converts files of other programs, and stumbles over strange ones
-        with quiet():
-            fit = compared(timm.create_model(architecture, pretrained=False), state)
-        reason = f"{what}: {first_line(error)}" if original or not fit.missing else lacks(what, fit, fit.missing)
-        raise WeightsError(reason) from error
-    settings: Any = module.pretrained_cfg
-    settings.pop("state_dict", None)
-    own = settings.get("classifier") or ()
-    clear_missing(module, fit)
-    network = network_of(encoder, module, identity_of("file", module), resizer, size=size)
-    classifiers = (*CLASSIFIERS, *((own,) if isinstance(own, str) else own))
-    return replace(network, notes=check_fit(what, network, fit, classifiers))
+    module: Any = encoder.module
+    transform = create_transform(**resolve_data_config(_sized(encoder.spec.size), model=module))
+
+    def vectors(picture: Any) -> dict[str, Any]:
+        with torch.inference_mode():
+            batch = transform(picture)[None]
+            features = module.forward_features(batch)
+            pool = module.forward_head(features, pre_logits=True)
+            found = {"pool": pool, "map": features, "posteriors": module(batch).softmax(-1)}
+        return {tap.name: found[tap.name][0].numpy() for tap in encoder.spec.taps}
+
+    return vectors
 
 
 def _check_name(architecture: str) -> None:
@@ -179,17 +193,12 @@ def _check_name(architecture: str) -> None:
 
     base, _, tag = architecture.partition(".")
     if not timm.is_model(base):
-        raise EncoderError(unknown_name("timm model", base, _near(base, timm.list_models())))
+        models = timm.list_models()
+        near = difflib.get_close_matches(base, models, n=8, cutoff=0.4) or models[:8]  # of a thousand
+        raise EncoderError(unknown_name("timm model", base, near))
     tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{base}.*")] + [""]
     if tag not in tags:
         raise EncoderError(unknown_name(f"weights of timm {base}", tag, [one for one in tags if one]))
-
-
-def _near(name: str, valid: list[str]) -> list[str]:
-    """Cut a list of a thousand names to those worth printing."""
-    import difflib
-
-    return difflib.get_close_matches(name, valid, n=8, cutoff=0.4) or valid[:8]
 
 
 def _class_names(module: Any) -> dict[str, tuple[str, ...]]:

@@ -6,13 +6,14 @@ Oliva and Torralba 2001. Local binary patterns: Ojala et al. 2002. Histograms of
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.encoders.spec import Encoder, Network, Tap
+from extract.encoders.spec import Encoder, EncoderSpec
 from extract.encoders.weights import Weights
 from extract.inputs.transforms import Transform
 
@@ -26,16 +27,23 @@ HOG_ORIENTATIONS, HOG_CELL = 9, 32
 Floats = NDArray[np.floating[Any]]
 
 
-def build(encoder: Encoder, weights: Weights, resizer: str) -> Network:
-    """Return the network that is none: `prepare` computes the vector itself. `weights` has no meaning here."""
+def published(spec: EncoderSpec) -> str:
+    """Return what passports call the published weights: there are none."""
+    del spec
+    return ""
+
+
+def build(spec: EncoderSpec, weights: Weights, resizer: str) -> Encoder:
+    """Return an encoder without a network: `prepare` computes the vector itself, and `weights` has no meaning."""
+    del weights
     transform = Transform((SIDE, SIDE), (SIDE, SIDE), "bicubic", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), resizer)
 
     def prepare(rgb: NDArray[np.uint8]) -> Floats:
         return describe(transform.apply(rgb).transpose(1, 2, 0))
 
     names = feature_names()
-    return Network(
-        encoder=encoder,
+    return Encoder(
+        spec=spec,
         prepare=prepare,
         input_shape=(len(names),),
         input_dtype="float32",
@@ -44,6 +52,17 @@ def build(encoder: Encoder, weights: Weights, resizer: str) -> Network:
         transform={"resize": [SIDE, SIDE], "interpolation": "bicubic", "features": 1},
         names={"features": names},
     )
+
+
+def reference(encoder: Encoder) -> Callable[[Any], dict[str, Any]]:
+    """Return the way from a Pillow image to the vector with Pillow's own resize."""
+    del encoder
+    from PIL import Image
+
+    def vectors(picture: Any) -> dict[str, Any]:
+        return {"features": describe(np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)))}
+
+    return vectors
 
 
 def describe(rgb: NDArray[np.uint8]) -> Floats:
@@ -163,15 +182,3 @@ def _gradients(grey: Floats) -> Floats:
         block_norm="L2-Hys",
     )
     return found
-
-
-ENCODER = Encoder(
-    name="lowlevel",
-    description="no network: colour histograms, colourfulness, Gabor energies, LBP, HOG",
-    library="affectory",
-    architecture="lowlevel",
-    build=build,
-    taps=(Tap("features", (973,)),),
-    needs_hub=False,
-    needs_weights=False,
-)

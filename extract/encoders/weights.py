@@ -20,28 +20,18 @@ from features_store.errors import first_line
 if TYPE_CHECKING:
     import torch
 
-    from extract.encoders.spec import Encoder
+    from extract.encoders.spec import EncoderSpec
 
 _PROBE_SECONDS = 3.0
 _BIAS = 0.5
-_SEED_THREADS = 2  # a fixed number: the sums of a convolution, and so the weights after `settle`, depend on it
+_SEED_THREADS = 2  # fixed: the sums of a convolution, and so the batch statistics of random weights, depend on it
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _FORBIDDEN = frozenset((errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO))
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What was asked for with ``--weights``.
-
-    Parameters
-    ----------
-    kind : {"auto", "random", "file"}
-        The published weights, a seeded initialisation, or a checkpoint file.
-    seed : int
-        For "random".
-    path : Path, optional
-        For "file".
-    """
+    """The value of ``--weights``: the published weights, a seeded initialisation, or a checkpoint file."""
 
     kind: Literal["auto", "random", "file"] = "auto"
     seed: int = 0
@@ -64,33 +54,27 @@ def parse_weights(text: str) -> Weights:
     if text.startswith("random:"):
         seed = text.removeprefix("random:")
         if not (seed.isascii() and seed.isdigit()):
-            msg = f"--weights {text!r} has no seed; {valid}"
-            raise WeightsError(msg)
+            raise WeightsError(f"--weights {text!r} has no seed; {valid}")
         return Weights(kind="random", seed=int(seed))
     path = Path(text)
     if not path.is_file():
-        msg = f"--weights {text!r} is no file; {valid}"
-        raise WeightsError(msg)
+        raise WeightsError(f"--weights {text!r} is no file; {valid}")
     return Weights(kind="file", path=path)
 
 
 def sha256_of_state(state: Mapping[str, torch.Tensor]) -> str:
     """Return the SHA-256 of a state dict: over name, type, shape and bytes of each tensor, sorted by name."""
+    import torch
+
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.reshape(-1).view(dtype=_bytes_type()).numpy().data)
+        digest.update(tensor.reshape(-1).view(dtype=torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def _bytes_type() -> Any:
-    import torch
-
-    return torch.uint8
-
-
-def identity_of(source: str, module: torch.nn.Module) -> dict[str, Any]:
+def weights_record(source: str, module: torch.nn.Module) -> dict[str, Any]:
     """Return the passport's entry for the weights of a module."""
     return {"source": source, "sha256": sha256_of_state(module.state_dict())}
 
@@ -119,17 +103,15 @@ def seeded_weights(seed: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def settle(module: torch.nn.Module, size: tuple[int, int]) -> torch.nn.Module:
-    """Give a randomly initialised network the batch statistics of one batch of noise; return it.
+def calibrate_batch_norm(module: torch.nn.Module, size: tuple[int, int]) -> torch.nn.Module:
+    """Give a randomly initialised network the batch statistics of one batch of noise of (height, width); return it.
 
-    With the statistics that it starts with, activations grow or shrink from layer to layer until the vectors no longer
-    fit into float16. The noise is like photographs, strong in large forms and weak in small ones, with contrasts from
-    faint to hard: a network that has seen one kind of noise alone explodes at the next photograph, and rounding
-    errors with it. Biases above zero keep most units awake; with none, a random Inception-v3 turns one grey level in
-    a few pixels into another vector, which no trained network does. Draws from torch's generator, so call it under
+    With initial statistics, activations grow or shrink from layer to layer until the vectors no longer fit into
+    float16. The noise is like photographs, strong in large forms and weak in small ones, with contrasts from faint to
+    hard: with noise of one kind, activations explode at the next photograph, and rounding errors with them. Biases
+    above zero keep most units active; without them, a random Inception-v3 turns a difference of one grey level in a
+    few pixels into another vector, which no trained network does. Draws from torch's generator, so call it under
     `seeded_weights`.
-
-    Shapes: size (int, int).
     """
     import torch
 
@@ -163,7 +145,7 @@ def _noise(n_images: int, size: tuple[int, int]) -> torch.Tensor:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence_logging() -> Iterator[None]:
     """Keep the model libraries from logging; what matters is raised, or stands in the passport."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
@@ -174,25 +156,33 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def hub(encoder: Encoder) -> Iterator[None]:
+def hub_errors(spec: EncoderSpec) -> Iterator[None]:
     """Turn every failure to reach a model hub into one error that says what to do.
 
     Raises HubError.
     """
+    import torch
     from huggingface_hub import constants
 
     offline = constants.HF_HUB_OFFLINE
     # Without this the client retries for most of a minute per file where there is no network at all.
     constants.HF_HUB_OFFLINE = offline or not _reachable(constants.ENDPOINT)
     try:
-        with quiet():
+        with silence_logging():
             yield
     except Exception as error:
         if (fault := _local_fault(error)) is not None:
             raise fault from error
-        if not _is_network_error(error):
+        libraries = ("httpx", "httpcore", "huggingface_hub", "requests", "urllib", "urllib3")
+        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in libraries:
             raise
-        raise HubError(_hub_words(encoder, error)) from error
+        caches = f"{constants.HF_HUB_CACHE} and {Path(torch.hub.get_dir()) / 'checkpoints'}"
+        reason = first_line(error).partition(". ")[0].rstrip(".")
+        raise HubError(
+            f"the weights of {spec.name!r} ({spec.library} {spec.architecture}) are not in the caches {caches}, and "
+            f"their hub cannot be reached ({reason[:160]}); give a checkpoint with --weights FILE, fill the cache on "
+            "a machine with a network"
+        ) from error
     finally:
         constants.HF_HUB_OFFLINE = offline
 
@@ -226,24 +216,3 @@ def _local_fault(error: BaseException) -> AffectoryError | None:
             )
         cause = cause.__cause__ or cause.__context__
     return None
-
-
-def _is_network_error(error: BaseException) -> bool:
-    libraries = ("httpx", "httpcore", "huggingface_hub", "requests", "urllib", "urllib3")
-    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in libraries
-
-
-def _hub_words(encoder: Encoder, error: BaseException) -> str:
-    import torch
-    from huggingface_hub import constants
-
-    from extract.encoders import ENCODERS
-
-    free = ", ".join(sorted(name for name, one in ENCODERS.items() if not one.needs_hub))
-    caches = f"{constants.HF_HUB_CACHE} and {Path(torch.hub.get_dir()) / 'checkpoints'}"
-    reason = first_line(error).partition(". ")[0].rstrip(".")
-    return (
-        f"the weights of {encoder.name!r} ({encoder.library} {encoder.architecture}) are not in the caches {caches}, "
-        f"and their hub cannot be reached ({reason[:160]}); give a checkpoint with --weights FILE, fill the cache on a "
-        f"machine with a network, or choose encoders that need no hub: {free}"
-    )

@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.encoders import Network
+from extract.encoders import Encoder
 from extract.engines.forward import Forward, Running
 from extract.timings import Clock
 from features_store import Status
@@ -51,7 +51,7 @@ class Lane:
         Says what is needed, and takes it.
     """
 
-    def __init__(self, network: Network, sink: Sink, forward: Forward, *, batch_size: int) -> None:
+    def __init__(self, network: Encoder, sink: Sink, forward: Forward, *, batch_size: int) -> None:
         self.network = network
         self.sink = sink
         self.needed = sink.needed

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from extract.encoders import Network
-from extract.encoders.weights import quiet
+from extract.encoders import Encoder
+from extract.encoders.weights import silence_logging
 from extract.engines import Device
 from extract.engines.forward import Forward
 from extract.errors import EncoderError
@@ -18,7 +18,7 @@ from features_store.errors import first_line, unknown_name
 
 MODES = ("auto", "on", "off")
 SECONDS = 60.0
-"""What compiling one network costs a CPU with two cores: 25 to 100 seconds for the networks of the profile `card`."""
+"""What compiling one network costs a CPU with two cores: 25 to 100 seconds for the networks of the profile `fusion`."""
 SAVED = 0.1
 """Share of the time of a forward pass that compiling saves on most networks with convolutions; up to a half."""
 
@@ -52,13 +52,13 @@ class Compilation:
     tell: Callable[[str], None]
     precision: str = "auto"
 
-    def forward(self, network: Network, n_views: int, clock: Clock, *, batch_size: int, before: bool | None) -> Forward:
+    def forward(self, network: Encoder, n_views: int, clock: Clock, *, batch_size: int, before: bool | None) -> Forward:
         """Return the forward pass of a network."""
         make = partial(Forward, network, self.device, precision=self.precision)
         plain = make()
         if not self.wanted(plain, n_views, batch_size=batch_size, before=before):
             return plain
-        name = network.encoder.name
+        name = network.spec.name
         self.tell(f"{name}: is compiled first, which takes a minute or two (--compile off leaves it as it is)")
         with clock.part("compile"):
             compiled = make(compiled=True)
@@ -108,7 +108,7 @@ def _faster(compiled: Forward, plain: Forward, batch_size: int) -> bool:
 def _problem(compiled: Forward, batch_size: int) -> str | None:
     """Compile by running a batch; return the first words of what went wrong."""
     try:
-        with warnings.catch_warnings(), quiet():
+        with warnings.catch_warnings(), silence_logging():
             warnings.simplefilter("ignore")  # of torch's own future
             compiled(compiled.buffer(batch_size))
     except Exception as error:  # there is no end to what can be missing: a compiler, its headers, an operator

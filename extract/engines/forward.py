@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.encoders.spec import Network
+from extract.encoders.spec import Encoder
 from extract.engines import autocast_dtype
 from extract.engines.device import Device, Pending
 
@@ -44,7 +44,7 @@ class Forward:
 
     Parameters
     ----------
-    network : Network
+    network : Encoder
         Its module is moved to the device.
     precision : {"auto", "float32", "bfloat16", "float16"}
         See `extract.engines.autocast_dtype`.
@@ -53,12 +53,12 @@ class Forward:
         every batch must have the shape of that one.
     """
 
-    def __init__(self, network: Network, device: Device, *, precision: str = "auto", compiled: bool = False) -> None:
+    def __init__(self, network: Encoder, device: Device, *, precision: str = "auto", compiled: bool = False) -> None:
         self.network = network
         self.device = device
         self.compiled = compiled and network.module is not None
         self._autocast = autocast_dtype(device, precision)
-        self._taps = [tap.name for tap in network.encoder.taps]
+        self._taps = [tap.name for tap in network.spec.taps]
         self._function = None if network.module is None else self._whole(device.place(network.module))
         self._slots: list[_Slot] = []
         self._n_started = 0
@@ -123,9 +123,7 @@ class Forward:
             return tuple(outputs[tap] for tap in taps)
 
         # torch keeps what it compiled by code object, and at most eight things for each: every network gets its own.
-        whole.__code__ = whole.__code__.replace(
-            co_name=f"forward_of_{re.sub('[^A-Za-z0-9]', '_', network.encoder.name)}"
-        )
+        whole.__code__ = whole.__code__.replace(co_name=f"forward_of_{re.sub('[^A-Za-z0-9]', '_', network.spec.name)}")
         run: Callable[..., Any] = whole
         if self.compiled:
             import torch

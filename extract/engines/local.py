@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from extract.engines import Device
 from extract.engines.batcher import Lane, OneWorker, ordered
 from extract.errors import MachineError, RefusedImageError
-from extract.inputs.files import Source
+from extract.inputs.files import ImageFiles
 from extract.inputs.images import make_decoder
 from extract.inputs.views import Views
 from extract.timings import Clock
@@ -43,7 +43,7 @@ class Images:
     """
 
     ids: NDArray[Any]
-    source: Source
+    source: ImageFiles
     numbers: NDArray[np.int64]
     views: Views
 

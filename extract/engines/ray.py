@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.corpora.dataset import Cut
-from extract.encoders import Network
+from extract.corpora.dataset import RowSubset
+from extract.encoders import Encoder
 from extract.engines import autocast_dtype, choose_device
 from extract.engines.batcher import Lane, Sink
 from extract.engines.forward import Forward
@@ -120,7 +120,7 @@ class Work:
     """
 
     images: Images
-    networks: list[Network]
+    networks: list[Encoder]
     made: Circumstances
     batch_sizes: list[int]
 
@@ -199,7 +199,7 @@ class _Actor:
         rows, n_views = table[:, 0], work.images.views.n
         needed = table[:, 1:].reshape(len(rows), len(work.networks), n_views).astype(bool)
         whole = work.images
-        part = Images(whole.ids[rows], Cut(whole.source, rows), whole.numbers[rows], whole.views)
+        part = Images(whole.ids[rows], RowSubset(whole.source, rows), whole.numbers[rows], whole.views)
         status = np.full(len(rows), Status.WRITTEN, dtype=np.uint8)
         reasons = [""] * len(rows)
         kept = [_Kept(network, needed[:, at], status, reasons) for at, network in enumerate(work.networks)]
@@ -222,7 +222,7 @@ class _Kept:
     """Vectors of one network in memory; a `Sink`."""
 
     def __init__(
-        self, network: Network, needed: NDArray[np.bool_], status: NDArray[np.uint8], reasons: list[str]
+        self, network: Encoder, needed: NDArray[np.bool_], status: NDArray[np.uint8], reasons: list[str]
     ) -> None:
         self.needed, self._status, self._reasons = needed, status, reasons
         self.vectors = {
@@ -243,14 +243,14 @@ def _column(network: int, tap: str) -> str:
     return f"{network}/{tap}"
 
 
-def _put(found: Mapping[str, NDArray[Any]], at: int, network: Network, sink: Sink) -> None:
+def _put(found: Mapping[str, NDArray[Any]], at: int, network: Encoder, sink: Sink) -> None:
     """Write what came back of one network."""
     rows, status = found["row"], found["status"]
     for row, failure, reason in zip(rows.tolist(), status.tolist(), found["reason"].tolist(), strict=True):
         if failure != Status.WRITTEN:
             sink.fail(row, Status(failure), str(reason))
     places, views = np.nonzero(sink.needed[rows] & (status == Status.WRITTEN)[:, None])
-    taps = [tap.name for tap in network.encoder.taps]
+    taps = [tap.name for tap in network.spec.taps]
     if len(places):
         sink.write(rows[places], views, {tap: found[_column(at, tap)][places, views] for tap in taps})
 

@@ -12,16 +12,21 @@ import typer
 from extract.errors import EncoderError
 from extract.options import corpus_place, key_values
 
-__all__ = ["fit", "parse_options"]
+__all__ = ["EXAMPLES", "fit", "parse_options"]
+
+EXAMPLES = """Examples:
+
+extract fit emosepar --corpus twitter1 --data twitter1.zip --task polarity --augment
+
+extract fit resnet32 --corpus folder --data pictures/ --task label --set epochs=20 --set learning_rate=0.01
+"""
+_CORPUS, _TRAINING, _OUTPUT, _SPEED = "Corpus", "Training", "Output", "Speed"
 
 
 def parse_options(pairs: list[str]) -> dict[str, Any]:
     """Read ``KEY=VALUE`` pairs; values are JSON (``50``, ``1e-3``, ``[8, 16]``), and ``none`` is None.
 
-    Raises
-    ------
-    EncoderError
-        If a pair has no ``=``, or its value is no JSON.
+    Raises EncoderError.
     """
     options: dict[str, Any] = {}
     for pair in pairs:
@@ -31,44 +36,67 @@ def parse_options(pairs: list[str]) -> dict[str, Any]:
         except ValueError:
             equals = ""
         if not equals or not key.strip():
-            msg = f"--set {pair!r} isn't KEY=VALUE with a number or a list; write for example --set epochs=20"
-            raise EncoderError(msg)
+            raise EncoderError(
+                f"--set {pair!r} is not KEY=VALUE with a number or a list; write for example --set epochs=20"
+            )
     return options
 
 
 def fit(  # noqa: PLR0913 - each is an option of the command line
     network: Annotated[str, typer.Argument(help="emosepar, resnet32 or fractalnet.", show_default=False)],
     *,
-    corpus: Annotated[str, typer.Option(help="Name of a corpus; `extract corpora` lists them.")],
-    task: Annotated[str, typer.Option(help="What it learns: a task of the corpus.")],
-    data: Annotated[list[str] | None, typer.Option(help="Place of the corpus, as of `extract run`.")] = None,
-    option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the corpus; may be repeated.")] = None,
-    split: Annotated[str, typer.Option(help="A split of the corpus; its test part is never read.")] = "default",
+    corpus: Annotated[
+        str, typer.Option(help="Name of a corpus; `extract corpora` lists them.", rich_help_panel=_CORPUS)
+    ],
+    task: Annotated[str, typer.Option(help="Task of the corpus that is learned.", rich_help_panel=_CORPUS)],
+    data: Annotated[
+        list[str] | None, typer.Option(help="Place of the corpus, as of `extract run`.", rich_help_panel=_CORPUS)
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="Option of the corpus; repeatable.", metavar="KEY=VALUE", rich_help_panel=_CORPUS),
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="A split of the corpus; its test part is never read.", rich_help_panel=_CORPUS)
+    ] = "default",
     augment: Annotated[
-        bool, typer.Option("--augment", help="Rotate, shift, shear, zoom and flip in training.")
+        bool,
+        typer.Option("--augment", help="Rotate, shift, shear, scale and flip in training.", rich_help_panel=_TRAINING),
     ] = False,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="epochs, learning_rate, ...; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="epochs, batch_size, learning_rate, momentum, decay, weight_decay, halve_every, clip, seed, dropout; "
+            "of fractalnet also widths, columns, drop_path. Repeatable; else the published recipe.",
+            rich_help_panel=_TRAINING,
+        ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What its blocks are called after. [default: the network]")] = None,
-    out: Annotated[Path | None, typer.Option(help="A new folder. [default: networks/NAME-CORPUS-TASK]")] = None,
-    device: Annotated[str, typer.Option(help="auto (a GPU if one can be used), cpu, cuda or cuda:N.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    name: Annotated[
+        str | None, typer.Option(help="Name of its blocks. Default: that of the network.", rich_help_panel=_OUTPUT)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A new folder. Default: networks/NAME-CORPUS-TASK.", rich_help_panel=_OUTPUT),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.", rich_help_panel=_OUTPUT)] = False,
+    device: Annotated[
+        str, typer.Option(help="auto (a GPU if one can be used), cpu, cuda or cuda:N.", rich_help_panel=_SPEED)
+    ] = "auto",
 ) -> None:
-    """Train a small network from scratch; its checkpoint is then an encoder: --encoders fit:FOLDER."""
+    """Train a small network from scratch; its checkpoint is an encoder: --encoders fit:FOLDER."""
     from extract.corpora import find_corpus
-    from extract.encoders.scratch import check_new, find_architecture
+    from extract.encoders.fitted import check_new, find_architecture
     from extract.engines import choose_device
     from extract.engines.device import device_errors
-    from extract.fit.data import examples
-    from extract.fit.recipe import recipe_for
-    from extract.fit.training import Plan
+    from extract.fit.data import read_examples
     from extract.fit.training import fit as train
+    from extract.fit.training import recipe_for
 
     architecture, found = find_architecture(network), find_corpus(corpus)
-    recipe, options = recipe_for(
-        architecture, {**parse_options(settings or []), **({"augment": True} if augment else {})}
-    )
+    asked = {**parse_options(settings or []), **({"augment": True} if augment else {})}
+    recipe, options = recipe_for(architecture, asked)
     name = name or network
     folder = out or Path("networks") / f"{name}-{corpus.replace(':', '-')}-{task}"
     check_new(folder)
@@ -76,13 +104,21 @@ def fit(  # noqa: PLR0913 - each is an option of the command line
     reading = found.read(corpus_place(found, data), key_values(option or []))
     for note in reading.notes:
         typer.echo(f"note: {note}", err=True)
-    on = examples(reading, architecture, task=task, split=split)
-    if on.n_refused:
-        typer.echo(f"note: {on.n_refused} images could not be decoded and are left out", err=True)
-    made_on = {"corpus": corpus, "task": task, "split": split, "index_digest": reading.index.digest}
-    plan = Plan(architecture, recipe, name, options, made_on)
+    examples = read_examples(reading, architecture, task=task, split=split)
+    if examples.n_refused:
+        typer.echo(f"note: {examples.n_refused} images could not be decoded and are left out", err=True)
     with device_errors(chosen.name()):
-        record = train(on, plan, folder, device=chosen.address, progress=sys.stderr.isatty())
+        record = train(
+            examples,
+            architecture,
+            folder,
+            recipe=recipe,
+            options=options,
+            name=name,
+            fitted_on={"corpus": corpus, "task": task, "split": split, "index_digest": reading.index.digest},
+            device=chosen.address,
+            progress=sys.stderr.isatty(),
+        )
     if as_json:
         typer.echo(json.dumps({"folder": str(folder), **record}))
         return

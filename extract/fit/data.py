@@ -11,25 +11,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.corpora import Reading
-from extract.encoders.scratch import Architecture
+from extract.corpora import Dataset
+from extract.encoders.fitted import Architecture
 from extract.engines.batcher import ordered
 from extract.errors import CorpusError, RefusedImageError
 from extract.inputs.images import make_decoder
-from features_store import Labels, Task
+from features_store import Task
 from features_store.errors import unknown_name
 
-__all__ = ["Examples", "examples"]
+__all__ = ["Examples", "read_examples"]
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Decoded images of the training and validation parts with their targets.
+    """Decoded images of the training and validation parts with their targets, by part.
 
     Parameters
     ----------
     pixels : mapping of str to ndarray
-        By part, (n, 3, size, size) uint8: all in memory.
+        (n, 3, size, size) uint8: all in memory.
     targets : mapping of str to ndarray
         single: (n,) int64; multi and regression: (n, K) float32.
     n_refused : int
@@ -42,20 +42,21 @@ class Examples:
     n_refused: int = 0
 
 
-def examples(reading: Reading, architecture: Architecture, *, task: str, split: str, decoder: str = "fast") -> Examples:
+def read_examples(dataset: Dataset, architecture: Architecture, *, task: str, split: str) -> Examples:
     """Decode the labelled images of the training and validation parts; the test part is never read.
 
     Raises CorpusError.
     """
-    index = reading.index
+    index = dataset.index
     for kind, name, table in (("task", task, index.labels), ("split", split, index.splits)):
         if name not in table:
             raise CorpusError(unknown_name(f"{kind} of the corpus", name, table))
     if index.splits[split].kind != "parts":
-        msg = f"split {split!r} holds folds; a network is trained on a split with train and validation parts"
-        raise CorpusError(msg)
+        raise CorpusError(
+            f"split {split!r} holds folds; a network is trained on a split with train and validation parts"
+        )
     labels, parts = index.labels[task], index.splits[split].values
-    decode, transform = make_decoder(decoder), architecture.transform()
+    decode, transform = make_decoder(), architecture.transform()
     pixels: dict[str, NDArray[np.uint8]] = {}
     targets: dict[str, NDArray[Any]] = {}
     n_refused = 0
@@ -63,23 +64,19 @@ def examples(reading: Reading, architecture: Architecture, *, task: str, split: 
         rows = np.flatnonzero((parts == code) & labels.known)
         found = np.zeros((len(rows), *transform.input_shape), dtype=np.uint8)
 
-        def image(at: int, rows: Any = rows, found: Any = found) -> bool:
+        def decode_one(at: int, rows: Any = rows, found: Any = found) -> bool:
             try:
-                found[at] = transform.apply(decode(reading.source.read(int(rows[at]))))
+                found[at] = transform.apply(decode(dataset.files.read(int(rows[at]))))
             except RefusedImageError:
                 return False
             return True
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            good = np.array(list(ordered(pool, image, range(len(rows)), ahead=256)), dtype=bool)
+            good = np.array(list(ordered(pool, decode_one, range(len(rows)), ahead=256)), dtype=bool)
         n_refused += int((~good).sum())
         if good.any():
-            pixels[part], targets[part] = found[good], _targets(labels, rows[good])
+            dtype = np.int64 if labels.task.kind == "single" else np.float32
+            pixels[part], targets[part] = found[good], labels.values[rows[good]].astype(dtype)
     if "train" not in pixels:
-        msg = f"split {split!r} has no training image with a label of task {task!r} that could be decoded"
-        raise CorpusError(msg)
+        raise CorpusError(f"split {split!r} has no training image with a label of task {task!r} that could be decoded")
     return Examples(labels.task, pixels, targets, n_refused)
-
-
-def _targets(labels: Labels, rows: NDArray[np.int64]) -> NDArray[Any]:
-    return labels.values[rows].astype(np.int64 if labels.task.kind == "single" else np.float32)

@@ -1,38 +1,78 @@
 """Tar and zip archives read in place: a table of members is built once, then every file is read by its offset.
 
-Nothing is unpacked, and nothing is written. Of a tar only the headers are read (512 bytes a member); of a zip only the
-directory at its end. Reading members is safe from several threads at once.
+Nothing is unpacked, and nothing is written. Of a tar only the headers are read (512 bytes a member) by a reader of our
+own: it takes a fifth of the time of `tarfile` and, unlike it, refuses damage in the middle, sizes that are no numbers
+and names of any length. Of a zip the directory is read by `zipfile`. Reading members is safe in several threads.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import re
+import struct
 import threading
+import time
 import weakref
+import zipfile
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from array import array
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from extract.errors import CorpusError, RefusedImageError
-from extract.inputs.files import MAX_BYTES, insist
+from extract.inputs.files import MAX_BYTES, RemotePath, canonical, is_escaped, read_persistently, same_name
 from features_store import Status
+from features_store.errors import first_line
 
-MAX_MEMBER = 1 << 30  # bytes of a list or table; a forged size must not fill the memory
+MAX_TABLE = 1 << 30  # bytes of a list or table; a forged size must not fill the memory
+MEMBER = np.dtype(
+    [
+        *(("offset", np.int64), ("packed", np.int64), ("size", np.int64), ("modified", np.float64)),
+        *(("method", np.int16), ("checksum", np.uint32)),
+    ]
+)
+"""Where the bytes of a member begin (of a zip: its local header), how many lie there, how many they are unpacked,
+seconds since 1970 (NaN = not recorded); of a zip its method and CRC-32."""
+PLAIN = -1  # method of a member that lies in the archive as it is
+
+_STORED, _DEFLATED = 0, 8  # the zip methods that are read
 _START = 1 << 10  # packed bytes that are enough to see how a member begins
 _LOCAL_HEADER = 30  # bytes of a zip member's local header before its name
-STORED, DEFLATED = 0, 8  # the zip methods that are read
 _PACKED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
+_BLOCK = 512  # bytes: unit of a tar
+_MAX_NAME = 1 << 20  # bytes of a long name or an extended header
+_WIDE, _NARROW = 1 << 16, 1 << 11  # bytes read at once: wide where members are small and lie close to each other
+_SHOWN = 1000  # members from one step of the bar to the next
+_REGULAR = (b"0", b"\0", b"7")
+_HARD_LINK, _FOLDER, _SPARSE = b"1", b"5", b"S"
+_WITHOUT_BYTES = (b"1", b"2", b"3", b"4", b"5", b"6")  # links, devices, folders: their size is not that of any bytes
+_LEFT_OUT = {
+    b"2": "a symbolic link in the archive",
+    b"3": "a device in the archive",
+    b"4": "a device in the archive",
+    b"6": "a named pipe in the archive",
+    _SPARSE: "a file with holes in the archive (pack it without --sparse)",
+}
+_FIELDS = struct.Struct("100s24x12s12s8sc100s6s82x155s12x")  # name, size, moment, checksum, kind, link, magic, prefix
+_EXTRAS = (b"L", b"K", b"x", b"g")
+_LENGTH = re.compile(rb"([0-9]{1,8}) ")
+_DIGITS = re.compile(rb" *([0-7]*)[ ]*")
+
+# name, kind, offset, size, modified, target of a hard link; a class costs 1 s in 6
+_Header: TypeAlias = tuple[str, bytes, int, int, float, str]
+
+
+# ---- reading members ------------------------------------------------------------------------------------------------
 
 
 class SharedFile:
     """One file, read at any offset by any number of threads; opened when it is first read, in each process anew."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Any) -> None:
         self.path = path
         self._lock = threading.Lock()
         self._fd: int | None = None
@@ -56,12 +96,11 @@ class SharedFile:
     _read_once = staticmethod(os.pread) if hasattr(os, "pread") else _read_at  # Windows has no pread
 
     def _open(self) -> int:
-        if self._fd is None:
-            with self._lock:
-                if self._fd is None:
-                    fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-                    weakref.finalize(self, os.close, fd)
-                    self._fd = fd
+        with self._lock:
+            if self._fd is None:
+                fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+                weakref.finalize(self, os.close, fd)
+                self._fd = fd
         return self._fd
 
     def __getstate__(self) -> dict[str, Any]:
@@ -71,160 +110,342 @@ class SharedFile:
         self.__init__(state["path"])  # type: ignore[misc]
 
 
-@dataclass(frozen=True)
-class Members:
-    """The table of an archive's files.
+class RemoteFile(SharedFile):
+    """One remote file, read by ranges of bytes, by any number of threads."""
 
-    Parameters
-    ----------
-    position : dict
-        Canonical name to row of the arrays; a hard link has the row of its target.
-    offsets, packed, sizes : ndarray of shape (n_members,), int64
-        Where the bytes begin (of a zip: the local header), how many lie there, how many they are unpacked.
-    modified : ndarray of shape (n_members,), float64
-        Seconds since 1970; NaN = not recorded.
-    methods : ndarray of shape (n_members,), uint8, optional
-        Zip methods; None = a tar.
-    checksums : ndarray of shape (n_members,), uint32, optional
-        CRC-32 of the unpacked bytes; None = the archive has none.
-    left_out : mapping of str to int
-        Members that can be no image (links, devices, names that lead out of the archive), by reason.
-    n_escaped : int
-        Members whose names are not UTF-8.
-    names : tuple of str, optional
-        By row, how the server spells the name of a remote file. None = an archive.
-    """
+    def __init__(self, path: RemotePath) -> None:
+        super().__init__(path)
+        self._n_bytes = -1
 
-    position: dict[str, int]
-    offsets: NDArray[np.int64]
-    packed: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    modified: NDArray[np.float64]
-    methods: NDArray[np.uint8] | None = None
-    checksums: NDArray[np.uint32] | None = None
-    left_out: Mapping[str, int] = field(default_factory=dict)
-    n_escaped: int = 0
-    names: tuple[str, ...] | None = None
-
-    def place(self, row: int) -> Place:
-        """Return where a member lies."""
-        method = None if self.methods is None else int(self.methods[row])
-        checksum = None if self.checksums is None else int(self.checksums[row])
-        return Place(int(self.offsets[row]), int(self.packed[row]), int(self.sizes[row]), method, checksum)
-
-
-class Stored:
-    """Images inside an archive: the source of an index.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (n_images,), int64
-        Row of each image in the table of members; -1 = it is not there.
-    names : ndarray of shape (n_images,), str
-        For messages.
-
-    Attributes
-    ----------
-    left_out : mapping of str to int
-        Members of the archive that can be no image, by reason.
-    """
-
-    def __init__(self, file: SharedFile, members: Members, rows: NDArray[np.int64], names: NDArray[Any]) -> None:
-        self._file, self._names, self.left_out = file, names, members.left_out
-        there = rows >= 0
-        self._offsets, self._packed, self._sizes = (
-            np.where(there, column[rows] if len(column) else -1, -1)
-            for column in (members.offsets, members.packed, members.sizes)
+    def read(self, offset: int, size: int) -> bytes:
+        path = self.path
+        if self._n_bytes < 0:
+            self._n_bytes = path.stat().st_size
+        end = min(offset + size, self._n_bytes)
+        if end <= offset:
+            return b""
+        data: bytes = read_persistently(
+            path, lambda: path.fs.cat_file(path.path, start=offset, end=end), of_the_file=False
         )
-        self._modified = np.where(there, members.modified[rows] if len(members.modified) else np.nan, np.nan)
-        self._methods, self._checksums = (
-            None if column is None or not len(column) else column[rows]
-            for column in (members.methods, members.checksums)
-        )
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def read(self, row: int) -> bytes:
-        """Return the bytes of the image in `row`; see `extract.inputs.files.Source.read`."""
-        if self._offsets[row] < 0:
-            raise RefusedImageError(Status.MISSING, f"{self._file.path.name} holds no {self._names[row]}")
-        method = None if self._methods is None else int(self._methods[row])
-        checksum = None if self._checksums is None else int(self._checksums[row])
-        place = Place(int(self._offsets[row]), int(self._packed[row]), int(self._sizes[row]), method, checksum)
-        # An error of the system is one of the whole archive, and says nothing about this member.
-        data: bytes = insist(self._file.path, lambda: read_member(self._file, place, MAX_BYTES), of_the_file=False)
         return data
 
-    def modified(self, row: int) -> float:
-        """Return when the image in `row` was last changed: seconds since 1970, NaN = not recorded."""
-        return float(self._modified[row])
 
+def read_member(file: SharedFile, member: Any, limit: int = MAX_BYTES) -> bytes:
+    """Return the bytes of a member, a row of `MEMBER`.
 
-@dataclass(frozen=True)
-class Place:
-    """Where one member lies; see `Members`."""
-
-    offset: int
-    packed: int
-    size: int
-    method: int | None = None
-    checksum: int | None = None
-
-
-def read_member(file: SharedFile, place: Place, limit: int = MAX_MEMBER) -> bytes:
-    """Return the bytes of one member.
-
-    Raises RefusedImageError.
+    Raises RefusedImageError, OSError.
     """
-    if max(place.size, place.packed) > limit:
-        raise RefusedImageError(Status.TOO_LARGE, f"{max(place.size, place.packed)} bytes; at most {limit} are read")
-    data = file.read(place.offset, place.size) if place.method is None else _unzipped(file, place)
-    if len(data) != place.size:
-        raise RefusedImageError(Status.TRUNCATED, f"{len(data)} of {place.size} bytes are there")
-    if place.checksum is not None and zlib.crc32(data) != place.checksum:
+    size, largest = int(member["size"]), int(max(member["size"], member["packed"]))
+    if largest > limit:
+        raise RefusedImageError(Status.TOO_LARGE, f"{largest} bytes; at most {limit} are read")
+    plain = member["method"] == PLAIN
+    data = file.read(int(member["offset"]), size) if plain else _unzip(file, member)
+    if len(data) != size:
+        raise RefusedImageError(Status.TRUNCATED, f"{len(data)} of {size} bytes are there")
+    if not plain and zlib.crc32(data) != member["checksum"]:
         raise RefusedImageError(Status.UNDECODABLE, "the checksum of the zip member is wrong")
     return data
 
 
-def read_start(file: SharedFile, place: Place, size: int) -> bytes:
+def read_start(file: SharedFile, member: Any, size: int) -> bytes:
     """Return the first bytes of a member; none if it cannot be read."""
     try:
-        if place.method is None:
-            return file.read(place.offset, min(size, place.size))
-        return _unzipped(file, place, size)[:size]
+        if member["method"] == PLAIN:
+            return file.read(int(member["offset"]), min(size, int(member["size"])))
+        return _unzip(file, member, size)[:size]
     except (RefusedImageError, OSError):
         return b""
 
 
-def _unzipped(file: SharedFile, place: Place, limit: int = -1) -> bytes:
+def _unzip(file: SharedFile, member: Any, limit: int = -1) -> bytes:
     """Unpack a zip member; with a limit only about as many bytes of it."""
-    header = file.read(place.offset, _LOCAL_HEADER)
+    offset, packed, method = int(member["offset"]), int(member["packed"]), int(member["method"])
+    header = file.read(offset, _LOCAL_HEADER)
     if len(header) < _LOCAL_HEADER or not header.startswith(b"PK\x03\x04"):
         raise RefusedImageError(Status.UNDECODABLE, "the zip directory points to no member")
     start = _LOCAL_HEADER + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-    raw = file.read(place.offset + start, place.packed if limit < 0 else min(place.packed, limit + _START))
-    if place.method == STORED:
+    raw = file.read(offset + start, packed if limit < 0 else min(packed, limit + _START))
+    if method == _STORED:
         return raw
-    if place.method != DEFLATED:
-        reason = f"zip method {place.method} is not read; pack it anew with deflate, or unpack it"
-        raise RefusedImageError(Status.UNDECODABLE, reason)
+    if method != _DEFLATED:
+        raise RefusedImageError(
+            Status.UNDECODABLE, f"zip method {method} is not read; pack it anew with deflate, or unpack it"
+        )
     try:
         # One byte more than promised shows a forged size without unpacking it all.
-        return zlib.decompressobj(-15).decompress(raw, place.size + 1 if limit < 0 else limit)
+        return zlib.decompressobj(-15).decompress(raw, int(member["size"]) + 1 if limit < 0 else limit)
     except zlib.error as error:
         raise RefusedImageError(Status.UNDECODABLE, f"the zip member is damaged: {error}") from error
 
 
-def refuse_packed(path: Path, start: bytes) -> None:
-    """Raise the error for a compressed tar: it has no offsets that could be read at.
+# ---- tables of members ----------------------------------------------------------------------------------------------
+
+
+class MemberTable:
+    """The files of an archive, or behind a URL: canonical name to row, and what is known of each row.
+
+    Attributes
+    ----------
+    position : dict
+        Canonical name to row; a hard link has the row of its target.
+    members : structured ndarray of `MEMBER`
+    left_out : dict of str to int
+        Members that can be no image (links, devices, names that lead out), by reason.
+    n_escaped : int
+        Members whose names are not UTF-8.
+    names : list of str
+        By row, how a server spells the name of a remote file; empty = an archive.
+    """
+
+    def __init__(self, place: Any) -> None:
+        self.place = place
+        self.position: dict[str, int] = {}
+        self.members = np.zeros(0, MEMBER)
+        self.left_out: dict[str, int] = {}
+        self.n_escaped = 0
+        self.names: list[str] = []
+
+    def leave_out(self, reason: str) -> None:
+        self.left_out[reason] = self.left_out.get(reason, 0) + 1
+
+    def enter(self, raw: str, row: int, *, leads_out: str) -> bool:
+        """Enter a member by its canonical name; False = its name leads out, and it is counted under that reason.
+
+        Raises CorpusError.
+        """
+        name = member_name(raw)
+        if name is None:
+            self.leave_out(leads_out)
+            return False
+        if self.position.get(name, row) != row:
+            raise same_name(self.place, name)
+        self.position[name] = row
+        self.n_escaped += is_escaped(raw)
+        return True
+
+    def fill(self, **columns: Any) -> MemberTable:
+        """Set the columns of `members`; those that are not given are zero."""
+        self.members = np.zeros(len(columns["size"]), MEMBER)
+        for name, values in columns.items():
+            self.members[name] = values
+        return self
+
+
+def member_name(raw: str) -> str | None:
+    """Return the canonical name of a member of an archive, or None if it could lead out of the archive."""
+    if not raw or raw.startswith("/") or "\\" in raw or "\0" in raw or raw[1:2] == ":":
+        return None
+    if ".." in raw and ".." in raw.split("/"):
+        return None
+    return canonical(raw) or None
+
+
+_LEADS_OUT = "a name that leads out of the archive, or has a backslash"
+
+
+def read_table(path: Any, file: SharedFile) -> MemberTable:
+    """Read the table of members of a tar or zip.
 
     Raises CorpusError.
     """
+    start = file.read(0, _BLOCK)
     for magic, tool in _PACKED.items():
         if start.startswith(magic):
-            msg = (
+            raise CorpusError(
                 f"{path} is compressed as a whole, so no image in it can be read by itself; "
                 f"decompress it once ({tool} --keep {path.name}) and give the .tar"
             )
-            raise CorpusError(msg)
+    if start.startswith(b"PK"):
+        return _zip_table(path)
+    if len(start) < _BLOCK or not _is_header(start, start[148:156]):
+        raise CorpusError(f"{path} is neither a tar nor a zip; give the folder of the corpus, or its .tar or .zip")
+    return _tar_table(path, file)
+
+
+def _tar_table(path: Path, file: SharedFile) -> MemberTable:
+    table = MemberTable(path)
+    offsets, sizes, modified = array("q"), array("q"), array("d")
+    for raw, kind, offset, size, moment, target in _headers(path, file):
+        if kind in _REGULAR:
+            if table.enter(raw, len(offsets), leads_out=_LEADS_OUT):
+                offsets.append(offset)
+                sizes.append(size)
+                modified.append(moment)
+        elif kind == _HARD_LINK:  # the target comes first, by the format
+            row = table.position.get(member_name(target) or "", -1)
+            if row >= 0:
+                table.enter(raw, row, leads_out=_LEADS_OUT)
+            else:
+                table.leave_out("a hard link whose file is not in the archive")
+        elif kind != _FOLDER:
+            table.leave_out(_LEFT_OUT.get(kind, "a member of an unknown kind in the archive"))
+    return table.fill(offset=offsets, packed=sizes, size=sizes, modified=modified, method=PLAIN)
+
+
+def _headers(path: Path, file: SharedFile) -> Iterator[_Header]:
+    """Walk over the members; long names (GNU) and extended headers (POSIX) are taken into the member they precede."""
+    from tqdm import tqdm
+
+    end, at = path.stat().st_size, 0
+    window, window_at, step = b"", 0, 0
+    n_seen = 0
+    extra: Mapping[str, str] = {}  # of headers before the member
+    with tqdm(total=end, desc=f"members of {path.name}", unit="B", unit_scale=True, delay=2, disable=None) as bar:
+        while at + _BLOCK <= end:
+            if at + _BLOCK > window_at + len(window):
+                window, window_at = file.read(at, _NARROW if step > _WIDE // 4 else _WIDE), at
+            block = window[at - window_at : at - window_at + _BLOCK]
+            if len(block) < _BLOCK or (not block[0] and not block.strip(b"\0")):
+                return
+            name, kind, offset, size, modified, target = _parse(path, block, at)
+            if extra and kind not in _EXTRAS:
+                name, size = extra.get("path", name), _long_size(path, at, extra.get("size"), size)
+                target = extra.get("linkpath", target)
+                kind = _SPARSE if kind in _REGULAR and any(key.startswith("GNU.sparse") for key in extra) else kind
+            size = 0 if kind in _WITHOUT_BYTES else size
+            if offset + size > end:
+                name = name if len(name) <= 200 else f"{name[:200]}..."
+                raise CorpusError(
+                    f"{path} is cut: its member {name!r} would end at byte {offset + size}, and the file at {end}; "
+                    "fetch it again"
+                )
+            if kind in _EXTRAS:
+                if kind != b"g":
+                    extra = {**extra, **_extra(path, file, kind, offset, size)}
+            else:
+                yield name, kind, offset, size, modified, target
+                extra = {}
+            step = offset + -(-size // _BLOCK) * _BLOCK - at
+            at += step
+            n_seen += 1
+            if not n_seen % _SHOWN:
+                bar.update(at - bar.n)
+
+
+def _damaged(path: Path, at: int, what: str) -> CorpusError:
+    return CorpusError(f"{path} is damaged: at byte {at} {what}; fetch it again")
+
+
+def _parse(path: Path, block: bytes, at: int) -> _Header:
+    raw, size_field, moment_field, check_field, kind, link, magic, prefix = _FIELDS.unpack(block)
+    if not _is_header(block, check_field):
+        raise _damaged(path, at, "there should be the header of a member")
+    raw = raw.partition(b"\0")[0]
+    if magic == b"ustar\0" and prefix[0]:
+        raw = prefix.partition(b"\0")[0] + b"/" + raw
+    if kind == b"\0" and raw.endswith(b"/"):  # so folders were written before 1988
+        kind = _FOLDER
+    try:
+        size = _number(size_field)
+    except ValueError as error:
+        raise _damaged(path, at, "the header has no size") from error
+    try:
+        modified = float(_number(moment_field))
+    except ValueError:  # before 1970, or nonsense; no image depends on it
+        modified = math.nan
+    target = _decoded(link.partition(b"\0")[0]) if kind == _HARD_LINK else ""
+    return _decoded(raw), kind, at + _BLOCK, size, modified, target
+
+
+def _decoded(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")  # `canonical` escapes what is not UTF-8
+
+
+def _is_header(block: bytes, check_field: bytes) -> bool:
+    """Tell whether the checksum of a header, the sum of its bytes, is right; its own eight count as blanks."""
+    try:
+        written = int(check_field.strip(b" \0") or b"-1", 8)
+    except ValueError:
+        return False
+    # The low half of Adler-32 is 1 + the sum of the bytes, modulo 65,521: far quicker than adding them here.
+    return zlib.adler32(block) & 0xFFFF == (1 + written - 8 * 32 + sum(check_field)) % 65_521
+
+
+def _number(field: bytes) -> int:
+    if field[0] & 0x80:  # base 256, for sizes from 8 GiB
+        value = int.from_bytes(field[1:], "big") | (field[0] & 0x3F) << 88
+        if field[0] & 0x40 or value > 1 << 62:
+            raise ValueError("a negative or impossible number")
+        return value
+    digits = _DIGITS.fullmatch(field.partition(b"\0")[0])
+    if digits is None:  # Python would read signs and underscores, too
+        raise ValueError("no octal number")
+    return int(digits[1] or b"0", 8)
+
+
+def _extra(path: Path, file: SharedFile, kind: bytes, offset: int, size: int) -> dict[str, str]:
+    """Read a long name or link (GNU), or an extended header (POSIX)."""
+    if size > _MAX_NAME:
+        raise CorpusError(f"{path} has a name of {size} bytes at byte {offset}; at most {_MAX_NAME} are read")
+    data = file.read(offset, size)
+    if kind in (b"L", b"K"):
+        return {"path" if kind == b"L" else "linkpath": _decoded(data.split(b"\0", 1)[0])}
+    found: dict[str, str] = {}
+    at = 0
+    while at < len(data) and data[at]:  # some writers fill it up with zeros
+        length = _LENGTH.match(data, at)
+        stop = at + int(length[1]) if length else 0
+        key, equals, value = data[length.end() if length else 0 : max(stop - 1, 0)].partition(b"=")
+        if not equals or stop > len(data) or data[stop - 1 : stop] != b"\n":
+            raise _damaged(path, offset + at, "there is no record of an extended header")
+        found[_decoded(key)] = _decoded(value)
+        at = stop
+    return found
+
+
+def _long_size(path: Path, at: int, text: str | None, size: int) -> int:
+    if text is None:
+        return size
+    if re.fullmatch("[0-9]{1,18}", text) is None:  # 18 digits are more bytes than any file has
+        raise _damaged(path, at, f"the size of the member is {text[:40]!r}, which is no number of bytes")
+    return int(text)
+
+
+def _zip_table(path: Path) -> MemberTable:
+    n_bytes = path.stat().st_size
+    try:
+        with path.open("rb") as raw, zipfile.ZipFile(raw) as archive:
+            listed, end = archive.infolist(), archive.start_dir
+    except Exception as error:  # `zipfile` meets damage with errors of many kinds
+        raise CorpusError(f"{path} is no whole zip ({first_line(error)}); fetch it again") from error
+    table = MemberTable(path)
+    kept: list[zipfile.ZipInfo] = []
+    for info in listed:
+        if info.is_dir():
+            continue
+        if info.external_attr >> 28 == 0xA:  # the Unix type of a symbolic link
+            table.leave_out("a symbolic link in the archive")
+        elif info.flag_bits & 1:
+            table.leave_out("an encrypted member of the archive")
+        elif table.enter(info.filename, len(kept), leads_out=_LEADS_OUT):
+            if not 0 <= info.file_size < 1 << 62 or not 0 <= info.header_offset <= n_bytes:
+                what = f"its member {info.filename[:200]!r} has an impossible size or place"
+                raise CorpusError(f"{path} is damaged: {what}; fetch it again")
+            kept.append(info)
+    _refuse_overlap(path, kept, end)
+    return table.fill(
+        offset=[info.header_offset for info in kept],
+        packed=[info.compress_size for info in kept],
+        size=[info.file_size for info in kept],
+        modified=[_seconds(info.date_time) for info in kept],
+        method=[info.compress_type if 0 <= info.compress_type < 255 else 255 for info in kept],
+        checksum=[info.CRC for info in kept],
+    )
+
+
+def _refuse_overlap(path: Path, members: list[zipfile.ZipInfo], end: int) -> None:
+    """Refuse members that share bytes, or reach into the directory: one of them would be read as the other."""
+    in_order = sorted(members, key=lambda info: info.header_offset)
+    starts = [*(info.header_offset for info in in_order[1:]), end]
+    for info, following in zip(in_order, starts, strict=True):
+        # The local header has 30 bytes and the name at least.
+        if info.header_offset + _LOCAL_HEADER + len(info.orig_filename) + info.compress_size > following:
+            what = f"its member {info.filename[:200]!r} reaches into what follows it"
+            raise CorpusError(f"{path} is damaged: {what}; fetch it again")
+
+
+def _seconds(moment: tuple[int, int, int, int, int, int]) -> float:
+    try:
+        return time.mktime((*moment, 0, 0, -1))
+    except (ValueError, OverflowError):
+        return math.nan

@@ -1,29 +1,37 @@
-"""Where the bytes of each image are: one object per corpus, cheap for half a million rows.
+"""Where the bytes of each image are, on a disk or behind a URL, and what a file is called.
 
-What goes wrong has one of two causes, and they are kept apart. A property of the one file (it is not there, is a
-folder, may not be read, is too large) refuses that image. Every other error (a lost mount, a network, a failing disk,
-too many open files) says nothing about the image: reading is tried again, and then the run stops.
+What goes wrong while reading has one of two causes, and they are kept apart. A property of the one file (it is not
+there, is a folder, may not be read, is too large) refuses that image. Every other error (a lost mount, a network, a
+failing disk, too many open files) is no property of the image: reading is tried again, and then the run stops.
+
+Names have one form for folders, archives and tables, that of ids: relative, POSIX separators, Unicode normalisation
+form NFC. Bytes of a file name that are not UTF-8 are written ``%XX``, so different names stay different; two names
+that become one are refused, never merged.
 """
 
 from __future__ import annotations
 
 import errno
 import math
-import os
+import re
 import time
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from types import SimpleNamespace
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.errors import RefusedImageError, UnreadableError
+from extract.errors import CorpusError, RefusedImageError, UnreadableError
 from features_store import AffectoryError, Status, UnsafeFileError, open_regular
+from features_store.atomic import read_up_to
 
 MAX_BYTES = 64 << 20  # of a picture; what is larger is no picture, and must not fill the memory
 ATTEMPTS, PAUSE = 3, 0.5  # of a read that failed for a reason that is not the file's; seconds
 
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # how Python holds single bytes of a file name (PEP 383)
 _OF_THE_FILE = frozenset(
     (
         errno.ENOENT,
@@ -44,6 +52,37 @@ _ADVICE = {
     errno.ENOMEM: "free some memory",
     errno.EIO: "check the disk or the mount",
 }
+_PARTS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
+
+
+# ---- names ----------------------------------------------------------------------------------------------------------
+
+
+def canonical(raw: str) -> str:
+    """Return a path in the form of ids: ``.`` and empty components taken out, NFC, undecodable bytes as ``%XX``."""
+    name = raw
+    if "//" in name or name.startswith("./") or "/./" in name:
+        name = "/".join(part for part in name.split("/") if part not in ("", "."))
+    if name.isascii():
+        return name
+    escaped = _NOT_UTF8.sub(lambda match: f"%{ord(match[0]) - 0xDC00:02X}", name)
+    return unicodedata.normalize("NFC", escaped)
+
+
+def is_escaped(raw: str) -> bool:
+    """Tell whether `canonical` writes bytes of this name as ``%XX``."""
+    return not raw.isascii() and _NOT_UTF8.search(raw) is not None
+
+
+def same_name(place: object, name: str) -> CorpusError:
+    """Return the error for two files that would have one id."""
+    return CorpusError(
+        f"{place} holds two files or folders of the name {name!r} (the same name twice, in two Unicode forms, or "
+        "with './' or '//' in it); one would be taken for the other: rename or remove one of them"
+    )
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
 
 
 def read_file(path: Path, limit: int = MAX_BYTES) -> bytes:
@@ -53,20 +92,17 @@ def read_file(path: Path, limit: int = MAX_BYTES) -> bytes:
     """
     try:
         with open_regular(path, links=True) as file:
-            size = os.fstat(file.fileno()).st_size
-            data = b"" if size > limit else file.read(size + 1)
-            while size < len(data) <= limit and (more := file.read(2**20)):  # it has grown meanwhile
-                data += more
+            data, size = read_up_to(file, limit)
     except UnsafeFileError as error:
         raise RefusedImageError(Status.MISSING, str(error).removeprefix(f"{path} ").partition(";")[0]) from error
     except ValueError as error:
         raise RefusedImageError(Status.MISSING, "no file can have such a name") from error
-    if max(size, len(data)) > limit:
-        raise RefusedImageError(Status.TOO_LARGE, f"{max(size, len(data))} bytes; at most {limit} are read")
+    if size > limit:
+        raise RefusedImageError(Status.TOO_LARGE, f"{size} bytes; at most {limit} are read")
     return data
 
 
-def insist(place: object, read: Callable[[], Any], *, of_the_file: bool = True) -> Any:
+def read_persistently(place: object, read: Callable[[], Any], *, of_the_file: bool = True) -> Any:
     """Read; refuse the image for what is a property of its file, and try again whatever else goes wrong.
 
     Raises RefusedImageError, UnreadableError.
@@ -77,15 +113,22 @@ def insist(place: object, read: Callable[[], Any], *, of_the_file: bool = True) 
         except (AffectoryError, MemoryError):
             raise
         except Exception as error:  # each remote file system has exceptions of its own
-            if of_the_file and _of_the_file(error):
+            if of_the_file and _is_of_the_file(error):
                 raise RefusedImageError(Status.MISSING, _words(error)) from error
-            if attempt == ATTEMPTS:
-                raise UnreadableError(_unreadable(place, error)) from error
-            time.sleep(PAUSE * attempt)
+            if attempt < ATTEMPTS:
+                time.sleep(PAUSE * attempt)
+                continue
+            number = error.errno if isinstance(error, OSError) else None
+            words = (error.strerror if isinstance(error, OSError) else None) or f"{type(error).__name__}: {error}"
+            advice = _ADVICE.get(number or 0, "see that the disk, mount or network is there")
+            raise UnreadableError(
+                f"{place} cannot be read: {words} ({ATTEMPTS} attempts); {advice} and give the same command again: "
+                "what was written stays. With --skip-unreadable, `extract run` counts what still fails as missing"
+            ) from error
     raise AssertionError
 
 
-def _of_the_file(error: Exception) -> bool:
+def _is_of_the_file(error: Exception) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in _OF_THE_FILE
     known = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
@@ -98,18 +141,8 @@ def _words(error: Exception) -> str:
     return "No such file" if isinstance(error, FileNotFoundError) else type(error).__name__
 
 
-def _unreadable(place: object, error: Exception) -> str:
-    number = error.errno if isinstance(error, OSError) else None
-    words = (error.strerror if isinstance(error, OSError) else None) or f"{type(error).__name__}: {error}"
-    advice = _ADVICE.get(number or 0, "see that the disk, mount or network is there")
-    return (
-        f"{place} cannot be read: {words} ({ATTEMPTS} attempts); {advice} and give the same command again: what was "
-        "written stays. With --skip-unreadable, `extract run` counts what still fails as missing"
-    )
-
-
-class Source(Protocol):
-    """Rows of an index to bytes. One object for the whole corpus; reading is safe from several threads."""
+class ImageFiles(Protocol):
+    """Rows of an index to bytes: one object for the whole corpus, cheap for half a million rows, safe in threads."""
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -132,8 +165,6 @@ class Files:
 
     Parameters
     ----------
-    root : Path
-        The folder.
     names : ndarray of shape (n_images,), str
         Paths relative to `root` as the file system spells them, POSIX separators. Usually the very array of
         the ids; another one where a name had to be normalised to become an id.
@@ -147,61 +178,126 @@ class Files:
         return len(self.names)
 
     def read(self, row: int) -> bytes:
-        """Return the bytes of the file in `row`; see `Source.read`."""
         path = self.root / str(self.names[row])
-        data: bytes = insist(path, lambda: read_file(path))
+        data: bytes = read_persistently(path, lambda: read_file(path))
         return data
 
     def modified(self, row: int) -> float:
-        """Return when the file in `row` was last changed; see `Source.modified`."""
         try:
             return (self.root / str(self.names[row])).stat().st_mtime
         except (OSError, ValueError):
             return math.nan
 
 
-class Skipping:
-    """A source in which a file that cannot be read, for whatever reason, counts as missing."""
+class SkipUnreadable:
+    """Image files in which one that cannot be read, for whatever reason, counts as missing."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    def __init__(self, files: ImageFiles) -> None:
+        self._files = files
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self._files)
 
     def read(self, row: int) -> bytes:
-        """See `Source.read`."""
         try:
-            return self._source.read(row)
+            return self._files.read(row)
         except UnreadableError as error:
             words = _words(error.__cause__) if isinstance(error.__cause__, Exception) else "it cannot be read"
             raise RefusedImageError(Status.MISSING, f"unreadable: {words}") from error
 
     def modified(self, row: int) -> float:
-        """See `Source.modified`."""
-        return self._source.modified(row)
+        return self._files.modified(row)
 
 
 class Joined:
-    """The sources of several corpora, one after the other."""
+    """The image files of several corpora, one after the other."""
 
-    def __init__(self, sources: Sequence[Source]) -> None:
-        self._sources = list(sources)
-        self._ends = np.cumsum([len(source) for source in sources])
+    def __init__(self, parts: Sequence[ImageFiles]) -> None:
+        self._parts = list(parts)
+        self._ends = np.cumsum([len(part) for part in parts])
 
     def __len__(self) -> int:
         return int(self._ends[-1])
 
     def read(self, row: int) -> bytes:
-        """See `Source.read`."""
-        source, inside = self._at(row)
-        return source.read(inside)
+        part, inside = self._find(row)
+        return part.read(inside)
 
     def modified(self, row: int) -> float:
-        """See `Source.modified`."""
-        source, inside = self._at(row)
-        return source.modified(inside)
+        part, inside = self._find(row)
+        return part.modified(inside)
 
-    def _at(self, row: int) -> tuple[Source, int]:
-        at = int(np.searchsorted(self._ends, row, side="right"))
-        return self._sources[at], row - (int(self._ends[at - 1]) if at else 0)
+    def _find(self, row: int) -> tuple[ImageFiles, int]:
+        number = int(np.searchsorted(self._ends, row, side="right"))
+        return self._parts[number], row - (int(self._ends[number - 1]) if number else 0)
+
+
+# ---- URLs -----------------------------------------------------------------------------------------------------------
+
+
+def is_url(text: str) -> bool:
+    """Tell whether a text is a URL rather than a path."""
+    return "://" in text
+
+
+def place_of(data: Path | RemotePath | str) -> Any:
+    """Return what a user gave as a path or a URL as a path of either kind."""
+    if isinstance(data, RemotePath):
+        return data
+    return RemotePath.of(str(data)) if is_url(str(data)) else Path(data)
+
+
+class RemotePath:
+    """A place behind a URL (``s3://``, ``gs://``, ``https://`` ...), by fsspec: as much of `pathlib.Path` as is needed.
+
+    Parameters
+    ----------
+    path : str
+        As the file system writes it, without protocol.
+    """
+
+    def __init__(self, fs: Any, path: str) -> None:
+        self.fs, self.path = fs, path.rstrip("/")
+
+    @classmethod
+    def of(cls, url: str) -> RemotePath:
+        """Open the file system of a URL.
+
+        Raises CorpusError.
+        """
+        try:
+            from fsspec.core import url_to_fs
+
+            return cls(*url_to_fs(url))
+        except ImportError as error:
+            install = f"pip install 'affectory[remote]' {_PARTS.get(url.partition('://')[0], '')}".rstrip()
+            raise CorpusError(f"--data {url} cannot be opened ({error}); install what it needs: {install}") from error
+        except ValueError as error:
+            raise CorpusError(f"--data {url} cannot be opened: {error}") from error
+
+    def __str__(self) -> str:
+        return str(self.fs.unstrip_protocol(self.path))
+
+    def __truediv__(self, below: str) -> RemotePath:
+        return RemotePath(self.fs, f"{self.path}/{below}" if below not in ("", ".") else self.path)
+
+    @property
+    def name(self) -> str:
+        return self.path.rsplit("/", 1)[-1]
+
+    @property
+    def parent(self) -> RemotePath:
+        return RemotePath(self.fs, self.path.rpartition("/")[0])
+
+    def is_dir(self) -> bool:
+        return bool(self.fs.isdir(self.path))
+
+    def is_file(self) -> bool:
+        return bool(self.fs.isfile(self.path))
+
+    def stat(self) -> SimpleNamespace:
+        return SimpleNamespace(st_size=int(self.fs.size(self.path)))
+
+    def open(self, _mode: str = "rb") -> IO[bytes]:
+        opened: IO[bytes] = self.fs.open(self.path, "rb")
+        return opened

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     import torch
 
 INTERPOLATIONS = ("bicubic", "bilinear")
-RESIZERS = {"fast": "torchvision", "pillow": "pillow"}
-"""By decoder, the library that resizes: torch's uint8 kernels with antialiasing, or Pillow."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +44,12 @@ class Transform:
 
     def __post_init__(self) -> None:
         if self.interpolation not in INTERPOLATIONS:
-            msg = f"interpolation {self.interpolation!r} is not supported; valid: {', '.join(INTERPOLATIONS)}"
-            raise EncoderError(msg)
+            raise EncoderError(
+                f"interpolation {self.interpolation!r} is not supported; valid: {', '.join(INTERPOLATIONS)}"
+            )
         edges = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
         if self.crop[0] > edges[0] or self.crop[1] > edges[1]:
-            msg = f"a crop of {self.crop} pixels does not fit into an image resized to {self.resize}"
-            raise EncoderError(msg)
+            raise EncoderError(f"a crop of {self.crop} pixels does not fit into an image resized to {self.resize}")
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -75,7 +73,7 @@ class Transform:
         end = (top + self.crop[0], left + self.crop[1])
         small = rgb
         if (height, width) != rgb.shape[:2]:
-            small = _RESIZE[self.resizer](rgb, (height, width), end, self.interpolation)
+            small = RESIZERS[self.resizer](rgb, (height, width), end, self.interpolation)
         cropped = small[top : end[0], left : end[1]]
         return (cropped if cropped.flags.writeable else cropped.copy()).transpose(2, 0, 1)
 
@@ -109,7 +107,7 @@ def _resize_torch(
 
     writable = rgb if rgb.flags.writeable else rgb.copy()  # torch warns of memory that it must not change
     height, width = rgb.shape[:2]
-    # A batch of one whose strides are those of channels last to the letter; else torch answers in the other layout
+    # A batch of one whose strides are those of channels last to the letter; else torch returns the other layout
     strides = (3 * height * width, 1, 3 * width, 3)
     image = torch.from_numpy(np.ascontiguousarray(writable)).as_strided((1, 3, height, width), strides)
     # What `torch.nn.functional.interpolate(antialias=True)` calls; that one takes a size or scales, not both
@@ -147,4 +145,5 @@ def _resize_pillow(
     return np.asarray(Image.fromarray(rgb).resize((size[1], size[0]), method))
 
 
-_RESIZE = {"torchvision": _resize_torch, "pillow": _resize_pillow}
+RESIZERS = {"torchvision": _resize_torch, "pillow": _resize_pillow}
+"""By name, what resizes: torch's uint8 kernels with antialiasing, or Pillow."""

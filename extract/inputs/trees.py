@@ -3,63 +3,97 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from extract.errors import CorpusError, RefusedImageError
-from extract.inputs.archives import MAX_MEMBER, Members, SharedFile, Stored, read_member, read_start
-from extract.inputs.files import Files, Source
-from extract.inputs.formats import HIDDEN, JPEG_START, Census
-from extract.inputs.names import canonical
-from extract.inputs.remote import RemoteFile, RemoteFiles, RemotePath, is_url, listing_of, read_small
-from extract.inputs.walk import Disk
+from extract.inputs.archives import (
+    MAX_TABLE,
+    MEMBER,
+    MemberTable,
+    RemoteFile,
+    SharedFile,
+    read_member,
+    read_start,
+    read_table,
+)
+from extract.inputs.disk import Census, Disk
+from extract.inputs.files import (
+    MAX_BYTES,
+    Files,
+    ImageFiles,
+    RemotePath,
+    canonical,
+    place_of,
+    read_file,
+    read_persistently,
+)
+from extract.inputs.images import HIDDEN, JPEG_START
+from features_store import Status
 
 DEPTH = 4  # folders below the top in which a list or table is looked for
+_N_REASONS = 8  # that a note lists
+_TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")  # what file systems call it
 
 
-class Tree(Protocol):
-    """Files by their canonical names (`extract.inputs.names`): relative, POSIX separators, NFC."""
+class Tree:
+    """Files by their canonical names (see `extract.inputs.files`), in a folder of a folder, archive or URL.
+
+    Parameters
+    ----------
+    prefix : str
+        The folder inside, with a slash at its end; "" = the whole.
+    """
 
     place: Any  # Path or RemotePath
+    on_disk = False  # as a folder
+
+    def __init__(self, place: Any, prefix: str = "") -> None:
+        self.place, self.prefix = place, prefix
 
     def has(self, path: str) -> bool:
         """Tell whether there is a file of that path."""
-        ...
+        raise NotImplementedError
 
     def find(self, pattern: str) -> list[str]:
         """List the files whose own name fits a pattern (``*`` and ``?``, case ignored), the least deep first."""
-        ...
-
-    def images(self) -> list[str]:
-        """List the image files, sorted."""
-        ...
+        raise NotImplementedError
 
     def census(self) -> Census:
         """Find the image files, and count what was left out, by reason."""
-        ...
+        raise NotImplementedError
+
+    def images(self) -> list[str]:
+        """List the image files, sorted."""
+        return self.census().images
 
     def size(self, path: str) -> int:
         """Return the bytes of a file; -1 = there is none."""
-        ...
+        raise NotImplementedError
 
     def read(self, path: str) -> bytes:
-        """Return the bytes of a file.
+        """Return the bytes of a list or table.
 
         Raises CorpusError.
         """
-        ...
+        raise NotImplementedError
 
     def below(self, folder: str) -> Tree:
         """Return the tree of a folder inside; "" = this one."""
-        ...
+        raise NotImplementedError
 
-    def source(self, paths: NDArray[Any]) -> Source:
-        """Return where the bytes of images are; a path that does not exist is found out when it is read."""
-        ...
+    def source(self, paths: NDArray[Any]) -> ImageFiles:
+        """Return the files of images; a path that does not exist is refused when it is read."""
+        raise NotImplementedError
+
+    def _inside(self, folder: str) -> str:
+        return f"{canonical(self.prefix + folder).rstrip('/')}/"
 
 
 def open_tree(data: Path | RemotePath | str) -> Tree:
@@ -69,53 +103,35 @@ def open_tree(data: Path | RemotePath | str) -> Tree:
     """
     place = place_of(data)
     if isinstance(place, RemotePath) and place.is_dir():
-        return RemoteFolder(RemoteFile(place), listing_of(place))
+        return RemoteFolder(place, _list_remote(place))
     if place.is_dir():
         return Folder(place)
     if not place.is_file():
-        msg = f"--data {data}: there is no such folder or archive"
-        raise CorpusError(msg)
-    from extract.inputs.members import members_of
-
+        raise CorpusError(f"--data {data}: there is no such folder or archive")
     file = RemoteFile(place) if isinstance(place, RemotePath) else SharedFile(place)
-    return Archive(file, members_of(place, file))
+    return Archive(place, read_table(place, file), file)
 
 
-def place_of(data: Path | RemotePath | str) -> Any:
-    """Return what a user gave as a path or a URL as a path of either kind."""
-    if isinstance(data, RemotePath):
-        return data
-    return RemotePath.of(str(data)) if is_url(str(data)) else Path(data)
+class Folder(Tree):
+    """A folder on a disk."""
 
-
-class Folder:
-    """A folder on disk.
-
-    Parameters
-    ----------
-    disk : Disk, optional
-        What it lies in. None = itself.
-    prefix : str
-        Its path in there, with a slash at its end.
-    """
+    on_disk = True
 
     def __init__(self, place: Path, disk: Disk | None = None, prefix: str = "") -> None:
-        self.place = place
-        self._disk, self._prefix = disk or Disk(place), prefix
+        super().__init__(place, prefix)
+        self._disk = disk or Disk(place)
 
     def _file(self, path: str) -> Path | None:
         if os.path.isabs(path) or ".." in path.split("/"):  # as an option may name a table
-            there = self.place / path
+            there: Path = self.place / path
             return there if there.is_file() else None
-        raw = self._disk.file(canonical(self._prefix + path))
+        raw = self._disk.file(canonical(self.prefix + path))
         return None if raw is None else self._disk.root / raw
 
     def has(self, path: str) -> bool:
-        """See `Tree.has`."""
         return self._file(path) is not None
 
     def find(self, pattern: str) -> list[str]:
-        """See `Tree.find`."""
         if "*" not in pattern and self.has(pattern):
             return [pattern]
         found: list[str] = []
@@ -123,7 +139,7 @@ class Folder:
         for _ in range(DEPTH + 1):
             below: list[str] = []
             for folder in level:
-                listing = self._disk.listing(f"{self._prefix}{folder}".rstrip("/"))
+                listing = self._disk.listing(f"{self.prefix}{folder}".rstrip("/"))
                 below += [f"{folder}{name}/" for name in sorted(listing.folders) if not name.startswith(".")]
                 names = (name for name in listing.files if not name.startswith("."))
                 found += [f"{folder}{name}" for name in names if fnmatch.fnmatch(name.lower(), pattern.lower())]
@@ -132,17 +148,10 @@ class Folder:
                 break
         return sorted(found)
 
-    def images(self) -> list[str]:
-        """See `Tree.images`."""
-        return self.census().images
-
     def census(self) -> Census:
-        """See `Tree.census`; what was left out is that of the whole folder."""
-        whole = self._disk.census()
-        return _below(whole, self._prefix) if self._prefix else whole
+        return self._disk.census().below(self.prefix)
 
     def size(self, path: str) -> int:
-        """See `Tree.size`."""
         file = self._file(path)
         try:
             return -1 if file is None else file.stat().st_size
@@ -150,150 +159,202 @@ class Folder:
             return -1
 
     def read(self, path: str) -> bytes:
-        """See `Tree.read`."""
         file = self._file(path) or self.place / path
         try:
-            if file.stat().st_size > MAX_MEMBER:
-                msg = f"{file} has {file.stat().st_size} bytes; at most {MAX_MEMBER} are read"
-                raise CorpusError(msg)
-            return file.read_bytes()
-        except OSError as error:
-            msg = f"{file} cannot be read: {error.strerror}"
-            raise CorpusError(msg) from error
+            return read_file(file, MAX_TABLE)
+        except (RefusedImageError, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise CorpusError(f"{file} cannot be read: {reason}") from error
 
     def below(self, folder: str) -> Tree:
-        """See `Tree.below`."""
         if not folder:
             return self
-        prefix = f"{canonical(self._prefix + folder).rstrip('/')}/"
+        prefix = self._inside(folder)
         raw = self._disk.folder(prefix[:-1])
         return Folder(self._disk.root / (prefix if raw is None else raw), self._disk, prefix)
 
-    def source(self, paths: NDArray[Any]) -> Source:
-        """See `Tree.source`."""
+    def source(self, paths: NDArray[Any]) -> ImageFiles:
         listed = paths.tolist()
-        raw = [self._disk.file(canonical(self._prefix + path)) or self._prefix + path for path in listed]
+        raw = [self._disk.file(canonical(self.prefix + path)) or self.prefix + path for path in listed]
         return Files(self._disk.root, paths if raw == listed else np.array(raw))
 
 
-def _below(whole: Census, prefix: str) -> Census:
-    inside = [name[len(prefix) :] for name in whole.images if name.startswith(prefix)]
-    folders = {f"{name}/"[len(prefix) : -1] for name in whole.folders if f"{name}/".startswith(prefix)}
-    return Census(inside, whole.left_out, whole.n_escaped, folders)
+class Archive(Tree):
+    """A tar or zip."""
 
-
-class Archive:
-    """A tar or zip, or a folder inside it.
-
-    Parameters
-    ----------
-    prefix : str
-        The folder, with a slash at its end; "" = the whole archive.
-    """
-
-    def __init__(self, file: SharedFile, members: Members, prefix: str = "") -> None:
-        self.place: Any = file.path / prefix.rstrip("/") if prefix else file.path
-        self._file, self._members, self._prefix = file, members, prefix
+    def __init__(self, place: Any, table: MemberTable, file: SharedFile | None = None, prefix: str = "") -> None:
+        super().__init__(place / prefix.rstrip("/") if prefix else place, prefix)
+        self._top, self._table, self._file = place, table, file
         self._counted: list[Census] = []  # of the whole; shared with the folders inside, and made when it is needed
 
+    def _row(self, path: str) -> int:
+        return self._table.position.get(canonical(self.prefix + path), -1)
+
     def has(self, path: str) -> bool:
-        """See `Tree.has`."""
         return self._row(path) >= 0
 
-    def _row(self, path: str) -> int:
-        return self._members.position.get(canonical(self._prefix + path), -1)
-
     def find(self, pattern: str) -> list[str]:
-        """See `Tree.find`."""
         if self.has(pattern):
             return [pattern]
-        wanted, start = pattern.lower(), len(self._prefix)
-        # Half a million names: the cheap questions first.
-        ending = wanted.rsplit("*", 1)[-1].rsplit("?", 1)[-1]
-        last, n_ending = (ending[-1:], ending[-1:].upper()), len(ending)
+        wanted, start = pattern.lower(), len(self.prefix)
+        ending = wanted.rsplit("*", 1)[-1].rsplit("?", 1)[-1]  # half a million names: the cheap question first
         near = [
             name[start:]
-            for name in self._members.position
-            if name.endswith(last) and name[len(name) - n_ending :].lower() == ending and name.startswith(self._prefix)
+            for name in self._table.position
+            if name[len(name) - len(ending) :].lower() == ending and name.startswith(self.prefix)
         ]
         fits = [name for name in near if fnmatch.fnmatch(name.rsplit("/", 1)[-1].lower(), wanted)]
         depth = min((name.count("/") for name in fits), default=0)
         return sorted(name for name in fits if name.count("/") == depth <= DEPTH)
 
-    def images(self) -> list[str]:
-        """See `Tree.images`."""
-        return self.census().images
-
     def census(self) -> Census:
-        """See `Tree.census`; what was left out is that of the whole archive."""
         if not self._counted:
-            whole = Census(left_out=dict(self._members.left_out), n_escaped=self._members.n_escaped)
-            for name, row in self._members.position.items():
+            whole = Census(left_out=dict(self._table.left_out), n_escaped=self._table.n_escaped)
+            for name, row in self._table.position.items():
                 if name.startswith(".") or "/." in name:
                     whole.leave_out(HIDDEN)
                 else:
-                    whole.take(name, lambda row=row: self._start(row))  # type: ignore[misc]
+                    whole.take(name, lambda row=row: self._read_start(row))  # type: ignore[misc]
             whole.images.sort()
             self._counted.append(whole)
-        return _below(self._counted[0], self._prefix) if self._prefix else self._counted[0]
-
-    def _start(self, row: int) -> bytes:
-        return read_start(self._file, self._members.place(row), len(JPEG_START))
+        return self._counted[0].below(self.prefix)
 
     def size(self, path: str) -> int:
-        """See `Tree.size`."""
         row = self._row(path)
-        return int(self._members.sizes[row]) if row >= 0 else -1
+        return int(self._table.members[row]["size"]) if row >= 0 else -1
 
     def read(self, path: str) -> bytes:
-        """See `Tree.read`."""
         row = self._row(path)
         if row < 0:
-            msg = f"{self.place} holds no {path}"
-            raise CorpusError(msg)
+            raise CorpusError(f"{self.place} holds no {path}")
         try:
-            return read_member(self._file, self._members.place(row))
+            return self._read(row)
         except (RefusedImageError, OSError) as error:
-            msg = f"{self.place / path} cannot be read: {error}"
-            raise CorpusError(msg) from error
+            raise CorpusError(f"{self.place / path} cannot be read: {error}") from error
 
     def below(self, folder: str) -> Tree:
-        """See `Tree.below`."""
         if not folder:
             return self
-        inside = type(self)(self._file, self._members, f"{canonical(self._prefix + folder).rstrip('/')}/")
+        inside = type(self)(self._top, self._table, self._file, self._inside(folder))
         inside._counted = self._counted
         return inside
 
-    def source(self, paths: NDArray[Any]) -> Source:
-        """See `Tree.source`."""
+    def source(self, paths: NDArray[Any]) -> ImageFiles:
         rows = np.fromiter((self._row(path) for path in paths.tolist()), np.int64, len(paths))
-        return Stored(self._file, self._members, rows, paths)
+        return self._members(paths, rows)
+
+    def _read_start(self, row: int) -> bytes:
+        assert self._file is not None
+        return read_start(self._file, self._table.members[row], len(JPEG_START))
+
+    def _read(self, row: int) -> bytes:
+        assert self._file is not None
+        return read_member(self._file, self._table.members[row], MAX_TABLE)
+
+    def _members(self, paths: NDArray[Any], rows: NDArray[np.int64]) -> ImageFiles:
+        assert self._file is not None
+        return ArchivedFiles(self._file, paths, rows, self._table)
 
 
 class RemoteFolder(Archive):
     """A folder behind a URL; its list is like the table of an archive, its files are read as they are."""
 
-    @property
-    def _top(self) -> Any:  # a RemotePath
-        return self._file.path
-
-    def _start(self, row: int) -> bytes:  # one request a file is too dear: names decide
+    def _read_start(self, row: int) -> bytes:  # one request a file is too dear: names decide
+        del row
         return b""
 
-    def _raw(self, path: str) -> str:
-        """Return the path of a file below the whole folder, as the server spells it."""
-        row = self._row(path)
-        return self._prefix + path if row < 0 or self._members.names is None else self._members.names[row]
+    def _read(self, row: int) -> bytes:
+        path = self._top / self._table.names[row]
+        size = int(self._table.members[row]["size"])
+        if size > MAX_TABLE:
+            raise CorpusError(f"{path} has {size} bytes; at most {MAX_TABLE} are read")
+        data: bytes = read_persistently(path, lambda: path.fs.cat_file(path.path))
+        return data
 
-    def read(self, path: str) -> bytes:
-        """See `Tree.read`."""
-        return read_small(self._top / self._raw(path))
+    def _members(self, paths: NDArray[Any], rows: NDArray[np.int64]) -> ImageFiles:
+        raw = [self._table.names[row] if row >= 0 else "" for row in rows.tolist()]
+        return RemoteFiles(self._top, paths, rows, self._table, np.array(raw))
 
-    def source(self, paths: NDArray[Any]) -> Source:
-        """See `Tree.source`."""
-        raw = [self._raw(path) for path in paths.tolist()]
-        rows = [self._row(path) for path in paths.tolist()]
-        moments, sizes = self._members.modified, self._members.sizes
-        known = {name: (float(moments[row]), int(sizes[row])) for name, row in zip(raw, rows, strict=True) if row >= 0}
-        return RemoteFiles(self._top, np.array(raw), known)
+
+class ArchivedFiles:
+    """Images inside an archive.
+
+    Parameters
+    ----------
+    paths : ndarray of shape (n_images,), str
+        For messages.
+    rows : ndarray of shape (n_images,), int64
+        Row of each image in the table; -1 = it is not there.
+
+    Attributes
+    ----------
+    left_out : mapping of str to int
+        Members of the archive that can be no image, by reason.
+    """
+
+    def __init__(self, file: Any, paths: NDArray[Any], rows: NDArray[np.int64], table: MemberTable) -> None:
+        self._file, self._paths, self.left_out = file, paths, table.left_out
+        self._there = rows >= 0
+        self._members = np.zeros(len(rows), MEMBER)
+        self._members[self._there] = table.members[rows[self._there]]
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def read(self, row: int) -> bytes:
+        if not self._there[row]:
+            raise RefusedImageError(Status.MISSING, f"{self._file.path.name} holds no {self._paths[row]}")
+        # An error of the system is one of the whole archive, and no property of this member.
+        data: bytes = read_persistently(
+            self._file.path, lambda: read_member(self._file, self._members[row]), of_the_file=False
+        )
+        return data
+
+    def modified(self, row: int) -> float:
+        return float(self._members[row]["modified"]) if self._there[row] else math.nan
+
+
+class RemoteFiles(ArchivedFiles):
+    """Image files behind a URL; each is read whole."""
+
+    def __init__(
+        self, top: RemotePath, paths: NDArray[Any], rows: NDArray[np.int64], table: MemberTable, raw: NDArray[Any]
+    ) -> None:
+        super().__init__(None, paths, rows, table)
+        self._top, self._raw = top, raw
+
+    def read(self, row: int) -> bytes:
+        if not self._there[row]:
+            raise RefusedImageError(Status.MISSING, f"{self._top} holds no {self._paths[row]}")
+        path, size = self._top / str(self._raw[row]), int(self._members[row]["size"])
+        if size > MAX_BYTES:
+            raise RefusedImageError(Status.TOO_LARGE, f"{size} bytes; at most {MAX_BYTES} are read")
+        data: bytes = read_persistently(path, lambda: path.fs.cat_file(path.path))
+        return data
+
+
+def _list_remote(root: RemotePath) -> MemberTable:
+    """List all files below a folder behind a URL.
+
+    Raises CorpusError, UnreadableError.
+    """
+    found = read_persistently(root, lambda: root.fs.find(root.path, detail=True), of_the_file=False)
+    table = MemberTable(root)
+    entries = []
+    for path, entry in sorted(found.items()):
+        raw = path[len(root.path) :].lstrip("/")
+        if table.enter(raw, len(entries), leads_out="a name that leads out of the folder"):
+            entries.append(entry)
+            table.names.append(raw)
+    sizes = [int(entry.get("size") or 0) for entry in entries]
+    return table.fill(size=sizes, packed=sizes, modified=[_moment(entry) for entry in entries])
+
+
+def _moment(entry: Mapping[str, Any]) -> float:
+    for name in _TIMES:
+        value: Any = entry.get(name)
+        if hasattr(value, "timestamp"):
+            return float(value.timestamp())
+        if isinstance(value, (int, float)):
+            return float(value)
+    return math.nan

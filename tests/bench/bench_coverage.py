@@ -2,7 +2,8 @@
 
 Long: an hour or more on one core. With ``--folder DIR --keep`` each finished cell is kept in ``DIR/coverage.jsonl``
 and never done again, so the bench may be stopped, resumed and shared: ``AFFECTORY_COVERAGE=1/4`` does every fourth cell
-from the first. ``AFFECTORY_COVERAGE=print`` prints the tables of what is there.
+from the first, ``AFFECTORY_COVERAGE=novelty`` those of one study, and ``AFFECTORY_COVERAGE=print`` prints the tables of
+what is there.
 """
 
 from __future__ import annotations
@@ -16,22 +17,27 @@ from typing import Any
 
 import numpy as np
 
+from classify.data.kinds import kind_of
+from classify.data.rows import ArrayRows
+from classify.evaluation.bootstrap import Spread, intervals
 from classify.evaluation.calibration import calibration_error, expected_errors, fit_calibration, reliability
 from classify.evaluation.comparison import less
-from classify.evaluation.intervals import intervals
-from classify.evaluation.knowledge import judge
-from classify.evaluation.metrics import metrics_of
-from classify.evaluation.resamples import Spread
-from tests.bench.worlds import WORLDS, World, endless
+from classify.evaluation.label_errors import expected_count, improbable_values, out_of_fold, probable_errors
+from classify.evaluation.metrics import metrics, metrics_of
+from classify.evaluation.novelty import fit_novelty
+from classify.evaluation.postprocessing import SHRINKAGE, at_thresholds, best_thresholds
+from classify.evaluation.verdict import judge
+from classify.explain.deletion_check import summarize
+from tests.bench.worlds import NOVELTY_WORLDS, WORLDS, World, endless, vectors
 
 SIZES = (30, 83, 300, 2000)
 RESAMPLES = 400
 Rates = dict[str, dict[str, float]]
 
 
-def repetitions(n: int) -> int:
+def repetitions(study: str, n: int) -> int:
     """How often a cell is simulated."""
-    return 400 if n >= 2000 else 1000
+    return {"novelty": 60, "doubted": 60, "thresholds": 200}.get(study, 400 if n >= 2000 else 1000)
 
 
 def coverage(name: str, n: int, *, grouped: bool, times: int, seed: int = 0) -> Rates:
@@ -146,6 +152,65 @@ def calibrated(name: str, n: int, *, grouped: bool, times: int, seed: int = 0) -
     return {"temperature": {"kept": float(np.mean(tempered))}, "ECE": {"above its 95% point": float(np.mean(above))}}
 
 
+def novelty(name: str, n: int, *, grouped: bool, times: int, seed: int = 0) -> Rates:
+    """Count how often a new row of the same world is called unlike the training rows, on either side of a threshold."""
+    width, n_blocks = NOVELTY_WORLDS[name]
+    shares, task = [], WORLDS["3 classes"].task
+    for i in range(times):
+        draw = vectors(width * n_blocks, seed * 1_000_003 + i)
+        known, new = np.split(draw(n), n_blocks, axis=1), draw(500)
+        blocks = {f"b{k}": ArrayRows(block) for k, block in enumerate(known)}
+        share = fit_novelty(blocks, task, np.arange(n) % 3, seed=i).share(ArrayRows(new))
+        shares.append(share["share"] if share else math.nan)
+    return {"new rows": {"flagged": float(np.mean(shares))}}
+
+
+def explained(name: str, n: int, *, grouped: bool, times: int, seed: int = 0) -> Rates:
+    """Count how often maps that mean nothing pass the deletion check."""
+    passed = []
+    for i in range(times):
+        random = np.random.default_rng(seed * 1_000_003 + i)
+        losses = random.normal(size=(n, 3))
+        if name != "normal losses":
+            gap = random.lognormal(size=n) - math.exp(0.5)
+            losses[:, 0] = losses[:, 1] + (gap if name == "losses with a few large ones" else -gap)
+        passed.append(summarize(losses)["passed"])
+    return {"maps without meaning": {"passed": float(np.mean(passed))}}
+
+
+def doubted(name: str, n: int, *, grouped: bool, times: int, seed: int = 0) -> Rates:
+    """Compare the share of images whose label is doubted where none is wrong with the share that is expected."""
+    task, found = WORLDS[name].task, []
+    kind = kind_of(task)
+    for i in range(times):
+        random = np.random.default_rng(seed * 1_000_003 + i)
+        x = random.normal(size=(n, 6)).astype(np.float32)
+        logits = x @ random.normal(size=(6, kind.n_columns))
+        if kind.has_classes:
+            raised = np.exp(logits)
+            y = kind.draw(kind.normalized(raised / (1 + raised.sum(axis=1, keepdims=True))), random)
+        else:
+            y = (logits + random.normal(size=logits.shape))[:, 0]
+        scores = out_of_fold(task, x, y, seed=i)
+        errors = probable_errors(task, y, scores) if kind.has_classes else improbable_values(y, scores)
+        found.append((len({error.position for error in errors}) / n, expected_count(task, y, scores, seed=i) / n))
+    listed, expected = np.mean(found, axis=0).tolist()
+    return {"listed": {"share": listed}, "expected": {"share": expected}}
+
+
+def thresholds(name: str, n: int, *, grouped: bool, times: int, seed: int = 0) -> Rates:
+    """Compare macro F1 on fresh images at one half, at the thresholds, and at thresholds that are not shrunk."""
+    world, found = WORLDS[name], []
+    for i in range(times):
+        truth, score, _ = world.draw(n, seed * 1_000_003 + 2 * i, grouped=False)
+        fresh, fresh_score, _ = world.draw(1000, seed * 1_000_003 + 2 * i + 1, grouped=False)
+        at = [[0.5] * len(world.task.classes)]
+        at += [best_thresholds(world.task, truth, score, shrinkage=s) for s in (SHRINKAGE, 0.0)]
+        found.append([metrics(world.task, fresh, at_thresholds(fresh_score, one))["macro_f1"] for one in at])
+    names = ("macro F1 at one half", "macro F1 at thresholds", "macro F1 at thresholds as they come")
+    return {what: {"mean": float(value)} for what, value in zip(names, np.mean(found, axis=0), strict=True)}
+
+
 STUDIES: dict[str, tuple[Callable[..., Rates], str, tuple[str, ...], tuple[int, ...]]] = {
     "coverage": (coverage, "intervals that cover, of those given", tuple(WORLDS), SIZES),
     "noise": (noise, "heads without knowledge called better (2.5% meant)", tuple(WORLDS), (30, 83, 300)),
@@ -161,7 +226,22 @@ STUDIES: dict[str, tuple[Callable[..., Rates], str, tuple[str, ...], tuple[int, 
         ("3 classes", "3 labels"),
         (20, 42, 83, 300),
     ),
+    "novelty": (novelty, "new rows called unlike (1% meant)", tuple(NOVELTY_WORLDS), (40, 120, 300, 1000)),
+    "explained": (
+        explained,
+        "maps without meaning that pass (2.5% meant)",
+        ("normal losses", "losses with a few large ones", "gains with a few large ones"),
+        (8, 20, 83),
+    ),
+    "doubted": (
+        doubted,
+        "labels doubted where none is wrong, and as many as are expected",
+        ("3 classes", "3 labels", "valence"),
+        (300, 600),
+    ),
+    "thresholds": (thresholds, "what thresholds are worth on fresh images", ("3 labels", "28 labels"), (42, 83, 300)),
 }
+UNGROUPED = ("calibrated", "novelty", "explained", "doubted", "thresholds")
 
 
 def cells() -> Iterator[tuple[str, str, int, bool]]:
@@ -171,7 +251,7 @@ def cells() -> Iterator[tuple[str, str, int, bool]]:
         for study, (_, _, names, sizes) in STUDIES.items()
         for name in names
         for n in sizes
-        for grouped in ((False,) if study == "calibrated" else (False, True))
+        for grouped in ((False,) if study in UNGROUPED else (False, True))
     ]
     yield from sorted(every, key=lambda cell: (cell[2] != 83, cell[2], "28" in cell[1]))
 
@@ -182,14 +262,15 @@ def main() -> None:
     asked = os.environ.get("AFFECTORY_COVERAGE", "1/1")
     if asked != "print":
         first, _, step = asked.partition("/")
+        wanted = [cell for cell in cells() if cell[0] == asked] if asked in STUDIES else list(cells())
         done = {tuple(json.loads(line)["cell"]) for line in _lines(path)}
-        for cell in list(cells())[int(first) - 1 :: int(step)]:
+        for cell in wanted if asked in STUDIES else wanted[int(first) - 1 :: int(step)]:
             if cell in done:
                 continue
             study, name, n, grouped = cell
-            rates = STUDIES[study][0](name, n, grouped=grouped, times=repetitions(n))
+            rates = STUDIES[study][0](name, n, grouped=grouped, times=repetitions(study, n))
             with path.open("a") as file:
-                file.write(json.dumps({"cell": cell, "times": repetitions(n), "rates": rates}) + "\n")
+                file.write(json.dumps({"cell": cell, "times": repetitions(study, n), "rates": rates}) + "\n")
     records = [json.loads(line) for line in _lines(path)]
     for study in STUDIES:
         print("\n".join(table(study, [one for one in records if one["cell"][0] == study])))
@@ -206,7 +287,7 @@ def table(study: str, records: list[dict[str, Any]]) -> list[str]:
     """
     _, what, names, sizes = STUDIES[study]
     found = {tuple(one["cell"][1:]): one for one in records}
-    both = (False,) if study == "calibrated" else (False, True)
+    both = (False,) if study in UNGROUPED else (False, True)
     columns = [(n, grouped) for grouped in both for n in sizes]
     lines = [f"\n{study}: {what}, %; Monte Carlo error at most {_error(records):.1f} points\n"]
     lines.append("| | " + " | ".join(f"{n}{' in groups' if grouped else ''}" for n, grouped in columns) + " |")

@@ -3,7 +3,7 @@
 ``python -m tests.bench extract`` prints one table. Weights are random, which changes no time. Each competitor runs once
 a round, in turn, and medians are compared, so that a busy machine slows all alike. The plain loop runs with the batch
 of 32 that thingsvision's documentation gives, and with ours. Environment: AFFECTORY_BENCH_CLIP (default ViT-B-32;
-ViT-L-14 is the one of the profile `card`), AFFECTORY_BENCH_IMAGES, AFFECTORY_BENCH_ROUNDS, AFFECTORY_BENCH_COMPILE
+ViT-L-14 is the one of the profile `fusion`), AFFECTORY_BENCH_IMAGES, AFFECTORY_BENCH_ROUNDS, AFFECTORY_BENCH_COMPILE
 (default auto, as if for a large corpus), AFFECTORY_BENCH_PRECISIONS (the others only where there are matrix units).
 """
 
@@ -26,8 +26,8 @@ from pathlib import Path
 import numpy as np
 
 from extract import pipeline
-from extract.corpora import Reading, find_corpus
-from extract.encoders import Network, Weights, build_networks, find_encoders
+from extract.corpora import Dataset, find_corpus
+from extract.encoders import Encoder, Weights, build_encoders, find_encoders
 from extract.engines import Cpu, autocast_dtype
 from extract.engines.compilation import Compilation
 from extract.engines.forward import Forward
@@ -64,9 +64,9 @@ def make_images(folder: Path, width: int, n_images: int) -> None:
         photo.resize(size).save(folder / "a" / f"{at:03}.jpg", quality=90)
 
 
-def library_transform(network: Network) -> Callable[..., object]:
+def library_transform(network: Encoder) -> Callable[..., object]:
     """Return the transform that the library of a network gives its users."""
-    if network.encoder.library == "open_clip":
+    if network.spec.library == "open_clip":
         import open_clip
 
         return open_clip.image_transform(224, is_train=False)
@@ -99,7 +99,7 @@ def _serve(connection: Connection) -> None:
     from PIL import Image
 
     warnings.simplefilter("ignore")
-    networks = {one.encoder.name: one for one in build_networks(find_encoders(NAMES), Weights("random", 0))}
+    networks = {one.spec.name: one for one in build_encoders(find_encoders(NAMES), Weights("random", 0))}
     transforms = {name: library_transform(network) for name, network in networks.items()}
     connection.send("ready")
     while True:
@@ -119,7 +119,7 @@ def _serve(connection: Connection) -> None:
 class Ready:
     """A pipeline whose networks are compiled once for all rounds."""
 
-    def __init__(self, networks: list[Network], reading: Reading, folder: Path, precision: str) -> None:
+    def __init__(self, networks: list[Encoder], reading: Dataset, folder: Path, precision: str) -> None:
         compilation = Compilation(COMPILE, Cpu(streams=Streams()), print, precision)
         clock = Clock()
         self.forwards = [
@@ -132,7 +132,7 @@ class Ready:
 
     def run(self, names: Sequence[str], n_images: int) -> None:
         """Extract some images with some networks into a new store, with the forward passes that are there."""
-        chosen = [at for at, one in enumerate(self.networks) if one.encoder.name in names]
+        chosen = [at for at, one in enumerate(self.networks) if one.spec.name in names]
         self.n_runs += 1
         with self._given([self.forwards[at] for at in chosen]):
             networks = [self.networks[at] for at in chosen]
@@ -141,7 +141,7 @@ class Ready:
 
     def forward_only(self, names: Sequence[str], n_images: int) -> Callable[[], None]:
         """Return the same forward passes over ready tensors, which are made now."""
-        chosen = [one for one in self.forwards if one.network.encoder.name in names]
+        chosen = [one for one in self.forwards if one.network.spec.name in names]
         rng = np.random.default_rng(0)
         for one in chosen:
             for _ in range(one.n_slots):
@@ -158,16 +158,16 @@ class Ready:
 
     @contextlib.contextmanager
     def _given(self, forwards: list[Forward]) -> Iterator[None]:
-        left = {one.network.encoder.name: one for one in forwards}
+        left = {one.network.spec.name: one for one in forwards}
         original = Compilation.forward
-        Compilation.forward = lambda _self, network, *_rest, **_named: left[network.encoder.name]  # type: ignore
+        Compilation.forward = lambda _self, network, *_rest, **_named: left[network.spec.name]  # type: ignore
         try:
             yield
         finally:
             Compilation.forward = original  # type: ignore[method-assign]
 
 
-def prepare_per_core(networks: list[Network], files: list[bytes]) -> dict[str, float]:
+def prepare_per_core(networks: list[Encoder], files: list[bytes]) -> dict[str, float]:
     """Time decoding and all four transforms on one core, by the processor's own clock: images/s."""
     import torch
     from PIL import Image
@@ -213,7 +213,7 @@ def main() -> None:
         paths = sorted((folder / "images").rglob("*.jpg"))
         n_bytes = statistics.mean(path.stat().st_size for path in paths)
         reading = find_corpus("folder").read(folder / "images")
-        networks = build_networks(find_encoders(NAMES), Weights("random", 0))
+        networks = build_encoders(find_encoders(NAMES), Weights("random", 0))
         print(f"{torch.get_num_threads()} threads, batches of {BATCH}, {', '.join(NAMES)}")
         for width in WIDTHS:
             make_images(folder / f"{width}", width, 16)

@@ -128,15 +128,15 @@ def make_images(folder: Path) -> None:
 def forward_only(images: Path) -> None:
     """Print images/s of the forward passes alone over batches of real pixels that are ready, copies included."""
     from extract.corpora import find_corpus
-    from extract.encoders import Weights, build_networks, find_encoders
+    from extract.encoders import Weights, build_encoders, find_encoders
     from extract.engines import choose_device
     from extract.engines.forward import Forward
     from extract.inputs.images import make_decoder
 
     device, decode = choose_device(DEVICE), make_decoder()
-    source = find_corpus("folder").read(images).source
+    source = find_corpus("folder").read(images).files
     pixels = [decode(source.read(row)) for row in range(min(BATCH, N_IMAGES))]
-    forwards = [Forward(network, device) for network in build_networks(find_encoders(NETWORKS), Weights("random", 0))]
+    forwards = [Forward(network, device) for network in build_encoders(find_encoders(NETWORKS), Weights("random", 0))]
     for one in forwards:
         for _ in range(one.n_slots):
             buffer = one.buffer(len(pixels))
@@ -144,7 +144,7 @@ def forward_only(images: Path) -> None:
             one(buffer)  # chooses kernels
     seconds: dict[str, list[float]] = {}
     for _ in range(5):
-        for name, chosen in [("all", forwards), *((one.network.encoder.name, [one]) for one in forwards)]:
+        for name, chosen in [("all", forwards), *((one.network.spec.name, [one]) for one in forwards)]:
             start = time.perf_counter()
             waiting = [one.start(one.buffer(len(pixels))) for _ in range(4) for one in chosen]
             for wait in waiting:

@@ -218,8 +218,8 @@ def grid(store: Store) -> None:
     """Compare 15 subsets x 8 costs x 5 folds with scikit-learn's grid search, extrapolated from timed fits."""
     from sklearn.svm import SVC
 
+    from classify.data.standardizer import Standardizer
     from classify.evaluation.folds import deal
-    from classify.heads.base import Standardiser
     from classify.studies.ablation import subsets_of
 
     y, rows = store.labels["polarity"].values.astype(np.int64), np.arange(N)
@@ -231,7 +231,7 @@ def grid(store: Store) -> None:
     print(f"  affectory, Gram matrices and all   {taken:8.1f} s, {spent:.1f} s of the processor", flush=True)
     train, held = np.flatnonzero(folds != 0), np.flatnonzero(folds == 0)
     matrix = RowMatrix(store, list(CARD), rows)
-    z = Standardiser.fit(matrix[train], standardize=True).whole(matrix)
+    z = Standardizer.fit(matrix[train], standardize=True).whole(matrix)
     timed, busy, theirs = [], [], []
     for cost in (COSTS[1], COSTS[3], COSTS[5]):
         start, own = time.perf_counter(), time.process_time()
@@ -257,10 +257,10 @@ def all_machines(
     store: Store, subsets: list[tuple[str, ...]], y: np.ndarray, folds: np.ndarray
 ) -> dict[tuple[str, ...], list[np.ndarray]]:
     """Do what `ablate --set C=[...]` does; return the accuracy by subset, fold and cost."""
-    from classify.evaluation.out_of_fold import Images, Plan, path_answers
+    from classify.studies.subset_scores import Images, Plan, path_scores
 
     images = Images(store, store.labels["polarity"].task, np.arange(N), y, folds)
-    paths = path_answers(images, subsets, Plan("svm", {"kernel": "linear", "C": list(COSTS)}))
+    paths = path_scores(images, subsets, Plan("svm", {"kernel": "linear", "C": list(COSTS)}))
     return {
         subset: [
             np.array([(one[folds == fold].argmax(axis=1) == y[folds == fold]).mean() for one in path])

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 
 from classify.data.rows import RowMatrix
+from classify.data.standardizer import Standardizer
 from classify.heads import make_head
-from classify.heads.base import Standardiser
-from classify.heads.moments import accumulate, block_columns, ridge_path
+from classify.heads.linear import sum_products
 from classify.heads.training import Session, _train_step
 from classify.studies.ablation import subsets_of
+from classify.studies.subset_scores import ridge_path
 from features_store import Store
 from tests.bench.results import record
 from tests.bench.synthetic import B_T4SA, CARD, make_store
@@ -42,7 +43,7 @@ def epoch(store: Store, shuffle: str) -> None:
     x, y = RowMatrix(store, list(CARD)), store.labels["polarity"].values
     head = make_head("mlp", "single", random_state=0, hidden=(1000, 200), batch_size=64, shuffle=shuffle)
     # The scale of a sample stands for that of all rows: measuring it is not part of an epoch.
-    head._standardiser = lambda rows: Standardiser.fit(rows[np.arange(0, len(rows), 97)], standardize=True)
+    head._standardizer = lambda rows: Standardizer.fit(rows[np.arange(0, len(rows), 97)], standardize=True)
     with torch.random.fork_rng(devices=[]):
         session = head._session(*head._training(x, y, None))
         batches = iter(session.train)
@@ -84,21 +85,23 @@ def step(session: Session, pair: tuple[torch.Tensor, torch.Tensor]) -> None:
 
 
 def ridge(store: Store) -> None:
-    """Accumulate the moments of all rows in one pass, then solve for every subset of blocks and every strength."""
+    """Sum the products of all rows in one pass, then solve for every subset of blocks and every strength."""
     from tqdm import tqdm
 
     x, y = RowMatrix(store, list(CARD)), store.labels["polarity"].values
     targets = (y[:, None] == np.arange(3)).astype(np.float64)
     start, own = time.perf_counter(), time.process_time()
-    with tqdm(total=len(x), desc="moments", unit="row", disable=not sys.stderr.isatty()) as bar:
-        moments = accumulate(x, targets, progress=bar.update)[0]
+    standardizer = Standardizer.fit(x[np.arange(0, len(x), 97)])  # rough: each subset is standardized by its own sums
+    with tqdm(total=len(x), desc="sums", unit="row", disable=not sys.stderr.isatty()) as bar:
+        sums = sum_products(x, standardizer, targets, progress=bar.update)
     passed, busy = time.perf_counter() - start, time.process_time() - own
     check = np.arange(0, len(x), 91)
-    held, best = np.asarray(x[check]), {}
+    held, best = standardizer(np.asarray(x[check])), {}
+    starts = dict(zip(CARD, np.cumsum([0, *CARD.values()]), strict=False))
     for subset in subsets_of(list(CARD)):
-        columns = block_columns(CARD, subset)
-        path = ridge_path(moments, columns, [s * len(columns) for s in STRENGTHS])
-        said = path[3].predict(held[:, columns]).argmax(axis=1)
+        columns = np.concatenate([np.arange(starts[name], starts[name] + CARD[name]) for name in subset])
+        coef, intercept = ridge_path(sums.of_columns(columns), STRENGTHS)[3]
+        said = (held[:, columns] @ coef.T + intercept).argmax(axis=1)
         best[subset] = float(np.mean(said == y[check]))
     taken, spent = time.perf_counter() - start, time.process_time() - own
     print(

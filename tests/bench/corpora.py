@@ -24,7 +24,7 @@ import numpy
 start, cpu = time.perf_counter(), time.process_time()
 reading = find_corpus("b-t4sa").read(Path(sys.argv[1]))
 seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-reading.source.read(len(reading.index) - 1)
+reading.files.read(len(reading.index) - 1)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 found = {"images": len(reading.index), "seconds": round(seconds, 2), "cpu_seconds": round(cpu, 2)}
 print(json.dumps({**found, "peak_mib": round(peak)}))

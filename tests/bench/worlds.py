@@ -8,6 +8,7 @@ variance of each is shared by the five images of a group. What a head would reac
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,6 +87,27 @@ def _classes(n: int) -> tuple[str, ...]:
 def _zipf(n: int) -> tuple[float, ...]:
     raw = 1 / np.arange(1, n + 1)
     return tuple((raw / raw.sum()).tolist())
+
+
+NOVELTY_WORLDS = {
+    "6 columns": (6, 1),
+    "20 columns": (20, 1),
+    "400 columns": (400, 1),
+    "3 blocks of 60 columns": (60, 3),
+}
+
+
+def vectors(width: int, seed: int) -> Callable[[int], NDArray[np.float32]]:
+    """Return a source of Gaussian rows: eight strong directions, and noise, in columns of all sizes and places."""
+    random = np.random.default_rng(seed)
+    weights, size = random.normal(size=(8, width)), 10 ** random.uniform(-2, 2, width)
+    place = random.normal(size=width) * size * 3
+
+    def draw(n: int) -> NDArray[np.float32]:
+        rows = random.normal(size=(n, 8)) @ weights + random.normal(size=(n, width))
+        return (rows * size + place).astype(np.float32)
+
+    return draw
 
 
 WORLDS: dict[str, World] = {

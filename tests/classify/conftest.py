@@ -12,6 +12,7 @@ from classify.config import RunConfig
 from classify.runs.folder import Run
 from classify.runs.train import run
 from features_store import BlockSpec, BlockWriter, Index, Labels, Split, Status, Task, write_index
+from tests.command import Ended, run_program
 
 N_IMAGES = 260
 POLARITY = Task("polarity", "single", ("negative", "neutral", "positive"), source="planted in alpha.pool")
@@ -56,6 +57,14 @@ def write_block(folder: Path, index: Index, name: str, vectors: np.ndarray, **mo
         for row, status in failed.items():
             if status is not Status.PENDING:
                 writer.fail([row], status)
+
+
+@pytest.fixture
+def classify(monkeypatch, tmp_path) -> Callable[..., Ended]:
+    """Return a function that runs ``classify ...`` in an empty folder: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    return lambda *arguments: run_program("classify", *arguments)
 
 
 @pytest.fixture(scope="session")
@@ -147,11 +156,11 @@ def pictured_store(pictures, tmp_path_factory) -> Path:
     pytest.importorskip("timm")
     from extract import pipeline
     from extract.corpora import find_corpus
-    from extract.encoders import Weights, build_networks, find_encoders
+    from extract.encoders import Weights, build_encoders, find_encoders
     from extract.settings import Circumstances
 
     folder = tmp_path_factory.mktemp("features") / "shapes"
-    networks = build_networks(find_encoders(["efficientnet_lite0", "lowlevel"]), Weights())
+    networks = build_encoders(find_encoders(["efficientnet_lite0", "lowlevel"]), Weights())
     settings = pipeline.Settings(Circumstances("cpu"), 4, decoders=1, progress=False)
     pipeline.run(find_corpus("folder").read(pictures, {}), networks, folder, settings)
     return folder

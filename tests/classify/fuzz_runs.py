@@ -28,9 +28,9 @@ from classify.config import RunConfig
 from classify.heads.trees import read_trees
 from classify.inference.bundle import read_bundle, write_bundle
 from classify.inference.cards import data_card_text, model_card_text
-from classify.pages.leaderboard import as_text, boards
+from classify.pages.leaderboard import leaderboards
 from classify.pages.page import report_page
-from classify.pages.summary import run_summary
+from classify.pages.tables import leaderboard_text, run_text
 from classify.runs.folder import find_runs, read_run
 from classify.runs.train import run
 from classify.studies.sweep import read_sweep
@@ -121,8 +121,8 @@ class Fuzz:
     @staticmethod
     def _shown(folder: Path) -> None:
         runs = find_runs([folder])
-        texts = [report_page(runs), *(as_text(board) for board in boards(runs))]
-        texts += [text for one in runs for text in (run_summary(one), model_card_text(one), data_card_text(one))]
+        texts = [report_page(runs), *(leaderboard_text(board) for board in leaderboards(runs))]
+        texts += [text for one in runs for text in (run_text(one), model_card_text(one), data_card_text(one))]
         assert not any("\x1b" in text or "<script>alert(1)" in text for text in texts)
 
     def _head(self, random: np.random.Generator, number: int) -> None:

@@ -7,12 +7,9 @@ import numpy as np
 import pytest
 
 from classify.__main__ import app
-from classify.data.rows import RowMatrix
 from classify.errors import ConfigError, HeadError
-from classify.evaluation.metrics import metrics
-from classify.evaluation.out_of_fold import Images, Plan, answers
-from classify.heads import make_head
-from classify.pages.ablation import ablation_chart, ablation_text
+from classify.figures.charts import ablation_chart
+from classify.pages.tables import ablation_text
 from classify.studies.ablation import AblationConfig, ablate, subsets_of
 from features_store import Labels, Split, Task, open_store
 
@@ -41,7 +38,7 @@ def test_the_block_with_the_signal_is_found(found):
 def test_a_block_of_noise_is_not_shown_to_pay(make_store):
     """By weighted F1 the most common answer of balanced classes scores below a guess; noise gains nothing over it."""
     shown = 0
-    for seed in range(8):
+    for seed in range(4):
         random = np.random.default_rng(seed)
         labels = [Labels(Task("t", "single", tuple("abc")), random.permutation(np.arange(150) % 3))]
         blocks = {name: random.normal(size=(150, 6)) for name in ("a.pool", "b.pool")}
@@ -49,7 +46,7 @@ def test_a_block_of_noise_is_not_shown_to_pay(make_store):
         got = ablate(AblationConfig(str(noise), "t", "ridge", **QUICK))
         assert got["baseline"]["weighted_f1"]["value"] < 0.2 < got["blind"]
         shown += got["gains"]["a.pool"]["alone"]["low"] > 0
-    assert shown <= 2
+    assert shown <= 1
 
 
 def test_what_a_pair_gains_is_the_difference_of_its_subsets(found):
@@ -80,47 +77,6 @@ def test_the_test_part_is_left_alone(store, found):
     places, labels = opened.splits["default"].values, opened.labels["polarity"]
     usable = opened.usable(["alpha.pool", "beta.pool"])
     assert found["n_images"] == int((np.isin(places, (0, 1)) & labels.known & usable).sum())
-
-
-@pytest.mark.parametrize(
-    ("head", "settings"),
-    [("svm", {"kernel": "linear", "C": 0.5}), ("svm", {"class_weight": "balanced"}), ("ridge", {})],
-)
-def test_shared_answers_equal_those_of_heads_fitted_one_by_one(store, head, settings):
-    """A machine from sums of Gram matrices, and ridge from moments, decide as the heads of the table do."""
-    opened = open_store(store)
-    rows = np.flatnonzero(opened.usable(["alpha.pool", "beta.pool"]) & opened.labels["polarity"].known)
-    y = opened.labels["polarity"].values[rows].astype(np.int64)
-    images = Images(opened, opened.labels["polarity"].task, rows, y, np.arange(len(rows)) % 3)
-    subsets = subsets_of(["alpha.pool", "beta.pool"])
-    shared = answers(images, subsets, Plan(head, settings))
-    for subset in subsets:
-        matrix = RowMatrix(opened, subset, rows)
-        for train, held in images.cuts:
-            if head == "svm":
-                one = make_head("svm", "single", **settings).fit(matrix[train], y[train])
-                expected = one._decision(matrix[held]).argmax(axis=1)
-            else:
-                one = make_head("linear", "regression").fit(matrix[train], np.eye(3)[y[train]])
-                expected = one.predict(matrix[held]).argmax(axis=1)
-            assert (shared[subset][held].argmax(axis=1) == expected).mean() > 0.98
-
-
-def test_moments_of_folds_and_a_multi_label_task(store):
-    """Ridge on labels: 0/1 at one half, as least squares would say."""
-    opened = open_store(store)
-    rows = np.flatnonzero(opened.usable(["alpha.pool"]) & opened.labels["evokes"].known)
-    labels = opened.labels["evokes"]
-    y = labels.values[rows]
-    images = Images(opened, labels.task, rows, y, np.arange(len(rows)) % 4)
-    (said,) = answers(images, [("alpha.pool",)], Plan("ridge", {"alpha": 0.5})).values()
-    matrix = RowMatrix(opened, ["alpha.pool"], rows)
-    expected = np.zeros(y.shape)
-    for train, held in images.cuts:
-        head = make_head("linear", "regression", alpha=0.5).fit(matrix[train], y[train])
-        expected[held] = head.predict(matrix[held])
-    assert ((said >= 0.5) == (expected >= 0.5)).mean() > 0.995
-    assert metrics(labels.task, y, said)["micro_f1"] > 0.5
 
 
 def test_of_many_blocks_each_alone_and_all_but_one_are_tried():

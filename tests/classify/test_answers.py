@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from classify.errors import ModelError
+from classify.evaluation.wording import p_text
 from classify.explain.attribution import Target
 from classify.explain.explainer import Explanation
 from classify.explain.explanations import explanation_text
+from classify.figures.charts import confusion_chart
 from classify.inference.model import Answer, run_model
 from classify.inference.predictions import answer_csv, answer_json, answer_text, csv_header
 from classify.inference.predictor import Encoders
-from classify.pages.pairs import p_text
-from classify.pages.plots import confusion_plot
 from classify.runs.folder import read_run
 from classify.runs.record import by_kind
 
@@ -36,7 +36,7 @@ def test_values_stay_on_the_scale(runs_folder) -> None:
 def test_decisions_beside_what_they_were_made_on(runs_folder) -> None:
     """The head's own values, each beside its threshold, come before the calibrated ones, in their order."""
     model = run_model(read_run(runs_folder / "evokes" / "linear"))
-    first, second, _ = model.adjustment.thresholds
+    first, second, _ = model.postprocessing.thresholds
     answer = model.answer("a.jpg", np.array([first + 1e-6, second - 1e-6, 0.001]))
     assert answer.said == ("joy",)
     text = answer_text(model, answer)
@@ -54,7 +54,7 @@ def test_many_classes_have_no_grid() -> None:
     """Of 1,000 classes the strongest confusions are drawn, a bar for each."""
     matrix = np.diag(np.full(1000, 5))
     matrix[3, 7], matrix[8, 1] = 40, 2
-    figure = confusion_plot(matrix.tolist(), [f"class {k}" for k in range(1000)])
+    figure = confusion_chart(matrix.tolist(), [f"class {k}" for k in range(1000)])
     assert len(figure) < 20_000
     assert "class 3, class 7" in figure
     assert "40 of 45" in figure

@@ -8,9 +8,9 @@ import pytest
 
 from classify.config import RunConfig
 from classify.errors import ConfigError
-from classify.pages.leaderboard import boards
-from classify.pages.pairs import pairs, pairs_as_json, pairs_as_text
-from classify.pages.summary import audit_summary
+from classify.pages.leaderboard import leaderboards
+from classify.pages.pairs import pairs
+from classify.pages.tables import audit_text, pairs_text
 from classify.runs.folder import find_runs
 from classify.runs.train import run
 from classify.studies.audit import AuditConfig, audit
@@ -79,20 +79,20 @@ def test_wrong_settings_are_refused(dirty):
 def test_pairs_of_a_board(runs_folder, store, tmp_path):
     """Two heads are compared, baselines aren't; of images in groups there is no McNemar; text and JSON say so."""
     runs = find_runs([runs_folder])
-    assert all(pairs(board, runs) == [] for board in boards(runs))
+    assert all(pairs(board) == [] for board in leaderboards(runs))
     (first,) = (one for one in runs if (one.report["task"], one.report["head"]) == ("polarity", "linear"))
     weak = RunConfig(str(store), "polarity", "linear", ("alpha.pool",), settings={"C": 1e-9}, resamples=60)
     second = run(replace(weak, out=str(tmp_path / "weak")))
-    (board,) = boards([first, second])
-    found = pairs(board, [first, second], n_resamples=200)
+    (board,) = leaderboards([first, second])
+    found = pairs(board, n_resamples=200)
     assert [(pair.first, pair.second) for pair in found] == [("linear", "weak (linear)")]
     assert found[0].better == "linear"
     assert found[0].p_holm == found[0].difference.p < 1e-6
-    told = pairs_as_json(found)[0]
+    told = found[0].as_json()
     assert told["better"] == "linear"
     assert told["mcnemar"] is None
     json.dumps(told, allow_nan=False)
-    assert "< 0.001" in pairs_as_text(board, found)
+    assert "< 0.001" in pairs_text(board, found)
 
 
 def test_many_runs_can_still_be_told_apart(dirty, tmp_path):
@@ -100,8 +100,8 @@ def test_many_runs_can_still_be_told_apart(dirty, tmp_path):
     config = RunConfig(str(dirty), "kind", "linear", resamples=60)
     made = [run(replace(config, seed=i, limit=100, out=str(tmp_path / f"good{i}"))) for i in range(8)]
     made.append(run(replace(config, settings={"C": 1e-9}, out=str(tmp_path / "bad"))))
-    (board,) = boards(made)
-    found = pairs(board, made, n_resamples=100)
+    (board,) = leaderboards(made)
+    found = pairs(board, n_resamples=100)
     assert len(found) == 36
     assert found[0].mcnemar is not None
     assert {pair.better for pair in found if pair.second == "bad (linear)"} == {
@@ -119,14 +119,14 @@ def test_a_judge_that_knows_nothing_doubts_no_label(make_store):
     )
     found = audit(AuditConfig(str(noise), "t"))
     assert (found["label_errors"]["n_doubted"], found["label_errors"]["judge_knows"]) == (0, False)
-    assert "no label is doubted" in audit_summary(found)
+    assert "no label is doubted" in audit_text(found)
     X = random.normal(size=(300, 3)) + 1.6 * np.eye(3)[y]
     right = make_store({"a.pool": X}, [Labels(Task("t", "single", tuple("abc")), y)], [split])
     found = audit(AuditConfig(str(right), "t"))
     doubted, expected = found["label_errors"]["n_images"], found["label_errors"]["n_expected"]
     assert doubted > 10
     assert expected == pytest.approx(doubted, rel=0.5)
-    assert f"where none is wrong, about {expected} would be listed" in audit_summary(found)
+    assert f"where none is wrong, about {expected} would be listed" in audit_text(found)
 
 
 def test_narrow_blocks_make_no_duplicates(make_store):
@@ -140,4 +140,4 @@ def test_narrow_blocks_make_no_duplicates(make_store):
     across = found["duplicates"]["across"]["test in train"]
     assert across["ids"] == ["000690.png"]
     assert across["threshold"] > 0.99
-    assert "the blocks have few columns" in audit_summary(found)
+    assert "the blocks have few columns" in audit_text(found)

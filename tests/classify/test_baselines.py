@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from classify.config import RunConfig
-from classify.evaluation.baselines import baseline_scores
-from classify.evaluation.chance import chance
+from classify.data.tasks import Part, TaskRows
+from classify.evaluation.baselines import chance, id_only_scores, majority_scores
 from classify.evaluation.metrics import metrics
-from classify.evaluation.shortcuts import id_features, id_scores
 from classify.runs.folder import read_run
 from classify.runs.layout import lay_out
 from features_store import Task
@@ -30,15 +29,19 @@ def test_chance_of_values_has_twice_the_variance():
     values = np.random.default_rng(0).normal(size=400)
     found = chance(VALUES, values, values)
     assert found["rmse"].value == pytest.approx(np.sqrt(2) * values.std(), rel=0.03)
-    assert found["cc/v"].covers(0)
+    assert found["cc/v"].low < 0 < found["cc/v"].high
+
+
+def parts_of(task, ids, y):
+    """The last image of three is test, the others are training."""
+    rows = {"train": np.flatnonzero(np.arange(len(ids)) % 3 < 2), "test": np.arange(2, len(ids), 3)}
+    return TaskRows(task, {name: Part(name, at, y[at], np.array(ids)[at]) for name, at in rows.items()}, {})
 
 
 def scores_of_names(ids, y, task=SINGLE):
-    """Score the last third by names alone, the parts taking turns along the index."""
-    parts = (np.arange(len(ids)) % 3 == 2).astype(int)
-    features = id_features(task, np.array(ids), parts)
-    said = id_scores(task, features, y[parts == 0], train=np.flatnonzero(parts == 0))
-    return metrics(task, y[parts == 1], said[parts == 1])
+    """Score the test images by names alone."""
+    data = parts_of(task, ids, y)
+    return metrics(task, data.parts["test"].y, id_only_scores(data)["test"])
 
 
 def test_numbers_that_follow_the_class_are_found():
@@ -75,15 +78,15 @@ def test_a_class_in_its_own_folder_is_no_discovery():
     assert scores_of_names(ids, y)["accuracy"] < 0.65
 
 
-def test_labels_and_single_outputs_keep_their_shapes():
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+def test_labels_and_single_outputs_keep_their_shapes(class_weight):
     """Multi-label scores have a column a label, also for a label that training lacks."""
     task = Task("m", "multi", ("a", "b", "c"))
-    y = np.zeros((60, 3), np.uint8)
+    y = np.zeros((90, 3), np.uint8)
     y[::2, 0] = 1
-    features = id_features(task, np.array([f"{i}.png" for i in range(90)]), np.repeat([0, 1], [60, 30]))
-    said = id_scores(task, features, y, train=np.arange(60))
-    assert said.shape == (90, 3)
-    assert (said[:, 1:] == 0).all()
+    scores = id_only_scores(parts_of(task, [f"{i}.png" for i in range(90)], y), class_weight=class_weight)["test"]
+    assert scores.shape == (30, 3)
+    assert (scores[:, 1:] == 0).all()
 
 
 def test_every_run_stands_beside_all_baselines(runs_folder):
@@ -102,12 +105,12 @@ def test_baselines_are_fitted_as_the_head_is(store):
     """After a refit the test part's baselines have seen the validation images, too; class weights reach the tree."""
     data = lay_out(RunConfig(str(store), "polarity", "linear", ("alpha.pool",))).data
     both = np.concatenate([data.parts["train"].y, data.parts["validation"].y])
-    plain, again = (baseline_scores(data, refit=refit)["majority"] for refit in (False, True))
+    plain, again = (majority_scores(data, refit=refit) for refit in (False, True))
     np.testing.assert_allclose(again["test"][0], np.bincount(both, minlength=3) / len(both))
     np.testing.assert_allclose(
         plain["test"][0], np.bincount(data.parts["train"].y, minlength=3) / len(data.parts["train"])
     )
     np.testing.assert_array_equal(again["validation"], plain["validation"])
-    weighted = baseline_scores(data, class_weight={0: 1e6, 1: 1.0, 2: 1.0})["id-only"]["test"]
-    even = baseline_scores(data)["id-only"]["test"]
+    weighted = id_only_scores(data, class_weight={0: 1e6, 1: 1.0, 2: 1.0})["test"]
+    even = id_only_scores(data)["test"]
     assert weighted[:, 0].mean() > 1.5 * even[:, 0].mean()

@@ -45,7 +45,7 @@ def test_round_trip(runs_folder, tmp_path, task) -> None:
     ours, theirs = run_model(run), open_model(tmp_path / "b.zip")
     x = np.random.default_rng(0).normal(size=(5, ours.head.n_features_in_)).astype(np.float32)
     assert np.array_equal(ours.scores(x), theirs.scores(x))
-    assert (ours.task, ours.blocks, ours.adjustment) == (theirs.task, theirs.blocks, theirs.adjustment)
+    assert (ours.task, ours.blocks, ours.postprocessing) == (theirs.task, theirs.blocks, theirs.postprocessing)
     assert ours.passports == theirs.passports
 
 

@@ -17,7 +17,12 @@ from classify.evaluation.calibration import (
     fit_calibration,
     reliability,
 )
-from classify.evaluation.postprocessing import ADJUSTMENT, Adjustment, adjust, read_adjustment
+from classify.evaluation.postprocessing import (
+    POSTPROCESSING,
+    Postprocessing,
+    fit_postprocessing,
+    read_postprocessing,
+)
 from features_store import Task
 
 SINGLE = Task("t", "single", ("a", "b", "c"))
@@ -118,7 +123,7 @@ def test_a_class_that_training_never_saw_gets_no_probability(method):
     said = np.column_stack([said, np.zeros(1500)])
     truth[:5] = 3
     parts = {"train": part("train", truth[5:505]), "validation": part("validation", truth)}
-    found = adjust(task, parts, {"validation": said}, method=method).calibration
+    found = fit_postprocessing(task, parts, {"validation": said}, method=method).calibration
     after = found.apply(said)
     assert (after[:, 3] == 0).all()
     np.testing.assert_allclose(after.sum(axis=1), 1)
@@ -174,44 +179,44 @@ def part(name, y):
     return Part(name, np.arange(len(y)), y, np.array([f"{name}{i}" for i in range(len(y))]))
 
 
-def test_adjustment_looks_at_the_validation_part_only():
+def test_postprocessing_looks_at_the_validation_part_only():
     """Other labels in the test part change nothing; without a validation part there is nothing."""
     truth, said = overconfident(300, 4.0)
     scores = {"train": said[:100], "validation": said[100:200], "test": said[200:]}
     parts = {name: part(name, truth[i * 100 : (i + 1) * 100]) for i, name in enumerate(scores)}
-    first = adjust(SINGLE, parts, scores)
+    first = fit_postprocessing(SINGLE, parts, scores)
     spoilt = {**parts, "test": part("test", (truth[200:] + 1) % 3), "train": part("train", (truth[:100] + 1) % 3)}
-    assert adjust(SINGLE, spoilt, scores) == first
+    assert fit_postprocessing(SINGLE, spoilt, scores) == first
     assert first.calibration.n_images == 100
-    assert adjust(SINGLE, {"train": parts["train"]}, scores).calibration is None
-    assert adjust(SINGLE, parts, scores, method="none").calibration is None
+    assert fit_postprocessing(SINGLE, {"train": parts["train"]}, scores).calibration is None
+    assert fit_postprocessing(SINGLE, parts, scores, method="none").calibration is None
 
 
-def test_run_keeps_its_adjustment(runs_folder):
+def test_run_keeps_its_postprocessing(runs_folder):
     """A run leaves what it learned from the validation part, and its calibrated predictions come from it."""
     from classify.runs.folder import read_run
 
     run = read_run(runs_folder / "evokes" / "linear")
-    assert run.adjustment.thresholds is not None
+    assert run.postprocessing.thresholds is not None
     report = run.report["calibration"]
     assert report["fitted_on"] == "validation"
     assert set(report["parts"]) == {"validation", "test"}
-    if run.adjustment.calibration is None:
+    if run.postprocessing.calibration is None:
         assert report["reason"]
         assert all(found.calibrated is None for found in run.predictions.values())
     else:
         for found in run.predictions.values():
-            np.testing.assert_allclose(found.calibrated, run.adjustment.calibrated(found.y_score), atol=1e-12)
+            np.testing.assert_allclose(found.calibrated, run.postprocessing.calibrated(found.y_score), atol=1e-12)
         test = run.predictions["test"]
         after = reliability(run.task, test.y_true, test.calibrated)
         assert report["parts"]["test"]["after"]["ece"] == pytest.approx(calibration_error(after))
-    assert read_run(runs_folder / "valence" / "linear").adjustment.calibration is None
+    assert read_run(runs_folder / "valence" / "linear").postprocessing.calibration is None
 
 
-def test_damaged_adjustments_are_refused(tmp_path):
-    """A file that is no adjustment is refused by name; no file is an empty one."""
-    assert read_adjustment(tmp_path) == Adjustment(reason="the run has none")
+def test_a_damaged_file_is_refused(tmp_path):
+    """A file of anything else is refused by name; no file is an empty one."""
+    assert read_postprocessing(tmp_path) == Postprocessing(reason="the run has none")
     for text in ("{", "[]", '{"calibration": null, "thresholds": [2], "reason": ""}', '{"calibration": {}}'):
-        (tmp_path / ADJUSTMENT).write_text(text)
+        (tmp_path / POSTPROCESSING).write_text(text)
         with pytest.raises(RunError, match=r"adjustment\.json"):
-            read_adjustment(tmp_path)
+            read_postprocessing(tmp_path)

@@ -1,27 +1,6 @@
-"""The commands about presets, other corpora and searches, as the console script runs them."""
+"""The commands about presets, other corpora and searches."""
 
 import json
-import sys
-
-import pytest
-
-from classify.__main__ import app
-from features_store import console
-
-
-@pytest.fixture
-def classify(monkeypatch, capsys, tmp_path):
-    """Return a function that runs ``classify ...`` in an empty folder: exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["classify", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            console.main(app)
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return call
 
 
 def test_presets_are_listed(classify):
@@ -55,7 +34,7 @@ def test_a_preset_runs_on_other_blocks_and_quickly(classify, store):
 
 def test_a_budget_that_ends_and_is_resumed(classify, store, tmp_path):
     """Exit code 3, a state, no run; the same command again is refused, with --resume it ends in a run."""
-    asked = ["run", store, "--task", "polarity", "--head", "mlp", "--blocks", "alpha.pool", "--set", "epochs=400"]
+    asked = ["run", store, "--task", "polarity", "--head", "mlp", "--blocks", "alpha.pool", "--set", "epochs=120"]
     asked += ["--set", "patience=none", "--set", "hidden=[4]"]
     code, _, err = classify(*asked, "--time-budget", "0.05s")
     assert code == 3
@@ -66,21 +45,22 @@ def test_a_budget_that_ends_and_is_resumed(classify, store, tmp_path):
     assert "unfinished training" in err
     assert classify(*asked, "--resume")[0] == 0
     report = json.loads((tmp_path / "runs/planted/polarity/mlp/report.json").read_text())
-    assert [one["epoch"] for one in report["history"]] == list(range(1, 401))
+    assert [one["epoch"] for one in report["history"]] == list(range(1, 121))
     assert classify(*asked, "--time-budget", "soon")[0] == 2
 
 
-def test_reproduce_and_test_and_search(classify, store, polarity_run, tmp_path):
+def test_reproduce_and_evaluate_and_search(classify, store, polarity_run, tmp_path):
     """Each prints its table, or one sentence."""
     code, out, _ = classify("reproduce", "mediaeval21", "--store", store, "--quick", "--out", "table.json")
     assert code == 0
     assert out.count("not run: ") == 6
     assert json.loads((tmp_path / "table.json").read_text())[0]["reproduction"] is False
     assert classify("reproduce", "mediaeval21", "--store", store, "--out", "table.json")[0] == 2
-    code, _, err = classify("test", polarity_run.folder, store)
-    assert code == 2
-    assert "needs other ones" in err
-    assert "isn't THEIRS=OURS" in classify("test", polarity_run.folder, store, "--map", "joy")[2]
+    for name in ("evaluate", "test"):  # the second is the old name
+        code, _, err = classify(name, polarity_run.folder, store)
+        assert code == 2
+        assert "needs other ones" in err
+    assert "--map 'joy' is not KEY=VALUE" in classify("evaluate", polarity_run.folder, store, "--map", "joy").err
     asked = ["--task", "polarity", "--head", "svm", "--trials", 1, "--blocks", "alpha.pool"]
     code, out, err = classify("search", store, *asked)
     assert code == 0, err

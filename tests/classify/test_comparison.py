@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from classify.errors import TaskError
-from classify.evaluation.comparison import holm, mcnemar, paired_bootstrap
+from classify.evaluation.bootstrap import Spread
+from classify.evaluation.comparison import holm, less, mcnemar
 from features_store import Task
 
 SINGLE = Task("t", "single", ("a", "b"))
@@ -14,10 +15,16 @@ MULTI = Task("m", "multi", ("a", "b"))
 VALUES = Task("v", "regression", ("v",), (-1.0, 1.0))
 
 
-def answers(truth, right):
+def scores_of(truth, right):
     """Probabilities that decide rightly where *right*."""
-    said = np.where(right, truth, 1 - truth)
-    return np.eye(2)[said] * 0.8 + 0.1
+    predicted = np.where(right, truth, 1 - truth)
+    return np.eye(2)[predicted] * 0.8 + 0.1
+
+
+def differences(task, truth, scores, **options):
+    """One head less the other, by every metric."""
+    first, second = (Spread.of(task, truth, score, **options) for score in scores)
+    return {name: less(first, second, name) for name in first.values}
 
 
 @pytest.fixture
@@ -31,12 +38,12 @@ def pair():
 def test_mcnemar_is_the_binomial_sum(pair):
     """The p-value is that of the binomial distribution with one half, summed by hand."""
     truth, one, other = pair
-    found = mcnemar(SINGLE, truth, (answers(truth, one), answers(truth, other)))
+    found = mcnemar(SINGLE, truth, (scores_of(truth, one), scores_of(truth, other)))
     b, c = int((one & ~other).sum()), int((other & ~one).sum())
     tail = sum(math.comb(b + c, k) for k in range(max(b, c), b + c + 1)) / 2 ** (b + c)
     assert (found.only_first, found.only_second) == (b, c)
     assert found.p == pytest.approx(min(1.0, 2 * tail))
-    assert mcnemar(SINGLE, truth, (answers(truth, one),) * 2).p == 1.0
+    assert mcnemar(SINGLE, truth, (scores_of(truth, one),) * 2).p == 1.0
 
 
 def test_mcnemar_of_labels_counts_whole_images():
@@ -53,7 +60,7 @@ def test_mcnemar_of_labels_counts_whole_images():
 def test_difference_of_accuracies_has_the_interval_of_a_paired_mean(pair):
     """For accuracy, the paired bootstrap is about the normal interval of the mean of paired differences."""
     truth, one, other = pair
-    found = paired_bootstrap(SINGLE, truth, (answers(truth, one), answers(truth, other)), n_resamples=4000)["accuracy"]
+    found = differences(SINGLE, truth, (scores_of(truth, one), scores_of(truth, other)), n_resamples=4000)["accuracy"]
     paired = one.astype(float) - other
     half = 1.96 * paired.std() / np.sqrt(len(paired))
     assert found.value == pytest.approx(paired.mean())
@@ -65,18 +72,18 @@ def test_difference_of_accuracies_has_the_interval_of_a_paired_mean(pair):
 def test_equal_runs_differ_in_nothing(pair):
     """A run beside itself: difference 0, interval 0 to 0, p 1, in every metric."""
     truth, one, _ = pair
-    for found in paired_bootstrap(SINGLE, truth, (answers(truth, one),) * 2, n_resamples=50).values():
+    for found in differences(SINGLE, truth, (scores_of(truth, one),) * 2, n_resamples=50).values():
         assert (found.value, found.low, found.high, found.p) == (0, 0, 0, 1)
 
 
 def test_p_has_no_floor_but_what_the_images_can_show(pair):
     """A plain difference has a p far below one in the number of resamples; of five images, not below 1/16."""
     truth, one, _ = pair
-    found = paired_bootstrap(SINGLE, truth, (answers(truth, one), answers(truth, ~one)), n_resamples=100)["accuracy"]
+    found = differences(SINGLE, truth, (scores_of(truth, one), scores_of(truth, ~one)), n_resamples=100)["accuracy"]
     assert found.p < 1e-9
     few = np.ones(600, dtype=bool)
     few[:5] = False
-    found = paired_bootstrap(SINGLE, truth, (answers(truth, few), answers(truth, few | True)), n_resamples=400)
+    found = differences(SINGLE, truth, (scores_of(truth, few), scores_of(truth, few | True)), n_resamples=400)
     assert found["accuracy"].p >= 2.0**-4
     assert found["accuracy"].p == pytest.approx(2.0**-4, rel=0.6)
 
@@ -84,9 +91,9 @@ def test_p_has_no_floor_but_what_the_images_can_show(pair):
 def test_few_units_have_no_p(pair):
     """Nine groups, or nine images, say nothing of a difference; there is a value."""
     truth, one, other = (a[:90] for a in pair)
-    scores = (answers(truth, one), answers(truth, other))
-    grouped = paired_bootstrap(SINGLE, truth, scores, groups=np.arange(90) % 9)["accuracy"]
-    alone = paired_bootstrap(SINGLE, truth[:9], (scores[0][:9], scores[1][:9]))["accuracy"]
+    scores = (scores_of(truth, one), scores_of(truth, other))
+    grouped = differences(SINGLE, truth, scores, groups=np.arange(90) % 9)["accuracy"]
+    alone = differences(SINGLE, truth[:9], (scores[0][:9], scores[1][:9]))["accuracy"]
     for found in (grouped, alone):
         assert math.isnan(found.p)
         assert math.isnan(found.low)
@@ -96,7 +103,7 @@ def test_few_units_have_no_p(pair):
 def test_undefined_metric_stays_undefined():
     """A correlation with a constant has no difference, no interval and no p; JSON says null."""
     truth = np.linspace(-1, 1, 30)
-    found = paired_bootstrap(VALUES, truth, (truth, np.zeros(30)), n_resamples=40)
+    found = differences(VALUES, truth, (truth, np.zeros(30)), n_resamples=40)
     assert math.isnan(found["cc/v"].value)
     assert found["cc/v"].as_json() == {"value": None, "low": None, "high": None, "p": None}
     assert found["rmse"].value < 0
@@ -106,12 +113,12 @@ def test_undefined_metric_stays_undefined():
 def test_copies_in_a_group_add_no_certainty(pair):
     """Each image five times over, grouped, gives the interval of the images once; ungrouped, a much smaller one."""
     truth, one, other = (a[:120] for a in pair)
-    scores = (answers(truth, one), answers(truth, other))
+    scores = (scores_of(truth, one), scores_of(truth, other))
     five = [np.repeat(a, 5, axis=0) for a in (truth, *scores)]
     width = lambda found: found["accuracy"].high - found["accuracy"].low  # noqa: E731
-    once = width(paired_bootstrap(SINGLE, truth, scores))
-    grouped = width(paired_bootstrap(SINGLE, five[0], (five[1], five[2]), groups=np.repeat(np.arange(120), 5)))
-    loose = width(paired_bootstrap(SINGLE, five[0], (five[1], five[2])))
+    once = width(differences(SINGLE, truth, scores))
+    grouped = width(differences(SINGLE, five[0], (five[1], five[2]), groups=np.repeat(np.arange(120), 5)))
+    loose = width(differences(SINGLE, five[0], (five[1], five[2])))
     assert grouped == pytest.approx(once, rel=0.1)
     assert loose < 0.6 * once
 
@@ -123,8 +130,8 @@ def test_false_alarms_are_as_rare_as_promised():
     for _ in range(400):
         truth = random.integers(2, size=60)
         right = [np.repeat(random.random(12) < 0.7, 5) ^ (random.random(60) < 0.2) for _ in range(2)]
-        scores = tuple(answers(truth, one) for one in right)
-        found = paired_bootstrap(SINGLE, truth, scores, groups=np.repeat(np.arange(12), 5), n_resamples=200)
+        scores = tuple(scores_of(truth, one) for one in right)
+        found = differences(SINGLE, truth, scores, groups=np.repeat(np.arange(12), 5), n_resamples=200)
         alarms += found["accuracy"].p <= 0.05
     assert alarms <= 400 * 0.05 + 3 * np.sqrt(400 * 0.05 * 0.95)
 

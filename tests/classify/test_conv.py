@@ -35,7 +35,7 @@ def by_hand(head, standardized=True):
 
 
 def test_conv_equals_numpy():
-    """1x1 convolution to C k maps, ReLU, global average pooling, dense, softmax; channels standardised as one."""
+    """1x1 convolution to C k maps, ReLU, global average pooling, dense, softmax; channels standardized as one."""
     head = fitted(maps_per_class=3)
     _, z, _ = by_hand(head)
     expected = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)

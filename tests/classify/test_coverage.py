@@ -9,11 +9,10 @@ import re
 import numpy as np
 import pytest
 
+from classify.evaluation.bootstrap import Spread, intervals
 from classify.evaluation.calibration import fit_calibration
 from classify.evaluation.comparison import less
-from classify.evaluation.intervals import intervals
-from classify.evaluation.knowledge import judge
-from classify.evaluation.resamples import Spread
+from classify.evaluation.verdict import judge
 from tests.bench.bench_coverage import calibrated, constant, coverage, equal_heads, noise
 from tests.bench.worlds import WORLDS, World, endless
 

@@ -10,7 +10,6 @@ from sklearn.metrics import f1_score
 import classify
 from classify.__main__ import main
 from classify.errors import ConfigError, TaskError
-from classify.pages.notebook import run_table
 from classify.runs.folder import find_runs, read_run
 from classify.runs.report_json import read_report
 from features_store import BlockSpec, BlockWriter, Index, Labels, Split, Task, write_index
@@ -110,7 +109,7 @@ def test_every_table_of_a_published_split_is_stamped(runs, published, monkeypatc
     page = (tmp_path / "page.html").read_text()
     assert counts in page
     assert without in page
-    assert without in run_table(find_runs([runs])[0])
+    assert without in find_runs([runs])[0]._repr_html_()
     assert call(monkeypatch, "curve", runs / "svm", "--points", 2, "--repeats", 1) == 0
     assert counts in capsys.readouterr().out
 

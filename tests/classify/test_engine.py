@@ -5,8 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from classify.data.order import shuffled_by_blocks, shuffles_by_blocks
-from classify.data.rows import ArrayRows, Gather, RowMatrix
+from classify.data.rows import ArrayRows, Gather, RowMatrix, shuffled_by_blocks, shuffles_by_blocks
 from classify.errors import HeadError
 from classify.heads import make_head
 from features_store import BlockSpec, BlockWriter, Index, open_store, write_index
@@ -121,7 +120,7 @@ def test_rows_are_shuffled_by_blocks_only_beyond_memory(views):
 
 def test_rows_larger_than_half_of_memory_are_shuffled_by_blocks(views, monkeypatch):
     """The limit is the machine's own."""
-    monkeypatch.setattr("classify.data.order.physical_memory", lambda: 50 * 5 * 2)
+    monkeypatch.setattr("classify.data.rows.physical_memory", lambda: 50 * 5 * 2)
     assert shuffles_by_blocks("auto", RowMatrix(views, ["a.pool"]))
 
 

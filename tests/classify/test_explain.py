@@ -17,8 +17,7 @@ from classify.explain.attribution import Target, block_parts, centre_of, choose_
 from classify.explain.explainer import Picture
 from classify.explain.explanations import chosen_images, explain_images, matching_id, scored_images
 from classify.inference.model import run_model
-from classify.pages.findings import explanations_of
-from classify.pages.pictures import Pictures
+from classify.pages.pictures import Pictures, explained_images
 from classify.runs.folder import read_run
 from features_store.errors import AffectoryError, ExistsError
 from features_store.schema import Task
@@ -77,7 +76,7 @@ def test_gradient_is_the_slope(pictured_runs, pictured_store, head) -> None:
     x = open_store(pictured_store).matrix(model.blocks, [3])[0]
     target = choose_target(model.task, model.scores(x[None])[0], np.zeros(2))
     slope = gradient(model, x, target)
-    direction = (np.random.default_rng(0).normal(size=len(x)) * model.head.standardiser_.scale).astype(np.float32)
+    direction = (np.random.default_rng(0).normal(size=len(x)) * model.head.standardizer_.scale).astype(np.float32)
     step = 0.01 * direction
     above, below = target.worth(model.scores(np.stack([x + step, x - step])))
     assert float(slope @ direction) == pytest.approx((above - below) / 0.02, rel=0.03, abs=0.02)
@@ -171,10 +170,10 @@ def test_tokens_have_no_last_map() -> None:
     """A vision transformer's only map is its patches' embedding, which no Grad-CAM should be made of."""
     pytest.importorskip("timm")
     from classify.explain.explainer import _last_map
-    from extract.encoders import Weights, build_networks, find_encoders
+    from extract.encoders import Weights, build_encoders, find_encoders
 
     names = ["timm:test_vit.r160_in1k", "timm:test_resnet.r160_in1k"]
-    vit, resnet = build_networks(find_encoders(names), Weights("random"))
+    vit, resnet = build_encoders(find_encoders(names), Weights("random"))
     assert _last_map(vit) is None
     assert _last_map(resnet) is not None
 
@@ -184,7 +183,7 @@ def test_folder(explainer, pictured_runs, pictures) -> None:
     run, files = pictured_runs["mlp"], scored_images(pictured_runs["mlp"], pictures)
     paths = chosen_images(run, files, 2)
     explain_images(run, explainer, paths)
-    shown = explanations_of(run, Pictures(pictures))
+    shown = explained_images(run, Pictures(pictures))
     assert len(shown["items"]) == len(paths)
     assert shown["items"][0]["picture"] is not None
     told = json.loads((run.folder / "explanations" / "explanations.json").read_text())["images"][0]
@@ -262,7 +261,7 @@ def test_deletion_check_of_a_run(explainer, pictured_runs, pictures) -> None:
     found = deletion_check(explainer, (files * 8)[:8])
     assert found["difference"]["value"] == pytest.approx(found["hottest"] - found["random"])
     explain_images(run, explainer, files[:1], deletion=found, force=True)
-    assert explanations_of(run, Pictures(pictures))["deletion"]["n_images"] == 8
+    assert explained_images(run, Pictures(pictures))["deletion"]["n_images"] == 8
 
 
 def test_command(pictured_runs, pictures) -> None:

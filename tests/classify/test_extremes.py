@@ -13,8 +13,8 @@ from classify.__main__ import app
 from classify.config import RunConfig
 from classify.errors import ConfigError, HeadError, RunError, TaskError
 from classify.heads import make_head
-from classify.runs.fitting import fit_head
 from classify.runs.layout import lay_out
+from classify.runs.train import fit_head
 from classify.studies.ablation import AblationConfig, ablate
 from classify.studies.audit import AuditConfig, audit
 from features_store import BlockSpec, BlockWriter, Index, Labels, Split, Task, write_index
@@ -133,7 +133,7 @@ def test_class_weights_and_costs_are_by_name_wherever_heads_are_fitted(make, tmp
 
 
 def test_svm_is_the_same_machine_far_from_zero():
-    """Without standardising, features around 1,000 are told apart as scikit-learn does in float64."""
+    """Without standardizing, features around 1,000 are told apart as scikit-learn does in float64."""
     random = np.random.default_rng(0)
     x = random.normal(size=(300, 20))
     y = (x[:, 0] + x[:, 1] * x[:, 2] > 0).astype(int)
@@ -167,11 +167,11 @@ def test_gbm_refits_each_label_for_its_own_rounds_and_says_when_it_learned_nothi
     store = make(y, "multi", "ab", part=np.arange(200) % 2, x=x)
     config = RunConfig(str(store), "t", "gbm")
     layout = lay_out(config)
-    fitted = fit_head(make_head("gbm", "multi", n_jobs=1), layout, refit=True)
-    rounds = [booster.current_iteration() for booster in fitted.chosen_by.boosters_]
+    heads, refit, _ = fit_head(make_head("gbm", "multi", n_jobs=1), layout, refit=True)
+    rounds = [booster.current_iteration() for booster in heads["validation"].boosters_]
     assert rounds[0] > rounds[1]
-    assert [booster.current_iteration() for booster in fitted.head.boosters_] == rounds
-    assert fitted.refit["n_rounds"] == rounds
+    assert [booster.current_iteration() for booster in heads["test"].boosters_] == rounds
+    assert refit["n_rounds"] == rounds
     with pytest.warns(UserWarning, match=r"no tree found a split.*lower min_leaf \(10\)"):
         make_head("gbm", "single").fit(x[:18], np.arange(18) % 3)
 

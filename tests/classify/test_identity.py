@@ -12,7 +12,7 @@ import classify
 from classify.config import RunConfig, load_config
 from classify.errors import ConfigError, ModelError, RunError
 from classify.inference.submit import plan_submission
-from classify.pages.leaderboard import boards
+from classify.pages.leaderboard import leaderboards
 from classify.pages.pairs import pairs
 from classify.runs.folder import find_runs
 from classify.runs.identity import differing_aspects, digest_of, run_identity
@@ -104,14 +104,14 @@ def test_leaderboards_go_by_what_was_measured(tmp_path):
     for i, store in enumerate(stores):
         classify.run(store, "t", "linear", out=tmp_path / "runs" / str(i) / "linear", resamples=20, seed=i)
     found = find_runs([tmp_path / "runs"])
-    (board,) = boards(found)
+    (board,) = leaderboards(found)
     assert sorted(row.name for row in board.rows) == [f"{i}/linear (linear, seed {i})" for i in range(3)]
-    assert len(pairs(board, found, n_resamples=20)) == 3
+    assert len(pairs(board, n_resamples=20)) == 3
     told = [text for row in board.rows for text in row.warnings if "trained on other train images or labels" in text]
     assert [text.split(" ")[0] for text in told] == ["2/linear"]
     renamed = make(tmp_path / "s4", classes=("a", "b", "d"))
     classify.run(renamed, "t", "linear", out=tmp_path / "runs" / "4", resamples=20)
-    assert len(boards(find_runs([tmp_path / "runs"]))) == 2
+    assert len(leaderboards(find_runs([tmp_path / "runs"]))) == 2
 
 
 def test_one_way_from_arguments_to_a_configuration(tmp_path, monkeypatch):
@@ -158,13 +158,12 @@ def test_a_cross_corpus_run_is_run_again_from_its_file(tmp_path):
     store = make(tmp_path / "s")
     other = make(tmp_path / "o", ids=[f"o{i}.jpg" for i in range(N)], classes=("a", "b", "z"))
     run = classify.run(store, "t", "linear", out=tmp_path / "run", resamples=20)
-    from classify.runs.train import run as again
-    from classify.studies.cross_corpus import TransferConfig, transfer
+    from classify.studies.cross_corpus import TransferConfig, run_config, transfer
 
     tested = transfer(
         TransferConfig(run.folder, str(other), class_map={"z": "c"}, resamples=20, out=str(tmp_path / "x"))
     )
-    repeated = again(load_config(tested.folder / "config.toml", {"out": str(tmp_path / "y")}))
+    repeated = run_config(load_config(tested.folder / "config.toml", {"out": str(tmp_path / "y")}))
     assert repeated.report["metrics"] == tested.report["metrics"]
     with pytest.raises(RunError, match="no learning curve"):
         curve_of(tested)

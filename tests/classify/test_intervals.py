@@ -10,7 +10,7 @@ from scipy.stats import pearsonr
 from scipy.stats import t as student_t
 from sklearn import metrics as sk
 
-from classify.evaluation.intervals import bootstrap, draws
+from classify.evaluation.bootstrap import bootstrap, draws
 from classify.evaluation.metrics import metrics, resampled_metrics
 from features_store import Task
 

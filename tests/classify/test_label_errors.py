@@ -73,7 +73,7 @@ def test_far_values_are_found(clouds):
     random = np.random.default_rng(2)
     y = X[:, :2] + 0.3 * random.normal(size=(240, 2))
     y[17, 1] += 6
-    found = improbable_values(VALUES, y, out_of_fold(VALUES, X, y))
+    found = improbable_values(y, out_of_fold(VALUES, X, y))
     assert (found[0].position, found[0].output) == (17, 1)
     assert len(found) < 6
 

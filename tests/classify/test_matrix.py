@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold, cross_val_predict
 
-from classify.data.rows import ArrayRows, RowMatrix, as_rows, batches
+from classify.data.rows import ArrayRows, RowMatrix, batches
 from classify.errors import HeadError
 from classify.heads import make_head
 from features_store import FailedRowsError, open_store
@@ -78,7 +78,7 @@ def test_batches_cover_each_row_once_in_one_buffer(opened, expected):
 def test_array_rows_have_the_same_face(dtype):
     """An array gives the same batches as float32, and is not changed."""
     array = np.arange(40, dtype=dtype).reshape(10, 4)
-    got = np.concatenate([x.copy() for _, x in batches(as_rows(array), size=3)])
+    got = np.concatenate([x.copy() for _, x in batches(ArrayRows(array), size=3)])
     assert got.dtype == np.float32
     assert np.array_equal(got, array)
     assert np.array_equal(ArrayRows(array).take(np.array([9, 0])), array[[9, 0]])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from classify.data.kinds import kind_of
 from classify.errors import TaskError
-from classify.evaluation.confusion import confusion, per_class
-from classify.evaluation.metrics import decide, greater_is_better, metrics, primary_metric
+from classify.evaluation.metrics import confusion, greater_is_better, metrics, per_class, primary_metric
 from features_store import Task
 
 POLARITY = Task("polarity", "single", ("negative", "neutral", "positive"))
@@ -103,8 +103,8 @@ def test_no_positive_anywhere():
 
 def test_decisions():
     """Single: the most probable class; multi: at one half."""
-    assert decide(POLARITY, [[0.2, 0.5, 0.3]]).tolist() == [1]
-    assert decide(EVOKES, [[0.5, 0.49, 0, 1]]).tolist() == [[1, 0, 0, 1]]
+    assert kind_of(POLARITY).decide([[0.2, 0.5, 0.3]]).tolist() == [1]
+    assert kind_of(EVOKES).decide([[0.5, 0.49, 0, 1]]).tolist() == [[1, 0, 0, 1]]
 
 
 def test_ranking():

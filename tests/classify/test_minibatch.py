@@ -6,18 +6,18 @@ import torch
 from torch import nn
 
 from classify.data.rows import ArrayRows
+from classify.data.standardizer import Standardizer
 from classify.errors import HeadError
-from classify.heads.base import Standardiser
 from classify.heads.training import Batches, Plan, Progress, fit_loop
 
 X = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
 Y = torch.from_numpy((X @ np.arange(5, dtype=np.float32))[:, None])
-PLAIN = Standardiser(np.zeros(5, np.float32), np.ones(5, np.float32))
+PLAIN = Standardizer(np.zeros(5, np.float32), np.ones(5, np.float32))
 
 
 def batches(size=40, generator=None, x=X, y=Y):
     """Return batches of the toy rows."""
-    return Batches(ArrayRows(x), y, size=size, standardiser=PLAIN, generator=generator)
+    return Batches(ArrayRows(x), y, size=size, standardizer=PLAIN, generator=generator)
 
 
 def linear():
@@ -125,11 +125,11 @@ def test_shuffling_follows_from_the_generator():
     assert passes(2)[0] != first
 
 
-def test_batches_are_standardised_and_leave_the_rows_alone():
+def test_batches_are_standardized_and_leave_the_rows_alone():
     """The buffer holds (x - mean) / scale; the array behind it is untouched."""
     before = X.copy()
-    standardiser = Standardiser.fit(ArrayRows(X), standardize=True)
-    made = Batches(ArrayRows(X), Y, size=7, standardiser=standardiser)
+    standardizer = Standardizer.fit(ArrayRows(X), standardize=True)
+    made = Batches(ArrayRows(X), Y, size=7, standardizer=standardizer)
     got = torch.cat([x.clone() for x, _ in made]).numpy()
     assert np.allclose(got, (X - X.mean(axis=0)) / X.std(axis=0), atol=1e-5)
     assert np.array_equal(X, before)
@@ -139,7 +139,7 @@ def test_statistics_are_exact_far_from_zero_and_constant_features_keep_scale_one
     """One pass over many chunks equals numpy in float64, also where the mean dwarfs the deviation."""
     wide = np.random.default_rng(3).normal(size=(1300, 3)) * [1, 1e-2, 0] + [0, 1000, 7]
     wide = wide.astype(np.float32)
-    found = Standardiser.fit(ArrayRows(wide), standardize=True)
+    found = Standardizer.fit(ArrayRows(wide), standardize=True)
     assert np.allclose(found.mean, wide.astype(np.float64).mean(axis=0), rtol=1e-6)
     assert np.allclose(found.scale[:2], wide.astype(np.float64).std(axis=0)[:2], rtol=1e-5)
     assert found.scale[2] == 1

@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ from classify.runs.folder import Run, read_run
 from classify.runs.train import run
 from classify.studies.cross_corpus import TransferConfig, transfer
 from features_store.schema import Labels, Split, Task
+from tests.bench.worlds import vectors
 
 TASK = Task("t", "single", ("a", "b"))
 BLOCKS = ["novelty.json", "novelty.safetensors"]
@@ -38,19 +38,6 @@ def fitted(*blocks: np.ndarray, groups: np.ndarray | None = None, seed: int = 0)
     return fit_novelty(rows, TASK, np.arange(len(blocks[0])) % 2, groups, seed=seed)
 
 
-def planted(n_features: int, seed: int) -> Callable[[int], np.ndarray]:
-    """Return a source of Gaussian rows: eight strong directions, and noise, in columns of all sizes and places."""
-    random = np.random.default_rng(seed)
-    weights, size = random.normal(size=(8, n_features)), 10 ** random.uniform(-2, 2, n_features)
-    place = random.normal(size=n_features) * size * 3
-
-    def draw(n: int) -> np.ndarray:
-        rows = random.normal(size=(n, 8)) @ weights + random.normal(size=(n, n_features))
-        return (rows * size + place).astype(np.float32)
-
-    return draw
-
-
 @pytest.mark.parametrize(
     ("n", "n_features", "n_blocks", "low", "high"),
     [(1000, 20, 1, 0.004, 0.017), (300, 400, 1, 0.001, 0.02), (300, 60, 3, 0.001, 0.02), (40, 200, 2, 0, 0.012)],
@@ -59,7 +46,7 @@ def test_one_new_row_in_a_hundred_is_flagged(n, n_features, n_blocks, low, high)
     """Also with several blocks; the ends are four Monte Carlo errors of five thresholds. Few rows: at most so many."""
     shares = []
     for seed in range(5):
-        draw = planted(n_features * n_blocks, seed)
+        draw = vectors(n_features * n_blocks, seed)
         known, new = np.split(draw(n), n_blocks, axis=1), draw(1500)
         found = fitted(*known, seed=seed)
         told = found.share(ArrayRows(new))
@@ -73,7 +60,7 @@ def test_one_new_row_in_a_hundred_is_flagged(n, n_features, n_blocks, low, high)
 @pytest.mark.parametrize(("n", "n_features"), [(400, 16), (120, 500)])
 def test_another_world_is_flagged(n, n_features) -> None:
     """Unrelated vectors, of the same mean and deviation in every column, in one block: it is named."""
-    draw, random = planted(2 * n_features, 3), np.random.default_rng(5)
+    draw, random = vectors(2 * n_features, 3), np.random.default_rng(5)
     known = draw(n)
     found = fitted(known[:, :n_features], known[:, n_features:])
     new = draw(50)
@@ -93,8 +80,22 @@ def test_another_world_is_flagged(n, n_features) -> None:
     )
 
 
+@pytest.mark.parametrize(("n", "n_features"), [(400, 16), (120, 500)])
+def test_what_lies_at_the_centre_is_flagged(n, n_features) -> None:
+    """No image is the mean of all: a vector nearer to it than any of them is unlike them, and the note says so."""
+    known = vectors(n_features, 3)(n)
+    found = fitted(known)
+    value, note = found.judge(known.mean(axis=0))
+    assert value is not None
+    assert np.isfinite(value)
+    assert (
+        note
+        == f"unlike the training images in block 'b0' ({value:.3g} times too near their mean); do not trust this answer"
+    )
+
+
 def test_alone_and_together_are_equal() -> None:
-    draw = planted(300, 1)
+    draw = vectors(300, 1)
     found, new = fitted(draw(150)), draw(40)
     together = found.ratios(new)["b0"]
     assert [found.judge(row)[0] for row in new] == pytest.approx(together, rel=1e-9)
@@ -154,7 +155,7 @@ def test_few_training_images_measure_nothing(n, groups, words) -> None:
 
 def test_groups_do_not_hide_what_is_new() -> None:
     """Copies of an image in other folds would draw the thresholds down to their own distance."""
-    draw = planted(400, 2)
+    draw = vectors(400, 2)
     known = np.repeat(draw(75), 4, axis=0)
     found = fitted(known + 1e-4 * known.std(axis=0), groups=np.arange(300) // 4)
     assert (found.ratios(draw(400))["b0"] > 1).mean() < 0.1
@@ -284,7 +285,7 @@ def test_a_report_with_odd_novelty_is_refused(polarity_run, tmp_path, value) -> 
 
 def test_another_corpus_is_called_unlike(make_store, tmp_path) -> None:
     """The share of flagged images of a cross-corpus test stands in its report, with a warning where it is large."""
-    draw, random = planted(30, 4), np.random.default_rng(0)
+    draw, random = vectors(30, 4), np.random.default_rng(0)
     parts = Split("default", np.repeat([0, 2], [150, 50]))
     labels = Labels(TASK, random.integers(0, 2, 200))
     ours, x = make_store({"a.pool": draw(200)}, [labels], [parts]), draw(220)

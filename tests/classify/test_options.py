@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from classify.errors import HeadError
 from classify.heads import HEADS, head_class, make_head
 from classify.heads.options import options_of
-from classify.pages.summary import head_card
+from classify.pages.tables import head_card
 
 KINDS = ("single", "multi", "regression")
 QUICK = {"epochs": 2, "n_rounds": 2, "hidden": 3, "n_jobs": 1, "min_leaf": 2, "batch_size": 8, "maps_per_class": 1}

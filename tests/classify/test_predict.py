@@ -46,7 +46,7 @@ def test_equals_what_the_run_said(predictor, pictured_runs, pictures) -> None:
     for image, answer in zip(images, predictor([str(pictures / i) for i in images]), strict=True):
         assert answer.scores == pytest.approx(said[image], abs=2e-4)
         assert answer.said == (run.task.classes[int(said[image].argmax())],)
-        after = run.adjustment.calibrated(answer.scores[None])
+        after = run.postprocessing.calibrated(answer.scores[None])
         assert (answer.calibrated is None) == (after is None)
         if after is not None:
             assert answer.calibrated == pytest.approx(after[0])

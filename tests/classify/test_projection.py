@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.svm import SVC
 
+from classify.data.span import Projection, inner_products
 from classify.errors import HeadError
 from classify.heads import make_head
-from classify.heads.projection import Projection, inner_products
 
 RANDOM = np.random.default_rng(5)
 X = RANDOM.normal(size=(90, 400)).astype(np.float32) * RANDOM.uniform(0.2, 3, size=400).astype(np.float32)

@@ -11,10 +11,10 @@ import pytest
 
 from classify.config import RunConfig
 from classify.errors import RunError
-from classify.pages import plots
-from classify.pages import svg as figure
-from classify.pages.leaderboard import as_text, boards, standing_words
+from classify.figures import charts, svg
+from classify.pages.leaderboard import leaderboards, standing_words
 from classify.pages.page import report_page, write_report_page
+from classify.pages.tables import leaderboard_text
 from classify.runs.folder import Run, find_runs
 from classify.runs.report_json import Report
 from classify.runs.train import run
@@ -96,14 +96,14 @@ def test_noise_is_not_called_knowledge(noise_runs):
     assert "not shown to know anything of the images by weighted F1" in page
     assert "better than its own answers dealt to the images at random by" not in page
     assert 'verdict unclear"' in page
-    assert "tells of its labels" not in page
+    assert "predicts its labels" not in page
 
 
 def test_the_first_of_a_board_owns_up_to_the_choice(noise_runs):
     """Of two heads on the same test images one is first by these very images; of one there was no choice."""
-    (board,) = boards([noise_runs[0], noise_runs[2]])
+    (board,) = leaderboards([noise_runs[0], noise_runs[2]])
     words = "First of 2 runs by these very test images: expect it a few points lower on new ones."
-    assert words in as_text(board)
+    assert words in leaderboard_text(board)
     assert words in report_page([noise_runs[0], noise_runs[2]])
     assert "First of" not in report_page(noise_runs[:1])
 
@@ -114,7 +114,7 @@ def test_mixed_result_names_both_sides(polarity_run):
     head = report["verdicts"]["test"]["head"]
     head["weighted_f1"]["verdict"] = "unclear"
     head["accuracy"]["verdict"] = "worse"
-    (board,) = boards([Run(polarity_run.folder, Report.of(report))])
+    (board,) = leaderboards([Run(polarity_run.folder, Report.of(report))])
     assert board.rows[0].standing == "mixed"
     words = standing_words(board.rows[0], board)
     assert "better than its own answers dealt to the images at random by macro F1, balanced accuracy;" in words
@@ -125,7 +125,7 @@ def test_mixed_result_names_both_sides(polarity_run):
 def test_a_run_without_verdicts_says_so(polarity_run):
     """A report of an earlier version holds none; nothing is made up."""
     report = {**polarity_run.report, "verdicts": {}, "n_tried": 1}  # as such a report comes in
-    (board,) = boards([Run(polarity_run.folder, Report.of(report))])
+    (board,) = leaderboards([Run(polarity_run.folder, Report.of(report))])
     assert board.rows[0].standing == "undefined"
     assert "no verdict" in report_page([Run(polarity_run.folder, Report.of(report))])
 
@@ -133,11 +133,11 @@ def test_a_run_without_verdicts_says_so(polarity_run):
 def test_boards_hold_only_comparable_runs(runs_folder, polarity_run):
     """Another set of scored images is another board; the best run leads, errors ranked from below."""
     other = Run(polarity_run.folder, Report.of({**polarity_run.report, "part_digests": {"test": "other"}}))
-    assert len(boards([polarity_run, other])) == 2
-    found = {board.task: board for board in boards(find_runs([runs_folder]))}
+    assert len(leaderboards([polarity_run, other])) == 2
+    found = {board.task: board for board in leaderboards(find_runs([runs_folder]))}
     assert len(found) == 4
-    assert [row.head for row in found["valence"].rows] == ["linear", "dummy"]
-    assert [row.head for row in found["polarity"].rows] == ["linear", "dummy"]
+    assert [row.run.report.head for row in found["valence"].rows] == ["linear", "dummy"]
+    assert [row.run.report.head for row in found["polarity"].rows] == ["linear", "dummy"]
 
 
 def test_file_is_written_once(polarity_run, tmp_path):
@@ -146,7 +146,7 @@ def test_file_is_written_once(polarity_run, tmp_path):
     with pytest.raises(ExistsError):
         write_report_page([polarity_run], tmp_path / "page.html")
     write_report_page([polarity_run], tmp_path / "page.html", force=True)
-    with pytest.raises(RunError, match="can't write"):
+    with pytest.raises(RunError, match="write"):
         write_report_page([polarity_run], tmp_path / "page.html" / "below.html")
 
 
@@ -170,7 +170,7 @@ def test_figures_are_well_formed(runs_folder):
 
 def test_confusion_plot_shows_shares_and_counts():
     """Counts as they are, shares of the row; an empty row has dashes."""
-    drawn = plots.confusion_plot([[3, 1], [0, 0]], ["a<b", "c"])
+    drawn = charts.confusion_chart([[3, 1], [0, 0]], ["a<b", "c"])
     texts = [element.text for element in ET.fromstring(drawn).iter(f"{SVG}text")]
     assert {"75%", "25%", "3", "1", "–", "a<b"} <= set(texts)
 
@@ -178,7 +178,7 @@ def test_confusion_plot_shows_shares_and_counts():
 def test_curve_plot_marks_the_lowest_validation_loss():
     """Long histories stay light, and the epoch named is the best one."""
     history = [{"epoch": i, "loss": 1 / i, "validation_loss": abs(i - 700)} for i in range(1, 3001)]
-    drawn = plots.curve_plot(history)
+    drawn = charts.loss_chart(history)
     assert "lowest at epoch 7" in drawn
     assert len(drawn) < 40_000
 
@@ -186,7 +186,7 @@ def test_curve_plot_marks_the_lowest_validation_loss():
 def test_scatter_plot_is_bounded():
     """At most 2,000 dots, none outside the frame."""
     values = np.random.default_rng(0).normal(0, 9, size=50_000)
-    dots = list(ET.fromstring(plots.scatter_plot(values, values, name="v", span=(-1, 1))).iter(f"{SVG}circle"))
+    dots = list(ET.fromstring(charts.scatter_chart(values, values, name="v", span=(-1, 1))).iter(f"{SVG}circle"))
     assert len(dots) == 2000
     assert all(66 <= float(dot.get("cx")) <= 366 for dot in dots)
 
@@ -197,7 +197,7 @@ def test_scatter_plot_is_bounded():
 )
 def test_ticks_are_round(low, high, expected):
     """Ticks are the round numbers between the ends."""
-    assert figure.nice_ticks(low, high) == pytest.approx(expected)
+    assert svg.nice_ticks(low, high) == pytest.approx(expected)
 
 
 def test_board_of_the_baseline_alone(runs_folder):
@@ -212,5 +212,5 @@ def test_unlabelled_split_part_falls_back_to_validation(polarity_run):
         **polarity_run.report,
         "metrics": {k: v for k, v in polarity_run.report["metrics"].items() if k != "test"},
     }
-    (board,) = boards([replace(polarity_run, report=Report.of(report))])
+    (board,) = leaderboards([replace(polarity_run, report=Report.of(report))])
     assert (board.part, board.n_images) == ("validation", report["n_validation"])

@@ -15,11 +15,10 @@ from PIL import Image
 
 from classify.config import RunConfig
 from classify.errors import RunError
+from classify.figures import charts
 from classify.json_file import write_json
-from classify.pages import diagrams
-from classify.pages.gallery import surest_errors
 from classify.pages.page import report_page, write_report_page
-from classify.pages.pictures import Pictures
+from classify.pages.pictures import Pictures, surest_errors
 from classify.runs.folder import find_runs
 from classify.runs.predictions import PartPredictions
 from classify.runs.report_json import Report
@@ -110,9 +109,9 @@ def test_script_is_the_one_that_the_policy_names(page):
 def test_every_part_of_the_evidence_is_there(page):
     """Pairs, data card, near-duplicates, doubtful labels, ablation, curve, calibration, errors, overlays, baselines."""
     for words in (
-        "Two by two", "The data", "Near-duplicates across parts", "Doubtful labels", "Which blocks pay",
-        "training images", "Reliability", "Surest errors", "Where it looks", "id-only baseline", "chance baseline",
-        "Deletion check", "true and predicted", "images that training all but holds", "random",
+        "Pairwise comparison", "The data", "Near-duplicates across parts", "Doubtful labels", "training images",
+        "Ablation: which blocks help", "Reliability", "Surest errors", "where the networks look", "id-only baseline",
+        "chance baseline", "Deletion check", "true and predicted", "have a near-duplicate in training", "random",
     ):  # fmt: skip
         assert words in page, words
 
@@ -137,7 +136,7 @@ def test_page_without_pictures_says_so(hostile, tmp_path, monkeypatch):
     page = report_page(runs)
     assert "classify report --data FOLDER" in page
     assert "nopicture" in page
-    with pytest.raises(RunError, match="isn't a folder"):
+    with pytest.raises(RunError, match="is not a folder"):
         write_report_page(runs, tmp_path / "page.html", data=tmp_path / "none")
 
 
@@ -187,21 +186,23 @@ def test_surest_errors_come_first(tmp_path):
     cards = surest_errors(task, part, Pictures(tmp_path))
     assert [card["id"] for card in cards] == ["q", "r", "s"] or [card["id"] for card in cards] == ["q", "s", "r"]
     assert [bar["name"] for bar in cards[0]["bars"] if bar["true"]] == ["a"]
-    assert (cards[0]["truth"], cards[0]["said"]) == ("a", "b")
+    assert (cards[0]["truth"], cards[0]["predicted"]) == ("a", "b")
 
 
 def test_figures_are_well_formed():
     """Each new figure parses and has a title; hostile block names stay text."""
     point = {"value": 0.5, "low": 0.4, "high": 0.6, "lowest": 0.45, "highest": 0.55}
     bins = [{"low": 0.5, "high": 0.6, "n": 9, "said": 0.55, "true": 0.4}]
-    rows = [{"blocks": [EVIL], "value": 0.5, "low": 0.4, "high": 0.6}, {"blocks": ["b", EVIL], "value": None}]
+    bar, nothing = {"value": 0.5, "low": 0.4, "high": 0.6}, {"value": None, "low": None, "high": None}
+    subsets = [{"blocks": [EVIL], "metrics": {"f1": bar}}, {"blocks": ["b", EVIL], "metrics": {"f1": nothing}}]
+    found = {"task": EVIL, "metric": "f1", "blocks": {}, "subsets": subsets, "baseline": {"f1": nothing}}
     values = np.random.default_rng(0).uniform(1, 9, size=(3000, 2))
     for figure in (
-        diagrams.learning_plot([{"n": 20, **point}, {"n": 99, **point}], "F1", None),
-        diagrams.reliability_plot(bins, bins),
-        diagrams.reliability_plot(bins, None),
-        diagrams.ablation_plot(rows, ["b", EVIL], "F1"),
-        diagrams.plane_plot(values, values[::-1], names=("valence", "arousal"), span=(1, 9)),
+        charts.learning_chart([{"n": 20, **point}, {"n": 99, **point}], "F1", None),
+        charts.reliability_chart(bins, bins),
+        charts.reliability_chart(bins, None),
+        charts.ablation_chart(found),
+        charts.plane_chart(values, values[::-1], names=("valence", "arousal"), span=(1, 9)),
     ):
         root = ET.fromstring(figure)
         assert root.find("{*}title") is not None

@@ -13,9 +13,9 @@ from mutants import mutant
 
 from classify.errors import RunError
 from classify.inference.cards import data_card_text, model_card_text
-from classify.pages.leaderboard import as_text, boards
+from classify.pages.leaderboard import leaderboards
 from classify.pages.page import report_page
-from classify.pages.summary import run_summary
+from classify.pages.tables import leaderboard_text, run_text
 from classify.runs.folder import find_runs, read_run
 from features_store.errors import AffectoryError
 
@@ -23,8 +23,8 @@ from features_store.errors import AffectoryError
 def shown(folder: Path) -> str:
     """Return everything that is shown of the runs below a folder."""
     runs = find_runs([folder])
-    texts = [as_text(board) for board in boards(runs)]
-    texts += [text for run in runs for text in (run_summary(run), model_card_text(run), data_card_text(run))]
+    texts = [leaderboard_text(board) for board in leaderboards(runs)]
+    texts += [text for run in runs for text in (run_text(run), model_card_text(run), data_card_text(run))]
     return "\n".join([report_page(runs), *texts])
 
 

@@ -33,7 +33,7 @@ def test_a_chain_leaves_no_name(tmp_path, monkeypatch) -> None:
     image = pytest.importorskip("PIL.Image")
     from extract import pipeline
     from extract.corpora import find_corpus
-    from extract.encoders import Weights, build_networks, find_encoders
+    from extract.encoders import Weights, build_encoders, find_encoders
     from extract.settings import Circumstances
 
     home = tmp_path / "quendolin"
@@ -49,7 +49,7 @@ def test_a_chain_leaves_no_name(tmp_path, monkeypatch) -> None:
         pixels = random.integers(0, 60 + 180 * (i % 2), size=(40, 40, 3)).astype(np.uint8)
         image.fromarray(pixels).save(place / f"{i:02}.jpg", comment=COMMENT)
     settings = pipeline.Settings(Circumstances("cpu"), 4, decoders=1, progress=False)
-    networks = build_networks(find_encoders(["lowlevel"]), Weights())
+    networks = build_encoders(find_encoders(["lowlevel"]), Weights())
     store = work / "features" / "shared"
     pipeline.run(find_corpus("folder").read(work / "data" / "shared", {}), networks, store, settings)
     run = classify.run(store.absolute(), "label", "linear", resamples=20, out=work / "runs" / "one")

@@ -18,7 +18,7 @@ TARGETS = {
 
 
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
-def test_svm_equals_scikit_learn_on_standardised_rows(kernel):
+def test_svm_equals_scikit_learn_on_standardized_rows(kernel):
     """The machines are libsvm's: one label's decision and a regression, from the Gram matrix, match."""
     y = TARGETS["multi"]
     standard = StandardScaler().fit_transform(X)

@@ -9,7 +9,7 @@ import pytest
 from classify.__main__ import app
 from classify.config import RunConfig
 from classify.errors import ConfigError, RunError
-from classify.pages.sweep import sweep_as_json, sweep_as_text
+from classify.pages.tables import sweep_records, sweep_text
 from classify.runs.train import run
 from classify.studies.sweep import read_sweep, sweep
 from features_store import BlockWriter, open_store
@@ -184,8 +184,8 @@ def test_table_and_command(grid, tmp_path, monkeypatch):
     assert "polarity: 5 of 5 runs done, by weighted F1 of the validation part" in done.stdout
     assert (tmp_path / "runs" / "planted" / "sweep" / "polarity").is_dir()
     cells = read_sweep(grid)
-    assert all(record["done"] for record in sweep_as_json(cells))
-    table = sweep_as_text(cells).splitlines()
+    assert all(record["done"] for record in sweep_records(cells))
+    table = sweep_text(cells).splitlines()
     assert table[2].split()[0] in ("linear", "svm")
     assert "dummy" in table[6]
 
@@ -203,7 +203,7 @@ def test_all_cells_are_checked_before_the_first_runs(store, tmp_path):
     assert [cell.done for cell in cells] == [True, False, False, False, False]
     assert len(notes) == 4
     assert "C is -1; it takes a number from" in notes[0]
-    assert "can't be run" in sweep_as_text(cells)
+    assert "can't be run" in sweep_text(cells)
 
 
 @pytest.mark.parametrize(

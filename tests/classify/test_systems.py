@@ -9,7 +9,8 @@ import pytest
 from classify import preset as presets
 from classify.config import load_config
 from classify.errors import ConfigError
-from classify.preset import find_preset, quick, systems
+from classify.preset import find_preset, systems
+from classify.runs.layout import lay_out, quick, unfitted_head
 from classify.runs.train import run
 from classify.studies.reproduction import differences, reproduce, table
 from features_store import BlockSpec, BlockWriter, Index, Labels, Split, Task, write_index
@@ -29,7 +30,7 @@ TASKS = {
 
 
 def stand_in(folder: Path, corpus: str, *, n_images: int = N_IMAGES, sources: dict[str, str] | None = None) -> Path:
-    """Write a store in which every preset of *corpus* finds its task, split and blocks, in their real widths."""
+    """Write a store in which every preset of *corpus* finds its task, split and blocks; only maps are smaller."""
     members = [one for one in PRESETS.values() if one.corpus == corpus]
     random = np.random.default_rng(0)
     hidden = random.normal(size=n_images)
@@ -40,7 +41,8 @@ def stand_in(folder: Path, corpus: str, *, n_images: int = N_IMAGES, sources: di
     index = Index(ids, labels, splits, None, None, {"name": corpus})
     folder.mkdir(parents=True)
     write_index(folder / "index.h5", index)
-    for name, shape in {k: v for one in members for k, v in one.widths.items()}.items():
+    widths = {block: shape for one in members for block, shape in one.widths.items()}
+    for name, shape in ((k, v if len(v) == 1 else (16, 2, 2)) for k, v in widths.items()):
         source = (sources or {}).get(name, "stand-in")
         spec = BlockSpec(name, shape, {"encoder": name, "weights": {"source": source}})
         vectors = random.normal(size=(n_images, int(np.prod(shape)))).astype(np.float32)
@@ -89,6 +91,18 @@ def test_widths_are_the_papers():
 
 
 @pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_can_be_laid_out(name, stores):
+    """Each finds its task, split and blocks, and its head takes each of its options."""
+    config = load_config(None, {"store": str(stores[PRESETS[name].corpus]), "preset": name})
+    assert unfitted_head(config, lay_out(config)) is not None
+
+
+REPRESENTATIVE = {(one.system, one.corpus, one.run["head"], one.run["task"]): name for name, one in PRESETS.items()}
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in REPRESENTATIVE.values() else pytest.param(n, marks=pytest.mark.slow) for n in PRESETS]
+)
 def test_every_preset_runs_quickly(name, stores, tmp_path):
     """`classify run STORE --preset NAME --quick` leaves a run with the paper's metric, and says that it is quick."""
     one = find_preset(name)
@@ -121,8 +135,9 @@ def test_flags_win_over_a_preset_and_its_rates_stay(stores):
 
 def test_a_damaged_preset_is_named():
     """A file that lacks what it must say is refused by name."""
-    with pytest.raises(ConfigError, match=r"preset 'x' lacks .*corpus.*paper.citation"):
-        presets._preset("x", {"system": "s", "paper": {"metric": "rmse", "part": "test"}})
+    text = 'system = "s"\n[paper]\nmetric = "rmse"\npart = "test"\n[[experiment]]\nname = "x"\n'
+    with pytest.raises(ConfigError, match=r"experiment 1 of s\.toml lacks .*corpus.*paper.citation"):
+        presets.read_experiments(text, "s.toml")
 
 
 def test_reproduce_says_in_what_it_differs(stores, tmp_path, monkeypatch):

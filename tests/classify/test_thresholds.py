@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score
 
 from classify.errors import TaskError
-from classify.evaluation.thresholds import at_thresholds, best_thresholds
+from classify.evaluation.postprocessing import at_thresholds, best_thresholds
 from features_store import Task
 
 MULTI = Task("m", "multi", ("a", "b", "c"))

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from classify.config import RunConfig
-from classify.data.rows import RowMatrix
-from classify.data.views import ViewedRows, n_views
+from classify.data.rows import RowMatrix, ViewedRows, n_views
 from classify.errors import ConfigError
 from classify.heads import make_head
 from classify.heads.persistence import load_head

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from extract.__main__ import app
-from extract.encoders.spec import Encoder, Network, Tap
+from extract.encoders.spec import Encoder, EncoderSpec, Tap
 from features_store import console
 
 
@@ -65,16 +65,12 @@ def command_line(
 
 
 @pytest.fixture(scope="session")
-def toy() -> Network:
+def toy() -> Encoder:
     """An encoder without torch: 64 values that change with each pixel."""
 
     def prepare(rgb: np.ndarray) -> np.ndarray:
         digest = hashlib.sha512(repr(rgb.shape).encode() + rgb.tobytes()).digest()
         return np.frombuffer(digest, dtype=np.int8).astype(np.float32)
 
-    def build(*_arguments: object) -> Network:
-        return network
-
-    encoder = Encoder("toy", "a hash", "affectory", "", build, (Tap("hash", (64,)),), needs_weights=False)
-    network = Network(encoder, prepare, (64,), {"hash": (64,)}, {}, {}, input_dtype="float32")
-    return network
+    encoder = EncoderSpec("toy", "a hash", "affectory", "", (Tap("hash", (64,)),), needs_weights=False)
+    return Encoder(encoder, prepare, (64,), {"hash": (64,)}, {}, {}, input_dtype="float32")

@@ -35,10 +35,10 @@ def path_of(name: str) -> Path:
 
 def build(name: str):
     """Build an encoder: with its own weights where pip brings them, else with random ones."""
-    from extract.encoders import Weights, build_networks, find_encoders
+    from extract.encoders import Weights, build_encoders, find_encoders
 
     (encoder,) = find_encoders([name])
-    return build_networks([encoder], Weights("random", 0) if encoder.needs_hub else Weights())[0]
+    return build_encoders([encoder], Weights("random", 0) if encoder.needs_hub else Weights())[0]
 
 
 def tensor(network) -> np.ndarray:

@@ -30,7 +30,7 @@ def test_equals_torchs_own(n_tokens, n_features, n_heads, masked):
     assert ours.state_dict().keys() == own.state_dict().keys()
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_tower_gives_the_same_afterwards(compiled):
     """One whose pooling is a cross-attention, which is left as it is."""
     vision = {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32}

@@ -10,7 +10,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from extract.encoders import Tap, Weights, build_networks, find_encoders
+from extract.encoders import Tap, Weights, build_encoders, find_encoders
 from extract.encoders import weights as weights_module
 from extract.engines import Cpu
 from extract.engines.forward import Forward
@@ -30,7 +30,7 @@ def build(path, *taps, name=SMALL):
     (encoder,) = find_encoders([name])
     if taps:
         encoder = replace(encoder, taps=tuple(Tap(tap) for tap in taps))
-    return build_networks([encoder], Weights("file", path=path))[0]
+    return build_encoders([encoder], Weights("file", path=path))[0]
 
 
 def vector(network):
@@ -145,7 +145,7 @@ def clip_state():
     """The weights of the smallest CLIP that open_clip has a name for."""
     import open_clip
 
-    with weights_module.seeded(0), weights_module.quiet():
+    with weights_module.seeded(0), weights_module.silence_logging():
         return open_clip.create_model("ViT-B-32").state_dict()
 
 

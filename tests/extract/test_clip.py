@@ -10,7 +10,7 @@ import pytest
 import torch
 from open_clip.transformer import QuickGELU
 
-from extract.encoders import Tap, Weights, build_networks, concepts, find_encoders, from_open_clip
+from extract.encoders import Tap, Weights, build_encoders, concepts, find_encoders, from_open_clip
 from extract.encoders import weights as weights_module
 from extract.engines import Cpu
 from extract.engines.forward import Forward
@@ -20,13 +20,13 @@ from extract.engines.forward import Forward
 def network():
     """ViT-B/32 with the configuration of OpenAI's weights."""
     record = replace(find_encoders(["open_clip:ViT-B-32/openai"])[0], taps=(Tap("embedding"), Tap("tokens")))
-    return build_networks([record], Weights("random", 0))[0]
+    return build_encoders([record], Weights("random", 0))[0]
 
 
 def test_openais_networks_have_quickgelu_and_without_it_nothing_fails_but_the_vectors(network):
     visual = network.module
     assert any(isinstance(layer, QuickGELU) for layer in visual.modules())
-    with weights_module.quiet():
+    with weights_module.silence_logging():
         plain = open_clip.create_model("ViT-B-32", device="meta").visual.eval()
     assert not any(isinstance(layer, QuickGELU) for layer in plain.modules())
     plain.load_state_dict(visual.state_dict(), assign=True)  # fits without complaint: this is the trap
@@ -71,9 +71,7 @@ def test_concepts_are_cosines_with_whole_sentences(tiny):
     assert tiny.attn_mask.shape[0] < 20  # the padding is gone
     assert torch.allclose(directions, expected, atol=1e-5)
     encoder = replace(find_encoders(["open_clip:RN50/openai"])[0], taps=(Tap("concepts"),))
-    network = from_open_clip.network_of(
-        encoder, tiny.visual, {}, "torchvision", concepts=from_open_clip.Concepts(directions, "abc")
-    )
+    network = from_open_clip.wrap(encoder, tiny.visual, {}, "torchvision", directions=directions, text_sha256="abc")
     with torch.inference_mode():
         cosines = network.outputs(network.module, torch.ones(1, 3, 64, 64))["concepts"]
     assert torch.allclose(cosines, image @ expected.T, atol=1e-5)

@@ -19,7 +19,7 @@ SMALL = "timm:test_efficientnet.r160_in1k"
         (["run", "folder"], "corpus 'folder' needs --data PATH"),
         (["run", "folder", "--data", "nowhere"], "nowhere"),
         (["run", "emoji", "--encoders", "resnet"], "unknown encoder 'resnet'"),
-        (["run", "emoji", "--profile", "cards"], "unknown profile 'cards' (did you mean 'card'?)"),
+        (["run", "emoji", "--profile", "fusions"], "unknown profile 'fusions' (did you mean 'fusion'?)"),
         (["run", "emoji", "--profile", "card", "--encoders", "lowlevel"], "exclude each other"),
         (["run", "emoji", "--weights", "random"], "valid: auto, random:SEED"),
         (["run", "emoji", "--device", "gpu"], "unknown device 'gpu'"),
@@ -102,7 +102,7 @@ def test_tables_for_people_and_programs(command_line):
     assert "CC BY-SA 4.0" in out
     corpora = {one["name"]: one for one in json.loads(command_line("corpora", "--json")[1])}
     assert corpora["emoji"]["default_profile"] == "offline"
-    assert corpora["folder"]["default_profile"] == "card"
+    assert corpora["folder"]["default_profile"] == "fusion"
     assert corpora["emoji"]["options"]["min_occurrences"]["default"] == 20
 
 

@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 
-from extract.encoders import ENCODERS, PROFILES, Tap, Weights, build_networks, find_encoders, from_open_clip, from_timm
+from extract.encoders import ENCODERS, PROFILES, Tap, Weights, build_encoders, find_encoders, from_open_clip, from_timm
 from extract.encoders import weights as weights_module
 from extract.encoders.weights import parse_weights, sha256_of_state
 from extract.engines import Cpu, choose_device
@@ -24,7 +24,7 @@ SMALL = "timm:test_efficientnet.r160_in1k"
 def lite0():
     """EfficientNet-Lite0 with its classifier's posteriors beside the pooled vector."""
     encoder = replace(ENCODERS["efficientnet_lite0"], taps=(Tap("pool", (1280,)), Tap("posteriors", (1000,))))
-    return build_networks([encoder], Weights())[0]
+    return build_encoders([encoder], Weights())[0]
 
 
 # ---- contract -----------------------------------------------------------------------------------------------------
@@ -39,21 +39,20 @@ def test_every_record_builds_the_shapes_it_promises(name):
     for tap in encoder.taps:
         check_name("block", encoder.block(tap.name))
     if encoder.library == "affectory":
-        (network,) = build_networks([encoder], Weights())
+        (network,) = build_encoders([encoder], Weights())
         vector = network.prepare(np.zeros((40, 60, 3), np.uint8))
         assert vector.shape == network.input_shape == encoder.taps[0].shape
         return
     with torch.device("meta"):
         if encoder.library == "timm":
             assert encoder.architecture in timm.list_pretrained()
-            size = getattr(encoder.build, "keywords", {}).get("size")
             module = timm.create_model(encoder.architecture)
-            network = from_timm.network_of(encoder, module, {}, "torchvision", size=size)
+            network = from_timm.wrap(encoder, module, {}, "torchvision")
         else:
-            visual, concepts = meta_visual(encoder.architecture), None
+            visual, directions = meta_visual(encoder.architecture), None
             if any(tap.name == "concepts" for tap in encoder.taps):
-                concepts = from_open_clip.Concepts(torch.empty(24 * 128, visual.output_dim), "")
-            network = from_open_clip.network_of(encoder, visual, {}, "torchvision", concepts=concepts)
+                directions = torch.empty(24 * 128, visual.output_dim)
+            network = from_open_clip.wrap(encoder, visual, {}, "torchvision", directions=directions)
         outputs = network.outputs(network.module, torch.empty(2, *network.input_shape))
     for tap in encoder.taps:
         assert tuple(outputs[tap.name].shape) == (2, *tap.shape)
@@ -63,8 +62,8 @@ def test_every_record_builds_the_shapes_it_promises(name):
 def meta_visual(name: str):
     import open_clip
 
-    architecture, config = from_open_clip.published(name)
-    with weights_module.quiet():
+    architecture, config = from_open_clip.find_published(name)
+    with weights_module.silence_logging():
         quick = bool(config.get("quick_gelu"))
         return open_clip.create_model(architecture, force_quick_gelu=quick, device="meta").visual
 
@@ -94,7 +93,7 @@ def test_an_unknown_encoder_lists_the_valid_ones():
 )
 def test_models_that_a_library_does_not_have(name, words):
     with pytest.raises(EncoderError, match=words):
-        build_networks(find_encoders([name]), Weights())
+        build_encoders(find_encoders([name]), Weights())
 
 
 def test_names_that_are_doubled_count_once():
@@ -138,18 +137,18 @@ def test_a_thousand_classes_of_something_else_have_no_names(tag):
 def posterior_names(tag, *, published):
     module = timm.create_model("test_resnet", pretrained_cfg_overlay={"tag": tag})
     encoder = replace(find_encoders(["timm:test_resnet"])[0], taps=(Tap("posteriors"),))
-    return from_timm.network_of(encoder, module, {}, "torchvision", published=published).names.get("posteriors")
+    return from_timm.wrap(encoder, module, {}, "torchvision", published=published).names.get("posteriors")
 
 
 def test_random_networks_name_no_classes():
     encoder = replace(find_encoders([SMALL])[0], taps=(Tap("posteriors"),))
-    assert not build_networks([encoder], Weights("random", 0))[0].names
+    assert not build_encoders([encoder], Weights("random", 0))[0].names
 
 
 def test_posteriors_and_concepts_are_computed_in_float32():
     """Under mixed precision they are what float32 makes of the same features."""
     encoder = replace(find_encoders(["timm:test_resnet"])[0], taps=(Tap("pool"), Tap("posteriors")))
-    (network,) = build_networks([encoder], Weights("random", 0))
+    (network,) = build_encoders([encoder], Weights("random", 0))
     found = under_bfloat16(network)
     logits = network.module.get_classifier()(found["pool"].float())
     assert found["pool"].dtype == torch.bfloat16 or not torch.equal(found["pool"], plain(network)["pool"])
@@ -164,9 +163,7 @@ def test_posteriors_and_concepts_are_computed_in_float32():
         visual = open_clip.CLIP(embed_dim=48, vision_cfg=vision, text_cfg=text).visual
         directions = torch.nn.functional.normalize(torch.randn(3072, 48), dim=-1)
     encoder = replace(find_encoders(["open_clip:RN50/openai"])[0], taps=(Tap("embedding"), Tap("concepts")))
-    network = from_open_clip.network_of(
-        encoder, visual, {}, "torchvision", concepts=from_open_clip.Concepts(directions, "")
-    )
+    network = from_open_clip.wrap(encoder, visual, {}, "torchvision", directions=directions)
     found = under_bfloat16(network)
     cosines = torch.nn.functional.normalize(found["embedding"].float(), dim=-1) @ directions.T
     assert found["embedding"].dtype == torch.bfloat16
@@ -188,7 +185,7 @@ def under_bfloat16(network):
 
 
 def test_random_weights_depend_on_the_seed_alone():
-    one, same, other = (build_networks(find_encoders([SMALL]), Weights("random", seed))[0] for seed in (3, 3, 4))
+    one, same, other = (build_encoders(find_encoders([SMALL]), Weights("random", seed))[0] for seed in (3, 3, 4))
     assert one.weights["source"] == "random:3"
     assert one.weights["sha256"] == same.weights["sha256"] != other.weights["sha256"]
 
@@ -200,7 +197,7 @@ def test_random_weights_do_not_depend_on_the_number_of_threads(name):
     try:
         for n_threads in (1, 2, 3):
             torch.set_num_threads(n_threads)
-            (network,) = build_networks(find_encoders([name]), Weights("random", 3))
+            (network,) = build_encoders(find_encoders([name]), Weights("random", 3))
             digests.add(network.weights["sha256"])
             assert torch.get_num_threads() == n_threads
     finally:
@@ -211,19 +208,19 @@ def test_random_weights_do_not_depend_on_the_number_of_threads(name):
 def test_random_weights_leave_the_global_generator_alone():
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    build_networks(find_encoders([SMALL]), Weights("random", 0))
+    build_encoders(find_encoders([SMALL]), Weights("random", 0))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_vectors_of_random_weights_fit_into_float16(photos):
-    (network,) = build_networks(find_encoders(["efficientnet_b2"]), Weights("random", 0))
+    (network,) = build_encoders(find_encoders(["efficientnet_b2"]), Weights("random", 0))
     vectors = Forward(network, Cpu())(network.prepare(photos["coffee"])[None])
     assert 1e-2 < np.abs(vectors["pool"]).max() < 6e4
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_a_checkpoint_file_gives_the_weights_it_holds(tmp_path, suffix):
-    (random,) = build_networks(find_encoders([SMALL]), Weights("random", 5))
+    (random,) = build_encoders(find_encoders([SMALL]), Weights("random", 5))
     path = tmp_path / f"weights{suffix}"
     if suffix == ".pth":
         torch.save(random.module.state_dict(), path)
@@ -231,7 +228,7 @@ def test_a_checkpoint_file_gives_the_weights_it_holds(tmp_path, suffix):
         from safetensors.torch import save_file
 
         save_file(random.module.state_dict(), path)
-    (loaded,) = build_networks(find_encoders([SMALL]), parse_weights(str(path)))
+    (loaded,) = build_encoders(find_encoders([SMALL]), parse_weights(str(path)))
     assert loaded.weights == {"source": "file", "sha256": random.weights["sha256"]}
 
 
@@ -239,9 +236,9 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path):
     path = tmp_path / "weights.pth"
     torch.save({"nothing": torch.zeros(3)}, path)
     with pytest.raises(WeightsError, match=f"{path} does not fit '{SMALL}'"):
-        build_networks(find_encoders([SMALL]), parse_weights(str(path)))
+        build_encoders(find_encoders([SMALL]), parse_weights(str(path)))
     with pytest.raises(WeightsError, match="one file for 2 networks"):
-        build_networks(find_encoders([SMALL, "resnet50"]), parse_weights(str(path)))
+        build_encoders(find_encoders([SMALL, "resnet50"]), parse_weights(str(path)))
 
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):
@@ -252,7 +249,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     path = tmp_path / "weights.pth"
     torch.save({"state_dict": Evil()}, path)
     with pytest.raises(WeightsError, match="does not fit"):
-        build_networks(find_encoders([SMALL]), parse_weights(str(path)))
+        build_encoders(find_encoders([SMALL]), parse_weights(str(path)))
     assert not (tmp_path / "ran").exists()
 
 
@@ -277,7 +274,7 @@ def test_a_hub_out_of_reach_is_one_error_that_says_what_to_do(name, tmp_path, mo
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(HubError) as raised:
-        build_networks(find_encoders([name]), Weights())
+        build_encoders(find_encoders([name]), Weights())
     words = str(raised.value)
     for part in (name, str(tmp_path), "--weights FILE", "efficientnet_lite0, efficientnet_lite2, lowlevel"):
         assert part in words

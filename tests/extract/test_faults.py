@@ -16,13 +16,13 @@ import pytest
 from PIL import Image
 
 from extract import pipeline
-from extract.corpora import Reading
+from extract.corpora import Dataset
 from extract.errors import HubError, MachineError
 from extract.inputs import files as sources
 from extract.inputs.files import Files
 from extract.settings import Circumstances
 from features_store import DiskSpaceError, Index, MismatchError, Status, open_store
-from features_store.failures import FailureLimit, failures_file, read_failures
+from features_store.writer import FailureLimit, failures_file, read_failures
 
 CommandLine = Callable[..., tuple[int, str, str]]
 BROKEN = Path("/proc/self/mem")  # a regular file whose first byte cannot be read: EIO, without any mock
@@ -92,7 +92,7 @@ def test_what_is_no_regular_file_is_a_row_with_a_reason(pictures: Path, toy, tmp
         make(replaced(pictures / name))
     linked = replaced(pictures / names[-1])
     linked.symlink_to(pictures / names[20])
-    reading = Reading(Index(np.array(names)), Files(pictures, np.array(names)))
+    reading = Dataset(Index(np.array(names)), Files(pictures, np.array(names)))
     settings = pipeline.Settings(Circumstances("cpu"), 4, progress=False, max_failed=FailureLimit("7"))
     summary = pipeline.run(reading, [toy], tmp_path / "store", settings)
     block = open_store(tmp_path / "store").blocks["toy.hash"]
@@ -144,7 +144,7 @@ FEW_FILES = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from extract import sources
+from extract.inputs import files as sources
 sources.PAUSE = 0.0
 names = np.array(["a.png"])
 resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
@@ -287,7 +287,7 @@ except Exception as error:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the size of a process, by Linux")
 @pytest.mark.parametrize(
-    ("form", "decoder"), [("PNG", "pillow"), ("JPEG", "fast"), ("JPEG", "pillow"), ("TIFF", "pillow")]
+    ("form", "decoder"), [("PNG", "pillow"), ("JPEG", "torchvision"), ("JPEG", "pillow"), ("TIFF", "pillow")]
 )
 def test_memory_that_runs_out_is_no_property_of_an_image(tmp_path: Path, form: str, decoder: str) -> None:
     path = tmp_path / "large"
@@ -312,7 +312,7 @@ class Hungry:
 def test_memory_that_runs_out_stops_the_run_by_name(tmp_path: Path, toy) -> None:
     settings = pipeline.Settings(Circumstances("cpu"), 4, progress=False)
     with pytest.raises(MachineError, match=r"the memory ran out at image 'a\.png'") as stopped:
-        pipeline.run(Reading(Index(np.array(["a.png"])), Hungry()), [toy], tmp_path, settings)
+        pipeline.run(Dataset(Index(np.array(["a.png"])), Hungry()), [toy], tmp_path, settings)
     assert stopped.value.exit_code == 1
     assert open_store(tmp_path).blocks["toy.hash"].status[0, 0] == Status.PENDING
 
@@ -329,7 +329,7 @@ def test_a_full_disk_is_not_a_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) 
         with open("/dev/full", "wb", buffering=0) as file:
             file.write(b"x")
 
-    with pytest.raises(DiskSpaceError, match="weights do not fit on the disk of") as full, weights.hub(encoder):
+    with pytest.raises(DiskSpaceError, match="weights do not fit on the disk of") as full, weights.hub_errors(encoder):
         fill()
     assert full.value.exit_code == 1
 
@@ -339,7 +339,7 @@ def test_a_full_disk_is_not_a_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) 
         except OSError as error:
             raise RuntimeError("download failed") from error
 
-    with pytest.raises(DiskSpaceError), weights.hub(encoder):
+    with pytest.raises(DiskSpaceError), weights.hub_errors(encoder):
         wrapped()
-    with pytest.raises(HubError), weights.hub(encoder):
+    with pytest.raises(HubError), weights.hub_errors(encoder):
         raise ConnectionError("no route to host")

@@ -13,7 +13,7 @@ from awkward import Awkward, awkward_images
 
 from extract import pipeline
 from extract.corpora import find_corpus
-from extract.encoders import ENCODERS, Network, Tap, Weights, build_networks, find_encoders, from_open_clip
+from extract.encoders import ENCODERS, LIBRARIES, Encoder, Tap, Weights, build_encoders, find_encoders, from_open_clip
 from extract.engines import Cpu
 from extract.engines.compilation import Compilation
 from extract.engines.forward import Forward
@@ -25,7 +25,7 @@ from features_store import open_store
 
 MIN_COSINE = 0.9999
 REAL = ("efficientnet_lite0", "efficientnet_lite2")
-QUICK = ("efficientnet_lite0", "timm:test_resnet", "timm:test_vit")
+QUICK = ("efficientnet_lite0", "timm:test_resnet", "timm:test_vit", "lowlevel")
 NETWORKS = [name for name, one in ENCODERS.items() if one.needs_weights and one.library in ("timm", "open_clip")]
 
 
@@ -34,45 +34,9 @@ def awkward(photos) -> dict[str, Awkward]:
     return awkward_images(photos["china"])
 
 
-def build(name: str, resizer: str = "torchvision") -> Network:
-    weights = Weights() if name in REAL else Weights("random", 0)
-    return build_networks(find_encoders([name]), weights, resizer)[0]
-
-
-def reference(network: Network):
-    """Return a function from a picture to vectors by tap, made of nothing but the library's own parts."""
-    module = network.module
-    if network.encoder.library == "open_clip":
-        import open_clip
-
-        architecture, config = from_open_clip.published(network.encoder.architecture)
-        keys = ("mean", "std", "interpolation", "resize_mode")
-        size = open_clip.get_model_config(architecture)["vision_cfg"]["image_size"]
-        transform = open_clip.image_transform(
-            size, is_train=False, **{key: config[key] for key in keys if key in config}
-        )
-    else:
-        from timm.data import create_transform, resolve_data_config
-
-        sizes = {"input_size": (3, 256, 256), "crop_pct": 1.0} if network.encoder.name == "resnet101_map" else {}
-        transform = create_transform(**resolve_data_config(sizes, model=module))
-
-    def vectors(picture) -> dict[str, np.ndarray]:
-        with torch.inference_mode():
-            x = transform(picture)[None]
-            if network.encoder.library == "open_clip":
-                embedding, tokens = module(x)
-                unit = torch.nn.functional.normalize(embedding, dim=-1)
-                found = {"embedding": embedding, "tokens": tokens.mean(1)}
-                if hasattr(module, "concepts"):
-                    found["concepts"] = unit @ module.concepts.T
-            else:
-                features = module.forward_features(x)
-                pool = module.forward_head(features, pre_logits=True)
-                found = {"pool": pool, "map": features, "posteriors": module(x).softmax(-1)}
-        return {tap.name: found[tap.name][0].numpy() for tap in network.encoder.taps}
-
-    return vectors
+def build(name: str, resizer: str = "torchvision") -> Encoder:
+    weights = Weights() if name in (*REAL, "lowlevel") else Weights("random", 0)
+    return build_encoders(find_encoders([name]), weights, resizer)[0]
 
 
 def cosine(one: np.ndarray, other: np.ndarray) -> float:
@@ -80,8 +44,9 @@ def cosine(one: np.ndarray, other: np.ndarray) -> float:
     return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
 
 
-def compare(network: Network, awkward: dict[str, Awkward]) -> None:
-    expected, decode = reference(network), make_decoder()
+def compare(network: Encoder, awkward: dict[str, Awkward]) -> None:
+    spec, decode = network.spec, make_decoder()
+    expected = LIBRARIES[spec.builder or spec.library].reference(network)
     with Streams(2) as streams:  # as in a run; passes that disturbed each other would show
         forward = Forward(network, Cpu(streams=streams))
         ours = {name: forward.start(network.prepare(decode(image.data))[None]) for name, image in awkward.items()}
@@ -101,7 +66,7 @@ def test_vectors_of_every_named_encoder_are_the_librarys_own_on_awkward_images(n
     compare(build(name), awkward)
 
 
-@pytest.mark.parametrize("decoder", ["fast", "pillow"])
+@pytest.mark.parametrize("decoder", ["torchvision", "pillow"])
 def test_awkward_images_decode_to_the_pixels_of_pillow(decoder, awkward):
     decode = make_decoder(decoder)
     for name, image in awkward.items():
@@ -116,7 +81,7 @@ def test_the_pillow_decoder_gives_timms_pixels_to_the_bit(name, awkward):
     from extract.encoders import from_timm
 
     encoder = ENCODERS[name]
-    size = getattr(encoder.build, "keywords", {}).get("size")
+    size = encoder.size
     with torch.device("meta"):
         module = timm.create_model(encoder.architecture)
     sizes = {"input_size": (3, size, size), "crop_pct": 1.0} if size else {}
@@ -131,7 +96,7 @@ def test_the_pillow_decoder_gives_timms_pixels_to_the_bit(name, awkward):
 def test_the_pillow_decoder_gives_open_clips_pixels_to_the_bit(name, awkward):
     import open_clip
 
-    architecture, config = from_open_clip.published(ENCODERS[name].architecture)
+    architecture, config = from_open_clip.find_published(ENCODERS[name].architecture)
     size = open_clip.get_model_config(architecture)["vision_cfg"]["image_size"]
     keys = [key for key in ("mean", "std", "interpolation", "resize_mode") if key in config]
     theirs = open_clip.image_transform(size, is_train=False, **{key: config[key] for key in keys})
@@ -148,9 +113,9 @@ def test_the_pillow_decoder_gives_open_clips_pixels_to_the_bit(name, awkward):
 
 
 @pytest.fixture(scope="module")
-def lite0() -> Network:
+def lite0() -> Encoder:
     record = replace(ENCODERS["efficientnet_lite0"], taps=(Tap("pool", (1280,)), Tap("posteriors", (1000,))))
-    return build_networks([record], Weights())[0]
+    return build_encoders([record], Weights())[0]
 
 
 @pytest.fixture(scope="module")

@@ -9,17 +9,15 @@ import torch
 from PIL import Image
 
 from extract.corpora import find_corpus
-from extract.encoders import Weights, build_networks, find_encoders
+from extract.encoders import Weights, build_encoders, find_encoders
 from extract.encoders.architectures import Emosepar, FractalNet, ResNet32, parameters
-from extract.encoders.scratch import find_architecture
+from extract.encoders.fitted import find_architecture
 from extract.engines import Cpu
 from extract.engines.forward import Forward
 from extract.errors import CorpusError, EncoderError, WeightsError
 from extract.fit.command import parse_options
-from extract.fit.data import Examples, examples
-from extract.fit.distortion import Distortion
-from extract.fit.recipe import Recipe, recipe_for
-from extract.fit.training import Plan, fit
+from extract.fit.data import Examples, read_examples
+from extract.fit.training import Recipe, distort, fit, recipe_for
 from features_store import Task, open_store
 
 BARS = Task("bars", "single", ("lying", "standing"))
@@ -52,11 +50,11 @@ def drawn() -> Examples:
     return Examples(BARS, {name: x for name, (x, _) in parts.items()}, {name: y for name, (_, y) in parts.items()})
 
 
-def plan_of(name: str, options: dict | None = None, **recipe) -> Plan:
-    """Return a plan of the architecture's own recipe with some changes."""
+def train(examples: Examples, name: str, out, options: dict | None = None, **recipe) -> dict:
+    """Train an architecture by its own recipe with some changes."""
     architecture = find_architecture(name)
-    asked, _ = recipe_for(architecture, recipe)
-    return Plan(architecture, asked, name, options or {}, {"corpus": "bars", "task": "bars"})
+    changed, _ = recipe_for(architecture, recipe)
+    return fit(examples, architecture, out, recipe=changed, options=options, fitted_on={"corpus": "bars"})
 
 
 # ---- sizes ----------------------------------------------------------------------------------------------------------
@@ -122,9 +120,9 @@ def test_drop_path_drops_in_training_only():
 )
 def test_training_learns_what_is_there(drawn, tmp_path, name, options, recipe):
     """Bars that lie or stand are told apart on images that were not trained on."""
-    record = fit(drawn, plan_of(name, options, **recipe), tmp_path / "net")
+    record = train(drawn, name, tmp_path / "net", options, **recipe)
     assert min(one["validation_loss"] for one in record["history"]) < 0.35
-    (network,) = build_networks(find_encoders([f"fit:{tmp_path / 'net'}"]), Weights())
+    (network,) = build_encoders(find_encoders([f"fit:{tmp_path / 'net'}"]), Weights())
     said = Forward(network, Cpu())(drawn.pixels["validation"])["outputs"]
     assert said.sum(axis=1) == pytest.approx(np.ones(48), abs=1e-4)
     assert (said.argmax(axis=1) == drawn.targets["validation"]).mean() > 0.85
@@ -133,12 +131,12 @@ def test_training_learns_what_is_there(drawn, tmp_path, name, options, recipe):
 def test_same_seed_gives_the_same_weights(drawn, tmp_path):
     """Everything random follows from the seed, and the global generator is left alone."""
     state = torch.get_rng_state()
-    plan = plan_of("fractalnet", SMALL, epochs=1, augment=True)
-    records = [fit(drawn, plan, tmp_path / f"net{k}") for k in range(2)]
+    recipe = {"epochs": 1, "augment": True}
+    records = [train(drawn, "fractalnet", tmp_path / f"net{k}", SMALL, **recipe) for k in range(2)]
     assert records[0]["sha256"] == records[1]["sha256"]
     assert torch.equal(torch.get_rng_state(), state)
-    other = replace(plan, recipe=replace(plan.recipe, seed=1))
-    assert fit(drawn, other, tmp_path / "other")["sha256"] != records[0]["sha256"]
+    other = train(drawn, "fractalnet", tmp_path / "other", SMALL, **recipe, seed=1)
+    assert other["sha256"] != records[0]["sha256"]
 
 
 def test_gradients_that_explode_are_cut(drawn, tmp_path):
@@ -149,9 +147,9 @@ def test_gradients_that_explode_are_cut(drawn, tmp_path):
     wild = replace(drawn, task=values, targets=targets)
     recipe = {"epochs": 3, "batch_size": 16, "learning_rate": 1.0}
     with pytest.raises(EncoderError, match=r"diverged.*clip=1"):
-        fit(wild, plan_of("fractalnet", options, clip=None, **recipe), tmp_path / "wild")
+        train(wild, "fractalnet", tmp_path / "wild", options, clip=None, **recipe)
     assert not (tmp_path / "wild").exists()
-    record = fit(wild, plan_of("fractalnet", options, clip=1.0, **recipe), tmp_path / "tame")
+    record = train(wild, "fractalnet", tmp_path / "tame", options, clip=1.0, **recipe)
     assert np.isfinite([one["loss"] for one in record["history"]]).all()
 
 
@@ -160,8 +158,8 @@ def test_values_start_at_their_mean(drawn, tmp_path):
     affect = Task("va", "regression", ("valence", "arousal"), range=(1.0, 9.0))
     targets = {name: np.stack([3.0 + y, 7.0 - y], axis=1).astype(np.float32) for name, y in drawn.targets.items()}
     found = replace(drawn, task=affect, targets=targets)
-    record = fit(found, plan_of("resnet32", epochs=1, batch_size=96, learning_rate=1e-9), tmp_path / "net")
-    (network,) = build_networks(find_encoders([f"fit:{tmp_path / 'net'}"]), Weights())
+    record = train(found, "resnet32", tmp_path / "net", epochs=1, batch_size=96, learning_rate=1e-9)
+    (network,) = build_encoders(find_encoders([f"fit:{tmp_path / 'net'}"]), Weights())
     assert network.module.dense.bias.numpy() == pytest.approx(targets["train"].mean(axis=0), abs=1e-5)
     assert record["outputs"] == ["valence", "arousal"]
 
@@ -170,12 +168,12 @@ def test_a_distortion_moves_pixels_and_keeps_the_batch():
     """Nothing drawn is the identity; flips alone mirror; the full range changes every image."""
     torch.manual_seed(0)
     x = torch.rand(6, 3, 24, 24)
-    assert torch.allclose(Distortion(0, 0, 0, 0, flips=False)(x), x, atol=1e-5)
-    flipped = Distortion(0, 0, 0, 0)(x)
+    assert torch.allclose(distort(x, rotation=0, shift=0, shear=0, scale=0, flips=False), x, atol=1e-5)
+    flipped = distort(x, rotation=0, shift=0, shear=0, scale=0)
     mirrors = [x, x.flip(3), x.flip(2), x.flip((2, 3))]
     for at in range(6):
         assert any(torch.allclose(flipped[at], one[at], atol=1e-4) for one in mirrors)
-    moved = Distortion()(x)
+    moved = distort(x)
     assert moved.shape == x.shape
     assert ((moved - x).abs().amax(dim=(1, 2, 3)) > 0.05).all()
 
@@ -185,7 +183,7 @@ def test_shear_is_an_angle_in_radians_as_in_views():
     torch.manual_seed(0)
     down, across = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     images = torch.stack([across, down, 0 * down]).expand(40, 3, 64, 64)
-    moved = Distortion(rotation=0, shift=0, shear=0.4, zoom=0, flips=False)(images)
+    moved = distort(images, rotation=0, shift=0, shear=0.4, scale=0, flips=False)
     x, y, _ = moved[:, :, 24:40, 24:40].diff(dim=2).mean(dim=(2, 3)).T
     assert torch.allclose(x**2 + y**2, torch.ones(40), atol=1e-3)
     assert 0.3 < x.abs().max() <= np.sin(0.4) + 1e-3
@@ -248,14 +246,20 @@ def test_the_test_part_is_never_read(bar_folder):
 
     class Watched:
         def __len__(self):
-            return len(reading.source)
+            return len(reading.files)
 
         def read(self, row):
             read.append(row)
-            return reading.source.read(row)
+            return reading.files.read(row)
 
-    examples(replace(reading, source=Watched()), find_architecture("resnet32"), task="label", split="default")
+    read_examples(replace(reading, files=Watched()), find_architecture("resnet32"), task="label", split="default")
     assert set(reading.index.splits["default"].values[read]) == {0, 1}
+
+
+def spoil_record(net, **values) -> None:
+    """Change values of a record."""
+    path = net / "network.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
 @pytest.mark.parametrize(
@@ -264,26 +268,28 @@ def test_the_test_part_is_never_read(bar_folder):
         (lambda net: (net / "weights.safetensors").write_bytes(b"x" * 40), "does not fit fractalnet"),
         (lambda net: (net / "weights.safetensors").unlink(), "does not fit fractalnet"),
         (lambda net: (net / "network.json").unlink(), r"holds no network.*extract fit"),
-        (lambda net: (net / "network.json").write_text("{"), "can't be read"),
-        (lambda net: (net / "network.json").write_text("{}"), "isn't a network of format version 1"),
+        (lambda net: (net / "network.json").write_text("{"), "cannot be read"),
+        (lambda net: (net / "network.json").write_text("[" * 100_000), "cannot be read"),
+        (lambda net: spoil_record(net, n_outputs="2"), "lacks n_outputs, or has"),
+        (lambda net: spoil_record(net, outputs=[1]), "is damaged"),
+        (lambda net: (net / "network.json").write_text("{}"), "is not a network of format version 1"),
     ],
 )
 def test_damaged_checkpoints_are_refused(drawn, tmp_path, spoil, words):
     """One sentence for each thing that can be wrong."""
-    fit(drawn, plan_of("fractalnet", SMALL, epochs=1, batch_size=96), tmp_path / "net")
+    train(drawn, "fractalnet", tmp_path / "net", SMALL, epochs=1, batch_size=96)
     spoil(tmp_path / "net")
     with pytest.raises(WeightsError, match=words):
-        build_networks(find_encoders([f"fit:{tmp_path / 'net'}"]), Weights())
+        build_encoders(find_encoders([f"fit:{tmp_path / 'net'}"]), Weights())
 
 
 def test_other_weights_under_the_same_record_are_refused(drawn, tmp_path):
     """The record carries the hash of the weights."""
     for seed in range(2):
-        plan = plan_of("fractalnet", SMALL, epochs=1, batch_size=96, seed=seed)
-        fit(drawn, plan, tmp_path / str(seed))
+        train(drawn, "fractalnet", tmp_path / str(seed), SMALL, epochs=1, batch_size=96, seed=seed)
     (tmp_path / "0" / "weights.safetensors").write_bytes((tmp_path / "1" / "weights.safetensors").read_bytes())
     with pytest.raises(WeightsError, match="SHA-256"):
-        build_networks(find_encoders([f"fit:{tmp_path / '0'}"]), Weights())
+        build_encoders(find_encoders([f"fit:{tmp_path / '0'}"]), Weights())
 
 
 def test_what_was_asked_wrongly_is_named(bar_folder):
@@ -294,10 +300,10 @@ def test_what_was_asked_wrongly_is_named(bar_folder):
         recipe_for(find_architecture("resnet32"), {"epoch": 3})
     with pytest.raises(EncoderError, match="counts are at least 1"):
         Recipe(epochs=0)
-    with pytest.raises(EncoderError, match="isn't KEY=VALUE"):
+    with pytest.raises(EncoderError, match="is not KEY=VALUE"):
         parse_options(["epochs"])
-    with pytest.raises(EncoderError, match="can't be built"):
+    with pytest.raises(EncoderError, match="cannot be built"):
         find_architecture("fractalnet").build(2, {"widths": []})
     reading = find_corpus("folder").read(bar_folder)
     with pytest.raises(CorpusError, match="unknown task of the corpus 'bars'"):
-        examples(reading, find_architecture("resnet32"), task="bars", split="default")
+        read_examples(reading, find_architecture("resnet32"), task="bars", split="default")

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from extract.errors import EncoderError, RefusedImageError
-from extract.inputs.images import MAX_ASPECT, find_images, make_decoder
+from extract.inputs.disk import find_images
+from extract.inputs.images import MAX_ASPECT, find_decoder, make_decoder
 from features_store import Status
 
 
@@ -21,7 +22,7 @@ def encoded(image: Image.Image, form: str, **options: object) -> bytes:
     return file.getvalue()
 
 
-@pytest.fixture(params=["fast", "pillow"])
+@pytest.fixture(params=["torchvision", "pillow"])
 def decode(request):
     return make_decoder(request.param)
 
@@ -159,8 +160,9 @@ def test_float_pixels_are_refused(decode):
 
 
 def test_an_unknown_decoder_is_named():
-    with pytest.raises(EncoderError, match=r"unknown decoder 'fsat'.*did you mean 'fast'"):
-        make_decoder("fsat")
+    with pytest.raises(EncoderError, match=r"unknown decoder 'pilow'.*did you mean 'pillow'"):
+        make_decoder("pilow")
+    assert find_decoder("fast").name == "torchvision"  # the old name
 
 
 def test_files_are_found_below_the_root_without_hidden_ones(tmp_path):

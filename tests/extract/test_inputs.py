@@ -14,7 +14,7 @@ from extract.corpora import find_corpus
 from extract.errors import CorpusError, RefusedImageError, UnreadableError
 from extract.settings import Circumstances
 from features_store import Status, open_store
-from features_store.failures import FailureLimit
+from features_store.writer import FailureLimit
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_a_list_without_labels_and_an_image_that_is_not_there(tmp_path):
     reading = find_corpus("list").read(tmp_path)
     assert not reading.index.labels
     with pytest.raises(RefusedImageError) as refused:
-        reading.source.read(0)
+        reading.files.read(0)
     assert refused.value.status == Status.MISSING
 
 
@@ -176,11 +176,11 @@ def test_a_network_that_fails_is_asked_again_and_then_the_run_stops(corpus, tmp_
     monkeypatch.setattr(sources, "PAUSE", 0.0)
     monkeypatch.setattr(type(memory), "cat_file", lambda _self, path, *_a, **_o: flaky(path))
     failures = 3
-    assert reading.source.read(0) == b"bytes"
+    assert reading.files.read(0) == b"bytes"
     assert len(calls) == 3
     failures = 99
     with pytest.raises(UnreadableError, match="cannot be read"):
-        reading.source.read(0)
+        reading.files.read(0)
 
 
 def test_the_command_line_takes_a_url(command_line, corpus, tmp_path):

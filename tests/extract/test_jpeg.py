@@ -36,7 +36,7 @@ def picture(photos) -> Image.Image:
     return Image.fromarray(photos["chelsea"]).resize((217, 161))  # no whole number of blocks
 
 
-@pytest.fixture(params=["fast", "pillow"])
+@pytest.fixture(params=["torchvision", "pillow"])
 def decode(request):
     return make_decoder(request.param)
 

@@ -10,7 +10,7 @@ import torch
 
 from extract import pipeline
 from extract.corpora import find_corpus
-from extract.encoders import ENCODERS, Weights, build_networks, find_encoders
+from extract.encoders import ENCODERS, Weights, build_encoders, find_encoders
 from extract.engines import Cpu
 from extract.engines.forward import Forward
 from extract.errors import EncoderError
@@ -28,8 +28,8 @@ from features_store import MismatchError
 )
 def test_any_layer_by_its_name(name, expected):
     """Against timm's own intermediate features."""
-    (network,) = build_networks(find_encoders([name]), Weights("random", 0))
-    assert {tap.name: network.shapes[tap.name] for tap in network.encoder.taps} == expected
+    (network,) = build_encoders(find_encoders([name]), Weights("random", 0))
+    assert {tap.name: network.shapes[tap.name] for tap in network.spec.taps} == expected
     assert network.details[next(iter(expected))]["module"] in name
     batch = np.random.default_rng(0).integers(0, 256, (2, *network.input_shape), dtype=np.uint8)
     found = Forward(network, Cpu())(batch)
@@ -68,7 +68,7 @@ def test_any_layer_by_its_name(name, expected):
 )
 def test_layers_that_cannot_be_kept(name, words):
     with pytest.raises(EncoderError, match=words):
-        build_networks(find_encoders([name]), Weights("random", 0))
+        build_encoders(find_encoders([name]), Weights("random", 0))
 
 
 def test_layers_of_one_network_share_its_pass():
@@ -85,7 +85,7 @@ def test_the_map_is_a_block_of_its_network():
 
 def test_a_layer_that_a_later_one_writes_into_is_taken_before():
     """The activation behind a norm writes over what the norm gives."""
-    (network,) = build_networks(find_encoders(["timm:test_resnet@layer1.0.bn1"]), Weights("random", 0))
+    (network,) = build_encoders(find_encoders(["timm:test_resnet@layer1.0.bn1"]), Weights("random", 0))
     assert network.details["layer1.0.bn1.mean"]["before_in_place"] is True
     batch = np.random.default_rng(0).integers(0, 256, (2, *network.input_shape), dtype=np.uint8)
     found = Forward(network, Cpu())(batch)["layer1.0.bn1.mean"]
@@ -100,7 +100,7 @@ def test_a_layer_that_a_later_one_writes_into_is_taken_before():
 
 def test_a_block_whose_layer_was_read_otherwise_is_not_gone_on_with(class_folder, tmp_path):
     """Format 1.0 pooled these channels as places."""
-    (network,) = build_networks(find_encoders(["timm:test_vit@patch_embed"]), Weights("random", 0))
+    (network,) = build_encoders(find_encoders(["timm:test_vit@patch_embed"]), Weights("random", 0))
     tap = "patch_embed.mean"
     assert network.shapes[tap] == (64,)
     assert network.details[tap] == {"module": "patch_embed", "pooling": "mean", "channels": "last"}
@@ -118,7 +118,7 @@ SIGLIP = "open_clip:ViT-B-16-SigLIP/webli"
 @pytest.mark.slow
 def test_siglip_has_no_class_token():
     """All 196 tokens are those of patches; what 1.0 left out of the mean was one of them, and the passport says so."""
-    (network,) = build_networks(find_encoders([f"{SIGLIP}@trunk.blocks.11:mean"]), Weights("random", 0))
+    (network,) = build_encoders(find_encoders([f"{SIGLIP}@trunk.blocks.11:mean"]), Weights("random", 0))
     assert network.details == {
         "trunk.blocks.11.mean": {"module": "trunk.blocks.11", "pooling": "mean", "prefix_tokens": 0}
     }
@@ -129,4 +129,4 @@ def test_siglip_has_no_class_token():
     assert seen[0].shape[1] == 196
     assert np.allclose(found, seen[0].mean(1), atol=1e-5)
     with pytest.raises(EncoderError, match=r"'trunk.blocks.11' of .* has no class token, which :cls would take"):
-        build_networks(find_encoders([f"{SIGLIP}@trunk.blocks.11:cls"]), Weights("random", 0))
+        build_encoders(find_encoders([f"{SIGLIP}@trunk.blocks.11:cls"]), Weights("random", 0))

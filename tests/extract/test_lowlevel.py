@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from extract.encoders import Weights, build_networks, find_encoders
+from extract.encoders import Weights, build_encoders, find_encoders
 from extract.encoders.lowlevel import SIDE, describe, feature_names
 
 NAMES = np.array(feature_names())
@@ -56,6 +56,6 @@ def test_a_grating_answers_in_its_own_filter(axis, direction, wavelength):
 
 
 def test_any_image_gives_finite_values(noise):
-    (network,) = build_networks(find_encoders(["lowlevel"]), Weights())
+    (network,) = build_encoders(find_encoders(["lowlevel"]), Weights())
     for rgb in (noise[:1, :1], noise[:1], np.zeros((5, 900, 3), np.uint8), np.full((300, 2, 3), 255, np.uint8)):
         assert np.isfinite(network.prepare(rgb)).all()

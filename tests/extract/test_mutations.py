@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from extract import pipeline
-from extract.corpora import Reading
+from extract.corpora import Dataset
 from extract.errors import RefusedImageError
 from extract.inputs.images import Decoder, make_decoder
 from extract.settings import Circumstances
 from features_store import Index, Status, open_store
-from features_store.failures import FailureLimit
+from features_store.writer import FailureLimit
 
 FORMS = ("JPEG", "PROGRESSIVE", "PNG", "PALETTE", "GIF", "ANIMATED", "WEBP", "BMP", "TIFF", "DEFLATED", "PPM", "CMYK")
 
@@ -137,7 +137,7 @@ def test_a_thousand_mutated_images_shift_nothing(tmp_path, toy, photos):
     settings = pipeline.Settings(
         Circumstances("cpu", decoder="pillow", dtype="float32"), 8, progress=False, max_failed=FailureLimit("100%")
     )
-    summary = pipeline.run(Reading(index, source), [toy], tmp_path, settings)
+    summary = pipeline.run(Dataset(index, source), [toy], tmp_path, settings)
 
     block = open_store(tmp_path).blocks["toy.hash"]
     assert block.sealed
@@ -168,7 +168,10 @@ def test_a_thousand_mutated_images_shift_nothing(tmp_path, toy, photos):
 @pytest.mark.filterwarnings("ignore")
 def test_the_fast_decoder_refuses_what_the_reference_refuses(photos):
     """Of whole files both decoders give the same verdict; of damaged ones, neither ever raises anything else."""
-    source, decoders = Files(400, photos["chelsea"][60:100, 80:140]), [make_decoder("fast"), make_decoder("pillow")]
+    source, decoders = (
+        Files(400, photos["chelsea"][60:100, 80:140]),
+        [make_decoder("torchvision"), make_decoder("pillow")],
+    )
     verdicts: Counter[tuple[bool, bool]] = Counter()
     for row in range(1, 400, 2):
         if row % 101:

@@ -14,18 +14,18 @@ import pytest
 from extract import pipeline
 from extract.corpora import find_corpus
 from extract.digests import JOURNAL
-from extract.encoders import Weights, build_networks, find_encoders
+from extract.encoders import Weights, build_encoders, find_encoders
 from extract.engines import Cpu, autocast_dtype
 from extract.engines.compilation import Compilation
 from extract.engines.forward import Forward
 from extract.errors import DeviceError
 from extract.recompute import recompute
 from extract.settings import Circumstances
-from extract.stores import claim_index
+from extract.stores import check_or_write_index
 from extract.timings import Clock
 from features_store import MismatchError, Status, UnsafeFileError, open_store
-from features_store.failures import FailureLimit
 from features_store.schema import FAILURES
+from features_store.writer import FailureLimit
 
 SMALL = "timm:test_resnet"
 BLOCK = "timm-test_resnet.pool"
@@ -34,7 +34,7 @@ SETTINGS = pipeline.Settings(Circumstances("cpu"), batch_size=3, progress=False,
 
 @pytest.fixture(scope="module")
 def networks():
-    return build_networks(find_encoders([SMALL, "lowlevel"]), Weights("random", 0))
+    return build_encoders(find_encoders([SMALL, "lowlevel"]), Weights("random", 0))
 
 
 # ---- failed images --------------------------------------------------------------------------------------------------
@@ -117,25 +117,25 @@ def test_digests_survive_an_interruption_and_each_file_is_read_once(class_folder
             self.at = at
 
         def __len__(self):
-            return len(found.source)
+            return len(found.files)
 
         def read(self, row):
             if row == self.at:
                 raise KeyboardInterrupt
             read.append(row)
-            return found.source.read(row)
+            return found.files.read(row)
 
         def modified(self, row):
-            return found.source.modified(row)
+            return found.files.modified(row)
 
     settings = replace(SETTINGS, content=True, batch_size=2, decoders=1)
     with pytest.raises(KeyboardInterrupt):
-        pipeline.run(replace(found, source=Stopping(5)), networks[1:], tmp_path, settings)
+        pipeline.run(replace(found, files=Stopping(5)), networks[1:], tmp_path, settings)
     assert (tmp_path / JOURNAL).exists()
     assert open_store(tmp_path).content is None
     n_before = len(read)
     written = int((open_store(tmp_path).blocks["lowlevel.features"].status == Status.WRITTEN).sum())
-    pipeline.run(replace(found, source=Stopping(-1)), networks[1:], tmp_path, settings)
+    pipeline.run(replace(found, files=Stopping(-1)), networks[1:], tmp_path, settings)
     assert len(read) - n_before == 8 - written  # those with a vector are not read again for their digest
     assert stored_digests(tmp_path) == expected_digests(class_folder, found.index.ids)
 
@@ -217,13 +217,13 @@ def test_a_store_whose_meaning_changed_is_refused(class_folder, tmp_path, change
     index = find_corpus("folder").read(class_folder).index
     if change == "a table elsewhere":
         index = replace(index, corpus={**index.corpus, "options": {"file": "/a/table.csv"}})
-    claim_index(tmp_path, index)
+    check_or_write_index(tmp_path, index)
     other = _changed(index, change)
     if words is None:
-        claim_index(tmp_path, other)
+        check_or_write_index(tmp_path, other)
     else:
         with pytest.raises(MismatchError, match=words) as told:
-            claim_index(tmp_path, other)
+            check_or_write_index(tmp_path, other)
         assert "move index.h5 away" in str(told.value)
 
 

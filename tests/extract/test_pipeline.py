@@ -17,14 +17,14 @@ import pytest
 from PIL import Image
 
 from extract import pipeline
-from extract.corpora import Reading, find_corpus
-from extract.encoders import Weights, build_networks, find_encoders
+from extract.corpora import Dataset, find_corpus
+from extract.encoders import Weights, build_encoders, find_encoders
 from extract.engines import Cpu
 from extract.engines.forward import Forward
 from extract.inputs.images import make_decoder
 from extract.settings import Circumstances
 from features_store import MismatchError, Status, open_store, passport
-from features_store.failures import FailureLimit
+from features_store.writer import FailureLimit
 
 SMALL = "timm:test_efficientnet.r160_in1k"
 BLOCK = "timm-test_efficientnet.r160_in1k.pool"
@@ -33,7 +33,7 @@ SETTINGS = pipeline.Settings(Circumstances("cpu"), batch_size=3, progress=False,
 
 @pytest.fixture(scope="module")
 def networks():
-    return build_networks(find_encoders([SMALL, "lowlevel"]), Weights("random", 0))
+    return build_encoders(find_encoders([SMALL, "lowlevel"]), Weights("random", 0))
 
 
 class CountedSource:
@@ -88,8 +88,8 @@ def test_bad_files_get_their_status_and_nothing_shifts(class_folder, tmp_path, n
 
 def test_each_image_is_read_once_for_all_encoders_and_a_later_encoder_runs_alone(class_folder, tmp_path, networks):
     found = find_corpus("folder").read(class_folder)
-    source = CountedSource(found.source)
-    reading = Reading(found.index, source)
+    source = CountedSource(found.files)
+    reading = Dataset(found.index, source)
     pipeline.run(reading, networks[1:], tmp_path, replace(SETTINGS, limit=5))
     assert source.reads == dict.fromkeys(range(5), 1)
     before = (tmp_path / "lowlevel.features.h5").read_bytes()
@@ -142,7 +142,7 @@ def test_another_index_other_labels_and_other_weights_are_refused(class_folder, 
         pipeline.run(read(class_folder, {"task": "emotion"}), networks[:1], tmp_path / "store", SETTINGS)
     with pytest.raises(MismatchError, match="split 'default'"):
         pipeline.run(read(class_folder, {"seed": "1"}), networks[:1], tmp_path / "store", SETTINGS)
-    others = build_networks(find_encoders([SMALL]), Weights("random", 1))
+    others = build_encoders(find_encoders([SMALL]), Weights("random", 1))
     with pytest.raises(MismatchError, match=r"weights\.sha256"):
         pipeline.run(read(class_folder), others, tmp_path / "store", SETTINGS)
     (class_folder / "cats" / "0.jpg").unlink()

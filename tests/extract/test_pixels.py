@@ -13,8 +13,7 @@ import pytest
 from PIL import Image
 
 from extract.errors import RefusedImageError
-from extract.inputs.formats import SUFFIXES
-from extract.inputs.images import make_decoder
+from extract.inputs.images import SUFFIXES, make_decoder
 from features_store import Status
 
 DOCS = (Path(__file__).parents[2] / "docs/images.md").read_text()
@@ -201,7 +200,7 @@ CASES: dict[str, list[tuple[str, bytes, np.ndarray | None]]] = {
 }
 
 
-@pytest.fixture(params=["fast", "pillow"])
+@pytest.fixture(params=["torchvision", "pillow"])
 def decode(request):
     return make_decoder(request.param)
 

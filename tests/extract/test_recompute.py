@@ -7,7 +7,7 @@ import pytest
 
 from extract import pipeline
 from extract.corpora import find_corpus
-from extract.encoders import Weights, build_networks, find_encoders
+from extract.encoders import Weights, build_encoders, find_encoders
 from extract.errors import WeightsError
 from extract.inputs.views import Views
 from extract.recompute import recompute
@@ -20,7 +20,7 @@ BLOCK = "timm-test_efficientnet.blocks.2.max"
 
 @pytest.fixture
 def store(class_folder, tmp_path):
-    networks = build_networks(find_encoders([SMALL, "lowlevel"]), Weights("random", 3))
+    networks = build_encoders(find_encoders([SMALL, "lowlevel"]), Weights("random", 3))
     made = Circumstances("cpu", views=Views(2))
     settings = pipeline.Settings(made, batch_size=3, progress=False)
     pipeline.run(find_corpus("folder").read(class_folder), networks, tmp_path / "store", settings)

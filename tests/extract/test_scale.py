@@ -17,16 +17,16 @@ import pytest
 from PIL import Image
 
 from extract import pipeline
-from extract.corpora import Reading, find_corpus
+from extract.corpora import Dataset, find_corpus
 from extract.corpora.dataset import shard
-from extract.encoders import Weights, build_networks, find_encoders
+from extract.encoders import Weights, build_encoders, find_encoders
 from extract.engines.ray import Cluster, ask_cluster, check_engine
 from extract.errors import CorpusError, DeviceError, EngineError, UnreadableError
 from extract.inputs.views import Views
 from extract.settings import Circumstances
 from features_store import Index, Status, open_store
-from features_store.failures import FailureLimit, read_failures
 from features_store.merge import merge
+from features_store.writer import FailureLimit, read_failures
 
 SMALL = "timm:test_efficientnet.r160_in1k"
 BLOCK = "timm-test_efficientnet.r160_in1k.pool"
@@ -48,7 +48,7 @@ def _one_thread():
 
 @pytest.fixture(scope="module")
 def network():
-    return build_networks(find_encoders([SMALL]), Weights("random", 0))[0]
+    return build_encoders(find_encoders([SMALL]), Weights("random", 0))[0]
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def status_line(name: str) -> int:
 def test_memory_does_not_grow_with_the_corpus(tmp_path, toy, photos):
     def run(n_images: int, name: str) -> None:
         ids = np.array([f"{at}.jpg" for at in range(n_images)])
-        reading = Reading(Index(ids), Generated(n_images, photos["coffee"]))
+        reading = Dataset(Index(ids), Generated(n_images, photos["coffee"]))
         pipeline.run(reading, [toy], tmp_path / name, SETTINGS)
 
     run(200, "warm")
@@ -196,7 +196,7 @@ def _ray_is_here():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("_ray_is_here")
 def test_two_actors_make_the_same_bytes_as_this_process(images, tmp_path, network):
-    others = build_networks(find_encoders(["lowlevel", "timm:test_resnet@layer2"]), Weights("random", 0))
+    others = build_encoders(find_encoders(["lowlevel", "timm:test_resnet@layer2"]), Weights("random", 0))
     reading, networks = find_corpus("folder").read(images), [network, *others]
     settings = replace(SETTINGS, made=Circumstances("cpu", views=Views(2, "mediaeval")))
     pipeline.run(reading, networks, tmp_path / "local", settings)
@@ -248,7 +248,7 @@ def test_a_fault_of_the_disk_in_an_actor_stops_the_run(images, tmp_path):
     shutil.copytree(images, root)
     (root / "a" / "16.jpg").unlink()
     (root / "a" / "16.jpg").symlink_to("/proc/self/mem")
-    networks = build_networks(find_encoders(["lowlevel"]), Weights("random", 0))
+    networks = build_encoders(find_encoders(["lowlevel"]), Weights("random", 0))
     settings = replace(SETTINGS, cluster=Cluster(2, 0.5, threads=1))
     reading = find_corpus("folder").read(root)
     with pytest.raises(UnreadableError, match=r"16\.jpg cannot be read: Input/output error"):
@@ -287,7 +287,7 @@ def test_an_actor_killed_in_the_middle_costs_nothing(tmp_path, tmp_path_factory,
     (root / "a").mkdir()
     for at in range(160):
         Image.fromarray(photos["chelsea"][at % 50 : 200 + at % 50, at : at + 200]).save(root / "a" / f"{at:03}.jpg")
-    (lowlevel,) = build_networks(find_encoders(["lowlevel"]), Weights("random", 0))
+    (lowlevel,) = build_encoders(find_encoders(["lowlevel"]), Weights("random", 0))
     reading, networks = find_corpus("folder").read(root), [network, lowlevel]
     pipeline.run(reading, networks, tmp_path / "local", SETTINGS)
     killed: list[int] = []

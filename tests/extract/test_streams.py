@@ -13,8 +13,8 @@ import pytest
 
 from extract import pipeline
 from extract.corpora import find_corpus
-from extract.encoders import Network, Weights, build_networks, find_encoders
-from extract.encoders.spec import Encoder, Tap
+from extract.encoders import Encoder, Weights, build_encoders, find_encoders
+from extract.encoders.spec import EncoderSpec, Tap
 from extract.engines import Cpu
 from extract.engines.forward import Forward
 from extract.engines.pool import MOST, Streams, keep_freed_memory
@@ -23,12 +23,12 @@ from features_store import open_store
 
 
 @pytest.fixture(scope="module")
-def network() -> Network:
-    (built,) = build_networks(find_encoders(["efficientnet_lite0"]), Weights("random", 0))
+def network() -> Encoder:
+    (built,) = build_encoders(find_encoders(["efficientnet_lite0"]), Weights("random", 0))
     return built
 
 
-def batches_for(network: Network, n: int, size: int) -> list[np.ndarray]:
+def batches_for(network: Encoder, n: int, size: int) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     return [rng.integers(0, 256, (size, *network.input_shape), dtype=np.uint8) for _ in range(n)]
 
@@ -56,7 +56,7 @@ class Gate:
         self.open = threading.Event()
         self.begun = threading.Semaphore(0)
 
-    def network(self) -> Network:
+    def network(self) -> Encoder:
         import torch
 
         gate = self
@@ -67,10 +67,8 @@ class Gate:
                 assert gate.open.wait(30)
                 return x[:, 0, 0, :1].float()
 
-        encoder = Encoder(
-            "gate", "", "affectory", "", lambda *_: self.network(), (Tap("first", (1,)),), needs_weights=False
-        )
-        return Network(
+        encoder = EncoderSpec("gate", "", "affectory", "", (Tap("first", (1,)),), needs_weights=False)
+        return Encoder(
             encoder, lambda rgb: rgb, (3, 8, 8), {"first": (1,)}, {}, {}, input_dtype="uint8", module=Module(),
             outputs=lambda module, x: {"first": module(x)},
         )  # fmt: skip
@@ -108,7 +106,7 @@ def test_a_buffer_is_given_out_again_only_once_its_batch_was_read():
 
 
 def test_each_stream_hears_the_layers_of_its_own_pass(photos):
-    (listened,) = build_networks(find_encoders(["timm:test_efficientnet@blocks.2"]), Weights("random", 0))
+    (listened,) = build_encoders(find_encoders(["timm:test_efficientnet@blocks.2"]), Weights("random", 0))
     (tap,) = listened.shapes
     images = np.stack([listened.prepare(photo) for photo in photos.values()])
     images = images[: len(images) // 2 * 2]
@@ -132,7 +130,7 @@ def test_each_stream_hears_the_layers_of_its_own_pass(photos):
 def test_listening_is_compiled_once_for_all_streams(photos):
     import torch
 
-    (listened,) = build_networks(find_encoders(["timm:test_resnet@layer2"]), Weights("random", 0))
+    (listened,) = build_encoders(find_encoders(["timm:test_resnet@layer2"]), Weights("random", 0))
     (tap,) = listened.shapes
     images = [listened.prepare(photo) for photo in photos.values()] * 4
     expected = np.concatenate([Forward(listened, Cpu())(image[None])[tap] for image in images])
@@ -189,7 +187,7 @@ def test_a_run_is_the_same_whatever_the_number_of_streams(class_folder, tmp_path
         __import__("torch").set_num_threads(1)
         pipeline.run(reading, [network], tmp_path / str(n), settings)
         __import__("torch").set_num_threads(2)
-        found.append(np.array(open_store(tmp_path / str(n)).blocks[network.encoder.block("pool")].vectors).tobytes())
+        found.append(np.array(open_store(tmp_path / str(n)).blocks[network.spec.block("pool")].vectors).tobytes())
     assert found[0] == found[1]
 
 

@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 
-from extract.encoders import Encoder, Tap, from_open_clip, from_timm
+from extract.encoders import EncoderSpec, Tap, from_open_clip, from_timm
 from extract.encoders import weights as weights_module
 from extract.encoders.readout import learn_readouts
 from extract.errors import EncoderError
@@ -158,7 +158,7 @@ def test_taps_of_timm(name, arguments, size, plain, offered, refused):
     if size and name.startswith(WITH_SIZE):
         arguments = {**arguments, "img_size": size}
     configuration = {"input_size": (3, size, size), "crop_pct": 1.0, "crop_mode": "center"} if size else {}
-    with weights_module.seeded(0), weights_module.quiet():
+    with weights_module.seeded(0), weights_module.silence_logging():
         module = timm.create_model(name, pretrained_cfg_overlay=configuration, **arguments).eval()
     size = size or module.pretrained_cfg["input_size"][1]
     if plain and plain[1] is None:
@@ -168,8 +168,8 @@ def test_taps_of_timm(name, arguments, size, plain, offered, refused):
         return model.forward_head(model.forward_features(batch), pre_logits=True)
 
     def network_of(taps):
-        encoder = Encoder("x", "", "timm", name, from_timm.build, (Tap("pool"), *taps))
-        return from_timm.network_of(encoder, module, {}, "torchvision")
+        encoder = EncoderSpec("x", "", "timm", name, (Tap("pool"), *taps))
+        return from_timm.wrap(encoder, module, {}, "torchvision")
 
     vectors, batch = check(module, network_of, run, size, plain, offered, refused)
     classifier = module.get_classifier()
@@ -222,15 +222,15 @@ OPEN_CLIP = {
 def test_taps_of_open_clip(name):
     vision, plain, offered, refused = OPEN_CLIP[name]
     text = {"context_length": 8, "vocab_size": 16, "width": 32, "heads": 2, "layers": 1}
-    with weights_module.seeded(0), weights_module.quiet():
+    with weights_module.seeded(0), weights_module.silence_logging():
         module = open_clip.CustomTextCLIP(embed_dim=32, vision_cfg=vision, text_cfg=text).visual.eval()
     own = torch.randn(2, 3, vision["image_size"], vision["image_size"], generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         embedding = module(own)
 
     def network_of(taps):
-        encoder = Encoder("x", "", "open_clip", "RN50/openai", from_open_clip.build, (Tap("embedding"), *taps))
-        return from_open_clip.network_of(encoder, module, {}, "torchvision")
+        encoder = EncoderSpec("x", "", "open_clip", "RN50/openai", (Tap("embedding"), *taps))
+        return from_open_clip.wrap(encoder, module, {}, "torchvision")
 
     vectors, batch = check(
         module, network_of, lambda tower, batch: tower(batch), vision["image_size"], plain, offered, refused
@@ -250,6 +250,6 @@ def test_a_layer_that_mixes_images_is_refused():
         "swin_tiny_patch4_window7_224", pretrained_cfg_overlay={"input_size": (3, 56, 56)}, **arguments
     )
     tap = Tap("a", module="layers.0.blocks.0.attn", pooling="map")
-    encoder = Encoder("x", "", "timm", "", from_timm.build, (tap,))
+    encoder = EncoderSpec("x", "", "timm", "", (tap,))
     with pytest.raises(EncoderError, match="not one row for each"):
-        from_timm.network_of(encoder, module, {}, "torchvision")
+        from_timm.wrap(encoder, module, {}, "torchvision")

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
-from extract.encoders import Weights, build_networks, find_encoders, from_open_clip, from_timm
+from extract.encoders import Weights, build_encoders, find_encoders, from_open_clip, from_timm
 from extract.engines import Cpu
 from extract.engines.forward import Forward
 from extract.errors import EncoderError
@@ -57,7 +57,7 @@ def test_pixels_against_timms_own_transform(architecture, shapes):
 def test_pixels_against_open_clips_own_transform(name, shapes):
     import open_clip
 
-    architecture, config = from_open_clip.published(name)
+    architecture, config = from_open_clip.find_published(name)
     size = open_clip.get_model_config(architecture)["vision_cfg"]["image_size"]
     reference = open_clip.image_transform(
         size, is_train=False, **{key: config[key] for key in ("mean", "std", "interpolation", "resize_mode")}
@@ -70,7 +70,7 @@ def test_pixels_against_open_clips_own_transform(name, shapes):
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "timm:resnet18.tv_in1k"])
 def test_features_against_eager_fp32_one_image_at_a_time(name, shapes):
     weights = Weights() if name == "efficientnet_lite0" else Weights("random", 0)
-    (network,) = build_networks(find_encoders([name]), weights)
+    (network,) = build_encoders(find_encoders([name]), weights)
     module = network.module
     reference = create_transform(**resolve_data_config({}, model=module))
     with torch.inference_mode():

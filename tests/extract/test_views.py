@@ -17,7 +17,7 @@ from extract.errors import EncoderError
 from extract.inputs.views import EDGE, POLICIES, Views
 from extract.settings import Circumstances
 from features_store import MismatchError, Status, open_store
-from features_store.failures import FailureLimit
+from features_store.writer import FailureLimit
 
 
 def ramp(height: int, width: int) -> np.ndarray:

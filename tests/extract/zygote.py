@@ -21,12 +21,12 @@ import numpy as np
 from tqdm import tqdm
 
 from extract import pipeline
-from extract.corpora.dataset import Reading
-from extract.encoders.spec import Encoder, Network, Tap
+from extract.corpora.dataset import Dataset
+from extract.encoders.spec import Encoder, EncoderSpec, Tap
 from extract.inputs.views import Views
 from extract.settings import Circumstances
 from features_store import Index, Status, open_store, writer
-from features_store.failures import FailureLimit
+from features_store.writer import FailureLimit
 
 N_VIEWS = int(sys.argv[4])
 N_IMAGES, WIDTH = 150, 32
@@ -62,13 +62,13 @@ def prepare(rgb: np.ndarray) -> np.ndarray:
 def run(store: Path) -> None:
     """Make the block, or go on with it."""
     ids = np.array([f"{row:03d}.pgm" for row in range(N_IMAGES)])
-    encoder = Encoder(
+    encoder = EncoderSpec(
         "toy", "a hash", "affectory", "", lambda *_: network, (Tap("hash", (WIDTH,)),), needs_weights=False
     )
-    network = Network(encoder, prepare, (WIDTH,), {"hash": (WIDTH,)}, {}, {}, input_dtype="float32")
+    network = Encoder(encoder, prepare, (WIDTH,), {"hash": (WIDTH,)}, {}, {}, input_dtype="float32")
     made = Circumstances("cpu", views=Views(N_VIEWS))
     settings = pipeline.Settings(made, batch_size=4, progress=False, max_failed=FailureLimit("100%"))
-    pipeline.run(Reading(Index(ids), Memory()), [network], store, settings)
+    pipeline.run(Dataset(Index(ids), Memory()), [network], store, settings)
 
 
 def live(store: Path, seconds: float | None) -> bool:

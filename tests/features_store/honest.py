@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import features_store as fs
-from features_store.dump import add_block, fill_index, new_dump
+from features_store.hdf5 import add_block, fill_index, new_dump
 
 N, VIEWS, D = 24, 2, 6
 BLOCK = "toy.pool"

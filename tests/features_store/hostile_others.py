@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import honest
 import numpy as np
-from hostile import BLOCK, CUTS, bytes_of, change, chunked
+from hostile import BLOCK, CUTS, bytes_of, change, chunked, replace
 
 # ---- read correctly
 
@@ -34,19 +34,30 @@ def _(file: h5py.File) -> None:
     options = {"compression": "gzip", "shuffle": True, "fletcher32": True}
     chunked(file, "images/id", chunks=(5,), **options)
     chunked(file, "labels/tags", chunks=(7, 2), **options)
-    chunked(file, f"{BLOCK}/vectors", chunks=(5, 1, 4), **options)
-    chunked(file, f"{BLOCK}/status", chunks=(9, 2), **options)
+    chunked(file, "images/content", chunks=(5, 4), **options)
+    chunked(file, "splits/five", chunks=(9,), **options)
 
 
-@change("only the vectors compressed", None)
+@change("the vectors compressed", r"is not stored as one piece .*features-store import .* -o NEW.h5")
 def _(file: h5py.File) -> None:
     chunked(file, f"{BLOCK}/vectors", chunks=(11, 2, 6), compression="gzip")
 
 
 @change("chunked without filters", None)
 def _(file: h5py.File) -> None:
-    chunked(file, f"{BLOCK}/vectors", chunks=(11, 2, 5))
+    chunked(file, "images/group", chunks=(11,))
     chunked(file, "splits/default", chunks=(7,))
+
+
+@change("the status chunked", r"/status is not stored as one piece")
+def _(file: h5py.File) -> None:
+    chunked(file, f"{BLOCK}/status", chunks=(9, 2))
+
+
+@change("more chunks than a file of this size can hold", r"claims [\d,]+ chunks in a file of")
+def _(file: h5py.File) -> None:
+    replace(file, "images/content", shape=(honest.N, 32), maxshape=(None, 32), chunks=(1, 1), dtype="u1")
+    file["images/content"].resize(20_000, axis=0)
 
 
 @bytes_of("a user block before the HDF5 part", None)

@@ -170,12 +170,6 @@ def _(file: h5py.File) -> None:
     labels.id.write_direct_chunk((0,), b"no deflate stream at all, but as long as one")
 
 
-@change("a short chunk in the status", r"does not hold the \d+ bytes")
-def _(file: h5py.File) -> None:
-    status = chunked(file, f"{BLOCK}/status", chunks=(honest.N, 2), compression="gzip")
-    status.id.write_direct_chunk((0, 0), zlib.compress(bytes(3)))
-
-
 @change("chunks of 64 MiB", r"chunks of \d+ bytes")
 def _(file: h5py.File) -> None:
     file.create_dataset("extra", shape=(3,), maxshape=(None,), dtype="u1", chunks=(64 * 2**20,))

@@ -169,39 +169,3 @@ def test_a_place_that_cannot_be_written(store, tmp_path, run_command) -> None:
         assert code == 2
         assert said.count("\n") == 1
         assert ".part" not in said
-
-
-def test_the_store_needs_no_more_than_its_own_libraries(store, tmp_path) -> None:
-    """Reading, verifying, merging and splitting work where only numpy, h5py, typer and tqdm are installed."""
-    code = """
-import sys
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        top = name.partition(".")[0]
-        if top in ("scipy", "sklearn", "iterstrat", "torch", "safetensors", "PIL", "lightgbm", "jinja2"):
-            raise ModuleNotFoundError(name, name=top)
-
-sys.meta_path.insert(0, Absent())
-from features_store.__main__ import main
-for line in sys.argv[1:]:
-    sys.argv = ["features-store", *line.split()]
-    try:
-        main()
-    except SystemExit as ended:
-        print(line.split()[0], ended.code)
-"""
-    lines = [
-        f"info {store}",
-        f"verify {store}",
-        f"subset {store} -o {tmp_path}/a.h5 --sample 20 --no-blocks",
-        f"subset {store} -o {tmp_path}/b.h5 --sample 20 --seed 1 --no-blocks",
-        f"merge {tmp_path}/a.h5 {tmp_path}/b.h5 --join -o {tmp_path}/c.h5",
-        f"splits {store} -n new --folds 3 --task mood -o {tmp_path}/d.h5",
-    ]
-    done = subprocess.run([sys.executable, "-c", code, *lines], capture_output=True, text=True, check=False)
-    ends = [
-        line for line in done.stdout.splitlines() if line.split()[0] in ("info", "verify", "subset", "merge", "splits")
-    ]
-    assert ends == ["info 0", "verify 0", "subset 0", "subset 0", "merge 0", "splits 2"], done.stderr
-    assert done.stderr == "error: splits need affectory[classify]: pip install 'affectory[classify]'\n"

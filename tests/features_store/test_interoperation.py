@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import features_store as fs
+from features_store.import_ import rewrite
 
 BLOCK = f"/blocks/{honest.BLOCK}"
 
@@ -101,10 +102,10 @@ def test_pytables(dump) -> None:
 
 
 def test_a_block_that_h5repack_compressed(dump, tmp_path) -> None:
-    """A dump that went through HDF5's own tool, chunked and compressed, is the same store."""
+    """A dump that went through HDF5's own tool, chunked and compressed, becomes the same store again."""
     packed = tmp_path / "packed.h5"
     tool("h5repack", "-f", "SHUF", "-f", "GZIP=9", "-l", "CHUNK=5x2x6", str(dump), str(packed))
-    store = fs.open_store(packed)
+    rewrite(packed, tmp_path / "plain.h5")
+    store = fs.open_store(tmp_path / "plain.h5")
     good = store.blocks[honest.BLOCK].status == fs.Status.WRITTEN
-    assert store.blocks[honest.BLOCK].offsets is None
     np.testing.assert_array_equal(store.blocks[honest.BLOCK].vectors[good], honest.vectors()[good])

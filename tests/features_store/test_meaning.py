@@ -14,8 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import features_store as fs
-from features_store.meaning import parted
-from features_store.origin import origin_of
 from features_store.splits import make_split, parts_of_folds
 from features_store.subset import subset
 from features_store.verify import verify
@@ -59,7 +57,7 @@ def test_verify_finds_a_changed_meaning(tmp_path, make_store, run_command, chang
     assert "checked: labels, splits and groups of index.h5 against their digest" in said
     _edit(tmp_path / "s" / "index.h5", change)
     code, _, wrong = run_command("verify", tmp_path / "s")
-    assert code == 2
+    assert code == 1
     assert "labels, splits or groups do not agree with their digest" in wrong
 
 
@@ -132,9 +130,9 @@ def test_the_list_of_blocks(tmp_path, make_store, run_command) -> None:
     assert "block 'two.pool' is another one" in run_command("verify", folder)[2]
     (folder / "two.pool.h5").unlink()
     code, _, wrong = run_command("verify", folder)
-    assert code == 2
+    assert code == 1
     assert "block 'two.pool' is in store.json, and its file is gone" in wrong
-    assert run_command("verify", folder, "--write-list")[0] == 2  # nothing is written down while something is wrong
+    assert run_command("verify", folder, "--write-list")[0] == 1  # nothing is written down while something is wrong
     assert "two.pool" in (folder / "store.json").read_text()
 
 
@@ -144,7 +142,7 @@ def test_a_list_that_is_none(tmp_path, make_store, run_command, text) -> None:
     make_store(tmp_path / "s", blocks=())
     (tmp_path / "s" / "store.json").write_bytes(text.encode("latin-1"))
     code, _, wrong = run_command("verify", tmp_path / "s")
-    assert code == 2
+    assert code == 1
     assert "store.json" in wrong
     assert wrong.count("\n") == 1
 
@@ -152,7 +150,7 @@ def test_a_list_that_is_none(tmp_path, make_store, run_command, text) -> None:
 # ---- groups ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_split_that_parts_groups(tmp_path, run_command) -> None:
+def test_a_split_that_divides_groups(tmp_path, run_command) -> None:
     """One that was published is named by `verify`, with exit code 0; one that was made here is never written."""
     index = fs.Index(
         np.array([f"{i}.jpg" for i in range(6)]),
@@ -162,21 +160,21 @@ def test_a_split_that_parts_groups(tmp_path, run_command) -> None:
     fs.write_index(tmp_path / "a.h5", index)
     code, said, _ = run_command("verify", tmp_path / "a.h5")
     assert code == 0
-    assert "note: split 'default' parts 1 groups of 3 images; it was published so" in said
+    assert "note: split 'default' divides 1 groups of 3 images; it was published so" in said
     assert fs.open_store(tmp_path / "a.h5").splits["default"].source == "published"
     made = {"default": replace(index.splits["default"], source="made")}
-    with pytest.raises(fs.FormatError, match="parts the groups of 3 images"):
+    with pytest.raises(fs.FormatError, match="divides the groups of 3 images"):
         fs.write_index(tmp_path / "b.h5", replace(index, splits=made))
     assert not (tmp_path / "b.h5").exists()
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(-1, 3), st.integers(-1, 2)), min_size=1, max_size=12))
-def test_parted_groups(rows) -> None:
-    """A group is parted if two of its images that are used are in two parts."""
+def test_crossed_groups(rows) -> None:
+    """A group crosses a split if two of its images that are used are in two parts."""
     groups, parts = (np.array(column) for column in zip(*rows, strict=True))
     expected = [g >= 0 and p >= 0 and len({q for h, q in rows if h == g and q >= 0}) > 1 for g, p in rows]
-    assert parted(fs.Split("s", parts), groups).tolist() == expected
+    assert fs.Split("s", parts).crossed(groups).tolist() == expected
 
 
 @settings(max_examples=25, deadline=None)
@@ -191,7 +189,7 @@ def test_made_splits_keep_groups_whole_and_fill_every_part(data) -> None:
     except fs.MismatchError:
         return
     assert split.source == "made"
-    assert not parted(split, groups).any()
+    assert not split.crossed(groups).any()
     assert (np.bincount(split.values, minlength=folds or 3) > 0).all()
 
 
@@ -246,15 +244,15 @@ def test_relabel_keeps_the_place_of_a_cut(tmp_path, make_store, run_command) -> 
     subset(store, tmp_path / "cut.h5", rows=[2, 5, 7], blocks=[])
     assert run_command("relabel", tmp_path / "cut.h5", tmp_path / "s", "-o", tmp_path / "new.h5")[0] == 0
     for name in ("cut.h5", "new.h5"):
-        origin = origin_of(fs.open_store(tmp_path / name))
-        assert (origin.digest, origin.rows.tolist()) == (store.index_digest, [2, 5, 7])
+        cut = fs.open_store(tmp_path / name)
+        assert (cut.parent_digest, cut.parent_rows.tolist()) == (store.index_digest, [2, 5, 7])
 
 
 def test_class_names_in_two_forms() -> None:
     """Names are compared, and kept, in form NFC; two that are one then are refused."""
     composed, decomposed = "caf\u00e9", "cafe\u0301"
     assert fs.Task("t", "single", ("tea", decomposed)) == fs.Task("t", "single", ("tea", composed))
-    with pytest.raises(fs.FormatError, match="two Unicode forms"):
+    with pytest.raises(fs.FormatError, match="in Unicode form NFC"):
         fs.Task("t", "single", (composed, "tea", decomposed))
 
 

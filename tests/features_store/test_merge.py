@@ -18,7 +18,7 @@ def test_independent_stores_are_put_in_the_order_of_ids(tmp_path, make_store) ->
     late, early = make_store(tmp_path / "late", 6, prefix="z"), make_store(tmp_path / "early", 4, prefix="a", seed=1)
     done = merge([tmp_path / "late", tmp_path / "early"], tmp_path / "both.h5")
     both = fs.open_store(tmp_path / "both.h5")
-    assert done.mode == "rows"
+    assert done["mode"] == "rows"
     assert both.ids.tolist() == [*early.ids, *late.ids]
     expected = np.concatenate([early.matrix(["one.pool"]), late.matrix(["one.pool"])])
     np.testing.assert_array_equal(both.matrix(["one.pool"]), expected)
@@ -161,7 +161,7 @@ def test_relabel_brings_labels_and_splits_onto_other_ids(tmp_path, make_store) -
     vectors, labels = make_store(tmp_path / "v", 10), make_store(tmp_path / "l", 14, blocks=(), seed=3)
     subset(labels, tmp_path / "cut.h5", rows=[13, 2, 9])
     done = relabel(vectors, fs.open_store(tmp_path / "cut.h5"), tmp_path / "new.h5")
-    assert (done.n_images, done.without, done.lost) == (10, 8, 1)
+    assert (done["n_images"], done["without"], done["lost"]) == (10, 8, 1)
     new = fs.open_store(tmp_path / "new.h5")
     assert new.index_digest == vectors.index_digest
     for name, column in labels.labels.items():

@@ -101,21 +101,6 @@ def test_mistakes_end_in_one_sentence(tmp_path, make_store, run_command, argumen
     assert not (tmp_path / "c.h5").exists()
 
 
-def test_compressed_blocks_of_others_are_cut_too(tmp_path, make_store) -> None:
-    """A chunked, compressed block is read through HDF5, and becomes a contiguous one."""
-    store = make_store(tmp_path / "s", blocks=("one.pool",))
-    with h5py.File(tmp_path / "s" / "one.pool.h5", "a") as file:
-        group = file["blocks/one.pool"]
-        values = group["vectors"][:]
-        del group["vectors"]
-        group.create_dataset("vectors", data=values, chunks=(5, 1, 4), compression="gzip").attrs["shape"] = [4]
-    subset(fs.open_store(tmp_path / "s"), tmp_path / "cut.h5", rows=[2, 7, 11])
-    cut = fs.open_store(tmp_path / "cut.h5")
-    assert cut.blocks["one.pool"].offsets is not None
-    np.testing.assert_array_equal(cut.matrix(["one.pool"]), values[[2, 7, 11], 0])
-    assert store.blocks["one.pool"].spec == cut.blocks["one.pool"].spec
-
-
 @pytest.mark.parametrize(
     "damage", [{"rows": [0, 0, 1]}, {"rows": [0, 1, -2]}, {"rows": [0, 1]}, {"origin": "x" * 64}], ids=str
 )

@@ -144,7 +144,7 @@ def test_the_seal_is_what_the_format_says(tmp_path, index, spec, vectors) -> Non
         ({"dtype": "float32"}, "dtype: float16 / float32"),
         ({"shape": (D + 1,)}, "shape"),
         ({"n_views": 2}, "shape"),
-        ({"name": "toy.map"}, "holds no contiguous block 'toy.map'"),
+        ({"name": "toy.map"}, "holds no block 'toy.map'"),
     ],
 )
 def test_a_block_made_in_another_way_is_not_continued(tmp_path, index, spec, change, message) -> None:

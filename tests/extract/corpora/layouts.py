@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -203,3 +204,217 @@ def crowdflower(root: Path) -> Expected:
     pictures(root, ["1.jpg", "3.jpg"])
     labels = {"sentiment": [3, 0, 2], "polarity": [2, 0, 1]}
     return Expected(root, ["1", "2", "3"], labels, {}, [0, -1, 0])
+
+
+@maker("emotion6")
+def emotion6(root: Path) -> Expected:
+    """Brackets in the header; a majority other than the folder; a tie; neutral ahead."""
+    columns = "image_filename,valence,arousal,prob. anger,prob. disgust,prob. fear,prob. joy,prob. sadness"
+    head = "\t".join(f"[{one}]" for one in [*columns.split(","), "prob. surprise", "prob. neutral"])
+    shares = [
+        [0.1, 0.7, 0, 0.1, 0.1, 0, 0],
+        [0.1, 0.2, 0, 0, 0.1, 0, 0.6],
+        [0, 0, 0.5, 0, 0.5, 0, 0],
+    ]
+    names, scores = ["disgust/1.jpg", "joy/1.jpg", "fear/2.jpg"], [[2.5, 3.8], [6, 4], [3, 5]]
+    rows = ["\t".join(map(str, [n, *s, *p])) for n, s, p in zip(names, scores, shares, strict=True)]
+    text(root / "Emotion6" / "ground_truth.txt", "\n".join([head, *rows]) + "\n")
+    pictures(root / "Emotion6" / "images", names)
+    labels = {
+        "emotion": [1, 3, 2],
+        "polarity": [0, 1, 0],
+        "majority": [1, 6, -1],
+        "valence_arousal": scores,
+        "distribution": shares,
+    }
+    return Expected(root, names, labels)
+
+
+@maker("emotionroi")
+def emotionroi(root: Path) -> Expected:
+    """Stimuli maps of the same names, and the official lists."""
+    base = root / "EmotionROI"
+    names = ["anger/1.jpg", "anger/232.jpg", "surprise/1.jpg"]
+    pictures(base / "images", names)
+    pictures(base / "ground_truth", names)
+    text(base / "training_testing_split/training.txt", "surprise/1.jpg\nanger/1.jpg\n")
+    text(base / "training_testing_split/testing.txt", "anger/232.jpg\n")
+    return Expected(root, names, {"emotion": [0, 0, 5], "polarity": [0, 0, 1]}, {"default": [0, 2, 0]})
+
+
+@maker("fi")
+def fi(root: Path) -> Expected:
+    """Gaps in the numbers; five placeholders in two classes; a second copy; one public split, coded 0 and 2."""
+    kept = ["amusement/amusement_0001.jpg", "amusement/amusement_0007.jpg", "sadness/sadness_0002.jpg"]
+    base = root / "emotion_dataset"
+    pictures(base, kept)
+    for number in range(5):
+        emotion = ("awe", "fear")[number % 2]
+        picture(base / f"{emotion}/{emotion}_{number:04}.jpg", 99)
+    (base / "sadness/sadness_0009.jpg").write_bytes((base / kept[2]).read_bytes())
+    for part, rows in (("train", f"{kept[0]},2\n"), ("val", f"{kept[1]},2\n"), ("test", f"{kept[2]},0\n")):
+        text(root / f"split_1/FI_{part}.csv", f"path,class\n{rows}")
+    return Expected(root, kept, {"emotion": [0, 0, 7], "polarity": [1, 1, 0]}, {"serra-1": [0, 1, 2]})
+
+
+@maker("artphoto")
+def artphoto(root: Path) -> Expected:
+    """``sad`` for sadness, and a file that is no image of the corpus."""
+    names = ["awe_0001.jpg", "content_12.jpg", "sad_0534.jpg"]
+    pictures(root / "testImages_artphoto", [*names, "thumbs.jpg"])
+    return Expected(root, names, {"emotion": [2, 3, 7], "polarity": [1, 1, 0]})
+
+
+@maker("abstract")
+def abstract(root: Path) -> Expected:
+    """Names in single quotes, one with a comma; a tie."""
+    head = "'','Amusement','Anger','Awe','Content','Disgust','Excitement','Fear','Sad'"
+    rows = ["'abstract_0001.jpg',0,3,0,1,0,0,0,0", "'a,b.jpg',2,0,0,2,0,0,0,0", "'c.jpg',0,0,0,0,0,0,0,1"]
+    text(root / "ABSTRACT_groundTruth.csv", "\n".join([head, *rows]) + "\n")
+    names = ["abstract_0001.jpg", "a,b.jpg", "c.jpg"]
+    pictures(root / "testImages_abstract", names)
+    spread = [[0, 0.75, 0, 0.25, 0, 0, 0, 0], [0.5, 0, 0, 0.5, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 1]]
+    return Expected(root, names, {"emotion": [1, -1, 7], "polarity": [0, -1, 0], "distribution": spread})
+
+
+@maker("emoset")
+def emoset(root: Path) -> Expected:
+    """Rows of three elements and of four; the inverted code of two classes stands in the info file."""
+    names = ["image/amusement/amusement_00001.jpg", "image/anger/anger_00001.jpg", "image/awe/awe_00001.jpg"]
+    pictures(root, names)
+    info = {"label2idx": {"amusement": 0, "awe": 1, "anger": 4}, "sentiment": {"positive": 0, "negative": 1}}
+    text(root / "info.json", json.dumps(info))
+    for part, name, more in (("train", names[0], []), ("val", names[1], [4]), ("test", names[2], ["x"])):
+        emotion = name.split("/")[1]
+        text(root / f"{part}.json", json.dumps([[emotion, name, f"annotation/{emotion}/1.json", *more]]))
+    return Expected(root, names, {"emotion": [0, 4, 1], "polarity": [1, 0, 1]}, {"default": [0, 1, 2]})
+
+
+def _ldl(root: Path, *, with_parts: bool) -> Expected:
+    head = "images-name Amusement Awe Contentment Excitement Anger Disgust Fear Sadness "
+    text(
+        root / "ground_truth.txt", f"{head}\n1.jpg 6 2 0 0 0 0 0 0 \n2.jpg 0 0 0 0 0 0 1 10 \n3.jpg 0 0 0 0 0 0 0 0 \n"
+    )
+    names = ["1.jpg", "2.jpg", "3.jpg"]
+    pictures(root / "images", names)
+    labels = {
+        "emotion": [0, 7, -1],
+        "polarity": [1, 0, -1],
+        "distribution": [[0.75, 0.25, *[0] * 6], [*[0] * 6, 1 / 11, 10 / 11], [NAN] * 8],
+    }
+    if not with_parts:
+        return Expected(root, names, labels)
+    from scipy.io import savemat
+
+    cells = np.array([[name] for name in ("3.jpg", "1.jpg", "2.jpg")], dtype=object)
+    content = {"imgname": cells, "train_ind": np.array([[1, 3]]), "test_ind": np.array([[2]])}
+    savemat(root / "twitter_ldl_config.mat", content)
+    return Expected(root, names, labels, {"default": [2, 0, 0]})
+
+
+@maker("flickr-ldl")
+def flickr_ldl(root: Path) -> Expected:
+    """An empty field at the end of each line; an image without votes."""
+    return _ldl(root, with_parts=False)
+
+
+@maker("twitter-ldl")
+def twitter_ldl(root: Path) -> Expected:
+    """The official parts in MATLAB's format, counted from 1, in an order of their own."""
+    return _ldl(root, with_parts=True)
+
+
+@maker("oasis")
+def oasis(root: Path) -> Expected:
+    """Carriage returns alone, an unnamed column, blanks behind a theme, Scene beside Scenery."""
+    rows = [
+        ",Theme,Category,Source,Valence_mean,Valence_SD,Valence_N,Arousal_mean,Arousal_SD,Arousal_N",
+        "I1,Acorns 1,Object,Pixabay,4.68627451,1.2,102,2.346938776,1.6,98",
+        'I2,"Crosswalk 1 ",Scene,Pixabay,4,1.2,102,3.5,1.6,98',
+        "I3,War 2 ,Scenery,Pixabay,1.5,1.2,102,5.25,1.6,98",
+    ]
+    text(root / "OASIS.csv", "\n".join(rows) + "\n", newline="\r")
+    pictures(root / "images", ["Acorns 1.jpg", "Crosswalk 1.jpg", "War 2.jpg"])
+    values = [[4.68627451, 2.346938776], [4, 3.5], [1.5, 5.25]]
+    return Expected(root, ["Acorns 1", "Crosswalk 1", "War 2"], {"valence_arousal": values, "category": [1, 3, 3]})
+
+
+@maker("gaped")
+def gaped(root: Path) -> Expected:
+    """Deviations in parentheses, empty lines, and the folder within a folder of the same name."""
+    base = root / "GAPED" / "GAPED"
+    head = "Picture  Valence (SD)  Arousal (SD)  Internal (SD)\n"
+    text(base / "A_with SD.txt", f"{head}A001.bmp  8.5  (9.1)  70.25  (20)  3.1 (2)\n\nA002.bmp 12 (1) 60 (2) 1 (1)\n")
+    text(base / "Sp_with SD.txt", f"{head}Sp001.bmp\t30.5\t(3)\t55\t(4)\t1\t(1)\n", newline="\r\n")
+    pictures(base, ["A/A001.bmp", "A/A002.bmp", "Sp/Sp001.bmp"])
+    values = [[8.5, 70.25], [12, 60], [30.5, 55]]
+    ids = ["A/A001.bmp", "A/A002.bmp", "Sp/Sp001.bmp"]
+    return Expected(root, ids, {"valence_arousal": values, "category": [0, 0, 5]})
+
+
+@maker("naps")
+def naps(root: Path) -> Expected:
+    """Semicolons, no header, decimal commas."""
+    text(
+        root / "NAPS_valence_arousal_2014.csv", "Animals_001_h;Animals;1;h;a cat;6,5;4,25\nFaces_001_v;Faces;1;v;;3;7\n"
+    )
+    pictures(root, ["Animals_001_h.jpg", "Faces_001_v.jpg"])
+    return Expected(root, ["Animals_001_h", "Faces_001_v"], {"valence_arousal": [[6.5, 4.25], [3, 7]]})
+
+
+@maker("iaps")
+def iaps(root: Path) -> Expected:
+    """Lines before the header, a slide that occurs twice, a dot for what is missing, upper-case suffixes."""
+    rows = [
+        "IAPS All Subjects",
+        "",
+        "desc\tIAPS\tvalmn\tvalsd\taromn\tarosd\tdom1mn\tdom1sd\tset",
+        "Snake\t1050\t3.5\t2\t6.75\t1.7\t.\t.\t1",
+        "Boy\t2345.1\t2.25\t1\t5.5\t2\t3\t1\t7",
+        "Snake\t1050\t3.0\t2\t7.25\t1.7\t.\t.\t9",
+    ]
+    text(root / "AllSubjects_1-20.txt", "\n".join(rows), newline="\r\n")
+    pictures(root / "IAPS 1-20 Images", ["1050.JPG", "2345.1.jpg"])
+    return Expected(root, ["1050", "2345.1"], {"valence_arousal": [[3.25, 7.0], [2.25, 5.5]]})
+
+
+@maker("smid")
+def smid(root: Path) -> Expected:
+    """The column of the images has no title; names have no suffix, and files have several."""
+    head = "valence_mean,arousal_mean,moral_mean,harm_mean,fairness_mean,ingroup_mean,authority_mean,purity_mean"
+    text(root / "SMID_norms.csv", f'"",{head}\nb1_p1,4.5,2,4,1,2,3,4,5\nb1_p2,1.5,3.5,1,5,4,3,2,\n')
+    picture(root / "SMID_images_400px/img/b1_p1.jpeg", 1)
+    picture(root / "SMID_images_400px/img/b1_p2.png", 2)
+    labels = {
+        "valence_arousal": [[4.5, 2], [1.5, 3.5]],
+        "moral": [[4], [1]],
+        "foundations": [[1, 2, 3, 4, 5], [5, 4, 3, 2, NAN]],
+    }
+    return Expected(root, ["b1_p1", "b1_p2"], labels)
+
+
+@maker("emomadrid")
+def emomadrid(root: Path) -> Expected:
+    """Three files whose lines belong together."""
+    text(root / "image_names.txt", "EM0001.jpg\nEM0002.jpg\n")
+    text(root / "MeanValence.txt", "-1.5\n0.25\n")
+    text(root / "MeanArousal.txt", "1.75\n-2\n\n")
+    pictures(root / "images", ["EM0001.jpg", "EM0002.jpg"])
+    return Expected(root, ["EM0001.jpg", "EM0002.jpg"], {"valence_arousal": [[-1.5, 1.75], [0.25, -2]]})
+
+
+@maker("dirti")
+def dirti(root: Path) -> Expected:
+    """Columns mapped by hand, semicolons."""
+    text(root / "norms.csv", "Nummer;Valenz;Erregung\n1001;2,5;6\n1002;3;5,5\n")
+    pictures(root / "pics", ["1001.jpg", "1002.jpg"])
+    options = {"image": "Nummer", "valence": "Valenz", "arousal": "Erregung", "delimiter": ";"}
+    return Expected(root, ["1001", "1002"], {"valence_arousal": [[2.5, 6], [3, 5.5]]}, options=options)
+
+
+@maker("ied")
+def ied(root: Path) -> Expected:
+    """Columns by their usual titles."""
+    text(root / "table.csv", "filename,valence,arousal\nx/1.jpg,5,4\nx/2.jpg,9,1\n")
+    pictures(root, ["x/1.jpg", "x/2.jpg"])
+    return Expected(root, ["x/1.jpg", "x/2.jpg"], {"valence_arousal": [[5, 4], [9, 1]]})

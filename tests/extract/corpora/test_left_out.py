@@ -17,7 +17,7 @@ from layouts import MAKERS, picture, text
 from PIL import Image
 
 from extract.corpora import CORPORA, find_corpus
-from extract.corpora.partition import grouped, stratified
+from extract.corpora.splits import draw_parts
 from extract.errors import CorpusError
 from features_store import open_store
 
@@ -183,7 +183,7 @@ def test_hard_links_in_a_tar_are_images(tmp_path: Path) -> None:
             archive.addfile(info, None if target else io.BytesIO(b"abc"))
     reading = find_corpus("folder").read(tmp_path / "a.tar")
     assert reading.index.ids.tolist() == ["fear/2.jpg", "joy/1.jpg"]
-    assert [reading.source.read(row) for row in range(2)] == [b"abc", b"abc"]
+    assert [reading.files.read(row) for row in range(2)] == [b"abc", b"abc"]
     assert reading.index.corpus["left_out"] == {"a hard link whose file is not in the archive": 1}
 
 
@@ -226,14 +226,14 @@ def test_partition_property(strata: list[int], groups: list[int], seed: int) -> 
     """Groups stay whole, no part is empty where three units are there, and the order of the images does not matter."""
     ids = [f"{at}.jpg" for at in range(len(strata))]
     of = np.array(groups[: len(ids)])
-    parts = grouped(ids, strata, of, seed=seed)
+    parts = draw_parts(ids, strata, of, seed=seed)
     for group in set(of[of >= 0].tolist()):
         assert len(set(parts[of == group].tolist())) == 1
     n_units = len(set(of[of >= 0].tolist())) + int((of < 0).sum())
     assert len(set(parts.tolist())) == min(n_units, 3)
     assert (parts == 0).any()
-    alone = stratified(ids, strata, seed=seed)
-    assert alone.tolist() == stratified(ids[::-1], strata[::-1], seed=seed)[::-1].tolist()
+    alone = draw_parts(ids, strata, seed=seed)
+    assert alone.tolist() == draw_parts(ids[::-1], strata[::-1], seed=seed)[::-1].tolist()
 
 
 def test_mediaeval_keeps_equal_images_together(tmp_path: Path) -> None:

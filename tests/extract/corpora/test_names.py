@@ -61,7 +61,7 @@ def one_file_each(place: Path, expected: dict[bytes, bytes]) -> None:
         # It may be refused only because two files would have one name, or because there is no picture.
         assert len(escaped) < len(expected) or not visible
         return
-    found = [reading.source.read(row) for row in range(len(reading.index))]
+    found = [reading.files.read(row) for row in range(len(reading.index))]
     assert sorted(found) == sorted(data for name, data in expected.items() if not name.endswith(b".b.jpg"))
     assert len(set(reading.index.ids.tolist())) == len(found)
 
@@ -102,7 +102,7 @@ def test_latin_1_names_have_ids_of_their_own(tmp_path: Path) -> None:
     ]
     reading = find_corpus("folder").read(make_tar(tmp_path / "a.tar", members, tarfile.GNU_FORMAT))
     assert reading.index.ids.tolist() == ["a/%E4.jpg", "a/%F6.jpg", "b/%E4.jpg", "b/%F6.jpg"]
-    assert [reading.source.read(row) for row in range(4)] == [b"a\xe4", b"a\xf6", b"b\xe4", b"b\xf6"]
+    assert [reading.files.read(row) for row in range(4)] == [b"a\xe4", b"a\xf6", b"b\xe4", b"b\xf6"]
     assert any("4 file names are not UTF-8" in note for note in reading.notes)
 
 
@@ -122,7 +122,7 @@ def test_a_name_that_is_twice_in_a_zip_is_refused(tmp_path: Path) -> None:
 def photo_tweets(root: Path, lines: str) -> list[bytes]:
     text(root / "mine.txt", lines)
     reading = find_corpus("vso-603").read(root)
-    return [reading.source.read(row) for row in range(len(reading.index))]
+    return [reading.files.read(row) for row in range(len(reading.index))]
 
 
 def test_names_that_differ_in_case_are_different_images(tmp_path: Path) -> None:
@@ -131,9 +131,9 @@ def test_names_that_differ_in_case_are_different_images(tmp_path: Path) -> None:
     assert photo_tweets(tmp_path, "a.jpg 1\nA.jpg 0\nb.jpg 1\n") == [b"a.jpg", b"A.jpg", b"B.JPG"]
     (tmp_path / "images/A.jpg").unlink()
     reading = find_corpus("vso-603").read(tmp_path)
-    assert reading.source.read(0) == b"a.jpg"
+    assert reading.files.read(0) == b"a.jpg"
     with pytest.raises(AffectoryError, match="No such file"):
-        reading.source.read(1)
+        reading.files.read(1)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_the_path_as_it_stands_comes_first(tmp_path: Path) -> None:
     ]
     root = touch(tmp_path / "oasis", "images/Acorns 1.jpg", "thumbs/Acorns 1.jpg")
     text(root / "OASIS.csv", ",Theme,Category,Valence_mean,Arousal_mean\nI1,Acorns 1,Object,4,3\n")
-    assert find_corpus("oasis").read(root).source.read(0) == b"images/Acorns 1.jpg"
+    assert find_corpus("oasis").read(root).files.read(0) == b"images/Acorns 1.jpg"
 
 
 @pytest.mark.parametrize("corpus", ["csv", "list"])
@@ -187,7 +187,7 @@ def test_tables_and_folders_meet_in_nfc(corpus: str, packed: bool, tmp_path: Pat
     given = {"csv": {"single": "label"}, "list": {}}[corpus] | ({"root": "../i.tar"} if packed else {})
     reading = find_corpus(corpus).read(root, given)
     assert reading.index.ids.tolist() == [f"{E_NFC}/1.jpg"]
-    assert reading.source.read(0) == f"{E_NFD}/1.jpg".encode()
+    assert reading.files.read(0) == f"{E_NFD}/1.jpg".encode()
 
 
 def test_classes_in_two_unicode_forms_are_one(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_lookup_property(files: list[str], listed: list[str]) -> None:
         seen: list[str] = []
         for row, name in enumerate(reading.index.ids.tolist()):
             try:
-                path = reading.source.read(row).decode()
+                path = reading.files.read(row).decode()
             except AffectoryError:
                 assert name not in files
                 continue

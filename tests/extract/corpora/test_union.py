@@ -10,15 +10,16 @@ import pytest
 from layouts import MAKERS, picture
 
 from extract.corpora import CORPORA, find_corpus
-from extract.corpora.union import JNDATASET, rescaled
 from extract.errors import CorpusError
+from features_store import AffectoryError
+from features_store.union import rescaled
 
 
 @pytest.fixture
 def places(tmp_path: Path) -> dict[str, Path]:
     """A small corpus of each kind, by name."""
     found = {}
-    for name in (*JNDATASET, "emotion6", "fi", "twitter1", "b-t4sa", "vso-603"):
+    for name in (*CORPORA["jndataset"].members, "emotion6", "fi", "twitter1", "b-t4sa", "vso-603"):
         found[name] = MAKERS[name](tmp_path / name).data
     return found
 
@@ -68,7 +69,7 @@ def test_ratings_are_rescaled(places: dict[str, Path]) -> None:
         "Sp",
     )
     assert index.labels["category"].values.tolist() == [1, 3, 3, 4, 4, 9, -1, -1]
-    assert [reading.source.read(row)[:1] for row in range(len(index))] == [b"\xff"] * 3 + [b"B"] * 3 + [b"\xff"] * 2
+    assert [reading.files.read(row)[:1] for row in range(len(index))] == [b"\xff"] * 3 + [b"B"] * 3 + [b"\xff"] * 2
 
 
 def test_range_of_a_member_is_an_option(places: dict[str, Path]) -> None:
@@ -115,7 +116,7 @@ def test_vocabularies_are_united_by_name(places: dict[str, Path]) -> None:
     assert "joy" not in mapped.task.classes
     assert [mapped.task.classes[value] for value in mapped.values.tolist()][1] == "amusement"
     assert "joy > amusement" in mapped.task.source
-    with pytest.raises(CorpusError, match=r"unknown class of emotion6\.emotion"):
+    with pytest.raises(AffectoryError, match=r"unknown class of emotion6\.emotion"):
         corpus.read(data, {"map": "emotion6.emotion:glee>joy"})
 
 

@@ -1,0 +1,225 @@
+"""The commands that answer for images, explain answers, and package runs: predict, explain, bundle, submit."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from classify.cli import options
+from classify.console import progress_bar, say
+from classify.errors import ConfigError
+from features_store.console import key_values
+
+if TYPE_CHECKING:
+    from classify.inference.model import Answer, Model
+
+
+def predict(
+    place: Annotated[
+        Path, typer.Argument(metavar="RUN|BUNDLE", help="A run's folder, or a bundle.", show_default=False)
+    ],
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGES|FOLDER|-", help="Images, folders, or - for paths on the standard input."),
+    ],
+    *,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a line of JSON for each image.", rich_help_panel="Output")
+    ] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.", rich_help_panel="Output")] = False,
+    max_failed: Annotated[
+        str,
+        typer.Option(
+            help="Images that may stay unanswered, 5% or a number; above it exit code 3.", rich_help_panel="Output"
+        ),
+    ] = "5%",
+    device: options.Device = "auto",
+    weights: options.WeightFiles = None,
+    allow_download: options.Download = False,
+) -> None:
+    """Predict new images: calibrated probabilities and the decision, or why an image cannot be used.
+
+    The encoders are rebuilt from the passports of the run, and refused if their weights differ.
+    """
+    from classify.inference.bundle import open_model
+    from classify.inference.model import random_weights
+    from classify.inference.predictor import Predictor, image_paths
+    from features_store.writer import FailureLimit
+
+    limit = FailureLimit(max_failed)
+    if as_json and as_csv:
+        raise ConfigError("--json and --csv exclude each other; give one")
+    if "-" in images and len(images) > 1:
+        raise ConfigError("- stands for paths on the standard input, and cannot be mixed with others")
+    asked = None if images == ["-"] else image_paths(images)
+    model = open_model(place)
+    for warning in random_weights(model.passports):
+        say(f"warning: {warning}", err=True)
+    files = _weight_files(weights)
+    predictor = Predictor(model, device=device, weights=files, allow_download=allow_download)
+    if asked is None:
+        paths = (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+        n_failed, n_asked = _print_answers(model, predictor(paths), as_json=as_json, as_csv=as_csv)
+        if not n_asked:
+            raise ConfigError("no path came on the standard input; write one a line, or name the images instead of -")
+    else:
+        from tqdm import tqdm
+
+        with tqdm(total=len(asked), unit=" images", delay=2, leave=False, disable=not sys.stderr.isatty()) as bar:
+            answers = predictor.many(asked, step=bar.update)
+            n_failed, n_asked = _print_answers(model, answers, as_json=as_json, as_csv=as_csv)
+    if limit.exceeded(n_failed, n_asked):
+        raise typer.Exit(3)
+
+
+def _print_answers(model: Model, answers: Iterable[Answer], *, as_json: bool, as_csv: bool) -> tuple[int, int]:
+    """Print answer by answer; return how many images have none, and how many were asked for."""
+    from classify.inference import predictions as words
+
+    if as_csv:
+        say(words.csv_header(model))
+    line = words.answer_json if as_json else words.answer_csv if as_csv else words.answer_text
+    failed = asked = 0
+    for answer in answers:
+        asked += 1
+        say(line(model, answer))
+        sys.stdout.flush()  # who asks image by image waits for this line
+        failed += bool(answer.reason)
+    if failed:
+        say(f"note: {failed} image{'s' if failed > 1 else ''} without an answer", err=True)
+    return failed, asked
+
+
+def _weight_files(pairs: list[str] | None) -> dict[str, Path]:
+    found = {name: Path(file) for name, file in key_values("--weights", pairs or (), "resnet50=FILE").items()}
+    if missing := [f"{name}={file}" for name, file in found.items() if not file.is_file()]:
+        raise ConfigError(f"--weights {missing[0]} names no file; write ENCODER=FILE with a file that exists")
+    return found
+
+
+def bundle(
+    run: options.RunFolder,
+    *,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="The bundle to write.", rich_help_panel="Output")
+    ],
+    force: options.Force = False,
+) -> None:
+    """Pack a run into one file that `classify predict` opens on another machine."""
+    from classify.inference.bundle import write_bundle
+    from classify.runs.folder import read_run
+
+    names = write_bundle(read_run(run), out, force=force)
+    say(f"{out}: {len(names)} files, {out.stat().st_size / 1024:.0f} KiB")
+
+
+def explain(
+    run: options.RunFolder,
+    images: Annotated[
+        list[str] | None, typer.Argument(metavar="IMAGES...", help="Images. [default: the six surest of the test part]")
+    ] = None,
+    *,
+    check: Annotated[
+        bool, typer.Option("--check", help="Also run the deletion check of the maps on the test images.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=8, help="Of --check: only the first N test images.")] = None,
+    data: options.Pictures = None,
+    weights: options.WeightFiles = None,
+    allow_download: options.Download = False,
+    force: options.Force = False,
+) -> None:
+    """Explain predictions: saliency of each encoder, share of each block, named features. Writes RUN/explanations."""
+    from classify.explain.deletion_check import deletion_check
+    from classify.explain.explainer import Explainer
+    from classify.explain.explanations import (
+        check_explanations,
+        chosen_images,
+        explain_images,
+        explanation_text,
+        scored_images,
+    )
+    from classify.inference.predictor import image_paths
+    from classify.runs.folder import read_run
+
+    opened = read_run(run)
+    check_explanations(opened, force=force)
+    scored = scored_images(opened, data) if check or not images else {}
+    paths = image_paths(images) if images else chosen_images(opened, scored)
+    import torch
+
+    torch.set_num_threads(1)  # hundreds of small passes: on a busy machine more threads mostly wait for each other
+    explainer = Explainer(opened, weights=_weight_files(weights), allow_download=allow_download)
+    checked = list(scored.values())[:limit] if check else []
+    with progress_bar("images") as progress:
+        done = iter(range(1, len(checked) + len(paths) + 1))
+
+        def step() -> None:
+            progress(next(done), len(checked) + len(paths))
+
+        deletion = deletion_check(explainer, checked, step=step) if checked else None
+        found = explain_images(opened, explainer, paths, deletion=deletion, force=force, step=step)
+    for explained in found:
+        say(explanation_text(explained))
+    if deletion:
+        say(_deletion_text(deletion))
+    say(f"wrote {opened.folder / 'explanations'}")
+
+
+def _deletion_text(found: dict[str, Any]) -> str:
+    if found["passed"] is None:
+        return f"deletion check: {found['n_images']} images are too few, it takes 8"
+    gap, moved = found["difference"], found["difference_moved"]
+    verdict = "the maps mean something" if found["passed"] else "not shown that the maps mean anything"
+    return (
+        f"deletion check, {found['n_images']} images: covering the hottest {found['share_covered']:.0%} takes "
+        f"{found['hottest']:.2f}, as much at random {found['random']:.2f}; difference {gap['value']:.2f} "
+        f"[{gap['low']:.2f}, {gap['high']:.2f}], against the same shape elsewhere {moved['value']:.2f} "
+        f"[{moved['low']:.2f}, {moved['high']:.2f}]: {verdict}"
+    )
+
+
+def submit(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="A run for each task, in the order of the columns.")
+    ],
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="The CSV file to write.", rich_help_panel="Output"),
+    ] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Check this file instead of writing one.", rich_help_panel="Output"),
+    ] = None,
+    template: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A CSV file whose ids give the order, like testset.csv.")
+    ] = None,
+    part: Annotated[
+        options.Part, typer.Option(help="The part that is answered for.", rich_help_panel="Data")
+    ] = options.Part.test,
+    at_half: Annotated[
+        bool,
+        typer.Option("--at-half", help="Threshold every label at 0.5, not where the run does.", rich_help_panel="Data"),
+    ] = False,
+    force: options.Force = False,
+) -> None:
+    """Write predictions in MediaEval's form, read the file back, and score it again before it gets its name."""
+    from classify.inference.submission import check_submission
+    from classify.inference.submit import plan_submission, write_submission
+    from classify.json_file import check_new
+    from classify.runs.folder import read_run
+
+    if (out is None) == (check is None):
+        raise ConfigError("give either --out FILE, to write one, or --check FILE, to check one")
+    if out is not None:
+        check_new(out, force=force)
+    plan = plan_submission([read_run(run) for run in runs], template=template, part=part.value, at_half=at_half)
+    found = check_submission(check, plan) if check else write_submission(plan, out or Path(), force=force)
+    say(f"{check or out}: {len(plan.ids)} images, columns {', '.join(plan.titles)}")
+    for task, one in found.items():
+        scored = f"{one['metric']} {one['value']!r}, as in the run" if one["n_images"] else "no label to score by"
+        say(f"  {task}: {scored} ({one['n_images']} labelled images)")

@@ -1,0 +1,1 @@
+"""Figures: the charts of runs and studies, as SVG whose colours follow the page's theme."""
