@@ -21,7 +21,7 @@ from sklearn.utils import check_random_state
 
 from classify.data.rows import ArrayRows, RowMatrix, Rows
 from classify.errors import HeadError
-from classify.heads.base import ClassifierHead, Head, RegressorHead, Standardiser, finite_batches
+from classify.heads.base import ClassifierHead, Head, RegressorHead, Standardizer, finite_batches
 from classify.heads.one_vs_rest import constant_log_odds, fit_sigmoid, indicator_columns, probabilities
 from classify.heads.options import number, random_seed, whole
 from classify.heads.pairwise import Candidate, Products, fit_member, kernel, member_scores
@@ -108,13 +108,13 @@ class _AutoHead(Head):
 
     def _measure(self, vectors: np.ndarray) -> None:
         """Measure mean and scale of each feature under each map, (n_maps, n_features) float32."""
-        fitted = [Standardiser.fit(ArrayRows(_raise(vectors, name)), standardize=True) for name in self.maps_]
+        fitted = [Standardizer.fit(ArrayRows(_raise(vectors, name)), standardize=True) for name in self.maps_]
         self.mean_, self.scale_ = np.stack([one.mean for one in fitted]), np.stack([one.scale for one in fitted])
 
     def _mapped(self, x: np.ndarray, name: str) -> list[np.ndarray]:
         """Return rows under a map, standardised, block by block."""
         at = self.maps_.index(name)
-        z = Standardiser(self.mean_[at], self.scale_[at])(_raise(x, name))
+        z = Standardizer(self.mean_[at], self.scale_[at])(_raise(x, name))
         return np.split(z, np.cumsum(self.widths_)[:-1], axis=1)
 
     def _deal(self, n: int, strata: np.ndarray | None, groups: Any) -> Folds:

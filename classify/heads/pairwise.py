@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.svm import SVC, SVR
 
-from classify.heads.kernel import MAX_STEPS
+from classify.heads.svm import MAX_STEPS
 
 __all__ = ["Candidate", "Products", "fit_member", "kernel", "member_scores"]
 
