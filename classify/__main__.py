@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -10,7 +9,6 @@ import typer
 
 from classify.cli import images, results, training
 from classify.cli.options import examples
-from classify.console import say
 from features_store import console
 
 app = typer.Typer(
@@ -21,16 +19,11 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        say(f"affectory {importlib.metadata.version('affectory')}")
-        raise typer.Exit
-
-
 @app.callback()
 def classify(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option("--version", callback=console.version_option, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
     """Train shallow heads on the vectors of a store, and compare them with baselines and intervals."""
@@ -63,6 +56,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any], tuple[str, str]]] = {
         results.learning_curve,
         ("learning-curve runs/emoji/polarity/svm", "learning-curve runs/emoji --points 4 --repeats 5"),
     ),
+    "seeds": (results.seeds, ("seeds runs/emoji/polarity/gbm", "seeds runs/emoji --n 10")),
     "audit": (
         results.audit,
         ("audit features/emoji --task polarity", "audit features/emoji --task evokes --threshold 0.98"),

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from classify.config import KEYS, RunConfig, load_config
 from classify.console import columns, html_table, paragraph
+from classify.data.kinds import kind_of
 from classify.errors import ConfigError
 from classify.evaluation.baselines import constant_scores
 from classify.evaluation.bootstrap import LEAST_UNITS, Interval, Spread, intervals
@@ -214,8 +215,7 @@ def cross_validate(
     groups = None if parts[0].groups is None else np.concatenate([np.asarray(part.groups) for part in parts])
     dealt = deal(layout.data.task, y, groups=groups, n_folds=folds, seed=config.seed)
     matrix = RowMatrix(layout.store, layout.blocks, rows)
-    kind, n_classes = layout.data.task.kind, len(layout.data.task.classes)
-    scores = np.zeros(y.shape if kind == "regression" else (len(y), n_classes))
+    scores = kind_of(layout.data.task).blank(len(y))
     for fold in np.unique(dealt):
         train, held = np.flatnonzero(dealt != fold), np.flatnonzero(dealt == fold)
         one = task_head(head, layout.data.task, y[train], config.settings, seed=config.seed, shape=layout.map_shape)

@@ -1,72 +1,112 @@
-"""The blocks of one encoder within a run: what is pending in them, and where its vectors go."""
+"""The blocks of each encoder within a run: how they were begun, what is pending in them, where the vectors go."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.encoders import Encoder
-from extract.passport import passport_of
-from extract.settings import Circumstances
-from features_store import BlockSpec, BlockWriter, Index, Status, StoreError
+from extract.encoders import Encoder, EncoderSpec
+from extract.engines import Engine, Plan
+from extract.engines.device import DeviceFacts
+from extract.passport import make_passport
+from extract.progress import Timings
+from extract.settings import RunSettings
+from features_store import BlockSpec, BlockWriter, Index, Status, StoreError, open_store
+from features_store.passport import alternatives
+from features_store.schema import FAILURES
 from features_store.writer import FailureLimit, read_failures, write_failures
 
 
-class Blocks:
-    """The block files of one network in a store; a `Sink`.
+def open_blocks(
+    store: Path,
+    index: Index,
+    encoders: Sequence[Encoder],
+    engine: Engine,
+    settings: RunSettings,
+    timings: Timings,
+    stack: ExitStack,
+) -> list[BlockSink]:
+    """Open the blocks of each encoder, and let the engine prepare what is pending in them; `stack` closes the files.
 
-    Parameters
+    Blocks that are there come first, as they may refuse to be continued, and nobody wants to wait for a compiler to
+    learn that. A block says whether compiled code made it and in which batches, and both stay as they are once it has
+    rows: so a network is compiled, and tried, before its new blocks are created.
+
+    Raises MismatchError, DeviceError, DeviceMemoryError.
+    """
+    sinks: dict[int, BlockSink] = {}
+    plans = []
+    for at, encoder in enumerate(encoders):
+        begun, n_views = _read_begun(encoder.spec, store), len(range(len(index))[: settings.limit]) * settings.views
+        size, compiled = settings.batch_size or engine.facts.batch_size, None
+        if begun is not None:
+            if settings.batch_size is None and begun.device == engine.facts.kind:
+                size = begun.batch_size or size
+            # Actors never compile; by itself a run goes on as the blocks were begun.
+            compiled = {"on": True, "off": False}.get(settings.compile, begun.compiled) and settings.engine == "local"
+            sinks[at] = BlockSink(store, index, encoder, engine.facts, settings, size, compiled=compiled, stack=stack)
+            n_views = int(sinks[at].needed[: settings.limit].sum())
+        plans.append(Plan(encoder, n_views, size, compiled))
+    for at, plan in enumerate(engine.prepare(plans, timings)):
+        if at not in sinks:
+            compiled = bool(plan.compiled)
+            sinks[at] = BlockSink(
+                store, index, plan.encoder, engine.facts, settings, plan.batch_size, compiled=compiled, stack=stack
+            )
+    return [sinks[at] for at in range(len(encoders))]
+
+
+class BlockSink:
+    """The block files of one encoder in a store; a `Sink`.
+
+    Attributes
     ----------
-    store : Path
-        Folder; each block in it is made, or gone on with.
-    made : Circumstances
-        Device, decoder, views and so on, for the passports.
-    stack : ExitStack
-        Closes the files.
-    retry : sequence of Status
-        Failures that become pending again.
-    tell : callable
-        Takes one line for people: what differs from how the blocks were begun.
+    writers : dict
+        By tap.
     """
 
     def __init__(
         self,
-        network: Encoder,
-        index: Index,
         store: Path,
+        index: Index,
+        encoder: Encoder,
+        facts: DeviceFacts,
+        settings: RunSettings,
+        batch_size: int,
         *,
-        made: Circumstances,
+        compiled: bool,
         stack: ExitStack,
-        retry: Sequence[Status] = (),
-        tell: Callable[[str], None] = lambda _line: None,
     ) -> None:
+        self.encoder, self.batch_size = encoder, batch_size
         self.writers: dict[str, BlockWriter] = {}
         news: list[str] = []
-        for tap in network.spec.taps:
-            block = network.spec.block(tap.name)
+        for tap in encoder.spec.taps:
+            block = encoder.spec.block(tap.name)
             spec = BlockSpec(
                 block,
-                network.shapes[tap.name],
-                passport_of(network, tap.name, index, made),
-                dtype=made.dtype,
-                n_views=made.views.n,
-                names=network.names.get(tap.name),
+                encoder.shapes[tap.name],
+                make_passport(encoder, tap.name, index, facts, settings, batch_size=batch_size, compiled=compiled),
+                dtype=settings.dtype,
+                n_views=settings.views,
+                names=encoder.names.get(tap.name),
             )
             writer = stack.enter_context(BlockWriter(store / f"{block}.h5", index, spec))
-            writer.reset(retry)
+            writer.reset(FAILURES if settings.retry_failed else ())
             self.writers[tap.name] = writer
             if len(writer.pending()):
                 news = news or writer.news
         if news:
-            tell(f"{network.spec.name}: begun with / continued with {'; '.join(news)}; its passports name both")
-        self.reasons: dict[int, str] = {}  # by row, of what failed in this run
+            name = encoder.spec.name
+            settings.echo(f"{name}: begun with / continued with {'; '.join(news)}; its passports name both")
+        self._reasons: dict[int, str] = {}  # by row, of what failed in this run
         self._ids = index.ids
         stack.callback(self._keep_reasons)  # however the run ends
-        self._pending = {tap: _mask(writer, len(index)) for tap, writer in self.writers.items()}
+        self._pending = {tap: _pending_views(writer, len(index)) for tap, writer in self.writers.items()}
         self.needed: NDArray[np.bool_] = np.logical_or.reduce(list(self._pending.values()))
 
     def write(
@@ -82,7 +122,7 @@ class Blocks:
 
     def fail(self, row: int, status: Status, reason: str) -> None:
         """See `Sink.fail`."""
-        self.reasons[row] = reason
+        self._reasons[row] = reason
         for tap, writer in self.writers.items():
             for view in np.flatnonzero(self._pending[tap][row]).tolist():
                 writer.fail([row], status, view=view)
@@ -91,9 +131,8 @@ class Blocks:
         """Make everything durable, and seal the blocks in which nothing is pending and not too much failed."""
         for writer in self.writers.values():
             writer.flush()
-            if len(writer.pending()) or limit.exceeded(len(writer.failed()), len(self._ids)):
-                continue
-            if not writer.sealed:
+            too_many = limit.exceeded(len(writer.failed()), len(self._ids))
+            if not writer.sealed and not too_many and not len(writer.pending()):
                 writer.seal()
 
     def failures(self) -> dict[str, tuple[Status, str]]:
@@ -104,7 +143,7 @@ class Blocks:
         before, found = read_failures(writer.path), {}
         for row in writer.failed().tolist():
             name, status = str(self._ids[row]), writer.status_of(row)
-            found[name] = status, self.reasons.get(row) or before.get((name, status.reason), "")
+            found[name] = status, self._reasons.get(row) or before.get((name, status.reason), "")
         return found
 
     def _keep_reasons(self) -> None:
@@ -115,8 +154,35 @@ class Blocks:
                 write_failures(writer.path, ((name, status.reason, why) for name, (status, why) in failures))
 
 
-def _mask(writer: BlockWriter, n_images: int) -> NDArray[np.bool_]:
+def _pending_views(writer: BlockWriter, n_images: int) -> NDArray[np.bool_]:
     mask = np.zeros((n_images, writer.spec.n_views), dtype=bool)
     for view in range(writer.spec.n_views):
         mask[writer.pending(view), view] = True
     return mask
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """How the blocks of an encoder that are in a store were begun."""
+
+    compiled: bool
+    device: str
+    batch_size: int | None
+
+
+def _read_begun(encoder: EncoderSpec, store: Path) -> _Begun | None:
+    """Read how the blocks of an encoder were begun; None = there is no block."""
+    paths = [store / f"{encoder.block(tap.name)}.h5" for tap in encoder.taps]
+    blocks = [block for path in paths if path.exists() for block in open_store(path).blocks.values()]
+    if not blocks:
+        return None
+    environments = [one for block in blocks for one in alternatives(block.passport.get("environment"))]
+    records = [one for one in environments if isinstance(one, dict)]
+    sizes = {record.get("batch_size") for record in records}
+    devices = {str(record.get("device")) for record in records}
+    size = sizes.pop() if len(sizes) == 1 else None
+    return _Begun(
+        compiled=any(record.get("compiled") is True for record in records),
+        device=devices.pop() if len(devices) == 1 else "",
+        batch_size=size if isinstance(size, int) and size > 0 else None,
+    )

@@ -2,47 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from extract.errors import CorpusError
+from features_store.console import key_values
 
 if TYPE_CHECKING:
     from extract.corpora import Corpus
 
-__all__ = ["AsJson", "CorpusName", "Data", "MaxFailed", "Option", "SkipUnreadable", "corpus_place", "key_values"]
+
+def panel(name: str) -> Callable[..., Any]:
+    """Return what declares an option in a named panel of ``--help``."""
+    return partial(typer.Option, rich_help_panel=name)
+
 
 CORPUS, OUTPUT = "Corpus", "Output"  # panels of --help
+in_corpus, in_output = panel(CORPUS), panel(OUTPUT)
 CorpusName = Annotated[str, typer.Argument(help="Name of a corpus; `extract corpora` lists them.")]
 Data = Annotated[
     list[str] | None,
-    typer.Option(
-        metavar="PATH",
-        help="Folder, tar, zip or URL of the images; for a union NAME=PATH for each. Default: the corpus' own place.",
-        rich_help_panel=CORPUS,
-    ),
+    in_corpus(metavar="PATH", help="Folder, tar, zip or URL; NAME=PATH for each of a union. Default: its own place."),
 ]
-Option = Annotated[
-    list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="Option of the corpus; repeatable.", rich_help_panel=CORPUS),
-]
-MaxFailed = Annotated[
-    str,
-    typer.Option(
-        metavar="SHARE|N", help="Images that may fail: 5% or a number. Above: exit code 3.", rich_help_panel=OUTPUT
-    ),
-]
+Option = Annotated[list[str] | None, in_corpus(metavar="KEY=VALUE", help="Option of the corpus; repeatable.")]
+MaxFailed = Annotated[str, in_output(metavar="SHARE|N", help="Images that may fail: 5% or 40. Above: exit code 3.")]
 SkipUnreadable = Annotated[
-    bool,
-    typer.Option(
-        "--skip-unreadable",
-        help="Count a file that cannot be read as missing; else the run stops.",
-        rich_help_panel=OUTPUT,
-    ),
+    bool, in_output("--skip-unreadable", help="Count a file that cannot be read as missing; else the run stops.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.", rich_help_panel=OUTPUT)]
+AsJson = Annotated[bool, in_output("--json", help="Print JSON for programs.")]
 
 
 def corpus_place(corpus: Corpus, data: list[str] | None) -> Path | str | dict[str, Path | str] | None:
@@ -56,25 +47,10 @@ def corpus_place(corpus: Corpus, data: list[str] | None) -> Path | str | dict[st
         if len(data) > 1:
             raise CorpusError(f"corpus {corpus.name!r} has one --data; got {len(data)}")
         return _path_or_url(data[0])
-    if wrong := [text for text in data if "=" not in text]:
-        raise CorpusError(
-            f"--data {wrong[0]}: corpus {corpus.name!r} has several members; write --data NAME=PATH for each"
-        )
-    return {name: _path_or_url(path) for name, _, path in (text.partition("=") for text in data)}
+    return {name: _path_or_url(path) for name, path in key_values("--data", data, "NAME=PATH for each member").items()}
 
 
 def _path_or_url(text: str) -> Path | str:
     from extract.inputs.files import is_url
 
     return text if is_url(text) else Path(text)
-
-
-def key_values(texts: list[str]) -> dict[str, str]:
-    """Split ``KEY=VALUE`` texts.
-
-    Raises CorpusError.
-    """
-    for text in texts:
-        if "=" not in text:
-            raise CorpusError(f"--option {text!r} has no '='; write --option KEY=VALUE")
-    return dict(text.split("=", 1) for text in texts)

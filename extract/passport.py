@@ -8,37 +8,45 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from extract.encoders import Encoder
-from extract.engines import DEVICES
+from extract.engines.device import DeviceFacts
 from extract.inputs.images import decoder_words
-from extract.settings import Circumstances
+from extract.settings import RunSettings
 from features_store import Index
 
 _LIBRARIES = ("affectory", "torch", "torchvision", "timm", "open_clip_torch", "pillow", "scikit-image", "numpy", "h5py")
 
 
-def passport_of(network: Encoder, tap: str, index: Index, made: Circumstances) -> dict[str, Any]:
+def make_passport(
+    encoder: Encoder,
+    tap: str,
+    index: Index,
+    facts: DeviceFacts,
+    settings: RunSettings,
+    *,
+    batch_size: int,
+    compiled: bool,
+) -> dict[str, Any]:
     """Return the passport of one block, a JSON object."""
-    encoder = network.spec
+    spec, is_network = encoder.spec, encoder.module is not None
     return {
-        "encoder": encoder.name,
-        "library": encoder.library,
-        "architecture": encoder.architecture,
-        "weights": dict(network.weights),
-        "transform": {key: plain(value) for key, value in network.transform.items()},
-        "decoder": decoder_words(made.decoder),
-        "resizer": made.resizer,
+        "encoder": spec.name,
+        "library": spec.library,
+        "architecture": spec.architecture,
+        "weights": dict(encoder.weights),
+        "transform": {key: plain(value) for key, value in encoder.transform.items()},
+        "decoder": decoder_words(settings.decoder),
+        "resizer": settings.resizer,
         "tap": tap,
-        **({"layer": dict(network.details[tap])} if tap in network.details else {}),
-        "dtype": made.dtype,
-        # Mixed precision touches networks only
-        "autocast": made.autocast if network.module is not None else None,
-        "views": made.views.record(),
+        **({"layer": dict(encoder.details[tap])} if tap in encoder.details else {}),
+        "dtype": settings.dtype,
+        "autocast": facts.autocast if is_network else None,
+        "views": settings.augmentation.record(),
         "index_digest": index.digest,
         "versions": _versions(),
         "environment": {
-            **(made.identity or DEVICES[made.device]().identity()),
-            **({"batch_size": made.batch_size} if made.batch_size and network.module is not None else {}),
-            "compiled": made.compiled and network.module is not None,
+            **facts.identity,
+            **({"batch_size": batch_size} if is_network else {}),
+            "compiled": compiled and is_network,
             "platform": " ".join((platform.system(), platform.machine(), platform.libc_ver()[0])).strip(),
             "python": platform.python_version(),
         },

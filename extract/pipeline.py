@@ -1,181 +1,184 @@
-"""The algorithm of extraction: claim the store, find what is pending, let an engine make it, close what is complete."""
+"""The algorithm of extraction, from the name of a corpus to a store of vectors; read this page first.
+
+1. The corpus' reader gives a dataset: an index (ids, labels, splits) and the place of the bytes of each image.
+2. ``index.h5`` of the store is written, or compared with that index.
+3. Each encoder gets one block file per tap. A file is created whole; each row of it is pending, written or failed.
+4. An engine (threads of this process, or actors of Ray) makes what is pending: it reads and decodes each image once,
+   runs every encoder over it in batches, and gives the vectors to one writer.
+5. A block in which nothing is pending, and not too much failed, is sealed.
+
+Whatever stops a run between two of these steps, the same command resumes it, and the bytes are those of a run that was
+never stopped.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from extract.corpora import Dataset
-from extract.digests import DigestingSource
-from extract.encoders import Encoder
-from extract.engines import DEVICES, Cpu, Device
-from extract.engines.batcher import Lane
-from extract.engines.compilation import Compilation
-from extract.engines.local import READERS, Images, LocalEngine, expected_memory
-from extract.engines.pool import Streams
-from extract.engines.ray import Cluster, RayEngine, Work
+from extract.blocks import open_blocks
+from extract.corpora import Dataset, find_corpus
+from extract.corpora.dataset import Corpus, Place, shard
+from extract.encoders import OLD_PROFILES, PROFILES, Encoder, EncoderSpec, build_encoders, find_encoders
+from extract.encoders.weights import parse_weights
+from extract.engines import Engine
+from extract.engines.local import LocalEngine
+from extract.engines.ray import RayEngine
+from extract.errors import EncoderError
+from extract.index import ContentDigests, check_or_write_index
 from extract.inputs.files import SkipUnreadable
-from extract.opening import Opened, Opening, needed_rows
-from extract.settings import Circumstances
-from extract.stores import check_or_write_index
-from extract.summary import Bar, Summary, summarise, with_failures
-from extract.timings import Clock
-from features_store import Index, Status
+from extract.progress import Summary, Timings, progress_bar, summarize
+from extract.settings import RunSettings
+from features_store.errors import unknown_name
 from features_store.writer import FailureLimit
 
 
-def _say_nothing(_line: str) -> None:
-    return None
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a run is done, whatever its corpus and encoders.
-
-    Parameters
-    ----------
-    made : Circumstances
-        Device, precision, decoder, views, type of the vectors.
-    batch_size : int, optional
-        Images per forward pass. None = as the blocks were begun on such a device, or what suits the device.
-    limit : int, optional
-        Only the first `limit` images of the index are done, the others stay pending. None = all.
-    decoders : int, optional
-        Threads. None = one per processor.
-    progress : bool
-        Show a bar on the standard error stream.
-    cluster : Cluster, optional
-        Actors that do the work. None = threads of this process do it.
-    compile : {"auto", "on", "off"}
-        See `extract.engines.compilation.Compilation`; actors never compile.
-    retry : tuple of Status
-        Failures of earlier runs that are tried again.
-    content : bool
-        Store the SHA-256 of every image file in the index.
-    max_failed : FailureLimit
-        Images that may fail; above it blocks stay open.
-    skip_unreadable : bool
-        A file that cannot be read counts as missing, whatever the cause. False = the run stops.
-    tell : callable
-        Takes one line for people.
-    device : Device, optional
-        None = the first one of the kind that `made` names.
-    unused_gpu : str, optional
-        Why a GPU that is visible here is not used, where nobody asked for the CPU.
-    """
-
-    made: Circumstances
-    batch_size: int | None = None
-    limit: int | None = None
-    decoders: int | None = None
-    progress: bool = True
-    cluster: Cluster | None = None
-    compile: str = "auto"
-    retry: tuple[Status, ...] = ()
-    content: bool = False
-    max_failed: FailureLimit = field(default_factory=FailureLimit)
-    skip_unreadable: bool = False
-    tell: Callable[[str], None] = _say_nothing
-    device: Device | None = None
-    unused_gpu: str | None = None
-
-
-def run(reading: Dataset, networks: list[Encoder], store: Path, settings: Settings) -> Summary:
-    """Make the blocks of all networks over one corpus, or go on with them.
+def extract(
+    corpus: str,
+    *,
+    data: Place | None = None,
+    encoders: str | Iterable[str] | None = None,
+    profile: str | None = None,
+    store: Path | str | None = None,
+    weights: str = "auto",
+    options: Mapping[str, object] | None = None,
+    rows: str | None = None,
+    **settings: Any,
+) -> Summary:
+    """Extract features for every image of a corpus, as ``extract run`` does; resumes an interrupted run.
 
     Parameters
     ----------
-    reading : Dataset
-        Index and source.
-    store : Path
-        Folder; gets ``index.h5`` and one file per block.
+    corpus : str
+        A name of `CORPORA`: "folder" for one folder per class, "list", "csv", or a published corpus.
+    data : path-like, optional
+        Folder, tar, zip or URL of the images; for a union a mapping with one for each member. None = the corpus' own
+        place, if it has one.
+    encoders : str or iterable of str, optional
+        Names of `ENCODERS`, ``timm:NAME``, ``open_clip:ARCH/TAG``, or ``ENCODER@MODULE[:POOLING]`` for any layer.
+    profile : str, optional
+        Instead of `encoders`, a name of `PROFILES`. None = that of the corpus.
+    store : path-like, optional
+        Folder of the dumps. None = ``features/CORPUS``.
+    weights : str
+        "auto" (pretrained), "random:SEED", or a checkpoint file of the one encoder.
+    options : mapping, optional
+        Of the corpus, as ``--option KEY=VALUE``.
+    rows : str, optional
+        "A:B", a shard of the corpus.
+    **settings
+        Fields of `extract.settings.RunSettings`: device, precision, batch_size, views, limit, engine, max_failed, ...
 
     Returns
     -------
     Summary
+        Counts by block and state, the time of each part, what failed and why; ``print`` shows it as text.
 
     Raises
     ------
+    ExtractError
+        If corpus, encoder, device or engine are wrong or missing (a mistake, found before the work begins), or the
+        machine fails in the middle (`MachineError`; repeat the call to resume).
     MismatchError
         If the store is of another index, or a block in it was made in another way.
+
+    Examples
+    --------
+    >>> import extract
+    >>> summary = extract.extract("folder", data="photos", profile="fusion")    # doctest: +SKIP
+    >>> print(summary.images_per_second, summary.n_failed)    # doctest: +SKIP
     """
-    index, made = reading.index, settings.made
-    check_or_write_index(store, index)
-    clock = Clock()
-    numbers = np.arange(len(index)) if index.parent_rows is None else index.parent_rows
-    files = SkipUnreadable(reading.files) if settings.skip_unreadable else reading.files
-    digesting = DigestingSource(files, store) if settings.content else None
-    source = digesting if digesting is not None and settings.cluster is None else files
-    images = Images(index.ids, source, numbers, made.views)
-    engine = LocalEngine(made.decoder, n_decoders=settings.decoders)
-    n_decoders, n_readers = engine.n_decoders, READERS
+    how = RunSettings(**settings)
+    found = find_corpus(corpus)
+    specs, wanted = choose_encoders(found, encoders, profile), parse_weights(weights)
+    engine = make_engine(how)
+    dataset = found.read(data, options)
+    dataset = shard(dataset, rows) if rows else dataset
+    networks = build_encoders(specs, wanted, how.resizer)
+    for note in notes_on(dataset, networks):
+        how.echo(note)
+    if store is None:
+        store = Path("features") / f"{corpus}{f'.rows-{rows}' if rows else ''}".replace(":", "-")
+    return run(dataset, networks, Path(store), how, engine)
+
+
+def run(
+    dataset: Dataset, encoders: list[Encoder], store: Path, settings: RunSettings, engine: Engine | None = None
+) -> Summary:
+    """Make the blocks of all encoders over one dataset, or resume them.
+
+    Raises MismatchError, ExtractError.
+    """
+    check_or_write_index(store, dataset)
+    timings, limit = Timings(), FailureLimit(settings.max_failed)
+    if settings.skip_unreadable:
+        dataset = replace(dataset, files=SkipUnreadable(dataset.files))
+    digests = ContentDigests(dataset, store) if settings.content else None
+    images = dataset if digests is None or settings.engine == "ray" else replace(dataset, files=digests)
     with ExitStack() as stack:
-        opening = _opening(index, store, settings, stack)
-        opened = opening.open(networks, stack, clock)
-        todo = np.flatnonzero(needed_rows(opened)[: settings.limit])
-        bar = stack.enter_context(Bar(len(todo), clock, show=settings.progress))
-        if settings.cluster is not None and len(todo):
-            # A network whose blocks are complete is not even sent to the actors.
-            open_ = [one for one in opened if one.blocks.needed.any()]
-            work = Work(images, [one.network for one in open_], made, [one.batch_size for one in open_])
-            ray = RayEngine(settings.cluster, work, settings.decoders)
-            settings.tell(f"{settings.cluster.actors} actors of Ray, each on {_words(made, open_)}")
-            ray.encode(todo, [one.blocks for one in open_], clock, step=bar.step)
-            n_decoders, n_readers = (n * settings.cluster.actors for n in (ray.n_decoders, READERS))
-        elif len(todo):
-            lanes = [
-                Lane(one.network, one.blocks, one.forward, batch_size=one.batch_size)
-                for one in opened
-                if one.forward is not None
-            ]
-            if opening.compilation is not None:
-                device = opening.compilation.device
-                memory = expected_memory(device, lanes, engine.queued(lanes, made.views.n))
-                settings.tell(f"{_words(made, opened, device)}, {engine.n_decoders} decoder threads, {memory}")
-            engine.encode(images, todo.tolist(), lanes, clock, step=bar.step)
-        for one in opened:
-            one.blocks.finish(settings.max_failed)
-        if digesting is not None:
-            with clock.part("content"):
-                rows = range(len(index))[: settings.limit]
-                digesting.finish(rows, store, index, used=todo.tolist())
-        blocks = [one.blocks for one in opened]
-        summary = summarise(
-            blocks, clock, n_done=len(todo), n_images=len(index), n_decoders=n_decoders, n_readers=n_readers
+        engine = stack.enter_context(engine or make_engine(settings))
+        sinks = open_blocks(store, dataset.index, encoders, engine, settings, timings, stack)
+        needed = np.logical_or.reduce([sink.needed.any(axis=1) for sink in sinks])  # (n_images,)
+        rows = np.flatnonzero(needed[: settings.limit])
+        if len(rows):
+            step = stack.enter_context(progress_bar(len(rows), timings, show=settings.progress))
+            engine.run(images, rows, [sink for sink in sinks if sink.needed[rows].any()], timings, step)
+        for sink in sinks:
+            sink.finish(limit)
+        notes = [f"{n} images were used although {remark}" for remark, n in engine.remarks.items()]
+        if digests is not None:
+            with timings.part("content"):
+                notes += digests.finish(range(len(dataset.index))[: settings.limit], rows.tolist())
+        return summarize(
+            str(store),
+            [writer for sink in sinks for writer in sink.writers.values()],
+            {name: failure for sink in sinks for name, failure in sink.failures().items()},
+            limit,
+            timings,
+            n_images=len(dataset.index),
+            n_done=len(rows),
+            n_decoders=engine.n_decoders,
+            n_readers=engine.n_readers,
+            notes=notes,
         )
-        return with_failures(summary, blocks, settings.max_failed)
 
 
-def _opening(index: Index, store: Path, settings: Settings, stack: ExitStack) -> Opening:
-    """Say how the blocks are opened; with a device of this process, unless actors do the work."""
-    size = settings.batch_size or settings.made.batch_size or DEVICES[settings.made.device].batch_size
-    made, here = replace(settings.made, batch_size=size), None
-    if settings.cluster is None:
-        device = settings.device or DEVICES[made.device]()
-        if isinstance(device, Cpu):
-            device = Cpu(streams=stack.enter_context(Streams()))
-        made = replace(made, identity=device.identity())
-        here = Compilation(settings.compile, device, settings.tell, made.precision)
-    return Opening(
-        index,
-        store,
-        made,
-        settings.batch_size,
-        settings.limit,
-        settings.retry,
-        settings.tell,
-        here,
-        settings.unused_gpu,
-    )
+def make_engine(settings: RunSettings) -> Engine:
+    """Return the engine that the settings name.
+
+    Raises DeviceError, EngineError.
+    """
+    return RayEngine(settings) if settings.engine == "ray" else LocalEngine(settings)
 
 
-def _words(made: Circumstances, opened: list[Opened], device: Device | None = None) -> str:
-    """Name the device, precision and batch size of a run."""
-    name = device.name() if device else f"{made.device} ({(made.identity or {}).get('device_name', 'any')})"
-    sizes = sorted({one.batch_size for one in opened if one.network.module is not None})
-    batches = f", batches of {' and '.join(map(str, sizes))}" if sizes else ""
-    return f"{name}: {made.precision}{batches}"
+def choose_encoders(corpus: Corpus, encoders: str | Iterable[str] | None, profile: str | None) -> list[EncoderSpec]:
+    """Look up the encoders that were named, or those of a profile.
+
+    Raises EncoderError.
+    """
+    if profile is not None and encoders is not None:
+        raise EncoderError(f"--profile {profile} and --encoders {encoders} exclude each other; give one")
+    if encoders is not None:
+        names = encoders.split(",") if isinstance(encoders, str) else encoders
+        return find_encoders(name.strip() for name in names if name.strip())
+    profile = profile or corpus.default_profile
+    profile = OLD_PROFILES.get(profile, profile)
+    if profile not in PROFILES:
+        raise EncoderError(unknown_name("profile", profile, PROFILES))
+    return find_encoders(PROFILES[profile])
+
+
+def notes_on(dataset: Dataset, encoders: Iterable[Encoder]) -> list[str]:
+    """Word what a user should know of a dataset and of weights, one line each."""
+    lines = [f"note: {note}" for note in dataset.notes]
+    for encoder in encoders:
+        name, source = encoder.spec.name, str(encoder.weights.get("source", ""))
+        lines += [f"note: {name}: {note}" for note in encoder.notes]
+        if source.startswith("random:"):
+            lines.append(f"warning: {name} has random weights ({source}): its vectors mean nothing")
+    return lines

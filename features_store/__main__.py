@@ -141,12 +141,8 @@ def _place(data: list[str]) -> Path | dict[str, Path] | None:
     """Return one folder, or that of each member of a union."""
     if len(data) == 1 and ("=" not in data[0] or Path(data[0]).exists()):
         return Path(data[0])
-    wrong = [text for text in data if "=" not in text]
-    if wrong:
-        raise MismatchError(
-            f"--data {wrong[0]}: several folders are those of a union's members; write --data NAME=FOLDER for each"
-        )
-    return {name: Path(path) for name, _, path in (text.partition("=") for text in data)} or None
+    members = console.key_values("--data", data, "NAME=FOLDER for each member of a union")
+    return {name: Path(path) for name, path in members.items()} or None
 
 
 @app.command(

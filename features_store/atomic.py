@@ -173,10 +173,7 @@ def _has_temporary(path: Path, found: os.stat_result) -> bool:
 
 @contextmanager
 def atomic_write(path: Path | str, *, force: bool = False) -> Iterator[Path]:
-    """Give a temporary name beside `path`; on success make the file durable and move it to `path`.
-
-    Raises ExistsError, DiskSpaceError.
-    """
+    """Give a temporary name beside `path`; on success make the file durable and move it to `path`."""
     place = Path(path)
     if place.is_dir() and not place.is_symlink():
         raise ExistsError(f"{place} is a folder; give the name of the file to make, such as {place / 'new'}")
@@ -192,8 +189,6 @@ def atomic_folder(path: Path | str, *, force: bool = False) -> Iterator[Path]:
 
     A folder that is replaced is exchanged for the new one at one instant. Where the system cannot do that it is moved
     aside first; if the process is killed then, the next that writes beside it, or `recover`, moves it back.
-
-    Raises ExistsError, DiskSpaceError.
     """
     place = Path(path)
     recover(place)

@@ -95,15 +95,15 @@ def main(app: Callable[[], object]) -> None:
     wait_passively()
     _prepare_streams()
     with warnings.catch_warnings():
-        warnings.showwarning = _noting()
-        code = _ended(app)
+        warnings.showwarning = _warning_printer()
+        code = _run(app)
     try:
         sys.stdout.flush()
     except OSError as error:
         # What could not be written is given up, or Python would try again at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        if not code:  # else the sentence is said already
-            _say(f"error: the output cannot be written ({error.strerror}); it is incomplete")
+        if not code:  # else a sentence was printed already
+            _print_error(f"error: the output cannot be written ({error.strerror}); it is incomplete")
         code = code or 1
     raise SystemExit(code)
 
@@ -176,42 +176,42 @@ def redacted(text: str) -> str:
     return _SECRET.sub(r"\1***", _LOGIN.sub(r"\1***@", text))
 
 
-def _ended(app: Callable[[], object]) -> int:
+def _run(app: Callable[[], object]) -> int:
     """Run the application to its end, and return the exit code."""
     try:
         app()
     except SystemExit as ended:
         if isinstance(ended.code, str):
-            _say(ended.code)
+            _print_error(ended.code)
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except KeyboardInterrupt:
-        _say("interrupted")
+        _print_error("interrupted")
         return 130
     except BrokenPipeError:
         return 0
     except Exception as error:
-        sentence, code = _told(error)
+        sentence, code = _worded(error)
         if not sentence:
             raise
-        _say(f"error: {sentence}")
+        _print_error(f"error: {sentence}")
         return code
     return 0
 
 
-def _noting() -> Callable[..., None]:
+def _warning_printer() -> Callable[..., None]:
     """Make what shows warnings: one line each, without a path of this machine, and each text once."""
-    noted: set[str] = set()
+    printed: set[str] = set()
 
-    def note(message: Warning | str, *_: object, **__: object) -> None:
+    def show(message: Warning | str, *_: object, **__: object) -> None:
         line = " ".join(str(message).split())
-        if line not in noted:
-            noted.add(line)
-            _say(f"note: {line}")
+        if line not in printed:
+            printed.add(line)
+            _print_error(f"note: {line}")
 
-    return note
+    return show
 
 
-def _told(error: Exception) -> tuple[str, int]:
+def _worded(error: Exception) -> tuple[str, int]:
     """Word an error and choose its exit code; no words for an error of the program itself."""
     if isinstance(error, AffectoryError):
         return str(error), error.exit_code
@@ -222,7 +222,7 @@ def _told(error: Exception) -> tuple[str, int]:
     if isinstance(error, RecursionError):
         return "a file is nested too deeply to be read; give another one", 1
     if isinstance(error, OSError):
-        return _told_of_system(error)
+        return _worded_system_error(error)
     if type(error).__name__ == "SafetensorError":  # the library is not needed here, and a full disk is not damage
         full = "No space left" in str(error)
         words = "the disk is full; free some space, or choose another place" if full else "it is damaged, or cut short"
@@ -230,7 +230,7 @@ def _told(error: Exception) -> tuple[str, int]:
     return "", 0
 
 
-def _told_of_system(error: OSError) -> tuple[str, int]:
+def _worded_system_error(error: OSError) -> tuple[str, int]:
     where = f"{error.filename}: " if error.filename is not None else ""
     if error.errno in _FULL:
         return f"{where}the disk is full ({error.strerror}); free some space, or choose another place", 1
@@ -238,7 +238,7 @@ def _told_of_system(error: OSError) -> tuple[str, int]:
     return f"{where}{words[:1].lower()}{words[1:]}", 2 if error.errno in _USERS_MISTAKES else 1
 
 
-def _say(sentence: str) -> None:
+def _print_error(sentence: str) -> None:
     sys.stderr.write(_CONTROL.sub("?", redacted(sentence)) + "\n")
     sys.stderr.flush()
 

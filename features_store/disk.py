@@ -44,10 +44,7 @@ _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 def try_place(path: Path, what: str = "") -> None:
-    """Refuse a place that can't be written, by writing there: folders that this takes are removed again.
-
-    Raises StoreError.
-    """
+    """Refuse a place that can't be written, by writing there: folders that this takes are removed again."""
     made: list[Path] = []
     try:
         for folder in reversed(path.absolute().parents):
@@ -136,10 +133,7 @@ def exchange(one: Path, other: Path) -> bool:
 
 
 def move_new(old: Path, new: Path) -> None:
-    """Rename a file, or a folder, to a name that nothing has; unlike `os.rename`, never replace anything.
-
-    Raises FileExistsError.
-    """
+    """Rename a file, or a folder, to a name that nothing has; unlike `os.rename`, never replace anything."""
     if old.is_dir():
         try:
             os.rename(old, new)

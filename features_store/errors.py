@@ -6,9 +6,9 @@
     ├── StoreError
     │   ├── FormatError (ValueError)          not a dump, or it breaks FORMAT.md
     │   │   └── UnsafeFileError               refused before any dataset was read
-    │   ├── MismatchError (ValueError)        two things that must agree don't: index, passport, shape
+    │   ├── MismatchError (ValueError)        two things that must agree do not: index, passport, shape
     │   ├── UnknownNameError (LookupError)    no block, task, split or image of that name
-    │   ├── FailedRowsError (ValueError)      rows without a vector were asked for
+    │   ├── FailedRowsError (ValueError)      rows without a vector were requested
     │   ├── LockedError (RuntimeError)        another process writes this block
     │   ├── ExistsError (FileExistsError)     the output is there already
     │   └── DiskSpaceError (OSError)          the output does not fit on the disk
@@ -51,7 +51,7 @@ class UnknownNameError(StoreError, LookupError):
 
 
 class FailedRowsError(StoreError, ValueError):
-    """Rows were asked for that carry no vector."""
+    """Rows without a vector were requested."""
 
 
 class LockedError(StoreError, RuntimeError):
@@ -59,7 +59,7 @@ class LockedError(StoreError, RuntimeError):
 
 
 class ExistsError(StoreError, FileExistsError):
-    """The output exists already, and nothing is overwritten without being asked."""
+    """The output exists already, and nothing is overwritten without --force."""
 
 
 class DiskSpaceError(StoreError, OSError):
@@ -74,9 +74,9 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     listed = ", ".join(names) if names else "none"
-    return f"unknown {kind} {name!r}{hint}; valid: {listed}"
+    return f"unknown {kind} {str(name)!r}{hint}; valid: {listed}"  # numpy's own strings look odd
 
 
 def first_line(error: BaseException, limit: int = 200) -> str:
-    """Return what an exception of another library says, cut to one line; its type where it says nothing."""
+    """Return the message of an exception of another library, cut to one line; its type where it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:limit]

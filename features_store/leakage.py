@@ -36,7 +36,8 @@ def traces_of_ids(
     left out. The order counts within each part, `parts` being (n_images,).
     """
     listed = np.asarray(ids).tolist()
-    families, left_out = {"digits": _digits(listed)}, ("folder", "order")
+    families = {"digits": _digits(listed)}
+    left_out: tuple[str, ...] = ("folder", "order")
     if not _name_classes(listed[:: max(1, len(listed) // 1000)], classes):
         folders = np.unique([one.rpartition("/")[0] for one in listed], return_inverse=True)[1]
         families |= {"folder": folders.reshape(-1, 1).astype(np.float64), "order": _order(len(listed), parts)}

@@ -15,27 +15,16 @@ from features_store.errors import LockedError
 
 
 class FileLock:
-    """Hold the exclusive lock on `path` from construction to `release`.
+    """Hold the exclusive lock on `path`, the file ``.NAME.lock`` beside it, from construction to `release`.
 
     The operating system drops the lock when its process dies, however it dies, so that no stale lock is left.
-
-    Parameters
-    ----------
-    path : Path
-        The file to be written. The lock itself is the file ``.NAME.lock`` beside it.
-
-    Raises
-    ------
-    LockedError
-        If another process holds it; the message says which.
-    UnsafeFileError
-        If the name of the lock is taken by a link, or by anything else that is no regular file.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path.with_name(f".{path.name}.lock")
         self._file = self._acquire(path)
-        holder = {"pid": os.getpid(), "host": platform.node(), "since": _now()}
+        since = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        holder = {"pid": os.getpid(), "host": platform.node(), "since": since}
         try:
             os.ftruncate(self._file.fileno(), 0)
             os.write(self._file.fileno(), json.dumps(holder).encode())
@@ -73,7 +62,3 @@ class FileLock:
         if not self._file.closed:
             self.path.unlink(missing_ok=True)
             self._file.close()
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

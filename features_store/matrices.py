@@ -35,31 +35,15 @@ _MAX_NAME = 4096  # characters of one id in a MATLAB cell
 
 @dataclass(frozen=True)
 class Matrix:
-    """Vectors in a file of another format.
+    """Vectors in a file of another format, with what else the file holds."""
 
-    Attributes
-    ----------
-    shape : tuple of int
-        ``(n_rows, *shape of one vector)``.
-    take : callable
-        ``take(start, stop)`` returns those rows, (stop - start, ...).
-    ids : list of str or None
-        If the file holds them.
-    names : tuple of str or None
-        What each value means, if the file says so.
-    passport : mapping or None
-        If the file carries one.
-    status : ndarray of shape (n_rows,), uint8, or None
-        If the file says which rows failed.
-    """
-
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # (n_rows, *shape of one vector)
     dtype: np.dtype[Any]
-    take: Callable[[int, int], NDArray[Any]]
+    take: Callable[[int, int], NDArray[Any]]  # rows from start to just before stop
     ids: list[str] | None = None
-    names: tuple[str, ...] | None = None
+    names: tuple[str, ...] | None = None  # what each value means
     passport: dict[str, Any] | None = None
-    status: NDArray[np.uint8] | None = field(default=None, repr=False)
+    status: NDArray[np.uint8] | None = field(default=None, repr=False)  # (n_rows,), which rows failed
 
 
 @contextmanager

@@ -27,10 +27,7 @@ _MAX_DIGITS = 20  # of a whole number: 64 bits and a sign
 
 
 def canonical(passport: Mapping[str, Any]) -> str:
-    """Return a JSON object as canonical text: sorted names, no blanks.
-
-    Raises FormatError.
-    """
+    """Return a JSON object as canonical text: sorted names, no blanks."""
     try:
         text = json.dumps(dict(passport), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:

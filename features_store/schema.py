@@ -60,7 +60,7 @@ def check_name(kind: str, name: str) -> str:
     """Return `name` if it may name a task, a split or a block."""
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
         raise FormatError(
-            f"{kind} name {name!r} is not allowed: use ASCII letters, digits and _ - . : "
+            f"{kind} name {str(name)!r} is not allowed: use ASCII letters, digits and _ - . : "
             "(at most 120, a letter or digit first)"
         )
     return name

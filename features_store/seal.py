@@ -20,10 +20,7 @@ _PIECE = 16 * 2**20  # bytes hashed at a time
 def compute(
     vectors: NDArray[Any], status: NDArray[np.uint8], *, progress: Callable[[int], object] | None = None
 ) -> bytes:
-    """Compute the seal of a block.
-
-    Shapes: vectors (n_images, n_views, n_features) float16; status (n_images, n_views) uint8.
-    """
+    """Compute the seal of a block from its vectors, (n_images, n_views, n_features), and its status."""
     sealing = Sealing()
     step = max(1, _PIECE // max(1, vectors[0].nbytes))
     for start in range(0, len(status), step):
@@ -65,10 +62,7 @@ def rows_of(seal: bytes) -> int:
 
 
 def digest_rows(vectors: NDArray[Any], status: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Compute the digests of some vectors.
-
-    Shapes: vectors (n, n_features) float16; status (n,) uint8; returns (n, 8) uint8.
-    """
+    """Compute the digests, (n, 8), of some vectors, (n, n_features), from them and their status, (n,)."""
     values = np.ascontiguousarray(vectors, dtype=vectors.dtype.newbyteorder("<"))
     text, width = values.reshape(-1).view(np.uint8).data, values.itemsize * values.shape[1]
     of_failure = {int(s): hashlib.sha256(bytes([s])).digest()[:DIGEST_BYTES] for s in FAILURES}

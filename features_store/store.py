@@ -157,7 +157,7 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class Store:
-    """Images with their labels, splits and blocks; vectors stay on the disk until they are asked for.
+    """Images with their labels, splits and blocks; vectors stay on the disk until they are needed.
 
     Attributes
     ----------
@@ -297,9 +297,7 @@ class Store:
         if out is None:
             out = np.empty((len(positions), width), dtype=dtype)
         elif out.ndim != 2 or out.shape[0] < len(positions) or out.shape[1] != width:
-            raise MismatchError(
-                f"the buffer has shape {out.shape}; {len(positions)} rows of {width} values were asked for"
-            )
+            raise MismatchError(f"the buffer has shape {out.shape}; {len(positions)} rows of {width} values are needed")
         filled = out[: len(positions)]
         column = 0
         for name in blocks:

@@ -24,10 +24,7 @@ _NONE = {"single": (-1, "i2"), "multi": (255, "u1"), "regression": (np.nan, "f4"
 
 
 def parse_maps(text: str, members: Sequence[str]) -> Maps:
-    """Read comma-separated ``MEMBER.TASK=TASK`` and ``MEMBER.TASK:CLASS>CLASS|CLASS>CLASS``.
-
-    Raises MismatchError.
-    """
+    """Read comma-separated ``MEMBER.TASK=TASK`` and ``MEMBER.TASK:CLASS>CLASS|CLASS>CLASS``."""
     maps: Maps = {}
     for item in filter(None, (one.strip() for one in text.split(","))):
         head, colon, pairs = item.partition(":")
@@ -47,10 +44,7 @@ def parse_maps(text: str, members: Sequence[str]) -> Maps:
 
 
 def translated(member: str, index: Index, maps: Maps) -> Index:
-    """Return the index of a member with its tasks and classes renamed.
-
-    Raises MismatchError.
-    """
+    """Return the index of a member with its tasks and classes renamed."""
     for owner, task in maps:
         if owner == member and task not in index.labels:
             raise MismatchError(unknown_name(f"task of {member} in option 'map'", task, index.labels))

@@ -63,29 +63,13 @@ Recompute = Callable[
 
 @dataclass
 class Report:
-    """Everything that `verify` found.
+    """Everything that `verify` found."""
 
-    Attributes
-    ----------
-    blocks : list of dict
-        Each block with its status counts, and whether it is sealed and has row digests.
-    findings : list of dict
-        What is wrong with blocks: path, block, problem; and how many rows, the first row, its view and its image_id.
-    drifts : list of dict
-        Rows that were recomputed: path, block, row, image_id, and 1 - cosine (`drift`), or why it failed (`failure`).
-    contradictions : list of str
-        What is wrong with labels, splits, groups and the list of blocks, one sentence each.
-    notes : list of str
-        What a reader should know, though nothing is damaged.
-    checked, not_checked : list of str
-        What the verdict rests on, and what it does not cover.
-    """
-
-    blocks: list[dict[str, Any]] = field(default_factory=list)
-    findings: list[dict[str, Any]] = field(default_factory=list)
-    drifts: list[dict[str, Any]] = field(default_factory=list)
-    contradictions: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    blocks: list[dict[str, Any]] = field(default_factory=list)  # status counts; whether sealed, and with row digests
+    findings: list[dict[str, Any]] = field(default_factory=list)  # damage of blocks, with the first row of each kind
+    drifts: list[dict[str, Any]] = field(default_factory=list)  # rows extracted again: 1 - cosine, or why it failed
+    contradictions: list[str] = field(default_factory=list)  # of labels, splits, groups and the list of blocks
+    notes: list[str] = field(default_factory=list)  # what a reader should know, though nothing is damaged
     checked: list[str] = field(default_factory=list)
     not_checked: list[str] = field(default_factory=list)
 

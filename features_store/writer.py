@@ -44,7 +44,7 @@ _NO_VALUES = np.zeros((0, 0), dtype="<f4")  # of rows that failed: their digest 
 
 
 class BlockWriter:
-    """Write one block into its own file; create the file, or go on with it where an earlier writer ended.
+    """Write one block into its own file; create the file, or resume it where an earlier writer ended.
 
     Parameters
     ----------
@@ -179,13 +179,7 @@ class BlockWriter:
             self._mark(positions, np.full(len(positions), one), states, _NO_VALUES)
 
     def reset(self, statuses: Iterable[Status]) -> NDArray[np.int64]:
-        """Make rows that failed in one of these ways pending again; the seal is broken first.
-
-        Returns
-        -------
-        ndarray of shape (n,), int64
-            The rows.
-        """
+        """Make rows that failed in one of these ways pending again, the seal being broken first; return the rows."""
         self.flush()
         rows, views = np.nonzero(np.isin(self._status, [int(s) for s in statuses]))
         if len(rows):
@@ -378,13 +372,7 @@ def _sync(fd: int) -> None:
 
 @dataclass(frozen=True)
 class FailureLimit:
-    """How many failed images are accepted.
-
-    Parameters
-    ----------
-    text : str
-        A share ("5%", "0.05"), or a whole number of images ("40").
-    """
+    """How many failed images are accepted: a share ("5%", "0.05"), or a whole number of images ("40")."""
 
     text: str = "5%"
 

@@ -58,7 +58,7 @@ def circles(arrows: dict[str, set[str]]) -> list[list[str]]:
 
 
 def room(name: str) -> str:
-    """Return the folder of a module: ``classify.heads.mlp`` lies in ``classify/heads``."""
+    """Return the folder of a module: ``classify.heads.modules`` lies in ``classify/heads``."""
     return "/".join(name.split(".")[:2]) if name.count(".") > 1 else name.split(".", maxsplit=1)[0]
 
 

@@ -30,10 +30,10 @@ is read. `union:A,B` joins several, with `--data A=PATH --data B=PATH`. From Pyt
 import extract
 
 dataset = extract.read_corpus("oasis", "data/OASIS", seed=1)  # options are keywords
-dataset.index.labels["valence_arousal"].values                # (900, 2) float32
-dataset.index.splits["default"].values                        # (900,): 0 train, 1 validation, 2 test
-dataset.files.read(0)                                         # the bytes of the first image
-dataset.notes                                                 # what was left out, and why
+dataset.index.labels["valence_arousal"].values  # (900, 2) float32
+dataset.index.splits["default"].values  # (900,): 0 train, 1 validation, 2 test
+dataset.files.read(0)  # the bytes of the first image
+dataset.notes  # what was left out, and why
 ```
 """
 BENCHMARKS_HEAD = """# Benchmarks

@@ -18,12 +18,12 @@ ORDER: dict[str, tuple[tuple[str, ...], ...]] = {
     "extract": (
         ("__main__",),
         ("check", "fit", "options"),
-        ("pipeline", "recompute", "passport", "opening", "blocks", "stores", "digests", "summary"),
+        ("pipeline", "recompute", "blocks", "index", "passport"),
         ("engines", "settings"),
         ("encoders",),
         ("corpora",),
         ("inputs",),
-        ("timings", "errors"),
+        ("progress", "errors"),
     ),
     "classify": (
         ("__main__", "cli"),
@@ -37,7 +37,7 @@ ORDER: dict[str, tuple[tuple[str, ...], ...]] = {
         ("evaluation",),
         ("heads",),
         ("data",),
-        ("config", "preset", "toml_text", "json_file", "json_schema", "console", "errors"),
+        ("config", "preset", "toml_text", "json_file", "console", "errors"),
     ),
 }
 

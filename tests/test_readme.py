@@ -14,7 +14,13 @@ from tests.command import run_program
 
 ROOT = Path(__file__).parents[1]
 # What a test machine must do otherwise: no hub, so the network that needs none; few pictures, so a small sweep.
-SUBSTITUTES = {"--profile fusion": "--encoders lowlevel"}
+SUBSTITUTES = {
+    "--profile fusion": "--encoders lowlevel",
+    'profile="fusion"': 'encoders="lowlevel"',
+    'load_encoder("efficientnet_lite0")': 'load_encoder("lowlevel")',
+    "efficientnet_lite0.pool": "lowlevel.features",
+    '"report.html"': '"python.html"',
+}
 
 
 def blocks() -> list[str]:
@@ -68,8 +74,11 @@ def test_one_page_on_ones_own_images(photos: Path, monkeypatch: pytest.MonkeyPat
             line = line.replace(old, new)  # noqa: PLW2901
         done = run_program(line)
         assert done.code == 0, f"{line}\n{done.err}"
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    exec(compile(block.replace('"report.html"', '"python.html"'), "README.md", "exec"), {})
+    code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL))
+    assert code.count("import ") == 2, "one example of each stage"
+    for old, new in SUBSTITUTES.items():
+        code = code.replace(old, new)
+    exec(compile(code, "README.md", "exec"), {})
     assert (photos / "report.html").stat().st_size > 10_000
     assert (photos / "python.html").stat().st_size > 10_000
     assert (photos / "calm.zip").is_file()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,7 +15,7 @@ from classify.errors import ConfigError
 from features_store.console import key_values
 
 if TYPE_CHECKING:
-    from classify.inference.model import Answer, Model
+    from classify.inference.model import Model, Prediction
 
 
 def predict(
@@ -63,35 +63,37 @@ def predict(
     predictor = Predictor(model, device=device, weights=files, allow_download=allow_download)
     if asked is None:
         paths = (line.rstrip("\r\n") for line in sys.stdin if line.strip())
-        n_failed, n_asked = _print_answers(model, predictor(paths), as_json=as_json, as_csv=as_csv)
-        if not n_asked:
+        n_failed, n_images = _print_predictions(model, predictor(paths), as_json=as_json, as_csv=as_csv)
+        if not n_images:
             raise ConfigError("no path came on the standard input; write one a line, or name the images instead of -")
     else:
         from tqdm import tqdm
 
         with tqdm(total=len(asked), unit=" images", delay=2, leave=False, disable=not sys.stderr.isatty()) as bar:
-            answers = predictor.many(asked, step=bar.update)
-            n_failed, n_asked = _print_answers(model, answers, as_json=as_json, as_csv=as_csv)
-    if limit.exceeded(n_failed, n_asked):
+            found = predictor.many(asked, step=bar.update)
+            n_failed, n_images = _print_predictions(model, found, as_json=as_json, as_csv=as_csv)
+    if limit.exceeded(n_failed, n_images):
         raise typer.Exit(3)
 
 
-def _print_answers(model: Model, answers: Iterable[Answer], *, as_json: bool, as_csv: bool) -> tuple[int, int]:
-    """Print answer by answer; return how many images have none, and how many were asked for."""
-    from classify.inference import predictions as words
+def _print_predictions(
+    model: Model, predictions: Iterable[Prediction], *, as_json: bool, as_csv: bool
+) -> tuple[int, int]:
+    """Print one by one; return how many images have no prediction, and how many there are."""
+    from classify.inference.model import csv_header
 
     if as_csv:
-        say(words.csv_header(model))
-    line = words.answer_json if as_json else words.answer_csv if as_csv else words.answer_text
-    failed = asked = 0
-    for answer in answers:
-        asked += 1
-        say(line(model, answer))
-        sys.stdout.flush()  # who asks image by image waits for this line
-        failed += bool(answer.reason)
+        say(csv_header(model))
+    line = model.as_json if as_json else model.as_csv if as_csv else model.as_text
+    failed = n_images = 0
+    for prediction in predictions:
+        n_images += 1
+        say(line(prediction))
+        sys.stdout.flush()  # a program that sends one path at a time waits for this line
+        failed += bool(prediction.reason)
     if failed:
         say(f"note: {failed} image{'s' if failed > 1 else ''} without an answer", err=True)
-    return failed, asked
+    return failed, n_images
 
 
 def _weight_files(pairs: list[str] | None) -> dict[str, Path]:
@@ -133,15 +135,8 @@ def explain(
     force: options.Force = False,
 ) -> None:
     """Explain predictions: saliency of each encoder, share of each block, named features. Writes RUN/explanations."""
-    from classify.explain.deletion_check import deletion_check
-    from classify.explain.explainer import Explainer
-    from classify.explain.explanations import (
-        check_explanations,
-        chosen_images,
-        explain_images,
-        explanation_text,
-        scored_images,
-    )
+    from classify.explain.deletion_check import deletion_check, deletion_text
+    from classify.explain.explainer import Explainer, check_explanations, chosen_images, explain_images, scored_images
     from classify.inference.predictor import image_paths
     from classify.runs.folder import read_run
 
@@ -163,23 +158,10 @@ def explain(
         deletion = deletion_check(explainer, checked, step=step) if checked else None
         found = explain_images(opened, explainer, paths, deletion=deletion, force=force, step=step)
     for explained in found:
-        say(explanation_text(explained))
+        say(str(explained))
     if deletion:
-        say(_deletion_text(deletion))
+        say(deletion_text(deletion))
     say(f"wrote {opened.folder / 'explanations'}")
-
-
-def _deletion_text(found: dict[str, Any]) -> str:
-    if found["passed"] is None:
-        return f"deletion check: {found['n_images']} images are too few, it takes 8"
-    gap, moved = found["difference"], found["difference_moved"]
-    verdict = "the maps mean something" if found["passed"] else "not shown that the maps mean anything"
-    return (
-        f"deletion check, {found['n_images']} images: covering the hottest {found['share_covered']:.0%} takes "
-        f"{found['hottest']:.2f}, as much at random {found['random']:.2f}; difference {gap['value']:.2f} "
-        f"[{gap['low']:.2f}, {gap['high']:.2f}], against the same shape elsewhere {moved['value']:.2f} "
-        f"[{moved['low']:.2f}, {moved['high']:.2f}]: {verdict}"
-    )
 
 
 def submit(
@@ -208,8 +190,7 @@ def submit(
     force: options.Force = False,
 ) -> None:
     """Write predictions in MediaEval's form, read the file back, and score it again before it gets its name."""
-    from classify.inference.submission import check_submission
-    from classify.inference.submit import plan_submission, write_submission
+    from classify.inference.submission import check_submission, plan_submission, write_submission
     from classify.json_file import check_new
     from classify.runs.folder import read_run
 

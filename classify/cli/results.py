@@ -1,10 +1,10 @@
-"""The commands about runs that exist and the stores behind them: compare, report, heads, audit, curve, ablation."""
+"""The commands about runs that exist and the stores behind them: compare, report, audit, curve, seeds, ablation."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -87,14 +87,16 @@ def audit(
     force: options.Force = False,
 ) -> None:
     """Look for near-duplicates across the parts of a split, and for labels that are probably wrong."""
+    from classify.config import RunConfig
     from classify.json_file import check_new, write_json
     from classify.pages.tables import audit_text
-    from classify.studies import audit as auditing
+    from classify.studies.audit import AUDIT
+    from classify.studies.audit import audit as audit_task
 
-    config = auditing.AuditConfig(store, task, options.names(blocks), split or "default", threshold, seed)
-    path = out or auditing.audit_folder(config) / auditing.AUDIT
+    path = out or RunConfig(store, task, "dummy").folder.parent / AUDIT
     check_new(path, force=force)
-    found = auditing.audit(config, notify=note)
+    given: dict[str, Any] = {"blocks": options.names(blocks), "split": split or "default", "seed": seed}
+    found = audit_task(store, task, threshold=threshold, **given, notify=note)
     write_json(path, found, force=force)
     say(f"{audit_text(found)}\nwrote {path}")
 
@@ -113,9 +115,10 @@ def learning_curve(
     from classify.json_file import check_new, write_json
     from classify.pages.tables import curve_text
     from classify.runs.folder import find_runs
-    from classify.studies.learning_curve import CURVE, CurveConfig, curve_of
+    from classify.studies.learning_curve import CURVE, check_sizes, fit_learning_curve
 
-    config, found = CurveConfig(points, repeats, seed), find_runs(runs)
+    check_sizes(points, repeats)
+    found = find_runs(runs)
     fitted = [run for run in found if not run.report.transfer] or found  # where none was fitted here, it is refused
     for run in found:
         if run not in fitted:
@@ -123,9 +126,34 @@ def learning_curve(
     for run in fitted:
         check_new(run.folder / CURVE, force=force)
     for run in fitted:
-        learned = curve_of(run, config)
+        learned = fit_learning_curve(run, n_points=points, n_repeats=repeats, seed=seed)
         write_json(run.folder / CURVE, learned, force=force)
         say(curve_text(run, learned))
+
+
+def seeds(
+    runs: options.Runs,
+    *,
+    n: Annotated[int, typer.Option("--n", help="Seeds; that of the run is the first.", rich_help_panel="Training")] = 5,
+    force: options.Force = False,
+) -> None:
+    """Fit the head of each run again with other seeds: how much of its score is chance? Writes RUN/seeds.json."""
+    from classify.json_file import check_new, write_json
+    from classify.pages.tables import seeds_text
+    from classify.runs.folder import find_runs
+    from classify.studies.seeds import SEEDS, seeds_of
+
+    found = find_runs(runs)
+    fitted = [run for run in found if not run.report.transfer] or found  # where none was fitted here, it is refused
+    for run in found:
+        if run not in fitted:
+            note(f"{run.folder} scores a head that was fitted elsewhere: left out")
+    for run in fitted:
+        check_new(run.folder / SEEDS, force=force)
+    for run in fitted:
+        spread = seeds_of(run, n)
+        write_json(run.folder / SEEDS, spread, force=force)
+        say(seeds_text(run, spread))
 
 
 def ablate(

@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -57,7 +57,9 @@ def run(
     from classify.runs.time_budget import interruption
     from classify.studies.cross_corpus import run_config
 
-    given = {"store": store, "task": task, "head": head, "blocks": blocks, "split": split, "seed": seed, "out": out}
+    given: dict[str, Any] = {
+        "store": store, "task": task, "head": head, "blocks": blocks, "split": split, "seed": seed, "out": out,
+    }  # fmt: skip
     given |= {"set": settings, "preset": preset, "allow_split_groups": allow_split_groups}
     chosen = options.run_config(config, **given)
     chosen = cut_down(chosen) if quick else chosen
@@ -92,12 +94,12 @@ def evaluate(
 ) -> None:
     """Score a fitted head, unchanged, on another corpus."""
     from classify.pages.tables import run_text
-    from classify.studies.cross_corpus import TransferConfig, transfer
+    from classify.studies.cross_corpus import cross_corpus_test
 
     pairs = {theirs: ours.strip() for theirs, ours in key_values("--map", class_map or (), "joy=positive").items()}
     if unnamed := [theirs for theirs, ours in pairs.items() if not ours]:
         raise ConfigError(f"--map {unnamed[0]}= names no class of the head; write for example --map joy=positive")
-    say(run_text(transfer(TransferConfig(run, store, task, pairs, out=out), force=force)))
+    say(run_text(cross_corpus_test(run, store, task=task, class_map=pairs, out=out, force=force)))
 
 
 def search(
@@ -120,7 +122,9 @@ def search(
     from classify.pages.tables import run_text
     from classify.studies.search import search as run_search
 
-    given = {"store": store, "task": task, "head": head, "blocks": blocks, "split": split, "seed": seed, "out": out}
+    given: dict[str, Any] = {
+        "store": store, "task": task, "head": head, "blocks": blocks, "split": split, "seed": seed, "out": out,
+    }  # fmt: skip
     config = options.run_config(**given, set=settings, allow_split_groups=allow_split_groups)
     if not out:
         config = replace(config, out=str(config.folder.with_name(f"{head}-search")))

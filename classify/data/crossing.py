@@ -100,9 +100,8 @@ def refuse_crossing(crossing: Crossing | None, *, allow: bool) -> None:
     """
     if crossing is None or allow or crossing.source == "published":
         return
-    message = (
+    raise TaskError(
         f"{crossing.counts} and {_WHO[crossing.source]}, so a score would count images that training has seen alike; "
         "make a split with `features-store splits`, which keeps groups whole, or go on with --allow-split-groups "
         "(allow_split_groups = true), which stamps every table"
     )
-    raise TaskError(message)

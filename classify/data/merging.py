@@ -27,23 +27,23 @@ def merge_classes(labels: Labels, merge: Mapping[str, Sequence[str]]) -> Labels:
         return labels
     task = labels.task
     if not kind_of(task).has_classes:
-        message = f"task {task.name!r} is a regression; it has no classes to merge"
-        raise TaskError(message)
+        raise TaskError(f"task {task.name!r} is a regression; it has no classes to merge")
     new_of = {member: name for name, members in merge.items() for member in members}
     for member in new_of:
         if member not in task.classes:
             raise TaskError(unknown_name(f"class of task {task.name!r}", member, task.classes))
     if len(new_of) < sum(len(members) for members in merge.values()):
-        message = f"merge = {dict(merge)} names a class twice; each class goes into one merged class"
-        raise TaskError(message)
+        raise TaskError(f"merge = {dict(merge)} names a class twice; each class goes into one merged class")
     taken = sorted(set(merge) & (set(task.classes) - set(new_of)))
     if taken:
-        message = f"merge makes a class {taken[0]!r}, and task {task.name!r} has one that isn't merged; name it too"
-        raise TaskError(message)
+        raise TaskError(
+            f"merge makes a class {taken[0]!r}, and task {task.name!r} has one that isn't merged; name it too"
+        )
     classes = tuple(dict.fromkeys(new_of.get(name, name) for name in task.classes))
     if len(classes) < 2:
-        message = f"merge = {dict(merge)} leaves the one class {classes[0]!r} of task {task.name!r}; leave at least two"
-        raise TaskError(message)
+        raise TaskError(
+            f"merge = {dict(merge)} leaves the one class {classes[0]!r} of task {task.name!r}; leave at least two"
+        )
     place = np.array([classes.index(new_of.get(name, name)) for name in task.classes])
     merged = replace(task, classes=classes, source=f"{task.source}; classes merged".lstrip("; "))
     return Labels(merged, kind_of(task).mapped(labels.values, place, len(classes)))
@@ -75,10 +75,9 @@ def polarity_costs(classes: Sequence[str]) -> list[list[float]]:
     keys = [name.strip().lower().replace(" ", "_") for name in classes]
     unknown = [name for name, key in zip(classes, keys, strict=True) if key not in POLARITIES]
     if unknown:
-        message = (
+        raise ConfigError(
             f"the polarity of class {unknown[0]!r} isn't known; give cost as a matrix, a row (the truth) and a column "
             f"(what is said) for each of {', '.join(classes)}"
         )
-        raise ConfigError(message)
     signs = np.array([POLARITIES[key] for key in keys])
     return (np.abs(signs[:, None] - signs) / 2).tolist()

@@ -121,12 +121,10 @@ class RowMatrix:
         """Return a lazy view of some rows, so that scikit-learn's cross-validation can cut it."""
         if isinstance(key, tuple):
             if len(key) != 2 or key[1] not in (Ellipsis, slice(None)):
-                message = f"a RowMatrix is cut by rows only, not by {key!r}; choose columns by `blocks`"
-                raise IndexError(message)
+                raise IndexError(f"a RowMatrix is cut by rows only, not by {key!r}; choose columns by `blocks`")
             key = key[0]
         if isinstance(key, (int, np.integer)):
-            message = f"a RowMatrix is cut by a slice, a mask or an array of positions, not by {key!r}"
-            raise IndexError(message)
+            raise IndexError(f"a RowMatrix is cut by a slice, a mask or an array of positions, not by {key!r}")
         return RowMatrix(self.store, self.blocks, self.rows[key], view=self.view)
 
     def take(self, positions: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -154,8 +152,7 @@ class RowMatrix:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001 - numpy's own signature
         if copy is False:
-            message = "a RowMatrix reads its rows from disk: it can't be had without a copy"
-            raise ValueError(message)
+            raise ValueError("a RowMatrix reads its rows from disk: it can't be had without a copy")
         whole = self.take(np.arange(len(self)))
         return whole if dtype is None else whole.astype(dtype, copy=False)
 
@@ -229,21 +226,18 @@ def choose_maps(store: Store, names: Sequence[str] = ()) -> tuple[tuple[str, ...
     maps = sorted(name for name, block in store.blocks.items() if len(block.item_shape) == 3)
     if not names and len(maps) != 1:
         found = f"several: {', '.join(maps)}; name those to use with --blocks" if maps else "none"
-        message = f"this head takes blocks of maps, (channels, height, width), and the store has {found}"
-        raise TaskError(message)
+        raise TaskError(f"this head takes blocks of maps, (channels, height, width), and the store has {found}")
     chosen = tuple(names) or tuple(maps)
     shapes = [store.block(name).item_shape for name in chosen]
     for name, shape in zip(chosen, shapes, strict=True):
         if len(shape) != 3:
             valid = ", ".join(maps) or "none"
-            message = f"block {name!r} holds vectors of {shape[0]} values, not maps; blocks with maps: {valid}"
-            raise TaskError(message)
+            raise TaskError(f"block {name!r} holds vectors of {shape[0]} values, not maps; blocks with maps: {valid}")
         if shape[1:] != shapes[0][1:]:
-            message = (
+            raise TaskError(
                 f"the maps of block {name!r} are {shape[1]} x {shape[2]}, those of {chosen[0]!r} {shapes[0][1]} x "
                 f"{shapes[0][2]}; only maps of one size can stand side by side"
             )
-            raise TaskError(message)
     return chosen, (sum(shape[0] for shape in shapes), shapes[0][1], shapes[0][2])
 
 

@@ -99,11 +99,9 @@ def choose_blocks(store: Store, names: Sequence[str] = ()) -> tuple[str, ...]:
         shape = store.block(name).item_shape
         if name not in flat:
             valid = ", ".join(flat) or "none"
-            message = f"block {name!r} holds maps of shape {shape}, not vectors; blocks with vectors: {valid}"
-            raise TaskError(message)
+            raise TaskError(f"block {name!r} holds maps of shape {shape}, not vectors; blocks with vectors: {valid}")
     if not names and not flat:
-        message = "the store has no block of vectors; run `extract` on it first"
-        raise TaskError(message)
+        raise TaskError("the store has no block of vectors; run `extract` on it first")
     return tuple(names) or tuple(flat)
 
 
@@ -133,8 +131,7 @@ def task_rows(
         counts = _count(inside & labels.known, reasons)
         if on_failed == "error" and counts:
             remedy = 'extract them, or leave them out with on_failed = "drop"'
-            message = f"{_worded(counts)} of the {name} part lack a vector; {remedy}"
-            raise FailedRowsError(message)
+            raise FailedRowsError(f"{_worded(counts)} of the {name} part lack a vector; {remedy}")
         unlabelled = int((inside & ~labels.known).sum())
         counts = {"no label": unlabelled, **counts} if unlabelled else counts
         if counts:
@@ -155,17 +152,15 @@ def _refuse_twins(task: Task) -> None:
     for name in task.classes:
         other = forms.setdefault(unicodedata.normalize("NFC", name), name)
         if other != name:
-            message = (
+            raise TaskError(
                 f"task {task.name!r} has the class {name!r} in two Unicode forms ({other!a}, {name!a}); "
                 "import the labels again with one of them, or join them with [merge]"
             )
-            raise TaskError(message)
 
 
 def _parts_of(split: Split) -> NDArray[np.int8]:
     if split.kind != "parts":
-        message = f"split {split.name!r} holds folds; a run needs one with train, validation and test parts"
-        raise TaskError(message)
+        raise TaskError(f"split {split.name!r} holds folds; a run needs one with train, validation and test parts")
     return split.values
 
 
@@ -219,17 +214,14 @@ def _check(laid_out: TaskRows, split: str) -> None:
     lost = "; ".join(f"{part}: {_worded(counts)} left out" for part, counts in laid_out.dropped.items())
     because = f" ({lost})" if lost else ""
     if "train" not in parts:
-        message = f"task {task.name!r} has nothing to train on in split {split!r}{because}"
-        raise TaskError(message)
+        raise TaskError(f"task {task.name!r} has nothing to train on in split {split!r}{because}")
     if len(parts) == 1:
         neither = f"no validation and no test part{because}"
-        message = f"task {task.name!r} has nothing to score on in split {split!r}: {neither}"
-        raise TaskError(message)
+        raise TaskError(f"task {task.name!r} has nothing to score on in split {split!r}: {neither}")
     if kind_of(task).exclusive and len(np.unique(parts["train"].y)) < 2:
         only = task.classes[int(parts["train"].y[0])]
         images = f"all {len(parts['train'])} training images of task {task.name!r}"
-        message = f"{images} are {only!r}; a head needs two classes"
-        raise TaskError(message)
+        raise TaskError(f"{images} are {only!r}; a head needs two classes")
 
 
 def sampled(data: TaskRows, limit: int | None, *, seed: int) -> TaskRows:

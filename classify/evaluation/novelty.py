@@ -24,8 +24,7 @@ from classify.data.rows import Rows
 from classify.errors import ModelError, RunError
 from classify.evaluation.bootstrap import LEAST_UNITS
 from classify.evaluation.folds import count_units, deal
-from classify.json_file import parse_json
-from classify.json_schema import choice, items, number, optional, record, text, whole
+from classify.json_file import choice, items, number, optional, parse_json, record, text, whole
 from features_store.errors import first_line
 from features_store.schema import Task
 
@@ -315,7 +314,7 @@ def _thresholds(held: Sequence[Floats], widths: Sequence[int]) -> tuple[list[Pai
         above, below = ordered[k - 1], ordered[n - k]
         factor = np.sort(np.maximum(distances / above, below / distances).max(axis=(1, 2)))[k - 1]
         above, below = above * factor, below / factor
-    below[below <= 1.01 * least] = 0.0  # nothing can be told to lie nearer than rounding
+    below[below <= 1.01 * least] = 0.0  # nothing lies nearer than rounding
     above, below = above.clip(max=_LARGEST), below.clip(max=_LARGEST)
     return [tuple(one) for one in above.tolist()], [tuple(one) for one in below.tolist()], round(share, 6)
 

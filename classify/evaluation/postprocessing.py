@@ -202,7 +202,7 @@ def best_thresholds(
     """Choose for each label a threshold of high F1 on the validation part.
 
     Among thresholds of equal F1 the one nearest to one half is taken: it lies in the middle of a gap between two
-    scores, so that it doesn't hang on a single image. A head that knows nothing of a label reaches the highest F1 by
+    scores, so that it does not depend on a single image. A head that knows nothing of a label reaches the highest F1 by
     giving it to every image; so a label whose scores rank the validation images no better than the same scores dealt to
     them at random keeps one half. The others are drawn towards one half on the scale of log-odds, by a half of the way
     at *shrinkage* images with the label (or without it, where those are fewer).
@@ -220,7 +220,7 @@ def best_thresholds(
 def known_labels(
     truth: NDArray[np.bool_], scores: Floats, groups: NDArray[np.int64] | None = None
 ) -> NDArray[np.bool_]:
-    """Tell for each label whether its scores rank images better than dealt to them at random, p <= 0.025.
+    """Tell for each label whether its scores rank images better than the same scores dealt at random, p <= 0.025.
 
     Shapes: truth, scores (n_images, n_labels); groups (n_images,) int64; returns (n_labels,) bool.
     """

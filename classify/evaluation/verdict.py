@@ -1,4 +1,4 @@
-"""What may be said of a head: whether it knows anything of the images, and whether file names alone do as well.
+"""Verdicts on a head: whether it knows anything of the images, and whether file names alone do as well.
 
 A constant is no measure of knowing nothing: it scores below a blind guess by macro F1, and random scores beat it by
 average precision. What a head scores when its own predictions are dealt to other images at random is that measure, for
@@ -36,7 +36,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Judgement:
-    """What may be said of a head by one metric.
+    """The verdict on a head by one metric.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ def _judged(part: Part, head: Spread, majority: Spread, id_only: Spread | None, 
 
 
 def _no_verdict(part: Part, spread: Spread) -> str:
-    """Say why nothing can be said of a head on these images; empty where something can."""
+    """Return why there is no verdict on these images; empty where there is one."""
     few = too_few(spread.n_units, grouped=spread.grouped, part=part.name)
     if few:
         return f"No verdict: {few}."

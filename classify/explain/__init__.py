@@ -1,1 +1,1 @@
-"""Why a head answered as it did."""
+"""Explanations of what a head predicts for one image."""

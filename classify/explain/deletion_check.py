@@ -1,4 +1,4 @@
-"""Whether a map means something: covering what it calls hottest must hurt the decision more than covering anything."""
+"""The deletion check of saliency maps: covering the most salient cells must hurt the decision more than other cells."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from classify.errors import ModelError
 from classify.evaluation.bootstrap import student
 from classify.explain.saliency import cell_means, covered
 
 if TYPE_CHECKING:
     from classify.explain.explainer import Explainer, Picture
 
-__all__ = ["deletion_check", "summarize"]
+__all__ = ["deletion_check", "deletion_text", "summarize"]
 
 GRID = 8  # the picture is cut into 8 x 8 cells
 HOTTEST = 13  # of 64 cells: a fifth of the picture
-N_DRAWS = 5  # of as many cells at random, and of the hottest ones' shape somewhere else
-MIN_IMAGES = 8  # of fewer, the interval passes maps that mean nothing too often
+N_DRAWS = 5  # of as many cells at random, and of the shape of the hottest ones moved elsewhere
+MIN_IMAGES = 8  # with fewer, the interval passes meaningless maps too often
 
 Floats = NDArray[np.float64]
 
@@ -27,37 +28,35 @@ Floats = NDArray[np.float64]
 def deletion_check(
     explainer: Explainer, paths: Sequence[str], *, seed: int = 0, step: Callable[[], object] = lambda: None
 ) -> dict[str, Any]:
-    """Cover the hottest fifth of each picture, and as much of it at random, and compare what the decision loses.
+    """Cover the most salient fifth of each picture, and as much of it at random, and compare what the decision loses.
 
-    Cells are filled with the picture's mean colour. Beside cells drawn one by one stands a harder control: the shape of
-    the hottest cells, moved somewhere else (around the edges), which is as compact as they are.
+    Cells are filled with the picture's mean colour. The shape of the most salient cells, moved elsewhere (around the
+    edges), is a harder control than cells drawn one by one: it is as compact as they are.
     """
-    from classify.errors import ModelError
-
     random, losses = np.random.default_rng(seed), []
     for path in paths:
         try:
             picture = explainer.open(path)
-        except ModelError:
-            picture = None
-        if picture is not None:
+        except ModelError:  # it cannot be read
+            pass
+        else:
             losses.append(_losses(explainer, picture, random))
         step()
     return summarize(np.array(losses))
 
 
 def _losses(explainer: Explainer, picture: Picture, random: np.random.Generator) -> list[float]:
-    """Return what the decision loses with the hottest cells, with random ones, with the shape moved."""
+    """Return what the decision loses with the most salient cells, with random ones, with the shape moved."""
     target = explainer.target(picture)
-    parts = explainer.parts(picture, target)
-    field = explainer.field(explainer.heats(picture, target, parts), parts)
+    values = explainer.block_values(picture, target)
+    field = explainer.field(explainer.maps(picture, target, values), values)
     hottest = np.argsort(-cell_means(field, GRID), kind="stable")[:HOTTEST]
     chosen = [hottest]
     chosen += [random.choice(GRID**2, HOTTEST, replace=False) for _ in range(N_DRAWS)]
     chosen += [_moved(hottest, random) for _ in range(N_DRAWS)]
     changed = [[covered(pixels, cells, GRID) for pixels in picture.pixels] for cells in chosen]
-    whole = explainer.worth(picture.vector[None], target)[0]
-    lost = whole - explainer.worth(explainer.vectors(changed), target)
+    whole = explainer.logits(picture.vector[None], target)[0]
+    lost = whole - explainer.logits(explainer.vectors(changed), target)
     return [lost[0], lost[1 : 1 + N_DRAWS].mean(), lost[1 + N_DRAWS :].mean()]
 
 
@@ -86,3 +85,17 @@ def summarize(losses: Floats) -> dict[str, Any]:
         "share_covered": HOTTEST / GRID**2,
         "passed": bool(found["difference"]["low"] > 0),
     }
+
+
+def deletion_text(found: dict[str, Any]) -> str:
+    """Return the check as one line for people."""
+    if found["passed"] is None:
+        return f"deletion check: {found['n_images']} images are too few, it takes {MIN_IMAGES}"
+    gap, moved = found["difference"], found["difference_moved"]
+    verdict = "the maps mean something" if found["passed"] else "not shown that the maps mean anything"
+    return (
+        f"deletion check, {found['n_images']} images: covering the hottest {found['share_covered']:.0%} takes "
+        f"{found['hottest']:.2f}, as much at random {found['random']:.2f}; difference {gap['value']:.2f} "
+        f"[{gap['low']:.2f}, {gap['high']:.2f}], against the same shape elsewhere {moved['value']:.2f} "
+        f"[{moved['low']:.2f}, {moved['high']:.2f}]: {verdict}"
+    )

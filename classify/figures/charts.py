@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from classify.data.kinds import kind_of
 from classify.evaluation.wording import metric_title
 from classify.figures.svg import (
     Frame,
@@ -59,7 +60,7 @@ def run_figures(
         figures["confusion"] = confusion_chart(confusion, task.classes)
     if len(history) > 1:
         figures["curve"] = loss_chart(history)
-    if task.kind == "regression":
+    if not kind_of(task).has_classes:
         truth, predicted = (a.reshape(len(a), -1) for a in (y_true, y_score))
         for i, name in enumerate(task.classes):
             file = "".join(c if c.isalnum() else "_" for c in name)[:60]

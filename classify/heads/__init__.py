@@ -7,12 +7,13 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
+from classify.data.kinds import KINDS as TASK_KINDS
 from classify.errors import HeadError
 from features_store.errors import unknown_name
 
 __all__ = ["HEADS", "Head", "head_class", "head_options", "make_head"]
 
-KINDS = ("single", "multi", "regression")
+KINDS = tuple(TASK_KINDS)
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,7 @@ class Head:
 def _table(*heads: Head) -> dict[str, Head]:
     table = {head.name: head for head in heads}
     if len(table) != len(heads):
-        message = "two heads share a name"
-        raise HeadError(message)
+        raise HeadError("two heads share a name")
     return table
 
 
@@ -59,14 +59,14 @@ HEADS: dict[str, Head] = _table(
     Head(
         "mlp",
         "multi-layer perceptron, ReLU and dropout",
-        "classify.heads.mlp:MLPClassifier",
-        "classify.heads.mlp:MLPRegressor",
+        "classify.heads.modules:MLPClassifier",
+        "classify.heads.modules:MLPRegressor",
     ),
     Head(
         "moe",
         "mixture of experts with a dummy gate",
-        "classify.heads.moe:MoEClassifier",
-        "classify.heads.moe:MoERegressor",
+        "classify.heads.modules:MoEClassifier",
+        "classify.heads.modules:MoERegressor",
     ),
     Head(
         "svm",
@@ -89,8 +89,8 @@ HEADS: dict[str, Head] = _table(
     Head(
         "conv",
         "1x1 convolution over maps, global average pooling, dense layer",
-        "classify.heads.conv:ConvClassifier",
-        "classify.heads.conv:ConvRegressor",
+        "classify.heads.modules:ConvClassifier",
+        "classify.heads.modules:ConvRegressor",
         maps=True,
     ),
     Head(
@@ -102,7 +102,7 @@ HEADS: dict[str, Head] = _table(
 )
 
 
-def head_class(name: str, kind: str) -> type:
+def head_class(name: str, kind: str) -> Any:
     """Import the estimator class of a head for a kind of task.
 
     Raises HeadError.
@@ -110,10 +110,9 @@ def head_class(name: str, kind: str) -> type:
     if name not in HEADS:
         raise HeadError(unknown_name("head", name, HEADS))
     head = HEADS[name]
-    place = head.regressor if kind == "regression" else head.classifier
+    place = head.classifier if kind in TASK_KINDS and TASK_KINDS[kind].has_classes else head.regressor
     if kind not in head.kinds or place is None:
-        message = f"head {name!r} takes tasks of kind {', '.join(head.kinds)}; this one is {kind!r}"
-        raise HeadError(message)
+        raise HeadError(f"head {name!r} takes tasks of kind {', '.join(head.kinds)}; this one is {kind!r}")
     module, _, class_name = place.partition(":")
     return getattr(importlib.import_module(module), class_name)
 
@@ -137,7 +136,7 @@ def make_head(name: str, kind: str, *, random_state: Any = 0, **params: Any) -> 
         options["random_state"] = random_state
     head = made(**options | params)
     head.check_options()
-    if kind == "multi":
+    if TASK_KINDS[kind].independent:
         _check_labels(head)
     return head
 
@@ -146,8 +145,6 @@ def _check_labels(head: Any) -> None:
     """Refuse what has no meaning where an image has several labels."""
     weight = getattr(head, "class_weight", None)
     if getattr(head, "cost", None) is not None:
-        message = "cost is for tasks with one label an image; with several, every label is its own decision"
-        raise HeadError(message)
+        raise HeadError("cost is for tasks with one label an image; with several, every label is its own decision")
     if weight is not None and weight != "balanced":
-        message = f'class_weight is {weight!r}; a multi-label task takes "balanced" or none'
-        raise HeadError(message)
+        raise HeadError(f'class_weight is {weight!r}; a multi-label task takes "balanced" or none')

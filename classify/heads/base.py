@@ -1,9 +1,9 @@
-"""What every head does alike: look over X and y, standardize, and answer for its shape."""
+"""What every head has: checks of X and y, learned attributes, the facts that a run, a search and an explanation use."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -15,25 +15,39 @@ from classify.data.standardizer import refuse_non_finite
 from classify.errors import HeadError
 from classify.heads.options import check_options
 
-__all__ = ["ClassifierHead", "FittedState", "Head", "RegressorHead"]
+__all__ = ["ClassifierHead", "Head", "RegressorHead"]
 
-
-@dataclass(frozen=True)
-class FittedState:
-    """Everything that ``fit`` learned, in forms that a file can hold without code: JSON, arrays, texts.
-
-    *foreign*: it comes from somebody else's file, and goes through no parser but our own.
-    """
-
-    values: dict[str, Any] = field(default_factory=dict)
-    arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    texts: dict[str, str] = field(default_factory=dict)
-    foreign: bool = False
+_STEP = 0.02  # of a feature's deviation, for a difference
+_DIFFERENCE_VALUES = 2**22  # of rows held at once
+_TINY = 1e-12
 
 
 class Head(BaseEstimator):
-    """Base of all heads: the checks of X, and the attributes that every fitted head has."""
+    """Base of all heads: the checks of X, the attributes that every fitted head has, and what a run asks of a head.
 
+    A head is one file with a classifier and a regressor, dataclasses of options (see `classify.heads.options`) with
+    ``fit(X, y, *, validation=None)`` and ``predict_proba`` or ``predict``, and one line in ``HEADS``. Whatever ``fit``
+    learns stands in attributes that end in ``_``, named in ``_learned``: they are saved by their type.
+
+    Attributes
+    ----------
+    length : str or None
+        The option that says how long training is at most, ``epochs`` or ``n_rounds``; None where there is no such.
+    resumable : bool
+        Whether ``fit`` takes ``checkpoint=``.
+    search_space : mapping
+        Options worth a search, each with how it is drawn, and between what, see `classify.studies.search`.
+    best_length_ : int, list of int or None
+        What *length* was best on the validation rows, where training could stop early; None where it could not.
+    """
+
+    length: ClassVar[str | None] = None
+    resumable: ClassVar[bool] = False
+    search_space: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    _learned_by_base: ClassVar[tuple[str, ...]] = ()
+    _learned: ClassVar[tuple[str, ...]] = ()
+
+    best_length_: int | list[int] | None = None
     n_features_in_: int
     blocks_in_: list[str]  # only where it was fitted on blocks of a store
     history_: list[dict[str, float]]
@@ -43,12 +57,35 @@ class Head(BaseEstimator):
         """Refuse an option that is not one of the values it takes."""
         check_options(self)
 
-    def fitted_state(self) -> FittedState:
-        """Return what ``fit`` learned, for `classify.heads.persistence`."""
-        raise NotImplementedError
+    @classmethod
+    def learned(cls) -> tuple[str, ...]:
+        """Return the names of all attributes that ``fit`` sets, those that others build on first."""
+        return ("n_features_in_", *cls._learned_by_base, *cls._learned, "n_parameters_", "history_")
 
-    def restore(self, state: FittedState) -> None:
-        """Take over what `fitted_state` returned; ``n_features_in_`` and ``classes_`` are set already."""
+    def gradient(self, x: np.ndarray, output: int) -> np.ndarray | None:
+        """Return the slope of an output at one row, (n_features,); None where the head has none.
+
+        Of a classifier the output is the log-odds of a class, by its place in ``classes_``; of a regressor a value.
+        By central differences; networks override it, and heads without slopes (trees, constants) return None.
+        """
+        standardizer = getattr(self, "standardizer_", None)
+        if standardizer is None:
+            return None
+        step, slope = _STEP * standardizer.scale, np.zeros_like(x)
+        moved = np.flatnonzero(np.isfinite(step))  # a constant feature moves nothing
+        size = max(1, _DIFFERENCE_VALUES // (2 * len(x)))
+        for start in range(0, len(moved), size):
+            some = moved[start : start + size]
+            rows, at = np.repeat(x[None], 2 * len(some), axis=0), np.arange(len(some))
+            rows[at, some] += step[some]
+            rows[at + len(some), some] -= step[some]
+            width = rows[at, some] - rows[at + len(some), some]  # as float32 has it
+            above, below = np.split(self._explained(rows, output), 2)
+            slope[some] = (above - below) / width
+        return slope
+
+    def _explained(self, X: np.ndarray, output: int) -> np.ndarray:
+        """Return the output that `gradient` is the slope of, for each row."""
         raise NotImplementedError
 
     def _rows(self, X: Any, *, reset: bool) -> Rows:
@@ -77,25 +114,22 @@ class Head(BaseEstimator):
     def _check_lazy(self, X: RowMatrix, *, reset: bool) -> RowMatrix:
         if reset:
             if not len(X):
-                message = f"{type(self).__name__} can't be fitted on 0 rows"
-                raise HeadError(message)
+                raise HeadError(f"{type(self).__name__} can't be fitted on 0 rows")
             self.n_features_in_, self.blocks_in_ = X.shape[1], list(X.blocks)
             if hasattr(self, "feature_names_in_"):
                 del self.feature_names_in_
             return X
         fitted_on = getattr(self, "blocks_in_", None)
         if fitted_on is not None and fitted_on != list(X.blocks):
-            message = (
+            raise HeadError(
                 f"{type(self).__name__} was fitted on the blocks {', '.join(fitted_on)}, in this order, and X has "
                 f"{', '.join(X.blocks)}; give it the same blocks"
             )
-            raise HeadError(message)
         if X.shape[1] != self.n_features_in_:
-            message = (
+            raise HeadError(
                 f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} "
                 f"features as input; the blocks of X are {', '.join(X.blocks)}"
             )
-            raise HeadError(message)
         return X
 
     @staticmethod
@@ -115,6 +149,7 @@ class ClassifierHead(ClassifierMixin, Head):
 
     classes_: np.ndarray
     multilabel_: bool
+    _learned_by_base = ("classes_", "multilabel_")
     _min_classes = 2
 
     def __sklearn_tags__(self) -> Any:
@@ -125,39 +160,34 @@ class ClassifierHead(ClassifierMixin, Head):
     def _encode(self, y: Any) -> np.ndarray:
         """Check the training labels, set ``classes_``, return int64 codes (n,) or 0/1 (n, n_labels)."""
         if y is None:
-            message = f"{type(self).__name__} requires y to be passed, but the target y is None"
-            raise HeadError(message)
+            raise HeadError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         try:
             y = check_array(y, ensure_2d=False, dtype=None, input_name="y")
             check_classification_targets(y)
-            kind = type_of_target(y, input_name="y")
+            target = type_of_target(y, input_name="y")
         except ValueError as error:
             raise HeadError(str(error)) from error
         one_label = y.ndim == 2 and y.shape[1] == 1 and bool(np.isin(y, (0, 1)).all())
-        self.multilabel_ = kind == "multilabel-indicator" or one_label
+        self.multilabel_ = target == "multilabel-indicator" or one_label
         if self.multilabel_:
             self.classes_ = np.arange(y.shape[1])
             return self._indicators(y)
-        if kind not in ("binary", "multiclass"):
-            message = f"y is {kind}; {type(self).__name__} takes one label a row, or columns of 0 and 1"
-            raise HeadError(message)
+        if target not in ("binary", "multiclass"):
+            raise HeadError(f"y is {target}; {type(self).__name__} takes one label a row, or columns of 0 and 1")
         self.classes_, codes = np.unique(column_or_1d(y, warn=True), return_inverse=True)
         if len(self.classes_) < self._min_classes:
-            message = (
+            raise HeadError(
                 f"the training rows are all of one class ({self.classes_[0]!r}); "
                 f"{type(self).__name__} needs at least {self._min_classes} classes"
             )
-            raise HeadError(message)
         return codes.astype(np.int64)
 
     def _indicators(self, y: np.ndarray) -> np.ndarray:
         wrong = ~np.isin(y, (0, 1))
         if wrong.any():
-            message = f"y has columns, so each value must be 0 or 1; found {y[wrong][0]!r}"
-            raise HeadError(message)
+            raise HeadError(f"y has columns, so each value must be 0 or 1; found {y[wrong][0]!r}")
         if y.shape[1] != len(self.classes_):
-            message = f"y has {y.shape[1]} label columns, the head was fitted on {len(self.classes_)}"
-            raise HeadError(message)
+            raise HeadError(f"y has {y.shape[1]} label columns, the head was fitted on {len(self.classes_)}")
         return y.astype(np.int64)
 
     def _held_out(self, X: Any, y: Any) -> tuple[Rows, np.ndarray] | None:
@@ -197,11 +227,16 @@ class ClassifierHead(ClassifierMixin, Head):
         """
         raise NotImplementedError
 
+    def _explained(self, X: np.ndarray, output: int) -> np.ndarray:
+        p = np.clip(self.predict_proba(X)[:, output], _TINY, 1 - _TINY)
+        return np.asarray(np.log(p) - np.log1p(-p))
+
 
 class RegressorHead(RegressorMixin, Head):
     """Base of the regressors, for one output, y (n_images,), or several, y (n_images, n_outputs)."""
 
     single_output_: bool
+    _learned_by_base = ("single_output_",)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -211,8 +246,7 @@ class RegressorHead(RegressorMixin, Head):
     def _targets(self, y: Any) -> np.ndarray:
         """Check the training targets and return them as float64 (n, n_outputs)."""
         if y is None:
-            message = f"{type(self).__name__} requires y to be passed, but the target y is None"
-            raise HeadError(message)
+            raise HeadError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         try:
             y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
         except ValueError as error:
@@ -228,3 +262,6 @@ class RegressorHead(RegressorMixin, Head):
 
     def _shaped(self, values: np.ndarray) -> np.ndarray:
         return values[:, 0] if self.single_output_ else values
+
+    def _explained(self, X: np.ndarray, output: int) -> np.ndarray:
+        return np.asarray(self.predict(X)).reshape(len(X), -1)[:, output]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from classify.heads.base import ClassifierHead, FittedState, RegressorHead
+from classify.heads.base import ClassifierHead, RegressorHead
 
 __all__ = ["DummyClassifier", "DummyRegressor"]
 
@@ -23,6 +23,7 @@ class DummyClassifier(ClassifierHead):
     """
 
     _min_classes = 1
+    _learned = ("shares_",)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -44,18 +45,12 @@ class DummyClassifier(ClassifierHead):
         n_images = self._rows(X, reset=False).shape[0]
         return np.tile(self.shares_, (n_images, 1))
 
-    def fitted_state(self) -> FittedState:
-        """Return the shares."""
-        return FittedState(arrays={"shares": self.shares_})
-
-    def restore(self, state: FittedState) -> None:
-        """Take over the shares."""
-        self.shares_ = state.arrays["shares"]
-
 
 @dataclass(kw_only=True, repr=False, eq=False)
 class DummyRegressor(RegressorHead):
     """Give every image the mean of the training rows."""
+
+    _learned = ("mean_",)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -75,11 +70,3 @@ class DummyRegressor(RegressorHead):
         """Return the mean for each row, float64 (n_images,) or (n_images, n_outputs)."""
         n_images = self._rows(X, reset=False).shape[0]
         return self._shaped(np.tile(self.mean_, (n_images, 1)))
-
-    def fitted_state(self) -> FittedState:
-        """Return the mean."""
-        return FittedState(arrays={"mean": self.mean_})
-
-    def restore(self, state: FittedState) -> None:
-        """Take over the mean."""
-        self.mean_ = state.arrays["mean"]

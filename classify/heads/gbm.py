@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
+import tempfile
+import threading
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import lightgbm
 import numpy as np
@@ -15,15 +20,14 @@ from sklearn.utils import check_random_state
 from classify.data.rows import Rows
 from classify.data.standardizer import finite_batches
 from classify.errors import HeadError
-from classify.heads.base import ClassifierHead, FittedState, Head, RegressorHead
-from classify.heads.error_stream import without_fatal_lines
+from classify.heads.base import ClassifierHead, Head, RegressorHead
 from classify.heads.one_vs_rest import constant_log_odds
 from classify.heads.options import number, random_seed, whole
 from classify.heads.trees import read_trees
 
-__all__ = ["GBMClassifier", "GBMRegressor"]
+__all__ = ["GBMClassifier", "GBMRegressor", "without_fatal_lines"]
 
-_MAX_BOOSTERS = 32_767  # one for each label
+_ERRORS = 2  # the file descriptor of the error stream
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
@@ -37,6 +41,16 @@ class _BoostedHead(Head):
     n_parameters_ : int
         Leaves of all trees.
     """
+
+    length = "n_rounds"
+    search_space: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "learning_rate": ("log", 0.01, 0.3),
+        "num_leaves": ("int", 4, 63),
+        "min_leaf": ("int", 2, 50),
+        "feature_fraction": ("uniform", 0.05, 1.0),
+        "l2": ("log", 1e-3, 1e2),
+    }
+    _learned: ClassVar[tuple[str, ...]] = ("boosters_",)
 
     n_rounds: int | list[int] = whole(200, "trees of each class, label or output", most=100_000, several=True)
     learning_rate: float = number(0.05, "what each tree's answer is multiplied by", least=1e-9, most=1e3)
@@ -86,8 +100,7 @@ class _BoostedHead(Head):
     ) -> list[lightgbm.Booster]:
         """Fit one booster to each column of *columns*, of so many *rounds*; the features are binned once for all."""
         if rows.shape[0] < 2:
-            message = f"{type(self).__name__} needs at least 2 training rows to find a split, got n_samples=1"
-            raise HeadError(message)
+            raise HeadError(f"{type(self).__name__} needs at least 2 training rows to find a split, got n_samples=1")
         options = {**self._options(), **objective}
         try:
             with without_fatal_lines():
@@ -104,8 +117,7 @@ class _BoostedHead(Head):
                     for k in range(columns.shape[1])
                 ]
         except lightgbm.basic.LightGBMError as error:
-            message = f"LightGBM refused to train: {error}"
-            raise HeadError(message) from error
+            raise HeadError(f"LightGBM refused to train: {error}") from error
 
     def _booster(
         self, options: dict[str, Any], train: Any, sets: list[Any], held_out: np.ndarray | None
@@ -125,12 +137,14 @@ class _BoostedHead(Head):
         if not isinstance(self.n_rounds, list | tuple):
             return [self.n_rounds] * n_boosters
         if len(self.n_rounds) != n_boosters:
-            message = f"n_rounds is {self.n_rounds!r}; it takes one number, or one for each of {n_boosters} boosters"
-            raise HeadError(message)
+            raise HeadError(
+                f"n_rounds is {self.n_rounds!r}; it takes one number, or one for each of {n_boosters} boosters"
+            )
         return list(self.n_rounds)
 
-    def _finish(self, boosters: list[Any]) -> None:
+    def _finish(self, boosters: list[Any], *, validated: bool) -> None:
         self.boosters_, self.history_ = boosters, []
+        self.best_length_ = self._best_rounds() if validated and self.patience else None
         dumps = [booster.dump_model()["tree_info"] for booster in boosters if booster is not None]
         idle = sum(all(tree["num_leaves"] == 1 for tree in trees) for trees in dumps)
         if idle:
@@ -138,6 +152,16 @@ class _BoostedHead(Head):
             text = f"{which} found a split, so every image gets the same answer; lower min_leaf ({self.min_leaf})"
             warnings.warn(text, UserWarning, stacklevel=2)
         self.n_parameters_ = sum(tree["num_leaves"] for trees in dumps for tree in trees)
+
+    def _best_rounds(self) -> int | list[int] | None:
+        """Return the rounds that were best on the validation rows, one number or one for each label or output."""
+        known = [max(1, booster.current_iteration()) for booster in self.boosters_ if booster is not None]
+        if not known:
+            return None
+        # A label that never varied in training has no rounds of its own: the median of the others'.
+        typical = int(np.median(known))
+        rounds = [typical if one is None else max(1, one.current_iteration()) for one in self.boosters_]
+        return rounds[0] if len(rounds) == 1 else rounds
 
     def _outputs(self, rows: Rows, constants: np.ndarray) -> np.ndarray:
         """Return each booster's output, or its constant, side by side: float64 (n_images, n_outputs)."""
@@ -151,24 +175,15 @@ class _BoostedHead(Head):
             parts.append(np.column_stack(columns))
         return np.concatenate(parts)
 
-    def fitted_state(self) -> FittedState:
-        """Return the boosters as LightGBM's own text."""
-        texts = {f"booster-{k}": b.model_to_string() for k, b in enumerate(self.boosters_) if b is not None}
-        return FittedState(values={"n_boosters": len(self.boosters_)}, texts=texts)
-
-    def restore(self, state: FittedState) -> None:
-        """Read the boosters back: checked all, and given to LightGBM only where they were made here."""
-        n_boosters = state.values["n_boosters"]
-        known = {f"booster-{k}" for k in range(n_boosters)} if 0 < n_boosters <= _MAX_BOOSTERS else set()
-        if not set(state.texts) <= known:
-            message = f"it has {n_boosters!r} boosters, and the texts {', '.join(sorted(state.texts))[:80]}"
-            raise HeadError(message)
-        self.boosters_ = []
-        for k in range(n_boosters):
-            text = state.texts.get(f"booster-{k}")
-            trees = None if text is None else read_trees(text, n_features=self.n_features_in_)
-            ours = trees is not None and not state.foreign
-            self.boosters_.append(lightgbm.Booster(model_str=text) if ours else trees)
+    def read_boosters(self, fitted: list[bool], texts: dict[str, str], *, foreign: bool) -> list[Any]:
+        """Read boosters from LightGBM's text: checked all, and given to LightGBM only where they were made here."""
+        if set(texts) != {f"booster-{k}" for k, is_fitted in enumerate(fitted) if is_fitted}:
+            raise HeadError(f"it has {sum(fitted)} boosters, and the texts {', '.join(sorted(texts))[:80]}")
+        boosters: list[Any] = []
+        for k, is_fitted in enumerate(fitted):
+            trees = read_trees(texts[f"booster-{k}"], n_features=self.n_features_in_) if is_fitted else None
+            boosters.append(trees if foreign or trees is None else lightgbm.Booster(model_str=trees.text))
+        return boosters
 
 
 def _whole(rows: Rows) -> np.ndarray:
@@ -192,6 +207,8 @@ class GBMClassifier(ClassifierHead, _BoostedHead):
     standardized: trees don't change under it. Parameters and attributes are those of the base class, with
     ``classes_`` and ``multilabel_``.
     """
+
+    _learned = ("constants_", "boosters_")
 
     def fit(self, X: Any, y: Any, *, validation: tuple[Any, Any] | None = None) -> GBMClassifier:
         """Fit the boosters.
@@ -218,7 +235,9 @@ class GBMClassifier(ClassifierHead, _BoostedHead):
         objective = {"objective": "binary"} if n == 2 else {"objective": "multiclass", "num_class": n}
         self.constants_ = np.zeros(1)
         columns = None if held_out is None else (held_out[0], held_out[1][:, None])
-        self._finish(self._boost(rows, codes[:, None], columns, objective, self._rounds(1)))
+        self._finish(
+            self._boost(rows, codes[:, None], columns, objective, self._rounds(1)), validated=columns is not None
+        )
         return self
 
     def _fit_labels(self, rows: Rows, codes: np.ndarray, held_out: tuple[Rows, np.ndarray] | None) -> None:
@@ -232,7 +251,7 @@ class GBMClassifier(ClassifierHead, _BoostedHead):
             fitted = self._boost(rows, codes[:, varied], columns, binary, [rounds[k] for k in varied])
             for k, booster in zip(varied, fitted, strict=True):
                 boosters[k] = booster
-        self._finish(boosters)
+        self._finish(boosters, validated=held_out is not None)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return probabilities, float64 (n_images, n_classes); rows sum to 1 unless multi-label."""
@@ -241,17 +260,6 @@ class GBMClassifier(ClassifierHead, _BoostedHead):
             return self._outputs(rows, np.asarray(expit(self.constants_)))
         found = self._outputs(rows, self.constants_)
         return np.concatenate([1 - found, found], axis=1) if len(self.classes_) == 2 else found
-
-    def fitted_state(self) -> FittedState:
-        """Return the boosters as LightGBM's own text, and the constants of labels that never vary."""
-        state = super().fitted_state()
-        state.values["constants"] = self.constants_.tolist()
-        return state
-
-    def restore(self, state: FittedState) -> None:
-        """Read the boosters back."""
-        super().restore(state)
-        self.constants_ = np.array(state.values["constants"])
 
 
 class GBMRegressor(RegressorHead, _BoostedHead):
@@ -278,10 +286,59 @@ class GBMRegressor(RegressorHead, _BoostedHead):
         self._check_pair(rows, targets)
         held_out = None if validation is None else self._held_out(*validation)
         rounds = self._rounds(targets.shape[1])
-        self._finish(self._boost(rows, targets, held_out, {"objective": "regression"}, rounds))
+        boosters = self._boost(rows, targets, held_out, {"objective": "regression"}, rounds)
+        self._finish(boosters, validated=held_out is not None)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
         """Return values in the units of y, float64 (n_images,) or (n_images, n_outputs)."""
         rows = self._rows(X, reset=False)
         return self._shaped(self._outputs(rows, np.zeros(len(self.boosters_))))
+
+
+_lock = threading.Lock()
+_holders, _held = 0, None  # how many threads hold the stream, and where it went meanwhile: (copy, file)
+
+
+@contextmanager
+def without_fatal_lines() -> Iterator[None]:
+    """Keep ``[LightGBM]`` lines off the error stream; whatever else arrives there meanwhile is passed on at the end.
+
+    Threads that overlap share one hold, so that none puts the other's file back in the stream's place.
+    """
+    global _holders, _held  # noqa: PLW0603 - there is one error stream a process
+    with _lock:
+        if not _holders:
+            _held = _hold()
+        _holders += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _holders -= 1
+            if not _holders and _held is not None:
+                _release(*_held)
+
+
+def _hold() -> tuple[int, Any] | None:
+    try:
+        copy = os.dup(_ERRORS)
+    except OSError:  # the process has no error stream
+        return None
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `_release`
+    os.dup2(file.fileno(), _ERRORS)
+    return copy, file
+
+
+def _release(copy: int, file: Any) -> None:
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    os.dup2(copy, _ERRORS)
+    os.close(copy)
+    file.seek(0)
+    lines = file.readlines()
+    file.close()
+    fatal = any(line.startswith(b"[LightGBM]") for line in lines)  # each is followed by an empty one
+    kept = b"".join(line for line in lines if not (fatal and line.startswith((b"[LightGBM]", b"\n"))))
+    if kept:
+        os.write(_ERRORS, kept)

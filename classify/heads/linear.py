@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
@@ -19,7 +19,7 @@ from classify.data.rows import Rows, batches
 from classify.data.span import Projection
 from classify.data.standardizer import Standardizer, finite_batches
 from classify.errors import HeadError
-from classify.heads.base import ClassifierHead, FittedState, Head, RegressorHead
+from classify.heads.base import ClassifierHead, Head, RegressorHead
 from classify.heads.one_vs_rest import class_weights, constant_log_odds, probabilities
 from classify.heads.options import choice, flag, number, weights_of_classes, whole
 
@@ -33,6 +33,8 @@ _CHUNK_BYTES = 64 * 2**20  # of float32 rows multiplied at once
 @dataclass(kw_only=True, repr=False, eq=False)
 class _LinearHead(Head):
     """Weights (n_outputs, n_features) over standardized features, and intercepts."""
+
+    _learned: ClassVar[tuple[str, ...]] = ("standardizer_", "coef_", "intercept_")
 
     standardize: bool = flag(
         "bring each feature to mean 0 and variance 1 over n_features, measured on training rows", default=True
@@ -87,18 +89,6 @@ class _LinearHead(Head):
             [self.standardizer_(x).astype(np.float64) @ self.coef_.T + self.intercept_ for _, x in batches]
         )
 
-    def fitted_state(self) -> FittedState:
-        """Return weights, intercepts and the standardizer."""
-        arrays = {"coef": self.coef_, "intercept": self.intercept_}
-        arrays |= {"mean": self.standardizer_.mean, "scale": self.standardizer_.scale}
-        return FittedState(arrays=arrays)
-
-    def restore(self, state: FittedState) -> None:
-        """Take over what `fitted_state` returned."""
-        arrays = state.arrays
-        self.coef_, self.intercept_ = arrays["coef"], arrays["intercept"]
-        self.standardizer_ = Standardizer(arrays["mean"], arrays["scale"])
-
 
 @dataclass(kw_only=True, repr=False, eq=False)
 class LinearClassifier(ClassifierHead, _LinearHead):
@@ -109,6 +99,8 @@ class LinearClassifier(ClassifierHead, _LinearHead):
     n_iter_ : int
         Iterations taken; the most of any label.
     """
+
+    _learned = (*_LinearHead._learned, "n_iter_")
 
     C: float = number(1.0, "inverse of the L2 penalty, for rows of squared length about 1", least=1e-9, most=1e9)
     class_weight: Any = weights_of_classes(

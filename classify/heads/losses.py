@@ -45,8 +45,7 @@ def labels_loss(head: Any, codes: np.ndarray) -> Loss:
     With ``head.class_weight="balanced"`` the two sides of each label weigh the same over the training rows.
     """
     if head.cost is not None:
-        message = "cost is for tasks with one label an image; with several, every label is its own decision"
-        raise HeadError(message)
+        raise HeadError("cost is for tasks with one label an image; with several, every label is its own decision")
     if head.class_weight is None:
         return nn.functional.binary_cross_entropy_with_logits
     weights = class_weights(codes, head.classes_, head.class_weight)  # (n, K), of two values a column
@@ -70,11 +69,10 @@ def cost_matrix(cost: Any, classes: np.ndarray) -> np.ndarray:
         matrix = np.zeros(0, dtype=np.float32)
     n = len(classes)
     if matrix.shape != (n, n) or not np.isfinite(matrix).all() or (matrix < 0).any() or np.diag(matrix).any():
-        message = (
+        raise HeadError(
             f"cost is {cost!r}; it takes a square matrix with a row (the truth) and a column (what is said) for each "
             f"of the {n} classes {classes.tolist()}, numbers from 0 up, and 0 on the diagonal"
         )
-        raise HeadError(message)
     return matrix
 
 
@@ -82,5 +80,4 @@ def refuse_class_options(head: Any) -> None:
     """Refuse options that mean nothing without classes."""
     for name in ("class_weight", "cost"):
         if getattr(head, name) is not None:
-            message = f"{name} is {getattr(head, name)!r}, and a regression has no classes; leave it out"
-            raise HeadError(message)
+            raise HeadError(f"{name} is {getattr(head, name)!r}, and a regression has no classes; leave it out")

@@ -1,20 +1,22 @@
-"""The estimator around a torch module: what the multi-layer perceptron and the mixture of experts share."""
+"""The estimator around a torch module: options, training, probabilities and values of every network head."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from sklearn.utils import check_random_state
 from torch import nn
 
 from classify.data.rows import ORDERS, Rows, shuffles_by_blocks
 from classify.data.standardizer import Standardizer, finite_batches
-from classify.heads.base import FittedState, Head
-from classify.heads.checkpoint import Checkpoint
+from classify.heads.base import ClassifierHead, Head, RegressorHead
+from classify.heads.first_layer import PROJECTIONS, WideLinear, lifted, project_first, projects
+from classify.heads.losses import labels_loss, refuse_class_options, single_loss
 from classify.heads.options import (
     choice,
     costs_of_mistakes,
@@ -25,11 +27,14 @@ from classify.heads.options import (
     weights_of_classes,
     whole,
 )
-from classify.heads.projected import CHOICES, lifted, project_first, projects
-from classify.heads.training import OPTIMIZERS, Batches, Loss, Plan, Progress, Session
-from classify.heads.wide import WideLinear
+from classify.heads.training import OPTIMIZERS, Batches, Checkpoint, Loss, Plan, Progress, Session
 
-__all__ = ["INITS", "LayeredHead", "NetworkHead", "Training", "hidden_layers"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["INITS", "LayeredHead", "NetworkClassifier", "NetworkHead", "NetworkRegressor", "hidden_layers"]
+
+_TINY = 1e-12
 
 Training = tuple[Rows, torch.Tensor, tuple[Rows, torch.Tensor] | None, Loss]
 """Rows and targets, those for validation, and the loss: what a network is trained on."""
@@ -105,11 +110,54 @@ class NetworkHead(Head):
     verbose: bool = flag("show a progress bar over the epochs, if they take longer than two seconds", default=False)
     random_state: Any = random_seed("draws initial weights, the order of the rows and dropout")
 
+    length = "epochs"
+    resumable = True
+    search_space: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "dropout": ("uniform", 0.0, 0.7),
+        "learning_rate": ("log", 1e-5, 1e-2),
+        "weight_decay": ("log", 1e-7, 1e-2),
+        "batch_size": ("choice", 32, 64, 128),
+    }
+    _learned: ClassVar[tuple[str, ...]] = ("standardizer_", "module_")
+
     project = "never"  # heads of which the first layer is no fully connected one have no span to train in
     keep_outside = True
 
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        validation: tuple[Any, Any] | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> Self:
+        """Train on X and y.
+
+        Parameters
+        ----------
+        y : array
+            single-label: (n_images,) labels; multi-label: (n_images, n_labels) of 0 and 1; regression: values.
+        validation : (X, y), default=None
+            Rows for early stopping and for the history; never trained on. Rows of a class that has no
+            training row are left out of the validation loss.
+        checkpoint : Checkpoint, default=None
+            Where training is saved, resumed from, and stopped in time.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        HeadError
+            When X or y can't be used, an option is out of range, or training diverges.
+        """
+        session = self._train(*self._training(X, y, validation), checkpoint)
+        self._finish(session)
+        return self
+
     def _training(self, X: Any, y: Any, validation: tuple[Any, Any] | None) -> Training:
-        """Check what ``fit`` was given, and return what is trained."""
+        """Check what ``fit`` was given, and return what is trained: rows, targets, validation rows, and the loss."""
         raise NotImplementedError
 
     def _build(self, n_features: int, n_outputs: int) -> nn.Module:
@@ -132,14 +180,14 @@ class NetworkHead(Head):
         validation: tuple[Rows, torch.Tensor] | None,
         loss: Loss,
         checkpoint: Checkpoint | None,
-    ) -> None:
+    ) -> Session:
         # Dropout and initial weights draw from torch's global generator: lend it out, seeded, and put it back.
         with torch.random.fork_rng(devices=[]):
             session = self._session(rows, targets, validation, loss)
             rule = checkpoint.attached(session) if checkpoint else None
             with _EpochBar(self.epochs, shown=self.verbose, done=len(session.progress.history)) as shown:
                 session.run(lambda progress: shown(progress) or bool(rule and rule(progress)))
-        self._finish(session)
+        return session
 
     def _session(
         self,
@@ -176,6 +224,8 @@ class NetworkHead(Head):
         for layer in self.module_.modules():
             if isinstance(layer, WideLinear):
                 layer.release()
+        losses = [record["validation_loss"] for record in self.history_ if "validation_loss" in record]
+        self.best_length_ = int(np.argmin(losses)) + 1 if losses and self.patience else None
         self.n_parameters_ = sum(p.numel() for p in self.module_.parameters() if p.requires_grad)
 
     def _plan(self) -> Plan:
@@ -197,21 +247,25 @@ class NetworkHead(Head):
         self.module_.eval()
         return torch.cat([self.module_(torch.from_numpy(self.standardizer_(x))) for _, x in finite_batches(rows)])
 
-    def fitted_state(self) -> FittedState:
-        """Return the weights and the standardizer."""
-        arrays = {f"module.{name}": tensor.numpy() for name, tensor in self.module_.state_dict().items()}
-        arrays |= {"mean": self.standardizer_.mean, "scale": self.standardizer_.scale}
-        return FittedState(arrays=arrays)
-
-    def restore(self, state: FittedState) -> None:
-        """Rebuild the module and fill in its weights."""
-        self.standardizer_ = Standardizer(state.arrays["mean"], state.arrays["scale"])
+    def loaded_module(self, weights: dict[str, np.ndarray]) -> nn.Module:
+        """Return the network of this head with given weights."""
         with torch.device("meta"):  # no memory for sizes that a damaged file may claim, no weights drawn in vain
-            self.module_ = self._build(self.n_features_in_, self._n_outputs())
-        weights = {k.removeprefix("module."): v for k, v in state.arrays.items() if k.startswith("module.")}
-        tensors = {name: torch.from_numpy(v).to(torch.float32) for name, v in weights.items()}
-        self.module_.load_state_dict(tensors, assign=True)
-        self.module_.eval()
+            module = self._build(self.n_features_in_, self._n_outputs())
+        tensors = {name: torch.from_numpy(value).to(torch.float32) for name, value in weights.items()}
+        module.load_state_dict(tensors, assign=True)
+        return module.eval()
+
+    def gradient(self, x: np.ndarray, output: int) -> np.ndarray | None:
+        """Return the slope of an output at one row, (n_features,), by backward differentiation."""
+        row = torch.from_numpy(x[None].copy()).requires_grad_()
+        mean, scale = (torch.from_numpy(one) for one in (self.standardizer_.mean, self.standardizer_.scale))
+        value = self._traced(self.module_.eval()((row - mean) / scale).double()[0], output)
+        (found,) = torch.autograd.grad(value, row)
+        return np.asarray(found[0].numpy(), dtype=np.float32)
+
+    def _traced(self, outputs: torch.Tensor, output: int) -> torch.Tensor:
+        """Return the log-odds of a class, or a value, from the module's outputs for one row, (n_outputs,)."""
+        raise NotImplementedError
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
@@ -226,7 +280,7 @@ class LayeredHead(NetworkHead):
         "train the first layer in the coordinates of the training rows' span and map it back: the same network, "
         "sooner; auto: with fewer training rows than features, under sgd, for which it is exact; always: also under "
         "adam and nadam, whose steps depend on the coordinates",
-        CHOICES,
+        PROJECTIONS,
     )
     keep_outside: bool = flag(
         "where projected, keep the part of the initial weights that no training row reaches: fixed noise on unseen "
@@ -237,6 +291,104 @@ class LayeredHead(NetworkHead):
     def _sizes(self) -> tuple[int, ...]:
         """Return the sizes of the hidden layers; a single number is one layer."""
         return tuple(self.hidden) if isinstance(self.hidden, Sequence) else (self.hidden,)
+
+
+class NetworkClassifier(ClassifierHead, NetworkHead):
+    """Base of the trained classifiers; a subclass says how outputs become a loss and probabilities."""
+
+    def _row_losses(self, outputs: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        """Return the loss of each row with one label, (n,)."""
+        raise NotImplementedError
+
+    def _single_probabilities(self, outputs: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def _n_outputs(self) -> int:
+        return len(self.classes_)
+
+    def _training(self, X: Any, y: Any, validation: tuple[Any, Any] | None) -> Training:
+        """Check everything, and return what is trained: rows, targets, validation rows with theirs, and the loss."""
+        rows = self._rows(X, reset=True)
+        codes = self._encode(y)
+        self._check_pair(rows, codes)
+        found = None if validation is None else self._held_out(*validation)
+        held_out = None if found is None else (found[0], self._tensor(found[1]))
+        return rows, self._tensor(codes), held_out, self._loss(codes)
+
+    def _loss(self, codes: np.ndarray) -> Loss:
+        if self.multilabel_:
+            return labels_loss(self, codes)
+        return single_loss(self, codes, self._row_losses, self._single_probabilities)
+
+    def _tensor(self, codes: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(codes.astype(np.float32 if self.multilabel_ else np.int64))
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return probabilities, float64 (n_images, n_classes); rows sum to 1 unless multi-label."""
+        return self._probabilities(self._outputs(X).double()).numpy()
+
+    def _traced(self, outputs: torch.Tensor, output: int) -> torch.Tensor:
+        p = self._probabilities(outputs[None])[0]
+        others = 1 - p[output] if self.multilabel_ else p.sum() - p[output]
+        return p[output].clamp_min(_TINY).log() - others.clamp_min(_TINY).log()
+
+    def _probabilities(self, outputs: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(outputs) if self.multilabel_ else self._single_probabilities(outputs)
+
+
+class NetworkRegressor(RegressorHead, NetworkHead):
+    """Base of the trained regressors: mean squared error on targets brought to mean 0 and variance 1.
+
+    The targets are scaled by the training rows' mean and deviation, and predictions scaled back, so that a
+    learning rate means the same on a scale of -1..1 and of 1..9; the losses of ``history_`` are in units of
+    the targets' variance. The output layer starts at 0 whatever ``init`` says, so that training starts from the
+    mean and not from noise, which few images against thousands of features would not wash out.
+    """
+
+    _learned = ("standardizer_", "target_mean_", "target_scale_", "module_")
+
+    def check_options(self) -> None:
+        """Refuse an option that is not one of the values it takes, or that means nothing without classes."""
+        super().check_options()
+        refuse_class_options(self)
+
+    def _initialised(self, module: nn.Module) -> nn.Module:
+        module = super()._initialised(module)
+        nn.init.zeros_(self._output_layer(module).weight)
+        return module
+
+    def _n_outputs(self) -> int:
+        return len(self.target_mean_)
+
+    def _training(self, X: Any, y: Any, validation: tuple[Any, Any] | None) -> Training:
+        """Check everything, and return what is trained: rows, targets, validation rows with theirs, and the loss."""
+        rows = self._rows(X, reset=True)
+        targets = self._targets(y)
+        self._check_pair(rows, targets)
+        deviation = targets.std(axis=0)
+        self.target_mean_ = targets.mean(axis=0)
+        self.target_scale_ = np.where(deviation > 0, deviation, 1.0)
+        held_out = None
+        if validation is not None:
+            found = self._held_out(*validation)
+            held_out = (found[0], self._tensor(found[1]))
+        return rows, self._tensor(targets), held_out, nn.functional.mse_loss
+
+    def _tensor(self, y: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(((y - self.target_mean_) / self.target_scale_).astype(np.float32))
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return values in the units of y, float64 (n_images,) or (n_images, n_outputs).
+
+        Returns
+        -------
+        numpy.ndarray of float64
+        """
+        outputs = self._outputs(X).double().numpy()
+        return self._shaped(outputs * self.target_scale_ + self.target_mean_)
+
+    def _traced(self, outputs: torch.Tensor, output: int) -> torch.Tensor:
+        return outputs[output] * self.target_scale_[output] + self.target_mean_[output]
 
 
 class _EpochBar:

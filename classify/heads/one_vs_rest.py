@@ -54,14 +54,12 @@ def class_weights(codes: np.ndarray, classes: np.ndarray, class_weight: Any) -> 
         except ValueError as error:
             raise HeadError(str(error)) from error
         if np.count_nonzero(by_class[np.unique(codes)] > 0) < 2:
-            message = (
+            raise HeadError(
                 f"class_weight is {class_weight!r}; at least two classes of the training rows need a weight above 0"
             )
-            raise HeadError(message)
         return np.repeat(by_class[codes][:, None], columns.shape[1], axis=1)
     if class_weight != "balanced":
-        message = f'class_weight is {class_weight!r}; a multi-label task takes "balanced" or none'
-        raise HeadError(message)
+        raise HeadError(f'class_weight is {class_weight!r}; a multi-label task takes "balanced" or none')
     share = columns.mean(axis=0).clip(0.5 / len(columns), 1 - 0.5 / len(columns))
     return np.where(columns == 1, 0.5 / share, 0.5 / (1 - share))
 

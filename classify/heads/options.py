@@ -61,8 +61,7 @@ def check_options(head: Any) -> None:
         value = getattr(head, name)
         if not option.valid(value):
             shown = repr(value) if len(repr(value)) <= 200 else repr(value)[:200] + "..."
-            message = f"{name} is {shown}; it takes {option.takes}"
-            raise HeadError(message)
+            raise HeadError(f"{name} is {shown}; it takes {option.takes}")
 
 
 def _declared(default: Any, about: str, takes: str, valid: Callable[[Any], bool]) -> Any:

@@ -1,4 +1,8 @@
-"""A fitted head as a folder: ``head.json``, arrays as safetensors, boosters as text. Never code, never pickle."""
+"""A fitted head as a folder: ``head.json``, arrays as safetensors, boosters as text. Never code, never pickle.
+
+One rule for all heads: every attribute that ends in ``_`` is saved by its type. Numeric arrays, standardizers and
+weights of networks go to ``model.safetensors``, boosters to LightGBM's text, everything else to ``head.json``.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +20,32 @@ from typing import Any
 
 import numpy as np
 
+from classify.data.standardizer import Standardizer
 from classify.errors import HeadError, OutdatedHeadError, RunError
 from classify.heads import HEADS, head_class, head_options
-from classify.heads.base import FittedState
-from classify.json_file import parse_json, read_regular, umask
-from classify.json_schema import Check, anything, choice, flag, items, optional, record, table, text, whole, wrong
+from classify.json_file import (
+    Check,
+    anything,
+    choice,
+    flag,
+    items,
+    number,
+    parse_json,
+    read_regular,
+    record,
+    table,
+    text,
+    umask,
+    whole,
+    wrong,
+)
 from features_store.errors import first_line
 from features_store.schema import KINDS
 
 __all__ = ["head_files", "load_head", "load_model", "restored_head", "save_head"]
 
 FORMAT = "affectory-head"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 RECORD = "head.json"
 _ARRAYS = "model.safetensors"
 _MAX_BYTES = 4 * 2**30
@@ -41,8 +59,7 @@ def save_head(head: Any, folder: Path, beside: Mapping[str, bytes] | None = None
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        message = f"can't save the head to {folder}: there is something already; choose another folder"
-        raise HeadError(message)
+        raise HeadError(f"can't save the head to {folder}: there is something already; choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -72,11 +89,9 @@ def load_model(folder: Path) -> tuple[Any, dict[str, bytes]]:
     except OutdatedHeadError as error:
         run = Path(folder).parent
         line = shlex.join(["classify", "run", "--config", str(run / "config.toml"), "--out", str(run), "--force"])
-        message = f"can't load a head from {folder}: {error}; make it again with: {line}"
-        raise OutdatedHeadError(message) from error
+        raise OutdatedHeadError(f"can't load a head from {folder}: {error}; make it again with: {line}") from error
     except HeadError as error:
-        message = f"can't load a head from {folder}: {error}"
-        raise HeadError(message) from error
+        raise HeadError(f"can't load a head from {folder}: {error}") from error
 
 
 def head_files(folder: Path) -> dict[str, bytes]:
@@ -85,21 +100,18 @@ def head_files(folder: Path) -> dict[str, bytes]:
     Raises HeadError.
     """
     if folder.is_symlink():
-        message = f"{folder} is a symbolic link; a head is a folder"
-        raise HeadError(message)
+        raise HeadError(f"{folder} is a symbolic link; a head is a folder")
     try:
         files = {RECORD: read_regular(folder / RECORD)}
         listed = _record(files[RECORD])["files"]
         files |= {name: read_regular(folder / name, _MAX_BYTES) for name in listed}
     except FileNotFoundError as error:
-        message = f"{Path(error.filename).name} is missing"
-        raise HeadError(message) from error
+        raise HeadError(f"{Path(error.filename).name} is missing") from error
     except RunError as error:
         raise HeadError(str(error)) from error
     for name, digest in listed.items():
         if hashlib.sha256(files[name]).hexdigest() != digest:
-            message = f"{name} is not the file that was saved (its checksum differs)"
-            raise HeadError(message)
+            raise HeadError(f"{name} is not the file that was saved (its checksum differs)")
     return files
 
 
@@ -114,35 +126,47 @@ def restored_head(files: Mapping[str, bytes], *, foreign: bool = False) -> Any:
         record = _record(files[RECORD])
         if set(record["files"]) | {RECORD} != set(files):
             odd = sorted(set(record["files"]) ^ (set(files) - {RECORD}))
-            message = f"{odd[0]!r} is listed in {RECORD} or lies beside it, and not both"
-            raise HeadError(message)
+            raise HeadError(f"{odd[0]!r} is listed in {RECORD} or lies beside it, and not both")
         texts = {n.removesuffix(".txt"): data.decode("ascii") for n, data in files.items() if n.endswith(".txt")}
         arrays = load(files[_ARRAYS]) if _ARRAYS in files else {}
-        return _restored(record, FittedState(record["values"], arrays, texts, foreign))
+        _check_arrays(arrays)
+        return _restored(record, arrays, texts, foreign=foreign)
     except HeadError:
         raise
     except Exception as error:  # whatever a damaged file provokes in safetensors, LightGBM or torch
-        message = f"damaged or not a head ({type(error).__name__}: {first_line(error)})"
-        raise HeadError(message) from error
+        raise HeadError(f"damaged or not a head ({type(error).__name__}: {first_line(error)})") from error
 
 
 def _write(head: Any, folder: Path, beside: Mapping[str, bytes]) -> None:
     from safetensors.numpy import save
 
     name, kind = _place(head)
-    state = head.fitted_state()
-    files = {f"{label}.txt": text.encode("ascii") for label, text in state.texts.items()} | dict(beside)
-    if state.arrays:
-        files[_ARRAYS] = save({k: np.ascontiguousarray(v) for k, v in state.arrays.items()})
+    attributes: dict[str, Any] = {}
+    arrays: dict[str, np.ndarray] = {}
+    files = dict(beside)
+    for key in sorted(key for key in vars(head) if key.endswith("_")):
+        value = getattr(head, key)
+        if key == "boosters_":
+            attributes[key] = [booster is not None for booster in value]
+            texts = {f"booster-{k}.txt": one.model_to_string() for k, one in enumerate(value) if one is not None}
+            files |= {file: text.encode("ascii") for file, text in texts.items()}
+        elif isinstance(value, Standardizer):
+            arrays |= {f"{key}.mean": value.mean, f"{key}.scale": value.scale}
+        elif hasattr(value, "state_dict"):
+            arrays |= {f"{key}.{part}": tensor.numpy() for part, tensor in value.state_dict().items()}
+        elif isinstance(value, np.ndarray) and value.dtype.kind in "iuf":
+            arrays[key] = value
+        else:
+            attributes[key] = _plain(key, value)
+    if arrays:
+        files[_ARRAYS] = save({key: np.ascontiguousarray(value) for key, value in arrays.items()})
     record = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "head": name,
         "kind": kind,
-        "params": {k: _plain(k, v) for k, v in head.get_params(deep=False).items()},
-        "classes": _labels(head.classes_) if hasattr(head, "classes_") else None,
-        "attributes": {k: _plain(k, getattr(head, k)) for k in ATTRIBUTES if hasattr(head, k)},
-        "values": state.values,
+        "params": {key: _plain(key, value) for key, value in head.get_params(deep=False).items()},
+        "attributes": attributes,
         "files": {file: hashlib.sha256(data).hexdigest() for file, data in files.items()},
         "versions": _versions(),
     }
@@ -154,34 +178,46 @@ def _write(head: Any, folder: Path, beside: Mapping[str, bytes]) -> None:
             os.fsync(handle.fileno())
 
 
-def _restored(record: dict[str, Any], state: FittedState) -> Any:
+def _restored(record: dict[str, Any], arrays: dict[str, np.ndarray], texts: dict[str, str], *, foreign: bool) -> Any:
+    """Make a head of the options and attributes of a record; *foreign*: no text reaches LightGBM's own parser."""
     known = head_options(record["head"], record["kind"])
     unknown = sorted(set(record["params"]) - set(known))
     if unknown:
-        message = f"it has options that this version doesn't know: {', '.join(unknown)}"
-        raise HeadError(message)
-    _check_arrays(state.arrays)
-    for name in ("hidden", "n_experts"):  # modules are made one by one before their weights are filled in
-        asked = record["params"].get(name)
-        if (len(asked) if isinstance(asked, list) else asked if isinstance(asked, int) else 0) > len(state.arrays):
-            message = f"its option {name} is {str(asked)[:60]}, and it has {len(state.arrays)} arrays"
-            raise HeadError(message)
+        raise HeadError(f"it has options that this version doesn't know: {', '.join(unknown)}")
+    hidden = record["params"].get("hidden")  # layers are made one by one before their weights are filled in
+    if isinstance(hidden, list) and len(hidden) > len(arrays):
+        raise HeadError(f"its option hidden is {str(hidden)[:60]}, and it has {len(arrays)} arrays")
     head = head_class(record["head"], record["kind"])(**record["params"])
     head.check_options()
-    for name, value in record["attributes"].items():
-        if name in ATTRIBUTES:
-            setattr(head, name, value)
-    if record["classes"] is not None:
-        head.classes_ = np.array(record["classes"]["values"], dtype=record["classes"]["dtype"])
-    head.restore(state)
+    attributes = record["attributes"]
+    learned = [name for name in (*_OPTIONAL, *head.learned()) if name in attributes or name not in _OPTIONAL]
+    for name in learned:  # in this order: a network is built for its number of features and classes
+        if name == "boosters_":
+            head.boosters_ = head.read_boosters(attributes[name], texts, foreign=foreign)
+        elif name in attributes:
+            setattr(head, name, _attribute(attributes[name]))
+        elif name in arrays:
+            setattr(head, name, arrays.pop(name))
+        else:
+            parts = {key.partition(".")[2]: arrays.pop(key) for key in list(arrays) if key.startswith(f"{name}.")}
+            setattr(head, name, Standardizer(**parts) if set(parts) == {"mean", "scale"} else head.loaded_module(parts))
+    odd = [*arrays, *(set(attributes) - set(learned))]
+    if odd:
+        raise HeadError(f"it has {ascii(odd[0])[:60]}, which a {record['head']} head has not")
     return head
+
+
+def _attribute(value: Any) -> Any:
+    """Return an attribute from its form in JSON."""
+    return np.array(value["values"], dtype=value["dtype"]) if isinstance(value, dict) else value
 
 
 def _check_arrays(arrays: Mapping[str, np.ndarray]) -> None:
     for name, array in arrays.items():
-        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-            message = f"its array {ascii(name)[:60]} is {array.dtype}, or holds a number that isn't finite"
-            raise HeadError(message)
+        # The scale of a feature that does not vary may be infinite: it is 0 in every row.
+        finite = not np.isnan(array).any() if name.endswith(".scale") else np.isfinite(array).all()
+        if array.dtype.kind not in "fiu" or not finite:
+            raise HeadError(f"its array {ascii(name)[:60]} is {array.dtype}, or holds a number that isn't finite")
 
 
 def _dtype(value: Any, where: str) -> str:
@@ -198,24 +234,30 @@ def _file(value: Any, where: str) -> Any:
     return value
 
 
-_CLASSES = record({"dtype": _dtype, "values": items(anything, 1, 100_000)})
-ATTRIBUTES: dict[str, Check] = {
+_LABELS = record({"dtype": _dtype, "values": items(anything, 1, 100_000)})
+_OPTIONAL = ("blocks_in_", "feature_names_in_", "best_length_")
+"""Attributes of a head that was fitted on blocks of a store, on columns with names, or that could stop early."""
+_ATTRIBUTES: dict[str, Check] = {
     "n_features_in_": whole(1, 10_000_000),
     "blocks_in_": items(text),
+    "feature_names_in_": _LABELS,
+    "classes_": _LABELS,
     "n_parameters_": whole(),
+    "n_iter_": whole(),
     "history_": items(table(anything)),
+    "best_length_": anything,
     "multilabel_": flag,
     "single_output_": flag,
+    "gamma_": number(0),
+    "boosters_": items(flag, 1, 32_767),
 }
-"""Learned attributes that a head has or not, beside what its own `fitted_state` returns."""
+"""Attributes that stand in ``head.json``, with what each takes."""
 _HEAD = record(
     {
         "head": text,
         "kind": choice(*KINDS),
         "params": table(anything),
-        "classes": optional(_CLASSES),
         "attributes": record({"n_features_in_": whole(1)}),
-        "values": table(anything),
         "files": _file,
     }
 )
@@ -226,24 +268,23 @@ def _record(data: bytes) -> dict[str, Any]:
     try:
         found = parse_json(data, RECORD, clean=False)
         if not isinstance(found, dict) or found.get("format") != FORMAT:
-            message = f'{RECORD} doesn\'t say "format": "{FORMAT}"'
-            raise HeadError(message)
-        if found.get("format_version") == 1:
-            message = "it was saved by affectory 0.1, whose heads this version does not read"
-            raise OutdatedHeadError(message)
+            raise HeadError(f'{RECORD} doesn\'t say "format": "{FORMAT}"')
+        if found.get("format_version") in (1, 2):
+            raise OutdatedHeadError(
+                "it was saved by an earlier version of affectory, whose heads this one does not read"
+            )
         if found.get("format_version") != FORMAT_VERSION:
-            message = (
+            raise HeadError(
                 f"it has format version {found.get('format_version')!r}, this program reads {FORMAT_VERSION}; "
                 "update affectory"
             )
-            raise HeadError(message)
         made: dict[str, Any] = _HEAD(found, "the head")
-        for name, check in ATTRIBUTES.items():
-            if name in made["attributes"]:
-                check(made["attributes"][name], f"the head.attributes.{name}")
+        for name, value in made["attributes"].items():
+            if name not in _ATTRIBUTES:
+                wrong("the head.attributes", name, ", ".join(_ATTRIBUTES))
+            _ATTRIBUTES[name](value, f"the head.attributes.{name}")
     except RunError as error:
-        message = f"damaged or not a head ({error})"
-        raise HeadError(message) from error
+        raise HeadError(f"damaged or not a head ({error})") from error
     return made
 
 
@@ -253,21 +294,17 @@ def _place(head: Any) -> tuple[str, str]:
         for place in (entry.classifier, entry.regressor):
             if place == f"{type(head).__module__}:{type(head).__name__}":
                 if not hasattr(head, "n_features_in_"):
-                    message = f"the {name} head isn't fitted; call fit before saving it"
-                    raise HeadError(message)
+                    raise HeadError(f"the {name} head isn't fitted; call fit before saving it")
                 classifier = "multi" if getattr(head, "multilabel_", False) else "single"
                 return name, "regression" if place == entry.regressor else classifier
-    message = f"{type(head).__name__} is not in the table of heads, so it could not be loaded again"
-    raise HeadError(message)
-
-
-def _labels(classes: np.ndarray) -> dict[str, Any]:
-    dtype = "object" if classes.dtype == object else classes.dtype.str
-    return {"dtype": dtype, "values": _plain("classes", classes.tolist())}
+    raise HeadError(f"{type(head).__name__} is not in the table of heads, so it could not be loaded again")
 
 
 def _plain(name: str, value: Any) -> Any:
     """Return *value* as JSON has it, or refuse it by name."""
+    if isinstance(value, np.ndarray):
+        dtype = "object" if value.dtype == object else value.dtype.str
+        return {"dtype": dtype, "values": _plain(name, value.tolist())}
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, dict):
@@ -276,8 +313,9 @@ def _plain(name: str, value: Any) -> Any:
         return [_plain(name, v) for v in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    message = f"{name} is a {type(value).__name__}, which can't be saved without code; use numbers, texts and lists"
-    raise HeadError(message)
+    raise HeadError(
+        f"{name} is a {type(value).__name__}, which can't be saved without code; use numbers, texts and lists"
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.svm import SVC, SVR
@@ -12,7 +13,7 @@ from sklearn.utils import check_random_state
 from classify.data.rows import Rows
 from classify.data.standardizer import Standardizer, finite_batches
 from classify.errors import HeadError
-from classify.heads.base import ClassifierHead, FittedState, Head, RegressorHead
+from classify.heads.base import ClassifierHead, Head, RegressorHead
 from classify.heads.one_vs_rest import (
     class_weights,
     constant_log_odds,
@@ -33,6 +34,12 @@ MAX_STEPS = 10_000_000
 class _KernelHead(Head):
     """The kernel and the support vectors; a fitted head is ``kernel(x, support) @ dual.T + intercept``."""
 
+    search_space: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "C": ("log", 1e-3, 1e3),
+        "kernel": ("choice", "rbf", "linear"),
+    }
+    _learned: ClassVar[tuple[str, ...]] = ("standardizer_", "gamma_", "support_vectors_", "dual_", "intercept_")
+
     C: float = number(
         1.0, "cost of a training row on the wrong side, or of an error beyond epsilon", least=1e-9, most=1e9
     )
@@ -50,11 +57,10 @@ class _KernelHead(Head):
     def _gram(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
         """Return the standardized training rows and their Gram matrix, float64 (n, n)."""
         if rows.shape[0] > self.max_rows:
-            message = (
+            raise HeadError(
                 f"{type(self).__name__} would need a Gram matrix of {rows.shape[0]} x {rows.shape[0]} training "
                 f"rows; max_rows is {self.max_rows}. Raise it if the memory is there, or use the linear or mlp head"
             )
-            raise HeadError(message)
         self.standardizer_ = Standardizer.fit(rows, standardize=self.standardize)
         self.gamma_ = 1 / rows.shape[1] if self.gamma == "scale" else float(self.gamma)
         vectors = self.standardizer_.whole(rows)
@@ -92,25 +98,6 @@ class _KernelHead(Head):
                 found.append(self._kernel_values(wide, self.support_vectors_) @ self.dual_.T + self.intercept_)
         return np.concatenate(found)
 
-    def fitted_state(self) -> FittedState:
-        """Return the support vectors (linear kernel: the weights), their factors, and the standardizer."""
-        arrays = {
-            "mean": self.standardizer_.mean,
-            "scale": self.standardizer_.scale,
-            "support_vectors": self.support_vectors_,
-            "dual": self.dual_,
-            "intercept": self.intercept_,
-        }
-        return FittedState(values={"gamma": self.gamma_}, arrays=arrays)
-
-    def restore(self, state: FittedState) -> None:
-        """Take over what `fitted_state` returned."""
-        arrays = state.arrays
-        self.gamma_ = float(state.values["gamma"])
-        self.standardizer_ = Standardizer(arrays["mean"], arrays["scale"])
-        self.support_vectors_, self.dual_ = arrays["support_vectors"], arrays["dual"]
-        self.intercept_ = arrays["intercept"]
-
 
 @dataclass(kw_only=True, repr=False, eq=False)
 class SVMClassifier(ClassifierHead, _KernelHead):
@@ -126,6 +113,8 @@ class SVMClassifier(ClassifierHead, _KernelHead):
     sigmoid_ : numpy.ndarray of float64, shape (n_machines, 2)
         Slope and offset of each machine's sigmoid.
     """
+
+    _learned = (*_KernelHead._learned, "sigmoid_")
 
     class_weight: Any = weights_of_classes(
         "weight of the rows of each class, in the machines and in the calibration, so that probabilities are those "
@@ -205,17 +194,6 @@ class SVMClassifier(ClassifierHead, _KernelHead):
         """Return calibrated probabilities, float64 (n_images, n_classes); rows sum to 1 unless multi-label."""
         log_odds = self._decision(X) * self.sigmoid_[:, 0] + self.sigmoid_[:, 1]
         return probabilities(log_odds, multilabel=self.multilabel_)
-
-    def fitted_state(self) -> FittedState:
-        """Return the machines and their sigmoids."""
-        state = super().fitted_state()
-        state.arrays["sigmoid"] = self.sigmoid_
-        return state
-
-    def restore(self, state: FittedState) -> None:
-        """Take over what `fitted_state` returned."""
-        super().restore(state)
-        self.sigmoid_ = state.arrays["sigmoid"]
 
 
 @dataclass(kw_only=True, repr=False, eq=False)

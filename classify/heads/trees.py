@@ -140,8 +140,7 @@ def read_trees(text: str, *, n_features: int) -> Trees:
 
 
 def _refuse(reason: str) -> NoReturn:
-    message = f"its trees can't be read: {reason}"
-    raise HeadError(message)
+    raise HeadError(f"its trees can't be read: {reason}")
 
 
 def _lines(text: str, where: str) -> dict[str, str]:

@@ -1,1 +1,1 @@
-"""A trained head with its encoders, applied to new images."""
+"""Predictions for new images, by a fitted head and its encoders."""

@@ -1,15 +1,15 @@
-"""A head to hand on: one file with everything that a prediction needs but the encoders, and nothing that can run.
+"""A bundle: one file with everything that a prediction needs but the encoders, and nothing that can run.
 
 ::
 
     manifest.json      format, version, and the SHA-256 and length of every other file
     task.json          task, classes, and the blocks in their order
     passports.json     by block, how its vectors were made: the encoders are built again from it
-    adjustment.json    calibration and thresholds
+    adjustment.json    post-processing: calibration and thresholds
     MODEL_CARD.md      what it does, how well, its limits
     DATA_CARD.md       what it was trained on
-    model/             the head: head.json, arrays as safetensors, boosters as text; how far from its training images a
-                       vector lies: novelty.json, novelty.safetensors
+    model/             the head: head.json, arrays as safetensors, boosters as text; the distance of a vector from the
+                       training images: novelty.json, novelty.safetensors
 
 A bundle is a ZIP file whose members are stored as they are, so that it is never larger inside than outside. The same
 run gives the same bytes.
@@ -25,7 +25,7 @@ import stat
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from classify.errors import BundleError
 from classify.evaluation.novelty import read_novelty
@@ -33,8 +33,20 @@ from classify.evaluation.postprocessing import Postprocessing
 from classify.heads.persistence import RECORD, head_files, restored_head
 from classify.inference.cards import data_card_text, model_card_text
 from classify.inference.model import Model, run_model, tried
-from classify.json_file import check_new, parse_json, read_regular
-from classify.json_schema import anything, choice, items, number, optional, record, table, text, whole
+from classify.json_file import (
+    anything,
+    check_new,
+    choice,
+    items,
+    number,
+    optional,
+    parse_json,
+    read_regular,
+    record,
+    table,
+    text,
+    whole,
+)
 from classify.runs.folder import Run, read_run
 from classify.runs.report_json import MAX_CLASSES
 from features_store.atomic import atomic_write
@@ -53,7 +65,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that the format knows
 
 
 def write_bundle(run: Run, path: Path, *, force: bool = False) -> list[str]:
-    """Pack a run into a bundle, whole or not at all; what was written is opened again before it gets its name.
+    """Pack a run into a bundle, whole or not at all; the file is opened again before it gets its name.
 
     Raises ExistsError, BundleError.
     """
@@ -74,14 +86,13 @@ def write_bundle(run: Run, path: Path, *, force: bool = False) -> list[str]:
     except AffectoryError:
         raise
     except OSError as error:
-        message = f"can't write the bundle {path}: {error.strerror or error}"
-        raise BundleError(message) from error
+        raise BundleError(f"can't write the bundle {path}: {error.strerror or error}") from error
     return list(files)
 
 
 def _contents(run: Run, model: Model) -> dict[str, bytes]:
     task = model.task
-    about = {
+    record_of_task = {
         "name": task.name,
         "kind": task.kind,
         "classes": list(task.classes),
@@ -91,7 +102,7 @@ def _contents(run: Run, model: Model) -> dict[str, bytes]:
         "n_features": int(model.head.n_features_in_),
     }
     files = {
-        "task.json": _json(about),
+        "task.json": _json(record_of_task),
         "passports.json": _json({name: dict(model.passports[name]) for name in model.blocks}),
         "adjustment.json": _json(model.postprocessing.as_json()),
         "MODEL_CARD.md": model_card_text(run).encode(),
@@ -101,8 +112,9 @@ def _contents(run: Run, model: Model) -> dict[str, bytes]:
     listed = head_files(folder)
     for path in sorted(folder.iterdir()):
         if path.name not in listed and not path.name.startswith("."):
-            message = f"{path} isn't listed in {folder / RECORD}, so it is no file of the head; a bundle holds no other"
-            raise BundleError(message)
+            raise BundleError(
+                f"{path} isn't listed in {folder / RECORD}, so it is no file of the head; a bundle holds no other"
+            )
     return files | {f"model/{name}": data for name, data in sorted(listed.items())}
 
 
@@ -115,7 +127,7 @@ def _digest(data: bytes) -> str:
 
 
 def open_model(place: Path) -> Model:
-    """Open what answers for images: a run's folder, or a bundle.
+    """Open the model of a run's folder, or of a bundle.
 
     Raises RunError, ModelError.
     """
@@ -127,8 +139,8 @@ def open_model(place: Path) -> Model:
 def read_bundle(path: Path) -> Model:
     """Open a bundle, which may come from a stranger.
 
-    Nothing is unpacked under a name that the bundle chose, nothing in it is run, and every byte is held against the
-    manifest before it is looked at.
+    Nothing is unpacked under a name that the bundle chose, nothing in it is run, and every file is compared with the
+    manifest before it is parsed.
 
     Raises BundleError.
     """
@@ -138,73 +150,69 @@ def read_bundle(path: Path) -> Model:
             files = _checked(archive, len(data))
         return _model(files)
     except AffectoryError as error:
-        message = f"{path} is refused: {error}"
-        raise BundleError(message) from error
+        raise BundleError(f"{path} is refused: {error}") from error
     except PermissionError as error:
-        message = f"{path} can't be read: {error.strerror}"
-        raise BundleError(message) from error
+        raise BundleError(f"{path} can't be read: {error.strerror}") from error
     except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
-        message = f"{path} isn't a bundle: it isn't a whole ZIP file ({error}); `classify bundle` makes one of a run"
-        raise BundleError(message) from error
+        raise BundleError(
+            f"{path} isn't a bundle: it isn't a whole ZIP file ({error}); `classify bundle` makes one of a run"
+        ) from error
     except Exception as error:  # whatever a damaged archive provokes in zipfile
-        message = f"{path} is refused: it is damaged ({type(error).__name__}: {str(error)[:200]})"
-        raise BundleError(message) from error
+        raise BundleError(f"{path} is refused: it is damaged ({type(error).__name__}: {str(error)[:200]})") from error
 
 
 def _checked(archive: zipfile.ZipFile, size: int) -> dict[str, bytes]:
-    """Return the files of a bundle, once names, kinds, lengths and digests are what they must be."""
+    """Return the files of a bundle, its names, types, lengths and digests checked."""
     entries = archive.infolist()
     for entry in entries:
         _check_entry(entry)
     names = [entry.filename for entry in entries]
     if sum(entry.file_size for entry in entries) > size:
-        _refuse(f"its files have more bytes together than the {size} of the archive, so some overlap")
+        raise BundleError(f"its files have more bytes together than the {size} of the archive, so some overlap")
     if len(names) != len(set(names)):
-        _refuse(f"{next(name for name in names if names.count(name) > 1)!r} stands in it twice")
+        raise BundleError(f"{next(name for name in names if names.count(name) > 1)!r} stands in it twice")
     if MANIFEST not in names:
-        _refuse(f"it has no {MANIFEST}; `classify bundle` makes one of a run")
-    told = _object(archive.read(MANIFEST), MANIFEST)
-    if told.get("format") != FORMAT or told.get("format_version") != VERSION:
-        found = f"{told.get('format')!r} version {told.get('format_version')!r}"
-        _refuse(f"it says that it is {found}, and this program reads {FORMAT!r} version {VERSION}")
-    record = told.get("files")
+        raise BundleError(f"it has no {MANIFEST}; `classify bundle` makes one of a run")
+    manifest = _object(archive.read(MANIFEST), MANIFEST)
+    if manifest.get("format") != FORMAT or manifest.get("format_version") != VERSION:
+        found = f"{manifest.get('format')!r} version {manifest.get('format_version')!r}"
+        raise BundleError(f"it is {found}, and this program reads {FORMAT!r} version {VERSION}")
+    record = manifest.get("files")
     if not isinstance(record, Mapping):
-        _refuse(f"{MANIFEST} lists no files")
-    there, listed = set(names) - {MANIFEST}, set(record)
-    if there != listed:
-        odd = sorted(there ^ listed)[0]
-        _refuse(f"{odd!r} is {'not listed in ' + MANIFEST if odd in there else 'missing'}")
-    if lacking := [name for name in (*_TEXTS, "model/head.json") if name not in there]:
-        _refuse(f"{lacking[0]!r} is missing")
-    files = {name: archive.read(name) for name in sorted(there)}
+        raise BundleError(f"{MANIFEST} lists no files")
+    present, listed = set(names) - {MANIFEST}, set(record)
+    if present != listed:
+        odd = sorted(present ^ listed)[0]
+        raise BundleError(f"{odd!r} is {'not listed in ' + MANIFEST if odd in present else 'missing'}")
+    if lacking := [name for name in (*_TEXTS, "model/head.json") if name not in present]:
+        raise BundleError(f"{lacking[0]!r} is missing")
+    files = {name: archive.read(name) for name in sorted(present)}
     for name, data in files.items():
         if record[name] != {"sha256": _digest(data), "bytes": len(data)}:
-            _refuse(f"{name!r} isn't the file that was packed: its SHA-256 or length differs from {MANIFEST}")
+            raise BundleError(f"{name!r} isn't the file that was packed: its SHA-256 or length differs from {MANIFEST}")
     return files
 
 
 def _check_entry(entry: zipfile.ZipInfo) -> None:
     name, mode = entry.filename, entry.external_attr >> 16
     if name not in (MANIFEST, *_TEXTS) and not _MODEL_FILES.fullmatch(name):
-        _refuse(f"it holds {name[:200]!r}, which no bundle has")
+        raise BundleError(f"it holds {name[:200]!r}, which no bundle has")
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG):  # 0: an archive made where files have no kind
-        _refuse(f"{name!r} isn't a plain file (mode {mode:o})")
+        raise BundleError(f"{name!r} isn't a plain file (mode {mode:o})")
     if entry.flag_bits & 0x1:
-        _refuse(f"{name!r} is encrypted")
+        raise BundleError(f"{name!r} is encrypted")
     if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
-        _refuse(f"{name!r} is compressed; the files of a bundle are stored as they are, so that it can't be a bomb")
+        raise BundleError(
+            f"{name!r} is compressed; the files of a bundle are stored as they are, so that it can't be a bomb"
+        )
     if name in (MANIFEST, *_TEXTS) and entry.file_size > _MAX_TEXT:
-        _refuse(f"{name!r} has {entry.file_size} bytes; at most {_MAX_TEXT} are read")
-
-
-def _refuse(reason: str) -> NoReturn:
-    raise BundleError(reason)
+        raise BundleError(f"{name!r} has {entry.file_size} bytes; at most {_MAX_TEXT} are read")
 
 
 def _object(data: bytes, name: str) -> dict[str, Any]:
     value = parse_json(data, name, clean=False)
     if not isinstance(value, dict):
-        _refuse(f"{name} holds no JSON object")
+        raise BundleError(f"{name} holds no JSON object")
     return value
 
 
@@ -225,14 +233,14 @@ def _model(files: Mapping[str, bytes]) -> Model:
     about = _TASK(_object(files["task.json"], "task.json"), "task.json")
     passports = table(table(anything))(_object(files["passports.json"], "passports.json"), "passports.json")
     if list(passports) != about["blocks"]:
-        _refuse("its passports aren't those of its blocks")
+        raise BundleError("its passports aren't those of its blocks")
     span = None if about["range"] is None else (float(about["range"][0]), float(about["range"][1]))
     task = Task(about["name"], about["kind"], tuple(about["classes"]), span, about["source"])
     postprocessing = Postprocessing.from_json(_object(files["adjustment.json"], "adjustment.json")).check(task)
     parts = {name.removeprefix("model/"): data for name, data in files.items() if name.startswith("model/")}
     head = restored_head(parts, foreign=True)
     if head.n_features_in_ != about["n_features"]:
-        _refuse(f"its head takes {head.n_features_in_} features, its task has {about['n_features']}")
+        raise BundleError(f"its head takes {head.n_features_in_} features, its task has {about['n_features']}")
     blocks = tuple(about["blocks"])
     novelty = read_novelty(parts, blocks, head.n_features_in_)
     return tried(Model(task, head, blocks, passports, postprocessing, novelty))

@@ -1,6 +1,6 @@
-"""What travels with a head so that a stranger can judge it: a model card and a data card, in Markdown.
+"""The model card and the data card of a bundle, in Markdown.
 
-Every value that goes into a card goes through `_card`, which takes from it what Markdown or HTML would act on.
+Every value of a card goes through `_card`, which escapes what Markdown or HTML would act on.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ __all__ = ["data_card_text", "model_card_text"]
 
 
 class _Markdown(str):
-    """Text that is Markdown already."""
+    """Text that is Markdown."""
 
 
 class _Escaping(string.Formatter):
-    """Writes values into a template on one line each, without what Markdown or HTML would act on."""
+    """Writes each value into a template on one line, escaped."""
 
     def format_field(self, value: Any, spec: str) -> str:
         if isinstance(value, _Markdown):
@@ -44,12 +44,11 @@ def _joined(values: Sequence[Any], between: str = ", ") -> _Markdown:
 
 def model_card_text(run: Run) -> str:
     """Return the model card of a run (after Mitchell et al. 2019): what it does, on what, how well, and its limits."""
-    report, postprocessing = run.report, run.postprocessing
-    part, task = report.judged_part, run.task
+    report, part, task = run.report, run.report.judged_part, run.task
     scale = "" if task.range is None else f" on a scale from {task.range[0]:g} to {task.range[1]:g}"
     about = {
         **{name: report[name] for name in ("task", "head", "created", "n_features", "n_train")},
-        "kind": _KINDS[task.kind],
+        "kind": _PREDICTED[task.kind],
         "classes": _joined(task.classes),
         "scale": scale,
         "parameters": _number(report.n_parameters),
@@ -60,7 +59,7 @@ def model_card_text(run: Run) -> str:
     ]
     lines = [
         _card("# Model card: {task} by {head}", **about),
-        _card("Answers the task {task} for an image: {kind} {classes}{scale}. Made {created}.", **about),
+        _card("Predicts the task {task} for an image: {kind} {classes}{scale}. Made {created}.", **about),
         "## What it is",
         _card(
             "A head of kind `{head}` with {parameters} parameters over {n_features} features of frozen encoders, "
@@ -71,7 +70,7 @@ def model_card_text(run: Run) -> str:
         _card("## How well it does ({part} images: {n})", part=part, n=report.n_images(part)),
         _table(["metric", "this head", *report.baselines], rows),
         _card(
-            "Intervals: {method}, 95%, over {resampled}. A result that isn't beside its baseline says nothing.",
+            "Intervals: {method}, 95%, over {resampled}. Read each value beside its baselines.",
             method=report.intervals["method"],
             resampled=report.intervals["resampled"],
         ),
@@ -79,23 +78,22 @@ def model_card_text(run: Run) -> str:
         "## Calibration and thresholds",
         _calibration(run),
     ]
-    if postprocessing.thresholds:
-        pairs = zip(task.classes, postprocessing.thresholds, strict=True)
+    if run.postprocessing.thresholds:
+        pairs = zip(task.classes, run.postprocessing.thresholds, strict=True)
         given = _joined([f"{name} {at:.3f}" for name, at in pairs])
         lines.append(f"A class is given from this (uncalibrated) probability on, chosen on validation images: {given}.")
     lines += ["## Limits", *[f"- {text}" for text in _limits(report)]]
     return "\n\n".join(lines).replace("\n\n- ", "\n- ") + "\n"
 
 
-_KINDS = {"single": "one of", "multi": "any of", "regression": "a value of"}
+_PREDICTED = {"single": "one of", "multi": "any of", "regression": "a value of"}
 
 
 def _verdict(run: Run) -> list[str]:
-    """Say what the head is shown to know, and why numbers have no interval."""
+    """Return the verdict on the head, and why numbers have no interval."""
     (board,) = leaderboards([run])
     words = standing_words(board.rows[0], board)
-    said = " ".join([f"{words[:1].upper()}{words[1:]}.", *missing_intervals(board)])
-    return [_card("{said}", said=said)]
+    return [_card("{words}", words=" ".join([f"{words[:1].upper()}{words[1:]}.", *missing_intervals(board)]))]
 
 
 def _beside(baseline: Mapping[str, Any], part: str, name: str) -> str:
@@ -120,14 +118,14 @@ def _calibration(run: Run) -> str:
 
 def _limits(report: Report) -> list[str]:
     limits = [
-        "It was judged on images of its own corpus; on others it may do worse, and nobody has looked.",
-        "It tells what people were said to feel or to see, on average; it doesn't know what a person feels.",
+        "It was evaluated on images of its own corpus only; on others it may do worse.",
+        "It predicts the labels that annotators gave on average; it doesn't know what a person feels.",
     ]
     return [_card("{text}", text=text) for text in (*limits, *report.warnings)]
 
 
 def data_card_text(run: Run) -> str:
-    """Return the data card of a run: corpus, labels, counts by part and class, what is left out."""
+    """Return the data card of a run: corpus, labels, counts by part and class, images left out."""
     report = run.report
     reader, counts = report.reader or {}, report.counts
     parts = list(counts)

@@ -1,7 +1,13 @@
-"""What answers for new images: a fitted head with its task, its blocks and their passports, and its postprocessing."""
+"""What predicts from vectors: a fitted head with its task, its blocks and their passports, and its post-processing.
+
+A prediction is written as a line of text for people, or as a line of CSV or JSON for programs.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,31 +15,64 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from classify.data.kinds import TaskKind, kind_of
 from classify.errors import ModelError
 from classify.evaluation.novelty import NOT_RECORDED, Novelty, read_novelty
 from classify.evaluation.postprocessing import Postprocessing
 from classify.heads.persistence import load_model
+from classify.json_file import clean_text
 from classify.runs.folder import Run
 from classify.runs.report_json import passport_weights
 from classify.runs.train import head_scores
 from features_store.errors import first_line
 from features_store.schema import Task
 
-__all__ = ["Answer", "Model", "decisions", "random_weights", "run_model", "run_passports", "tried"]
+__all__ = ["Model", "Prediction", "csv_header", "random_weights", "run_model", "tried"]
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Model:
-    """A head that answers for vectors.
+class Prediction:
+    """The prediction for one image; `reason` says why there is none.
 
     Parameters
     ----------
-    head : estimator
-        Fitted.
+    image : str
+        As the caller named it.
+    scores : ndarray of shape (n_classes,), or None
+        Probabilities of the head, or values; None where the image cannot be used.
+    calibrated : ndarray of shape (n_classes,), or None
+        Probabilities after the run's calibration, where it has one.
+    predicted : tuple of str
+        The predicted class, or classes.
+    out_of_range : mapping of str to float
+        By output, the value of the head, where it lay outside the scale of the task and was clipped.
+    novelty : float or None
+        Distance from the training images over its threshold, the largest of any block; above 1 the image is unlike
+        them. None: not measured.
+    novelty_note : str
+        That the image is unlike the training images, or why nothing is measured.
+    """
+
+    image: str
+    scores: Floats | None = None
+    calibrated: Floats | None = None
+    predicted: tuple[str, ...] = ()
+    reason: str = ""
+    out_of_range: Mapping[str, float] = field(default_factory=dict)
+    novelty: float | None = None
+    novelty_note: str = ""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A fitted head and what a prediction needs beside it.
+
+    Parameters
+    ----------
     blocks : tuple of str
-        Whose vectors stand side by side, in order.
+        Blocks whose vectors are concatenated, in order.
     passports : mapping of str to mapping
         By block, how its vectors were made.
     novelty : Novelty or None
@@ -47,86 +86,121 @@ class Model:
     postprocessing: Postprocessing
     novelty: Novelty | None = None
 
+    @property
+    def kind(self) -> TaskKind:
+        """The task, seen by its kind."""
+        return kind_of(self.task)
+
     def scores(self, vectors: NDArray[np.float32]) -> Floats:
-        """Return probabilities, or values of a regression, (n_images, n_classes), for (n_images, n_features)."""
+        """Return probabilities, or values of a regression: (n_images, n_features) to (n_images, n_classes)."""
         rows: Any = vectors  # heads take arrays as well as rows of a store
         return head_scores(self.head, self.task, rows).reshape(len(vectors), -1)
 
-    def answer(self, image: str, scores: Floats, vector: NDArray[np.float32] | None = None) -> Answer:
-        """Return what is said of one image, from its row of `scores`; a value beyond the task's scale is cut to it.
-
-        With its *vector* it is also said how far that lies from the training images.
-        """
-        told: dict[str, Any] = {}
+    def predict(self, image: str, scores: Floats, vector: NDArray[np.float32] | None = None) -> Prediction:
+        """Return the prediction for one image from its row of `scores`; its *vector* also gives its novelty."""
+        novelty, note = None, ""
         if vector is not None:
             novelty, note = (None, NOT_RECORDED) if self.novelty is None else self.novelty.judge(vector)
-            told = {"novelty": novelty, "novelty_note": note}
-        if self.task.range is not None:
-            cut = np.clip(scores, *self.task.range)
-            values = zip(self.task.classes, scores.tolist(), cut.tolist(), strict=True)
-            return Answer(image, cut, beyond={name: raw for name, raw, kept in values if raw != kept}, **told)
+        if not self.kind.has_classes:
+            clipped = scores if self.task.range is None else np.clip(scores, *self.task.range)
+            values = zip(self.task.classes, scores.tolist(), clipped.tolist(), strict=True)
+            outside = {name: value for name, value, inside in values if value != inside}
+            return Prediction(image, clipped, out_of_range=outside, novelty=novelty, novelty_note=note)
         calibrated = self.postprocessing.calibrated(scores[None])
-        decided = decisions(self.task, scores[None], self.postprocessing.thresholds)[0]
-        said = tuple(name for name, yes in zip(self.task.classes, decided, strict=True) if yes)
-        return Answer(image, scores, None if calibrated is None else calibrated[0], said, **told)
+        given = self.kind.decided(scores[None], self.postprocessing.thresholds)[0]
+        return Prediction(
+            image,
+            scores,
+            None if calibrated is None else calibrated[0],
+            tuple(name for name, yes in zip(self.task.classes, given, strict=True) if yes),
+            novelty=novelty,
+            novelty_note=note,
+        )
+
+    def as_json(self, prediction: Prediction) -> str:
+        """Return a prediction as one line of JSON."""
+        classes = self.task.classes
+        line: dict[str, Any] = {
+            "image": prediction.image,
+            self.kind.scores_word: _by_class(classes, prediction.scores),
+        }
+        if not self.kind.has_classes:
+            line["beyond_the_scale"] = dict(prediction.out_of_range)
+        else:
+            several: Any = None if prediction.reason else list(prediction.predicted)
+            line["said"] = several if self.kind.independent else next(iter(prediction.predicted), None)
+            line["calibrated"] = _by_class(classes, prediction.calibrated)
+        if self.postprocessing.thresholds:
+            line["thresholds"] = dict(zip(classes, self.postprocessing.thresholds, strict=True))
+        line |= {"novelty": prediction.novelty, "novelty_note": prediction.novelty_note or None}
+        return json.dumps({**line, "reason": prediction.reason or None}, ensure_ascii=False)
+
+    def as_csv(self, prediction: Prediction) -> str:
+        """Return a prediction as one line of CSV; an image that cannot be used has its reason, and empty cells."""
+        empty = [""] * len(self.task.classes)
+        cells: list[Any] = [prediction.image]
+        cells += ["; ".join(prediction.predicted)] if self.kind.has_classes else []
+        cells += empty if prediction.scores is None else prediction.scores.tolist()
+        if self.postprocessing.calibration:
+            cells += empty if prediction.calibrated is None else prediction.calibrated.tolist()
+        if not self.kind.has_classes:
+            cells.append("; ".join(f"{name} {value!r}" for name, value in prediction.out_of_range.items()))
+        cells.append("" if prediction.novelty is None else prediction.novelty)
+        return _csv_line([*cells, prediction.novelty_note, prediction.reason])
+
+    def as_text(self, prediction: Prediction) -> str:
+        """Return a prediction as one line for people: the classes, the largest first, and the calibrated values."""
+        if prediction.scores is None:
+            return clean_text(f"{prediction.image}: no answer ({prediction.reason})")
+        classes, scores, novelty = self.task.classes, prediction.scores.tolist(), _novelty_text(prediction)
+        if not self.kind.has_classes:
+            clipped = prediction.out_of_range
+            values = [
+                f"{name} {value:.3f}" + (f" (cut to the scale from {clipped[name]:.3f})" if name in clipped else "")
+                for name, value in zip(classes, scores, strict=True)
+            ]
+            return clean_text(f"{prediction.image}: {', '.join(values)}{novelty}")
+        order = sorted(range(len(classes)), key=lambda k: -scores[k])
+        at = self.postprocessing.thresholds
+        listed = ", ".join(f"{classes[k]} {scores[k]:.2f}" + (f", given from {at[k]:.2f}" if at else "") for k in order)
+        if prediction.calibrated is not None:
+            listed += f"; calibrated {', '.join(f'{classes[k]} {prediction.calibrated[k]:.2f}' for k in order)}"
+        return clean_text(f"{prediction.image}: {' + '.join(prediction.predicted) or 'none'} ({listed}){novelty}")
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What is said of one image.
-
-    Parameters
-    ----------
-    image : str
-        As it was named by who asked.
-    scores : ndarray of shape (n_classes,), or None
-        Probabilities as the head gives them, or values; None where the image can't be used.
-    calibrated : ndarray of shape (n_classes,), or None
-        Probabilities after the run's calibration, where it has one.
-    said : tuple of str
-        The class decided for (single), the classes given (multi).
-    reason : str
-        Why there is no answer; empty where there is one.
-    beyond : mapping of str to float
-        By output, the value that the head gave, where it lay beyond the task's scale and was cut to its end.
-    novelty : float or None
-        The distance from the training images over its threshold, the largest of any block; above 1 the image is unlike
-        them. None where it is not measured.
-    novelty_note : str
-        What is to be said of it: that the image is unlike the training images, or why nothing is measured.
-    """
-
-    image: str
-    scores: Floats | None = None
-    calibrated: Floats | None = None
-    said: tuple[str, ...] = ()
-    reason: str = ""
-    beyond: Mapping[str, float] = field(default_factory=dict)
-    novelty: float | None = None
-    novelty_note: str = ""
+def csv_header(model: Model) -> str:
+    """Return the titles of `Model.as_csv`; those of the scores are the same as in ``predictions.csv``."""
+    titles = ["image", *(["said"] if model.kind.has_classes else []), *model.kind.score_columns]
+    if model.postprocessing.calibration:
+        titles += [f"calibrated/{name}" for name in model.task.classes]
+    if not model.kind.has_classes:
+        titles.append("beyond the scale")
+    return _csv_line([*titles, "novelty", "novelty note", "reason"])
 
 
-def decisions(task: Task, scores: NDArray[Any], thresholds: Sequence[float] | None = None) -> NDArray[np.bool_]:
-    """Return which classes are given to each image, (n_images, n_classes).
+def _by_class(classes: Sequence[str], scores: Floats | None) -> dict[str, float] | None:
+    return None if scores is None else dict(zip(classes, scores.tolist(), strict=True))
 
-    Shapes: scores (n_images, n_classes).
-    """
-    if task.kind == "single":
-        return np.eye(scores.shape[1], dtype=bool)[scores.argmax(axis=1)]
-    if task.kind == "multi":
-        return np.asarray(scores >= np.asarray(thresholds if thresholds else [0.5] * scores.shape[1]))
-    return np.zeros(scores.shape, dtype=bool)
+
+def _csv_line(cells: list[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(cells)
+    return text.getvalue()
+
+
+def _novelty_text(prediction: Prediction) -> str:
+    value = "" if prediction.novelty is None else f"; novelty {prediction.novelty:.3g}"
+    return f"{value}; {prediction.novelty_note}" if prediction.novelty_note else value
 
 
 def random_weights(passports: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return a warning for each block that an untrained network made."""
-    found = []
-    for name, passport in passports.items():
-        source = str(passport_weights(passport).get("source", ""))
-        if source.startswith("random"):
-            made = f"block {name!r} comes from a network with random weights ({source})"
-            found.append(f"{made}: its answers mean nothing")
-    return found
+    """Return a warning for each block of an untrained network."""
+    sources = {name: str(passport_weights(passport).get("source", "")) for name, passport in passports.items()}
+    return [
+        f"block {name!r} comes from a network with random weights ({source}): its predictions mean nothing"
+        for name, source in sources.items()
+        if source.startswith("random")
+    ]
 
 
 def run_model(run: Run) -> Model:
@@ -134,14 +208,14 @@ def run_model(run: Run) -> Model:
 
     Raises ModelError, HeadError.
     """
-    passports = run_passports(run)
+    blocks = tuple(run.passports)
     head, files = load_model(run.folder / "model")
-    novelty = read_novelty(files, tuple(passports), head.n_features_in_)
-    return tried(Model(run.task, head, tuple(passports), passports, run.postprocessing, novelty))
+    novelty = read_novelty(files, blocks, head.n_features_in_)
+    return tried(Model(run.task, head, blocks, run.passports, run.postprocessing, novelty))
 
 
 def tried(model: Model) -> Model:
-    """Let a model answer once, so that what doesn't fit together shows here and not at the first image.
+    """Predict once from zeros, so that parts that do not fit each other are found here and not at the first image.
 
     Raises ModelError.
     """
@@ -154,21 +228,11 @@ def tried(model: Model) -> Model:
     except ModelError:
         raise
     except Exception as error:  # whatever arrays and options that don't fit provoke in numpy or torch
-        message = f"the head and task {task.name!r} don't fit: {type(error).__name__}: {first_line(error)}"
-        raise ModelError(message) from error
+        raise ModelError(
+            f"the head and task {task.name!r} don't fit: {type(error).__name__}: {first_line(error)}"
+        ) from error
     if not fits:
-        message = f"the head, calibration and thresholds don't fit the {n_classes} classes of task {task.name!r}"
-        raise ModelError(message)
+        raise ModelError(
+            f"the head, calibration and thresholds don't fit the {n_classes} classes of task {task.name!r}"
+        )
     return model
-
-
-def run_passports(run: Run) -> dict[str, Mapping[str, Any]]:
-    """Return how the blocks of a run were made, in their order.
-
-    Raises ModelError.
-    """
-    blocks, passports = run.report.blocks, run.report.passports
-    if not blocks or not set(blocks) <= set(passports):
-        message = f"{run.folder} doesn't say how its blocks were made; run it again with this version"
-        raise ModelError(message)
-    return {name: passports[name] for name in blocks}

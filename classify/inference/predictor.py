@@ -1,16 +1,17 @@
-"""From image files to answers: the encoders of a model rebuilt from its passports, and kept loaded.
+"""From image files to predictions: the encoders of a model are rebuilt from its passports, checked, and kept loaded.
 
 One of the two modules that go back to pixels, and so import `extract`, when they are used.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import re
-import time
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,24 +20,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classify.errors import ModelError
-from classify.inference.downloads import no_network
-from classify.inference.model import Answer, Model
-from classify.inference.passports import check_encoder, check_passport
+from classify.inference.model import Model, Prediction
+from classify.json_file import SchemaError, anything, choice, optional, record, table, text
 from classify.runs.report_json import passport_weights
+from features_store import passport as passports_of_blocks
+from features_store.schema import VECTOR_DTYPES
 
 if TYPE_CHECKING:
     from extract.encoders import Encoder
     from extract.engines.forward import Forward
 
-__all__ = ["Encoders", "Predictor", "image_paths"]
+__all__ = ["BlockOutput", "Encoders", "Predictor", "image_paths"]
 
 Prepared = list[NDArray[Any]]
-_READ_AHEAD = 4  # images that are decoded while others are on their way through the networks
+_READ_AHEAD = 4  # images that are decoded while others are in the networks
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where the vectors of a block come from, and where they go."""
+class BlockOutput:
+    """The network and tap that a block comes from, and the columns that it fills."""
 
     block: str
     network: int
@@ -51,20 +53,20 @@ class Encoders:
     Parameters
     ----------
     passports : mapping of str to mapping
-        By block, in the order in which their vectors stand side by side.
+        By block, in the order in which their vectors are concatenated.
     weights : mapping of str to Path, optional
         By encoder, the checkpoint file, for those that were extracted with one.
     allow_download : bool
-        Whether weights that aren't on this machine may be fetched from a model hub: a passport, which may be a
+        Whether weights that are not on this machine may be fetched from a model hub: a passport, which may be a
         stranger's, chooses which.
 
     Raises
     ------
     ModelError
-        A block wasn't made by an encoder, or the encoder that is here is another one: its weights, its architecture or
-        its input differ from what the passport says.
+        A block was not made by an encoder, or the encoder here has other weights, another architecture or another
+        input than the passport says.
     ExtractError
-        An encoder can't be built.
+        An encoder cannot be built.
     """
 
     def __init__(
@@ -78,76 +80,112 @@ class Encoders:
         from extract.engines import choose_device
         from extract.engines.forward import Forward
         from extract.inputs.images import make_decoder
-        from extract.recompute import made_with
+        from extract.recompute import nearest_precision
 
         self.networks: list[Encoder] = []
         self.forwards: list[Forward] = []
-        self.places: list[_Place] = []
-        self.forward_seconds = 0.0
-        made: dict[str, int] = {}
-        chosen, start, self._decoder_of = choose_device(device), 0, []
+        self.outputs: list[BlockOutput] = []
+        self.n_features = 0
+        built: dict[str, int] = {}
+        chosen, self._decoder_of = choose_device(device), []
         for block, passport in passports.items():
-            check_passport(block, passport)
-            same = [passport.get(field) for field in ("weights", "resizer", "autocast")]
-            key = json.dumps([_encoder_name(block, passport), *same])
-            if key not in made:
-                made[key] = len(self.networks)
-                network = _rebuilt(block, passport, weights or {}, allow_download=allow_download)
+            _check_passport(block, passport)
+            name = _encoder_name(block, passport)
+            key = json.dumps([name, *(passport.get(field) for field in ("weights", "resizer", "autocast"))])
+            if key not in built:
+                built[key] = len(self.networks)
+                network = _rebuilt(block, name, passport, weights or {}, allow_download=allow_download)
                 self.networks.append(network)
-                self.forwards.append(Forward(network, chosen, precision=made_with(passport, chosen.kind)))
+                self.forwards.append(Forward(network, chosen, precision=nearest_precision(passport, chosen.kind)))
                 self._decoder_of.append("torchvision" if "torchvision" in str(passport.get("decoder")) else "pillow")
-            network, tap = self.networks[made[key]], str(passport["tap"])
-            check_encoder(block, passport, network)
-            width = int(np.prod(network.shapes[tap]))
-            place = _Place(block, made[key], tap, slice(start, start + width), str(passport["dtype"]))
-            self.places.append(place)
-            start += width
-        self.n_features = start
+            network, tap = self.networks[built[key]], str(passport["tap"])
+            _check_encoder(block, passport, network)
+            end = self.n_features + int(np.prod(network.shapes[tap]))
+            columns = slice(self.n_features, end)
+            self.outputs.append(BlockOutput(block, built[key], tap, columns, str(passport["dtype"])))
+            self.n_features = end
         self._decoders = {name: make_decoder(name) for name in set(self._decoder_of)}
         for forward in self.forwards:  # the first pass of a network takes longer than all others
             forward(np.zeros((1, *forward.network.input_shape), dtype=forward.network.input_dtype))
 
-    def read(self, path: str) -> bytes:
-        """Return the bytes of an image file.
+    def decode(self, path: str) -> list[NDArray[np.uint8]]:
+        """Read an image file; return it as each network's decoder gives it: (height, width, 3) uint8, by network.
 
         Raises RefusedImageError.
         """
         from extract.inputs.files import Files
 
-        return Files(Path(), np.array([path])).read(0)
-
-    def decode(self, data: bytes) -> list[NDArray[np.uint8]]:
-        """Return the picture as each network's decoder gives it: (height, width, 3) uint8, by network.
-
-        Raises RefusedImageError.
-        """
+        data = Files(Path(), np.array([path])).read(0)
         pictures = {name: decode(data) for name, decode in self._decoders.items()}
         return [pictures[name] for name in self._decoder_of]
 
     def prepare(self, pictures: Sequence[NDArray[np.uint8]]) -> Prepared:
-        """Return what each network takes of one image."""
+        """Return the input of each network for one image."""
         return [network.prepare(one) for network, one in zip(self.networks, pictures, strict=True)]
 
     def vectors(self, batch: Sequence[Prepared]) -> NDArray[np.float32]:
-        """Return the vectors of some images side by side, (n_images, n_features).
+        """Return the concatenated vectors of some images, (n_images, n_features).
 
-        They are rounded as the store rounds them, so that an image has the vector here that it has there; what is too
+        They are rounded as the store rounds them, so that an image has the same vector here and there; a value too
         large for that becomes infinite.
         """
         found = [self.taps(at, np.stack([one[at] for one in batch])) for at in range(len(self.networks))]
         whole = np.empty((len(batch), self.n_features), dtype=np.float32)
-        for place in self.places:
+        for output in self.outputs:
             with np.errstate(over="ignore"):
-                rounded = found[place.network][place.tap].reshape(len(batch), -1).astype(place.dtype)
-            whole[:, place.columns] = rounded
+                rounded = found[output.network][output.tap].reshape(len(batch), -1).astype(output.dtype)
+            whole[:, output.columns] = rounded
         return whole
 
     def taps(self, network: int, batch: NDArray[Any]) -> Mapping[str, NDArray[np.float32]]:
         """Return the vectors of a batch for one network, by tap."""
-        start = time.perf_counter()
-        found = self.forwards[network](batch)
-        self.forward_seconds += time.perf_counter() - start
-        return found
+        return self.forwards[network](batch)
+
+
+_PASSPORT = record(
+    {"encoder": text, "tap": text, "transform": table(anything), "dtype": choice(*VECTOR_DTYPES)},
+    {
+        "layer": (optional(record({"module": text, "pooling": text})), None),
+        "weights": (optional(record({}, {"source": (text, ""), "sha256": (optional(text), None)})), None),
+        "resizer": (text, ""),
+        "decoder": (optional(text), None),
+        "autocast": (optional(text), None),
+    },
+)
+
+
+def _check_passport(block: str, passport: Mapping[str, Any]) -> None:
+    """Refuse a passport that is not one of this program's encoders, before anything is built from it."""
+    try:
+        _PASSPORT(passport, "its passport")
+    except SchemaError as error:
+        shown = json.dumps({key: passport[key] for key in list(passport)[:4]}, ensure_ascii=False)
+        raise ModelError(
+            f"block {block!r} wasn't made by an encoder of this program ({error}; its passport begins {shown[:160]}), "
+            "so no vector can be made for a new image; train a head without it: classify run ... --blocks"
+        ) from error
+
+
+def _check_encoder(block: str, passport: Mapping[str, Any], network: Encoder) -> None:
+    """Refuse an encoder that would give other vectors than those that the head was trained on."""
+    tap, weights = str(passport["tap"]), passport_weights(passport)
+    here = {
+        "library": network.spec.library,
+        "architecture": network.spec.architecture,
+        "transform": dict(network.transform),
+        "layer": network.details.get(tap),
+        "weights": {"sha256": network.weights.get("sha256")},
+    }
+    theirs = {name: passport.get(name) for name in here} | {"weights": {"sha256": weights.get("sha256")}}
+    differing = passports_of_blocks.differences(theirs, here)
+    if tap not in network.shapes:
+        differing.append(f"tap: {tap!r} / absent")
+    if differing:
+        raise ModelError(
+            f"the encoder {network.spec.name!r} here isn't the one that made block {block!r} (block / here): "
+            f"{'; '.join(differing[:5])}; predict with the encoder that the head was trained on, or extract again and "
+            "train anew"
+        )
 
 
 def _encoder_name(block: str, passport: Mapping[str, Any]) -> str:
@@ -158,49 +196,63 @@ def _encoder_name(block: str, passport: Mapping[str, Any]) -> str:
     try:
         known = {one.name for one in find_encoders([name])[0].taps}
     except EncoderError as error:
-        message = f"block {block!r} can't be made for new images: {error}"
-        raise ModelError(message) from error
+        raise ModelError(f"block {block!r} can't be made for new images: {error}") from error
     return f"{name}@{layer['module']}:{layer['pooling']}" if layer and tap not in known else name
 
 
-def _rebuilt(block: str, passport: Mapping[str, Any], files: Mapping[str, Path], *, allow_download: bool) -> Encoder:
+def _rebuilt(
+    block: str, full_name: str, passport: Mapping[str, Any], files: Mapping[str, Path], *, allow_download: bool
+) -> Encoder:
     from extract.encoders import Weights, build_encoders, find_encoders
     from extract.errors import HubError
 
-    wanted = passport_weights(passport)
-    source, name = str(wanted.get("source", "")), str(passport["encoder"])
+    recorded, name = passport_weights(passport), str(passport["encoder"])
+    source = str(recorded.get("source", ""))
     weights = Weights()
     if re.fullmatch(r"random:[0-9]{1,9}", source):
         weights = Weights("random", seed=int(source.removeprefix("random:")))
     elif name in files:
         weights = Weights("file", path=files[name])
     elif source == "file":
-        message = (
-            f"the weights of {name!r} came from a checkpoint file with SHA-256 {wanted.get('sha256')}; say where it is "
-            f"with --weights {name}=FILE"
+        raise ModelError(
+            f"the weights of {name!r} came from a checkpoint file with SHA-256 {recorded.get('sha256')}; say where it "
+            f"is with --weights {name}=FILE"
         )
-        raise ModelError(message)
-    (encoder,) = find_encoders([_encoder_name(block, passport)])
+    (spec,) = find_encoders([full_name])
     try:
-        with nullcontext() if allow_download else no_network():
-            (network,) = build_encoders([encoder], weights, str(passport.get("resizer", "torchvision")))
+        with nullcontext() if allow_download else _no_network():
+            (network,) = build_encoders([spec], weights, str(passport.get("resizer", "torchvision")))
     except HubError as error:
         if allow_download:
             raise
-        message = (
+        raise ModelError(
             f"block {block!r} needs the weights of {name!r}, which aren't on this machine; --allow-download fetches "
-            f"them from the model hub of {encoder.library}, --weights {name}=FILE takes a file"
-        )
-        raise ModelError(message) from error
+            f"them from the model hub of {spec.library}, --weights {name}=FILE takes a file"
+        ) from error
     return network
 
 
+@contextmanager
+def _no_network() -> Iterator[None]:
+    """Refuse every connection: weights in the caches are found, and nothing is fetched."""
+
+    def refuse(self: socket.socket, address: object) -> None:
+        raise OSError(errno.ENETUNREACH, "downloads are not allowed")
+
+    before = socket.socket.connect
+    socket.socket.connect = refuse  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        socket.socket.connect = before  # type: ignore[method-assign]
+
+
 class Predictor:
-    """Answers for image files, with encoders that stay loaded.
+    """Predicts for image files, with encoders that stay loaded.
 
     Parameters
     ----------
-    allow_download : bool
+    weights, allow_download
         See `Encoders`.
 
     Raises
@@ -221,74 +273,70 @@ class Predictor:
         passports = {name: model.passports[name] for name in model.blocks}
         self.encoders = Encoders(passports, device=device, weights=weights, allow_download=allow_download)
         if self.encoders.n_features != model.head.n_features_in_:
-            message = (
+            raise ModelError(
                 f"the head takes {model.head.n_features_in_} features, and the blocks {', '.join(model.blocks)} have "
                 f"{self.encoders.n_features}"
             )
-            raise ModelError(message)
-        model.scores(np.zeros((1, self.encoders.n_features), dtype=np.float32))
 
-    def __call__(self, images: Iterable[str]) -> Iterator[Answer]:
-        """Answer for images one by one, in order; one that can't be used is answered with a reason.
+    def __call__(self, images: Iterable[str]) -> Iterator[Prediction]:
+        """Predict image by image, in order; an image that cannot be used has a reason.
 
-        Each image goes through the networks alone, so that what is said of it doesn't depend on its neighbours, and
-        the first answer is there before the second path is asked for.
+        Each image goes through the networks alone, so that its prediction does not depend on its neighbours, and the
+        first prediction is there before the second path is read.
         """
         for path in _paths(images):
-            yield self._answer(path, self._prepared(path))
+            yield self._prediction(path, self._prepared(path))
 
-    def many(self, images: Sequence[str], *, step: Callable[[], object] = lambda: None) -> Iterator[Answer]:
-        """Answer for images that are known beforehand: the next are decoded while one is in the networks.
+    def many(self, images: Sequence[str], *, step: Callable[[], object] = lambda: None) -> Iterator[Prediction]:
+        """Predict for a list of images: the next are decoded while one is in the networks.
 
-        *step* is called after each image. Each answer is the same as one by one.
+        *step* is called after each image. Each prediction is the same as one by one.
         """
-        from extract.engines.batcher import ordered
+        from extract.engines.local import ordered
 
         with ThreadPoolExecutor(2, thread_name_prefix="decode") as pool:
             paths = list(_paths(images))
             prepared = ordered(pool, self._prepared, paths, ahead=_READ_AHEAD)
             for path, one in zip(paths, prepared, strict=True):
-                yield self._answer(path, one)
+                yield self._prediction(path, one)
                 step()
 
     def _prepared(self, path: str) -> Prepared | str:
-        """Return what the networks take, or why there is nothing."""
+        """Return the inputs of the networks, or why the image cannot be used."""
         from extract.errors import RefusedImageError, UnreadableError
 
         try:
-            return self.encoders.prepare(self.encoders.decode(self.encoders.read(path)))
+            return self.encoders.prepare(self.encoders.decode(path))
         except UnreadableError as error:
             return str(error).partition(";")[0]
         except RefusedImageError as refused:
             words = str(refused)
             return words if refused.status.reason in words else f"{refused.status.reason}: {words}"
 
-    def _answer(self, path: str, prepared: Prepared | str) -> Answer:
+    def _prediction(self, path: str, prepared: Prepared | str) -> Prediction:
         if isinstance(prepared, str):
-            return Answer(path, reason=prepared)
+            return Prediction(path, reason=prepared)
         vectors = self.encoders.vectors([prepared])
         if not np.isfinite(vectors).all():
-            return Answer(path, reason="non-finite: an encoder gave values that the store can't hold")
+            return Prediction(path, reason="non-finite: an encoder gave values that the store can't hold")
         scores = self.model.scores(vectors)[0]
         if not np.isfinite(scores).all():
-            return Answer(path, reason="non-finite: the head gives no number for this image")
-        return self.model.answer(path, scores, vectors[0])
+            return Prediction(path, reason="non-finite: the head gives no number for this image")
+        return self.model.predict(path, scores, vectors[0])
 
 
 def _paths(images: Iterable[Any]) -> Iterator[str]:
-    """Yield paths as text; refuse what is none, an array of pixels for example."""
+    """Yield paths as text; refuse anything else, like an array of pixels."""
     if isinstance(images, str | bytes | Path):
-        message = f"images is {str(images)!r}; give a list of paths, like [{str(images)!r}]"
-        raise ModelError(message)
+        raise ModelError(f"images is {str(images)!r}; give a list of paths, like [{str(images)!r}]")
     for image in images:
         if not isinstance(image, str | Path):
-            message = f"an image is given as {type(image).__name__}; a predictor takes paths of image files"
-            raise ModelError(message)
+            raise ModelError(f"an image is given as {type(image).__name__}; a predictor takes paths of image files")
         yield str(image)
 
 
 def image_paths(places: Iterable[str]) -> list[str]:
-    """Return the images that some places stand for: files as they are, folders with all below them.
+    """List image files: files as they are given, folders with all images below them.
 
     Raises ModelError.
     """
@@ -301,7 +349,6 @@ def image_paths(places: Iterable[str]) -> list[str]:
             continue
         inside = find_images(Path(place))
         if not inside:
-            message = f"{place} holds no image file; give images, or a folder that holds some"
-            raise ModelError(message)
+            raise ModelError(f"{place} holds no image file; give images, or a folder that holds some")
         found += [str(Path(place) / name) for name in inside]
     return found

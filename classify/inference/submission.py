@@ -1,8 +1,8 @@
-"""What a file of answers must hold, and the check that a written file holds it.
+"""A file of predictions to submit to MediaEval or to another benchmark, checked after it is written.
 
-The file is read back from the disk as a stranger would read it, held against the index of the store (each image once,
-in order, the official titles, the right kinds of values), scored again, and compared cell by cell with what the run
-said.
+The file is read back from the disk, compared with the index of the store (each image once, in order, the official
+titles, the right kinds of values), scored again, and compared cell by cell with the predictions of the run. A file of
+this kind once cost a team a fifth of its F1 (MediaEval 2021, subtask 1: 0.595 submitted, 0.740 meant).
 """
 
 from __future__ import annotations
@@ -10,128 +10,253 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from classify.config import load_config
+from classify.data.kinds import kind_of
 from classify.errors import RunError, SubmissionError
 from classify.evaluation.metrics import metrics, primary_metric
-from classify.inference.model import decisions
-from classify.inference.official import columns_of
+from classify.inference.model import run_model
 from classify.json_file import read_regular
-from features_store.schema import Task
+from classify.runs.folder import CONFIG, Run
+from classify.runs.identity import check_same_data
+from classify.runs.layout import Layout, lay_out
+from features_store.atomic import atomic_write
+from features_store.errors import AffectoryError
+from features_store.schema import PART_NAMES, Task
 
-__all__ = ["Answers", "Submission", "check_ids", "check_submission", "read_table"]
+__all__ = ["SUBTASKS", "Submission", "TaskPredictions", "check_submission", "plan_submission", "write_submission"]
 
 Floats = NDArray[np.float64]
+SUBTASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "subtask1": (("negative", "neutral", "positive"), ("T1",)),
+    "subtask2": (
+        ("joy", "sadness", "fear", "disgust", "anger", "surprise", "neutral"),
+        (
+            *("T2.1: Joy", "T2.2: Sadness", "T2.3: Fear", "T2.4: Disgust"),
+            *("T2.5: Anger", "T2.6: Surprise", "T2.7: Neutral"),
+        ),
+    ),
+    "subtask3": (
+        ("anger", "anxiety", "craving", "empathic pain", "fear", "horror", "joy", "relief", "sadness", "surprise"),
+        (
+            *("T3.1: Anger", "T3.2: Anxiety", "T3.3: Craving", "T3.4: Emphatic pain", "T3.5: Fear"),
+            *("T3.6: Horror", "T3.7: Joy", "T3.8: Relief", "T3.9: Sadness", "T3.10:surprise"),
+        ),
+    ),
+}
+"""MediaEval 2021, by subtask: its classes in the official order, and its titles in the official spelling, slips
+included."""
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What one run says of the images of a submission.
+class TaskPredictions:
+    """The predictions of one run for the images of a submission.
 
     Parameters
     ----------
     scores : ndarray of shape (n_images, n_classes)
         In the order of the submission.
     thresholds : tuple of float or None
-        multi: from which probability on a class is given; None = one half.
+        multi: the probability from which a class is given; None = one half.
     truth : mapping of str to value
         By id, the label, for the images that have one.
-    name : str
-        The run, for messages.
+    run : str
+        Its folder, for messages.
     """
 
     task: Task
     scores: Floats
     thresholds: tuple[float, ...] | None
     truth: Mapping[str, Any]
-    name: str
+    run: str
 
     @property
     def titles(self) -> tuple[str, ...]:
-        """The titles of its columns."""
-        return columns_of(self.task)
+        """Column titles: of a single-label task one, else one for each class or output."""
+        classes, titles = SUBTASKS.get(self.task.name, ((), ()))
+        if classes == self.task.classes:
+            return titles
+        names = tuple(f"{self.task.name}: {name}" for name in self.task.classes)
+        return (self.task.name,) if kind_of(self.task).exclusive else names
 
     def cells(self) -> list[list[str]]:
-        """Return the answers as text, a row for each image."""
-        if self.task.kind == "regression":
+        """Return the predictions as text, a row for each image: a class name, or 0 and 1, or values."""
+        kind = kind_of(self.task)
+        if not kind.has_classes:
             return [[repr(value) for value in row] for row in self.scores.tolist()]
-        given = decisions(self.task, self.scores, self.thresholds)
-        if self.task.kind == "single":
-            return [[self.task.classes[code]] for code in given.argmax(axis=1)]
-        return [[str(int(yes)) for yes in row] for row in given]
+        rows = kind.truth_cells(kind.decide(self.scores, self.thresholds))
+        return [[str(cell) for cell in row] for row in rows]
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What a file must hold.
-
-    Parameters
-    ----------
-    ids : tuple of str
-        Each image, in the order of its row.
-    key : str
-        Title of the first column.
-    """
+    """What a file must hold: the predictions for each of *ids*, in this order, task by task."""
 
     ids: tuple[str, ...]
-    answers: tuple[Answers, ...]
-    key: str = "id"
+    tasks: tuple[TaskPredictions, ...]
 
     @property
     def titles(self) -> list[str]:
         """All titles."""
-        return [self.key, *(title for one in self.answers for title in one.titles)]
+        return ["id", *(title for one in self.tasks for title in one.titles)]
+
+
+def plan_submission(
+    runs: Sequence[Run], *, template: Path | None = None, part: str = "test", at_half: bool = False
+) -> Submission:
+    """Predict for all images of a part of the index, labelled or not, by each run.
+
+    Raises SubmissionError, RunError.
+    """
+    layouts = [_laid_out(run) for run in runs]
+    names = [run.task.name for run in runs]
+    if len(set(names)) != len(names):
+        raise SubmissionError(f"two runs are of the same task ({', '.join(names)}); give one run for each task")
+    lists = [_part_ids(layout, run, part) for layout, run in zip(layouts, runs, strict=True)]
+    if any(sorted(one) != sorted(lists[0]) for one in lists):
+        raise SubmissionError(f"the runs have different images in the {part} part; make them on one store and split")
+    ids = lists[0] if template is None else _template_ids(template, lists[0])
+    return Submission(
+        tuple(ids),
+        tuple(_predictions(run, layout, ids, at_half=at_half) for run, layout in zip(runs, layouts, strict=True)),
+    )
+
+
+def _laid_out(run: Run) -> Layout:
+    config = load_config(run.folder / CONFIG)
+    if config.limit:
+        raise SubmissionError(
+            f"{run.folder} was made on a few images only (limit = {config.limit}); make a whole run to submit"
+        )
+    if config.tested:
+        raise SubmissionError(
+            f"{run.folder} tests a head on another corpus; submit from a run that was fitted on the corpus itself"
+        )
+    layout = lay_out(replace(config, allow_split_groups=True))  # the run was scored on it already
+    check_same_data(run, config, layout.store, layout.blocks, layout.data)
+    return layout
+
+
+def _part_ids(layout: Layout, run: Run, part: str) -> list[str]:
+    split = layout.store.split(run.report.split)
+    ids: list[str] = layout.store.ids[split.values == PART_NAMES.index(part)].tolist()
+    if not ids:
+        raise SubmissionError(f"split {split.name!r} has no {part} images to submit")
+    return ids
+
+
+def _template_ids(path: Path, expected: Sequence[str]) -> list[str]:
+    header, rows = _read_table(path)
+    at = next((i for i, title in enumerate(header) if title.strip().lower() in ("id", "filename")), None)
+    if at is None:
+        raise SubmissionError(f"{path} has no column 'id' or 'filename'; its titles are {', '.join(header)}")
+    known, names = set(expected), [row[at].strip() for row in rows]
+    ids = [name if name in known else name.rsplit(".", 1)[0] for name in names]
+    _check_ids(path, ids, expected)
+    return ids
+
+
+def _predictions(run: Run, layout: Layout, ids: Sequence[str], *, at_half: bool) -> TaskPredictions:
+    """Predict by the run's head, and see that it gives the scores that the run was judged by."""
+    store, model = layout.store, run_model(run)
+    position = {image: at for at, image in enumerate(store.ids.tolist())}
+    rows = np.array([position[image] for image in ids])
+    lacking = np.flatnonzero(~store.usable(model.blocks)[rows])
+    if len(lacking):
+        raise SubmissionError(
+            f"{len(lacking)} of {len(ids)} images have no vector in {', '.join(model.blocks)}, the first "
+            f"{ids[lacking[0]]!r}; every image needs a prediction: extract them, or train on blocks that have them"
+        )
+    scores = model.scores(store.matrix(model.blocks, rows))
+    scored: dict[str, Any] = {}
+    truth: dict[str, Any] = {}
+    for part in run.predictions.values():
+        scored.update(zip(part.ids.tolist(), part.y_score, strict=True))
+        truth.update(zip(part.ids.tolist(), part.y_true, strict=True))
+    for at, image in enumerate(ids):
+        if image in scored:
+            if not np.allclose(scores[at], scored[image], rtol=0, atol=1e-4):
+                raise SubmissionError(
+                    f"{run.folder} has the scores {scored[image]} of {image!r}, and its head now gives {scores[at]}; "
+                    "run it again"
+                )
+            scores[at] = scored[image]  # to the last digit what was scored
+    thresholds = None if at_half else model.postprocessing.thresholds
+    return TaskPredictions(model.task, scores, thresholds, truth, str(run.folder))
+
+
+def write_submission(plan: Submission, path: Path, *, force: bool = False) -> dict[str, dict[str, Any]]:
+    """Write the file whole, and only if its check passes; return the scores as `check_submission` does.
+
+    Raises ExistsError, SubmissionError.
+    """
+    columns = [one.cells() for one in plan.tasks]
+    try:
+        with atomic_write(path, force=force) as temporary:
+            with temporary.open("w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(plan.titles)
+                for image, *rows in zip(plan.ids, *columns, strict=True):
+                    writer.writerow([image, *(cell for row in rows for cell in row)])
+            return check_submission(temporary, plan)
+    except AffectoryError:
+        raise
+    except OSError as error:
+        raise SubmissionError(f"can't write {path}: {error.strerror or error}") from error
 
 
 def check_submission(path: Path, plan: Submission) -> dict[str, dict[str, Any]]:
-    """Read a file back and see that it is what it must be.
+    """Read a file back and check it; return its score by task, with the number of labelled images.
 
     Raises SubmissionError.
     """
-    header, rows = read_table(path)
+    header, rows = _read_table(path)
     if header != plan.titles:
-        message = f"{path} has the titles {', '.join(header)}; they must be {', '.join(plan.titles)}, in this order"
-        raise SubmissionError(message)
-    check_ids(path, [row[0] for row in rows], plan.ids, ordered=True)
+        raise SubmissionError(
+            f"{path} has the titles {', '.join(header)}; they must be {', '.join(plan.titles)}, in this order"
+        )
+    ids = [row[0] for row in rows]
+    _check_ids(path, ids, plan.ids)
+    if ids != list(plan.ids):
+        at = next(i for i, pair in enumerate(zip(ids, plan.ids, strict=True)) if pair[0] != pair[1])
+        raise SubmissionError(
+            f"{path} has {ids[at]!r} in row {at + 1}, where {plan.ids[at]!r} must stand: its order is another"
+        )
     found: dict[str, dict[str, Any]] = {}
     start = 1
-    for one in plan.answers:
+    for one in plan.tasks:
         cells = [row[start : start + len(one.titles)] for row in rows]
         start += len(one.titles)
-        values = _values(path, one, cells, plan.ids)
-        found[one.task.name] = _same_score(path, one, values, plan.ids)
-        for image, theirs, ours in zip(plan.ids, cells, one.cells(), strict=True):
+        found[one.task.name] = _compared_score(path, one, _file_scores(path, one, cells, ids), ids)
+        for image, theirs, ours in zip(ids, cells, one.cells(), strict=True):
             if theirs != ours:
-                message = f"{path} says {', '.join(theirs)} of {image!r}, and {one.name} says {', '.join(ours)}"
-                raise SubmissionError(message)
+                raise SubmissionError(
+                    f"{path} says {', '.join(theirs)} of {image!r}, and {one.run} says {', '.join(ours)}"
+                )
     return found
 
 
-def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Read a CSV file: its titles, and its rows, each as long as they are many.
-
-    Raises SubmissionError.
-    """
+def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Read a CSV file: its titles, and its rows, each with as many cells."""
     try:
         text = read_regular(path.resolve()).decode("utf-8-sig")
         header, *rows = csv.reader(io.StringIO(text, newline=""))
     except (OSError, ValueError, RunError) as error:
-        message = f"can't read {path} as a table: {error}"
-        raise SubmissionError(message) from error
+        raise SubmissionError(f"can't read {path} as a table: {error}") from error
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header):
-            message = f"{path}, line {number}, has {len(row)} cells; its header has {len(header)}"
-            raise SubmissionError(message)
+            raise SubmissionError(f"{path}, line {number}, has {len(row)} cells; its header has {len(header)}")
     return header, rows
 
 
-def check_ids(path: Path, ids: Sequence[str], expected: Sequence[str], *, ordered: bool) -> None:
-    """Refuse ids that don't name each expected image once, and where asked in their order."""
+def _check_ids(path: Path, ids: Sequence[str], expected: Sequence[str]) -> None:
+    """Refuse ids that do not name each expected image once."""
     twice = {image for image in ids if ids.count(image) > 1} if len(set(ids)) != len(ids) else set()
     problems = {
         "names an image twice": sorted(twice),
@@ -140,48 +265,46 @@ def check_ids(path: Path, ids: Sequence[str], expected: Sequence[str], *, ordere
     }
     for words, images in problems.items():
         if images:
-            message = f"{path} {words}: {images[0]!r} ({len(images)} in all); it must name each of {len(expected)} once"
-            raise SubmissionError(message)
-    if ordered and list(ids) != list(expected):
-        at = next(i for i, pair in enumerate(zip(ids, expected, strict=True)) if pair[0] != pair[1])
-        message = f"{path} has {ids[at]!r} in row {at + 1}, where {expected[at]!r} must stand: its order is another"
-        raise SubmissionError(message)
+            raise SubmissionError(
+                f"{path} {words}: {images[0]!r} ({len(images)} in all); it must name each of {len(expected)} once"
+            )
 
 
-def _values(path: Path, one: Answers, cells: Sequence[Sequence[str]], ids: Sequence[str]) -> Floats:
-    """Return the answers of a file as scores: 1 for a class that is given, or values."""
-    task, valid = one.task, one.task.classes if one.task.kind == "single" else ("0", "1")
-    for image, row in zip(ids, cells, strict=True):
-        for title, cell in zip(one.titles, row, strict=True):
-            if task.kind != "regression" and cell not in valid:
-                message = f"{path} says {cell!r} of {image!r} in column {title!r}; valid: {', '.join(valid)}"
-                raise SubmissionError(message)
-    if task.kind == "single":
-        return np.eye(len(task.classes))[[task.classes.index(row[0]) for row in cells]]
+def _file_scores(path: Path, one: TaskPredictions, cells: Sequence[Sequence[str]], ids: Sequence[str]) -> Floats:
+    """Return the cells of a task as scores: 1 for a class that is given, or values."""
+    kind = kind_of(one.task)
+    if kind.has_classes:
+        valid = one.task.classes if kind.exclusive else ("0", "1")
+        for image, row in zip(ids, cells, strict=True):
+            for title, cell in zip(one.titles, row, strict=True):
+                if cell not in valid:
+                    raise SubmissionError(
+                        f"{path} says {cell!r} of {image!r} in column {title!r}; valid: {', '.join(valid)}"
+                    )
+        return kind.indicators(kind.read_truth(cells)).astype(np.float64)
     try:
         values = np.array(cells, dtype=np.float64)
     except ValueError as error:
-        message = f"{path} has a cell in the columns {', '.join(one.titles)} that is no number: {error}"
-        raise SubmissionError(message) from error
+        raise SubmissionError(
+            f"{path} has a cell in the columns {', '.join(one.titles)} that is no number: {error}"
+        ) from error
     if not np.isfinite(values).all():
-        message = f"{path} has a value in the columns {', '.join(one.titles)} that isn't finite"
-        raise SubmissionError(message)
+        raise SubmissionError(f"{path} has a value in the columns {', '.join(one.titles)} that isn't finite")
     return values
 
 
-def _same_score(path: Path, one: Answers, values: Floats, ids: Sequence[str]) -> dict[str, Any]:
-    """Score the file, joined to the labels by id, and hold that against the score of what the run said."""
-    task, metric = one.task, primary_metric(one.task)
+def _compared_score(path: Path, one: TaskPredictions, theirs: Floats, ids: Sequence[str]) -> dict[str, Any]:
+    """Score the file, joined to the labels by id; refuse it if the run's predictions score otherwise."""
+    task, kind, metric = one.task, kind_of(one.task), primary_metric(one.task)
     known = [at for at, image in enumerate(ids) if image in one.truth]
     if not known:
         return {"metric": metric, "n_images": 0}
     y = np.array([one.truth[ids[at]] for at in known])
-    said = one.scores if task.kind == "regression" else decisions(task, one.scores, one.thresholds).astype(np.float64)
-    by_id = dict(zip(ids, said, strict=True))
-    shape = y.shape if task.kind == "regression" else (len(y), len(task.classes))
-    theirs = metrics(task, y, values[known].reshape(shape))[metric]
-    ours = metrics(task, y, np.array([by_id[ids[at]] for at in known]).reshape(shape))[metric]
-    if theirs != ours:
-        message = f"{path} scores {metric} {theirs!r}, and what {one.name} said scores {ours!r}: it isn't that"
-        raise SubmissionError(message)
-    return {"metric": metric, "value": theirs, "run": ours, "n_images": len(known)}
+    ours = kind.decided(one.scores, one.thresholds).astype(np.float64) if kind.has_classes else one.scores
+    file_score, run_score = (metrics(task, y, kind.shaped(scores[known]))[metric] for scores in (theirs, ours))
+    if file_score != run_score:
+        raise SubmissionError(
+            f"{path} scores {metric} {file_score!r}, and the predictions of {one.run} score {run_score!r}: it isn't "
+            "made of them"
+        )
+    return {"metric": metric, "value": file_score, "run": run_score, "n_images": len(known)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classify.data.crossing import find_crossing
+from classify.data.kinds import kind_of
 from classify.errors import RunError
 from classify.evaluation.bootstrap import Interval, Spread
 from classify.evaluation.comparison import McNemar, holm, less, mcnemar
@@ -53,7 +54,7 @@ class PairOfRuns:
             "difference": self.difference.as_json(),
             "p_holm": None if np.isnan(self.p_holm) else self.p_holm,
             "better": self.better,
-            "mcnemar": self.mcnemar and asdict(self.mcnemar),
+            "mcnemar": self.mcnemar and self.mcnemar._asdict(),
         }
 
 
@@ -79,10 +80,10 @@ def pairs(board: Leaderboard, *, n_resamples: int = 2000, seed: int = 0) -> list
     parts = [replace(part, y_true=part.y_true[clean], y_score=part.y_score[clean]) for part in parts]
     y_true, groups = parts[0].y_true, None if parts[0].groups is None else parts[0].groups[clean]
     spreads = [Spread.of(task, p.y_true, p.y_score, groups, n_resamples=n_resamples, seed=seed) for p in parts]
-    counted = task.kind != "regression" and not spreads[0].grouped
+    counted = kind_of(task).has_classes and not spreads[0].grouped
     both = list(combinations(range(len(rows)), 2))
     differences = [less(spreads[i], spreads[j], metric) for i, j in both]
-    corrected = holm([difference.p for difference in differences])
+    corrected = holm([np.nan if one.p is None else one.p for one in differences])
     return [
         PairOfRuns(
             rows[i].name,

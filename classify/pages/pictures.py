@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from classify.data.kinds import kind_of
 from classify.errors import RunError
 from classify.json_file import read_regular
 from classify.runs.findings_json import read_explanations
@@ -152,31 +153,34 @@ def surest_errors(task: Task, part: PartPredictions, pictures: Pictures) -> list
     Sure is: a high probability for a wrong class (single); the label whose probability is farthest from the truth
     (multi); the largest error (regression).
     """
+    kind = kind_of(task)
     score = np.asarray(part.y_score, dtype=np.float64).reshape(len(part.ids), -1)
-    if task.kind == "single":
-        badness = np.where(score.argmax(axis=1) != part.y_true, score.max(axis=1), -1.0)
-    elif task.kind == "multi":
-        wrong = (score >= 0.5) != part.y_true.astype(bool)
-        badness = np.where(wrong, np.abs(score - part.y_true), -1.0).max(axis=1)
+    if kind.has_classes:
+        true, predicted = kind.indicators(part.y_true), kind.decided(score)
+        wrong = true != predicted
+        badness = np.where(wrong & predicted if kind.exclusive else wrong, np.abs(score - true), -1.0).max(axis=1)
     else:
-        badness = np.abs(score - np.asarray(part.y_true).reshape(score.shape)).max(axis=1)
-    order = np.argsort(-badness, kind="stable")[:MAX_ERRORS]
-    return [_error(task, part, int(i), pictures) for i in order if badness[i] > 0]
+        truth = np.asarray(part.y_true, dtype=np.float64).reshape(score.shape)
+        badness = np.abs(score - truth).max(axis=1)
+    cards = []
+    for i in np.argsort(-badness, kind="stable")[:MAX_ERRORS]:
+        if badness[i] > 0:
+            image = str(part.ids[i])
+            if kind.has_classes:
+                answer = _bars(task, score[i], true[i], predicted[i])
+            else:
+                answer = {"truth": _values(task, truth[i]), "predicted": _values(task, score[i]), "bars": []}
+            cards.append({"id": image, "picture": pictures.of(image), **answer})
+    return cards
 
 
-def _error(task: Task, part: PartPredictions, i: int, pictures: Pictures) -> dict[str, Any]:
-    image, score = str(part.ids[i]), np.asarray(part.y_score[i], dtype=np.float64).reshape(-1)
-    card: dict[str, Any] = {"id": image, "picture": pictures.of(image), "bars": []}
-    if task.kind == "regression":
-        truth = np.asarray(part.y_true[i], dtype=np.float64).reshape(-1)
-        return {**card, "truth": _values(task, truth), "predicted": _values(task, score)}
-    single = task.kind == "single"
-    true = np.arange(len(score)) == part.y_true[i] if single else part.y_true[i].astype(bool)
-    predicted = np.arange(len(score)) == score.argmax() if single else score >= 0.5
+def _bars(
+    task: Task, score: NDArray[np.float64], true: NDArray[np.bool_], predicted: NDArray[np.bool_]
+) -> dict[str, Any]:
     shown = np.argsort(-np.maximum(score, true * 2.0), kind="stable")[:MAX_BARS]  # what is true always shows
     shown = shown[np.argsort(-score[shown], kind="stable")]
     bars = [{"name": task.classes[k], "p": float(score[k]), "true": bool(true[k])} for k in shown]
-    return {**card, "truth": _names(task, true), "predicted": _names(task, predicted), "bars": bars}
+    return {"truth": _names(task, true), "predicted": _names(task, predicted), "bars": bars}
 
 
 def _names(task: Task, chosen: NDArray[np.bool_]) -> str:

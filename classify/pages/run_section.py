@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from classify.data.kinds import kind_of
 from classify.evaluation.wording import metric_title
 from classify.figures.charts import (
     MAX_GRID,
@@ -41,7 +42,7 @@ def run_details(run: Run, shown_above: Sequence[str], pictures: Pictures) -> dic
         },
         "figures": [*_results(run, part), *_training(run), *_reliability(report, part)],
         "classes": _classes(run, part),
-        "counted": run.task.kind == "multi",
+        "counted": kind_of(run.task).independent,
         "baselines": {name: found.get(part, {}) for name, found in report.baselines.items()},
         "calibration": _calibration_rows(report, part),
         "calibration_note": _calibration_note(report, part),
@@ -56,10 +57,10 @@ def run_details(run: Run, shown_above: Sequence[str], pictures: Pictures) -> dic
 
 def _classes(run: Run, part: str) -> list[dict[str, Any]]:
     """Return the rows of the table by class; of a multi-label task with the confusion counts of each label."""
-    rows = [dict(row) for row in run.report.per_class.get(part, [])]
-    if run.task.kind == "multi":
+    rows, kind = [dict(row) for row in run.report.per_class.get(part, [])], kind_of(run.task)
+    if kind.independent:
         predictions = run.part(part)
-        truth, predicted = predictions.y_true.astype(bool), predictions.y_score >= 0.5
+        truth, predicted = kind.indicators(predictions.y_true), kind.decided(predictions.y_score)
         for k, row in enumerate(rows):
             counts = {"found": truth[:, k] & predicted[:, k], "missed": truth[:, k] & ~predicted[:, k]}
             counts["false"] = ~truth[:, k] & predicted[:, k]
@@ -69,12 +70,12 @@ def _classes(run: Run, part: str) -> list[dict[str, Any]]:
 
 def _results(run: Run, part: str) -> Figures:
     task, report = run.task, run.report
-    if task.kind == "single":
+    if kind_of(task).exclusive:
         grid = len(task.classes) <= MAX_GRID
         caption = "Confusion: the share of each true class, and below it the count" if grid else "Strongest confusions"
         matrix = report.confusion.get(part)
         return [(caption, confusion_chart(matrix, task.classes))] if matrix else []
-    if task.kind == "multi":
+    if kind_of(task).has_classes:
         return []
     figures = []
     predictions = run.part(part)

@@ -25,7 +25,7 @@ from classify.runs.report_json import UNDEFINED, shown_metrics
 if TYPE_CHECKING:
     from classify.heads.options import Option
     from classify.pages.pairs import PairOfRuns
-    from classify.studies.sweep import Cell
+    from classify.studies.sweep import GridPoint
 
 __all__ = [
     "ablation_text",
@@ -140,7 +140,7 @@ def run_text(run: Run) -> str:
     )
 
 
-def sweep_records(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+def sweep_records(cells: Sequence[GridPoint]) -> list[dict[str, Any]]:
     """Return one record for each grid point: choices, folder, whether it is done, and its metrics if so.
 
     The score that ranks is of the validation part where there is one: a sweep chooses, and the test part is for
@@ -166,7 +166,7 @@ def sweep_records(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     return records
 
 
-def sweep_text(cells: Sequence[Cell]) -> str:
+def sweep_text(cells: Sequence[GridPoint]) -> str:
     """Lay out a sweep: a table for each task, the best grid point first, those that are not done last."""
     records = sweep_records(cells)
     tasks = dict.fromkeys(record["task"] for record in records)
@@ -280,6 +280,21 @@ def curve_text(run: Run, learned: Mapping[str, Any]) -> str:
     points = ", ".join(f"{point['n']}: {point['value']:.3f}" for point in learned["points"])
     title = f"{run.folder}: {metric_title(learned['metric'])} by training images {points}"
     return paragraph([title, *(f"  ! {text}" for text in learned.get("warnings", ()))])
+
+
+def seeds_text(run: Run, found: Mapping[str, Any]) -> str:
+    """Lay out the spread over seeds: a line for each metric."""
+    lines = [f"{run.folder}: {len(found['seeds'])} seeds on the {found['part']} part"]
+    for name, one in found["metrics"].items():
+        if one["lowest"] is None:
+            continue
+        spread = f"{one['lowest']:.3f} to {one['highest']:.3f}"
+        moved = "" if one["moved"] is None else f"; on vectors moved by {found['moved_by']:g} {one['moved']:.3f}"
+        lines.append(f"  {metric_title(name)} {interval_text(one)}; over the seeds {spread}{moved}")
+        if one["sensitive"]:
+            lines.append("  ! the last digits of the vectors move it by more than half of its interval: another")
+            lines.append("    processor may give another value")
+    return paragraph(lines)
 
 
 def head_records() -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from classify.data.kinds import kind_of
 from classify.evaluation.baselines import BASELINES
 from classify.evaluation.bootstrap import bootstrap
 from classify.evaluation.comparison import holm
@@ -49,6 +50,7 @@ def task_section(board: Leaderboard, *, anchor: str, repeated: bool, pictures: P
         "anchor": anchor,
         "label": f"{board.task} ({board.n_images} images)" if repeated else board.task,
         "repeated": repeated,
+        "unit": "Class" if kind_of(runs[0].task).has_classes else "Output",
         "kind": f"{_KINDS[board.kind]}, {_listed(report.classes)}",
         "source": "" if report.source == "unknown" else report.source,
         "lower": [name for name in board.shown if not greater_is_better(name)],

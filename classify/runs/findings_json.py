@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from classify.errors import RunError
-from classify.json_file import read_json
-from classify.json_schema import (
+from classify.json_file import (
     Check,
     SchemaError,
     anything,
@@ -17,6 +16,7 @@ from classify.json_schema import (
     items,
     number,
     optional,
+    read_json,
     record,
     table,
     text,

@@ -25,7 +25,7 @@ from typing import Any
 
 from classify.config import RunConfig, dump_config, shared_store
 from classify.console import html_table
-from classify.errors import ConfigError, RunError
+from classify.errors import ConfigError, ModelError, RunError
 from classify.evaluation.novelty import Novelty
 from classify.evaluation.postprocessing import POSTPROCESSING, Postprocessing, read_postprocessing
 from classify.evaluation.wording import interval_text, metric_title
@@ -59,6 +59,14 @@ class Run:
     def predictions(self) -> dict[str, PartPredictions]:
         """The predictions, by part; ``predictions.csv`` is read at first use."""
         return read_predictions(self.folder / PREDICTIONS, self.task)
+
+    @property
+    def passports(self) -> dict[str, Mapping[str, Any]]:
+        """How each of the run's blocks was made, in their order; a run that does not say it is refused."""
+        blocks, known = self.report.blocks, self.report.passports
+        if not blocks or not set(blocks) <= set(known):
+            raise ModelError(f"{self.folder} doesn't say how its blocks were made; run it again with this version")
+        return {name: known[name] for name in blocks}
 
     def part(self, name: str) -> PartPredictions:
         """Return the predictions of one part.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["check_same_data", "differing_aspects", "digest_of", "run_identity"]
 
 _WITHOUT_EFFECT = ("store", "out", "preset", "head", "settings", "tested", "class_map", "allow_split_groups")
-_OF_SETTINGS = ("head", "run")  # aspects that follow from what was asked for, and not from the data
+_OF_SETTINGS = ("head", "run")  # aspects that follow from the settings, and not from the data
 
 
 def run_identity(config: RunConfig, store: Store, blocks: Sequence[str], data: TaskRows) -> dict[str, dict[str, Any]]:
@@ -36,7 +36,7 @@ def run_identity(config: RunConfig, store: Store, blocks: Sequence[str], data: T
     known = {name: value for name, value in head_options(config.head, task.kind).items() if name != "random_state"}
     options = {**known, **config.settings}
     options.pop("verbose", None)
-    asked = {name: value for name, value in vars(config).items() if name not in _WITHOUT_EFFECT}
+    settings = {name: value for name, value in vars(config).items() if name not in _WITHOUT_EFFECT}
     used = np.concatenate([part.rows for part in parts.values()])
     return {
         "task": {
@@ -50,7 +50,7 @@ def run_identity(config: RunConfig, store: Store, blocks: Sequence[str], data: T
         "rows": {name: _hash(part.rows) for name, part in parts.items()},
         "vectors": {name: _vectors(store, name, used) for name in blocks},
         "head": {"name": config.head, **{name: _number(value) for name, value in options.items()}},
-        "run": {**{name: _number(value) for name, value in asked.items()}, "blocks": list(blocks)},
+        "run": {**{name: _number(value) for name, value in settings.items()}, "blocks": list(blocks)},
     }
 
 

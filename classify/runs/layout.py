@@ -17,7 +17,7 @@ from classify.data.merging import polarity_costs
 from classify.data.rows import RowMatrix, ViewedRows, choose_maps, n_views
 from classify.data.tasks import TaskRows, choose_blocks, sampled, task_rows
 from classify.errors import ConfigError
-from classify.heads import HEADS, head_options, make_head
+from classify.heads import HEADS, head_class, make_head
 from features_store import Store, open_store
 from features_store.errors import unknown_name
 from features_store.schema import Task
@@ -149,7 +149,6 @@ def class_options(settings: Mapping[str, Any], classes: Sequence[str], present: 
 
 def quick(config: RunConfig) -> RunConfig:
     """Return a run cut down to seconds: few images, few epochs or trees; it shows that the run works, no more."""
-    options = head_options(config.head, "single")
-    lengths = {"epochs": QUICK_EPOCHS, "n_rounds": QUICK_EPOCHS}
-    settings = {**config.settings, **{name: n for name, n in lengths.items() if name in options}}
+    length = head_class(config.head, HEADS[config.head].kinds[0] if config.head in HEADS else "single").length
+    settings = {**config.settings, **({length: QUICK_EPOCHS} if length else {})}
     return replace(config, settings=settings, limit=QUICK_IMAGES, resamples=QUICK_RESAMPLES)

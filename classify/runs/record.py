@@ -143,7 +143,7 @@ def _refit_words(refit: Mapping[str, Any] | None) -> list[str]:
 
 def _novelty_words(novelty: Mapping[str, Any] | None) -> list[str]:
     """Warn where far more images are unlike the training images than chance has it."""
-    expected = (novelty or {}).get("expected")
+    expected = float((novelty or {}).get("expected") or 0.0)
     return [
         f"{found['flagged']} of {found['n']} {part} images are unlike the training images ({found['share']:.1%}; "
         f"{expected:.1%} are expected)."

@@ -16,8 +16,7 @@ from typing import Any
 from classify.data.kinds import kind_of
 from classify.errors import RunError
 from classify.evaluation.metrics import shown_metrics
-from classify.json_file import parse_json, read_regular
-from classify.json_schema import (
+from classify.json_file import (
     Check,
     SchemaError,
     anything,
@@ -25,6 +24,8 @@ from classify.json_schema import (
     items,
     number,
     optional,
+    parse_json,
+    read_regular,
     record,
     table,
     text,
@@ -315,6 +316,6 @@ def _check_sizes(report: Report, task: Task) -> None:
 
 
 def passport_weights(passport: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what a passport says of the weights; empty where it says nothing, or nothing of this form."""
+    """Return the record of the weights in a passport; empty where there is none, or none of this form."""
     weights = passport.get("weights")
     return weights if isinstance(weights, Mapping) else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import math
 import shutil
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from classify.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
-    from classify.heads.checkpoint import Checkpoint
+    from classify.heads.training import Checkpoint
 
 __all__ = ["Interruption", "UnfinishedError", "interruption", "parse_duration"]
 
@@ -89,9 +88,9 @@ class Interruption:
 
         Raises ConfigError.
         """
-        from classify.heads.checkpoint import Checkpoint
+        from classify.heads.training import Checkpoint
 
-        if "checkpoint" not in inspect.signature(head.fit).parameters:
+        if not head.resumable:
             raise ConfigError(
                 f"{type(head).__name__} isn't trained by epochs, so it can't be stopped and resumed; "
                 "leave out --time-budget and --resume"

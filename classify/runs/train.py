@@ -67,7 +67,7 @@ def run(
         notify(line)
     resampling: dict[str, Any] = {"n_resamples": config.resamples, "seed": config.seed}
     with _timed(timings, "baselines"):  # first: what the data alone can make fail is not found after the long work
-        weight = head.get_params(deep=False).get("class_weight")
+        weight = getattr(head, "class_weight", None)
         id_only = id_only_scores(data, refit=config.refit, class_weight=weight, seed=config.seed)
         spreads = {
             "majority": _spreads(data, majority_scores(data, refit=config.refit), **resampling),
@@ -180,7 +180,8 @@ def fit_head(
     caught = _fit(head, train, parts["train"].y, validation, "fit", interruption)
     facts, kept = None, head
     if refit:
-        kept = clone(head).set_params(**(length := _best_length(head)))
+        length = {head.length: head.best_length_} if head.best_length_ else {}
+        kept = clone(head).set_params(**length)
         both = [parts["train"], parts["validation"]]
         x, y = layout.to_train_on(np.concatenate([p.rows for p in both])), np.concatenate([p.y for p in both])
         caught += _fit(kept, x, y, None, "refit", interruption)
@@ -199,20 +200,3 @@ def _fit(head: Any, x: Any, y: Any, validation: Any, stage: str, interruption: I
     if interruption is not None and options["checkpoint"].unfinished:
         raise interruption.unfinished()
     return [" ".join(str(w.message).split()) for w in caught if issubclass(w.category, UserWarning)]
-
-
-def _best_length(head: Any) -> dict[str, int | list[int]]:
-    """Return how long the second fit is: what was best, where the first one could stop early."""
-    options = head.get_params(deep=False)
-    if not options.get("patience"):
-        return {}
-    if "epochs" in options:
-        losses = [record["validation_loss"] for record in head.history_ if "validation_loss" in record]
-        return {"epochs": int(np.argmin(losses)) + 1} if losses else {}
-    if "n_rounds" in options:
-        known = [max(1, booster.current_iteration()) for booster in head.boosters_ if booster is not None]
-        # A label that never varied in training has no rounds of its own: the median of the others'.
-        typical = int(np.median(known)) if known else 0
-        rounds = [max(1, one.current_iteration()) if one is not None else typical for one in head.boosters_]
-        return {"n_rounds": rounds[0] if len(rounds) == 1 else rounds} if known else {}
-    return {}

@@ -1,1 +1,1 @@
-"""Experiments of many fits: ablations, sweeps, searches, curves, other corpora."""
+"""Experiments of many fits: ablations, sweeps, searches, learning curves; tests on other corpora; published systems."""

@@ -67,11 +67,9 @@ class AblationConfig:
 
     def __post_init__(self) -> None:
         if self.folds < 2:
-            message = f"folds is {self.folds}; an image can only be answered for by others with at least 2"
-            raise ConfigError(message)
+            raise ConfigError(f"folds is {self.folds}; an image can only be answered for by others with at least 2")
         if self.resamples < 20:
-            message = f"resamples is {self.resamples}; an interval of 95% needs at least 20"
-            raise ConfigError(message)
+            raise ConfigError(f"resamples is {self.resamples}; an interval of 95% needs at least 20")
 
 
 def ablation_folder(config: AblationConfig) -> Path:

@@ -1,88 +1,123 @@
-"""The learning curve of a run that lies on disk: its head fitted again on fewer training images."""
+"""The learning curve of a run: its head fitted again on fewer training images, scored on the same test images."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from classify.config import load_config
+from classify.data.kinds import kind_of
 from classify.data.tasks import Part
-from classify.errors import ConfigError, RunError
-from classify.evaluation.curve import learning_curve
+from classify.errors import ConfigError, RunError, TaskError
+from classify.evaluation.bootstrap import Interval, bootstrap, units_of
 from classify.evaluation.metrics import primary_metric
 from classify.runs.folder import CONFIG, Run
 from classify.runs.identity import check_same_data
 from classify.runs.layout import lay_out, unfitted_head
 from classify.runs.train import fit_head, head_scores
+from features_store.schema import Task
 
-__all__ = ["CURVE", "CurveConfig", "curve_of"]
+__all__ = ["CURVE", "check_sizes", "fit_learning_curve", "growing_subsets"]
 
 CURVE = "curve.json"
+SMALLEST = 20  # training images of the first point, at least
+_RESAMPLES = 300
 
 
-@dataclass(frozen=True)
-class CurveConfig:
-    """How finely to look.
+def check_sizes(n_points: int, n_repeats: int) -> None:
+    """Refuse fewer than two sizes of the training part, and fewer than one order in which images are added."""
+    for name, value, least in (("n_points", n_points, 2), ("n_repeats", n_repeats, 1)):
+        if value < least:
+            raise ConfigError(f"{name} is {value}; a learning curve takes at least {least}")
 
-    Parameters
-    ----------
-    n_points : int
-        Sizes of the training part, from 2 up.
-    n_repeats : int
-        Orders in which images are added, from 1 up.
+
+def fit_learning_curve(run: Run, *, n_points: int = 6, n_repeats: int = 3, seed: int = 0) -> dict[str, Any]:
+    """Fit the head of a run again on growing parts of its training images, added in *n_repeats* orders.
+
+    Raises ConfigError, RunError.
     """
-
-    n_points: int = 6
-    n_repeats: int = 3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("n_points", 2), ("n_repeats", 1)):
-            if getattr(self, name) < least:
-                message = f"{name} is {getattr(self, name)}; a learning curve takes at least {least}"
-                raise ConfigError(message)
-
-
-def curve_of(run: Run, config: CurveConfig | None = None) -> dict[str, Any]:
-    """Fit the head of a run on growing parts of its training images.
-
-    Raises RunError.
-    """
-    config = config or CurveConfig()
-    asked = load_config(run.folder / CONFIG)
-    if asked.tested or run.report.transfer:
-        message = f"{run.folder} tests a head that was fitted elsewhere, so it has no learning curve"
-        raise RunError(message)
-    layout = lay_out(replace(asked, allow_split_groups=True))  # the run was scored on it already
+    check_sizes(n_points, n_repeats)
+    config = load_config(run.folder / CONFIG)
+    if config.tested or run.report.transfer:
+        raise RunError(f"{run.folder} tests a head that was fitted elsewhere, so it has no learning curve")
+    layout = lay_out(replace(config, allow_split_groups=True))  # the run was scored on it already
     data = layout.data
-    check_same_data(run, asked, layout.store, layout.blocks, data)
-    scored = "test" if "test" in data.parts else "validation"
-
-    def fit(chosen: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
-        parts = {**data.parts, "train": _some(data.parts["train"], chosen)}
-        fewer = replace(layout, data=replace(data, parts=parts))
-        head = unfitted_head(replace(asked, seed=asked.seed + seed), fewer)
-        heads, _, caught = fit_head(head, fewer, refit=asked.refit)
-        noted.update(dict.fromkeys(f"with {len(chosen)} training images: {text}" for text in caught))
-        return head_scores(heads[scored], data.task, layout.matrices[scored])
-
-    noted: dict[str, None] = {}
-    points = learning_curve(data, fit, n_points=config.n_points, n_repeats=config.n_repeats, seed=config.seed)
+    check_same_data(run, config, layout.store, layout.blocks, data)
+    part, train = data.parts["test" if "test" in data.parts else "validation"], data.parts["train"]
+    metric = primary_metric(data.task)
+    warnings: dict[str, None] = {}
+    found: dict[int, list[Interval]] = {}
+    with tqdm(total=n_points * n_repeats, desc="learning curve", leave=False) as bar:
+        for repeat in range(n_repeats):
+            for chosen in growing_subsets(data.task, train.y, n_points, groups=train.groups, seed=seed + repeat):
+                if len(chosen) == len(train) and repeat:
+                    break  # all images in another order are the same images
+                groups = None if train.groups is None else train.groups[chosen]
+                smaller = Part("train", train.rows[chosen], train.y[chosen], train.ids[chosen], groups)
+                fewer = replace(layout, data=replace(data, parts={**data.parts, "train": smaller}))
+                head = unfitted_head(replace(config, seed=config.seed + seed + repeat), fewer)
+                heads, _, caught = fit_head(head, fewer, refit=config.refit)
+                warnings.update(dict.fromkeys(f"with {len(chosen)} training images: {text}" for text in caught))
+                scores = head_scores(heads[part.name], data.task, layout.matrices[part.name])
+                options: dict[str, Any] = {"n_resamples": _RESAMPLES, "seed": seed, "part": part.name}
+                interval = bootstrap(data.task, part.y, scores, groups=part.groups, **options)[metric]
+                found.setdefault(len(chosen), []).append(interval)
+                bar.update()
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "metric": primary_metric(data.task),
-        "part": scored,
-        "n_repeats": config.n_repeats,
-        "points": points,
-        "warnings": [*([data.crossing.words()] if data.crossing else []), *noted],
+        "metric": metric,
+        "part": part.name,
+        "n_repeats": n_repeats,
+        "points": [_point(n, found[n]) for n in sorted(found)],
+        "warnings": [*([data.crossing.words()] if data.crossing else []), *warnings],
     }
 
 
-def _some(part: Part, chosen: NDArray[np.int64]) -> Part:
-    """The part with some of its images only."""
-    groups = None if part.groups is None else part.groups[chosen]
-    return Part(part.name, part.rows[chosen], part.y[chosen], part.ids[chosen], groups)
+def _point(n: int, repeats: list[Interval]) -> dict[str, float | None]:
+    values, lows, highs = np.array([(one.value, one.low, one.high) for one in repeats]).T
+    return {
+        "n": n,
+        "value": float(values.mean()),
+        "lowest": float(values.min()),
+        "highest": float(values.max()),
+        "low": float(lows.mean()) if np.isfinite(lows).all() else None,
+        "high": float(highs.mean()) if np.isfinite(highs).all() else None,
+    }
+
+
+def growing_subsets(
+    task: Task, y: NDArray[Any], n_points: int, *, groups: NDArray[np.int64] | None = None, seed: int = 0
+) -> list[NDArray[np.int64]]:
+    """Choose training images for each size; a smaller set lies in every larger one.
+
+    Groups come whole. The first images are one of each class (or as near to it as groups allow), so that no set
+    lacks a class that a larger one has.
+
+    Shapes: groups (n_images,) int64.
+    Raises TaskError.
+    """
+    n_images = len(y)
+    if n_images < 2 * SMALLEST:
+        raise TaskError(f"{n_images} training images are too few for a learning curve; it takes {2 * SMALLEST}")
+    units = np.arange(n_images) if groups is None else units_of(groups)
+    random = np.random.default_rng(seed)
+    order = random.permutation(int(units.max()) + 1)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    rank[_one_of_each(task, y, units, rank)] = -1
+    placed = np.lexsort((np.arange(n_images), rank[units]))
+    ends = np.flatnonzero(np.append(np.diff(units[placed]) != 0, True)) + 1
+    sizes = np.geomspace(max(SMALLEST, n_images // 32), n_images, n_points)
+    cuts = np.unique([ends[np.argmin(np.abs(ends - size))] for size in sizes])
+    return [np.sort(placed[:cut]) for cut in cuts]
+
+
+def _one_of_each(task: Task, y: NDArray[Any], units: NDArray[np.int64], rank: NDArray[np.int64]) -> list[int]:
+    """Return the first group in the random order that holds each class."""
+    members = [np.flatnonzero(has) for has in kind_of(task).indicators(y).T]
+    return [int(min(units[m], key=lambda unit: rank[unit])) for m in members if len(m)]

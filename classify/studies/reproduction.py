@@ -1,21 +1,22 @@
-"""A system's experiments beside the numbers of its paper: how far off, and whether they may be compared at all."""
+"""The experiments of a published system beside the numbers of its paper, and in what they differ from it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from classify.config import RunConfig, dump_config, load_config
+from classify.config import RunConfig, load_config
 from classify.errors import ConfigError, RunError
 from classify.preset import Preset, find_preset, systems
 from classify.runs.folder import CONFIG, REPORT, Run, read_run
 from classify.runs.identity import differing_aspects, run_identity
-from classify.runs.layout import lay_out, quick
+from classify.runs.layout import Layout, lay_out, quick
 from classify.runs.report_json import UNDEFINED, passport_weights
 from classify.runs.train import run as run_experiment
 from features_store import Store, open_store
+from features_store import passport as passports
 from features_store.errors import AffectoryError, unknown_name
 
 __all__ = ["Row", "differences", "reproduce", "table"]
@@ -30,17 +31,19 @@ class Row:
     paper : float or None
         The printed number; None where the paper prints none.
     ours : dict or None
-        ``value``, ``low`` and ``high``; None where it wasn't run.
+        ``value``, ``low`` and ``high``; None where it was not run.
     difference : float or None
         Ours less the paper's.
     differs : tuple of str
-        In what the run isn't the paper's experiment. Empty: it is a reproduction.
+        In what the run differs from the paper's experiment.
     not_run : str
         Why there is no run; empty where there is one.
     run : str
         Its folder.
     crossing : str
-        What crosses where the split parts groups, and the metric without it.
+        The groups that the split puts into several parts, and the metric without them.
+    also : mapping of str to mapping
+        Further numbers of the paper by metric, with ours: ``paper`` and ``ours``.
     """
 
     preset: str
@@ -53,10 +56,22 @@ class Row:
     not_run: str = ""
     run: str = ""
     crossing: str = ""
+    also: Mapping[str, Mapping[str, float | None]] | None = None
+
+    @property
+    def verdict(self) -> str:
+        """``as published``, ``differs``, or ``not comparable``: not run, quick, or on another corpus."""
+        if self.not_run or self.difference is None or any(text.startswith(_NOT_COMPARABLE) for text in self.differs):
+            return "not comparable"
+        return "differs" if self.differs else "as published"
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values."""
-        return {**asdict(self), "differs": list(self.differs), "reproduction": not self.differs and not self.not_run}
+        values = {**asdict(self), "differs": list(self.differs), "also": dict(self.also or {})}
+        return {**values, "verdict": self.verdict, "reproduction": self.verdict == "as published"}
+
+
+_NOT_COMPARABLE = ("corpus: ", "only ")
 
 
 def reproduce(
@@ -68,9 +83,9 @@ def reproduce(
     allow_split_groups: bool = False,
     notify: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
-    """Run every experiment of a system that the stores allow, and put it beside its paper.
+    """Run every experiment of a system that the stores allow, and compare it with its paper.
 
-    A run that lies in its place is taken as it is if it was made by the same configuration.
+    A run that lies in its place is taken as it is if it was made of the same data and settings.
 
     Raises ConfigError.
     """
@@ -85,10 +100,10 @@ def reproduce(
             rows.append(_not_run(preset, "; ".join(f"{path}: {reason}" for path, reason in reasons.items())))
             continue
         try:
-            asked = {"store": fit, "preset": preset.name, "allow_split_groups": allow_split_groups or None}
-            config = load_config(None, asked)
+            given = {"store": fit, "preset": preset.name, "allow_split_groups": allow_split_groups or None}
+            config = load_config(None, given)
             done = _run(quick(config) if is_quick else config, force=force, notify=notify)
-            rows.append(_row(preset, done))
+            rows.append(_row(preset, done, opened[fit]))
         except AffectoryError as error:
             rows.append(_not_run(preset, str(error)))
         notify(f"{preset.name}: {rows[-1].not_run or 'done'}")
@@ -96,7 +111,7 @@ def reproduce(
 
 
 def _unfit(preset: Preset, store: Store) -> str:
-    """Say why an experiment can't be run on a store; empty if it can."""
+    """Return why an experiment can't be run on a store; empty if it can."""
     missing = [name for name in preset.run["blocks"] if name not in store.blocks]
     if preset.run["task"] not in store.labels:
         return f"no task {preset.run['task']!r}"
@@ -106,116 +121,168 @@ def _unfit(preset: Preset, store: Store) -> str:
 
 
 def _run(config: RunConfig, *, force: bool, notify: Callable[[str], None]) -> Run:
-    if not force and (config.folder / REPORT).is_file():
-        run, layout = read_run(config.folder), lay_out(config)
-        now = run_identity(config, layout.store, layout.blocks, layout.data)
-        different = (
-            differing_aspects(run.report.identity, now)
-            if len(run.report.identity) > 1  # a report of an earlier version knows less
-            else _before(run, config)
+    """Return the run that lies in its place, if it was made of the same data and settings; else run it."""
+    if force or not (config.folder / REPORT).is_file():
+        return run_experiment(config, force=force, notify=notify)
+    run, layout = read_run(config.folder), lay_out(config)
+    if run.report.format_version > 1:
+        identity = run_identity(config, layout.store, layout.blocks, layout.data)
+        different = differing_aspects(run.report.identity, identity)
+    else:
+        different = _known_differences(run, config, layout)
+    if different:
+        raise RunError(
+            f"{config.folder} was made of something else (different: {', '.join(different[:5])}); replace it with "
+            "--force"
         )
-        if not different:
-            return run
-        message = f"{config.folder} was made of something else (different: {', '.join(different[:5])}); replace it "
-        raise RunError(message + "with --force")
-    return run_experiment(config, force=force, notify=notify)
+    return run
 
 
-def _before(run: Run, config: RunConfig) -> list[str]:
-    """Compare a run of an earlier version, of which only the configuration is known."""
-    same = dump_config(load_config(run.folder / CONFIG)) == dump_config(config)
-    return [] if same else ["its configuration"]
+def _known_differences(run: Run, config: RunConfig, layout: Layout) -> list[str]:
+    """Compare what a report of 0.1 records: settings, labels, index and passports, but no vectors."""
+    places: dict[str, Any] = {"store": config.store, "out": config.out, "allow_split_groups": config.allow_split_groups}
+    done, report = vars(replace(load_config(run.folder / CONFIG), **places)), run.report
+    found = [name for name, value in vars(config).items() if done[name] != value]
+    digests, before = {name: part.digest for name, part in layout.data.parts.items()}, report.part_digests
+    found += [f"labels of {name}" for name in digests | before if digests.get(name) != before.get(name)]
+    found += [] if report.index_digest == layout.store.index_digest else ["images of the index"]
+    for name in layout.blocks:
+        if passports.differences(report.passports.get(name, {}), layout.store.block(name).passport):
+            found.append(f"passport of {name}")
+    return found
 
 
 def _not_run(preset: Preset, reason: str) -> Row:
     paper = preset.paper
-    return Row(preset.name, paper["metric"], paper["part"], paper.get("value"), None, None, (), reason)
+    missing = (None, None, (), reason)
+    return Row(preset.name, paper["metric"], paper["part"], paper.get("value"), *missing, also=_also(preset, None))
 
 
-def _row(preset: Preset, run: Run) -> Row:
+def _row(preset: Preset, run: Run, store: Store) -> Row:
     paper = preset.paper
     metric, part, value = paper["metric"], paper["part"], paper.get("value")
-    ours = run.report.metrics.get(part, {}).get(metric)
-    if ours is None:
+    found = run.report.metrics.get(part, {})
+    if metric not in found:
         return _not_run(preset, f"the run has no {metric} on a {part} part; the split lacks that part")
-    gap = None if value is None or ours["value"] is None else round(ours["value"] - value, 6)
+    ours = found[metric]
     return Row(
         preset.name,
         metric,
         part,
         value,
         ours,
-        gap,
-        tuple(differences(preset, run)),
+        None if value is None or ours["value"] is None else round(ours["value"] - value, 6),
+        tuple(differences(preset, run, store)),
         run=str(run.folder),
         crossing=_crossing(run, part, metric),
+        also=_also(preset, run),
     )
+
+
+def _also(preset: Preset, run: Run | None) -> dict[str, dict[str, float | None]]:
+    """Return the further numbers of a paper: other metrics, the metric on other parts, and references without ours."""
+    paper, metrics = preset.paper, {} if run is None else run.report.metrics
+    found = {}
+    for name, printed in paper.get("also", {}).items():
+        of_part, metric = (
+            (metrics.get(name, {}), paper["metric"]) if name in metrics else (metrics.get(paper["part"], {}), name)
+        )
+        found[name] = {"paper": printed, "ours": of_part.get(_METRIC_NAMES.get(metric, metric), UNDEFINED)["value"]}
+    return found
+
+
+_METRIC_NAMES = {"loss": "log_loss"}
 
 
 def _crossing(run: Run, part: str, metric: str) -> str:
     found = run.report.crossing
     if found is None:
         return ""
-    told = f"the split parts {found['n_groups']:,} groups of {found['n_images']:,} images"
+    counts = f"the split parts {found['n_groups']:,} groups of {found['n_images']:,} images"
     clean = found["parts"].get(part)
     if clean is None:
-        return f"{told}; no {part} image has a mate in training"
+        return f"{counts}; no {part} image has a mate in training"
     value = clean["metrics"].get(metric, UNDEFINED)["value"]
     shown = "undefined" if value is None else f"{value:.3f}"
-    return f"{told}; {metric} without {clean['n_left_out']} that cross: {shown}"
+    return f"{counts}; {metric} without {clean['n_left_out']} that cross: {shown}"
 
 
-def differences(preset: Preset, run: Run) -> list[str]:
-    """Say in what a run isn't the paper's experiment; empty if nothing is known to differ.
+def differences(preset: Preset, run: Run, store: Store) -> list[str]:
+    """List in what a run differs from the paper's experiment, each as ``what: ours, the paper's: theirs``.
 
-    Compared are the corpus by its reader, the images of each part by number, the split's name, the blocks and the
-    source of their weights, and the configuration against the preset's.
+    Compared are the corpus and the options of its reader, the images of each part, the blocks with their widths, taps,
+    views and precision, the weights, every field of a passport that the preset states, and the settings.
     """
     report, paper = run.report, preset.paper
-    found = []
-    corpus = (report.reader or {}).get("name")
-    if corpus != preset.corpus:
-        found.append(f"corpus: {corpus}, the paper's: {preset.corpus}")
+    reader = report.reader or {}
+    found = [] if reader.get("name") == preset.corpus else [_differs("corpus", reader.get("name"), preset.corpus)]
+    for name, value in paper.get("options", {}).items():
+        ours = (reader.get("options") or {}).get(name)
+        found += [] if ours == value else [_differs(f"option {name} of the corpus", ours, value)]
     counts = {part: report.n_images(part) for part in ("train", "validation", "test")}
     counts["development"] = counts["train"] + counts["validation"]
     for part, n in paper.get("images", {}).items():
-        if counts[part] != n:
-            found.append(f"split: {counts[part]:,} {part} images, the paper's: {n:,}")
-    found += _weights(report, paper.get("weights", {}))
+        found += [] if counts[part] == n else [f"split: {counts[part]:,} {part} images, the paper's: {n:,}"]
+    if list(report.blocks) != list(preset.widths):
+        found.append(_differs("blocks", ", ".join(report.blocks), ", ".join(preset.widths)))
+    for name in report.blocks:
+        if name in preset.widths:
+            found += _block_differences(name, preset, store)
+    if report.format_version < 2:
+        found.append("vectors: not recorded by a report of version 0.1; run it again with --force")
     return found + _settings(preset, run)
 
 
-def _weights(report: Any, published: dict[str, str]) -> list[str]:
-    found = []
-    absent = [name for name in published if name not in report.blocks]
-    added = [name for name in report.blocks if name not in published]
-    if absent or added:
-        here, there = ", ".join(added) or "nothing else", ", ".join(absent) or "nothing else"
-        found.append(f"blocks: {here}, the paper's: {there}")
-    for name in report.blocks:
-        source = passport_weights(report.passports.get(name, {})).get("source", "unknown")
-        if name in published and source != published[name]:
-            found.append(f"weights of {name}: {source}, the paper's: {published[name]}")
+def _differs(what: str, ours: Any, theirs: Any) -> str:
+    return f"{what}: {ours}, the paper's: {theirs}"
+
+
+def _block_differences(name: str, preset: Preset, store: Store) -> list[str]:
+    """Compare how a block was made with what the preset and its name say."""
+    passport, paper = store.block(name).passport, preset.paper
+    stated = dict(paper.get("passports", {}).get(name, {}))
+    encoder, _, tap = name.rpartition(".")
+    views = passport.get("views")
+    made_by = passport.get("encoder")
+    compared = {
+        "width": (list(store.block(name).item_shape), list(preset.widths[name])),
+        "encoder": (made_by, stated.pop("encoder", f"{encoder}_{tap}" if made_by == f"{encoder}_{tap}" else encoder)),
+        "tap": (passport.get("tap"), stated.pop("tap", tap)),
+        "views": (views["n"] if isinstance(views, Mapping) else 1, stated.pop("views", 1)),
+        "precision": (passport.get("autocast") or "float32", stated.pop("precision", "float32")),
+        **{field: (_field(passport, field), value) for field, value in stated.items()},
+    }
+    found = [_differs(f"{what} of {name}", *pair) for what, pair in compared.items() if pair[0] != pair[1]]
+    source, published = passport_weights(passport).get("source", "unknown"), paper.get("weights", {}).get(name)
+    if published is not None and source != published and "weights.sha256" not in stated:
+        found.append(_differs(f"weights of {name}", source, f"{published}; their identity is not known"))
     return found
 
 
+def _field(passport: Mapping[str, Any], path: str) -> Any:
+    """Return a field of a passport by its dotted path; "absent" where there is none."""
+    value: Any = passport
+    for name in path.split("."):
+        value = value.get(name, "absent") if isinstance(value, Mapping) else "absent"
+    return value
+
+
 def _settings(preset: Preset, run: Run) -> list[str]:
-    """Compare what the run did with what the preset says."""
+    """Compare the configuration of the run with the preset's."""
     done = load_config(run.folder / CONFIG)
-    asked = load_config(None, {"store": done.store, "preset": find_preset(preset.name).name})
+    published = load_config(None, {"store": done.store, "preset": find_preset(preset.name).name})
     found = [f"only {done.limit} images of each part (--quick)"] if done.limit else []
-    for name in ("task", "split", "head", "blocks", "refit", "merge"):
-        if getattr(done, name) != getattr(asked, name):
-            found.append(f"{name}: {getattr(done, name)}, the preset's: {getattr(asked, name)}")
-    for name in sorted(set(done.settings) | set(asked.settings)):
-        ours, theirs = (dict(one.settings).get(name, "not set") for one in (done, asked))
-        if ours != theirs:
-            found.append(f"{name}: {ours}, the preset's: {theirs}")
+    for name in ("task", "split", "head", "blocks", "refit", "merge", "calibration", "on_failed"):
+        ours, theirs = getattr(done, name), getattr(published, name)
+        found += [] if ours == theirs else [f"{name}: {ours}, the preset's: {theirs}"]
+    for name in sorted(set(done.settings) | set(published.settings)):
+        ours, theirs = (dict(one.settings).get(name, "not set") for one in (done, published))
+        found += [] if ours == theirs else [f"{name}: {ours}, the preset's: {theirs}"]
     return found
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Lay rows out as text: paper, ours with its interval, difference, and what the difference may mean."""
+    """Lay rows out as text: the paper's numbers, ours with intervals, differences, and the verdict with reasons."""
     lines = [f"{'experiment':<28} {'metric':<22} {'paper':>7}  {'ours (95%)':<26} {'difference':>10}"]
     for row in rows:
         paper = "-" if row.paper is None else f"{row.paper:.3f}"
@@ -226,12 +293,17 @@ def table(rows: Sequence[Row]) -> str:
             ends = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
             ours, gap = f"{row.ours['value']:.3f}{ends}", "-" if row.difference is None else f"{row.difference:+.3f}"
         lines.append(f"{row.preset:<28} {row.metric + ', ' + row.part:<22} {paper:>7}  {ours:<26} {gap:>10}")
-        if row.crossing:
-            lines.append(f"    {row.crossing}")
+        for name, pair in (row.also or {}).items():
+            number = "-" if pair["ours"] is None else f"{pair['ours']:.3f}"
+            lines.append(f"  {name:<49} {pair['paper']:>7.3f}  {number}")
+        lines += [f"    {row.crossing}"] if row.crossing else []
         if row.not_run:
-            lines.append(f"    not run: {row.not_run}")
+            lines.append(f"    not comparable; not run: {row.not_run}")
         elif row.differs:
-            lines += ["    not a reproduction; it differs in", *(f"      {text}" for text in row.differs)]
+            lines += [
+                f"    {row.verdict}{' in' * (row.verdict == 'differs')}:",
+                *(f"      {text}" for text in row.differs),
+            ]
         else:
-            lines.append("    a reproduction: corpus, split, blocks, weights and settings are the paper's")
+            lines.append(f"    {row.verdict}: corpus, split, blocks, weights and settings are the paper's")
     return "\n".join(lines)

@@ -1,53 +1,55 @@
-"""Search for a head's options with Optuna: chosen on validation images; the test part is read once, at the end."""
+"""Search for a head's options with Optuna: chosen on validation images; the test part is read once, at the end.
+
+Finished trials stand in ``FOLDER/journal.log``: a line that names the search, then one line of JSON a trial. A search
+that was interrupted is resumed from it.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tqdm import tqdm
 
 from classify.config import RunConfig
 from classify.errors import ConfigError, HeadError, RunError
 from classify.evaluation.metrics import greater_is_better, metrics, primary_metric
-from classify.json_file import write_json
+from classify.heads import HEADS, head_class
+from classify.json_file import (
+    anything,
+    choice,
+    number,
+    optional,
+    parse_json,
+    read_regular,
+    record,
+    table,
+    text,
+    whole,
+    write_json,
+)
 from classify.runs.folder import Run, check_free
 from classify.runs.identity import digest_of, run_identity
 from classify.runs.layout import Layout, lay_out, unfitted_head
 from classify.runs.time_budget import UnfinishedError
 from classify.runs.train import head_scores
 from classify.runs.train import run as run_experiment
+from features_store.lock import FileLock
 
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["BEST", "JOURNAL", "SPACES", "TRIALS", "search"]
+__all__ = ["BEST", "JOURNAL", "TRIALS", "search"]
 
 JOURNAL, TRIALS, BEST = "journal.log", "trials.json", "best"
-
-_NETWORK: dict[str, tuple[Any, ...]] = {
-    "dropout": ("uniform", 0.0, 0.7),
-    "learning_rate": ("log", 1e-5, 1e-2),
-    "weight_decay": ("log", 1e-7, 1e-2),
-    "batch_size": ("choice", 32, 64, 128),
-}
-SPACES: dict[str, Mapping[str, tuple[Any, ...]]] = {
-    "mlp": {"hidden": ("layers", "128", "256", "1024", "256-64", "1000-200"), **_NETWORK},
-    "moe": {"hidden": ("layers", "64", "200", "500"), "n_experts": ("int", 1, 4), **_NETWORK},
-    "conv": {"maps_per_class": ("int", 1, 8), **_NETWORK},
-    "svm": {"C": ("log", 1e-3, 1e3), "kernel": ("choice", "rbf", "linear")},
-    "gbm": {
-        "learning_rate": ("log", 0.01, 0.3),
-        "num_leaves": ("int", 4, 63),
-        "min_leaf": ("int", 2, 50),
-        "feature_fraction": ("uniform", 0.05, 1.0),
-        "l2": ("log", 1e-3, 1e2),
-    },
-}
-"""By head, the options that are searched: how, and between what."""
+FORMAT, VERSION = "affectory-search", 1
 
 
 def search(
@@ -61,189 +63,228 @@ def search(
     """Try options of a head, fit the best once more, and score it.
 
     A trial is fitted on the training part and scored on the validation part by the task's primary metric; no trial
-    reads a test image. Trials are drawn by the tree-structured Parzen estimator (Bergstra et al. 2011). They are kept
-    as they are done, in ``FOLDER/journal.log``: a search that was interrupted goes on where it stopped.
+    reads a test image. Trials are drawn by the tree-structured Parzen estimator (Bergstra et al. 2011).
 
     Raises ConfigError, RunError, UnfinishedError.
     """
-    space = _space(config)
-    folder = config.folder
+    space, folder = _space(config), config.folder
     if (folder / BEST).exists() and not force:
-        message = (
+        raise RunError(
             f"the search in {folder} is finished, and its test part was read; more trials would choose after looking. "
-            "Go on all the same with --force, or choose another place with --out"
+            "Continue all the same with --force, or choose another place with --out"
         )
-        raise RunError(message)
+    distributions = _distributions(space)
     layout = lay_out(config)
     if "validation" not in layout.data.parts:
-        message = f"split {config.split!r} has no validation images, and a search may not choose on the test part"
-        raise ConfigError(message)
-    unfitted_head(config, layout)
+        raise ConfigError(
+            f"split {config.split!r} has no validation images, and a search may not choose on the test part"
+        )
+    unfitted_head(config, layout)  # refuses options that are out of range
     check_free(folder / BEST, force=force)
-    study = _study(config, layout, folder / JOURNAL, notify)
-    _try(study, trials, _objective(config, layout, space), notify=notify, progress=progress)
-    best = _best(study)
-    settings = {**config.settings, **_settings(best.params, space)}
-    write_json(folder / TRIALS, _record(study, layout, space), force=True)
-    n_tried = len(_scored(study))
-    reached = f"{primary_metric(layout.data.task)} {best.value:.4f}"
+    identity = digest_of(run_identity(config, layout.store, layout.blocks, layout.data))
+    metric = primary_metric(layout.data.task)
+    with closing(Journal(folder / JOURNAL, identity, notify)) as journal:
+        study = _study(config, journal, distributions, greater=greater_is_better(metric))
+        _try(study, trials, _objective(config, layout, space), distributions, journal, progress=progress)
+    best = journal.trials[study.best_trial.number]
+    tried = [
+        {**{key: one[key] for key in ("number", "value", "state")}, "options": _options(one["params"], space)}
+        for one in journal.trials
+    ]
+    summary = {"metric": metric, "part": "validation", "n_tried": len(tried), "best": best["number"], "trials": tried}
+    write_json(folder / TRIALS, summary, force=True)
     notify(
-        f"best of {n_tried} trials: {reached} on the validation images that chose it; only the test value below is "
-        "free of that choice"
+        f"best of {journal.n_scored} trials: {metric} {best['value']:.4f} on the validation images that chose it; only "
+        "the test value below is free of that choice"
     )
+    settings = {**config.settings, **_options(best["params"], space)}
     best_config = replace(config, settings=settings, out=str(folder / BEST))
-    return run_experiment(best_config, force=force, notify=notify, n_tried=n_tried)
+    return run_experiment(best_config, force=force, notify=notify, n_tried=journal.n_scored)
+
+
+def _space(config: RunConfig) -> dict[str, tuple[Any, ...]]:
+    options = head_class(config.head, "single").search_space
+    if not options:
+        valid = ", ".join(name for name, head in HEADS.items() if head_class(name, head.kinds[0]).search_space)
+        raise ConfigError(f"head {config.head!r} has nothing to search; heads that have: {valid}")
+    space = {name: how for name, how in options.items() if name not in config.settings}
+    if not space:
+        raise ConfigError(f"every option of {config.head} that could be searched is set; leave one out")
+    return space
+
+
+def _distributions(space: Mapping[str, tuple[Any, ...]]) -> dict[str, optuna.distributions.BaseDistribution]:
+    try:
+        from optuna import distributions
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "the search needs Optuna, which is not installed; install it with: pip install 'affectory[search]'"
+        ) from error
+    made: dict[str, Any] = {}
+    for name, (kind, *between) in space.items():
+        if kind == "int":
+            made[name] = distributions.IntDistribution(*between)
+        elif kind in ("log", "uniform"):
+            low, high = between
+            made[name] = distributions.FloatDistribution(low, high, log=kind == "log")
+        else:
+            made[name] = distributions.CategoricalDistribution(between)
+    return made
+
+
+def _options(params: Mapping[str, Any], space: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
+    """Return drawn values as options of the head: layers are drawn as text, like ``256-64``."""
+    return {
+        name: [int(n) for n in value.split("-")] if space[name][0] == "layers" else value
+        for name, value in params.items()
+    }
+
+
+_HEADER = record({"format": choice(FORMAT), "format_version": choice(VERSION), "identity": text})
+_TRIAL = record(
+    {"number": whole(), "state": choice("COMPLETE", "FAIL"), "value": optional(number()), "params": table(anything)}
+)
+
+
+class Journal:
+    """The finished trials of one search, locked for this process.
+
+    Raises
+    ------
+    RunError
+        It belongs to another search, or is damaged before its last line.
+    """
+
+    def __init__(self, path: Path, identity: str, notify: Callable[[str], None]) -> None:
+        self.path = path
+        self.trials: list[dict[str, Any]] = []
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(path)
+        try:
+            header, *self.trials = self._read(notify) or [{"identity": None}]
+            if header["identity"] is None:
+                self._write({"format": FORMAT, "format_version": VERSION, "identity": identity})
+            elif header["identity"] != identity:
+                raise RunError(
+                    f"{path} is of another search: its images, labels, vectors, task, head, split, seed or options "
+                    "differ; choose another place with --out"
+                )
+        except BaseException:
+            self.close()
+            raise
+        if self.trials:
+            notify(f"{self.n_scored} trials are there already")
+
+    @property
+    def n_scored(self) -> int:
+        """How many trials have a score."""
+        return sum(one["value"] is not None for one in self.trials)
+
+    def append(self, trial: dict[str, Any]) -> None:
+        """Keep a finished trial."""
+        self._write(trial)
+        self.trials.append(trial)
+
+    def close(self) -> None:
+        """Release the lock."""
+        self._lock.release()
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _read(self, notify: Callable[[str], None]) -> list[dict[str, Any]]:
+        """Read all lines; a last one that a kill left unfinished is cut off."""
+        try:
+            lines = read_regular(self.path).splitlines(keepends=True)
+        except FileNotFoundError:
+            return []
+        found: list[dict[str, Any]] = []
+        for at, line in enumerate(lines):
+            where = f"line {at + 1}"
+            try:
+                whole_line = line if line.endswith(b"\n") else b""
+                found.append((_TRIAL if at else _HEADER)(parse_json(whole_line, where), where))
+            except RunError as error:
+                if at < len(lines) - 1:
+                    raise RunError(
+                        f"{self.path} can't be read from line {at + 1} on ({error}); choose another place with --out, "
+                        "or remove it"
+                    ) from error
+                notify(f"the last line of {self.path} is cut off; its trial is done anew")
+                os.truncate(self.path, sum(map(len, lines[:at])))
+        return found
+
+
+def _study(config: RunConfig, journal: Journal, distributions: Mapping[str, Any], *, greater: bool) -> optuna.Study:
+    """Return a study that knows the trials of the journal."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # Another seed each time, or a resumed search would begin with the trials that it has done.
+    sampler = optuna.samplers.TPESampler(seed=config.seed + len(journal.trials))
+    study = optuna.create_study(direction="maximize" if greater else "minimize", sampler=sampler)
+    for one in journal.trials:
+        state, drawn = optuna.trial.TrialState[one["state"]], {"params": one["params"], "distributions": distributions}
+        try:
+            study.add_trial(optuna.trial.create_trial(state=state, value=one["value"], **drawn))
+        except ValueError as error:
+            raise RunError(
+                f"trial {one['number']} in {journal.path} can't be one of this search ({error}); choose another place "
+                "with --out"
+            ) from error
+    return study
 
 
 def _try(
     study: optuna.Study,
     trials: int,
-    score: Callable[[optuna.Trial], float],
+    score: Callable[[Mapping[str, Any]], float],
+    distributions: Mapping[str, Any],
+    journal: Journal,
     *,
-    notify: Callable[[str], None],
     progress: bool,
 ) -> None:
-    """Go on until so many trials have a score; those that were killed, interrupted or failed are tried anew."""
-    done = len(_scored(study))
-    if done:
-        notify(f"{done} trials are there already")
-    attempts = 2 * (trials - done)
-    while len(_scored(study)) < trials:
-        if attempts <= 0:
-            message = (
-                f"only {len(_scored(study))} of {trials} trials could be scored, the others failed; set the options "
-                "that fail, or ask for fewer trials: the same command goes on"
-            )
-            raise UnfinishedError(message)
-        wanted = min(trials - len(_scored(study)), attempts)
-        attempts -= wanted
-        study.optimize(score, n_trials=wanted, show_progress_bar=progress, catch=(HeadError,))
+    """Try until *trials* trials have a score, with at most twice as many as are missing."""
+    from optuna.trial import TrialState
 
-
-def _scored(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    return [one for one in study.get_trials(deepcopy=False) if one.state.name == "COMPLETE" and one.value is not None]
-
-
-def _space(config: RunConfig) -> dict[str, tuple[Any, ...]]:
-    if config.head not in SPACES:
-        message = f"head {config.head!r} has nothing to search; heads that have: {', '.join(SPACES)}"
-        raise ConfigError(message)
-    space = {name: how for name, how in SPACES[config.head].items() if name not in config.settings}
-    if not space:
-        message = f"every option of {config.head} that could be searched is set; leave one out"
-        raise ConfigError(message)
-    return space
-
-
-def _study(config: RunConfig, layout: Layout, journal: Path, notify: Callable[[str], None]) -> optuna.Study:
-    try:
-        import optuna
-    except ModuleNotFoundError as error:
-        message = "the search needs Optuna, which is not installed; install it with: pip install 'affectory[search]'"
-        raise ConfigError(message) from error
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    identity = digest_of(run_identity(config, layout.store, layout.blocks, layout.data))
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    _mend(journal, notify)
-    storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalFileOpenLock(str(journal))))
-    names = {one.study_name for one in storage.get_all_studies()}
-    if names - {identity}:
-        message = (
-            f"{journal} is of another search: its images, labels, vectors, task, head, split, seed or options differ; "
-            "choose another place with --out"
+    missing = max(trials - journal.n_scored, 0)
+    with tqdm(total=missing, desc="trials", leave=False, disable=not progress) as bar:
+        for _ in range(2 * missing):
+            if journal.n_scored >= trials:
+                break
+            trial = study.ask(dict(distributions))
+            try:
+                value = score(trial.params)
+            except HeadError:
+                value = math.nan
+            known = value if math.isfinite(value) else None
+            state = TrialState.FAIL if known is None else TrialState.COMPLETE
+            study.tell(trial, known, state)
+            journal.append({"number": trial.number, "state": state.name, "value": known, "params": trial.params})
+            bar.update(known is not None)
+    if journal.n_scored < trials:
+        raise UnfinishedError(
+            f"only {journal.n_scored} of {trials} trials could be scored, the others failed; set the options that "
+            "fail, or ask for fewer trials: the same command resumes the search"
         )
-        raise RunError(message)
-    greater = greater_is_better(primary_metric(layout.data.task))
-    study = optuna.create_study(
-        storage=storage,
-        study_name=identity,
-        load_if_exists=True,
-        direction="maximize" if greater else "minimize",
-    )
-    # Another seed each time, or a search that goes on would begin with the trials that it has done.
-    study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
-    return study
-
-
-def _mend(journal: Path, notify: Callable[[str], None]) -> None:
-    """Cut off a last line that a killed search left unfinished; anything else that can't be read is refused."""
-    if not journal.exists():
-        return
-    lines = journal.read_bytes().splitlines(keepends=True)
-    good = 0
-    for line in lines:
-        if not line.endswith(b"\n") or not _is_record(line):
-            break
-        good += 1
-    if good < len(lines) - 1:
-        message = f"{journal} can't be read from line {good + 1} on; choose another place with --out, or remove it"
-        raise RunError(message)
-    if good < len(lines):
-        notify(f"the last line of {journal} is cut off; its trial is done anew")
-        with journal.open("rb+") as file:
-            file.truncate(sum(map(len, lines[:good])))
-
-
-def _is_record(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
 
 
 def _objective(
     config: RunConfig, layout: Layout, space: Mapping[str, tuple[Any, ...]]
-) -> Callable[[optuna.Trial], float]:
+) -> Callable[[Mapping[str, Any]], float]:
     parts, matrices, task = layout.data.parts, layout.matrices, layout.data.task
-    crossing = layout.data.crossing  # a choice by images whose group mates were fitted would be one for memory
+    crossing = layout.data.crossing  # images whose group mates were fitted would choose for memory
     clean = crossing.clean["validation"] if crossing else np.ones(len(parts["validation"]), dtype=bool)
     judged = clean if clean.any() else np.ones(len(clean), dtype=bool)
 
-    def score(trial: optuna.Trial) -> float:
-        drawn = {name: _draw(trial, name, how) for name, how in space.items()}
-        head = unfitted_head(replace(config, settings={**config.settings, **_settings(drawn, space)}), layout)
+    def score(params: Mapping[str, Any]) -> float:
+        head = unfitted_head(replace(config, settings={**config.settings, **_options(params, space)}), layout)
         x = layout.to_train_on(parts["train"].rows)
         head.fit(x, parts["train"].y, validation=(matrices["validation"], parts["validation"].y))
-        said = head_scores(head, task, matrices["validation"])
-        return metrics(task, parts["validation"].y[judged], said[judged])[primary_metric(task)]
+        y_score = head_scores(head, task, matrices["validation"])
+        return metrics(task, parts["validation"].y[judged], y_score[judged])[primary_metric(task)]
 
     return score
-
-
-def _draw(trial: optuna.Trial, name: str, how: tuple[Any, ...]) -> Any:
-    kind, *between = how
-    if kind == "int":
-        return trial.suggest_int(name, *between)
-    if kind in ("log", "uniform"):
-        return trial.suggest_float(name, *between, log=kind == "log")
-    return trial.suggest_categorical(name, between)
-
-
-def _settings(drawn: Mapping[str, Any], space: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
-    """Turn what a trial drew into options: layers are kept as text, which a journal can hold."""
-    layers = {name for name, how in space.items() if how[0] == "layers"}
-    return {
-        name: [int(n) for n in value.split("-")] if name in layers else value
-        for name, value in drawn.items()
-        if name in space
-    }
-
-
-def _best(study: optuna.Study) -> optuna.trial.FrozenTrial:
-    if not _scored(study):
-        message = f"none of the {len(study.trials)} trials could be scored; fix the options that fail, and search again"
-        raise RunError(message)
-    return study.best_trial
-
-
-def _record(study: optuna.Study, layout: Layout, space: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
-    trials = [
-        {"number": one.number, "value": one.value, "state": one.state.name, "options": _settings(one.params, space)}
-        for one in study.trials
-    ]
-    metric = primary_metric(layout.data.task)
-    chosen = {"n_tried": len(trials), "best": study.best_trial.number}
-    return {"metric": metric, "part": "validation", **chosen, "trials": trials}

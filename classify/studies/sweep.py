@@ -1,18 +1,17 @@
-"""Many runs from one file: the cells of a grid, each done once, whatever interrupts it.
+"""A sweep: many runs from one file, the points of a grid, each done once, also after an interruption.
 
-A cell's folder is named by a digest of everything that its numbers follow from (`classify.runs.identity`). So a cell
-that is there is never computed again, and one whose data changed is another cell. All cells are checked before the
-first runs.
+The folder of a point is named by a digest of everything that decides its numbers (`classify.runs.identity`). So a point
+that was run is never run again, and one whose data changed is another point. All points are checked before the first
+runs.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,25 +27,25 @@ from features_store.errors import AffectoryError
 if TYPE_CHECKING:
     from features_store import Store
 
-__all__ = ["MAX_RUNS", "Cell", "read_sweep", "sweep"]
+__all__ = ["MAX_RUNS", "GridPoint", "read_sweep", "sweep"]
 
-MAX_RUNS = 10_000  # of one grid; three lists of a thousand values would be read for ever
+MAX_RUNS = 10_000  # of one grid: three lists of a thousand values would never end
 
 
 @dataclass(frozen=True)
-class Cell:
+class GridPoint:
     """One run of a sweep.
 
     Parameters
     ----------
     config : RunConfig
-        With its own folder, which holds nothing where the cell can't be run.
+        With a folder of its own.
     digest : str
-        Of everything that the run's numbers follow from, in hexadecimal.
+        Of everything that decides the run's numbers, in hexadecimal.
     choices : mapping
-        What distinguishes the cell: the values that the grid gives it.
+        The values that the grid gives it.
     problem : str
-        Why the cell can't be run; empty where it can.
+        Why it can't be run; empty where it can.
     """
 
     config: RunConfig
@@ -59,57 +58,51 @@ class Cell:
         """Whether the run lies on disk; it appears whole or not at all."""
         return not self.problem and (self.config.folder / REPORT).is_file()
 
+    def __str__(self) -> str:
+        return ", ".join(f"{name} = {value}" for name, value in self.choices.items())
+
 
 def sweep(
-    cells: Sequence[Cell],
+    points: Sequence[GridPoint],
     *,
     notify: Callable[[str], None] = lambda line: None,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> None:
-    """Do every run that isn't there yet.
-
-    Cells that can't be run are told of before the first run; a run that fails is told of, and the others go on.
+    """Do every run that is missing; one that fails is reported, and the others are done.
 
     Raises RunError.
     """
     from classify.runs.train import run
 
-    failed = [cell for cell in cells if cell.problem]
-    missing = [cell for cell in cells if not (cell.done or cell.problem)]
-    done = len(cells) - len(missing) - len(failed)
-    tried = Counter(cell.config.task for cell in cells)
-    if done:
-        notify(f"{done} of {len(cells)} runs are there already")
-    for cell in failed:
-        notify(f"can't be run: {_named(cell)}: {cell.problem}")
-    done += len(failed)
-    for cell in missing:
-        progress(done, len(cells))
+    failed = [point for point in points if point.problem]
+    missing = [point for point in points if not (point.done or point.problem)]
+    n_there = len(points) - len(missing) - len(failed)
+    n_runs = Counter(point.config.task for point in points)
+    if n_there:
+        notify(f"{n_there} of {len(points)} runs are there already")
+    for point in failed:
+        notify(f"can't be run: {point}: {point.problem}")
+    for n_done, point in enumerate(missing, start=n_there + len(failed)):
+        progress(n_done, len(points))
         try:
-            if not cell.done:
-                run(cell.config, n_tried=tried[cell.config.task])
+            if not point.done:
+                run(point.config, n_tried=n_runs[point.config.task])
         except AffectoryError as error:
-            if not cell.done:  # another process may have done it meanwhile
-                failed.append(cell)
-                notify(f"failed: {_named(cell)}: {error}")
-        done += 1
-    progress(done, len(cells))
+            if not point.done:  # another process may have done it meanwhile
+                failed.append(point)
+                notify(f"failed: {point}: {error}")
+    progress(len(points), len(points))
     if failed:
-        others = "the others are done" if len(failed) < len(cells) else "none is done"
-        message = f"{len(failed)} of {len(cells)} runs failed, the first: {_named(failed[0])}; {others}"
-        raise RunError(message)
+        others = "the others are done" if len(failed) < len(points) else "none is done"
+        raise RunError(f"{len(failed)} of {len(points)} runs failed, the first: {failed[0]}; {others}")
 
 
-def _named(cell: Cell) -> str:
-    return ", ".join(f"{name} = {value}" for name, value in cell.choices.items())
+def read_sweep(path: Path, *, out: Path | None = None, allow_split_groups: bool = False) -> list[GridPoint]:
+    """Read the points of a sweep from a TOML file.
 
-
-def read_sweep(path: Path, *, out: Path | None = None, allow_split_groups: bool = False) -> list[Cell]:
-    """Read the cells of a grid from a TOML file.
-
-    Keys outside the ``[[grid]]`` tables, those of a run, hold for every cell. In a grid each key may have a list of
+    Keys outside the ``[[grid]]`` tables, those of a run, hold for every point. In a grid each key may have a list of
     values, and so may each option in its table ``set``; a value that is itself a list stands in a second list
-    (``hidden = [[1000, 200], [256]]``). A grid gives every combination, several grids add up, and equal cells count
+    (``hidden = [[1000, 200], [256]]``). A grid gives every combination, several grids add up, and equal points count
     once.
 
     Raises ConfigError, AffectoryError.
@@ -117,53 +110,45 @@ def read_sweep(path: Path, *, out: Path | None = None, allow_split_groups: bool 
     values = read_toml(path)
     grids = values.pop("grid", None)
     if not isinstance(grids, list) or not grids:
-        message = f"{path} has no [[grid]] table, so there is nothing to combine"
-        raise ConfigError(message)
+        raise ConfigError(f"{path} has no [[grid]] table, so there is nothing to combine")
     folder = out or (Path(values["out"]) if isinstance(values.get("out"), str) else None)
     if out is None and folder is not None:
         check_out(str(folder), path)
     values.pop("out", None)
     values |= {"allow_split_groups": True} if allow_split_groups else {}
-    stores, first = _Stores(), None
-    cells: dict[str, Cell] = {}
+    layouts, first = _Layouts(), None
+    points: dict[str, GridPoint] = {}
     for choices in itertools.chain.from_iterable(_combinations(grid, path) for grid in grids):
         try:
-            cell = _cell(_config(values, choices, path), choices, stores, folder)
+            point = _point(_config(values, choices, path), choices, layouts, folder)
         except AffectoryError as error:
             first = first or error
-            cell = _broken(values, choices, str(error))
-        cells.setdefault(cell.digest, cell)
-    if first and all(cell.problem for cell in cells.values()):
+            store, task, head = (str({**values, **choices}.get(name, "unknown")) for name in ("store", "task", "head"))
+            point = GridPoint(RunConfig(store, task, head), digest_of({"choices": choices}), choices, str(error))
+        points.setdefault(point.digest, point)
+    if first and all(point.problem for point in points.values()):
         raise first
-    return list(cells.values())
-
-
-def _broken(fixed: Mapping[str, Any], choices: Mapping[str, Any], problem: str) -> Cell:
-    """Return a cell that can't be run, with as much of its configuration as is sound."""
-    store, task, head = (str(choices.get(name, fixed.get(name, "unknown"))) for name in ("store", "task", "head"))
-    return Cell(
-        RunConfig(store=store, task=task, head=head), digest_of({"choices": dict(choices)}), dict(choices), problem
-    )
+    return list(points.values())
 
 
 def _combinations(grid: Any, path: Path) -> Iterator[dict[str, Any]]:
     """Yield every choice of a grid: keys of a run, and options of the head as ``set.NAME``."""
     if not isinstance(grid, dict):
-        message = f"{path}: grid is {grid!r}; write [[grid]] with a key and its values on each line"
-        raise ConfigError(message)
+        raise ConfigError(f"{path}: grid is {grid!r}; write [[grid]] with a key and its values on each line")
     if "out" in grid:
-        message = f"{path}: out can't be part of a grid; each run has its own folder within the sweep's"
-        raise ConfigError(message)
+        raise ConfigError(f"{path}: out can't be part of a grid; each run has its own folder within the sweep's")
     options = grid.get("set", {})
     if not isinstance(options, dict):
-        message = f"{path}: set is {options!r}; write a table of the head's options, like set = {{C = [0.1, 1]}}"
-        raise ConfigError(message)
-    flat = {k: v for k, v in grid.items() if k != "set"} | {f"set.{k}": v for k, v in dict(options).items()}
+        raise ConfigError(
+            f"{path}: set is {options!r}; write a table of the head's options, like set = {{C = [0.1, 1]}}"
+        )
+    flat = {k: v for k, v in grid.items() if k != "set"} | {f"set.{k}": v for k, v in options.items()}
     lists = [_alternatives(key, value, path) for key, value in flat.items()]
     n_runs = math.prod(len(values) for values in lists)
     if n_runs > MAX_RUNS:
-        message = f"{path}: the grid has {n_runs:,} runs; at most {MAX_RUNS:,} are done in one sweep: give fewer values"
-        raise ConfigError(message)
+        raise ConfigError(
+            f"{path}: the grid has {n_runs:,} runs; at most {MAX_RUNS:,} are done in one sweep: give fewer values"
+        )
     for values in itertools.product(*lists):
         yield dict(zip(flat, values, strict=True))
 
@@ -172,8 +157,7 @@ def _alternatives(key: str, value: Any, path: Path) -> list[Any]:
     if not isinstance(value, list):
         return [value]
     if not value:
-        message = f"{path}: {key} is an empty list, so the grid has no run; give it values, or leave it out"
-        raise ConfigError(message)
+        raise ConfigError(f"{path}: {key} is an empty list, so the grid has no run; give it values, or leave it out")
     if key == "blocks" and not any(isinstance(item, list) for item in value):
         return [value]  # one list of names is one choice of blocks
     return value
@@ -182,33 +166,32 @@ def _alternatives(key: str, value: Any, path: Path) -> list[Any]:
 def _config(fixed: Mapping[str, Any], choices: Mapping[str, Any], path: Path) -> RunConfig:
     options = {k.removeprefix("set."): v for k, v in choices.items() if k.startswith("set.")}
     keys = {k: v for k, v in choices.items() if not k.startswith("set.")}
-    above = fixed.get("set", {})
-    merged = {**above, **options} if isinstance(above, dict) else above  # `load_config` refuses what is no table
+    shared = fixed.get("set", {})
+    merged = {**shared, **options} if isinstance(shared, dict) else shared  # `load_config` refuses any other type
     return load_config(None, {**fixed, **keys, "set": merged}, where=str(path))
 
 
-class _Stores:
-    """Stores and laid-out tasks, each opened once for all cells."""
+class _Layouts:
+    """Stores and laid-out tasks, each opened once for all points."""
 
     def __init__(self) -> None:
         self._stores: dict[str, Store] = {}
-        self._tasks: dict[Any, Layout] = {}
+        self._layouts: dict[Any, Layout] = {}
 
     def open(self, config: RunConfig) -> Layout:
         if config.store not in self._stores:
             self._stores[config.store] = open_store(Path(config.store).expanduser())
-        store = self._stores[config.store]
         takes_maps = config.head in HEADS and HEADS[config.head].maps
         key: Any = (config.store, config.task, config.split, config.blocks, config.on_failed, takes_maps)
         key = (*key, repr(config.merge), config.limit, config.limit and config.seed, config.allow_split_groups)
-        if key not in self._tasks:
-            self._tasks[key] = lay_out(config, store)
-        return self._tasks[key]
+        if key not in self._layouts:
+            self._layouts[key] = lay_out(config, self._stores[config.store])
+        return self._layouts[key]
 
 
-def _cell(config: RunConfig, choices: Mapping[str, Any], stores: _Stores, folder: Path | None) -> Cell:
-    layout = stores.open(config)
+def _point(config: RunConfig, choices: Mapping[str, Any], layouts: _Layouts, folder: Path | None) -> GridPoint:
+    layout = layouts.open(config)
     unfitted_head(config, layout)  # refuses options that are out of range
     digest = digest_of(run_identity(config, layout.store, layout.blocks, layout.data))
     place = (folder or Path("runs", config.corpus, "sweep")) / config.task / f"{config.head}-{digest[:12]}"
-    return Cell(dataclasses.replace(config, out=str(place)), digest, dict(choices))
+    return GridPoint(replace(config, out=str(place)), digest, choices)

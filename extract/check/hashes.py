@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.engines.batcher import ordered
+from extract.engines.local import ordered
 from extract.errors import RefusedImageError
 from extract.inputs.files import ImageFiles
 from extract.inputs.images import make_decoder

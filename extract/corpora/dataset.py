@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from extract.errors import CorpusError
 from extract.inputs.disk import left_out_words
-from extract.inputs.files import ImageFiles
+from extract.inputs.files import ImageFiles, is_url
 from features_store import Index, Labels, Split
 from features_store.errors import unknown_name
 from features_store.schema import PART_NAMES
@@ -25,11 +26,15 @@ Place = (
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a reader, given as ``--option key=value``; its type is that of the default."""
+    """One option of a reader, given as ``--option key=value``; its type is that of the default.
+
+    A `path` is stored with the index by its name alone where it is absolute or leads outside the corpus.
+    """
 
     default: int | str
     help: str
     minimum: int | None = None
+    path: bool = False
 
     def parse(self, corpus: str, key: str, given: object) -> int | str:
         """Turn what the user gave into a value.
@@ -134,10 +139,29 @@ class Corpus:
             key: option.parse(self.name, key, given[key]) if key in given else option.default
             for key, option in self.options.items()
         }
-        dataset = self.reader(self.name, data or Path(self.default_data), options)
+        dataset = self.load(data, options)
         general = [*map(_empty_parts, dataset.index.splits.values())]
         general += [left_out_words(dataset.left_out)] if dataset.left_out else []
         return replace(dataset, notes=(*dataset.notes, *filter(None, general)))
+
+    def load(self, data: Place | None, options: Mapping[str, Any]) -> Dataset:
+        """Call the reader with values of all options; its index keeps no path of this machine."""
+        dataset = self.reader(self.name, data or Path(self.default_data), options)
+        known = dataset.index.corpus["options"]
+        stored = {
+            key: portable_path(known[key]) for key, option in self.options.items() if option.path and key in known
+        }
+        if all(known[key] == value for key, value in stored.items()):
+            return dataset
+        corpus = {**dataset.index.corpus, "options": {**known, **stored}}
+        return replace(dataset, index=replace(dataset.index, corpus=corpus))
+
+
+def portable_path(path: str) -> str:
+    """Return a path as it may be stored: one that is absolute, a URL, or leads outside by its name alone."""
+    plain = path.replace("\\", "/").rstrip("/") or "."
+    outside = is_url(plain) or os.path.isabs(path) or path[1:2] == ":" or ".." in plain.split("/")
+    return plain.rpartition("/")[2] if outside else plain if path else ""
 
 
 def _empty_parts(split: Split) -> str:

@@ -39,7 +39,7 @@ from extract.corpora.tables import Table, plain_cell, read_table
 from extract.corpora.texts import read_text, refuse_twice
 from extract.errors import CorpusError
 from extract.inputs.disk import left_out_words
-from extract.inputs.files import canonical, is_url, place_of
+from extract.inputs.files import canonical, place_of
 from extract.inputs.trees import Tree, open_tree
 from features_store import Split
 from features_store.schema import KINDS
@@ -240,15 +240,9 @@ def _open_table(data: Any, options: Mapping[str, Any]) -> tuple[Tree, str, Tree]
 
 
 def _recorded(data: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options with which a table can be read again; what lies elsewhere is recorded by its name alone."""
-    known = {**options, "file": _inside(_table_of_data(data, options)[1]), "root": _inside(options["root"])}
+    """Return the options with which a table can be read again, whether --data was the table or its folder."""
+    known = {**options, "file": _table_of_data(data, options)[1]}
     return {key: value for key, value in known.items() if (key, value) != ("root", ".")}
-
-
-def _inside(path: str) -> str:
-    """Return a path as it may be recorded: not absolute, and within the folder."""
-    plain = path.replace("\\", "/").rstrip("/") or "."
-    return plain.rpartition("/")[2] if is_url(plain) or os.path.isabs(path) or ".." in plain.split("/") else plain
 
 
 def _image_path(images: Tree, cell: str, table: Any, line: int) -> str:

@@ -45,7 +45,7 @@ def read(name: str, data: Mapping[str, Path], options: Mapping[str, Any], *, cor
     recorded = {key: value for key, value in options.items() if "." not in key}
     for one in corpora:
         own = {key: options[f"{one.name}.{key}"] for key in one.options}
-        members[one.name] = one.reader(one.name, data.get(one.name) or Path(one.default_data), own)
+        members[one.name] = one.load(data.get(one.name), own)
         known = members[one.name].index.corpus.get("options", {})
         recorded |= {f"{one.name}.{key}": value for key, value in known.items()}
     left_out = merged((f"{member}: ", found.left_out) for member, found in members.items())

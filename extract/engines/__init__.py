@@ -1,18 +1,120 @@
-"""Where forward passes run: the table of devices, and the choice among them."""
+"""What an engine is, where forward passes run, and the choice among the devices."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from extract.corpora import Dataset
+from extract.encoders import Encoder
+from extract.engines.cpu import Cpu
 from extract.engines.cuda import Cuda
-from extract.engines.device import Cpu, Device
+from extract.engines.device import Device, DeviceFacts
 from extract.errors import DeviceError
+from extract.progress import Timings
+from features_store import Status
 from features_store.errors import unknown_name
 
 DEVICES: dict[str, type[Device]] = {"cpu": Cpu, "cuda": Cuda}
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
-__all__ = ["DEVICES", "PRECISIONS", "Cpu", "Cuda", "Device", "autocast_dtype", "choose_device", "unused_gpu"]
+__all__ = ["DEVICES", "Cpu", "Cuda", "Device", "Engine", "Plan", "Sink", "choose_device", "unused_gpu"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one encoder is to run.
+
+    Parameters
+    ----------
+    n_views : int
+        Views that are pending in any of its blocks.
+    batch_size : int
+        Images per forward pass.
+    compiled : bool, optional
+        None = the engine decides, since no block was begun.
+    """
+
+    encoder: Encoder
+    n_views: int
+    batch_size: int
+    compiled: bool | None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no block was begun, so that everything may still be chosen."""
+        return self.compiled is None
+
+
+class Sink(Protocol):
+    """Where the vectors of one encoder go.
+
+    Attributes
+    ----------
+    batch_size : int
+        Images per forward pass.
+    needed : ndarray of shape (n_images, n_views), bool
+        Which views are still to be made, for any tap.
+    """
+
+    encoder: Encoder
+    batch_size: int
+    needed: NDArray[np.bool_]
+
+    def write(
+        self, rows: NDArray[np.int64], views: NDArray[np.int64], vectors: Mapping[str, NDArray[np.float32]]
+    ) -> None:
+        """Take the vectors of some views, by tap: each (n, ...)."""
+
+    def fail(self, row: int, status: Status, reason: str) -> None:
+        """Record that an image has no vector, in any view that is still to be made."""
+
+
+class Engine(Protocol):
+    """Makes the vectors of encoders over the images of a corpus; it is a context manager, open during a run.
+
+    Attributes
+    ----------
+    facts : DeviceFacts
+        The device that the networks run on.
+    n_readers, n_decoders : int
+        Threads, over all processes.
+    remarks : Counter
+        How many images were decoded although something beside their pixels is broken, by what it is.
+    """
+
+    facts: DeviceFacts
+    n_readers: int
+    n_decoders: int
+    remarks: Counter[str]
+
+    def prepare(self, plans: Sequence[Plan], timings: Timings) -> list[Plan]:
+        """Build what runs the encoders; return the plans, with what was chosen for new blocks.
+
+        Raises DeviceError, DeviceMemoryError.
+        """
+
+    def run(
+        self,
+        dataset: Dataset,
+        rows: NDArray[np.int64],
+        sinks: Sequence[Sink],
+        timings: Timings,
+        step: Callable[[int], None],
+    ) -> None:
+        """Give the sinks what they need of some rows; `step` counts images.
+
+        Raises MachineError.
+        """
+
+    def __enter__(self) -> Engine: ...
+
+    def __exit__(self, *error: object) -> None: ...
 
 
 def choose_device(name: str = "auto") -> Device:
@@ -28,32 +130,13 @@ def choose_device(name: str = "auto") -> Device:
     index = int(number or 0)
     problem = DEVICES[kind].problem(index)
     if problem:
-        msg = f"--device {name}: {problem}; use --device cpu, or {DEVICES[kind].remedy()}"
-        raise DeviceError(msg)
+        raise DeviceError(f"--device {name}: {problem}; use --device cpu, or {DEVICES[kind].remedy()}")
     return DEVICES[kind](index)
 
 
 def unused_gpu() -> str | None:
-    """Say why a GPU that this machine shows cannot be used, and what to do; None = there is none, or it is usable."""
+    """Return why a GPU that is visible here cannot be used, and what to do; None = none is, or it can be used."""
     gpu = DEVICES["cuda"]
     shown = gpu.visible()
     problem = shown and gpu.problem()
     return f"{shown} is visible here and cannot be used ({problem}): {gpu.remedy()}" if problem else None
-
-
-def autocast_dtype(device: Device, precision: str = "auto") -> str | None:
-    """Return the type of mixed precision on a device, None for plain float32.
-
-    Raises DeviceError.
-    """
-    if precision not in PRECISIONS:
-        raise DeviceError(unknown_name("precision", precision, PRECISIONS))
-    if precision == "auto":
-        return device.default_precision()
-    if precision == "float32":
-        return None
-    if precision not in device.precisions():
-        valid = ", ".join(("float32", *device.precisions()))
-        msg = f"--precision {precision} is not possible on {device.name()}; valid there: {valid}"
-        raise DeviceError(msg)
-    return precision

@@ -1,18 +1,14 @@
-"""The interface of a device, and the CPU.
+"""The interface of a device.
 
 A device places a network, lends host memory for batches, and runs passes. A pass that was started has two moments that
 can be waited for: the batch has left its host memory, and the vectors have landed in host memory. Either wait raises
-what the device died of, as one sentence.
+what the device died of, as one sentence. `Cpu`, `Cuda`, `Mps` and `Xpu` are the last inch to the hardware.
 """
 
 from __future__ import annotations
 
-import os
-import platform
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,17 +16,36 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.engines.pool import keep_freed_memory
-from extract.errors import DeviceFault, DeviceMemoryError, ExtractError
-from features_store.errors import first_line
+from extract.errors import DeviceError, DeviceFault, DeviceMemoryError, ExtractError
+from features_store.errors import first_line, unknown_name
 
 if TYPE_CHECKING:
     import torch
 
-    from extract.engines.pool import Streams
-
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 Outputs = list[NDArray[np.float32]]
 Function = Callable[["torch.Tensor"], Sequence["torch.Tensor"]]
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What passports and a run must know of a device, in whichever process it is.
+
+    Parameters
+    ----------
+    identity : mapping
+        What the passport's environment says.
+    autocast : str, optional
+        Type of mixed precision. None = float32 throughout.
+    batch_size : int
+        Images per forward pass if nobody asks for another number.
+    """
+
+    kind: str
+    name: str
+    identity: Mapping[str, Any]
+    autocast: str | None
+    batch_size: int
 
 
 @dataclass(frozen=True)
@@ -57,14 +72,17 @@ class Device(ABC):
     kind : str
         As torch calls it.
     batch_size : int
-        Images per forward pass where nothing else is asked.
+        Images per forward pass if nobody asks for another number.
     n_slots : int
         Batches that can be under way, or be filled, at one time.
+    compile_options : dict
+        Of torch's inductor. Frozen weights are constants, so that batch norms are folded and weights packed once.
     """
 
     kind: str
     batch_size: int
     n_slots: int
+    compile_options: Mapping[str, Any] = {"freezing": True}
 
     def __init__(self, index: int = 0) -> None:
         self.index = index
@@ -72,7 +90,7 @@ class Device(ABC):
     @property
     def address(self) -> str:
         """The device as torch writes it."""
-        return self.kind if self.kind == "cpu" else f"{self.kind}:{self.index}"
+        return f"{self.kind}:{self.index}"
 
     @classmethod
     def visible(cls) -> str | None:
@@ -81,13 +99,13 @@ class Device(ABC):
 
     @classmethod
     def problem(cls, index: int = 0) -> str | None:
-        """Say why the device cannot be used; None = it can."""
+        """Return why the device cannot be used; None = it can."""
         del index
         return None
 
     @classmethod
     def remedy(cls) -> str:
-        """Say what makes the device usable."""
+        """Return what makes the device usable."""
         return ""
 
     @abstractmethod
@@ -103,8 +121,28 @@ class Device(ABC):
         """Name the types of mixed precision that the device computes in."""
 
     def default_precision(self) -> str | None:
-        """Return the type of mixed precision where none is asked for; None = float32."""
+        """Return the type of mixed precision that "auto" means; None = float32."""
         return None
+
+    def autocast(self, precision: str = "auto") -> str | None:
+        """Return the type of mixed precision, None for plain float32.
+
+        Raises DeviceError.
+        """
+        if precision not in PRECISIONS:
+            raise DeviceError(unknown_name("precision", precision, PRECISIONS))
+        if precision == "auto":
+            return self.default_precision()
+        if precision == "float32":
+            return None
+        if precision not in self.precisions():
+            valid = ", ".join(("float32", *self.precisions()))
+            raise DeviceError(f"--precision {precision} is not possible on {self.name()}; valid there: {valid}")
+        return precision
+
+    def facts(self, precision: str = "auto") -> DeviceFacts:
+        """Return what passports and a run must know; raises DeviceError for a precision that is not possible."""
+        return DeviceFacts(self.kind, self.name(), self.identity(), self.autocast(precision), self.batch_size)
 
     @abstractmethod
     def place(self, module: torch.nn.Module) -> torch.nn.Module:
@@ -121,72 +159,6 @@ class Device(ABC):
     def memory_used(self) -> int | None:
         """Return the largest number of bytes that were taken on the device; None = it has no memory of its own."""
         return None
-
-
-class Cpu(Device):
-    """The processor.
-
-    float32 unless asked: bfloat16 is slower on most CPUs, three times as fast on those with matrix units (AMX), and
-    moves vectors by a cosine of 0.9995 to 0.9999.
-
-    Parameters
-    ----------
-    index : int
-        Of no meaning here.
-    streams : Streams, optional
-        Passes run side by side in them. None = in the calling thread, with all of torch's threads.
-    """
-
-    kind = "cpu"
-    batch_size = 8  # larger ones cost a CPU more in memory traffic
-
-    def __init__(self, index: int = 0, *, streams: Streams | None = None) -> None:
-        super().__init__(index)
-        self.streams = streams
-        self.n_slots = 1 if streams is None else streams.n + 1
-
-    def name(self) -> str:
-        """See `Device.name`."""
-        return f"cpu ({platform.machine()}, {os.cpu_count()} processors)"
-
-    def identity(self) -> Mapping[str, Any]:
-        """See `Device.identity`."""
-        return {"device": "cpu", "device_name": platform.machine()}
-
-    def precisions(self) -> tuple[str, ...]:
-        """See `Device.precisions`."""
-        return ("bfloat16",)
-
-    def place(self, module: torch.nn.Module) -> torch.nn.Module:
-        """See `Device.place`."""
-        import torch
-
-        keep_freed_memory()
-        placed: Any = module  # torch types no such call
-        return placed.to(memory_format=torch.channels_last)
-
-    def memory(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-        """See `Device.memory`."""
-        return channels_last(shape, dtype, pinned=False)
-
-    def start(self, function: Function, batch: NDArray[Any]) -> Pending:
-        """See `Device.start`; without streams the pass is over when this returns."""
-
-        def work() -> tuple[Outputs, float]:
-            import torch
-
-            start = time.perf_counter()
-            with device_errors("cpu"):
-                pixels = torch.from_numpy(batch).contiguous(memory_format=torch.channels_last)
-                # Compiled code may write its next answer into the same memory, hence the copies.
-                outputs = [tensor.float().numpy().copy() for tensor in function(pixels)]
-            return outputs, time.perf_counter() - start
-
-        if self.streams is None:
-            done = work()
-            return Pending(lambda: None, lambda: done)
-        future = self.streams.do(work)
-        return Pending(lambda: wait_for([future]), future.result)
 
 
 def channels_last(shape: tuple[int, ...], dtype: str, *, pinned: bool) -> NDArray[Any]:
@@ -213,7 +185,9 @@ def device_errors(name: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         words = first_line(error)
         if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in words:
-            msg = f"{name} has not enough memory for this batch ({words}); give a smaller --batch-size"
-            raise DeviceMemoryError(msg) from error
-        msg = f"the forward pass failed on {name}: {words}; what was written stays, and the same command resumes it"
-        raise DeviceFault(msg) from error
+            raise DeviceMemoryError(
+                f"{name} has not enough memory for this batch ({words}); give a smaller --batch-size"
+            ) from error
+        raise DeviceFault(
+            f"the forward pass failed on {name}: {words}; what was written stays, and the same command resumes it"
+        ) from error

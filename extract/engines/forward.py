@@ -1,23 +1,30 @@
-"""The forward pass of one network on one device: slots, precision, compilation."""
+"""The forward pass of one network on one device: slots, precision, and whether it is compiled."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import time
+import warnings
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from extract.encoders.spec import Encoder
-from extract.engines import autocast_dtype
+from extract.encoders.weights import silence_logging
 from extract.engines.device import Device, Pending
+from features_store.errors import first_line
 
 if TYPE_CHECKING:
     import torch
 
 Vectors = dict[str, NDArray[np.float32]]
+
+COMPILE_SECONDS = 60.0
+"""What compiling one network costs a CPU with two cores: 25 to 100 seconds for the networks of the profile `fusion`."""
+COMPILE_GAIN = 0.1
+"""Share of the time of a forward pass that compiling saves on most networks with convolutions; up to a half."""
 
 
 class Running:
@@ -47,7 +54,7 @@ class Forward:
     network : Encoder
         Its module is moved to the device.
     precision : {"auto", "float32", "bfloat16", "float16"}
-        See `extract.engines.autocast_dtype`.
+        See `Device.autocast`.
     compiled : bool
         Compile it with ``torch.compile``, weights frozen in. Happens at the first batch, which then takes minutes;
         every batch must have the shape of that one.
@@ -57,10 +64,11 @@ class Forward:
         self.network = network
         self.device = device
         self.compiled = compiled and network.module is not None
-        self._autocast = autocast_dtype(device, precision)
+        self._autocast = device.autocast(precision)
         self._taps = [tap.name for tap in network.spec.taps]
-        self._function = None if network.module is None else self._whole(device.place(network.module))
-        self._slots: list[_Slot] = []
+        self._function = None if network.module is None else self._on_device(device.place(network.module))
+        self._slots: list[NDArray[Any]] = []
+        self._left: list[Callable[[], object]] = []  # by slot, the wait until its last batch has left it
         self._n_started = 0
 
     @property
@@ -73,48 +81,42 @@ class Forward:
 
         It is in the layout that the device reads fastest, and is given out again `n_slots` batches later.
         """
-        if not self._slots or len(self._slots[0].array) != batch_size:
+        if not self._slots or len(self._slots[0]) != batch_size:
             shape, dtype = (batch_size, *self.network.input_shape), self.network.input_dtype
             make = np.zeros if self._function is None else self.device.memory
-            self._slots = [_Slot(make(shape, dtype)) for _ in range(self.n_slots)]
+            self._slots = [make(shape, dtype) for _ in range(self.n_slots)]
+            self._left = [_at_once] * self.n_slots
             self._n_started = 0
-        slot = self._slots[self._n_started % self.n_slots]
-        slot.left()
-        return slot.array
+        at = self._n_started % self.n_slots
+        self._left[at]()
+        return self._slots[at]
 
     def start(self, batch: NDArray[Any]) -> Running:
-        """Begin the pass over a batch.
+        """Begin the pass over a batch of shape (n, *network.input_shape).
 
         The device works on while the caller fills the next buffer; `batch` must be left alone until the vectors are
-        there, unless it came from `buffer`. On the CPU without streams the pass is over when this returns.
+        there, unless it came from `buffer`. On the CPU without a pool the pass is over when this returns.
 
-        Shapes: batch (n, *network.input_shape).
         Raises DeviceFault.
         """
-        slot = self._slots[self._n_started % self.n_slots] if self._slots else None
+        at = self._n_started % self.n_slots
         self._n_started += 1
         if self._function is None:  # what was prepared are the vectors, on every device
             vectors = batch.copy()
             return Running(Pending(_at_once, lambda: ([vectors], 0.0)), self._taps)
         pending = self.device.start(self._function, batch)
-        if slot is not None:
-            slot.left = pending.left
+        if self._slots:
+            self._left[at] = pending.left
         return Running(pending, self._taps)
 
     def __call__(self, batch: NDArray[Any]) -> Vectors:
         """Return the vectors of a batch; see `start`."""
         return self.start(batch)()
 
-    @contextmanager
-    def _modes(self) -> Iterator[None]:
+    def _on_device(self, module: torch.nn.Module) -> Callable[[torch.Tensor], Sequence[torch.Tensor]]:
+        """Return the function from uint8 pixels to one tensor per tap."""
         import torch
 
-        dtype, kind = getattr(torch, self._autocast or "float32"), torch.device(self.device.address).type
-        with torch.inference_mode(), torch.autocast(kind, dtype, enabled=self._autocast is not None):
-            yield
-
-    def _whole(self, module: torch.nn.Module) -> Callable[[torch.Tensor], Sequence[torch.Tensor]]:
-        """Return the function from uint8 pixels to one tensor per tap."""
         network, taps = self.network, self._taps
 
         def whole(pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -123,35 +125,86 @@ class Forward:
             return tuple(outputs[tap] for tap in taps)
 
         # torch keeps what it compiled by code object, and at most eight things for each: every network gets its own.
-        whole.__code__ = whole.__code__.replace(co_name=f"forward_of_{re.sub('[^A-Za-z0-9]', '_', network.spec.name)}")
+        name = re.sub("[^A-Za-z0-9]", "_", network.spec.name)
+        whole.__code__ = whole.__code__.replace(co_name=f"forward_of_{name}")
         run: Callable[..., Any] = whole
         if self.compiled:
-            import torch
-
-            run = torch.compile(whole, dynamic=False, options=_OPTIONS[self.device.kind])
+            run = torch.compile(whole, dynamic=False, options=dict(self.device.compile_options))
+        kind, dtype = torch.device(self.device.address).type, getattr(torch, self._autocast or "float32")
 
         def in_modes(pixels: torch.Tensor) -> Sequence[torch.Tensor]:
-            with self._modes():  # these belong to the thread that runs the pass
+            # The modes belong to the thread that runs the pass.
+            with torch.inference_mode(), torch.autocast(kind, dtype, enabled=self._autocast is not None):
                 return run(pixels)
 
         return in_modes
 
 
-_OPTIONS: dict[str, dict[str, str | int | bool | Callable[..., Any]]] = {
-    "cpu": {"freezing": True, "cpp_wrapper": True},
-    "cuda": {"freezing": True},
-}
-"""Of the inductor, by device. Frozen weights are constants, so that batch norms are folded and weights packed once. A
-pass that is one call of C++ leaves Python's lock to other streams and to the decoders while it runs."""
+def compile_if_faster(
+    network: Encoder,
+    device: Device,
+    n_views: int,
+    *,
+    batch_size: int,
+    mode: str = "auto",
+    begun: bool | None = None,
+    precision: str = "auto",
+    echo: Callable[[str], None] = print,
+) -> Forward:
+    """Return the forward pass of a network, compiled if the pending views times the measured gain repay it.
+
+    Parameters
+    ----------
+    n_views : int
+        Views that are pending.
+    mode : {"auto", "on", "off"}
+        "auto" measures for new blocks: where even the usual gain could not repay the compile, the plain network
+        runs; else it is compiled, and kept if it is faster (a vision transformer may be slower). On a GPU "auto"
+        never compiles.
+    begun : bool, optional
+        Whether the blocks were begun with compiled code: "auto" goes on so, and an interrupted run ends with the bytes
+        of an undisturbed one. None = they are new.
+    """
+    plain, name = Forward(network, device, precision=precision), network.spec.name
+    measured = mode == "auto" and begun is None
+    if network.module is None or mode == "off" or (mode == "auto" and begun is False):
+        return plain
+    if measured:
+        if device.kind != "cpu":
+            return plain
+        (seconds,) = time_passes([plain], batch_size, n_passes=2)  # the first pass is slow
+        if n_views * seconds * COMPILE_GAIN < COMPILE_SECONDS:
+            return plain
+    echo(f"{name}: is compiled first, which takes a minute or two (--compile off leaves it as it is)")
+    compiled = Forward(network, device, precision=precision, compiled=True)
+    try:
+        with warnings.catch_warnings(), silence_logging():
+            warnings.simplefilter("ignore")  # of torch's own future
+            compiled(compiled.buffer(batch_size))
+    except Exception as error:  # there is no end to what can be missing: a compiler, its headers, an operator
+        echo(f"{name}: cannot be compiled here ({first_line(error)}) and runs as it is, only slower")
+        return plain
+    if measured:
+        fast, slow = time_passes([compiled, plain], batch_size, n_passes=5)
+        if fast >= slow:
+            echo(f"{name}: is no faster when compiled, and runs as it is")
+            return plain
+    return compiled
+
+
+def time_passes(forwards: Sequence[Forward], batch_size: int, *, n_passes: int) -> list[float]:
+    """Return the seconds per view of each forward pass while all threads for passes are busy.
+
+    They run in turn, and the shortest pass counts: what else the machine does only ever adds to a pass.
+    """
+    shortest = [float("inf")] * len(forwards)
+    for _ in range(n_passes):
+        for at, forward in enumerate(forwards):
+            start = time.perf_counter()
+            forward(forward.buffer(batch_size))
+            shortest[at] = min(shortest[at], time.perf_counter() - start)
+    return [seconds / batch_size / max(1, one.n_slots - 1) for seconds, one in zip(shortest, forwards, strict=True)]
 
 
 def _at_once() -> None:
     return None
-
-
-class _Slot:
-    """Host memory for one batch, and the wait until its last batch has left it."""
-
-    def __init__(self, array: NDArray[Any]) -> None:
-        self.array = array
-        self.left: Callable[[], object] = _at_once

@@ -2,8 +2,7 @@
 
 Each image is read and decoded once, whatever the number of encoders and views; each encoder's own transform runs from
 that one RGB array in the thread that decoded it. The calling thread fills batches; their forward passes run on a GPU or
-in streams of this process, and one more thread writes. What is under way is bounded, so memory does not grow with the
-corpus.
+in a pool of threads, and one more thread writes. What is under way is bounded, so memory does not grow with the corpus.
 """
 
 from __future__ import annotations
@@ -11,125 +10,324 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.engines import Device
-from extract.engines.batcher import Lane, OneWorker, ordered
-from extract.errors import MachineError, RefusedImageError
-from extract.inputs.files import ImageFiles
+from extract.corpora import Dataset
+from extract.engines import Cpu, Device, Plan, Sink, choose_device, unused_gpu
+from extract.engines.cpu import ForwardPool
+from extract.engines.forward import Forward, Running, compile_if_faster, time_passes
+from extract.errors import DeviceError, DeviceMemoryError, MachineError, RefusedImageError
 from extract.inputs.images import make_decoder
-from extract.inputs.views import Views
-from extract.timings import Clock
+from extract.progress import Timings
+from extract.settings import RunSettings
 
-_DECODED_BYTES = 3 * 12 * 10**6  # of a photograph of 12 megapixels
 READERS = 4  # threads; they wait for the disk or the network, not for a processor
-
-
-@dataclass(frozen=True)
-class Images:
-    """Images that can be read and looked at in several ways.
-
-    Parameters
-    ----------
-    numbers : ndarray of shape (n_images,), int64
-        Row of each image in the whole corpus, of which these may be a part.
-    """
-
-    ids: NDArray[Any]
-    source: ImageFiles
-    numbers: NDArray[np.int64]
-    views: Views
+PATIENCE = 600.0
+"""Seconds on the CPU that a run may take without a question, where a GPU is visible and cannot be used."""
+_DECODED_BYTES = 3 * 12 * 10**6  # of a photograph of 12 megapixels
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image on its way: what each lane needs of it, by lane and view, or why there is nothing."""
+    """One image on its way: what each batcher needs of it, by batcher and view, or why there is nothing."""
 
     row: int
-    prepared: dict[tuple[int, int], NDArray[Any]]
+    prepared: Mapping[tuple[int, int], NDArray[Any]]
     refused: RefusedImageError | None = None
+    remark: str = ""
 
 
 class LocalEngine:
-    """Threads of this process.
+    """Threads of this process; an `Engine`.
 
     Parameters
     ----------
-    n_decoders : int, optional
-        Threads. None = one per processor.
+    device : Device, optional
+        None = as the settings say; a CPU then gets a pool of threads while the engine is open.
+    forwards : mapping, optional
+        Forward passes that are built already, by encoder.
     """
 
-    def __init__(self, decoder: str, *, n_decoders: int | None = None) -> None:
-        self.n_decoders = n_decoders or usable_processors()
-        self._decode = make_decoder(decoder)
+    n_readers = READERS
 
-    def encode(
-        self, images: Images, rows: Sequence[int], lanes: list[Lane], clock: Clock, *, step: Callable[[int], None]
+    def __init__(
+        self, settings: RunSettings, device: Device | None = None, forwards: Mapping[str, Forward] | None = None
     ) -> None:
-        """Give the lanes what they need of some rows."""
-        ahead = self.queued(lanes, images.views.n)
-        with ExitStack() as stack:
-            # The writer also waits for what is being computed; only past that is it the one who holds up the rest.
-            worker = stack.enter_context(OneWorker(ahead=4 + sum(lane.n_slots for lane in lanes)))
-            readers = stack.enter_context(_pool(min(READERS, max(len(rows), 1)), "read"))
-            decoders = stack.enter_context(_pool(self.n_decoders, "decode", _alone))
-            files = ordered(readers, lambda row: (row, _read(images, row, clock)), rows, ahead=ahead)
-            samples = ordered(decoders, lambda file: self._prepare(images, *file, lanes, clock), files, ahead=ahead)
-            for sample in _timed(samples, clock):
-                number = int(images.numbers[sample.row]) * images.views.n
-                _feed(sample, number, lanes, clock, worker)
-                step(1)
-            for lane in lanes:
-                lane.run(clock, worker)
-            with clock.part("wait for the writer"):
-                worker.finish()
+        self._settings, self._pools = settings, device is None
+        self._device = device or choose_device(settings.device)
+        self.facts = self._device.facts(settings.precision)
+        self.n_decoders = settings.decode_threads or count_processors()
+        nobody_chose = device is None and settings.device == "auto" and self._device.kind == "cpu"
+        self._unused_gpu = unused_gpu() if nobody_chose else None
+        self._decode = make_decoder(settings.decoder)
+        self._forwards = dict(forwards or {})
+        self.remarks: Counter[str] = Counter()
+        self._stack = ExitStack()
 
-    def queued(self, lanes: Sequence[Lane], n_views: int) -> int:
-        """Return how many images may be read, decoded or waiting at a time: two batches."""
-        return max(2 * max((lane.batch_size for lane in lanes), default=1) // n_views, self.n_decoders + 1)
+    def __enter__(self) -> LocalEngine:
+        if self._pools and isinstance(self._device, Cpu):
+            self._device = Cpu(pool=self._stack.enter_context(ForwardPool()))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def prepare(self, plans: Sequence[Plan], timings: Timings) -> list[Plan]:
+        """See `Engine.prepare`: networks are placed, compiled where it pays, and tried where memory may be short."""
+        if self._unused_gpu is not None:
+            self._check_patience(plans)
+        for plan in plans:
+            if plan.n_views and plan.encoder.spec.name not in self._forwards:
+                self._forwards[plan.encoder.spec.name] = self._place(plan, timings)
+        decided = []
+        for plan in plans:  # all networks are on the device by now
+            forward = self._forwards.get(plan.encoder.spec.name)
+            size = self._fitting_batch(forward, plan) if forward else plan.batch_size
+            compiled = forward.compiled if forward and plan.is_new else bool(plan.compiled)
+            decided.append(replace(plan, batch_size=size, compiled=compiled))
+        return decided
+
+    def run(
+        self,
+        dataset: Dataset,
+        rows: NDArray[np.int64],
+        sinks: Sequence[Sink],
+        timings: Timings,
+        step: Callable[[int], None],
+    ) -> None:
+        """See `Engine.run`."""
+        views = self._settings.augmentation
+        # A slot depends on the row in the whole corpus, of which this may be a shard.
+        numbers = np.arange(len(dataset.index)) if dataset.index.parent_rows is None else dataset.index.parent_rows
+        with ExitStack() as stack:
+            forwards = [self._forwards[sink.encoder.spec.name] for sink in sinks]
+            # The writer also waits for what is being computed; only past that does it hold up the rest.
+            writer = stack.enter_context(SerialWorker(ahead=4 + sum(forward.n_slots for forward in forwards)))
+            batchers = [Batcher(*pair, writer, timings) for pair in zip(sinks, forwards, strict=True)]
+            # Images that may be read, decoded or waiting: two batches.
+            ahead = max(2 * max(one.size for one in batchers) // views.n, self.n_decoders + 1)
+            self._settings.echo(self._describe(batchers, ahead))
+            readers = stack.enter_context(_pool(min(READERS, len(rows)), "read"))
+            decoders = stack.enter_context(_pool(self.n_decoders, "decode", _alone))
+            files = ordered(readers, lambda row: (row, _read(dataset, row, timings)), rows.tolist(), ahead=ahead)
+            prepare = partial(self._prepare, dataset, batchers, timings)
+            for sample in _timed(ordered(decoders, lambda file: prepare(*file), files, ahead=ahead), timings):
+                if sample.refused is not None:
+                    for batcher in batchers:
+                        batcher.fail(sample.row, sample.refused)
+                if sample.remark:
+                    self.remarks[sample.remark] += 1
+                number = int(numbers[sample.row]) * views.n
+                for (at, view), pixels in sample.prepared.items():
+                    batchers[at].take(sample.row, view, number + view, pixels)
+                step(1)
+            for batcher in batchers:
+                batcher.run()
+            with timings.part("wait for the writer"):
+                writer.finish()
 
     def _prepare(
-        self, images: Images, row: int, data: bytes | RefusedImageError, lanes: list[Lane], clock: Clock
+        self, dataset: Dataset, batchers: Sequence[Batcher], timings: Timings, row: int, data: bytes | RefusedImageError
     ) -> Sample:
-        """Decode one file and make the input of each lane that needs it, in each view."""
+        """Decode one file and make the input of each batcher that needs it, in each view."""
         if isinstance(data, RefusedImageError):
             return Sample(row, {}, data)
         try:
-            with clock.part("decode"):
-                rgb = self._decode(data)
+            with timings.part("decode"):
+                rgb, remark = self._decode.decode(data)
         except RefusedImageError as refused:
             return Sample(row, {}, refused)
         except MemoryError as error:
-            raise MachineError(_out_of_memory(images, row)) from error
+            raise _out_of_memory(dataset, row) from error
+        views, name = self._settings.augmentation, str(dataset.index.ids[row])
         prepared: dict[tuple[int, int], NDArray[Any]] = {}
-        with clock.part("transform"):
-            for view in range(images.views.n):
-                wanting = [at for at, lane in enumerate(lanes) if lane.needed[row, view]]
-                pixels = images.views.make(rgb, str(images.ids[row]), view) if wanting else rgb
-                prepared.update({(at, view): lanes[at].network.prepare(pixels) for at in wanting})
-        return Sample(row, prepared)
+        with timings.part("transform"):
+            for view in range(views.n):
+                wanting = [at for at, batcher in enumerate(batchers) if batcher.sink.needed[row, view]]
+                pixels = views.make(rgb, name, view) if wanting else rgb
+                prepared.update({(at, view): batchers[at].sink.encoder.prepare(pixels) for at in wanting})
+        return Sample(row, prepared, remark=remark)
+
+    def _place(self, plan: Plan, timings: Timings) -> Forward:
+        with timings.part("compile"):
+            return compile_if_faster(
+                plan.encoder,
+                self._device,
+                plan.n_views,
+                batch_size=plan.batch_size,
+                mode=self._settings.compile,
+                begun=plan.compiled,
+                precision=self._settings.precision,
+                echo=self._settings.echo,
+            )
+
+    def _fitting_batch(self, forward: Forward, plan: Plan) -> int:
+        """Run one batch where memory may not suffice; a new block halves its batch once, one with rows keeps it."""
+        size = plan.batch_size
+        if self._device.memory_used() is None:
+            return size
+        try:
+            forward(forward.buffer(size))
+        except DeviceMemoryError as error:
+            if not plan.is_new or size == 1:
+                raise
+            size //= 2
+            self._settings.echo(f"{plan.encoder.spec.name}: {error}; {size} is tried")
+            forward(forward.buffer(size))
+        return size
+
+    def _check_patience(self, plans: Sequence[Plan]) -> None:
+        """Refuse a long run on the CPU that nobody chose; warn of a short one."""
+        seconds = 0.0
+        for plan in plans:
+            if plan.n_views and plan.encoder.module is not None:
+                forward = Forward(plan.encoder, self._device, precision=self._settings.precision)
+                seconds += plan.n_views * time_passes([forward], plan.batch_size, n_passes=2)[0]
+        if seconds > PATIENCE:
+            long = f"{seconds / 3600:.1f} hours" if seconds > 7200 else f"{seconds / 60:.0f} minutes"
+            raise DeviceError(
+                f"{self._unused_gpu}; or give --device cpu, with which the networks take about {long} here"
+            )
+        self._settings.echo(f"warning: {self._unused_gpu}; the CPU is used instead")
+
+    def _describe(self, batchers: Sequence[Batcher], ahead: int) -> str:
+        """Word the device, and how much memory the run will take: what was taken until now, and images on their way."""
+        encoders = [one.sink.encoder for one in batchers]
+        inputs = sum(np.dtype(one.input_dtype).itemsize * math.prod(one.input_shape) for one in encoders)
+        host = _peak_bytes() + ahead * inputs + count_processors() * _DECODED_BYTES
+        words = [
+            *describe_passes(self.facts.name, self.facts.autocast, [one.sink for one in batchers]),
+            f"{self.n_decoders} decoder threads",
+            f"about {host / 2**30:.1f} GiB of memory",
+        ]
+        own = self._device.memory_used()
+        return ", ".join(words) + ("" if own is None else f" and {own / 2**30:.1f} GiB of the device's")
 
 
-def usable_processors() -> int:
+def describe_passes(device: str, autocast: str | None, sinks: Sequence[Sink]) -> list[str]:
+    """Word device, precision and batch size of a run."""
+    sizes = sorted({sink.batch_size for sink in sinks if sink.encoder.module is not None})
+    batches = [f"batches of {' and '.join(map(str, sizes))}"] if sizes else []
+    return [f"{device}: {autocast or 'float32'}", *batches]
+
+
+class Batcher:
+    """Fill the batches of one encoder, run them, and hand their vectors to its sink.
+
+    A forward pass always has the full batch size, and each view of an image has its own slot in it. The last bits of a
+    vector depend on the slot, since libraries of kernels cut a batch into pieces, but not on what is in the other
+    slots. So vectors do not depend on which images failed, where a run was interrupted, or who made which rows.
+    """
+
+    def __init__(self, sink: Sink, forward: Forward, writer: SerialWorker, timings: Timings) -> None:
+        self.sink = sink
+        self.size = sink.batch_size
+        self._forward, self._writer, self._timings = forward, writer, timings
+        self._batch = forward.buffer(self.size)
+        self._places: dict[int, tuple[int, int]] = {}  # by slot, the row and view that are in it
+
+    def take(self, row: int, view: int, number: int, prepared: NDArray[Any]) -> None:
+        """Put one view of shape (*encoder.input_shape) into the batch, and run the batch if it is full."""
+        slot = number % self.size
+        if slot in self._places:  # the images between were done before, or failed
+            self.run()
+        self._batch[slot] = prepared
+        self._places[slot] = row, view
+        if len(self._places) == self.size:
+            self.run()
+
+    def fail(self, row: int, refused: RefusedImageError) -> None:
+        """Record that an image has no vector."""
+        if self.sink.needed[row].any():
+            self._writer.submit(partial(self.sink.fail, row, refused.status, str(refused)))
+
+    def run(self) -> None:
+        """Run the batch, however full, and hand its vectors to the writer."""
+        if not self._places:
+            return
+        with self._timings.part("wait for the device"):  # the whole pass, where it runs in this thread
+            running = self._forward.start(self._batch)
+        slots, places = list(self._places), np.array(list(self._places.values()), dtype=np.int64)
+        self._places = {}
+        with self._timings.part("wait for the writer"):
+            self._writer.submit(partial(self._write, slots, places, running))
+        with self._timings.part("wait for the device"):
+            self._batch = self._forward.buffer(self.size)
+
+    def _write(self, slots: list[int], places: NDArray[np.int64], running: Running) -> None:
+        with self._timings.part("wait for vectors"):
+            vectors = running()
+        self._timings.add("forward", running.seconds)
+        with self._timings.part("write"):
+            self.sink.write(places[:, 0], places[:, 1], {tap: values[slots] for tap, values in vectors.items()})
+
+
+class SerialWorker:
+    """One thread that does what it is given, in order; the giver waits once `ahead` things are undone.
+
+    An exception of the work is raised in the giver, at one of the next calls or at the end.
+    """
+
+    def __init__(self, *, ahead: int) -> None:
+        self._ahead = ahead
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._waiting: deque[Future[None]] = deque()
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Hand over one piece of work."""
+        self._waiting.append(self._pool.submit(work))
+        while self._waiting and (len(self._waiting) > self._ahead or self._waiting[0].done()):
+            self._waiting.popleft().result()
+
+    def finish(self) -> None:
+        """Wait until all work is done."""
+        while self._waiting:
+            self._waiting.popleft().result()
+
+    def __enter__(self) -> SerialWorker:
+        return self
+
+    def __exit__(self, kind: object, *_error: object) -> None:
+        """End the thread; what was handed over before an error is still done."""
+        self._pool.shutdown(wait=True)
+        if kind is None:
+            self.finish()
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def ordered(
+    pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], *, ahead: int
+) -> Iterator[Result]:
+    """Map in threads; results come in the order of `items`, and at most `ahead` are under way or waiting.
+
+    While the consumer is busy with one result, up to `ahead` others are made. An exception of `function` is raised
+    where its result would have come.
+    """
+    waiting: deque[Future[Result]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def count_processors() -> int:
     """Return how many processors this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
     return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def expected_memory(device: Device, lanes: Sequence[Lane], queued: int) -> str:
-    """Say how much memory a run will take: what was taken until now, and the images on their way."""
-    own = device.memory_used()
-    inputs = sum(np.dtype(lane.network.input_dtype).itemsize * math.prod(lane.network.input_shape) for lane in lanes)
-    host = _peak_bytes() + queued * inputs + usable_processors() * _DECODED_BYTES
-    words = f"about {host / 2**30:.1f} GiB of memory"
-    return words if own is None else f"{words} and {own / 2**30:.1f} GiB of the device's"
 
 
 def _peak_bytes() -> int:
@@ -142,35 +340,27 @@ def _peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _feed(sample: Sample, number: int, lanes: list[Lane], clock: Clock, worker: OneWorker) -> None:
-    if sample.refused is not None:
-        for lane in lanes:
-            lane.fail(sample.row, sample.refused.status, str(sample.refused), worker)
-    for (at, view), prepared in sample.prepared.items():
-        lanes[at].take((sample.row, view), number + view, prepared, clock, worker)
-
-
-def _read(images: Images, row: int, clock: Clock) -> bytes | RefusedImageError:
-    with clock.part("read"):
+def _read(dataset: Dataset, row: int, timings: Timings) -> bytes | RefusedImageError:
+    with timings.part("read"):
         try:
-            return images.source.read(row)
+            return dataset.files.read(row)
         except RefusedImageError as refused:
             return refused
         except MemoryError as error:
-            raise MachineError(_out_of_memory(images, row)) from error
+            raise _out_of_memory(dataset, row) from error
 
 
-def _out_of_memory(images: Images, row: int) -> str:
-    return (
-        f"the memory ran out at image {str(images.ids[row])!r}; what was written stays: free some memory, or lower "
-        "--batch-size, and give the same command again"
+def _out_of_memory(dataset: Dataset, row: int) -> MachineError:
+    return MachineError(
+        f"the memory ran out at image {str(dataset.index.ids[row])!r}; what was written stays: free some memory, or "
+        "lower --batch-size, and give the same command again"
     )
 
 
-def _timed(samples: Iterator[Sample], clock: Clock) -> Iterator[Sample]:
+def _timed(samples: Iterator[Sample], timings: Timings) -> Iterator[Sample]:
     """Count how long the calling thread waits for decoded images."""
     while True:
-        with clock.part("wait for images"):
+        with timings.part("wait for images"):
             sample = next(samples, None)
         if sample is None:
             return

@@ -6,8 +6,10 @@ come back in any order and are written by their row. What an actor had not sent 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,217 +18,164 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from extract.corpora import Dataset
 from extract.corpora.dataset import RowSubset
 from extract.encoders import Encoder
-from extract.engines import autocast_dtype, choose_device
-from extract.engines.batcher import Lane, Sink
-from extract.engines.forward import Forward
-from extract.engines.local import Images, LocalEngine
+from extract.engines import Plan, Sink, choose_device
+from extract.engines.device import DeviceFacts
+from extract.engines.local import READERS, LocalEngine, describe_passes
 from extract.errors import ActorsError, DeviceError, EngineError, MachineError
-from extract.settings import Circumstances
-from extract.timings import Clock
+from extract.progress import Timings
+from extract.settings import RunSettings, silent
 from features_store import Status
-from features_store.errors import unknown_name
 
-ENGINES = ("local", "ray")
 BATCHES_A_CALL = 4  # within a call, reading and decoding go on while the network runs
 _PATIENCE = 300  # seconds for the first actor of a cluster, which may have to start a machine
 _PARTS = ("read", "decode", "transform", "forward", "wait for images", "wait for the device", "wait for vectors")
 """The parts of an actor's time."""
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """What is asked of Ray.
-
-    Parameters
-    ----------
-    actors : int
-        Each holds all networks.
-    cpus : float
-        What Ray reserves for each actor. Below 1: actors that take every whole CPU leave none to the tasks that feed
-        them, and all wait for ever.
-    gpus : float, optional
-        None = one for each actor if the cluster has one, and the CPU was not asked for.
-    threads : int, optional
-        Of torch in each actor; vectors are equal to the bit between runs with equally many. None = the threads of
-        this process, shared among the actors.
-    """
-
-    actors: int = 2
-    cpus: float = 0.5
-    gpus: float | None = 0.0
-    threads: int | None = None
-
-
-def check_engine(engine: str) -> None:
-    """Refuse an engine that does not exist.
-
-    Raises EngineError.
-    """
-    if engine not in ENGINES:
-        raise EngineError(unknown_name("engine", engine, ENGINES))
-
-
-def ask_cluster(cluster: Cluster, device: str, precision: str) -> tuple[Cluster, dict[str, Any]]:
-    """Ask the cluster which device its actors will have; a process without a GPU may drive actors that have one.
-
-    Must be called within `session`.
-
-    Raises DeviceError, EngineError.
-    """
-    import ray
-
-    gpus = cluster.gpus
-    if gpus is None:
-        gpus = 1.0 if device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
-    cluster = replace(cluster, gpus=gpus)
-    if not gpus:
-        return cluster, _describe(device, precision)
-    asked = ray.remote(num_cpus=min(cluster.cpus, 0.5), num_gpus=gpus)(_describe).remote(device, precision)
-    try:
-        return cluster, ray.get(asked, timeout=_PATIENCE)
-    except ray.exceptions.GetTimeoutError as error:
-        there = ray.cluster_resources().get("GPU", 0)
-        msg = f"no actor with {gpus:g} GPUs was given in {_PATIENCE} s; the cluster has {there:g}: lower --actor-gpus"
-        raise EngineError(msg) from error
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, DeviceError):
-            raise error.cause from error
-        raise
-
-
-def _describe(device: str, precision: str) -> dict[str, Any]:
-    """Describe the device of this process as the passports will."""
-    found = choose_device(device)
-    return {
-        "device": found.kind,
-        "identity": dict(found.identity()),
-        "autocast": autocast_dtype(found, precision),
-        "batch_size": found.batch_size,
-    }
-
-
-@dataclass(frozen=True)
-class Work:
-    """What every actor needs; it is stored once on each host.
-
-    Parameters
-    ----------
-    made : Circumstances
-        Device, decoder and so on.
-    batch_sizes : list of int
-        By network, images per forward pass.
-    """
-
-    images: Images
-    networks: list[Encoder]
-    made: Circumstances
-    batch_sizes: list[int]
-
-
 class RayEngine:
-    """Actors of Ray Data.
+    """Actors of Ray Data; an `Engine`. A process without a GPU may drive actors that have one."""
 
-    Parameters
-    ----------
-    n_decoders : int, optional
-        Threads that decode, in each actor. None = as many as it has CPUs; its share of the cluster's if it reserves
-        less than one.
-    """
+    def __init__(self, settings: RunSettings) -> None:
+        import_ray()
+        self._settings, self._gpus = settings, settings.actor_gpus
+        self.remarks: Counter[str] = Counter()
+        self.n_readers = READERS * settings.actors
+        self.n_decoders = (settings.decode_threads or 1) * settings.actors
 
-    def __init__(self, cluster: Cluster, work: Work, n_decoders: int | None = None) -> None:
-        self._cluster, self._work, self.n_decoders = cluster, work, n_decoders or 0
+    def __enter__(self) -> RayEngine:
+        import torch
 
-    def encode(
-        self, rows: NDArray[np.int64], sinks: Sequence[Sink], clock: Clock, *, step: Callable[[int], None]
+        self._session = session()
+        self._ray = self._session.__enter__()
+        try:
+            self._gpus, self.facts = ask_cluster(self._ray, self._settings)
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+        self._threads = self._settings.actor_threads or max(1, torch.get_num_threads() // self._settings.actors)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._session.__exit__(*error)
+
+    def prepare(self, plans: Sequence[Plan], timings: Timings) -> list[Plan]:
+        """See `Engine.prepare`: each actor builds its own networks, and none compiles."""
+        del timings
+        return [replace(plan, compiled=False) for plan in plans]
+
+    def run(
+        self,
+        dataset: Dataset,
+        rows: NDArray[np.int64],
+        sinks: Sequence[Sink],
+        timings: Timings,
+        step: Callable[[int], None],
     ) -> None:
-        """Give the sinks, one for each network, what they need of some rows.
-
-        Raises EngineError.
-        """
-        with session() as ray:
-            shared = ray.put(self._work)
-            cluster, calls = self._cluster, self._calls(rows, sinks)
-            actors = min(cluster.actors, len(calls))
-            threads = cluster.threads or max(1, _threads() // cluster.actors)
-            share = cluster.cpus if cluster.cpus >= 1 else ray.cluster_resources().get("CPU", 1) / actors
-            self.n_decoders = self.n_decoders or max(1, int(share))
-            vectors = ray.data.from_numpy(calls).map_batches(
-                _Actor,
-                fn_constructor_args=[(shared,), threads, self.n_decoders],
-                batch_size=len(calls[0]),  # one call each: Ray asks for a number where actors have GPUs
-                batch_format="numpy",
-                compute=ray.data.ActorPoolStrategy(size=actors),
-                num_cpus=cluster.cpus,
-                num_gpus=cluster.gpus or None,
-            )
-            for found in _found(ray, vectors, clock):
-                with clock.part("write"):
-                    for at, (network, sink) in enumerate(zip(self._work.networks, sinks, strict=True)):
-                        _put(found, at, network, sink)
-                for part, seconds in zip(_PARTS, found["seconds"].sum(axis=0).tolist(), strict=True):
-                    clock.add(part, seconds)
-                step(len(found["row"]))
-
-    def _calls(self, rows: NDArray[np.int64], sinks: Sequence[Sink]) -> list[NDArray[np.int64]]:
-        """Cut rows into calls: (n, 1 + n_networks * n_views), the row and what is needed of it."""
-        size = max(self._work.batch_sizes) * max(1, BATCHES_A_CALL // self._work.images.views.n)  # fills its batches
-        needed = [sink.needed for sink in sinks]
-        return [
-            np.concatenate([one[:, None], *(mask[one] for mask in needed)], axis=1, dtype=np.int64)
-            for one in np.split(rows, range(size, len(rows), size))
+        """See `Engine.run`."""
+        settings, ray = self._settings, self._ray
+        words = ", ".join(describe_passes(self.facts.name, self.facts.autocast, sinks))
+        settings.echo(f"{settings.actors} actors of Ray, each on {words}")
+        size = max(sink.batch_size for sink in sinks) * max(1, BATCHES_A_CALL // settings.views)  # fills its batches
+        # A call is (n, 1 + n_encoders * n_views): the row and what is needed of it.
+        calls = [
+            np.concatenate([some[:, None], *(sink.needed[some] for sink in sinks)], axis=1, dtype=np.int64)
+            for some in np.split(rows, range(size, len(rows), size))
         ]
+        actors = min(settings.actors, len(calls))
+        cpus = settings.actor_cpus if settings.actor_cpus >= 1 else ray.cluster_resources().get("CPU", 1) / actors
+        decode_threads = settings.decode_threads or max(1, int(cpus))
+        self.n_decoders = decode_threads * settings.actors
+        inside = replace(
+            settings,
+            device=self.facts.kind,
+            precision=self.facts.autocast or "float32",
+            decode_threads=decode_threads,
+            compile="off",
+            echo=silent,
+        )
+        shared = ray.put(_Shared(dataset, inside, [sink.encoder for sink in sinks], [one.batch_size for one in sinks]))
+        vectors = ray.data.from_numpy(calls).map_batches(
+            _Actor,
+            fn_constructor_args=[(shared,), self._threads],
+            batch_size=len(calls[0]),  # one call each: Ray asks for a number where actors have GPUs
+            batch_format="numpy",
+            compute=ray.data.ActorPoolStrategy(size=actors),
+            num_cpus=settings.actor_cpus,
+            num_gpus=self._gpus or None,
+        )
+        for found in _results(ray, vectors, timings):
+            with timings.part("write"):
+                for at, sink in enumerate(sinks):
+                    _write(found, at, sink)
+            for part, seconds in zip(_PARTS, found["seconds"].sum(axis=0).tolist(), strict=True):
+                timings.add(part, seconds)
+            self.remarks.update(json.loads(str(found["remarks"][0])))
+            step(len(found["row"]))
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What every actor needs; it is stored once on each host."""
+
+    dataset: Dataset
+    settings: RunSettings
+    encoders: list[Encoder]
+    batch_sizes: list[int]
 
 
 class _Actor:
     """One actor: all networks, and a local engine."""
 
-    def __init__(self, work: tuple[Any], threads: int, n_decoders: int) -> None:
+    def __init__(self, shared: tuple[Any], threads: int) -> None:
         import ray
         import torch
 
         torch.set_num_threads(threads)
-        self._work: Work = ray.get(work[0])
-        made = self._work.made
-        self._engine = LocalEngine(made.decoder, n_decoders=n_decoders)
-        device = choose_device(made.device)
-        self._forwards = [Forward(network, device, precision=made.precision) for network in self._work.networks]
+        self._shared: _Shared = ray.get(shared[0])
+        settings, sizes = self._shared.settings, self._shared.batch_sizes
+        # In passes of one thread after another: the actors themselves run side by side.
+        self._engine = LocalEngine(settings, choose_device(settings.device))
+        plans = [Plan(one, 1, size, compiled=False) for one, size in zip(self._shared.encoders, sizes, strict=True)]
+        self._engine.prepare(plans, Timings())
 
     def __call__(self, call: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return row, status, seconds by part (in the first row) and vectors (n, n_views, ...) of each block."""
-        work, table = self._work, call["data"]
-        rows, n_views = table[:, 0], work.images.views.n
-        needed = table[:, 1:].reshape(len(rows), len(work.networks), n_views).astype(bool)
-        whole = work.images
-        part = Images(whole.ids[rows], RowSubset(whole.source, rows), whole.numbers[rows], whole.views)
-        status = np.full(len(rows), Status.WRITTEN, dtype=np.uint8)
-        reasons = [""] * len(rows)
-        kept = [_Kept(network, needed[:, at], status, reasons) for at, network in enumerate(work.networks)]
-        lanes = [
-            Lane(network, sink, forward, batch_size=batch_size)
-            for network, sink, forward, batch_size in zip(
-                work.networks, kept, self._forwards, work.batch_sizes, strict=True
-            )
+        encoders, rows, n_views = self._shared.encoders, call["data"][:, 0], self._shared.settings.views
+        needed = call["data"][:, 1:].reshape(len(rows), len(encoders), n_views).astype(bool)
+        status, reasons = np.full(len(rows), Status.WRITTEN, dtype=np.uint8), [""] * len(rows)
+        sinks = [
+            _Kept(encoder, size, needed[:, at], status, reasons)
+            for at, (encoder, size) in enumerate(zip(encoders, self._shared.batch_sizes, strict=True))
         ]
-        clock, seconds = Clock(), np.zeros((len(rows), len(_PARTS)))
-        self._engine.encode(part, range(len(rows)), lanes, clock, step=lambda _: None)
-        seconds[0] = [clock.seconds().get(name, 0.0) for name in _PARTS]
+        timings, seconds = Timings(), np.zeros((len(rows), len(_PARTS)))
+        self._engine.remarks.clear()
+        self._engine.run(_take(self._shared.dataset, rows), np.arange(len(rows)), sinks, timings, lambda _: None)
+        seconds[0] = [timings.seconds().get(name, 0.0) for name in _PARTS]
         found = {"row": rows, "status": status, "seconds": seconds, "reason": np.array(reasons)}
-        for at, sink in enumerate(kept):
-            found.update({_column(at, tap): vectors for tap, vectors in sink.vectors.items()})
+        found["remarks"] = np.full(len(rows), json.dumps(self._engine.remarks))
+        for at, sink in enumerate(sinks):
+            found.update({f"{at}/{tap}": vectors for tap, vectors in sink.vectors.items()})
         return found
 
 
 class _Kept:
-    """Vectors of one network in memory; a `Sink`."""
+    """Vectors of one encoder in memory; a `Sink`."""
 
     def __init__(
-        self, network: Encoder, needed: NDArray[np.bool_], status: NDArray[np.uint8], reasons: list[str]
+        self,
+        encoder: Encoder,
+        batch_size: int,
+        needed: NDArray[np.bool_],
+        status: NDArray[np.uint8],
+        reasons: list[str],
     ) -> None:
-        self.needed, self._status, self._reasons = needed, status, reasons
+        self.encoder, self.batch_size, self.needed = encoder, batch_size, needed
+        self._status, self._reasons = status, reasons
         self.vectors = {
-            tap: np.zeros((*needed.shape, *shape), dtype=np.float32) for tap, shape in network.shapes.items()
+            tap: np.zeros((*needed.shape, *shape), dtype=np.float32) for tap, shape in encoder.shapes.items()
         }
 
     def write(
@@ -239,58 +188,95 @@ class _Kept:
         self._status[row], self._reasons[row] = status, reason
 
 
-def _column(network: int, tap: str) -> str:
-    return f"{network}/{tap}"
+def _take(dataset: Dataset, rows: NDArray[np.int64]) -> Dataset:
+    """Return some rows of a corpus, with the numbers that they have in the whole one."""
+    return replace(dataset, index=dataset.index.take(rows), files=RowSubset(dataset.files, rows))
 
 
-def _put(found: Mapping[str, NDArray[Any]], at: int, network: Encoder, sink: Sink) -> None:
-    """Write what came back of one network."""
+def _write(found: Mapping[str, NDArray[Any]], at: int, sink: Sink) -> None:
+    """Give a sink what came back of its encoder."""
     rows, status = found["row"], found["status"]
     for row, failure, reason in zip(rows.tolist(), status.tolist(), found["reason"].tolist(), strict=True):
         if failure != Status.WRITTEN:
             sink.fail(row, Status(failure), str(reason))
     places, views = np.nonzero(sink.needed[rows] & (status == Status.WRITTEN)[:, None])
-    taps = [tap.name for tap in network.spec.taps]
     if len(places):
-        sink.write(rows[places], views, {tap: found[_column(at, tap)][places, views] for tap in taps})
+        taps = [tap.name for tap in sink.encoder.spec.taps]
+        sink.write(rows[places], views, {tap: found[f"{at}/{tap}"][places, views] for tap in taps})
 
 
-def _found(ray: Any, vectors: Any, clock: Clock) -> Iterator[Mapping[str, NDArray[Any]]]:
+def _results(ray: Any, vectors: Any, timings: Timings) -> Iterator[Mapping[str, NDArray[Any]]]:
     """Iterate over what the actors send, as it comes."""
     batches = iter(vectors.iter_batches(batch_size=None, batch_format="numpy"))
     while True:
         try:
-            with clock.part("wait for actors"):
+            with timings.part("wait for actors"):
                 found = next(batches, None)
         except ray.exceptions.RayError as error:
             if isinstance(getattr(error, "cause", None), MachineError):
                 raise error.cause from error
             cause = str(getattr(error, "cause", None) or error).strip().splitlines()[-1][:300]
-            msg = f"the actors of --engine ray stopped: {cause}; what was written stays, so run again to go on"
-            raise ActorsError(msg) from error
+            raise ActorsError(
+                f"the actors of --engine ray stopped: {cause}; what was written stays, and the same command resumes it"
+            ) from error
         if found is None:
             return
         yield found
 
 
-@contextmanager
-def session() -> Iterator[Any]:
-    """Join the cluster of RAY_ADDRESS, or start one here that ends with the run.
+def ask_cluster(ray: Any, settings: RunSettings) -> tuple[float, DeviceFacts]:
+    """Return the GPUs of each actor, and the device that it will have: a task of the cluster looks.
+
+    Raises DeviceError, EngineError.
+    """
+    gpus = settings.actor_gpus
+    if gpus is None:
+        gpus = 1.0 if settings.device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+    if not gpus:
+        return gpus, _look(settings.device, settings.precision)
+    task = ray.remote(num_cpus=min(settings.actor_cpus, 0.5), num_gpus=gpus)(_look)
+    try:
+        return gpus, ray.get(task.remote(settings.device, settings.precision), timeout=_PATIENCE)
+    except ray.exceptions.GetTimeoutError as error:
+        there = ray.cluster_resources().get("GPU", 0)
+        raise EngineError(
+            f"no actor with {gpus:g} GPUs was given in {_PATIENCE} s; the cluster has {there:g}: lower --actor-gpus"
+        ) from error
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, DeviceError):
+            raise error.cause from error
+        raise
+
+
+def _look(device: str, precision: str) -> DeviceFacts:
+    return choose_device(device).facts(precision)
+
+
+def import_ray() -> Any:
+    """Import Ray, quietly.
 
     Raises EngineError.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports its use to its makers unless told not to
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports its use to its makers unless this is set
     # It also warns on the terminal that actors made anew need the networks again; they are held until the end.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         import ray
         import ray.data
     except ImportError as error:
-        msg = "--engine ray needs Ray, which is not installed; install it with: pip install 'affectory[ray]'"
-        raise EngineError(msg) from error
+        raise EngineError(
+            "--engine ray needs Ray, which is not installed; install it with: pip install 'affectory[ray]'"
+        ) from error
+    return ray
+
+
+@contextmanager
+def session() -> Iterator[Any]:
+    """Join the cluster of RAY_ADDRESS, or start one here that ends with the run."""
+    ray = import_ray()
     ours = not ray.is_initialized()
     if ours:
-        # A dashboard may not be spoken of where a cluster is joined.
+        # The option must be absent where a cluster is joined.
         dashboard = None if os.environ.get("RAY_ADDRESS") else False
         ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=dashboard)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -302,9 +288,3 @@ def session() -> Iterator[Any]:
     finally:
         if ours:
             ray.shutdown()
-
-
-def _threads() -> int:
-    import torch
-
-    return torch.get_num_threads()

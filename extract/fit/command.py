@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from extract.errors import EncoderError
-from extract.options import corpus_place, key_values
+from extract.options import CORPUS, OUTPUT, AsJson, Data, Option, corpus_place
+from features_store.console import key_values
 
 __all__ = ["EXAMPLES", "fit", "parse_options"]
 
@@ -20,7 +21,7 @@ extract fit emosepar --corpus twitter1 --data twitter1.zip --task polarity --aug
 
 extract fit resnet32 --corpus folder --data pictures/ --task label --set epochs=20 --set learning_rate=0.01
 """
-_CORPUS, _TRAINING, _OUTPUT, _SPEED = "Corpus", "Training", "Output", "Speed"
+_TRAINING, _SPEED = "Training", "Speed"  # panels of --help, beside those of `extract.options`
 
 
 def parse_options(pairs: list[str]) -> dict[str, Any]:
@@ -29,16 +30,13 @@ def parse_options(pairs: list[str]) -> dict[str, Any]:
     Raises EncoderError.
     """
     options: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
+    for key, text in key_values("--set", pairs, "epochs=20").items():
         try:
-            options[key.strip()] = None if text.strip() == "none" else json.loads(text)
+            options[key] = None if text.strip() == "none" else json.loads(text)
         except ValueError:
-            equals = ""
-        if not equals or not key.strip():
             raise EncoderError(
-                f"--set {pair!r} is not KEY=VALUE with a number or a list; write for example --set epochs=20"
-            )
+                f"--set {key}={text} is not a number or a list; write for example --set epochs=20"
+            ) from None
     return options
 
 
@@ -46,18 +44,13 @@ def fit(  # noqa: PLR0913 - each is an option of the command line
     network: Annotated[str, typer.Argument(help="emosepar, resnet32 or fractalnet.", show_default=False)],
     *,
     corpus: Annotated[
-        str, typer.Option(help="Name of a corpus; `extract corpora` lists them.", rich_help_panel=_CORPUS)
+        str, typer.Option(help="Name of a corpus; `extract corpora` lists them.", rich_help_panel=CORPUS)
     ],
-    task: Annotated[str, typer.Option(help="Task of the corpus that is learned.", rich_help_panel=_CORPUS)],
-    data: Annotated[
-        list[str] | None, typer.Option(help="Place of the corpus, as of `extract run`.", rich_help_panel=_CORPUS)
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(help="Option of the corpus; repeatable.", metavar="KEY=VALUE", rich_help_panel=_CORPUS),
-    ] = None,
+    task: Annotated[str, typer.Option(help="Task of the corpus that is learned.", rich_help_panel=CORPUS)],
+    data: Data = None,
+    option: Option = None,
     split: Annotated[
-        str, typer.Option(help="A split of the corpus; its test part is never read.", rich_help_panel=_CORPUS)
+        str, typer.Option(help="A split of the corpus; its test part is never read.", rich_help_panel=CORPUS)
     ] = "default",
     augment: Annotated[
         bool,
@@ -74,13 +67,13 @@ def fit(  # noqa: PLR0913 - each is an option of the command line
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Name of its blocks. Default: that of the network.", rich_help_panel=_OUTPUT)
+        str | None, typer.Option(help="Name of its blocks. Default: that of the network.", rich_help_panel=OUTPUT)
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="A new folder. Default: networks/NAME-CORPUS-TASK.", rich_help_panel=_OUTPUT),
+        typer.Option(help="A new folder. Default: networks/NAME-CORPUS-TASK.", rich_help_panel=OUTPUT),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.", rich_help_panel=_OUTPUT)] = False,
+    as_json: AsJson = False,
     device: Annotated[
         str, typer.Option(help="auto (a GPU if one can be used), cpu, cuda or cuda:N.", rich_help_panel=_SPEED)
     ] = "auto",
@@ -101,7 +94,7 @@ def fit(  # noqa: PLR0913 - each is an option of the command line
     folder = out or Path("networks") / f"{name}-{corpus.replace(':', '-')}-{task}"
     check_new(folder)
     chosen = choose_device(device)
-    reading = found.read(corpus_place(found, data), key_values(option or []))
+    reading = found.read(corpus_place(found, data), key_values("--option", option or [], "KEY=VALUE"))
     for note in reading.notes:
         typer.echo(f"note: {note}", err=True)
     examples = read_examples(reading, architecture, task=task, split=split)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from extract.corpora import Dataset
 from extract.encoders.fitted import Architecture
-from extract.engines.batcher import ordered
+from extract.engines.local import ordered
 from extract.errors import CorpusError, RefusedImageError
 from extract.inputs.images import make_decoder
 from features_store import Task

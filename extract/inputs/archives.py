@@ -1,8 +1,8 @@
 """Tar and zip archives read in place: a table of members is built once, then every file is read by its offset.
 
 Nothing is unpacked, and nothing is written. Of a tar only the headers are read (512 bytes a member) by a reader of our
-own: it takes a fifth of the time of `tarfile` and, unlike it, refuses damage in the middle, sizes that are no numbers
-and names of any length. Of a zip the directory is read by `zipfile`. Reading members is safe in several threads.
+own: it takes less than a third of the time of `tarfile` and, unlike it, refuses damage in the middle, sizes that are no
+numbers and names of any length. Of a zip the directory is read by `zipfile`. Several threads may read members.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import zipfile
 import zlib
 from array import array
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -122,11 +123,8 @@ class RemoteFile(SharedFile):
         if self._n_bytes < 0:
             self._n_bytes = path.stat().st_size
         end = min(offset + size, self._n_bytes)
-        if end <= offset:
-            return b""
-        data: bytes = read_persistently(
-            path, lambda: path.fs.cat_file(path.path, start=offset, end=end), of_the_file=False
-        )
+        read = partial(path.fs.cat_file, path.path, start=offset, end=end)
+        data: bytes = read_persistently(path, read, of_the_file=False) if end > offset else b""
         return data
 
 
@@ -299,7 +297,10 @@ def _headers(path: Path, file: SharedFile) -> Iterator[_Header]:
                 return
             name, kind, offset, size, modified, target = _parse(path, block, at)
             if extra and kind not in _EXTRAS:
-                name, size = extra.get("path", name), _long_size(path, at, extra.get("size"), size)
+                name, digits = extra.get("path", name), extra.get("size", str(size))
+                if re.fullmatch("[0-9]{1,18}", digits) is None:  # 18 digits are more bytes than any file has
+                    raise _damaged(path, at, f"the size of the member is {digits[:40]!r}, which is no number of bytes")
+                size = int(digits)
                 target = extra.get("linkpath", target)
                 kind = _SPARSE if kind in _REGULAR and any(key.startswith("GNU.sparse") for key in extra) else kind
             size = 0 if kind in _WITHOUT_BYTES else size
@@ -391,14 +392,6 @@ def _extra(path: Path, file: SharedFile, kind: bytes, offset: int, size: int) ->
         found[_decoded(key)] = _decoded(value)
         at = stop
     return found
-
-
-def _long_size(path: Path, at: int, text: str | None, size: int) -> int:
-    if text is None:
-        return size
-    if re.fullmatch("[0-9]{1,18}", text) is None:  # 18 digits are more bytes than any file has
-        raise _damaged(path, at, f"the size of the member is {text[:40]!r}, which is no number of bytes")
-    return int(text)
 
 
 def _zip_table(path: Path) -> MemberTable:

@@ -101,9 +101,13 @@ class DecoderSpec(NamedTuple):
 
     name: str
     jpeg: Callable[[], _DecodeJpeg | None]
-    """Returns the function for JPEGs of one scan; None = Pillow decodes everything."""
+    """Returns the function for JPEGs; None = Pillow decodes everything."""
     resizer: str
     """Row of `extract.inputs.transforms.RESIZERS`."""
+    strict: bool = False
+    """Its function refuses a JPEG whose data are not whole; else Pillow checks those that may not be."""
+    package: str = ""
+    """That must be installed beside those of `extract`."""
 
 
 def _torchvision_jpeg() -> _DecodeJpeg | None:
@@ -126,11 +130,31 @@ def _torchvision_jpeg() -> _DecodeJpeg | None:
     return decode
 
 
+def _simplejpeg() -> _DecodeJpeg | None:
+    """Return the decoder of the package simplejpeg, for which each warning of libjpeg is an error."""
+    try:
+        from simplejpeg import decode_jpeg
+    except ImportError as error:
+        raise EncoderError(
+            "--decoder simplejpeg needs the package simplejpeg: pip install simplejpeg, or choose torchvision or pillow"
+        ) from error
+
+    def decode(data: bytes) -> NDArray[np.uint8]:
+        try:
+            pixels: NDArray[np.uint8] = decode_jpeg(data, colorspace="RGB", strict=True)
+        except ValueError as error:
+            raise RefusedImageError(Status.TRUNCATED, f"the picture is damaged: {first_line(error)}") from error
+        return pixels
+
+    return decode
+
+
 DECODERS: dict[str, DecoderSpec] = {
     one.name: one
     for one in (
         DecoderSpec("torchvision", _torchvision_jpeg, "torchvision"),
         DecoderSpec("pillow", lambda: None, "pillow"),
+        DecoderSpec("simplejpeg", _simplejpeg, "torchvision", strict=True, package="simplejpeg"),
     )
 }
 _OLD_NAMES = {"fast": "torchvision"}
@@ -174,7 +198,7 @@ class Decoder:
         # Pillow warns of large images and of bad metadata; both have their own rule here.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         self._formats = [one for one in FORMATS if one in Image.OPEN]  # a build of Pillow may lack one
-        self._jpeg = spec.jpeg()
+        self._jpeg, self._strict = spec.jpeg(), spec.strict
         for form in ("PNG", "JPEG"):  # a decoder that is broken as a whole must not look like a corpus of bad files
             file = io.BytesIO()
             Image.new("RGB", (8, 8), "white").save(file, form)
@@ -240,6 +264,8 @@ class Decoder:
         torchvision does not tell where it stopped. So a picture of one scan that it ends in the grey of missing data,
         or whose data look odd, is decoded by Pillow, too; and so is every picture of several scans.
         """
+        if self._jpeg is not None and self._strict and image.mode in ("RGB", "L"):
+            return self._jpeg(data)
         if self._jpeg is not None and image.mode in ("RGB", "L") and structure.n_scans == 1:
             pixels = self._jpeg(data)
             begin, end = structure.parts[0][0], structure.parts[-1][1]

@@ -1,12 +1,12 @@
 """Whether the data of a JPEG are whole, from its first scan to its end mark.
 
-libjpeg fills up with grey what it misses and leaves out what is too much, with a warning that no Python library hands
-on. Here the warning is replaced by two questions about each scan (and each part between restart markers that looks
-odd): does the decoder still need data a few bytes before the end, and does it need none behind the end? Pillow's
-decoder answers both while it decodes: given its bytes in pieces, it leaves those in place that belong to a block it
-cannot finish, and takes everything where it is only looking for the next marker.
+libjpeg fills missing data up with grey and skips surplus data, with a warning that neither Pillow nor torchvision hands
+on. Here two checks of each scan (and of each part between restart markers that looks odd) replace the warning: a few
+bytes before the end the decoder must still need data, and behind the end it must need none. Pillow's decoder shows both
+while it decodes: given its bytes in pieces, it leaves those of a block that it cannot finish, and takes everything
+where it only looks for the next marker.
 
-`Structure` reads the markers, which costs next to nothing; `decode_checked` decodes with Pillow and asks.
+`Structure` reads the markers, which costs next to nothing; `decode_checked` decodes with Pillow and checks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _ONES = b"\xff\x00"  # eight 1 bits: no code of any Huffman table, so they end no block by chance
 _AHEAD = 20  # pairs: a decoder looks up to 16 bytes ahead
 _STEPS = 8  # a decoder within a block takes everything at most in one of seven steps, for it fills 57 bits at once
-_MAX_PARTS = 32  # between restart markers; where there are more, only those that look odd are asked about
+_MAX_PARTS = 32  # between restart markers; where there are more, only those that look odd are checked
 _ODD_RUN = b"\1" * 6  # words of 8 bytes
 _HIGH_BITS = np.uint64(0x8080808080808080)
 _NO_CONTROL = np.uint64(0x7878787878787878)  # brings bytes from 8 on to the high bit
@@ -80,7 +80,7 @@ class Structure:
 
     @property
     def checkable(self) -> bool:
-        """Whether the coding is one that can be asked about."""
+        """Whether `decode_checked` knows the coding."""
         return self.frame in _HUFFMAN_FRAMES and bool(self.parts)
 
     @property
@@ -157,8 +157,8 @@ class Structure:
         edge = any((length - 1) % unit < 2 for length, unit in zip(self.size, self.mcu, strict=True))
         return edge and abs(int(last @ (299, 587, 114)) - 128_000) <= 3000
 
-    def asked(self) -> list[tuple[int, int]]:
-        """Return the parts whose ends are looked at."""
+    def checked_parts(self) -> list[tuple[int, int]]:
+        """Return the parts whose ends are checked."""
         if len(self.parts) <= _MAX_PARTS:
             return self.parts
         return [one for at, one in enumerate(self.parts, 1) if at == len(self.parts) or self.looks_odd(*one)]
@@ -195,12 +195,12 @@ class _Feeder:
 
 
 def decode_checked(image: Any, structure: Structure) -> None:
-    """Decode an open JPEG of Pillow into itself, and see that each of its scans is whole.
+    """Decode an open JPEG of Pillow into itself, and check that each of its scans is whole.
 
     Raises RefusedImageError.
     """
     data, feeder, at = structure.data, _Feeder(image), 0
-    for begin, last in structure.asked():
+    for begin, last in structure.checked_parts():
         end = begin + len(data[begin:last].rstrip(b"\xff"))  # fill bytes may stand before a marker
         pieces = _pieces(data[max(begin, end - 2 * _STEPS) : end])[-_STEPS:]
         tail = end - sum(map(len, pieces))

@@ -1,8 +1,8 @@
 """From what a file declares of its samples to eight bits of red, green and blue.
 
-Pillow's modes do not tell how many bits a sample has, whether it is signed, or whether zero is white. So the files are
-asked: a sample of n bits runs from 0 to 2^n - 1, and its eight highest bits are kept; where white is zero, the picture
-is inverted; alpha and transparent colours are laid over white. A sample without a declared scale is refused.
+Pillow's modes do not hold how many bits a sample has, whether it is signed, or whether zero is white. So that is read
+from the file: a sample of n bits runs from 0 to 2^n - 1, and its eight highest bits are kept; where white is zero, the
+picture is inverted; alpha and transparent colours are laid over white. A sample without a declared scale is refused.
 """
 
 from __future__ import annotations

@@ -182,7 +182,7 @@ class Folder(Tree):
 class Archive(Tree):
     """A tar or zip."""
 
-    def __init__(self, place: Any, table: MemberTable, file: SharedFile | None = None, prefix: str = "") -> None:
+    def __init__(self, place: Any, table: MemberTable, file: Any = None, prefix: str = "") -> None:
         super().__init__(place / prefix.rstrip("/") if prefix else place, prefix)
         self._top, self._table, self._file = place, table, file
         self._counted: list[Census] = []  # of the whole; shared with the folders inside, and made when it is needed
@@ -244,15 +244,12 @@ class Archive(Tree):
         return self._members(paths, rows)
 
     def _read_start(self, row: int) -> bytes:
-        assert self._file is not None
         return read_start(self._file, self._table.members[row], len(JPEG_START))
 
     def _read(self, row: int) -> bytes:
-        assert self._file is not None
         return read_member(self._file, self._table.members[row], MAX_TABLE)
 
     def _members(self, paths: NDArray[Any], rows: NDArray[np.int64]) -> ImageFiles:
-        assert self._file is not None
         return ArchivedFiles(self._file, paths, rows, self._table)
 
 
@@ -340,7 +337,7 @@ def _list_remote(root: RemotePath) -> MemberTable:
     """
     found = read_persistently(root, lambda: root.fs.find(root.path, detail=True), of_the_file=False)
     table = MemberTable(root)
-    entries = []
+    entries: list[Mapping[str, Any]] = []
     for path, entry in sorted(found.items()):
         raw = path[len(root.path) :].lstrip("/")
         if table.enter(raw, len(entries), leads_out="a name that leads out of the folder"):

@@ -44,7 +44,8 @@ class Policy:
     shift : float
         Largest way in both directions along each axis, relative to the edge.
     zoom : (float, float)
-        Magnification, drawn for each axis alone.
+        Magnification, drawn for each axis alone: above 1 shows less of the image, larger. (`extract fit` draws its
+        inverse, and calls that scale.)
     flips : tuple of {"horizontal", "vertical"}
         Each is done to half of the views.
     blur : (float, float)
@@ -93,8 +94,7 @@ class Views:
         if self.policy not in POLICIES:
             raise EncoderError(unknown_name("policy of views", self.policy, POLICIES))
         if not 1 <= self.n <= MAX_VIEWS:
-            msg = f"{self.n} views were asked for; 1 (the image itself) to {MAX_VIEWS} can be made"
-            raise EncoderError(msg)
+            raise EncoderError(f"{self.n} views were asked for; 1 (the image itself) to {MAX_VIEWS} can be made")
 
     def record(self) -> Mapping[str, Any] | None:
         """Return the entry of a passport; None where there is the image alone."""

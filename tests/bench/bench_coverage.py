@@ -241,6 +241,7 @@ STUDIES: dict[str, tuple[Callable[..., Rates], str, tuple[str, ...], tuple[int, 
     ),
     "thresholds": (thresholds, "what thresholds are worth on fresh images", ("3 labels", "28 labels"), (42, 83, 300)),
 }
+MEANS = ("novelty", "doubted", "thresholds")  # not shares of repetitions
 UNGROUPED = ("calibrated", "novelty", "explained", "doubted", "thresholds")
 
 
@@ -289,7 +290,8 @@ def table(study: str, records: list[dict[str, Any]]) -> list[str]:
     found = {tuple(one["cell"][1:]): one for one in records}
     both = (False,) if study in UNGROUPED else (False, True)
     columns = [(n, grouped) for grouped in both for n in sizes]
-    lines = [f"\n{study}: {what}, %; Monte Carlo error at most {_error(records):.1f} points\n"]
+    error = f"; Monte Carlo error at most {_error(records):.1f} points" if study not in MEANS else ""
+    lines = [f"\n{study}: {what}, %{error}\n"]
     lines.append("| | " + " | ".join(f"{n}{' in groups' if grouped else ''}" for n, grouped in columns) + " |")
     lines.append("|---" * (len(columns) + 1) + "|")
     for name in names:

@@ -9,7 +9,6 @@ ViT-L-14 is the one of the profile `fusion`), AFFECTORY_BENCH_IMAGES, AFFECTORY_
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import io
 import multiprocessing
@@ -18,7 +17,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,13 +27,12 @@ import numpy as np
 from extract import pipeline
 from extract.corpora import Dataset, find_corpus
 from extract.encoders import Encoder, Weights, build_encoders, find_encoders
-from extract.engines import Cpu, autocast_dtype
-from extract.engines.compilation import Compilation
-from extract.engines.forward import Forward
-from extract.engines.pool import Streams
+from extract.engines import Cpu
+from extract.engines.cpu import ForwardPool
+from extract.engines.forward import Forward, compile_if_faster
+from extract.engines.local import LocalEngine
 from extract.inputs.images import make_decoder
-from extract.settings import Circumstances
-from extract.timings import Clock
+from extract.settings import RunSettings
 from tests.bench.results import medians, record
 
 CLIP = os.environ.get("AFFECTORY_BENCH_CLIP", "ViT-B-32")
@@ -120,24 +118,21 @@ class Ready:
     """A pipeline whose networks are compiled once for all rounds."""
 
     def __init__(self, networks: list[Encoder], reading: Dataset, folder: Path, precision: str) -> None:
-        compilation = Compilation(COMPILE, Cpu(streams=Streams()), print, precision)
-        clock = Clock()
-        self.forwards = [
-            compilation.forward(network, LARGE, clock, batch_size=BATCH, before=None) for network in networks
-        ]
-        print(f"compiled in {clock.seconds().get('compile', 0):.0f} s", flush=True)
+        self.device, start = Cpu(pool=ForwardPool()), time.perf_counter()
+        how = {"batch_size": BATCH, "mode": COMPILE, "precision": precision}
+        self.forwards = [compile_if_faster(network, self.device, LARGE, **how) for network in networks]
+        print(f"compiled in {time.perf_counter() - start:.0f} s", flush=True)
         self.networks, self.reading, self.folder, self.n_runs = networks, reading, folder / precision, 0
-        made = Circumstances("cpu", autocast_dtype(Cpu(), precision))
-        self.settings = pipeline.Settings(made, BATCH, progress=False)
+        self.settings = RunSettings(device="cpu", precision=precision, batch_size=BATCH)
 
     def run(self, names: Sequence[str], n_images: int) -> None:
         """Extract some images with some networks into a new store, with the forward passes that are there."""
-        chosen = [at for at, one in enumerate(self.networks) if one.spec.name in names]
+        networks = [one for one in self.networks if one.spec.name in names]
+        forwards = {one.network.spec.name: one for one in self.forwards}
         self.n_runs += 1
-        with self._given([self.forwards[at] for at in chosen]):
-            networks = [self.networks[at] for at in chosen]
-            settings = replace(self.settings, limit=n_images)
-            pipeline.run(self.reading, networks, self.folder / str(self.n_runs), settings)
+        settings = replace(self.settings, limit=n_images)
+        engine = LocalEngine(settings, self.device, forwards)
+        pipeline.run(self.reading, networks, self.folder / str(self.n_runs), settings, engine)
 
     def forward_only(self, names: Sequence[str], n_images: int) -> Callable[[], None]:
         """Return the same forward passes over ready tensors, which are made now."""
@@ -155,16 +150,6 @@ class Ready:
                 wait()
 
         return work
-
-    @contextlib.contextmanager
-    def _given(self, forwards: list[Forward]) -> Iterator[None]:
-        left = {one.network.spec.name: one for one in forwards}
-        original = Compilation.forward
-        Compilation.forward = lambda _self, network, *_rest, **_named: left[network.spec.name]  # type: ignore
-        try:
-            yield
-        finally:
-            Compilation.forward = original  # type: ignore[method-assign]
 
 
 def prepare_per_core(networks: list[Encoder], files: list[bytes]) -> dict[str, float]:

@@ -93,7 +93,7 @@ NOVELTY_WORLDS = {
     "6 columns": (6, 1),
     "20 columns": (20, 1),
     "400 columns": (400, 1),
-    "3 blocks of 60 columns": (60, 3),
+    "3 blocks of 60": (60, 3),
 }
 
 

@@ -157,11 +157,11 @@ def pictured_store(pictures, tmp_path_factory) -> Path:
     from extract import pipeline
     from extract.corpora import find_corpus
     from extract.encoders import Weights, build_encoders, find_encoders
-    from extract.settings import Circumstances
+    from extract.settings import RunSettings
 
     folder = tmp_path_factory.mktemp("features") / "shapes"
     networks = build_encoders(find_encoders(["efficientnet_lite0", "lowlevel"]), Weights())
-    settings = pipeline.Settings(Circumstances("cpu"), 4, decoders=1, progress=False)
+    settings = RunSettings(device="cpu", batch_size=4, decode_threads=1)
     pipeline.run(find_corpus("folder").read(pictures, {}), networks, folder, settings)
     return folder
 

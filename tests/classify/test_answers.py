@@ -11,35 +11,34 @@ from classify.errors import ModelError
 from classify.evaluation.wording import p_text
 from classify.explain.attribution import Target
 from classify.explain.explainer import Explanation
-from classify.explain.explanations import explanation_text
 from classify.figures.charts import confusion_chart
-from classify.inference.model import Answer, run_model
-from classify.inference.predictions import answer_csv, answer_json, answer_text, csv_header
+from classify.inference.model import Prediction, csv_header, run_model
 from classify.inference.predictor import Encoders
 from classify.runs.folder import read_run
 from classify.runs.record import by_kind
+from features_store import Task
 
 
 def test_values_stay_on_the_scale(runs_folder) -> None:
     """A value beyond the task's scale is cut to its end, and the row says what it was."""
     model = run_model(read_run(runs_folder / "affect" / "linear"))
-    answer = model.answer("a.jpg", np.array([11.5, 4.25]))
-    assert answer.scores.tolist() == [9.0, 4.25]
-    assert json.loads(answer_json(model, answer))["beyond_the_scale"] == {"valence": 11.5}
-    assert answer_csv(model, answer) == "a.jpg,9.0,4.25,valence 11.5,,,"
+    prediction = model.predict("a.jpg", np.array([11.5, 4.25]))
+    assert prediction.scores.tolist() == [9.0, 4.25]
+    assert json.loads(model.as_json(prediction))["beyond_the_scale"] == {"valence": 11.5}
+    assert model.as_csv(prediction) == "a.jpg,9.0,4.25,valence 11.5,,,"
     assert csv_header(model) == "image,predicted/valence,predicted/arousal,beyond the scale,novelty,novelty note,reason"
-    assert answer_text(model, answer) == "a.jpg: valence 9.000 (cut to the scale from 11.500), arousal 4.250"
-    inside = model.answer("b.jpg", np.array([8.5, 4.25]))
-    assert json.loads(answer_json(model, inside))["beyond_the_scale"] == {}
+    assert model.as_text(prediction) == "a.jpg: valence 9.000 (cut to the scale from 11.500), arousal 4.250"
+    inside = model.predict("b.jpg", np.array([8.5, 4.25]))
+    assert json.loads(model.as_json(inside))["beyond_the_scale"] == {}
 
 
 def test_decisions_beside_what_they_were_made_on(runs_folder) -> None:
     """The head's own values, each beside its threshold, come before the calibrated ones, in their order."""
     model = run_model(read_run(runs_folder / "evokes" / "linear"))
     first, second, _ = model.postprocessing.thresholds
-    answer = model.answer("a.jpg", np.array([first + 1e-6, second - 1e-6, 0.001]))
-    assert answer.said == ("joy",)
-    text = answer_text(model, answer)
+    prediction = model.predict("a.jpg", np.array([first + 1e-6, second - 1e-6, 0.001]))
+    assert prediction.predicted == ("joy",)
+    text = model.as_text(prediction)
     assert text.startswith("a.jpg: joy (")
     assert f"joy {first:.2f}, given from {first:.2f}" in text
     assert f"fear {second - 1e-6:.2f}, given from {second:.2f}" in text
@@ -47,7 +46,7 @@ def test_decisions_beside_what_they_were_made_on(runs_folder) -> None:
 
 def test_names_of_images_do_not_steer_a_terminal(runs_folder) -> None:
     model = run_model(read_run(runs_folder / "affect" / "linear"))
-    assert "\x1b" not in answer_text(model, model.answer("\x1b[31ma.jpg", np.array([5.0, 5.0])))
+    assert "\x1b" not in model.as_text(model.predict("\x1b[31ma.jpg", np.array([5.0, 5.0])))
 
 
 def test_many_classes_have_no_grid() -> None:
@@ -77,11 +76,16 @@ def test_warnings_of_a_kind_are_said_once() -> None:
 
 def test_a_value_below_the_mean_keeps_its_sign() -> None:
     """What draws a value down is negative, and has the share of what it explains."""
-    blocks, target = {"a.pool": -0.5, "b.pool": 0.125}, Target("valence", 0, "regression", -1.0)
+    blocks, target = (
+        {"a.pool": -0.5, "b.pool": 0.125},
+        Target(Task("v", "regression", ("valence",), (-1.0, 1.0)), 0, -1.0),
+    )
     words = [("gloomy sky", -0.25)]
-    told = Explanation(Answer("a.jpg", np.array([-0.5])), target, -0.5, -0.125, blocks, words, {}, np.zeros((64, 64)))
+    told = Explanation(
+        Prediction("a.jpg", np.array([-0.5])), target, -0.5, -0.125, blocks, words, {}, np.zeros((64, 64))
+    )
     assert told.shares == {"a.pool": 1.0, "b.pool": 0.0}
-    lines = explanation_text(told).splitlines()
+    lines = str(told).splitlines()
     assert lines[0] == "a.jpg: valence, -0.50 (mean image -0.12)"
     assert lines[1].split() == ["a.pool", "-0.50", "100%"]
     assert lines[3] == "  by name: gloomy sky -0.25"

@@ -13,7 +13,7 @@ from classify.pages.pairs import pairs
 from classify.pages.tables import audit_text, pairs_text
 from classify.runs.folder import find_runs
 from classify.runs.train import run
-from classify.studies.audit import AuditConfig, audit
+from classify.studies.audit import audit
 from features_store import Labels, Split, Task, UnknownNameError
 
 
@@ -38,7 +38,7 @@ def dirty(make_store):
 
 def test_copies_and_mistakes_come_out(dirty):
     """The copies by their ids, and the wrong labels first in the list."""
-    found = audit(AuditConfig(str(dirty), "kind"))
+    found = audit(str(dirty), "kind")
     across = found["duplicates"]["across"]["test in train"]
     assert across["ids"] == ["000120.png", "000121.png"]
     assert across["pairs"][0]["other"] == "000000.png"
@@ -52,9 +52,9 @@ def test_copies_and_mistakes_come_out(dirty):
 
 def test_labels_and_values_are_judged_in_their_words(dirty):
     """A label is called "not a"; a value is shown with what the others say."""
-    words = {one["given"] for one in audit(AuditConfig(str(dirty), "has"))["label_errors"]["images"]}
+    words = {one["given"] for one in audit(str(dirty), "has")["label_errors"]["images"]}
     assert words & {"a", "not a", "b", "not b"}
-    (first, *_) = audit(AuditConfig(str(dirty), "value"))["label_errors"]["images"]
+    (first, *_) = audit(str(dirty), "value")["label_errors"]["images"]
     assert (first["id"], first["output"]) == ("000060.png", "value")
     assert first["given"] > first["suggested"] + 20
 
@@ -63,7 +63,7 @@ def test_large_corpora_are_sampled(dirty, monkeypatch):
     """Beyond the most that are judged, images are drawn, and it is said."""
     monkeypatch.setattr("classify.studies.audit.MAX_JUDGED", 100)
     told = []
-    found = audit(AuditConfig(str(dirty), "kind"), notify=told.append)
+    found = audit(str(dirty), "kind", notify=told.append)
     assert found["label_errors"]["n_judged"] == 100
     assert "100 of 150" in told[0]
 
@@ -71,9 +71,9 @@ def test_large_corpora_are_sampled(dirty, monkeypatch):
 def test_wrong_settings_are_refused(dirty):
     """A cosine beyond 1 and an unknown task are errors of ours."""
     with pytest.raises(ConfigError, match="threshold is 2"):
-        AuditConfig(str(dirty), "kind", threshold=2)
+        audit(str(dirty), "kind", threshold=2)
     with pytest.raises(UnknownNameError):
-        audit(AuditConfig(str(dirty), "knid"))
+        audit(str(dirty), "knid")
 
 
 def test_pairs_of_a_board(runs_folder, store, tmp_path):
@@ -117,12 +117,12 @@ def test_a_judge_that_knows_nothing_doubts_no_label(make_store):
     noise = make_store(
         {"a.pool": random.normal(size=(300, 5))}, [Labels(Task("t", "single", tuple("abc")), y)], [split]
     )
-    found = audit(AuditConfig(str(noise), "t"))
+    found = audit(str(noise), "t")
     assert (found["label_errors"]["n_doubted"], found["label_errors"]["judge_knows"]) == (0, False)
     assert "no label is doubted" in audit_text(found)
     X = random.normal(size=(300, 3)) + 1.6 * np.eye(3)[y]
     right = make_store({"a.pool": X}, [Labels(Task("t", "single", tuple("abc")), y)], [split])
-    found = audit(AuditConfig(str(right), "t"))
+    found = audit(str(right), "t")
     doubted, expected = found["label_errors"]["n_images"], found["label_errors"]["n_expected"]
     assert doubted > 10
     assert expected == pytest.approx(doubted, rel=0.5)
@@ -136,7 +136,7 @@ def test_narrow_blocks_make_no_duplicates(make_store):
     X = random.normal(size=(700, 5)).astype(np.float32)
     X[690] = X[0]
     narrow = make_store({"a.pool": X}, labels, [Split("default", np.repeat([0, 2], [500, 200]))])
-    found = audit(AuditConfig(str(narrow), "t"))
+    found = audit(str(narrow), "t")
     across = found["duplicates"]["across"]["test in train"]
     assert across["ids"] == ["000690.png"]
     assert across["threshold"] > 0.99

@@ -16,7 +16,7 @@ from classify.heads import make_head
 from classify.runs.layout import lay_out
 from classify.runs.train import fit_head
 from classify.studies.ablation import AblationConfig, ablate
-from classify.studies.audit import AuditConfig, audit
+from classify.studies.audit import audit
 from features_store import BlockSpec, BlockWriter, Index, Labels, Split, Task, write_index
 
 Y = np.arange(40) % 3
@@ -88,7 +88,7 @@ def test_a_task_of_several_labels_may_have_one(make, tmp_path, head):
     assert run.predictions["test"].y_score.shape == (10, 1)
     if head == "linear":
         assert classify.cross_validate(store, "t", head, resamples=20).scores.shape == (30, 1)
-        assert audit(AuditConfig(str(store), "t"))["label_errors"]["n_judged"]
+        assert audit(str(store), "t")["label_errors"]["n_judged"]
         for way in ("svm", "ridge"):
             assert ablate(AblationConfig(str(store), "t", way, resamples=20))["subsets"]
 

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 import classify
 from classify.config import RunConfig, load_config
 from classify.errors import ConfigError, ModelError, RunError
-from classify.inference.submit import plan_submission
+from classify.inference.submission import plan_submission
 from classify.pages.leaderboard import leaderboards
 from classify.pages.pairs import pairs
 from classify.runs.folder import find_runs
 from classify.runs.identity import differing_aspects, digest_of, run_identity
 from classify.runs.layout import lay_out
-from classify.studies.learning_curve import curve_of
+from classify.studies.learning_curve import fit_learning_curve
 from features_store import BlockSpec, BlockWriter, Index, Labels, Split, Task, write_index
 
 N = 80
@@ -90,7 +90,7 @@ def test_curve_and_submit_refuse_a_store_that_changed(tmp_path, changed):
     """The sentence names what is different."""
     run = classify.run(make(tmp_path / "a"), "t", "linear", out=tmp_path / "run", resamples=20)
     make(tmp_path / "a", **CHANGES[changed])
-    for ask in (curve_of, lambda one: plan_submission([one])):
+    for ask in (fit_learning_curve, lambda one: plan_submission([one])):
         with pytest.raises(RunError, match=r"holds other images or labels.*different: .*run it again"):
             ask(run)
 
@@ -147,10 +147,10 @@ def test_a_report_has_a_version_and_old_ones_are_read(tmp_path):
         name: value for name, value in run.report.items() if name not in ("passports", "format_version", "identity")
     }
     (tmp_path / "run" / "report.json").write_text(json.dumps(report))
-    from classify.studies.cross_corpus import TransferConfig, transfer
+    from classify.studies.cross_corpus import cross_corpus_test
 
     with pytest.raises(ValueError, match="doesn't say how its blocks were made"):
-        transfer(TransferConfig(tmp_path / "run", str(make(tmp_path / "o", ids=[f"o{i}.jpg" for i in range(N)]))))
+        cross_corpus_test(tmp_path / "run", str(make(tmp_path / "o", ids=[f"o{i}.jpg" for i in range(N)])))
 
 
 def test_a_cross_corpus_run_is_run_again_from_its_file(tmp_path):
@@ -158,15 +158,13 @@ def test_a_cross_corpus_run_is_run_again_from_its_file(tmp_path):
     store = make(tmp_path / "s")
     other = make(tmp_path / "o", ids=[f"o{i}.jpg" for i in range(N)], classes=("a", "b", "z"))
     run = classify.run(store, "t", "linear", out=tmp_path / "run", resamples=20)
-    from classify.studies.cross_corpus import TransferConfig, run_config, transfer
+    from classify.studies.cross_corpus import cross_corpus_test, run_config
 
-    tested = transfer(
-        TransferConfig(run.folder, str(other), class_map={"z": "c"}, resamples=20, out=str(tmp_path / "x"))
-    )
+    tested = cross_corpus_test(run.folder, str(other), class_map={"z": "c"}, resamples=20, out=str(tmp_path / "x"))
     repeated = run_config(load_config(tested.folder / "config.toml", {"out": str(tmp_path / "y")}))
     assert repeated.report["metrics"] == tested.report["metrics"]
     with pytest.raises(RunError, match="no learning curve"):
-        curve_of(tested)
+        fit_learning_curve(tested)
 
 
 def test_names_stay_below_runs(tmp_path):

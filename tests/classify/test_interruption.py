@@ -8,8 +8,8 @@ import pytest
 from classify.config import RunConfig
 from classify.errors import ConfigError, RunError
 from classify.heads import make_head
-from classify.heads.checkpoint import Checkpoint
 from classify.heads.persistence import load_head
+from classify.heads.training import Checkpoint
 from classify.runs.time_budget import Interruption, UnfinishedError, parse_duration
 from classify.runs.train import run
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from classify.heads import make_head
-from classify.heads.wide import WideLinear
+from classify.heads.first_layer import WideLinear
 
 X = np.random.default_rng(0).normal(size=(240, 20)).astype(np.float32)
 HIDDEN = X @ np.random.default_rng(9).normal(size=(20, 2)).astype(np.float32)

@@ -24,7 +24,7 @@ from classify.inference.bundle import open_model, write_bundle
 from classify.inference.model import run_model
 from classify.runs.folder import Run, read_run
 from classify.runs.train import run
-from classify.studies.cross_corpus import TransferConfig, transfer
+from classify.studies.cross_corpus import cross_corpus_test
 from features_store.schema import Labels, Split, Task
 from tests.bench.worlds import vectors
 
@@ -174,8 +174,8 @@ def test_every_head_has_it(store, tmp_path, head) -> None:
     assert set(BLOCKS) < set(json.loads((done.folder / "model" / "head.json").read_text())["files"])
     model = run_model(done)
     vector = np.full(model.head.n_features_in_, 40, dtype=np.float32)
-    answer = model.answer("a.jpg", model.scores(vector[None])[0], vector)
-    assert "do not trust this answer" in answer.novelty_note
+    prediction = model.predict("a.jpg", model.scores(vector[None])[0], vector)
+    assert "do not trust this answer" in prediction.novelty_note
 
 
 @pytest.mark.parametrize("task", ["polarity", "evokes", "valence", "affect"])
@@ -188,7 +188,7 @@ def test_a_bundle_carries_it(runs_folder, tmp_path, task) -> None:
     assert ours.novelty is not None
     assert theirs.novelty is not None
     assert ours.novelty.judge(vector) == theirs.novelty.judge(vector)
-    assert ours.answer("a", np.zeros(len(ours.task.classes)), vector).novelty == ours.novelty.judge(vector)[0]
+    assert ours.predict("a", np.zeros(len(ours.task.classes)), vector).novelty == ours.novelty.judge(vector)[0]
 
 
 def _copied(made: Run, folder: Path) -> Run:
@@ -270,8 +270,8 @@ def test_a_run_of_an_earlier_version_is_read(polarity_run, tmp_path) -> None:
     assert made.report["novelty"] is None
     write_bundle(made, tmp_path / "b.zip")
     for model in (run_model(made), open_model(tmp_path / "b.zip")):
-        answer = model.answer("a.jpg", np.array([0.5, 0.25, 0.25]), np.zeros(12, dtype=np.float32))
-        assert (answer.novelty, answer.novelty_note) == (None, "novelty not recorded")
+        prediction = model.predict("a.jpg", np.array([0.5, 0.25, 0.25]), np.zeros(12, dtype=np.float32))
+        assert (prediction.novelty, prediction.novelty_note) == (None, "novelty not recorded")
 
 
 @pytest.mark.parametrize("value", [7, {"parts": {"test": {"n": 3, "flagged": 1, "share": 4}}}, {"directions": [1]}])
@@ -292,7 +292,7 @@ def test_another_corpus_is_called_unlike(make_store, tmp_path) -> None:
     x[:80] += 9 * x.std(axis=0)
     theirs = make_store({"a.pool": x}, [Labels(TASK, random.integers(0, 2, 220))], prefix="other/")
     made = run(RunConfig(str(ours), "t", "linear", resamples=20, out=str(tmp_path / "run")))
-    done = transfer(TransferConfig(made.folder, str(theirs), resamples=20, out=str(tmp_path / "other")))
+    done = cross_corpus_test(made.folder, str(theirs), resamples=20, out=str(tmp_path / "other"))
     assert 80 <= done.report["novelty"]["parts"]["test"]["flagged"] <= 90
     assert any("220 test images are unlike the training images" in text for text in done.report["warnings"])
     assert not any("unlike" in text for text in made.report["warnings"])

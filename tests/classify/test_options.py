@@ -96,7 +96,7 @@ def test_no_line_of_lightgbm_reaches_the_user(capfd):
 
     import lightgbm
 
-    from classify.heads.error_stream import without_fatal_lines
+    from classify.heads.gbm import without_fatal_lines
 
     with without_fatal_lines(), pytest.raises(lightgbm.basic.LightGBMError):
         lightgbm.train({"num_leaves": -1, "verbosity": -1}, lightgbm.Dataset(X, Y["single"]))

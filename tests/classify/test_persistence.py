@@ -66,7 +66,7 @@ def test_files_are_json_safetensors_and_text(tmp_path):
                 list(pickletools.genops(path.read_bytes()))
     record = json.loads((tmp_path / "mlp" / "head.json").read_text(encoding="utf-8"))
     assert (record["head"], record["kind"]) == ("mlp", "single")
-    assert record["classes"]["values"] == ["là", "so", "è"]
+    assert record["attributes"]["classes_"]["values"] == ["là", "so", "è"]
     assert {"torch", "numpy", "scikit-learn"} <= set(record["versions"])
 
 
@@ -95,8 +95,12 @@ def test_a_flipped_byte_is_found(saved):
         ("", "damaged or not a head"),
         ("{", "damaged or not a head"),
         ("[]", 'doesn\'t say "format"'),
-        ('{"format": "affectory-head", "format_version": 3}', "format version 3, this program reads 2; update"),
-        ('{"format": "affectory-head", "format_version": 2}', "damaged or not a head"),
+        ('{"format": "affectory-head", "format_version": 4}', "format version 4, this program reads 3; update"),
+        (
+            '{"format": "affectory-head", "format_version": 2}',
+            "earlier version of affectory.*make it again with: classify run",
+        ),
+        ('{"format": "affectory-head", "format_version": 3}', "damaged or not a head"),
     ],
 )
 def test_a_wrong_record_is_one_clear_error(saved, content, said):
@@ -114,6 +118,8 @@ def test_a_wrong_record_is_one_clear_error(saved, content, said):
         ("params", {"surprise": 1}, "options that this version doesn't know: surprise"),
         ("params", {"hidden": [9]}, "damaged"),
         ("files", {"../../etc/passwd": "0"}, "takes model.safetensors"),
+        ("attributes", {"n_features_in_": 6, "fit": 1}, "attributes is 'fit'; it takes n_features_in_"),
+        ("attributes", {"n_features_in_": 6, "gamma_": 1.0}, "damaged|not"),
     ],
 )
 def test_a_record_that_was_tampered_with_is_refused(saved, key, value, said):

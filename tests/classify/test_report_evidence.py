@@ -23,7 +23,7 @@ from classify.runs.folder import find_runs
 from classify.runs.predictions import PartPredictions
 from classify.runs.report_json import Report
 from classify.runs.train import run
-from classify.studies.audit import AuditConfig, audit
+from classify.studies.audit import audit
 from features_store import Index, Labels, Split, Task, write_index
 
 from .conftest import write_block
@@ -58,7 +58,7 @@ def hostile(tmp_path_factory):
         if about == "kind":  # a second head, so that there is a pair
             weak = RunConfig(str(store), about, "linear", settings={"C": 0.01}, resamples=40)
             run(replace(weak, out=str(runs / about / "weak")))
-        write_json(runs / about / "audit.json", audit(AuditConfig(str(store), about, threshold=0.999)))
+        write_json(runs / about / "audit.json", audit(str(store), about, threshold=0.999))
     bars = {"weighted_f1": {"value": 0.5, "low": 0.4, "high": 0.6}}
     subsets = [{"blocks": [BLOCK], "metrics": bars}, {"blocks": [BLOCK, EVIL], "metrics": bars}]
     gains = {EVIL: {"alone": bars["weighted_f1"]}}

@@ -163,7 +163,7 @@ def test_a_head_of_the_first_version_is_refused_with_the_line_that_makes_it_agai
     record = json.loads((folder / "model" / "head.json").read_text())
     (folder / "model" / "head.json").write_text(json.dumps({**record, "format_version": 1}))
     assert read_run(folder).report["head"] == "linear"
-    with pytest.raises(HeadError, match=r"affectory 0\.1") as refused:
+    with pytest.raises(HeadError, match="earlier version of affectory") as refused:
         run_model(read_run(folder))
     program, *line = shlex.split(str(refused.value).partition("with: ")[2])
     assert (program, line[0]) == ("classify", "run")

@@ -1,6 +1,7 @@
 """The search: on validation only, gone on with after an interruption, its end read once."""
 
 import json
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -8,9 +9,11 @@ import pytest
 from classify.config import RunConfig
 from classify.data.rows import RowMatrix
 from classify.errors import ConfigError, HeadError, RunError
+from classify.heads import HEADS, head_class
 from classify.runs.time_budget import UnfinishedError
 from classify.studies import search as searching
-from classify.studies.search import SPACES, search
+from classify.studies.search import Journal, search
+from features_store.errors import LockedError
 
 pytest.importorskip("optuna")
 
@@ -108,12 +111,12 @@ def test_networks_are_searched_with_layers_as_lists(store, tmp_path):
     assert all(isinstance(size, int) for size in run.report["parameters"]["hidden"])
 
 
-@pytest.mark.parametrize("head", SPACES)
+@pytest.mark.parametrize("head", HEADS)
 def test_every_space_is_of_options(head):
     """What is searched are options of the head."""
     from classify.heads import head_options
 
-    assert set(SPACES[head]) <= set(head_options(head, "single"))
+    assert set(head_class(head, "single").search_space) <= set(head_options(head, "single"))
 
 
 def test_what_cannot_be_searched_is_said(store, tmp_path):
@@ -173,3 +176,38 @@ def test_a_search_whose_trials_all_fail_reads_no_test_image(store, tmp_path, mon
         search(config, trials=2)
     assert len(fits) == 4
     assert not (tmp_path / "s" / "best").exists()
+
+
+HEADER = '{"format": "affectory-search", "format_version": 1, "identity": "x"}'
+TRIAL = '{"number": 0, "state": "COMPLETE", "value": 0.5, "params": {"C": 1.0}}'
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (['{"op_code": 0, "worker_id": "a", "study_name": "s"}', TRIAL], "from line 1 on .*lacks format"),
+        ([HEADER.replace("1,", "9,"), TRIAL], "from line 1 on .*format_version"),
+        ([HEADER.replace('"x"', '"y"'), TRIAL], "of another search"),
+        ([HEADER, TRIAL.replace("0.5", "1e999"), TRIAL], "from line 2 on .*too large a number"),
+        ([HEADER, TRIAL.replace("COMPLETE", "RUNNING"), TRIAL], "from line 2 on .*state"),
+        ([HEADER, TRIAL.replace('{"C": 1.0}', "[1]"), TRIAL], "from line 2 on .*an object"),
+        ([HEADER, "[" * 100_000, TRIAL], "from line 2 on .*nested too deeply"),
+    ],
+)
+def test_a_journal_of_anybody_is_read_through_its_schema(tmp_path, lines, words):
+    """One sentence with the line; the lock is released."""
+    path = tmp_path / "journal.log"
+    path.write_text("\n".join(lines) + "\n")
+    for _ in range(2):
+        with pytest.raises(RunError, match=words):
+            Journal(path, "x", print)
+
+
+def test_a_journal_has_one_writer(tmp_path):
+    """A second search of the same folder is refused while the first one runs."""
+    with closing(Journal(tmp_path / "journal.log", "x", print)) as journal:
+        journal.append({"number": 0, "state": "COMPLETE", "value": 0.5, "params": {"C": 1.0}})
+        with pytest.raises(LockedError):
+            Journal(tmp_path / "journal.log", "x", print)
+    with closing(Journal(tmp_path / "journal.log", "x", print)) as journal:
+        assert [one["value"] for one in journal.trials] == [0.5]

@@ -14,7 +14,7 @@ import pytest
 import classify
 from classify.config import load_config
 from classify.errors import ConfigError
-from classify.explain.explanations import scored_images
+from classify.explain.explainer import scored_images
 from classify.inference.bundle import write_bundle
 from classify.pages.pictures import Pictures
 from classify.runs.folder import read_run
@@ -34,7 +34,7 @@ def test_a_chain_leaves_no_name(tmp_path, monkeypatch) -> None:
     from extract import pipeline
     from extract.corpora import find_corpus
     from extract.encoders import Weights, build_encoders, find_encoders
-    from extract.settings import Circumstances
+    from extract.settings import RunSettings
 
     home = tmp_path / "quendolin"
     work = home / "work"
@@ -48,7 +48,7 @@ def test_a_chain_leaves_no_name(tmp_path, monkeypatch) -> None:
         place.mkdir(parents=True, exist_ok=True)
         pixels = random.integers(0, 60 + 180 * (i % 2), size=(40, 40, 3)).astype(np.uint8)
         image.fromarray(pixels).save(place / f"{i:02}.jpg", comment=COMMENT)
-    settings = pipeline.Settings(Circumstances("cpu"), 4, decoders=1, progress=False)
+    settings = RunSettings(device="cpu", batch_size=4, decode_threads=1)
     networks = build_encoders(find_encoders(["lowlevel"]), Weights())
     store = work / "features" / "shared"
     pipeline.run(find_corpus("folder").read(work / "data" / "shared", {}), networks, store, settings)

@@ -31,12 +31,20 @@ seed = [0, 1]
 """
 
 
-@pytest.fixture
-def grid(store, tmp_path):
+@pytest.fixture(scope="module")
+def grid(store, tmp_path_factory):
     """Write a sweep of six runs, and return its file."""
-    path = tmp_path / "sweep.toml"
+    path = tmp_path_factory.mktemp("sweep") / "sweep.toml"
     path.write_text(GRID.format(store=store))
     return path
+
+
+@pytest.fixture(scope="module")
+def finished(grid):
+    """Do the sweep; return its points, and the steps of its progress."""
+    points, steps = read_sweep(grid, out=grid.parent / "out"), []
+    sweep(points, progress=lambda done, total: steps.append((done, total)))
+    return points, steps
 
 
 def written(store, tmp_path, text):
@@ -66,15 +74,13 @@ def times(cells):
     return {cell.digest: (cell.config.folder / "report.json").stat().st_mtime_ns for cell in cells}
 
 
-def test_every_cell_is_done_once_and_none_again(grid, tmp_path):
-    """The second time nothing is computed; a cell that is gone is computed, and it alone."""
-    cells, notes, steps = read_sweep(grid, out=tmp_path / "out"), [], []
+def test_every_point_is_done_once_and_none_again(finished, grid):
+    """The second time nothing is computed; a run that is gone is computed, and it alone."""
+    (cells, steps), notes = finished, []
     assert len(cells) == 6
-    sweep(cells, progress=lambda done, total: steps.append((done, total)))
-    assert steps[0] == (0, 6)
-    assert steps[-1] == (6, 6)
+    assert (steps[0], steps[-1]) == ((0, 6), (6, 6))
     first = times(cells)
-    sweep(read_sweep(grid, out=tmp_path / "out"), notify=notes.append)
+    sweep(read_sweep(grid, out=grid.parent / "out"), notify=notes.append)
     assert times(cells) == first
     assert notes == ["6 of 6 runs are there already"]
     shutil.rmtree(cells[2].config.folder)
@@ -84,10 +90,10 @@ def test_every_cell_is_done_once_and_none_again(grid, tmp_path):
 
 def test_an_interrupted_sweep_goes_on(grid, tmp_path, monkeypatch):
     """What was done before Ctrl-C stays, what was being done leaves nothing."""
-    cells = read_sweep(grid, out=tmp_path / "out")
+    cells = read_sweep(grid, out=tmp_path / "out")[:2]
 
     def interrupt(config, **options):
-        if sum(cell.done for cell in cells) == 2:
+        if sum(cell.done for cell in cells) == 1:
             raise KeyboardInterrupt
         return run(config, **options)
 
@@ -95,17 +101,16 @@ def test_an_interrupted_sweep_goes_on(grid, tmp_path, monkeypatch):
         patched.setattr("classify.runs.train.run", interrupt)
         with pytest.raises(KeyboardInterrupt):
             sweep(cells)
-    assert sum(cell.done for cell in cells) == 2
+    assert sum(cell.done for cell in cells) == 1
     first = times([cell for cell in cells if cell.done])
     sweep(cells)
     assert all(cell.done for cell in cells)
     assert first.items() <= times(cells).items()
 
 
-def test_a_run_of_a_sweep_is_the_run_alone(grid, store, tmp_path):
+def test_a_run_of_a_sweep_is_the_run_alone(finished, store, tmp_path):
     """Same numbers as the same settings outside of a sweep."""
-    cells = read_sweep(grid, out=tmp_path / "out")
-    sweep(cells[:1])
+    cells, _ = finished
     alone = run(RunConfig(str(store), "polarity", "linear", ("alpha.pool",), resamples=40, out=str(tmp_path / "alone")))
     ours = json.loads((cells[0].config.folder / "report.json").read_text())
     assert ours["metrics"] == alone.report["metrics"]
@@ -171,7 +176,7 @@ def test_a_grid_that_makes_no_sense_is_refused(store, tmp_path, text, told):
         written(store, tmp_path, text)
 
 
-def test_table_and_command(grid, tmp_path, monkeypatch):
+def test_table_and_command(finished, grid, tmp_path, monkeypatch):
     """A dry run lists what is to do; the table ranks by the validation part."""
     from typer.testing import CliRunner
 
@@ -179,11 +184,11 @@ def test_table_and_command(grid, tmp_path, monkeypatch):
     listed = CliRunner().invoke(app, ["sweep", str(grid), "--dry-run"])
     assert listed.stdout.count("to do") == 6
     assert not (tmp_path / "runs").exists()
-    done = CliRunner().invoke(app, ["sweep", str(grid)])
+    done = CliRunner().invoke(app, ["sweep", str(grid), "--out", str(grid.parent / "out")])
     assert done.exit_code == 0, done.output
     assert "polarity: 5 of 5 runs done, by weighted F1 of the validation part" in done.stdout
-    assert (tmp_path / "runs" / "planted" / "sweep" / "polarity").is_dir()
-    cells = read_sweep(grid)
+    assert "runs/planted/sweep/polarity" in listed.stdout
+    cells, _ = finished
     assert all(record["done"] for record in sweep_records(cells))
     table = sweep_text(cells).splitlines()
     assert table[2].split()[0] in ("linear", "svm")

@@ -1,6 +1,7 @@
 """Every published experiment runs on a stand-in of its corpus, and is put beside its paper honestly."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ from classify import preset as presets
 from classify.config import load_config
 from classify.errors import ConfigError
 from classify.preset import find_preset, systems
+from classify.runs.folder import read_run
 from classify.runs.layout import lay_out, quick, unfitted_head
 from classify.runs.train import run
 from classify.studies.reproduction import differences, reproduce, table
-from features_store import BlockSpec, BlockWriter, Index, Labels, Split, Task, write_index
+from features_store import BlockSpec, BlockWriter, Index, Labels, Split, Task, open_store, write_index
 
 PRESETS = presets.presets()
 N_IMAGES = 48
@@ -29,8 +31,11 @@ TASKS = {
 }
 
 
-def stand_in(folder: Path, corpus: str, *, n_images: int = N_IMAGES, sources: dict[str, str] | None = None) -> Path:
-    """Write a store in which every preset of *corpus* finds its task, split and blocks; only maps are smaller."""
+def stand_in(folder: Path, corpus: str, *, n_images: int = N_IMAGES, sha256: str = "0" * 64, **forged) -> Path:
+    """Write a store in which every preset of *corpus* finds its task, split and blocks; only maps are smaller.
+
+    *forged* are fields of the passports, and ``width`` that of every block.
+    """
     members = [one for one in PRESETS.values() if one.corpus == corpus]
     random = np.random.default_rng(0)
     hidden = random.normal(size=n_images)
@@ -42,9 +47,12 @@ def stand_in(folder: Path, corpus: str, *, n_images: int = N_IMAGES, sources: di
     folder.mkdir(parents=True)
     write_index(folder / "index.h5", index)
     widths = {block: shape for one in members for block, shape in one.widths.items()}
-    for name, shape in ((k, v if len(v) == 1 else (16, 2, 2)) for k, v in widths.items()):
-        source = (sources or {}).get(name, "stand-in")
-        spec = BlockSpec(name, shape, {"encoder": name, "weights": {"source": source}})
+    for name, published_shape in widths.items():
+        shape = published_shape if len(published_shape) == 1 else (16, 2, 2)
+        shape = (forged["width"],) if "width" in forged else shape
+        encoder, _, tap = name.rpartition(".")
+        passport = {"encoder": encoder, "tap": tap, "weights": {"source": "stand-in", "sha256": sha256}}
+        spec = BlockSpec(name, shape, passport | {k: v for k, v in forged.items() if k != "width"})
         vectors = random.normal(size=(n_images, int(np.prod(shape)))).astype(np.float32)
         vectors[:, :4] += hidden[:, None]
         with BlockWriter(folder / f"{name}.h5", index, spec) as writer:
@@ -154,8 +162,11 @@ def test_reproduce_says_in_what_it_differs(stores, tmp_path, monkeypatch):
     assert "weights of vgg16.pool: stand-in, the paper's: VGG-16, ImageNet" in words
     assert "--quick" in words
     assert "epochs: 3, the preset's: 100" in words
-    text = table(rows)
-    assert "not a reproduction" in text
+    text, row_report = table(rows), read_run(Path(row.run)).report
+    assert row.verdict == "not comparable"
+    assert "not comparable:" in text
+    assert row.also["cc_pooled"]["paper"] == 0.92
+    assert row.also["cc_pooled"]["ours"] == row_report["metrics"]["test"]["cc_pooled"]["value"]
     assert "1.780" in text
     json.dumps([one.as_json() for one in rows])
     assert reproduce("jndataset", [str(stores["jndataset"])], is_quick=True) == rows  # the runs are there already
@@ -170,19 +181,65 @@ def test_what_a_store_lacks_is_not_run(stores):
         reproduce("mediaeval22", [])
 
 
-def test_the_papers_own_corpus_split_and_weights_are_a_reproduction(tmp_path, monkeypatch):
-    """With nothing left that differs, the number counts."""
+@pytest.fixture
+def published(monkeypatch):
+    """Return a preset whose parts, weights and length are those of a stand-in."""
     one = find_preset("captioning-softmax")
-    store = stand_in(tmp_path / "fi", "fi", sources=dict(one.paper["weights"]))
-    done = run(
-        load_config(None, {"store": str(store), "preset": one.name, "set": {"epochs": 1}, "out": str(tmp_path / "r")})
-    )
-    found = differences(one, done)
-    assert found[0].startswith("split: 24 train images, the paper's: 67,937")
-    assert found[-1] == "epochs: 1, the preset's: 1000"
+    (block,) = one.widths
     monkeypatch.setitem(one.paper, "images", {"train": 24, "validation": 8, "test": 16})
+    monkeypatch.setitem(one.paper, "passports", {block: {"weights.sha256": "a" * 64}})
+    monkeypatch.setitem(one.paper, "options", {"range": "1..9"})
     monkeypatch.setitem(one.run["set"], "epochs", 1)
-    assert differences(one, done) == []
+    return one
+
+
+def with_options(done, **options):
+    """Return a run whose corpus was read with other options."""
+    report = done.report
+    return replace(done, report=replace(report, reader={**report.reader, "options": options}))
+
+
+FORGERIES = {
+    "width": ({"width": 4}, "width of coca_mscoco.embedding: [4], the paper's: [512]"),
+    "weights": ({"sha256": "b" * 64}, "weights.sha256 of coca_mscoco.embedding: bbbb"),
+    "encoder": ({"encoder": "lowlevel"}, "encoder of coca_mscoco.embedding: lowlevel"),
+    "tap": ({"tap": "tokens"}, "tap of coca_mscoco.embedding: tokens"),
+    "views": ({"views": {"n": 4, "policy": "flip"}}, "views of coca_mscoco.embedding: 4"),
+    "precision": ({"autocast": "bfloat16"}, "precision of coca_mscoco.embedding: bfloat16"),
+}
+
+
+def test_a_forged_store_is_not_as_published(published, tmp_path, monkeypatch):
+    """A run on the paper's own corpus, split, weights and settings is as published; each forgery is named."""
+    store = stand_in(tmp_path / "fi", "fi", sha256="a" * 64)
+    config = load_config(None, {"store": str(store), "preset": published.name, "out": str(tmp_path / "run")})
+    done = with_options(run(config), range="1..9")
+    assert differences(published, done, open_store(store)) == []
+    for name, (forged, words) in FORGERIES.items():
+        other = open_store(stand_in(tmp_path / name / "fi", "fi", **{"sha256": "a" * 64, **forged}))
+        (found,) = differences(published, done, other)
+        assert found.startswith(words)
+    (found,) = differences(published, with_options(done, range="1..7"), open_store(store))
+    assert found == "option range of the corpus: 1..7, the paper's: 1..9"
+    monkeypatch.setitem(published.paper, "images", {"train": 25})
+    monkeypatch.setitem(published.run["set"], "epochs", 9)
+    monkeypatch.setitem(published.run, "split", "other")
+    found = differences(published, done, open_store(store))
+    assert found == [
+        "split: 24 train images, the paper's: 25",
+        f"split: {done.report.split}, the preset's: other",
+        "epochs: 1, the preset's: 9",
+    ]
+
+
+def test_weights_without_an_identity_are_named(published, tmp_path, monkeypatch):
+    """What a paper says in prose is no identity."""
+    monkeypatch.setitem(published.paper, "passports", {})
+    store = stand_in(tmp_path / "fi", "fi")
+    config = load_config(None, {"store": str(store), "preset": published.name, "out": str(tmp_path / "run")})
+    (found,) = differences(published, with_options(run(config), range="1..9"), open_store(store))
+    assert found.startswith("weights of coca_mscoco.embedding: stand-in, the paper's: ")
+    assert found.endswith("their identity is not known")
 
 
 @pytest.mark.slow
@@ -209,3 +266,32 @@ def test_blocks_splits_and_tasks_are_those_that_stage_one_makes():
         if one.name.endswith("-paper") or one.paper["weights"].get(one.run["blocks"][0], "").startswith("fit:"):
             continue  # brought in by `features-store import`, or trained by `extract fit`
         assert {block: made.get(block) for block in one.widths} == dict(one.widths), name
+
+
+def test_reproduce_on_a_report_of_0_1(stores, tmp_path, monkeypatch):
+    """It has no identity: what it records is compared, that its vectors are unknown is said, and changes are found."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "jndataset").symlink_to(stores["jndataset"])
+    config = quick(load_config(None, {"store": "jndataset", "preset": "vgg16-va"}))
+    folder = run(config).folder
+    report = json.loads((folder / "report.json").read_text())
+    later = ("format_version", "identity", "verdicts", "n_tried", "chosen_on", "midpoint", "novelty", "crossing")
+    old = {name: value for name, value in report.items() if name not in later}
+    old["baselines"] = {"majority": old["baselines"]["majority"]}
+    (folder / "report.json").write_text(json.dumps(old))
+
+    def reproduced():
+        return next(one for one in reproduce("jndataset", ["jndataset"], is_quick=True) if one.preset == "vgg16-va")
+
+    row = reproduced()
+    assert row.ours["value"] == old["metrics"]["test"]["rmse"]["value"]
+    assert any("vectors: not recorded by a report of version 0.1" in text for text in row.differs)
+    assert json.loads((folder / "report.json").read_text()) == old
+    report["identity"]["vectors"]["vgg16.pool"] = ["another", "seal"]
+    (folder / "report.json").write_text(json.dumps(report))
+    assert "different: vectors of vgg16.pool" in reproduced().not_run
+    old["part_digests"]["test"] = "0" * 64
+    (folder / "report.json").write_text(json.dumps(old))
+    text = (folder / "config.toml").read_text()
+    (folder / "config.toml").write_text(text.replace("seed = 0", "seed = 5"))
+    assert "different: seed, labels of test" in reproduced().not_run

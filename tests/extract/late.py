@@ -25,6 +25,7 @@ class Late(Device):
     n_slots = 2
     delay = 0.005  # seconds, at most, before each copy and each pass
     fits = 10**9  # images in a batch
+    seed = 0  # of the delays
     dies_at: int | None = None  # number of the pass at which the device dies, for good
     passes: int
 
@@ -32,7 +33,7 @@ class Late(Device):
         super().__init__(index)
         self.passes = 0
         self._dead = False
-        self._rng = np.random.default_rng(0)
+        self._rng = np.random.default_rng(self.seed)
         self._pool = ThreadPoolExecutor(1, "late", torch.set_num_threads, (1,))  # as each stream of a CPU
 
     @property

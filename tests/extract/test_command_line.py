@@ -16,15 +16,19 @@ SMALL = "timm:test_efficientnet.r160_in1k"
     ("arguments", "words"),
     [
         (["run", "emojis"], "unknown corpus 'emojis' (did you mean 'emoji'?)"),
-        (["run", "folder"], "corpus 'folder' needs --data PATH"),
+        (["run", "folder"], "corpus 'folder' needs one --data PATH"),
         (["run", "folder", "--data", "nowhere"], "nowhere"),
         (["run", "emoji", "--encoders", "resnet"], "unknown encoder 'resnet'"),
         (["run", "emoji", "--profile", "fusions"], "unknown profile 'fusions' (did you mean 'fusion'?)"),
         (["run", "emoji", "--profile", "card", "--encoders", "lowlevel"], "exclude each other"),
         (["run", "emoji", "--weights", "random"], "valid: auto, random:SEED"),
         (["run", "emoji", "--device", "gpu"], "unknown device 'gpu'"),
-        (["run", "emoji", "--decoder", "opencv"], "unknown decoder 'opencv'; valid: fast, pillow"),
-        (["run", "emoji", "--option", "seed"], "write --option KEY=VALUE"),
+        (["run", "emoji", "--decoder", "opencv"], "unknown decoder 'opencv'; valid: pillow, simplejpeg, torchvision"),
+        (["run", "emoji", "--compile", "yes"], "unknown value of --compile 'yes'; valid: auto, off, on"),
+        (["run", "emoji", "--engine", "rya"], "unknown engine 'rya' (did you mean 'ray'?)"),
+        (["run", "emoji", "--policy", "weak"], "unknown policy of views 'weak'"),
+        (["run", "emoji", "--precision", "half"], "unknown precision 'half'"),
+        (["run", "emoji", "--option", "seed"], "write for example --option KEY=VALUE"),
         (["run", "emoji", "--option", "sead=1"], "did you mean 'seed'?"),
     ],
 )
@@ -104,6 +108,18 @@ def test_tables_for_people_and_programs(command_line):
     assert corpora["emoji"]["default_profile"] == "offline"
     assert corpora["folder"]["default_profile"] == "fusion"
     assert corpora["emoji"]["options"]["min_occurrences"]["default"] == 20
+
+
+def test_help_has_panels_choices_and_examples(command_line, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("TERM", "dumb")
+    _, out, _ = command_line("run", "--help")
+    for words in ("Corpus", "Encoders", "Output", "Speed", "Views", "Scale-out", "auto|on|off", "local|ray"):
+        assert words in out
+    assert out.count("extract run folder --data photos") == 1
+    code, out, _ = command_line("--version")
+    assert code == 0
+    assert out.startswith("affectory ")
 
 
 def test_help_imports_no_torch():

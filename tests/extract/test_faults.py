@@ -20,7 +20,7 @@ from extract.corpora import Dataset
 from extract.errors import HubError, MachineError
 from extract.inputs import files as sources
 from extract.inputs.files import Files
-from extract.settings import Circumstances
+from extract.settings import RunSettings
 from features_store import DiskSpaceError, Index, MismatchError, Status, open_store
 from features_store.writer import FailureLimit, failures_file, read_failures
 
@@ -93,7 +93,7 @@ def test_what_is_no_regular_file_is_a_row_with_a_reason(pictures: Path, toy, tmp
     linked = replaced(pictures / names[-1])
     linked.symlink_to(pictures / names[20])
     reading = Dataset(Index(np.array(names)), Files(pictures, np.array(names)))
-    settings = pipeline.Settings(Circumstances("cpu"), 4, progress=False, max_failed=FailureLimit("7"))
+    settings = RunSettings(device="cpu", batch_size=4, max_failed="7")
     summary = pipeline.run(reading, [toy], tmp_path / "store", settings)
     block = open_store(tmp_path / "store").blocks["toy.hash"]
     assert block.sealed
@@ -310,7 +310,7 @@ class Hungry:
 
 
 def test_memory_that_runs_out_stops_the_run_by_name(tmp_path: Path, toy) -> None:
-    settings = pipeline.Settings(Circumstances("cpu"), 4, progress=False)
+    settings = RunSettings(device="cpu", batch_size=4)
     with pytest.raises(MachineError, match=r"the memory ran out at image 'a\.png'") as stopped:
         pipeline.run(Dataset(Index(np.array(["a.png"])), Hungry()), [toy], tmp_path, settings)
     assert stopped.value.exit_code == 1

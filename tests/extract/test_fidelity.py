@@ -15,17 +15,15 @@ from extract import pipeline
 from extract.corpora import find_corpus
 from extract.encoders import ENCODERS, LIBRARIES, Encoder, Tap, Weights, build_encoders, find_encoders, from_open_clip
 from extract.engines import Cpu
-from extract.engines.compilation import Compilation
-from extract.engines.forward import Forward
-from extract.engines.pool import Streams
+from extract.engines.cpu import ForwardPool
+from extract.engines.forward import Forward, compile_if_faster
 from extract.inputs.images import make_decoder
-from extract.settings import Circumstances
-from extract.timings import Clock
+from extract.settings import RunSettings
 from features_store import open_store
 
 MIN_COSINE = 0.9999
 REAL = ("efficientnet_lite0", "efficientnet_lite2")
-QUICK = ("efficientnet_lite0", "timm:test_resnet", "timm:test_vit", "lowlevel")
+QUICK = ("timm:test_resnet", "timm:test_vit", "lowlevel")
 NETWORKS = [name for name, one in ENCODERS.items() if one.needs_weights and one.library in ("timm", "open_clip")]
 
 
@@ -47,8 +45,8 @@ def cosine(one: np.ndarray, other: np.ndarray) -> float:
 def compare(network: Encoder, awkward: dict[str, Awkward]) -> None:
     spec, decode = network.spec, make_decoder()
     expected = LIBRARIES[spec.builder or spec.library].reference(network)
-    with Streams(2) as streams:  # as in a run; passes that disturbed each other would show
-        forward = Forward(network, Cpu(streams=streams))
+    with ForwardPool(2) as pool:  # as in a run; passes that disturbed each other would show
+        forward = Forward(network, Cpu(pool=pool))
         ours = {name: forward.start(network.prepare(decode(image.data))[None]) for name, image in awkward.items()}
         for name, image in awkward.items():
             for tap, vector in expected(image.expected).items():
@@ -118,28 +116,24 @@ def lite0() -> Encoder:
     return build_encoders([record], Weights())[0]
 
 
-@pytest.fixture(scope="module")
-def batch(lite0, awkward) -> np.ndarray:
-    decode = make_decoder()
-    forms = ("portrait", "greyscale", "palette", "exif 3")
-    return np.stack([lite0.prepare(decode(awkward[form].data)) for form in forms])
-
-
-def test_batches_of_1_and_of_64(lite0, batch):
-    forward = Forward(lite0, Cpu())
-    sixty_four = np.concatenate([batch] * 16)
+def test_batches_of_1_and_of_64(awkward):
+    network, decode = build("timm:test_resnet"), make_decoder()
+    batch = [network.prepare(decode(awkward[form].data)) for form in ("portrait", "greyscale", "palette", "exif 3")]
+    sixty_four = np.stack(batch * 16)
+    forward = Forward(network, Cpu())
     together = forward(sixty_four)["pool"]
     for at in (0, 1, 62, 63):
         assert cosine(forward(sixty_four[at : at + 1])["pool"][0], together[at]) >= 0.999999
 
 
 @pytest.mark.skipif(not any(os.access(f"{folder}/c++", os.X_OK) for folder in os.get_exec_path()), reason="no compiler")
-@pytest.mark.parametrize("name", ["timm:test_efficientnet", pytest.param("lite0", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["timm:test_efficientnet", "lite0"])
 def test_compiled_against_eager(name, lite0, awkward):
     network = lite0 if name == "lite0" else build(name)
     decode, told = make_decoder(), []
     pixels = np.stack([network.prepare(decode(awkward[form].data)) for form in ("portrait", "palette", "exif 3")])
-    compiled = Compilation("on", Cpu(), told.append).forward(network, 3, Clock(), batch_size=len(pixels), before=None)
+    compiled = compile_if_faster(network, Cpu(), 3, batch_size=len(pixels), mode="on", echo=told.append)
     assert compiled.compiled, told
     assert "is compiled first" in told[0]
     plain = Forward(network, Cpu())(pixels)
@@ -152,7 +146,7 @@ def test_float16_against_float32_storage(tmp_path, class_folder, lite0):
     reading = find_corpus("folder").read(class_folder)
     found = {}
     for dtype in ("float16", "float32"):
-        settings = pipeline.Settings(Circumstances("cpu", dtype=dtype), batch_size=4, progress=False)
+        settings = RunSettings(device="cpu", dtype=dtype, batch_size=4)
         pipeline.run(reading, [lite0], tmp_path / dtype, settings)
         store = open_store(tmp_path / dtype)
         found[dtype] = store.matrix(["efficientnet_lite0.pool"])

@@ -19,6 +19,7 @@ from extract.fit.command import parse_options
 from extract.fit.data import Examples, read_examples
 from extract.fit.training import Recipe, distort, fit, recipe_for
 from features_store import Task, open_store
+from features_store.errors import AffectoryError
 
 BARS = Task("bars", "single", ("lying", "standing"))
 SMALL = {"widths": [8, 16], "columns": 2, "dropout": 0.0}
@@ -300,7 +301,7 @@ def test_what_was_asked_wrongly_is_named(bar_folder):
         recipe_for(find_architecture("resnet32"), {"epoch": 3})
     with pytest.raises(EncoderError, match="counts are at least 1"):
         Recipe(epochs=0)
-    with pytest.raises(EncoderError, match="is not KEY=VALUE"):
+    with pytest.raises(AffectoryError, match="is not KEY=VALUE"):
         parse_options(["epochs"])
     with pytest.raises(EncoderError, match="cannot be built"):
         find_architecture("fractalnet").build(2, {"widths": []})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import struct
 import zlib
@@ -12,7 +13,16 @@ from PIL import Image, ImageOps
 
 from extract.errors import EncoderError, RefusedImageError
 from extract.inputs.disk import find_images
-from extract.inputs.images import MAX_ASPECT, find_decoder, make_decoder
+from extract.inputs.images import (
+    BROKEN_EXIF,
+    BROKEN_ICC,
+    BROKEN_METADATA,
+    DECODERS,
+    MAX_ASPECT,
+    find_decoder,
+    heif_is_installed,
+    make_decoder,
+)
 from features_store import Status
 
 
@@ -132,9 +142,6 @@ def test_empty_is_truncated_and_text_is_undecodable(decode):
 
 
 def png_header(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
     pixels = zlib.compress(b"\0" * 1000)
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
@@ -163,6 +170,87 @@ def test_an_unknown_decoder_is_named():
     with pytest.raises(EncoderError, match=r"unknown decoder 'pilow'.*did you mean 'pillow'"):
         make_decoder("pilow")
     assert find_decoder("fast").name == "torchvision"  # the old name
+
+
+# ---- beside the pixels ----------------------------------------------------------------------------------------------
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def profile(*, size: int = 128, mark: bytes = b"acsp") -> bytes:
+    return size.to_bytes(4, "big") + bytes(32) + mark + bytes(88)
+
+
+def test_broken_metadata_are_a_remark_that_a_run_can_count(decode, photo):
+    """The pixels are those of the file without them; good metadata leave no remark."""
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    jpeg, png = encoded(photo, "JPEG"), encoded(photo, "PNG")
+    good = [jpeg, png, encoded(photo, "JPEG", exif=exif), encoded(photo, "PNG", exif=exif)]
+    good += [encoded(photo, form, icc_profile=profile()) for form in ("JPEG", "PNG", "WEBP", "TIFF")]
+    assert [decode.decode(data).remark for data in good] == [""] * len(good)
+    header = good[2].index(b"Exif\0\0") + 6
+    cut = good[2][: header + 4] + b"\xff\xff\0\0" + good[2][header + 8 :]  # the first directory lies behind the end
+    broken = {
+        BROKEN_EXIF: [
+            good[2].replace(b"Exif\0\0MM", b"Exif\0\0XX").replace(b"Exif\0\0II", b"Exif\0\0XX"),
+            cut,
+            png[:33] + chunk(b"eXIf", b"\xff\0nothing") + png[33:],
+        ],
+        BROKEN_ICC: [
+            encoded(photo, "JPEG", icc_profile=b"short"),
+            encoded(photo, "PNG", icc_profile=profile(size=4096)),
+            encoded(photo, "WEBP", icc_profile=profile(mark=b"none")),
+            jpeg[:2] + b"\xff\xe2" + (18).to_bytes(2, "big") + b"ICC_PROFILE\0\1\2xx" + jpeg[2:],  # part 1 of 2
+            png[:33] + chunk(b"iCCP", b"a\0\0" + b"no zlib") + png[33:],
+        ],
+        BROKEN_METADATA: [png[:33] + chunk(b"zTXt", b"a\0\0" + zlib.compress(b" " * (2 << 20))) + png[33:]],
+    }
+    for remark, files in broken.items():
+        for at, data in enumerate(files):
+            found = decode.decode(data)
+            assert found.remark == remark, at
+            assert found.pixels.shape == (120, 160, 3)
+    assert np.array_equal(decode(broken[BROKEN_ICC][3]), decode(jpeg))
+
+
+@pytest.mark.skipif(not heif_is_installed(), reason="Pillow's plug-in for HEIF is not installed")
+def test_heif_is_read_upright_over_white_and_never_when_cut(decode, photo):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(photo, "HEIF", quality=95)
+    assert np.abs(decode(data).astype(int) - np.asarray(photo)).mean() < 3
+    assert decode(encoded(photo, "HEIF", exif=exif.tobytes())).shape == (160, 120, 3)
+    clear = Image.fromarray(np.dstack([np.asarray(photo), np.zeros((120, 160), np.uint8)]))
+    assert decode(encoded(clear, "HEIF")).min() == 255
+    for cut in range(1, len(data), len(data) // 30):
+        assert status_of(decode, data[:-cut]) in (Status.TRUNCATED, Status.UNDECODABLE)
+
+
+@pytest.mark.parametrize("name", [name for name, one in DECODERS.items() if one.package])
+def test_a_decoder_of_another_package_gives_the_same_pixels_or_names_the_package(photo, name):
+    package = DECODERS[name].package
+    if importlib.util.find_spec(package) is None:
+        with pytest.raises(EncoderError, match=f"pip install {package}"):
+            make_decoder(name)
+        return
+    decode, reference = make_decoder(name), make_decoder("pillow")
+    for image in (photo, photo.convert("L"), photo.convert("CMYK")):
+        for options in ({}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_rows": 1}):
+            data = encoded(image, "JPEG", **options)
+            assert np.array_equal(decode(data), reference(data)), options
+
+
+@pytest.mark.skipif(importlib.util.find_spec("simplejpeg") is None, reason="simplejpeg is not installed")
+def test_every_lost_byte_of_a_jpeg_is_seen_by_the_strict_decoder(photo):
+    decode = make_decoder("simplejpeg")
+    for options in ({}, {"progressive": True}, {"optimize": True}):
+        data = encoded(photo, "JPEG", **options)
+        for lost in range(1, 30):
+            assert status_of(decode, data[: -2 - lost].removesuffix(b"\xff") + b"\xff\xd9") == Status.TRUNCATED
+        assert status_of(decode, data[:-2] + bytes(range(1, 9)) + b"\xff\xd9") == Status.TRUNCATED
 
 
 def test_files_are_found_below_the_root_without_hidden_ones(tmp_path):

@@ -12,9 +12,8 @@ import pytest
 from extract import pipeline
 from extract.corpora import find_corpus
 from extract.errors import CorpusError, RefusedImageError, UnreadableError
-from extract.settings import Circumstances
+from extract.settings import RunSettings
 from features_store import Status, open_store
-from features_store.writer import FailureLimit
 
 
 @pytest.fixture
@@ -54,7 +53,7 @@ def block_of(toy, name: str, data: Path | str, store: Path, **options: str):
         reading,
         [toy],
         store,
-        pipeline.Settings(Circumstances("cpu"), batch_size=4, progress=False, max_failed=FailureLimit("100%")),
+        RunSettings(device="cpu", batch_size=4, max_failed="100%"),
     )
     return reading.index, open_store(store).blocks["toy.hash"]
 
@@ -109,10 +108,10 @@ def test_a_list_and_a_table_take_images_from_a_folder_an_archive_or_a_url(corpus
     ("text", "words"),
     [
         ("", "names no image"),
-        ("a.jpg\nb.jpg\na.jpg\n", "names 'a.jpg' twice"),
+        ("a.jpg\nb.jpg\na.jpg\n", "'a.jpg' stands on line 1 too"),
         ("../a.jpg\n", r"'../a.jpg' names no image below"),
         ("/etc/a.jpg\n", "lies outside"),
-        (b"\xff\xfe\xfa", "is no UTF-8 text"),
+        (b"\xff\xfe\xfa", "cannot be read as utf-8"),
     ],
 )
 def test_wrong_lists_are_named(tmp_path, text, words):

@@ -14,7 +14,7 @@ from extract.encoders import ENCODERS, Weights, build_encoders, find_encoders
 from extract.engines import Cpu
 from extract.engines.forward import Forward
 from extract.errors import EncoderError
-from extract.settings import Circumstances
+from extract.settings import RunSettings
 from features_store import MismatchError
 
 
@@ -106,7 +106,7 @@ def test_a_block_whose_layer_was_read_otherwise_is_not_gone_on_with(class_folder
     assert network.details[tap] == {"module": "patch_embed", "pooling": "mean", "channels": "last"}
     before = replace(network, details={tap: {"module": "patch_embed", "pooling": "mean"}})
     reading = find_corpus("folder").read(class_folder)
-    settings = pipeline.Settings(Circumstances("cpu"), batch_size=4, limit=2, progress=False)
+    settings = RunSettings(device="cpu", batch_size=4, limit=2)
     pipeline.run(reading, [before], tmp_path / "store", settings)
     with pytest.raises(MismatchError, match=r"patch_embed\.mean\.h5 was made in another way.*channels"):
         pipeline.run(reading, [network], tmp_path / "store", settings)

@@ -16,9 +16,8 @@ from extract import pipeline
 from extract.corpora import Dataset
 from extract.errors import RefusedImageError
 from extract.inputs.images import Decoder, make_decoder
-from extract.settings import Circumstances
+from extract.settings import RunSettings
 from features_store import Index, Status, open_store
-from features_store.writer import FailureLimit
 
 FORMS = ("JPEG", "PROGRESSIVE", "PNG", "PALETTE", "GIF", "ANIMATED", "WEBP", "BMP", "TIFF", "DEFLATED", "PPM", "CMYK")
 
@@ -134,9 +133,7 @@ def test_a_thousand_mutated_images_shift_nothing(tmp_path, toy, photos):
     if watched:
         Path("/proc/self/clear_refs").write_text("5")
     before = peak_mib() if watched else 0.0
-    settings = pipeline.Settings(
-        Circumstances("cpu", decoder="pillow", dtype="float32"), 8, progress=False, max_failed=FailureLimit("100%")
-    )
+    settings = RunSettings(device="cpu", decoder="pillow", dtype="float32", batch_size=8, max_failed="100%")
     summary = pipeline.run(Dataset(index, source), [toy], tmp_path, settings)
 
     block = open_store(tmp_path).blocks["toy.hash"]

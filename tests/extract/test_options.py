@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
+import time
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
 
 from extract import pipeline
 from extract.corpora import find_corpus
-from extract.digests import JOURNAL
 from extract.encoders import Weights, build_encoders, find_encoders
-from extract.engines import Cpu, autocast_dtype
-from extract.engines.compilation import Compilation
-from extract.engines.forward import Forward
+from extract.engines import Cpu
+from extract.engines.forward import Forward, compile_if_faster
 from extract.errors import DeviceError
+from extract.index import JOURNAL, check_or_write_index
 from extract.recompute import recompute
-from extract.settings import Circumstances
-from extract.stores import check_or_write_index
-from extract.timings import Clock
+from extract.settings import RunSettings
 from features_store import MismatchError, Status, UnsafeFileError, open_store
-from features_store.schema import FAILURES
-from features_store.writer import FailureLimit
 
 SMALL = "timm:test_resnet"
 BLOCK = "timm-test_resnet.pool"
-SETTINGS = pipeline.Settings(Circumstances("cpu"), batch_size=3, progress=False, max_failed=FailureLimit("100%"))
+SETTINGS = RunSettings(device="cpu", batch_size=3, max_failed="100%")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +47,7 @@ def test_failed_images_are_tried_again_when_asked(class_folder, tmp_path, networ
     kept = np.array(before.vectors[2:])
     (class_folder / "cats" / "0.jpg").write_bytes(good)
     assert pipeline.run(reading, networks, tmp_path, SETTINGS).n_done == 0
-    summary = pipeline.run(reading, networks, tmp_path, replace(SETTINGS, retry=FAILURES))
+    summary = pipeline.run(reading, networks, tmp_path, replace(SETTINGS, retry_failed=True))
     assert summary.n_done == 2
     assert summary.blocks[BLOCK] == {"written": 7, "truncated": 1}
     after = open_store(tmp_path).blocks[BLOCK]
@@ -128,7 +124,7 @@ def test_digests_survive_an_interruption_and_each_file_is_read_once(class_folder
         def modified(self, row):
             return found.files.modified(row)
 
-    settings = replace(SETTINGS, content=True, batch_size=2, decoders=1)
+    settings = replace(SETTINGS, content=True, batch_size=2, decode_threads=1)
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(replace(found, files=Stopping(5)), networks[1:], tmp_path, settings)
     assert (tmp_path / JOURNAL).exists()
@@ -138,6 +134,26 @@ def test_digests_survive_an_interruption_and_each_file_is_read_once(class_folder
     pipeline.run(replace(found, files=Stopping(-1)), networks[1:], tmp_path, settings)
     assert len(read) - n_before == 8 - written  # those with a vector are not read again for their digest
     assert stored_digests(tmp_path) == expected_digests(class_folder, found.index.ids)
+
+
+def test_no_more_is_claimed_than_was_compared(class_folder, tmp_path, networks):
+    """A picture that was replaced before its first digest cannot be noticed, and the summary says so; later it is."""
+    reading, picture = find_corpus("folder").read(class_folder), class_folder / "cats" / "1.jpg"
+    pipeline.run(reading, networks[1:], tmp_path, SETTINGS)
+    picture.write_bytes((class_folder / "cats" / "0.jpg").read_bytes())
+    settings = replace(SETTINGS, content=True)
+    summary = pipeline.run(reading, networks[1:], tmp_path, settings)
+    assert "no vector was left to make" in str(summary)
+    assert "nothing was left to do" not in str(summary)
+    (note,) = summary.notes
+    assert note.startswith("the SHA-256 of 8 files was recorded now; none was when their vectors were made")
+    assert "not compared with what was extracted" in note
+    (note,) = pipeline.run(reading, networks[1:], tmp_path, settings).notes
+    assert note.startswith("8 files have a SHA-256 from an earlier run")
+    picture.write_bytes((class_folder / "cats" / "2.jpg").read_bytes())
+    os.utime(picture, (time.time() + 60, time.time() + 60))
+    with pytest.raises(MismatchError, match=r"'cats/1\.jpg' was another picture"):
+        pipeline.run(reading, networks[1:], tmp_path, settings)
 
 
 def test_a_missing_file_has_no_digest(class_folder, tmp_path, networks):
@@ -214,11 +230,12 @@ def _changed(index, change):
 )
 def test_a_store_whose_meaning_changed_is_refused(class_folder, tmp_path, change, words):
     """Everything that labels, splits and groups say is compared; the sentence names the part, and how to go on."""
-    index = find_corpus("folder").read(class_folder).index
+    dataset = find_corpus("folder").read(class_folder)
+    index = dataset.index
     if change == "a table elsewhere":
         index = replace(index, corpus={**index.corpus, "options": {"file": "/a/table.csv"}})
-    check_or_write_index(tmp_path, index)
-    other = _changed(index, change)
+    check_or_write_index(tmp_path, replace(dataset, index=index))
+    other = replace(dataset, index=_changed(index, change))
     if words is None:
         check_or_write_index(tmp_path, other)
     else:
@@ -230,68 +247,87 @@ def test_a_store_whose_meaning_changed_is_refused(class_folder, tmp_path, change
 # ---- compiling ------------------------------------------------------------------------------------------------------
 
 
-def test_auto_compiles_where_the_images_to_come_repay_it(networks):
-    plain, none = (Forward(network, Cpu()) for network in networks)
-    off, auto, on = (
-        partial(Compilation(mode, Cpu(), [].append).wanted, batch_size=2) for mode in ("off", "auto", "on")
-    )
-    assert not auto(plain, 10, before=None)
-    assert auto(plain, 10**9, before=None)
-    assert not auto(plain, 10**9, before=False)  # as the blocks were begun
-    assert auto(plain, 10, before=True)
-    assert not off(plain, 10**9, before=True)
-    assert on(plain, 1, before=False)
-    assert not on(none, 10**9, before=None)  # nothing to compile
+@pytest.fixture
+def tiny(networks):
+    """A network of one product, which compiles in a second."""
+    import torch
+
+    class Product(torch.nn.Module):
+        slower = False
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.randn(2048, 2048, generator=torch.manual_seed(0)) / 45)
+
+        def forward(self, x):
+            wide = x.flatten(1)[:, :2048]
+            for _ in range(6 if self.slower and torch.compiler.is_compiling() else 1):
+                wide = torch.tanh(wide @ self.weight)
+            return wide[:, : networks[0].shapes["pool"][0]]
+
+    return replace(networks[0], module=Product(), outputs=lambda module, x: {"pool": module(x)})
+
+
+@pytest.mark.parametrize(
+    ("mode", "begun", "n_views", "tried"),
+    [
+        ("auto", None, 10, False),
+        ("auto", None, 10**9, True),
+        ("auto", False, 10**9, False),  # as the blocks were begun
+        ("auto", True, 10, True),
+        ("off", True, 10**9, False),
+        ("on", False, 1, True),
+    ],
+)
+def test_auto_compiles_where_the_images_to_come_repay_it(
+    networks, tiny, monkeypatch, tmp_path, mode, begun, n_views, tried
+):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # what was compiled before is not there
+    monkeypatch.setenv("PATH", "")  # nor is a compiler
+    lines = []
+    for network in (tiny, networks[1]):  # the second has nothing to compile
+        compile_if_faster(network, Cpu(), n_views, batch_size=2, mode=mode, begun=begun, echo=lines.append)
+    assert sum("is compiled first" in line for line in lines) == tried
+    assert sum("cannot be compiled here" in line for line in lines) == tried
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
-def test_what_is_slower_when_compiled_runs_as_it_is(networks):
-    import torch
-
-    class Slower(torch.nn.Module):
-        def forward(self, x):
-            wide = x.flatten(1)[:, :2048]
-            for _ in range(30 if torch.compiler.is_compiling() else 1):  # 8 ms each
-                wide = torch.tanh(wide.T @ wide)[:8]
-            return wide.sum(1, keepdim=True).expand(-1, 32)
-
-    network = replace(networks[0], module=Slower(), outputs=lambda module, x: {"pool": module(x)})
-    told = []
-    forward = Compilation("auto", Cpu(), told.append).forward(network, 10**9, Clock(), batch_size=8, before=None)
+def test_what_is_slower_when_compiled_runs_as_it_is(tiny):
+    tiny.module.slower = True
+    lines = []
+    forward = compile_if_faster(tiny, Cpu(), 10**9, batch_size=8, echo=lines.append)
     assert not forward.compiled
-    assert told[1] == f"{SMALL}: is no faster when compiled, and runs as it is"
-    assert (
-        Compilation("on", Cpu(), told.append).forward(network, 1, Clock(), batch_size=8, before=None).compiled
-    )  # as was asked
+    assert lines[1] == f"{SMALL}: is no faster when compiled, and runs as it is"
+    assert compile_if_faster(tiny, Cpu(), 1, batch_size=8, mode="on", echo=lines.append).compiled  # as the user wants
 
 
 def test_where_compiling_fails_the_network_runs_as_it_is_and_one_line_says_so(
-    class_folder, tmp_path, networks, monkeypatch
+    class_folder, tmp_path, tiny, monkeypatch
 ):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))  # what was compiled before is not there
     monkeypatch.setenv("PATH", "")  # nor is a compiler
-    told = []
-    settings = replace(SETTINGS, compile="on", tell=told.append)
-    summary = pipeline.run(find_corpus("folder").read(class_folder), networks[:1], tmp_path / "store", settings)
+    lines = []
+    settings = replace(SETTINGS, compile="on", echo=lines.append)
+    summary = pipeline.run(find_corpus("folder").read(class_folder), [tiny], tmp_path / "store", settings)
     assert summary.blocks[BLOCK] == {"written": 8}
-    assert re.fullmatch(rf"{SMALL}: cannot be compiled here \(.+\) and runs as it is, only slower", told[1])
+    assert re.fullmatch(rf"{SMALL}: cannot be compiled here \(.+\) and runs as it is, only slower", lines[1])
     assert open_store(tmp_path / "store").blocks[BLOCK].passport["environment"]["compiled"] is False
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
-def test_the_passport_says_compiled_and_a_later_run_goes_on_so(class_folder, tmp_path, networks):
-    told = []
-    reading = find_corpus("folder").read(class_folder)
-    settings = replace(SETTINGS, tell=told.append)
-    pipeline.run(reading, networks, tmp_path / "parted", replace(settings, compile="on", limit=4))
-    blocks = open_store(tmp_path / "parted").blocks
+def test_the_passport_records_compiled_code_and_a_later_run_continues_with_it(class_folder, tmp_path, networks, tiny):
+    lines = []
+    reading, encoders = find_corpus("folder").read(class_folder), [tiny, networks[1]]
+    settings = replace(SETTINGS, echo=lines.append)
+    pipeline.run(reading, encoders, tmp_path / "parts", replace(settings, compile="on", limit=4))
+    blocks = open_store(tmp_path / "parts").blocks
     assert blocks[BLOCK].passport["environment"]["compiled"] is True
     assert blocks["lowlevel.features"].passport["environment"]["compiled"] is False
-    pipeline.run(reading, networks, tmp_path / "parted", settings)
-    assert sum("is compiled first" in line for line in told) == 2  # compiled again
-    pipeline.run(reading, networks, tmp_path / "whole", replace(settings, compile="on"))
-    one, other = (np.array(open_store(tmp_path / name).blocks[BLOCK].vectors) for name in ("parted", "whole"))
-    assert one.tobytes() == other.tobytes()
+    pipeline.run(reading, encoders, tmp_path / "parts", settings)
+    assert sum("is compiled first" in line for line in lines) == 2  # compiled again
+    pipeline.run(reading, encoders, tmp_path / "whole", replace(settings, compile="on"))
+    parts, whole = (np.array(open_store(tmp_path / name).blocks[BLOCK].vectors) for name in ("parts", "whole"))
+    assert parts.tobytes() == whole.tobytes()
 
 
 def test_the_buffer_of_a_network_is_in_the_layout_that_it_reads(networks):
@@ -309,8 +345,7 @@ def test_the_buffer_of_a_network_is_in_the_layout_that_it_reads(networks):
 
 def test_bfloat16_is_asked_for_recorded_and_near(class_folder, tmp_path, networks):
     reading = find_corpus("folder").read(class_folder)
-    made = Circumstances("cpu", autocast_dtype(Cpu(), "bfloat16"))
-    pipeline.run(reading, networks, tmp_path / "half", replace(SETTINGS, made=made))
+    pipeline.run(reading, networks, tmp_path / "half", replace(SETTINGS, precision="bfloat16"))
     pipeline.run(reading, networks, tmp_path / "full", SETTINGS)
     half, full = (open_store(tmp_path / name).blocks[BLOCK] for name in ("half", "full"))
     assert (half.passport["autocast"], full.passport["autocast"]) == ("bfloat16", None)
@@ -324,9 +359,9 @@ def test_bfloat16_is_asked_for_recorded_and_near(class_folder, tmp_path, network
 
 
 def test_a_precision_that_is_none_or_not_of_the_device():
-    assert autocast_dtype(Cpu()) is None
-    assert autocast_dtype(Cpu(), "float32") is None
+    assert Cpu().autocast() is None
+    assert Cpu().autocast("float32") is None
     with pytest.raises(DeviceError, match=r"unknown precision 'half'.*bfloat16"):
-        autocast_dtype(Cpu(), "half")
+        Cpu().autocast("half")
     with pytest.raises(DeviceError, match=r"float16 is not possible on cpu.*valid there: float32, bfloat16"):
-        autocast_dtype(Cpu(), "float16")
+        Cpu().autocast("float16")

@@ -21,14 +21,14 @@ from extract.corpora import Dataset, find_corpus
 from extract.encoders import Weights, build_encoders, find_encoders
 from extract.engines import Cpu
 from extract.engines.forward import Forward
+from extract.errors import EncoderError
 from extract.inputs.images import make_decoder
-from extract.settings import Circumstances
+from extract.settings import RunSettings
 from features_store import MismatchError, Status, open_store, passport
-from features_store.writer import FailureLimit
 
 SMALL = "timm:test_efficientnet.r160_in1k"
 BLOCK = "timm-test_efficientnet.r160_in1k.pool"
-SETTINGS = pipeline.Settings(Circumstances("cpu"), batch_size=3, progress=False, max_failed=FailureLimit("100%"))
+SETTINGS = RunSettings(device="cpu", batch_size=3, max_failed="100%")
 
 
 @pytest.fixture(scope="module")
@@ -161,15 +161,55 @@ def test_an_error_of_the_writer_stops_the_run(class_folder, tmp_path, networks, 
         pipeline.run(find_corpus("folder").read(class_folder), networks[:1], tmp_path, SETTINGS)
 
 
+# ---- from Python ----------------------------------------------------------------------------------------------------
+
+
+def test_the_call_from_python_is_the_command(class_folder, tmp_path, command_line):
+    import extract
+
+    lines: list[str] = []
+    how = {"weights": "random:0", "options": {"task": "emotion"}, "limit": 5, "device": "cpu", "batch_size": 3}
+    summary = extract.extract(
+        "folder", data=class_folder, encoders=[SMALL, "lowlevel"], store=tmp_path / "python", echo=lines.append, **how
+    )
+    assert summary.blocks[BLOCK] == {"written": 5, "pending": 3}
+    assert str(summary).endswith(f"store: {tmp_path / 'python'}")
+    assert any("has random weights" in line for line in lines)
+    code, _, err = command_line(
+        *("run", "folder", "--data", class_folder, "--encoders", f"{SMALL},lowlevel", "--store", tmp_path / "typed"),
+        *("--weights", "random:0", "--option", "task=emotion", "--limit", 5, "--device", "cpu", "--batch-size", 3),
+    )
+    assert code == 0, err
+    python, typed = open_store(tmp_path / "python"), open_store(tmp_path / "typed")
+    assert python.labels.keys() == typed.labels.keys() == {"emotion"}
+    for name, block in typed.blocks.items():
+        assert block.vectors[...].tobytes() == python.blocks[name].vectors[...].tobytes()
+        assert block.passport == python.blocks[name].passport
+    with pytest.raises(EncoderError, match="unknown profile 'cards'"):
+        extract.extract("folder", data=class_folder, profile="cards")
+    with pytest.raises(EncoderError, match="batch_size is 0"):
+        extract.extract("folder", data=class_folder, batch_size=0)
+
+
+def test_the_package_offers_what_it_names():
+    import extract
+
+    assert set(extract.__all__) <= set(dir(extract))
+    assert all(getattr(extract, name) is not None for name in extract.__all__)
+    assert "resumes an interrupted run" in extract.extract.__doc__
+    with pytest.raises(AttributeError, match="it offers"):
+        _ = extract.encode
+
+
 # ---- killed -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory, photos) -> Path:
-    """1,000 files, few of them different, large enough that a run over them takes several seconds."""
+    """500 files, few of them different, large enough that a run over them takes several seconds."""
     root = tmp_path_factory.mktemp("many")
     (root / "a").mkdir()
-    for at in range(1000):
+    for at in range(500):
         path = root / "a" / f"{at:03}.png"
         if at < 12:
             Image.fromarray(photos["astronaut"][at : at + 400, at : at + 400]).save(path)
@@ -212,10 +252,10 @@ def test_killed_twice_and_gone_on_with_gives_the_same_bytes_as_never_killed(many
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     interrupted = stop_in_the_middle(command(many, killed), killed, signal.SIGINT)
     assert interrupted.returncode == 130
-    assert f"Go on with: extract run folder --data {many} --store {killed}" in interrupted.stderr
+    assert f"Resume with: extract run folder --data {many} --store {killed}" in interrupted.stderr
     assert "Traceback" not in interrupted.stderr
     after_first = n_written(killed)
-    assert 0 < after_first < 1000
+    assert 0 < after_first < 500
 
     process = subprocess.Popen(command(many, killed), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -223,16 +263,16 @@ def test_killed_twice_and_gone_on_with_gives_the_same_bytes_as_never_killed(many
         time.sleep(0.02)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    assert n_written(killed) < 1000
+    assert n_written(killed) < 500
     for path in killed.glob("*.h5"):
         assert set(open_store(path).blocks) <= {BLOCK, "lowlevel.features"}  # opens after SIGKILL
 
     for store in (killed, whole):
-        subprocess.run(command(many, store), check=True, capture_output=True, timeout=120)
+        subprocess.run(command(many, store), check=True, capture_output=True, timeout=300)
     one, other = open_store(killed), open_store(whole)
     for name in (BLOCK, "lowlevel.features"):
         assert one.blocks[name].sealed
         assert other.blocks[name].sealed
         assert one.blocks[name].vectors[...].tobytes() == other.blocks[name].vectors[...].tobytes()
         assert np.array_equal(one.blocks[name].status, other.blocks[name].status)
-        assert Counter(one.blocks[name].status[:, 0].tolist()) == {Status.WRITTEN: 999, Status.TRUNCATED: 1}
+        assert Counter(one.blocks[name].status[:, 0].tolist()) == {Status.WRITTEN: 499, Status.TRUNCATED: 1}

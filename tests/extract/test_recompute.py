@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import extract
 from extract import pipeline
 from extract.corpora import find_corpus
 from extract.encoders import Weights, build_encoders, find_encoders
-from extract.errors import WeightsError
-from extract.inputs.views import Views
+from extract.errors import RefusedImageError, WeightsError
 from extract.recompute import recompute
-from extract.settings import Circumstances
+from extract.settings import RunSettings
 from features_store import MismatchError, open_store
 
 SMALL = "timm:test_efficientnet@blocks.2:max"
@@ -21,8 +22,7 @@ BLOCK = "timm-test_efficientnet.blocks.2.max"
 @pytest.fixture
 def store(class_folder, tmp_path):
     networks = build_encoders(find_encoders([SMALL, "lowlevel"]), Weights("random", 3))
-    made = Circumstances("cpu", views=Views(2))
-    settings = pipeline.Settings(made, batch_size=3, progress=False)
+    settings = RunSettings(device="cpu", views=2, batch_size=3)
     pipeline.run(find_corpus("folder").read(class_folder), networks, tmp_path / "store", settings)
     return open_store(tmp_path / "store")
 
@@ -50,6 +50,25 @@ def test_an_image_that_has_gone_or_was_cut_has_a_reason(store, class_folder):
     )
     assert gone == "the corpus has no such image any more"
     assert truncated.startswith("truncated: ")
+
+
+@pytest.mark.parametrize("name", [SMALL, "lowlevel"])
+def test_an_encoder_is_a_function_of_paths_and_pictures(store, class_folder, name):
+    """Its vectors are those of the store, whatever the number of images."""
+    encode = extract.load_encoder(name, weights="random:3", device="cpu")
+    paths = [class_folder / image_id for image_id in store.ids.tolist()] * 2  # more than one batch
+    (block, vectors), *more = encode(paths).items()
+    assert not more
+    assert vectors.dtype == np.float32
+    stored = np.asarray(store.blocks[block].vectors[:, 0]).reshape(8, -1)
+    assert np.allclose(vectors, np.concatenate([stored] * 2), rtol=2e-3, atol=1e-3)
+    pictures = encode([Image.open(paths[0]), Image.open(paths[1])])[block]
+    assert np.allclose(pictures, vectors[:2], rtol=2e-2, atol=2e-2)  # by another decoder of JPEGs
+    assert encode([])[block].shape == (0, vectors.shape[1])
+    cut = class_folder / "cut.jpg"
+    cut.write_bytes(paths[0].read_bytes()[:-9])
+    with pytest.raises(RefusedImageError, match=r"cut\.jpg: "):
+        encode([paths[0], cut])
 
 
 @pytest.mark.parametrize(

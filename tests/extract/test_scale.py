@@ -20,19 +20,18 @@ from extract import pipeline
 from extract.corpora import Dataset, find_corpus
 from extract.corpora.dataset import shard
 from extract.encoders import Weights, build_encoders, find_encoders
-from extract.engines.ray import Cluster, ask_cluster, check_engine
+from extract.engines.ray import ask_cluster
 from extract.errors import CorpusError, DeviceError, EngineError, UnreadableError
 from extract.inputs.views import Views
-from extract.settings import Circumstances
+from extract.settings import RunSettings
 from features_store import Index, Status, open_store
 from features_store.merge import merge
-from features_store.writer import FailureLimit, read_failures
+from features_store.writer import read_failures
 
 SMALL = "timm:test_efficientnet.r160_in1k"
 BLOCK = "timm-test_efficientnet.r160_in1k.pool"
-SETTINGS = pipeline.Settings(
-    Circumstances("cpu"), batch_size=4, progress=False, max_failed=FailureLimit("100%"), compile="off"
-)
+SETTINGS = RunSettings(device="cpu", batch_size=4, max_failed="100%", compile="off")
+RAY = {"engine": "ray", "actors": 2, "actor_threads": 1}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -88,7 +87,7 @@ def test_bytes_do_not_depend_on_which_other_images_failed_or_were_done_before(im
 @pytest.mark.parametrize("views", [Views(), Views(2, "strong")], ids=["1 view", "2 views"])
 def test_shards_merged_are_the_whole(images, tmp_path, network, views):
     reading = find_corpus("folder").read(images)
-    settings = replace(SETTINGS, made=Circumstances("cpu", views=views))
+    settings = replace(SETTINGS, views=views.n, policy=views.policy)
     pipeline.run(reading, [network], tmp_path / "whole", settings)
     for text in (":3", "3:18", "18:"):
         part = shard(reading, text)
@@ -183,8 +182,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path, toy, photos):
 
 def test_an_unknown_engine_is_named():
     with pytest.raises(EngineError, match="unknown engine 'rya'"):
-        check_engine("rya")
-    check_engine("ray")
+        RunSettings(engine="rya")
 
 
 @pytest.fixture
@@ -198,11 +196,11 @@ def _ray_is_here():
 def test_two_actors_make_the_same_bytes_as_this_process(images, tmp_path, network):
     others = build_encoders(find_encoders(["lowlevel", "timm:test_resnet@layer2"]), Weights("random", 0))
     reading, networks = find_corpus("folder").read(images), [network, *others]
-    settings = replace(SETTINGS, made=Circumstances("cpu", views=Views(2, "mediaeval")))
+    settings = replace(SETTINGS, views=2)
     pipeline.run(reading, networks, tmp_path / "local", settings)
     # One network is ahead, so the actors must not make its rows again.
     pipeline.run(reading, networks[1:], tmp_path / "ray", replace(settings, limit=10))
-    summary = pipeline.run(reading, networks, tmp_path / "ray", replace(settings, cluster=Cluster(2, 0.5, threads=1)))
+    summary = pipeline.run(reading, networks, tmp_path / "ray", replace(settings, **RAY))
     local, ray = open_store(tmp_path / "local"), open_store(tmp_path / "ray")
     for name in local.blocks:
         assert ray.blocks[name].sealed
@@ -225,13 +223,13 @@ def test_actors_that_reserve_a_gpu_are_fed_and_describe_themselves(images, tmp_p
     pipeline.run(reading, [network], tmp_path / "local", SETTINGS)
     ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
     try:
-        cluster, found = ask_cluster(Cluster(1, 0.5, None, threads=1), "auto", "auto")
-        assert cluster.gpus == 1
-        assert (found["device"], found["batch_size"], found["autocast"]) == ("cpu", 8, None)
-        assert ask_cluster(Cluster(1, 0.5, None), "cpu", "auto")[0].gpus == 0
+        settings = replace(SETTINGS, engine="ray", actors=1, actor_threads=1, device="auto")
+        gpus, facts = ask_cluster(ray, settings)
+        assert gpus == 1
+        assert (facts.kind, facts.batch_size, facts.autocast) == ("cpu", 8, None)
+        assert ask_cluster(ray, replace(settings, device="cpu"))[0] == 0
         with pytest.raises(DeviceError, match="--device cuda: "):
-            ask_cluster(Cluster(1, 0.5, None), "cuda", "auto")
-        settings = replace(SETTINGS, made=Circumstances(**found), cluster=cluster)
+            ask_cluster(ray, replace(settings, device="cuda"))
         pipeline.run(reading, [network], tmp_path / "ray", settings)
     finally:
         ray.shutdown()
@@ -249,7 +247,7 @@ def test_a_fault_of_the_disk_in_an_actor_stops_the_run(images, tmp_path):
     (root / "a" / "16.jpg").unlink()
     (root / "a" / "16.jpg").symlink_to("/proc/self/mem")
     networks = build_encoders(find_encoders(["lowlevel"]), Weights("random", 0))
-    settings = replace(SETTINGS, cluster=Cluster(2, 0.5, threads=1))
+    settings = replace(SETTINGS, **RAY)
     reading = find_corpus("folder").read(root)
     with pytest.raises(UnreadableError, match=r"16\.jpg cannot be read: Input/output error"):
         pipeline.run(reading, networks, tmp_path / "store", settings)
@@ -305,7 +303,7 @@ def test_an_actor_killed_in_the_middle_costs_nothing(tmp_path, tmp_path_factory,
     killer = threading.Thread(target=kill)
     killer.start()
     try:
-        pipeline.run(reading, networks, tmp_path / "ray", replace(SETTINGS, cluster=Cluster(2, 0.5, threads=1)))
+        pipeline.run(reading, networks, tmp_path / "ray", replace(SETTINGS, **RAY))
     finally:
         done.set()
         killer.join()

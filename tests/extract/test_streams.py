@@ -15,10 +15,10 @@ from extract import pipeline
 from extract.corpora import find_corpus
 from extract.encoders import Encoder, Weights, build_encoders, find_encoders
 from extract.encoders.spec import EncoderSpec, Tap
-from extract.engines import Cpu
+from extract.engines import Cpu, local
+from extract.engines.cpu import MOST_PASSES, ForwardPool, keep_freed_memory
 from extract.engines.forward import Forward
-from extract.engines.pool import MOST, Streams, keep_freed_memory
-from extract.settings import Circumstances
+from extract.settings import RunSettings
 from features_store import open_store
 
 
@@ -35,10 +35,10 @@ def batches_for(network: Encoder, n: int, size: int) -> list[np.ndarray]:
 
 def test_streams_give_the_bytes_of_one_pass_after_another(network):
     batches = batches_for(network, 9, 2)
-    with Streams(1) as one, Streams(2) as several:
+    with ForwardPool(1) as one, ForwardPool(2) as several:
         # Two threads of one stream and one thread of each of two cut a layer differently; here both have one.
-        alone, beside = Forward(network, Cpu(streams=one)), Forward(network, Cpu(streams=several))
-        one.do(lambda: __import__("torch").set_num_threads(1)).result()
+        alone, beside = Forward(network, Cpu(pool=one)), Forward(network, Cpu(pool=several))
+        one.submit(lambda: __import__("torch").set_num_threads(1)).result()
         waiting = []
         for batch in batches:
             buffer = beside.buffer(2)
@@ -76,8 +76,8 @@ class Gate:
 
 def test_a_buffer_is_given_out_again_only_once_its_batch_was_read():
     gate = Gate()
-    with Streams(2) as streams:
-        forward = Forward(gate.network(), Cpu(streams=streams))
+    with ForwardPool(2) as pool:
+        forward = Forward(gate.network(), Cpu(pool=pool))
         assert forward.n_slots == 3
         buffers, waiting = [], []
         for value in (10, 20, 30):
@@ -117,8 +117,8 @@ def test_each_stream_hears_the_layers_of_its_own_pass(photos):
         both.wait()
 
     hook = listened.module.conv_head.register_forward_hook(meet)
-    with Streams(2) as streams:
-        forward = Forward(listened, Cpu(streams=streams))
+    with ForwardPool(2) as pool:
+        forward = Forward(listened, Cpu(pool=pool))
         waiting = [forward.start(image[None]) for image in images]  # none reads before two have passed the layer
         found = np.concatenate([wait()[tap] for wait in waiting])
     hook.remove()
@@ -134,8 +134,8 @@ def test_listening_is_compiled_once_for_all_streams(photos):
     (tap,) = listened.shapes
     images = [listened.prepare(photo) for photo in photos.values()] * 4
     expected = np.concatenate([Forward(listened, Cpu())(image[None])[tap] for image in images])
-    with Streams(2) as streams, torch.compiler.set_stance("default"):
-        forward = Forward(listened, Cpu(streams=streams), compiled=True)
+    with ForwardPool(2) as pool, torch.compiler.set_stance("default"):
+        forward = Forward(listened, Cpu(pool=pool), compiled=True)
         forward(images[0][None])
         torch.compiler.set_stance("fail_on_recompile")
         waiting = [forward.start(image[None]) for image in images]
@@ -148,8 +148,8 @@ def test_an_error_in_a_stream_comes_out_where_the_vectors_are_asked_for(network)
         raise FloatingPointError("no such layer")
 
     broken = replace(network, outputs=fail)
-    with Streams(2) as streams:
-        forward = Forward(broken, Cpu(streams=streams))
+    with ForwardPool(2) as pool:
+        forward = Forward(broken, Cpu(pool=pool))
         wait = forward.start(forward.buffer(1))
         forward.buffer(1)
         with pytest.raises(FloatingPointError, match="no such layer"):
@@ -159,31 +159,31 @@ def test_an_error_in_a_stream_comes_out_where_the_vectors_are_asked_for(network)
 def test_processors_are_shared_out_among_the_streams(monkeypatch):
     import torch
 
-    for n_threads, n_streams, each in ((1, 1, 1), (2, 2, 1), (3 * MOST, MOST, 3)):
+    for n_threads, n_streams, each in ((1, 1, 1), (2, 2, 1), (3 * MOST_PASSES, MOST_PASSES, 3)):
         monkeypatch.setattr(torch, "get_num_threads", lambda n=n_threads: n)
         given = []
         monkeypatch.setattr(torch, "set_num_threads", given.append)
-        with Streams() as streams:
-            assert streams.n == n_streams
-            streams.do(lambda: None).result()
+        with ForwardPool() as pool:
+            assert pool.n == n_streams
+            pool.submit(lambda: None).result()
         assert given == [each, n_threads]
 
 
 def test_threads_that_are_made_later_are_not_held_to_a_share():
     import torch
 
-    with Streams(2) as streams:
-        assert streams.do(torch.get_num_threads).result() == 1
+    with ForwardPool(2) as pool:
+        assert pool.submit(torch.get_num_threads).result() == 1
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(torch.get_num_threads).result() == torch.get_num_threads() == 2
 
 
 def test_a_run_is_the_same_whatever_the_number_of_streams(class_folder, tmp_path, network, monkeypatch):
     reading = find_corpus("folder").read(class_folder)
-    settings = pipeline.Settings(Circumstances("cpu"), batch_size=2, progress=False)
+    settings = RunSettings(device="cpu", batch_size=2)
     found = []
     for n in (1, 3):
-        monkeypatch.setattr(pipeline, "Streams", lambda n=n: Streams(n))
+        monkeypatch.setattr(local, "ForwardPool", lambda n=n: ForwardPool(n))
         __import__("torch").set_num_threads(1)
         pipeline.run(reading, [network], tmp_path / str(n), settings)
         __import__("torch").set_num_threads(2)

@@ -15,9 +15,8 @@ from extract import pipeline
 from extract.corpora import find_corpus
 from extract.errors import EncoderError
 from extract.inputs.views import EDGE, POLICIES, Views
-from extract.settings import Circumstances
+from extract.settings import RunSettings
 from features_store import MismatchError, Status, open_store
-from features_store.writer import FailureLimit
 
 
 def ramp(height: int, width: int) -> np.ndarray:
@@ -132,12 +131,11 @@ def test_mistakes_are_named():
 
 
 def block_of(reading, network, store: Path, *, views: Views, **settings):
-    made = Circumstances("cpu", views=views)
     pipeline.run(
         reading,
         [network],
         store,
-        pipeline.Settings(made, batch_size=4, progress=False, max_failed=FailureLimit("100%"), **settings),
+        RunSettings(device="cpu", views=views.n, policy=views.policy, batch_size=4, max_failed="100%", **settings),
     )
     return open_store(store).blocks["toy.hash"]
 

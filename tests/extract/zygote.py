@@ -23,10 +23,8 @@ from tqdm import tqdm
 from extract import pipeline
 from extract.corpora.dataset import Dataset
 from extract.encoders.spec import Encoder, EncoderSpec, Tap
-from extract.inputs.views import Views
-from extract.settings import Circumstances
+from extract.settings import RunSettings
 from features_store import Index, Status, open_store, writer
-from features_store.writer import FailureLimit
 
 N_VIEWS = int(sys.argv[4])
 N_IMAGES, WIDTH = 150, 32
@@ -62,12 +60,9 @@ def prepare(rgb: np.ndarray) -> np.ndarray:
 def run(store: Path) -> None:
     """Make the block, or go on with it."""
     ids = np.array([f"{row:03d}.pgm" for row in range(N_IMAGES)])
-    encoder = EncoderSpec(
-        "toy", "a hash", "affectory", "", lambda *_: network, (Tap("hash", (WIDTH,)),), needs_weights=False
-    )
+    encoder = EncoderSpec("toy", "a hash", "affectory", "", (Tap("hash", (WIDTH,)),), needs_weights=False)
     network = Encoder(encoder, prepare, (WIDTH,), {"hash": (WIDTH,)}, {}, {}, input_dtype="float32")
-    made = Circumstances("cpu", views=Views(N_VIEWS))
-    settings = pipeline.Settings(made, batch_size=4, progress=False, max_failed=FailureLimit("100%"))
+    settings = RunSettings(device="cpu", views=N_VIEWS, batch_size=4, max_failed="100%")
     pipeline.run(Dataset(Index(ids), Memory()), [network], store, settings)
 
 

@@ -38,15 +38,15 @@ def seeds(folder: Path) -> list[tuple[bytes, np.ndarray]]:
     plain, chunked, modern = folder / "plain.h5", folder / "chunked.h5", folder / "modern.h5"
     honest.write(plain)
     options = {"chunks": True, "compression": "gzip", "shuffle": True, "fletcher32": True}
-    for path, libver, layout in ((chunked, "earliest", options), (modern, "latest", {"chunks": (7, 2, 3)})):
+    for path, libver, layout in ((chunked, "earliest", options), (modern, "latest", {"chunks": True})):
         with h5py.File(plain) as source, h5py.File(path, "w", libver=libver) as file:
             for name in source:
                 source.copy(name, file)
             file.attrs.update(source.attrs)
-            where = f"blocks/{honest.BLOCK}/vectors"
-            values, attributes = file[where][:], dict(file[where].attrs)
-            del file[where]
-            file.create_dataset(where, data=values, **layout).attrs.update(attributes)
+            for where in ("images/content", "labels/tags", "splits/five"):
+                values, attributes = file[where][:], dict(file[where].attrs)
+                del file[where]
+                file.create_dataset(where, data=values, **layout).attrs.update(attributes)
     return [(path.read_bytes(), metadata(path)) for path in (plain, chunked, modern)]
 
 
@@ -117,8 +117,10 @@ def child(first: int, folder: Path) -> None:
             sys.exit(f"the memory grew by {peak - before} MiB")
 
 
-def run(seconds: float, first: int, *, program: tuple[str, ...] = ()) -> tuple[dict[str, int], list[str]]:
-    """Fuzz for some seconds; return how often each outcome came, and a line for each finding.
+def run(
+    seconds: float, first: int, *, cases: int | None = None, program: tuple[str, ...] = ()
+) -> tuple[dict[str, int], list[str]]:
+    """Fuzz for some seconds, or so many cases; return how often each outcome came, and a line for each finding.
 
     `program` is the child to start, for a test of this function.
     """
@@ -138,7 +140,7 @@ def run(seconds: float, first: int, *, program: tuple[str, ...] = ()) -> tuple[d
                         counts[said] += 1
                     else:
                         last = int(said)
-                    if time.monotonic() > end:
+                    if time.monotonic() > end or (cases is not None and sum(counts.values()) >= cases):
                         process.kill()
                         return counts, findings
                 wrong = process.stderr.read().strip().splitlines()

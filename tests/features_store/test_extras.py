@@ -51,7 +51,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-EXTRACT = ",".join(set(EXTRAS["extract"]) - set(EXTRAS["classify"]))
+EXTRACT = ",".join(sorted(set(EXTRAS["extract"]) - set(EXTRAS["classify"])))
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,9 @@ import pytest
 
 def test_mutations_are_refused_or_read() -> None:
     """No mutation crashes, hangs, fills the memory or raises anything but an error of ours."""
-    counts, findings = fuzz.run(6, first=0)
+    counts, findings = fuzz.run(200, first=0, cases=120)
     assert not findings, "\n".join(findings)
-    assert counts["refused"] >= 20
-    assert counts["read"] >= 20
+    assert min(counts.values()) >= 20
 
 
 @pytest.mark.parametrize(

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import doctest
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from layouts import MAKERS, Expected, picture, text
+from layouts import MAKERS, Expected, picture, pictures, text
 
 import extract
-from extract.corpora import CORPORA, Dataset, find_corpus
+from extract.corpora import CORPORA, Corpus, Dataset, Option, find_corpus
+from extract.corpora.dataset import labelled
+from extract.corpora.labels import single
+from extract.corpora.splits import seeded_split
 from extract.encoders import PROFILES
 from extract.errors import CorpusError, RefusedImageError
+from extract.inputs.trees import open_tree
 from features_store import open_store, write_index
 
 OWN = {"emoji", "folder", "csv", "list"}  # made here, or the user's
@@ -63,9 +68,12 @@ def test_reading(name: str, tmp_path: Path) -> None:
         except RefusedImageError:
             missing.append(row)
     assert missing == DEAD.get(name, [])
+    (tmp_path / "store").mkdir()
+    write_index(tmp_path / "store/index.h5", reading.index)  # every corpus can be stored
+    assert open_store(tmp_path / "store").labels.keys() == expected.labels.keys()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["b-t4sa", "emotion6", "dirti"])
 def test_extract_run(name: str, tmp_path: Path, command_line: Callable[..., tuple[int, str, str]]) -> None:
     """``extract run NAME`` writes the index that was read."""
     expected = MAKERS[name](tmp_path / "corpus")
@@ -118,12 +126,60 @@ def test_unknown_corpora_and_options_from_python(tmp_path: Path) -> None:
         extract.read_corpus("union:oasis,emomadrid", made.data)
 
 
+def test_a_corpus_of_ones_own_is_a_reader_and_a_card(tmp_path: Path) -> None:
+    """The recipe: a function that ends in `labelled`, and what the card says; all else is done for it."""
+
+    def read(name: str, data: Path, options: Mapping[str, Any]) -> Dataset:
+        tree = open_tree(data)
+        ids = np.array(tree.images())
+        labels = single("mood", ("calm", "tense"), [at % 2 for at in range(len(ids))], "by hand")
+        split = seeded_split("default", ids.tolist(), labels.values, seed=options["seed"])
+        left_out = tree.census().left_out
+        return labelled(name, options, ids, tree.source(ids), labels=[labels], splits=[split], left_out=left_out)
+
+    card = {"name": "mine", "title": "mine", "obtain": "ask me", "licence": "mine"}
+    corpus = Corpus(**card, reader=read, options={"seed": Option(0, "seed", minimum=0)})
+    pictures(tmp_path, [f"{at}.jpg" for at in range(10)])
+    text(tmp_path / "notes.txt", "not a picture")
+    dataset = corpus.read(tmp_path, {"seed": "7"})
+    assert dict(dataset.index.corpus["options"]) == {"seed": 7}
+    assert np.bincount(dataset.index.splits["default"].values).tolist() == [7, 1, 2]
+    assert dataset.notes == ("files left out: 1: 1 .txt (no picture)",)
+    with pytest.raises(CorpusError, match="corpus 'mine' needs one --data PATH; ask me"):
+        corpus.read()
+
+
 def test_the_example_of_read_corpus() -> None:
     """What the docstring shows is what happens."""
     import extract.corpora
 
     done = doctest.testmod(extract.corpora)
     assert (done.failed, done.attempted > 5) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "path"),
+    [
+        ("oasis", "file", "OASIS.csv"),
+        ("dirti", "file", "norms.csv"),
+        ("emomadrid", "names", "image_names.txt"),
+        ("t4sa", "table", "t4sa_text_sentiment.tsv"),
+        ("b-t4sa", "lists", "b-t4sa_imgs/b-t4sa_{part}.txt"),
+        ("mediaeval21", "test", "testset.csv"),
+        ("vso-603", "list", "mine.txt"),
+    ],
+)
+def test_no_path_of_this_machine_is_stored(name: str, option: str, path: str, tmp_path: Path) -> None:
+    """A path that is given as an option is stored by its name, in a union too; the corpus is found again by it."""
+    made, other = MAKERS[name](tmp_path / "a"), MAKERS["ied"](tmp_path / "b")
+    given = {**made.options, option: str(made.data / path)}
+    index = find_corpus(name).read(made.data, given).index
+    assert index.corpus["options"][option] == Path(path).name
+    again = {key: str(value) for key, value in index.corpus["options"].items()}
+    assert find_corpus(name).read(made.data, again).index.digest == index.digest
+    prefixed = {f"{name}.{key}": value for key, value in given.items()}
+    union = find_corpus(f"union:{name},ied").read({name: made.data, "ied": other.data}, prefixed)
+    assert str(tmp_path) not in str(union.index.corpus)
 
 
 def test_published_lists_that_do_not_fit_are_reported(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ RAW = st.sampled_from(
     ]
 )
 JPEG = b"\xff\xd8\xff\xe0 and no more, but number "
-SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def touch(root: Path, *names: str) -> Path:

@@ -183,7 +183,7 @@ def test_a_list_line_with_a_strange_line_break(tmp_path: Path) -> None:
         find_corpus("list").read(tmp_path)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(body=st.text(alphabet='ab.,"\n\r; ', max_size=40))
 @example(body='a,"b\nc,d\n')
 @example(body='a,"b"\n"c\nd",e\n')
@@ -201,7 +201,7 @@ def test_any_text(body: str) -> None:
         assert all(len(row) == 2 for row in rows)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(labels=st.lists(st.text(alphabet="abN A,;\"'\u00e9|", max_size=6), min_size=1, max_size=6))
 def test_written_tables_come_back(labels: list[str]) -> None:
     """What Python's writer writes is read with the same labels on the same images, whatever quotes it needs."""

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from late import Late
 
-from extract import opening
-from extract.engines import DEVICES, choose_device
+from extract.engines import DEVICES, choose_device, local
 from extract.errors import DeviceError
-from extract.summary import _bottleneck
+from extract.progress import find_bottleneck
 from features_store import open_store
 
 SMALL = "timm:test_efficientnet"
@@ -178,7 +177,7 @@ def test_a_short_run_warns_and_goes_on(run):
 
 @pytest.mark.usefixtures("shown_gpu")
 def test_a_long_run_asks_first(run, monkeypatch):
-    monkeypatch.setattr(opening, "PATIENCE", 0.0)
+    monkeypatch.setattr(local, "PATIENCE", 0.0)
     code, err, store = run(None, "--device", "auto")
     assert code == 2
     last = err.rstrip().splitlines()[-1]
@@ -223,7 +222,7 @@ def test_a_precision_that_the_device_cannot_compute_is_a_sentence(run):
     ],
 )
 def test_waits_are_compared_with_waits(parts, expected):
-    assert _bottleneck(parts, n_decoders=2, n_readers=4) == expected
+    assert find_bottleneck(parts, n_decoders=2, n_readers=4) == expected
 
 
 def test_json_has_the_parts(run, command_line, class_folder, tmp_path):

@@ -13,9 +13,7 @@ from sklearn.metrics import f1_score
 
 from classify.config import RunConfig, load_config
 from classify.errors import RunError, SubmissionError
-from classify.inference.official import SUBTASKS
-from classify.inference.submission import Submission, check_submission
-from classify.inference.submit import plan_submission, write_submission
+from classify.inference.submission import SUBTASKS, Submission, check_submission, plan_submission, write_submission
 from classify.runs.folder import Run, read_run
 from classify.runs.report_json import Report
 from classify.runs.train import run
@@ -148,9 +146,9 @@ def test_planted_bugs(plan, written, bug: Callable[[list[str], Rows], Rows], wor
 
 def test_wrong_threshold(plan, tmp_path) -> None:
     """A file that is right in everything but the threshold of one label."""
-    second = plan.answers[1]
+    second = plan.tasks[1]
     wrong = replace(second, thresholds=(0.9, *(second.thresholds or ())[1:]))
-    write_submission(replace(plan, answers=(plan.answers[0], wrong, plan.answers[2])), tmp_path / "wrong.csv")
+    write_submission(replace(plan, tasks=(plan.tasks[0], wrong, plan.tasks[2])), tmp_path / "wrong.csv")
     with pytest.raises(SubmissionError, match="scores weighted_f1"):
         check_submission(tmp_path / "wrong.csv", plan)
 

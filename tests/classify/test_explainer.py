@@ -5,6 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
+import shutil
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -12,10 +16,24 @@ from typer.testing import CliRunner
 
 from classify.__main__ import app
 from classify.errors import ModelError, RunError
-from classify.explain import saliency as heat
-from classify.explain.attribution import Target, block_parts, centre_of, choose_target, feature_parts, gradient
-from classify.explain.explainer import Picture
-from classify.explain.explanations import chosen_images, explain_images, matching_id, scored_images
+from classify.explain import saliency
+from classify.explain.attribution import (
+    Target,
+    block_values,
+    choose_target,
+    feature_values,
+    gradient,
+    training_mean,
+)
+from classify.explain.deletion_check import deletion_check
+from classify.explain.explainer import (
+    Explainer,
+    Picture,
+    chosen_images,
+    explain_images,
+    matching_id,
+    scored_images,
+)
 from classify.inference.model import run_model
 from classify.pages.pictures import Pictures, explained_images
 from classify.runs.folder import read_run
@@ -30,7 +48,7 @@ COLUMNS = {"a": slice(0, 2), "b": slice(2, 3), "c": slice(3, 6)}
 def test_shares_of_a_sum_are_its_terms() -> None:
     """Where the blocks just add up, each part is its own term."""
     weights, x, mean = np.arange(1.0, 7), np.full(6, 2, np.float32), np.ones(6, np.float32)
-    parts = block_parts(lambda rows: rows @ weights, x, mean, COLUMNS)
+    parts = block_values(lambda rows: rows @ weights, x, mean, COLUMNS)
     assert parts == pytest.approx({"a": 3, "b": 3, "c": 15})
 
 
@@ -39,30 +57,30 @@ def test_shares_are_shapley_values() -> None:
     random = np.random.default_rng(0)
     x, mean = random.normal(size=(2, 6)).astype(np.float32)
 
-    def worth(rows: np.ndarray) -> np.ndarray:
+    def logits(rows: np.ndarray) -> np.ndarray:
         return np.tanh(rows[:, 0] * rows[:, 2] + rows[:, 3]) + rows[:, 4] * rows[:, 1]
 
     expected = dict.fromkeys(COLUMNS, 0.0)
     for order in itertools.permutations(COLUMNS):
         row = mean.copy()
         for name in order:
-            before = worth(row[None])[0]
+            before = logits(row[None])[0]
             row[COLUMNS[name]] = x[COLUMNS[name]]
-            expected[name] += (worth(row[None])[0] - before) / math.factorial(len(COLUMNS))
-    parts = block_parts(worth, x, mean, COLUMNS)
+            expected[name] += (logits(row[None])[0] - before) / math.factorial(len(COLUMNS))
+    parts = block_values(logits, x, mean, COLUMNS)
     assert parts == pytest.approx(expected, abs=1e-6)
-    assert sum(parts.values()) == pytest.approx(worth(x[None])[0] - worth(mean[None])[0], abs=1e-6)
+    assert sum(parts.values()) == pytest.approx(logits(x[None])[0] - logits(mean[None])[0], abs=1e-6)
 
 
 def test_many_blocks_fall_back() -> None:
     columns = {str(i): slice(i, i + 1) for i in range(12)}
-    parts = block_parts(lambda rows: rows.sum(axis=1), np.ones(12, np.float32), np.zeros(12, np.float32), columns)
+    parts = block_values(lambda rows: rows.sum(axis=1), np.ones(12, np.float32), np.zeros(12, np.float32), columns)
     assert parts == pytest.approx(dict.fromkeys(columns, 1.0))
 
 
 def test_features() -> None:
     x, mean = np.array([3, 5, 7], np.float32), np.array([1, 1, 1], np.float32)
-    lost = feature_parts(lambda rows: rows[:, 0] + 10.0 * rows[:, 2], x, mean, slice(1, 3))
+    lost = feature_values(lambda rows: rows[:, 0] + 10.0 * rows[:, 2], x, mean, slice(1, 3))
     assert lost == pytest.approx([0, 60])
 
 
@@ -78,14 +96,14 @@ def test_gradient_is_the_slope(pictured_runs, pictured_store, head) -> None:
     slope = gradient(model, x, target)
     direction = (np.random.default_rng(0).normal(size=len(x)) * model.head.standardizer_.scale).astype(np.float32)
     step = 0.01 * direction
-    above, below = target.worth(model.scores(np.stack([x + step, x - step])))
+    above, below = target.logits(model.scores(np.stack([x + step, x - step])))
     assert float(slope @ direction) == pytest.approx((above - below) / 0.02, rel=0.03, abs=0.02)
 
 
 def test_trees_have_no_slope(pictured_runs) -> None:
     model = run_model(pictured_runs["gbm"])
-    assert gradient(model, np.zeros(2253, np.float32), Target("warm", 1, "single")) is None
-    assert centre_of(model, pictured_runs["gbm"]).shape == (2253,)  # from the store
+    assert gradient(model, np.zeros(2253, np.float32), Target(model.task, 1)) is None
+    assert training_mean(model, pictured_runs["gbm"]).shape == (2253,)  # from the store
 
 
 def test_target() -> None:
@@ -93,32 +111,36 @@ def test_target() -> None:
     scores, mean = np.array([0.2, 0.8]), np.array([0.5, 0.5])
     assert choose_target(single, scores, mean).name == "b"
     assert choose_target(single, scores, mean, "a").name == "a"
-    assert choose_target(value, scores[:1], mean[:1]).worth(np.array([[3.0]])) == [-3]
-    assert choose_target(single, scores, mean).worth(scores[None]) == pytest.approx([math.log(4)])
+    assert choose_target(value, scores[:1], mean[:1]).logits(np.array([[3.0]])) == [-3]
+    assert choose_target(single, scores, mean).logits(scores[None]) == pytest.approx([math.log(4)])
 
 
 def test_regions() -> None:
     """Edge 256 and crop 224 show seven eighths of the shorter side, and less of the longer one."""
-    assert heat.region_of({"resize": [128, 128]}, 10, 20) == heat.WHOLE
-    region = heat.region_of({"resize": 256, "crop": [224, 224]}, 100, 200)
+    assert saliency.region_of({"resize": [128, 128]}, 10, 20) == saliency.WHOLE
+    region = saliency.region_of({"resize": 256, "crop": [224, 224]}, 100, 200)
     assert (region.top, region.bottom) == pytest.approx((1 / 16, 15 / 16))
     assert (region.left, region.right) == pytest.approx((0.5 - 7 / 32, 0.5 + 7 / 32))
 
 
-def test_combined_heat_keeps_weights_and_places() -> None:
+def test_combined_maps_keep_weights_and_places() -> None:
     """Each map counts by its weight whatever its scale; the warm corner stays in its corner; below 0 is nothing."""
     one, other = np.zeros((7, 7)), np.full((7, 7), -5.0)
     one[0, 0], other[6, 6] = 1000.0, 0.001
-    field = heat.combined([heat.Heat(one, heat.WHOLE, ""), heat.Heat(other, heat.WHOLE, "")], [0.75, 0.25])
+    field = saliency.combined(
+        [saliency.SaliencyMap(one, saliency.WHOLE, ""), saliency.SaliencyMap(other, saliency.WHOLE, "")], [0.75, 0.25]
+    )
     assert field[:32, :32].sum() / field.sum() == pytest.approx(0.75, abs=0.01)
     assert field[32:, 32:].sum() / field.sum() == pytest.approx(0.25, abs=0.01)
-    inner = heat.combined([heat.Heat(np.ones((7, 7)), heat.Region(0.25, 0.25, 0.75, 0.75), "")], [1.0])
+    inner = saliency.combined(
+        [saliency.SaliencyMap(np.ones((7, 7)), saliency.Region(0.25, 0.25, 0.75, 0.75), "")], [1.0]
+    )
     assert (inner > 0).mean() == pytest.approx(0.25)
 
 
 def test_covered_cells() -> None:
     picture = np.random.default_rng(0).integers(0, 255, (50, 30, 3)).astype(np.uint8)
-    changed = heat.covered(picture, np.array([0, 63]), 8)
+    changed = saliency.covered(picture, np.array([0, 63]), 8)
     different = (changed != picture).any(axis=2)
     assert not different[7:43].any()
     assert different[:6, :4].mean() > 0.9
@@ -127,8 +149,6 @@ def test_covered_cells() -> None:
 
 @pytest.fixture(scope="module")
 def explainer(pictured_runs):
-    from classify.explain.explainer import Explainer
-
     return Explainer(pictured_runs["mlp"])
 
 
@@ -137,17 +157,17 @@ def test_explanation(explainer, pictures) -> None:
     from extract.encoders.lowlevel import feature_names
 
     found = explainer.explain(explainer.open(str(next((pictures / "warm").glob("*.png")))))
-    assert sum(found.blocks.values()) == pytest.approx(found.worth - found.centre_worth, abs=1e-4)
+    assert sum(found.blocks.values()) == pytest.approx(found.logit - found.mean_logit, abs=1e-4)
     assert sum(found.shares.values()) == pytest.approx(1)
-    assert {name: one.method for name, one in found.heats.items()} == {
+    assert {name: one.method for name, one in found.maps.items()} == {
         "efficientnet_lite0": "Grad-CAM",
         "lowlevel": "occlusion",
     }
-    assert found.heats["efficientnet_lite0"].cells.shape == (7, 7)
+    assert found.maps["efficientnet_lite0"].cells.shape == (7, 7)
     for name, block in (("efficientnet_lite0", "efficientnet_lite0.pool"), ("lowlevel", "lowlevel.features")):
-        assert found.heats[name].cells.sum() == pytest.approx(found.blocks[block], abs=1e-4)
-    assert found.words
-    assert {name for name, _ in found.words} <= set(feature_names())
+        assert found.maps[name].cells.sum() == pytest.approx(found.blocks[block], abs=1e-4)
+    assert found.concepts
+    assert {name for name, _ in found.concepts} <= set(feature_names())
 
 
 def test_grad_cam_by_hand(explainer, pictures) -> None:
@@ -162,20 +182,19 @@ def test_grad_cam_by_hand(explainer, pictures) -> None:
         x = network.normalise(torch.from_numpy(network.prepare(picture.pixels[0])[None]))
         maps = network.module.forward_features(x)[0].numpy()  # (1280, 7, 7)
     expected = np.einsum("c,chw->hw", slope / 49, maps)
-    cells = explainer.heats(picture, target, dict.fromkeys(explainer.columns, 0.0))["efficientnet_lite0"].cells
+    cells = explainer.maps(picture, target, dict.fromkeys(explainer.columns, 0.0))["efficientnet_lite0"].cells
     assert np.allclose(cells, expected - expected.mean(), rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
 def test_tokens_have_no_last_map() -> None:
     """A vision transformer's only map is its patches' embedding, which no Grad-CAM should be made of."""
     pytest.importorskip("timm")
-    from classify.explain.explainer import _last_map
     from extract.encoders import Weights, build_encoders, find_encoders
 
     names = ["timm:test_vit.r160_in1k", "timm:test_resnet.r160_in1k"]
     vit, resnet = build_encoders(find_encoders(names), Weights("random"))
-    assert _last_map(vit) is None
-    assert _last_map(resnet) is not None
+    assert saliency.last_map(vit) is None
+    assert saliency.last_map(resnet) is not None
 
 
 def test_folder(explainer, pictured_runs, pictures) -> None:
@@ -196,6 +215,31 @@ def test_folder(explainer, pictured_runs, pictures) -> None:
         explain_images(run, explainer, ["none.png"], force=True)
     assert len(json.loads((run.folder / "explanations" / "explanations.json").read_text())["images"]) == len(paths)
     assert not list(run.folder.glob(".explanations*"))
+
+
+def test_a_kill_leaves_the_run_whole(explainer, pictured_runs, pictures, tmp_path) -> None:
+    """SIGKILL after the first overlay: no folder of explanations, no file of the run changed; the next call works."""
+    ignore = shutil.ignore_patterns("explanations")
+    run = read_run(shutil.copytree(pictured_runs["mlp"].folder, tmp_path / "run", ignore=ignore))
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    image = str(next((pictures / "warm").glob("*.png")))
+    child = os.fork()
+    if not child:
+        try:
+            explain_images(run, explainer, [image] * 1000)
+        finally:
+            os._exit(1)
+    for _ in range(6000):
+        if os.waitpid(child, os.WNOHANG)[0] or any(run.folder.rglob("*.png")):
+            break
+        time.sleep(0.02)
+    os.kill(child, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert not (run.folder / "explanations").exists()
+    assert {path: path.read_bytes() for path in before} == before
+    explain_images(run, explainer, [image])
+    names = {path.name for path in run.folder.iterdir()}
+    assert names == {path.relative_to(run.folder).parts[0] for path in before} | {"explanations"}
 
 
 def test_images_by_path(polarity_run, tmp_path) -> None:
@@ -222,26 +266,24 @@ class Planted:
     def vectors(self, pictures: list[list[np.ndarray]]) -> np.ndarray:
         return np.array([[(pixels[0][:, :, 0] > 200).mean()] for pixels in pictures], dtype=np.float32)
 
-    def worth(self, vectors: np.ndarray, target: None) -> np.ndarray:
+    def logits(self, vectors: np.ndarray, target: None) -> np.ndarray:
         return vectors[:, 0].astype(np.float64)
 
     def target(self, picture: Picture) -> None:
         return None
 
-    def parts(self, picture: Picture, target: None) -> dict[str, float]:
+    def block_values(self, picture: Picture, target: None) -> dict[str, float]:
         return {}
 
-    def heats(self, picture: Picture, target: None, parts: dict[str, float]) -> np.ndarray:
+    def maps(self, picture: Picture, target: None, values: dict[str, float]) -> np.ndarray:
         return self.sign * picture.pixels[0][:, :, 0] + self.random.normal(size=(64, 64))
 
-    def field(self, heats: np.ndarray, parts: dict[str, float]) -> np.ndarray:
-        return heats
+    def field(self, maps: np.ndarray, values: dict[str, float]) -> np.ndarray:
+        return maps
 
 
 def test_deletion_check_says_yes_and_no() -> None:
     """Maps that point at what is decided by pass; maps that point elsewhere, or nowhere, don't."""
-    from classify.explain.deletion_check import deletion_check
-
     paths = [f"{i}.png" for i in range(12)]
     right, none, wrong = (deletion_check(Planted(sign), [*paths, "none.png"]) for sign in (1.0, 0.0, -1.0))
     assert (right["passed"], none["passed"], wrong["passed"]) == (True, False, False)
@@ -253,10 +295,9 @@ def test_deletion_check_says_yes_and_no() -> None:
     assert deletion_check(Planted(1.0), paths[:7]) == {"n_images": 7, "passed": None}  # too few to say anything
 
 
-def test_deletion_check_of_a_run(explainer, pictured_runs, pictures) -> None:
-    """It runs through the real encoders, and what it found comes into the folder and onto the page."""
-    from classify.explain.deletion_check import deletion_check
-
+def test_deletion_check_of_a_run(explainer, pictured_runs, pictures, monkeypatch) -> None:
+    """It runs through the real encoders, and its result comes into the folder and onto the page."""
+    monkeypatch.setattr("classify.explain.explainer.GRID", 2)
     run, files = pictured_runs["mlp"], list(scored_images(pictured_runs["mlp"], pictures).values())
     found = deletion_check(explainer, (files * 8)[:8])
     assert found["difference"]["value"] == pytest.approx(found["hottest"] - found["random"])
@@ -264,8 +305,9 @@ def test_deletion_check_of_a_run(explainer, pictured_runs, pictures) -> None:
     assert explained_images(run, Pictures(pictures))["deletion"]["n_images"] == 8
 
 
-def test_command(pictured_runs, pictures) -> None:
-    """On a head without a slope, so that every map is made by covering."""
+def test_command(pictured_runs, pictures, monkeypatch) -> None:
+    """On a head without a gradient, so that every map is made by covering."""
+    monkeypatch.setattr("classify.explain.explainer.GRID", 2)
     run, image = pictured_runs["gbm"], next((pictures / "warm").glob("*.png"))
     done = CliRunner().invoke(app, ["explain", str(run.folder), str(image)])
     assert done.exit_code == 0, done.exception

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from classify.errors import ConfigError, RunError, TaskError
-from classify.evaluation.curve import growing_subsets
 from classify.runs.folder import Run, read_run
 from classify.runs.report_json import Report
-from classify.studies.learning_curve import CurveConfig, curve_of
+from classify.studies.learning_curve import fit_learning_curve, growing_subsets
 from features_store import Task
 
 SINGLE = Task("t", "single", ("a", "b", "c"))
@@ -47,7 +46,7 @@ def test_few_images_have_no_curve():
 def test_last_point_is_the_run(runs_folder, task):
     """On all training images the curve is at the run's own metric, and it began worse."""
     run = read_run(runs_folder / task / "linear")
-    found = curve_of(run, CurveConfig(n_points=4, n_repeats=2))
+    found = fit_learning_curve(run, n_points=3, n_repeats=2)
     own = run.report["metrics"]["test"][found["metric"]]["value"]
     assert found["points"][-1]["n"] == run.report["n_train"]
     assert found["points"][-1]["value"] == pytest.approx(own)
@@ -61,12 +60,12 @@ def test_a_changed_store_is_refused(runs_folder):
     run = read_run(runs_folder / "polarity" / "linear")
     other = Run(run.folder, Report.of({**run.report, "part_digests": {"test": "other"}}))
     with pytest.raises(RunError, match="holds other images or labels"):
-        curve_of(other)
+        fit_learning_curve(other)
     with pytest.raises(ConfigError, match="at least 2"):
-        CurveConfig(n_points=1)
+        fit_learning_curve(run, n_points=1)
 
 
 def test_report_is_plain_json(runs_folder):
     """What comes out can be written without NaN."""
     run = read_run(runs_folder / "valence" / "linear")
-    json.dumps(curve_of(run, CurveConfig(n_points=2, n_repeats=1)), allow_nan=False)
+    json.dumps(fit_learning_curve(run, n_points=2, n_repeats=1), allow_nan=False)

@@ -1,7 +1,5 @@
 """A fitted head on another corpus: classes mapped, absent ones keep their row, other makings refused."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
@@ -11,7 +9,7 @@ from classify.errors import RunError, TaskError
 from classify.heads.persistence import load_head
 from classify.runs.folder import read_run
 from classify.runs.train import run
-from classify.studies.cross_corpus import TransferConfig, transfer
+from classify.studies.cross_corpus import cross_corpus_test
 from features_store import BlockSpec, BlockWriter, Index, Labels, MismatchError, Split, Task, open_store, write_index
 
 N = 70
@@ -49,7 +47,7 @@ def write(folder, index, name, sha256, vectors):
 
 def test_the_head_is_scored_as_it_is_and_keeps_its_empty_class(polarity_run, other, tmp_path):
     """Metrics are scikit-learn's on the head's own answers; neutral stays in the table with support 0."""
-    done = transfer(TransferConfig(polarity_run.folder, str(other), resamples=40, out=str(tmp_path / "t")))
+    done = cross_corpus_test(polarity_run.folder, str(other), resamples=40, out=str(tmp_path / "t"))
     store = open_store(other)
     rows = np.arange(3, N)
     said = load_head(polarity_run.folder / "model").predict(store.matrix(["alpha.pool"], rows))
@@ -67,17 +65,17 @@ def test_the_head_is_scored_as_it_is_and_keeps_its_empty_class(polarity_run, oth
     majority = polarity_run.report["baselines"]["majority"]["test"]
     assert done.report["baselines"]["majority"]["test"].keys() == majority.keys()
     assert read_run(done.folder).predictions["test"].ids.tolist() == [f"tweet{i}.jpg" for i in rows]
-    again = TransferConfig(polarity_run.folder, str(other), resamples=40, out=str(tmp_path / "t"))
+    again = {"resamples": 40, "out": str(tmp_path / "t")}
     with pytest.raises(RunError, match="--force"):
-        transfer(again)
-    transfer(again, force=True)
+        cross_corpus_test(polarity_run.folder, str(other), **again)
+    cross_corpus_test(polarity_run.folder, str(other), **again, force=True)
 
 
 def test_classes_are_mapped(polarity_run, other, tmp_path):
     """Other names go to the head's classes, or are left out; an unmapped class with images is asked about."""
     mapped = {"gloom": "negative", "delight": "positive", "calm": "none"}
-    config = TransferConfig(polarity_run.folder, str(other), "feeling", mapped, resamples=20, out=str(tmp_path / "t"))
-    done = transfer(config)
+    options = {"task": "feeling", "resamples": 20}
+    done = cross_corpus_test(polarity_run.folder, str(other), class_map=mapped, out=str(tmp_path / "t"), **options)
     assert done.report["n_test"] == 47
     assert [row["support"] for row in done.report["per_class"]["test"]] == [24, 0, 23]
     for wrong, words in (
@@ -86,22 +84,22 @@ def test_classes_are_mapped(polarity_run, other, tmp_path):
         ({**mapped, "calm": "neutrall"}, "did you mean 'neutral'"),
     ):
         with pytest.raises(TaskError, match=words):
-            transfer(dataclasses.replace(config, class_map=wrong, out=str(tmp_path / "x")))
+            cross_corpus_test(polarity_run.folder, str(other), class_map=wrong, out=str(tmp_path / "x"), **options)
     assert not (tmp_path / "x").exists()
 
 
 def test_several_labels_and_values(runs_folder, other, tmp_path):
     """Multi-label columns are mapped by name; a regression needs the same outputs on the same scale."""
     mapped = {"dread": "fear"}
-    done = transfer(
-        TransferConfig(runs_folder / "evokes/linear", str(other), None, mapped, resamples=20, out=str(tmp_path / "t"))
+    done = cross_corpus_test(
+        runs_folder / "evokes/linear", str(other), class_map=mapped, resamples=20, out=str(tmp_path / "t")
     )
     truth = open_store(other).labels["evokes"].values
     assert [row["support"] for row in done.report["per_class"]["test"]] == [*truth.sum(axis=0).tolist(), 0]
     with pytest.raises(TaskError, match=r"\(1.0, 7.0\).*\(1.0, 9.0\)"):
-        transfer(TransferConfig(runs_folder / "affect/linear", str(other)))
+        cross_corpus_test(runs_folder / "affect/linear", str(other))
     with pytest.raises(TaskError, match=r"'polarity' of the store is single"):
-        transfer(TransferConfig(runs_folder / "affect/linear", str(other), "polarity"))
+        cross_corpus_test(runs_folder / "affect/linear", str(other), task="polarity")
 
 
 def test_other_weights_and_the_same_images_are_refused(polarity_run, store, other, tmp_path):
@@ -112,9 +110,9 @@ def test_other_weights_and_the_same_images_are_refused(polarity_run, store, othe
     write_index(folder / "index.h5", index)
     write(folder, index, "alpha.pool", "1" * 64, np.zeros((N, 12)))
     with pytest.raises(MismatchError, match=r"'alpha.pool'.*weights.sha256"):
-        transfer(TransferConfig(polarity_run.folder, str(folder)))
+        cross_corpus_test(polarity_run.folder, str(folder))
     with pytest.raises(TaskError, match="needs other ones"):
-        transfer(TransferConfig(polarity_run.folder, str(store)))
+        cross_corpus_test(polarity_run.folder, str(store))
 
 
 def test_a_refitted_head_of_a_preset_is_named_after_it(store, other, tmp_path, monkeypatch):
@@ -122,7 +120,7 @@ def test_a_refitted_head_of_a_preset_is_named_after_it(store, other, tmp_path, m
     monkeypatch.chdir(tmp_path)
     asked = {"blocks": ("alpha.pool",), "resamples": 20, "preset": "resnet50-sgd", "out": str(tmp_path / "fitted")}
     fitted = run(RunConfig(str(store), "polarity", "linear", **asked))
-    done = transfer(TransferConfig(fitted.folder, str(other), resamples=20))
+    done = cross_corpus_test(fitted.folder, str(other), resamples=20)
     assert done.folder.as_posix() == "runs/photo-tweets/polarity/resnet50-sgd-from-planted"
 
 
@@ -176,7 +174,7 @@ def test_images_that_the_head_was_fitted_on_are_counted_and_left_out(memory, tmp
         content=None if way == "vectors" else content,
         groups=groups,
     )
-    done = transfer(TransferConfig(fitted.folder, str(store), resamples=20, out=str(tmp_path / "t")))
+    done = cross_corpus_test(fitted.folder, str(store), resamples=20, out=str(tmp_path / "t"))
     assert done.report["n_test"] == n - 50  # the ten test images of the run were never fitted on
     assert done.report["dropped"]["test"] == {"seen in training": 50}
     assert sum(done.report["transfer"]["left_out"].values()) == 50
@@ -190,5 +188,5 @@ def test_a_cut_of_the_training_images_leaves_nothing_to_test(memory, tmp_path):
     fitted, facts = memory
     store = known_store(tmp_path / "s", facts["ids"][:30], facts["x"][:30], facts["y"][:30])
     with pytest.raises(TaskError, match=r"30 images \(30 by name\)"):
-        transfer(TransferConfig(fitted.folder, str(store), out=str(tmp_path / "t")))
+        cross_corpus_test(fitted.folder, str(store), out=str(tmp_path / "t"))
     assert not (tmp_path / "t").exists()

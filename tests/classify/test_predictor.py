@@ -1,4 +1,4 @@
-"""Predictions on image files: equal to what the run said, one reason per bad image, other weights refused."""
+"""Predictions on image files: equal to those of the run, one reason per bad image, other weights refused."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import csv
 import io
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,11 +14,10 @@ from typer.testing import CliRunner
 
 from classify.__main__ import app
 from classify.errors import ModelError
-from classify.inference.model import decisions, random_weights, run_model
+from classify.inference.model import random_weights, run_model
 from classify.inference.predictor import Predictor, image_paths
 from classify.runs.folder import read_run
 from features_store.errors import AffectoryError
-from features_store.schema import Task
 
 
 @pytest.fixture(scope="module")
@@ -33,23 +29,17 @@ def _said(run) -> dict[str, np.ndarray]:
     return {i: s for part in run.predictions.values() for i, s in zip(part.ids.tolist(), part.y_score, strict=True)}
 
 
-def classify(*arguments: object, feed: str = "", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    code = "import torch; torch.set_num_threads(1); from classify.__main__ import main; main()"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, input=feed, capture_output=True, text=True, check=False, cwd=cwd)
-
-
-def test_equals_what_the_run_said(predictor, pictured_runs, pictures) -> None:
+def test_equals_the_run(predictor, pictured_runs, pictures) -> None:
     """From the picture file comes what came from the store, which another program path had filled."""
     run = pictured_runs["mlp"]
     said, images = _said(run), sorted(_said(run))[:8]
-    for image, answer in zip(images, predictor([str(pictures / i) for i in images]), strict=True):
-        assert answer.scores == pytest.approx(said[image], abs=2e-4)
-        assert answer.said == (run.task.classes[int(said[image].argmax())],)
-        after = run.postprocessing.calibrated(answer.scores[None])
-        assert (answer.calibrated is None) == (after is None)
+    for image, prediction in zip(images, predictor([str(pictures / i) for i in images]), strict=True):
+        assert prediction.scores == pytest.approx(said[image], abs=2e-4)
+        assert prediction.predicted == (run.task.classes[int(said[image].argmax())],)
+        after = run.postprocessing.calibrated(prediction.scores[None])
+        assert (prediction.calibrated is None) == (after is None)
         if after is not None:
-            assert answer.calibrated == pytest.approx(after[0])
+            assert prediction.calibrated == pytest.approx(after[0])
 
 
 def test_neighbours_do_not_matter(predictor, pictures) -> None:
@@ -65,12 +55,12 @@ def test_bad_images_are_rows_with_reasons(predictor, pictures, tmp_path) -> None
     cut, text = tmp_path / "cut.png", tmp_path / "text.png"
     cut.write_bytes(good.read_bytes()[:-40])
     text.write_text("no picture")
-    answers = list(predictor.many([str(cut), str(text), str(tmp_path / "none.png"), str(good)]))
-    assert [bool(a.reason) for a in answers] == [True, True, True, False]
-    for answer, word in zip(answers, ("truncated", "undecodable", "missing"), strict=False):
-        assert word in answer.reason
-        assert "0x" not in answer.reason
-        assert answer.scores is None
+    found = list(predictor.many([str(cut), str(text), str(tmp_path / "none.png"), str(good)]))
+    assert [bool(a.reason) for a in found] == [True, True, True, False]
+    for prediction, word in zip(found, ("truncated", "undecodable", "missing"), strict=False):
+        assert word in prediction.reason
+        assert "0x" not in prediction.reason
+        assert prediction.scores is None
 
 
 def test_other_weights_are_refused(pictured_runs) -> None:
@@ -112,17 +102,8 @@ def test_a_checkpoint_file_has_to_be_named(pictured_runs) -> None:
 
 def test_random_weights_are_warned_of() -> None:
     assert random_weights({"a": {"weights": {"source": "random:3"}}, "b": {"weights": {}}, "c": {}}) == [
-        "block 'a' comes from a network with random weights (random:3): its answers mean nothing"
+        "block 'a' comes from a network with random weights (random:3): its predictions mean nothing"
     ]
-
-
-def test_decisions() -> None:
-    """By the largest, or by each label's threshold; by hand."""
-    single, multi = Task("t", "single", ("a", "b")), Task("t", "multi", ("a", "b"))
-    scores = np.array([[0.4, 0.6], [0.5, 0.5]])
-    assert decisions(single, scores).tolist() == [[False, True], [True, False]]
-    assert decisions(multi, scores).tolist() == [[False, True], [True, True]]
-    assert decisions(multi, scores, (0.3, 0.7)).tolist() == [[True, False], [True, False]]
 
 
 def test_command(pictured_runs, pictures, tmp_path) -> None:
@@ -131,12 +112,12 @@ def test_command(pictured_runs, pictures, tmp_path) -> None:
     bad = tmp_path / "bad.png"
     bad.write_text("x")
     image = sorted(_said(run))[0]
-    done = classify("predict", run.folder, "-", "--json", feed=f"{pictures / image}\n{bad}\n")
+    done = CliRunner().invoke(app, ["predict", str(run.folder), "-", "--json"], input=f"{pictures / image}\n{bad}\n")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert (done.returncode, [line["reason"] is None for line in lines]) == (3, [True, False])
+    assert (done.exit_code, [line["reason"] is None for line in lines]) == (3, [True, False])
     assert list(lines[0]["probabilities"].values()) == pytest.approx(_said(run)[image], abs=2e-4)
     assert "1 image without an answer" in done.stderr
-    done = classify("predict", run.folder, pictures / "cold", bad, "--csv")
+    done = CliRunner().invoke(app, ["predict", str(run.folder), str(pictures / "cold"), str(bad), "--csv"])
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert len(rows) == 19
     assert float(rows[0]["probability/cold"]) + float(rows[0]["probability/warm"]) == pytest.approx(1)
