@@ -20,8 +20,9 @@ from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, Str
 from sklearn.utils import check_random_state
 
 from classify.data.rows import ArrayRows, RowMatrix, Rows
+from classify.data.standardizer import Standardizer, finite_batches
 from classify.errors import HeadError
-from classify.heads.base import ClassifierHead, Head, RegressorHead, Standardizer, finite_batches
+from classify.heads.base import ClassifierHead, Head, RegressorHead
 from classify.heads.one_vs_rest import constant_log_odds, fit_sigmoid, indicator_columns, probabilities
 from classify.heads.options import number, random_seed, whole
 from classify.heads.pairwise import Candidate, Products, fit_member, kernel, member_scores
@@ -60,6 +61,11 @@ class _AutoHead(Head):
     folds: int = whole(5, "inner folds of the training rows, by which everything is chosen", least=2, most=100)
     max_rows: int = whole(20_000, "refuse more training rows: candidates share matrices with their square", most=10**6)
     random_state: Any = random_seed("deals the rows to the inner folds")
+    _learned = (
+        *("widths_", "maps_", "mean_", "scale_", "members_", "shares_", "finish_"),
+        *("dual_", "intercept_", "vectors_", "targets_", "search_"),
+    )
+    takes_groups = True
 
     def _search(self, rows: Rows, targets: np.ndarray, strata: np.ndarray | None, groups: Any) -> None:
         """Try candidates on *targets*, (n, n_outputs), until the budget is used; fit the chosen ones on all rows."""
@@ -170,6 +176,10 @@ class _AutoHead(Head):
                 raw = member_scores(one, kernel(one, products[one["map"]]), fitted, self.targets_)
                 total = total + self.shares_[i] * self._finish(raw, self.finish_[i])
             yield total
+
+    def gradient(self, x: np.ndarray, output: int) -> None:
+        """Return None: neighbours have no slope, so blocks and features are explained by leaving them out."""
+        return
 
     def _calibrate(self, raw: np.ndarray, targets: np.ndarray) -> np.ndarray:
         raise NotImplementedError
@@ -288,6 +298,8 @@ class AutoRegressor(RegressorHead, _AutoHead):
     members_ : list of dict
         The candidates that are averaged, with their ``shares_``.
     """
+
+    _learned = (*_AutoHead._learned, "units_")
 
     def fit(self, X: Any, y: Any, *, validation: object = None, groups: Any = None) -> AutoRegressor:
         """Search, and fit the members on all rows; *validation* is ignored.
