@@ -129,7 +129,9 @@ class _AutoHead(Head):
         n_units = n if groups is None else len(np.unique(groups))
         folds = min(self.folds, n_units)
         if folds < 2:
-            raise HeadError(f"auto chooses by inner folds, and the {n} training rows are {n_units} group; it needs two")
+            raise HeadError(
+                f"auto chooses by inner folds, and n_samples = {n} in {n_units} group(s); it needs two groups at least"
+            )
         even = strata is not None and np.bincount(strata).min() >= folds
         options: dict[str, Any] = {"n_splits": folds, "shuffle": True, "random_state": random}
         makers = {(False, False): KFold, (False, True): StratifiedKFold, (True, False): GroupKFold}
