@@ -40,7 +40,8 @@ class Head(BaseEstimator):
     search_space : mapping
         Options worth a search, each with how it is drawn, and between what, see `classify.studies.search`.
     best_length_ : int, list of int or None
-        What *length* was best on the validation rows, where training could stop early; None where it could not.
+        What *length* the fitted state has, the best on the validation rows, where training could stop early; None where
+        it could not.
     """
 
     length: ClassVar[str | None] = None

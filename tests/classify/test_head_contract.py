@@ -59,6 +59,10 @@ def test_length_is_an_option_and_has_a_best_value(fitted, name, kind):
     assert (best <= most).all()
     patient = make_head(name, kind, **{**QUICK[name], "patience": None})
     assert patient.fit(X[:60], Y[kind][:60], validation=(X[60:], Y[kind][60:])).best_length_ is None
+    if "keep" in head_options(name, kind):  # a second fit then takes as many epochs as the kept weights had
+        last = make_head(name, kind, **{**QUICK[name], "keep": "last"})
+        last.fit(X[:60], Y[kind][:60], validation=(X[60:], Y[kind][60:]))
+        assert last.best_length_ == len(last.history_)
 
 
 @every_head
