@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
@@ -61,7 +61,7 @@ class _AutoHead(Head):
     folds: int = whole(5, "inner folds of the training rows, by which everything is chosen", least=2, most=100)
     max_rows: int = whole(20_000, "refuse more training rows: candidates share matrices with their square", most=10**6)
     random_state: Any = random_seed("deals the rows to the inner folds")
-    _learned = (
+    _learned: ClassVar[tuple[str, ...]] = (
         *("widths_", "maps_", "mean_", "scale_", "members_", "shares_", "finish_"),
         *("dual_", "intercept_", "vectors_", "targets_", "search_"),
     )
@@ -156,7 +156,8 @@ class _AutoHead(Head):
 
     def _choose(self, trials: Sequence[_Trial], targets: np.ndarray) -> Counter[int]:
         """Add the prediction that helps the average most, until none does; count how often each was taken."""
-        total, chosen, best = 0.0, Counter[int](), np.inf
+        total: Any = 0.0
+        chosen, best = Counter[int](), np.inf
         for n in range(self.members):
             losses = [self._loss((total + one.predictions) / (n + 1), targets) for one in trials]
             at = int(np.argmin(losses))
@@ -301,7 +302,7 @@ class AutoRegressor(RegressorHead, _AutoHead):
         The candidates that are averaged, with their ``shares_``.
     """
 
-    _learned = (*_AutoHead._learned, "units_")
+    _learned: ClassVar[tuple[str, ...]] = (*_AutoHead._learned, "units_")
 
     def fit(self, X: Any, y: Any, *, validation: object = None, groups: Any = None) -> AutoRegressor:
         """Search, and fit the members on all rows; *validation* is ignored.

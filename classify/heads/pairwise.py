@@ -31,8 +31,8 @@ class Products:
     def of(cls, left: Sequence[np.ndarray], right: Sequence[np.ndarray]) -> Products:
         """Multiply the rows of each block, (n, n_features) and (m, n_features)."""
         inner = [a @ b.T for a, b in zip(left, right, strict=True)]
-        lengths = [[np.einsum("ij,ij->i", x, x) for x in side] for side in (left, right)]
-        return cls(inner, *lengths, [x.shape[1] for x in right])
+        ours, theirs = ([np.einsum("ij,ij->i", x, x) for x in side] for side in (left, right))
+        return cls(inner, ours, theirs, [x.shape[1] for x in right])
 
     def linear(self, weights: Sequence[float]) -> np.ndarray:
         """Return the kernel of the concatenated, weighted blocks, over their weighted number of features."""
