@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classify.errors import ModelError
-from classify.evaluation.bootstrap import student
+from classify.evaluation.wording import p_text
 from classify.explain.saliency import cell_means, covered
 
 if TYPE_CHECKING:
@@ -20,7 +20,9 @@ __all__ = ["deletion_check", "deletion_text", "summarize"]
 GRID = 8  # the picture is cut into 8 x 8 cells
 HOTTEST = 13  # of 64 cells: a fifth of the picture
 N_DRAWS = 5  # of as many cells at random, and of the shape of the hottest ones moved elsewhere
-MIN_IMAGES = 8  # with fewer, the interval passes meaningless maps too often
+MIN_IMAGES = 8  # fewer say little of a head
+N_DEALS = 1999  # of the coverings within each picture
+LEVEL = 0.025
 
 Floats = NDArray[np.float64]
 
@@ -42,11 +44,11 @@ def deletion_check(
         else:
             losses.append(_losses(explainer, picture, random))
         step()
-    return summarize(np.array(losses))
+    return summarize(np.array(losses), seed)
 
 
 def _losses(explainer: Explainer, picture: Picture, random: np.random.Generator) -> list[float]:
-    """Return what the decision loses with the most salient cells, with random ones, with the shape moved."""
+    """Return what the decision loses with the hottest cells, with N_DRAWS random sets, with N_DRAWS moved shapes."""
     target = explainer.target(picture)
     values = explainer.block_values(picture, target)
     field = explainer.field(explainer.maps(picture, target, values), values)
@@ -57,7 +59,7 @@ def _losses(explainer: Explainer, picture: Picture, random: np.random.Generator)
     changed = [[covered(pixels, cells, GRID) for pixels in picture.pixels] for cells in chosen]
     whole = explainer.logits(picture.vector[None], target)[0]
     lost = whole - explainer.logits(explainer.vectors(changed), target)
-    return [lost[0], lost[1 : 1 + N_DRAWS].mean(), lost[1 + N_DRAWS :].mean()]
+    return [float(one) for one in lost]
 
 
 def _moved(cells: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
@@ -67,24 +69,40 @@ def _moved(cells: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.
     return (cells // GRID + down) % GRID * GRID + (cells % GRID + right) % GRID
 
 
-def summarize(losses: Floats) -> dict[str, Any]:
-    """Compare what the decision loses with the hottest cells, with random ones, with the shape moved: (n_images, 3)."""
+def summarize(losses: Floats, seed: int = 0) -> dict[str, Any]:
+    """Compare what the decision loses with the hottest cells, with random ones, with the shape moved: (n_images, 11).
+
+    Maps that mean nothing could have chosen any of the coverings of a picture, so p deals again, picture by picture,
+    which of them was the hottest: exact for any number of pictures and any losses, those with a few large ones
+    included, where a t interval of the difference (or flipping its signs) passes six times too many.
+    """
     if len(losses) < MIN_IMAGES:
         return {"n_images": len(losses), "passed": None}
-    hottest, chance, moved = losses.T
+    hottest, chance, moved = losses[:, 0], losses[:, 1 : 1 + N_DRAWS], losses[:, 1 + N_DRAWS :]
     found: dict[str, Any] = {"hottest": hottest.mean(), "random": chance.mean(), "moved": moved.mean()}
     found = {name: float(value) for name, value in found.items()}
-    for name, gaps in (("difference", hottest - chance), ("difference_moved", hottest - moved)):
-        mean, half = float(gaps.mean()), student(len(gaps) - 1) * float(gaps.std(ddof=1)) / np.sqrt(len(gaps))
-        found[name] = {"value": mean, "low": float(mean - half), "high": float(mean + half)}
+    for name, others in (("difference", chance), ("difference_moved", moved)):
+        gap = float((hottest - others.mean(axis=1)).mean())
+        found[name] = {"value": gap, "p": _dealt_p(hottest, others, np.random.default_rng(seed))}
     return {
         **found,
-        "better": float((hottest > chance).mean()),
-        "better_moved": float((hottest > moved).mean()),
+        "better": float((hottest > chance.mean(axis=1)).mean()),
+        "better_moved": float((hottest > moved.mean(axis=1)).mean()),
         "n_images": len(losses),
         "share_covered": HOTTEST / GRID**2,
-        "passed": bool(found["difference"]["low"] > 0),
+        "passed": bool(found["difference"]["p"] <= LEVEL),
     }
+
+
+def _dealt_p(hottest: Floats, others: Floats, random: np.random.Generator) -> float:
+    """Return how often coverings dealt at random within each picture take as much in sum as the hottest cells do."""
+    every = np.column_stack([hottest, others])
+    every -= every.mean(axis=1, keepdims=True)
+    dealt = np.zeros(N_DEALS)
+    for row in every:
+        dealt += row[random.integers(len(row), size=N_DEALS, dtype=np.uint8)]
+    total = every[:, 0].sum()
+    return float((1 + np.sum(dealt >= total - 1e-9 * np.abs(every).sum())) / (1 + N_DEALS))
 
 
 def deletion_text(found: dict[str, Any]) -> str:
@@ -92,10 +110,12 @@ def deletion_text(found: dict[str, Any]) -> str:
     if found["passed"] is None:
         return f"deletion check: {found['n_images']} images are too few, it takes {MIN_IMAGES}"
     gap, moved = found["difference"], found["difference_moved"]
-    verdict = "the maps mean something" if found["passed"] else "not shown that the maps mean anything"
+    verdict = "the hottest cells matter more than cells at random"
+    if not found["passed"]:
+        verdict = f"not shown that {verdict}"
     return (
         f"deletion check, {found['n_images']} images: covering the hottest {found['share_covered']:.0%} takes "
         f"{found['hottest']:.2f}, as much at random {found['random']:.2f}; difference {gap['value']:.2f} "
-        f"[{gap['low']:.2f}, {gap['high']:.2f}], against the same shape elsewhere {moved['value']:.2f} "
-        f"[{moved['low']:.2f}, {moved['high']:.2f}]: {verdict}"
+        f"(p {p_text(gap['p'])}), against the same shape elsewhere {moved['value']:.2f} "
+        f"(p {p_text(moved['p'])}): {verdict}"
     )

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from classify.data.kinds import kind_of
 from classify.errors import ClassifyError, ModelError, RunError
+from classify.evaluation.wording import p_text
 from classify.explain.attribution import (
     Target,
     Vector,
@@ -311,7 +312,7 @@ def _deletion_row(deletion: Mapping[str, Any] | None) -> dict[str, Any] | None:
     gap = deletion["difference"]
     return {
         **{name: deletion[name] for name in ("hottest", "random", "n_images")},
-        "difference": f"{gap['value']:.3f} [{gap['low']:.3f}, {gap['high']:.3f}]",
+        "difference": f"{gap['value']:.3f} (p {p_text(gap['p'])})",
         "passed": "yes" if deletion["passed"] else "no",
     }
 

@@ -44,6 +44,8 @@ class Row:
         The groups that the split puts into several parts, and the metric without them.
     also : mapping of str to mapping
         Further numbers of the paper by metric, with ours: ``paper`` and ``ours``.
+    note : str
+        What the paper leaves open or contradicts, and what was assumed.
     """
 
     preset: str
@@ -57,6 +59,7 @@ class Row:
     run: str = ""
     crossing: str = ""
     also: Mapping[str, Mapping[str, float | None]] | None = None
+    note: str = ""
 
     @property
     def verdict(self) -> str:
@@ -155,7 +158,8 @@ def _known_differences(run: Run, config: RunConfig, layout: Layout) -> list[str]
 def _not_run(preset: Preset, reason: str) -> Row:
     paper = preset.paper
     missing = (None, None, (), reason)
-    return Row(preset.name, paper["metric"], paper["part"], paper.get("value"), *missing, also=_also(preset, None))
+    described: dict[str, Any] = {"also": _also(preset, None), "note": paper.get("note", "")}
+    return Row(preset.name, paper["metric"], paper["part"], paper.get("value"), *missing, **described)
 
 
 def _row(preset: Preset, run: Run, store: Store) -> Row:
@@ -176,6 +180,7 @@ def _row(preset: Preset, run: Run, store: Store) -> Row:
         run=str(run.folder),
         crossing=_crossing(run, part, metric),
         also=_also(preset, run),
+        note=paper.get("note", ""),
     )
 
 
@@ -184,8 +189,9 @@ def _also(preset: Preset, run: Run | None) -> dict[str, dict[str, float | None]]
     paper, metrics = preset.paper, {} if run is None else run.report.metrics
     found = {}
     for name, printed in paper.get("also", {}).items():
+        part = "validation" if name == "development" else name  # the part that the development images were chosen on
         of_part, metric = (
-            (metrics.get(name, {}), paper["metric"]) if name in metrics else (metrics.get(paper["part"], {}), name)
+            (metrics.get(part, {}), paper["metric"]) if part in metrics else (metrics.get(paper["part"], {}), name)
         )
         found[name] = {"paper": printed, "ours": of_part.get(_METRIC_NAMES.get(metric, metric), UNDEFINED)["value"]}
     return found
@@ -227,7 +233,7 @@ def differences(preset: Preset, run: Run, store: Store) -> list[str]:
         found.append(_differs("blocks", ", ".join(report.blocks), ", ".join(preset.widths)))
     for name in report.blocks:
         if name in preset.widths:
-            found += _block_differences(name, preset, store)
+            found += _block_differences(name, preset, store, load_config(run.folder / CONFIG).views)
     if report.format_version < 2:
         found.append("vectors: not recorded by a report of version 0.1; run it again with --force")
     return found + _settings(preset, run)
@@ -237,24 +243,28 @@ def _differs(what: str, ours: Any, theirs: Any) -> str:
     return f"{what}: {ours}, the paper's: {theirs}"
 
 
-def _block_differences(name: str, preset: Preset, store: Store) -> list[str]:
-    """Compare how a block was made with what the preset and its name say."""
+def _block_differences(name: str, preset: Preset, store: Store, trained_on: str) -> list[str]:
+    """Compare how a block was made with what the preset and its name say; *trained_on* are the run's views."""
     passport, paper = store.block(name).passport, preset.paper
     stated = dict(paper.get("passports", {}).get(name, {}))
     encoder, _, tap = name.rpartition(".")
-    views = passport.get("views")
+    views = passport.get("views") if trained_on == "all" else None
     made_by = passport.get("encoder")
     compared = {
         "width": (list(store.block(name).item_shape), list(preset.widths[name])),
         "encoder": (made_by, stated.pop("encoder", f"{encoder}_{tap}" if made_by == f"{encoder}_{tap}" else encoder)),
         "tap": (passport.get("tap"), stated.pop("tap", tap)),
-        "views": (views["n"] if isinstance(views, Mapping) else 1, stated.pop("views", 1)),
+        "views": (
+            (views["n"], stated.pop("views", 1))
+            if isinstance(views, Mapping) and "policy" not in paper
+            else (views["policy"] if isinstance(views, Mapping) else "none", paper.get("policy", "none"))
+        ),
         "precision": (passport.get("autocast") or "float32", stated.pop("precision", "float32")),
         **{field: (_field(passport, field), value) for field, value in stated.items()},
     }
     found = [_differs(f"{what} of {name}", *pair) for what, pair in compared.items() if pair[0] != pair[1]]
     source, published = passport_weights(passport).get("source", "unknown"), paper.get("weights", {}).get(name)
-    if published is not None and source != published and "weights.sha256" not in stated:
+    if published is not None and source != published and not {"weights.sha256", "weights.source"} & stated.keys():
         found.append(_differs(f"weights of {name}", source, f"{published}; their identity is not known"))
     return found
 
@@ -272,7 +282,7 @@ def _settings(preset: Preset, run: Run) -> list[str]:
     done = load_config(run.folder / CONFIG)
     published = load_config(None, {"store": done.store, "preset": find_preset(preset.name).name})
     found = [f"only {done.limit} images of each part (--quick)"] if done.limit else []
-    for name in ("task", "split", "head", "blocks", "refit", "merge", "calibration", "on_failed"):
+    for name in ("task", "split", "head", "blocks", "refit", "merge", "calibration", "on_failed", "views"):
         ours, theirs = getattr(done, name), getattr(published, name)
         found += [] if ours == theirs else [f"{name}: {ours}, the preset's: {theirs}"]
     for name in sorted(set(done.settings) | set(published.settings)):
@@ -296,6 +306,7 @@ def table(rows: Sequence[Row]) -> str:
         for name, pair in (row.also or {}).items():
             number = "-" if pair["ours"] is None else f"{pair['ours']:.3f}"
             lines.append(f"  {name:<49} {pair['paper']:>7.3f}  {number}")
+        lines += [f"    note: {row.note}"] if row.note else []
         lines += [f"    {row.crossing}"] if row.crossing else []
         if row.not_run:
             lines.append(f"    not comparable; not run: {row.not_run}")

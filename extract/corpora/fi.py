@@ -23,6 +23,10 @@ from features_store import Split
 
 PLACEHOLDER = 5  # so many equal files are taken for copies of a site's "no longer available" picture
 N_SPLITS = 5  # public ones
+_SOURCES = {
+    "majority": "searched by keyword, kept by a majority of five people on AMT",
+    "all": "searched by keyword, whatever five people on AMT said",
+}
 _VOTES = "'<number>,<url>,<disagree>,<agree>'"
 
 
@@ -33,9 +37,13 @@ def read(name: str, data: Path, options: Mapping[str, Any]) -> Dataset:
     """
     if options["equal"] not in ("drop", "keep"):
         raise CorpusError(f"option 'equal' of corpus 'fi' is drop or keep; got {options['equal']!r}")
+    if options["candidates"] not in ("majority", "all"):
+        raise CorpusError(f"option 'candidates' of corpus 'fi' is majority or all; got {options['candidates']!r}")
     tree = open_tree(data)
     tables = sorted(path for emotion in MIKELS for path in tree.find(f"{emotion}_*.csv"))
-    names, values, paths = _read_votes(tree, tables) if tables else ([], np.zeros(0, np.int16), [])
+    names, values, paths = (
+        _read_votes(tree, tables, every=options["candidates"] == "all") if tables else ([], np.zeros(0, np.int16), [])
+    )
     parts: NDArray[np.int8] | None = None
     left_out: dict[str, int] = {}
     # The archive numbers its images, and the votes name urls: the two do not meet.
@@ -60,7 +68,7 @@ def read(name: str, data: Path, options: Mapping[str, Any]) -> Dataset:
         options,
         names,
         tree.source(np.array(paths)),
-        labels=emotions(MIKELS, values, "searched by keyword, kept by a majority of five people on AMT"),
+        labels=emotions(MIKELS, values, _SOURCES[options["candidates"]]),
         splits=[default, seeded("poster", validation=0.1, test=0.1), *published],
         groups=groups,
         notes=[*notes, *split_notes],
@@ -83,8 +91,11 @@ def _read_folders(tree: Tree) -> tuple[list[str], NDArray[np.int16], list[str], 
     return names, np.concatenate(values_of), names, np.concatenate(codes)
 
 
-def _read_votes(tree: Tree, tables: Sequence[str]) -> tuple[list[str], NDArray[np.int16], list[str]]:
-    """Keep the images with more people for the emotion than against it; ids are ``EMOTION/<last part of the url>``."""
+def _read_votes(tree: Tree, tables: Sequence[str], *, every: bool) -> tuple[list[str], NDArray[np.int16], list[str]]:
+    """Keep the images with more people for the emotion than against it, or *every* one that was searched for.
+
+    Ids are ``EMOTION/<last part of the url>``.
+    """
     found: dict[str, int] = {}
     for path in tables:
         emotion = emotion_word(path.rpartition("/")[2].split("_")[0])
@@ -94,7 +105,7 @@ def _read_votes(tree: Tree, tables: Sequence[str]) -> tuple[list[str], NDArray[n
                 if line == 1 and len(cells) == 4:
                     continue  # a header
                 raise misfit(table.place, line, expected=_VOTES, found=",".join(cells))
-            if int(cells[3]) > int(cells[2]):
+            if every or int(cells[3]) > int(cells[2]):
                 file = re.split(r"[?#]", cells[1].strip())[0].rstrip("/").rpartition("/")[2]
                 found.setdefault(f"{emotion}/{file}", MIKELS.index(emotion))
     if not found:

@@ -212,7 +212,11 @@ def build(spec: EncoderSpec, weights: Weights, resizer: str) -> Encoder:
         prepare=transform.apply,
         input_shape=transform.input_shape,
         shapes={tap.name: tap.shape for tap in spec.taps},
-        weights={**weights_record(source, module), "fitted_on": record["fitted_on"]},
+        weights={
+            **weights_record(source, module),
+            "fitted_on": record["fitted_on"],
+            "recipe": record.get("recipe", {}),
+        },
         transform=transform.record(),
         module=module,
         normalise=transform.normalise,

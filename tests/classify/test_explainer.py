@@ -25,7 +25,7 @@ from classify.explain.attribution import (
     gradient,
     training_mean,
 )
-from classify.explain.deletion_check import deletion_check
+from classify.explain.deletion_check import deletion_check, summarize
 from classify.explain.explainer import (
     Explainer,
     Picture,
@@ -290,9 +290,20 @@ def test_deletion_check_says_yes_and_no() -> None:
     assert right["n_images"] == 12
     assert right["hottest"] == pytest.approx(1 / 16, abs=0.01)  # all of the red square
     assert right["random"] == pytest.approx(13 / 64 / 16, abs=0.006)  # its share of the cells
-    assert right["difference"]["low"] < right["difference"]["value"] < right["difference"]["high"]
-    assert right["difference_moved"]["low"] > 0
+    assert right["difference"]["p"] <= 0.001
+    assert right["difference_moved"]["p"] <= 0.001
+    assert none["difference"]["p"] > 0.025
+    assert wrong["difference"]["p"] > 0.9
     assert deletion_check(Planted(1.0), paths[:7]) == {"n_images": 7, "passed": None}  # too few to say anything
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0], ids=["large losses", "large gains"])
+def test_few_large_exceptions_do_not_pass_the_deletion_check(sign: float) -> None:
+    """Maps that could have chosen any of the coverings pass no more often than is meant, few pictures or many."""
+    for n in (8, 20):
+        draws = [sign * np.random.default_rng(i).lognormal(size=(n, 11)) for i in range(300)]
+        assert np.mean([summarize(losses, i)["passed"] for i, losses in enumerate(draws)]) <= 0.055
+    assert summarize(np.zeros((8, 11)))["passed"] is False  # a head that nothing moves
 
 
 def test_deletion_check_of_a_run(explainer, pictured_runs, pictures, monkeypatch) -> None:

@@ -84,7 +84,7 @@ def test_the_experiments_of_the_five_systems_are_there():
     expected = {f"mediaeval21-subtask{k}{more}" for k in (1, 2, 3) for more in ("", "-paper")}
     expected |= {f"{net}-{opt}" for net in ("resnet50", "seresnet50") for opt in ("sgd", "adam", "nadam")}
     expected |= {f"resnet101-conv-{k}" for k in range(1, 10)}
-    expected |= {"captioning-softmax", "resnet32", "fractalnet"}
+    expected |= {"captioning-softmax", "captioning-softmax-1e-3", "resnet32", "fractalnet"}
     expected |= {"emosepar", "emosepar-augmented", "vgg16-va", "inception-va", "xception-va"}
     assert set(PRESETS) == expected
     assert sorted(systems()) == ["b-t4sa-tfm", "fi-poster", "jndataset", "mediaeval21", "resnet101-conv"]
@@ -160,6 +160,8 @@ def test_reproduce_says_in_what_it_differs(stores, tmp_path, monkeypatch):
     words = " | ".join(row.differs)
     assert "the paper's: 12,021" in words
     assert "weights of vgg16.pool: stand-in, the paper's: VGG-16, ImageNet" in words
+    assert "transform.crop of vgg16.pool: absent, the paper's: [150, 150]" in words
+    assert "option oasis.range of the corpus: None, the paper's: 1..9" in words
     assert "--quick" in words
     assert "epochs: 3, the preset's: 100" in words
     text, row_report = table(rows), read_run(Path(row.run)).report
@@ -168,6 +170,8 @@ def test_reproduce_says_in_what_it_differs(stores, tmp_path, monkeypatch):
     assert row.also["cc_pooled"]["paper"] == 0.92
     assert row.also["cc_pooled"]["ours"] == row_report["metrics"]["test"]["cc_pooled"]["value"]
     assert "1.780" in text
+    assert f"    note: {row.note}" in text
+    assert "weights.recipe.augment of emosepar-augmented.pool: absent, the paper's: True" in text
     json.dumps([one.as_json() for one in rows])
     assert reproduce("jndataset", [str(stores["jndataset"])], is_quick=True) == rows  # the runs are there already
 
@@ -219,6 +223,17 @@ def test_a_forged_store_is_not_as_published(published, tmp_path, monkeypatch):
         other = open_store(stand_in(tmp_path / name / "fi", "fi", **{"sha256": "a" * 64, **forged}))
         (found,) = differences(published, done, other)
         assert found.startswith(words)
+    other = stand_in(tmp_path / "views" / "canonical" / "fi", "fi", sha256="a" * 64, views={"n": 4, "policy": "flip"})
+    folder = tmp_path / "canonical"
+    given = {"store": str(store), "preset": published.name, "views": "canonical", "out": str(folder)}
+    canonical = with_options(run(load_config(None, given)), range="1..9")
+    assert differences(published, canonical, open_store(other)) == ["views: canonical, the preset's: all"]
+    monkeypatch.setitem(published.paper, "policy", "flip")
+    assert differences(published, done, open_store(other)) == []
+    assert differences(published, done, open_store(store)) == [
+        "views of coca_mscoco.embedding: none, the paper's: flip"
+    ]
+    monkeypatch.delitem(published.paper, "policy")
     (found,) = differences(published, with_options(done, range="1..7"), open_store(store))
     assert found == "option range of the corpus: 1..7, the paper's: 1..9"
     monkeypatch.setitem(published.paper, "images", {"train": 25})

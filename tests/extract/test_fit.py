@@ -236,6 +236,7 @@ def test_fit_then_extract(bar_folder, command_line, tmp_path):
     weights = store.blocks["bars.pool"].passport["weights"]
     assert (weights["source"], weights["sha256"]) == ("fit:fractalnet", record["sha256"])
     assert weights["fitted_on"]["index_digest"] == store.index_digest
+    assert weights["recipe"] == record["recipe"]
     assert str(tmp_path) not in json.dumps(store.blocks["bars.pool"].passport)
     assert store.blocks["bars.outputs"].names == ("lying", "standing")
 

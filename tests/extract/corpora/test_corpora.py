@@ -25,7 +25,7 @@ from features_store import open_store, write_index
 
 OWN = {"emoji", "folder", "csv", "list"}  # made here, or the user's
 NAMES = sorted(MAKERS)
-PUBLISHED = ("b-t4sa*/*", "t4sa2/*", "emoset/*", "twitter-ldl/default", "emotionroi/default", "twitter1/folds-*")
+PUBLISHED = ("b-t4sa*/*", "t4sa2/*", "emoset/*", "twitter-ldl/default", "emotionroi/default", "twitter1/f*-*")
 PUBLISHED += ("mediaeval21/*", "fi/serra*")
 DEAD = {"crowdflower": [1]}  # rows whose image is missing on purpose
 
@@ -223,6 +223,12 @@ def test_votes_of_fi(tmp_path: Path) -> None:
     dataset = find_corpus("fi").read(tmp_path)
     assert dataset.index.ids.tolist() == ["awe/a.jpg", "fear/a.jpg"]
     assert dataset.index.labels["emotion"].values.tolist() == [2, 6]
+    picture(tmp_path / "images/awe/b.jpg", 2)
+    every = find_corpus("fi").read(tmp_path, {"candidates": "all"}).index
+    assert every.ids.tolist() == ["awe/a.jpg", "awe/b.jpg", "fear/a.jpg"]
+    assert every.labels["emotion"].values.tolist() == [2, 2, 6]
+    with pytest.raises(CorpusError, match="'candidates' of corpus 'fi' is majority or all; got 'some'"):
+        find_corpus("fi").read(tmp_path, {"candidates": "some"})
     text(tmp_path / "agg/fear_1.csv", "1,http://x/a.jpg,one,4\n2,x,1,1\n3,y\n")
     with pytest.raises(CorpusError, match=r"fear_1\.csv, line 3: expected '<number>,<url>"):
         find_corpus("fi").read(tmp_path)
