@@ -16,7 +16,17 @@ from numpy.typing import NDArray
 
 from extract.corpora import Dataset
 from extract.errors import RefusedImageError
-from features_store import Index, Labels, MismatchError, Split, Store, open_regular, open_store, write_index
+from features_store import (
+    ExistsError,
+    Index,
+    Labels,
+    MismatchError,
+    Split,
+    Store,
+    open_regular,
+    open_store,
+    write_index,
+)
 from features_store.align import rows_that_differ
 from features_store.schema import INDEX_FILE
 
@@ -29,11 +39,17 @@ _READERS = 8  # threads
 def check_or_write_index(store: Path, dataset: Dataset) -> None:
     """Write ``index.h5`` if the store has none; else check that it lists the same images and means the same.
 
-    Raises MismatchError.
+    Raises MismatchError, ExistsError.
     """
     path, index = store / INDEX_FILE, dataset.index
     if not path.exists():
-        store.mkdir(parents=True, exist_ok=True)
+        try:
+            store.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise ExistsError(
+                f"--store {store} cannot be made: it, or something above it, is a file or a link to nothing; "
+                "give the name of a folder"
+            ) from error
         write_index(path, index)
         return
     there = open_store(path)

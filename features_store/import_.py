@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -51,6 +52,12 @@ def import_matrix(
     facts: rows of the matrix, how many of them are of unknown images, and the images in each state (`counts`).
     """
     target = Path(path)
+    there = store.blocks[name].path if name in store.blocks else target
+    if there.resolve() != target.resolve() and there.resolve().parent == target.resolve().parent:
+        raise MismatchError(
+            f"block {name!r} is in {there}, and a second one beside it would make the store unreadable; "
+            "choose another --name"
+        )
     with (
         atomic_write(target, force=force) as temporary,
         tempfile.TemporaryDirectory(dir=temporary.parent, prefix="import-", ignore_cleanup_errors=True) as scratch,
@@ -177,7 +184,8 @@ def read_ids(path: Path) -> list[str]:
         raise FormatError(
             f"{path} cannot be read as a list of ids ({error}); give a UTF-8 text file with one id a line"
         ) from error
-    return [line for line in text.splitlines() if line]
+    # Not `splitlines`, which also parts at separators that ids may hold.
+    return [line for line in re.split(r"\r\n|\r|\n", text) if line]
 
 
 def read_passport(path: Path) -> dict[str, Any]:

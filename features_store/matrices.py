@@ -91,12 +91,13 @@ def _readable(path: Path) -> Iterator[None]:
 # ---- numpy ----------------------------------------------------------------------------------------------------------
 
 
-def _load(path: Path) -> NDArray[Any]:
+def _load(path: Path, what: object = None) -> NDArray[Any]:
+    """Open an array; `what` is its name in errors, where the file is a temporary one."""
     try:
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except ValueError as error:
         raise UnsafeFileError(
-            f"{path} is no array of plain numbers or text ({first_line(error)}); nothing is unpickled"
+            f"{what or path} is no array of plain numbers or text ({first_line(error)}); nothing is unpickled"
         ) from error
 
 
@@ -122,7 +123,7 @@ def _npz(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
                 )
             with archive.open(f"{name}.npy") as source, unpacked.open("wb") as target:
                 shutil.copyfileobj(source, target, 2**20)
-            return _load(unpacked)
+            return _load(unpacked, f"{path}: {name!r}")
 
         ours = [name.removesuffix("/vectors").removeprefix("blocks/") for name in members if name.endswith("/vectors")]
         if key in ours or (key is None and len(ours) == 1):
@@ -212,7 +213,9 @@ def _numbers(cells: Sequence[str], path: Path, line: int) -> bytes:
     try:
         return np.array([cell or "nan" for cell in cells]).astype(np.float32).tobytes()
     except ValueError as error:
-        raise FormatError(f"{path} line {line} holds something that is no number: {str(error)[-60:]}") from error
+        raise FormatError(
+            f"{path} line {line} holds something that is no number: {str(error).replace('np.str_', '')[-60:]}"
+        ) from error
 
 
 # ---- hdf5, MATLAB ----------------------------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ from features_store.schema import KINDS
 
 LAYOUTS = ("auto", "parts", "classes")
 _SHOWN = 5  # names in a message
+_WORDS = re.compile("[a-z]+")
 _ARCHIVES = (".tar", ".zip")
 
 
@@ -122,6 +123,8 @@ def _has_parts(place: Any, images: Sequence[str], layout: str) -> bool:
         )
     if layout != "auto":
         return layout == "parts"
+    if not parts:
+        _refuse_hidden_parts(place, images)
     codes = {PARTS[top.lower()] for top in parts if inside[top]}
     if not parts or not others or (0 in codes and len(codes) > 1):
         return bool(parts)
@@ -130,6 +133,26 @@ def _has_parts(place: Any, images: Sequence[str], layout: str) -> bool:
         f"({', '.join(map(repr, others[:_SHOWN]))}); say --option layout=classes if all are classes, or "
         "--option layout=parts if only the parts are to be read"
     )
+
+
+def _refuse_hidden_parts(place: Any, images: Sequence[str]) -> None:
+    """Refuse folders that hold a split which a new draw would mix: ``a/train``, ``a/test``, or ``train_set``.
+
+    Raises CorpusError.
+    """
+    named: dict[str, str] = {}
+    for folder in sorted({path.rpartition("/")[0] for path in images}):
+        tops = folder.split("/")
+        for depth, top in enumerate(tops, start=1):
+            for word in PARTS.keys() & _WORDS.findall(top.lower()):
+                named.setdefault(word, "/".join(tops[:depth]))
+    codes = {PARTS[word] for word in named}
+    if 0 in codes and len(codes) > 1:
+        raise CorpusError(
+            f"{place}: folders are named like parts of a split ({', '.join(sorted({*named.values()}))}), but do not "
+            "lie as train/CLASS/ and test/CLASS/; arrange them so, name the part of each image in a table (corpus "
+            "`csv`, --option split=COLUMN), or say --option layout=classes if a new split is to be drawn"
+        )
 
 
 def _without_top(tree: Tree) -> Tree:

@@ -17,7 +17,7 @@ from extract.inputs.transforms import Transform
 from features_store import StoreError
 from features_store.atomic import atomic_folder, read_regular
 from features_store.errors import first_line, unknown_name
-from features_store.schema import check_name
+from features_store.schema import KINDS, Task, check_name
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +38,14 @@ _FIELDS: dict[str, type] = {
     "fitted_on": dict,
     "sha256": str,
 }
+
+
+_MOST = {"dropout": 1, "drop_path": 1, "columns": 4, "widths": 1024}  # a file of a stranger must not build for ever
+_MAX_VALUES = 16
+
+
+def _is_number(value: object, most: int) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,12 @@ class Architecture:
         for name in options:
             if name not in self.options:
                 raise EncoderError(unknown_name(f"option of {self.name}", name, self.options))
+            values = options[name] if isinstance(options[name], (list, tuple)) else [options[name]]
+            if not (0 < len(values) <= _MAX_VALUES and all(_is_number(value, _MOST[name]) for value in values)):
+                raise EncoderError(
+                    f"option {name!r} of {self.name} is a number from 0 to {_MOST[name]}, or up to {_MAX_VALUES} of "
+                    f"them; got {str(options[name])[:100]}"
+                )
         try:
             module: torch.nn.Module = getattr(architectures, self.class_name)(n_outputs, **options)
         except (TypeError, ValueError, RuntimeError, IndexError) as error:
@@ -258,6 +272,12 @@ def _read_record(folder: Path) -> dict[str, Any]:
     n_outputs, outputs = record["n_outputs"], record["outputs"]
     if len(outputs) != n_outputs or not outputs or not all(isinstance(name, str) for name in outputs):
         raise WeightsError(f"{path} is damaged: it names {len(outputs)} outputs, and n_outputs is {n_outputs}")
+    if record["kind"] not in KINDS:
+        raise WeightsError(f"{path} is damaged: {unknown_name('kind of task', record['kind'], KINDS)}")
+    try:
+        Task("outputs", "multi", tuple(outputs))  # names as those of classes: plain text, each once
+    except StoreError as error:
+        raise WeightsError(f"{path} is damaged: {error}") from error
     return record
 
 

@@ -46,6 +46,7 @@ _LOCAL_HEADER = 30  # bytes of a zip member's local header before its name
 _PACKED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
 _BLOCK = 512  # bytes: unit of a tar
 _MAX_NAME = 1 << 20  # bytes of a long name or an extended header
+_MAX_PADDING = 64 << 20  # bytes behind the end of a tar that are looked over
 _WIDE, _NARROW = 1 << 16, 1 << 11  # bytes read at once: wide where members are small and lie close to each other
 _SHOWN = 1000  # members from one step of the bar to the next
 _REGULAR = (b"0", b"\0", b"7")
@@ -293,8 +294,11 @@ def _headers(path: Path, file: SharedFile) -> Iterator[_Header]:
             if at + _BLOCK > window_at + len(window):
                 window, window_at = file.read(at, _NARROW if step > _WIDE // 4 else _WIDE), at
             block = window[at - window_at : at - window_at + _BLOCK]
-            if len(block) < _BLOCK or (not block[0] and not block.strip(b"\0")):
+            if len(block) == _BLOCK and not block.strip(b"\0"):
+                _check_end(path, file, at)
                 return
+            if len(block) < _BLOCK:
+                break
             name, kind, offset, size, modified, target = _parse(path, block, at)
             if extra and kind not in _EXTRAS:
                 name, digits = extra.get("path", name), extra.get("size", str(size))
@@ -321,6 +325,28 @@ def _headers(path: Path, file: SharedFile) -> Iterator[_Header]:
             n_seen += 1
             if not n_seen % _SHOWN:
                 bar.update(at - bar.n)
+    raise CorpusError(
+        f"{path} is cut: it ends at byte {end} behind {n_seen} headers, without the block of zeros that ends a tar, so "
+        "members may be missing; fetch it again"
+    )
+
+
+def _check_end(path: Path, file: SharedFile, at: int) -> None:
+    """Refuse an archive with members behind its end, as where two were joined or zeros lie within one."""
+    for begin in range(at, at + _MAX_PADDING, _MAX_NAME):
+        piece = file.read(begin, _MAX_NAME)
+        if not piece:
+            return
+        if not piece.strip(b"\0"):
+            continue
+        first = (len(piece) - len(piece.lstrip(b"\0"))) // _BLOCK * _BLOCK
+        block = piece[first : first + _BLOCK]
+        if len(block) == _BLOCK and _is_header(block, block[148:156]):
+            raise CorpusError(
+                f"{path} has an end at byte {at} and another member at byte {begin + first}: two archives were joined, "
+                "or zeros lie within one; unpack it with `tar --ignore-zeros -xf`, or fetch it again"
+            )
+        return
 
 
 def _damaged(path: Path, at: int, what: str) -> CorpusError:

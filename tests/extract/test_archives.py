@@ -276,6 +276,28 @@ def test_tars_that_lie(lie: str, tmp_path: Path, command_line: Callable[..., tup
     assert len(err) < 1000
 
 
+@pytest.mark.parametrize(
+    ("rebuilt", "words"),
+    [
+        (lambda one, other: one[:2048], "is cut: it ends at byte 2048 behind 1 headers"),
+        (lambda one, other: one[:2048] + one[2048:2300], "is cut"),
+        (lambda one, other: one + other, "has an end at byte 4096 and another member at byte 10240"),
+        (lambda one, other: one[:2048] + bytes(4096) + one[2048:], "another member at byte 6144"),
+    ],
+    ids=["cut between members", "cut in a header", "two joined", "a page of zeros"],
+)
+def test_no_member_is_lost_in_silence(rebuilt: Callable[[bytes, bytes], bytes], words: str, tmp_path: Path) -> None:
+    """A tar ends in a block of zeros, and has nothing behind it; padding of any length is allowed."""
+    one = make_tar(tmp_path / "1.tar", {"a/1.jpg": bytes([1] * 1333), "b/2.jpg": b"2" * 1242}, tarfile.USTAR_FORMAT)
+    other = make_tar(tmp_path / "2.tar", {"c/3.jpg": b"3"}, tarfile.USTAR_FORMAT).read_bytes()
+    whole = one.read_bytes()
+    (tmp_path / "bad.tar").write_bytes(rebuilt(whole, other))
+    with pytest.raises(CorpusError, match=words):
+        open_tree(tmp_path / "bad.tar").images()
+    one.write_bytes(whole + bytes(3 << 20))
+    assert open_tree(one).images() == ["a/1.jpg", "b/2.jpg"]
+
+
 def test_tars_that_only_look_odd(tmp_path: Path) -> None:
     """Folders with a size, chains of long names and records for the whole archive are read as tarfile reads them."""
     raw = (

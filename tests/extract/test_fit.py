@@ -274,6 +274,9 @@ def spoil_record(net, **values) -> None:
         (lambda net: (net / "network.json").write_text("[" * 100_000), "cannot be read"),
         (lambda net: spoil_record(net, n_outputs="2"), "lacks n_outputs, or has"),
         (lambda net: spoil_record(net, outputs=[1]), "is damaged"),
+        (lambda net: spoil_record(net, kind="other"), "unknown kind of task 'other'"),
+        (lambda net: spoil_record(net, outputs=["a\x1b[31m", *"bcdefgh"], n_outputs=8), "control characters"),
+        (lambda net: spoil_record(net, outputs=["a", "a"], n_outputs=2), "each once"),
         (lambda net: (net / "network.json").write_text("{}"), "is not a network of format version 1"),
     ],
 )
@@ -283,6 +286,15 @@ def test_damaged_checkpoints_are_refused(drawn, tmp_path, spoil, words):
     spoil(tmp_path / "net")
     with pytest.raises(WeightsError, match=words):
         build_encoders(find_encoders([f"fit:{tmp_path / 'net'}"]), Weights())
+
+
+@pytest.mark.parametrize(
+    "options", [{"columns": 40}, {"widths": [10**7]}, {"widths": []}, {"dropout": "x"}, {"drop_path": float("nan")}]
+)
+def test_options_that_would_be_built_for_ever_are_refused(options):
+    """Each option of an architecture has a range, whoever gives it."""
+    with pytest.raises(EncoderError, match=r"of fractalnet is a number from 0 to"):
+        find_architecture("fractalnet").build(2, options)
 
 
 def test_other_weights_under_the_same_record_are_refused(drawn, tmp_path):
@@ -305,7 +317,7 @@ def test_what_was_asked_wrongly_is_named(bar_folder):
     with pytest.raises(AffectoryError, match="is not KEY=VALUE"):
         parse_options(["epochs"])
     with pytest.raises(EncoderError, match="cannot be built"):
-        find_architecture("fractalnet").build(2, {"widths": []})
+        find_architecture("fractalnet").build(2, {"widths": [0.5]})
     reading = find_corpus("folder").read(bar_folder)
     with pytest.raises(CorpusError, match="unknown task of the corpus 'bars'"):
         read_examples(reading, find_architecture("resnet32"), task="bars", split="default")

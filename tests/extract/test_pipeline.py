@@ -276,3 +276,29 @@ def test_killed_twice_and_gone_on_with_gives_the_same_bytes_as_never_killed(many
         assert one.blocks[name].vectors[...].tobytes() == other.blocks[name].vectors[...].tobytes()
         assert np.array_equal(one.blocks[name].status, other.blocks[name].status)
         assert Counter(one.blocks[name].status[:, 0].tolist()) == {Status.WRITTEN: 499, Status.TRUNCATED: 1}
+
+
+def test_pictures_with_broken_metadata_are_named_by_number(tmp_path, command_line):
+    """Their pixels are good: rows like others, and a printed note."""
+    data = tmp_path / "photos"
+    for name, profile in {"a/good.jpg": b"", "b/1.jpg": b"short", "b/2.jpg": b"short"}.items():
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), "red").save(data / name, icc_profile=profile)
+    code, out, err = command_line(
+        "run", "folder", "--data", data, "--store", tmp_path / "s", "--encoders", "lowlevel", "--device", "cpu"
+    )
+    assert code == 0, err
+    assert "lowlevel.features: 3 written\n" in out
+    assert "note: 2 images were used although the ICC profile is broken\n" in out
+
+
+@pytest.mark.parametrize("taken", ["file", "link to nothing", "below a file"])
+def test_a_store_that_is_no_folder(class_folder, tmp_path, command_line, taken):
+    """One sentence, and what is there stays."""
+    store = tmp_path / "s"
+    store.symlink_to(tmp_path / "nothing") if taken == "link to nothing" else store.write_text("mine")
+    place = store / "below" if taken == "below a file" else store
+    code, _, err = command_line("run", "folder", "--data", class_folder, "--store", place, "--encoders", "lowlevel")
+    assert code == 2
+    assert f"error: --store {place} cannot be made" in err
+    assert store.is_symlink() or store.read_text() == "mine"

@@ -199,6 +199,37 @@ def test_what_numpy_would_unpickle_is_refused(tmp_path, store) -> None:
     np.save(tmp_path / "m.npy", np.array([{}, {}], dtype=object), allow_pickle=True)
     with pytest.raises(fs.UnsafeFileError, match="nothing is unpickled"):
         import_matrix(store, path=tmp_path / "b.h5", **matrix_file(tmp_path / "m.npy", ids=IDS), name="b")
+    np.savez(tmp_path / "m.npz", x=np.array([{}, {}], dtype=object))
+    with pytest.raises(fs.UnsafeFileError, match=r"m\.npz: 'x' is no array"):
+        import_matrix(store, tmp_path / "m.npz", tmp_path / "b.h5", name="b", ids=IDS)
+
+
+def test_a_second_block_of_one_name_never_comes_into_a_store(tmp_path, store, vectors) -> None:
+    """Beside the first it would make the store unreadable; in another place it is another store."""
+    name, there = "b", tmp_path / "s" / "b.h5"
+    np.save(tmp_path / "m.npy", vectors)
+    import_matrix(store, tmp_path / "m.npy", there, name=name, ids=IDS)
+    store = fs.open_store(tmp_path / "s")
+    for place, allowed in {there.parent / "new.h5": False, tmp_path / "new.h5": True, there: True}.items():
+        if allowed:
+            import_matrix(store, tmp_path / "m.npy", place, name=name, ids=IDS, force=True)
+        else:
+            with pytest.raises(fs.MismatchError, match="would make the store unreadable"):
+                import_matrix(store, tmp_path / "m.npy", place, name=name, ids=IDS)
+            assert not place.exists()
+
+
+def test_an_id_may_hold_a_line_separator(tmp_path, run_command) -> None:
+    """Lines end where text files end them, and nowhere else."""
+    ids = ["a\u2028b.jpg", "c.jpg"]
+    fs.write_index(tmp_path / "index.h5", fs.Index(np.array(ids)))
+    np.save(tmp_path / "m.npy", np.eye(2, dtype=np.float32))
+    (tmp_path / "ids.txt").write_bytes("\r\n".join(ids).encode())
+    code, _, wrong = run_command(
+        *("import", tmp_path / "index.h5", tmp_path / "m.npy", "--ids", tmp_path / "ids.txt"),
+        *("-n", "b", "-o", tmp_path / "b.h5"),
+    )
+    assert code == 0, wrong
 
 
 def test_hdf5_that_leads_elsewhere_is_refused(tmp_path, store, vectors) -> None:

@@ -56,6 +56,27 @@ def test_a_class_may_be_called_test_if_that_is_asked_for(tmp_path):
     assert index.labels["label"].task.classes == ("joy", "test")
 
 
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ("joy/train/a.jpg", "joy/test/b.jpg", "fear/train/c.jpg", "fear/test/d.jpg"),
+        ("train_set/joy/a.jpg", "test_set/joy/b.jpg"),
+        ("images-train2017/joy/a.jpg", "images-val2017/joy/b.jpg", "more/c.jpg"),
+    ],
+)
+def test_a_split_that_lies_otherwise_is_not_drawn_anew_in_silence(tmp_path, paths):
+    """Parts below the classes, and parts with longer names: training would see test images."""
+    touch(tmp_path, *paths)
+    with pytest.raises(CorpusError, match=r"named like parts of a split \(.*--option layout=classes"):
+        find_corpus("folder").read(tmp_path)
+    assert len(find_corpus("folder").read(tmp_path, {"layout": "classes"}).index) == len(paths)
+
+
+def test_one_class_may_have_a_word_of_a_split_in_its_name(tmp_path):
+    touch(tmp_path, "train ride/a.jpg", "joy/b.jpg")
+    assert len(find_corpus("folder").read(tmp_path).index) == 2
+
+
 def test_ids_are_normalised_and_the_file_is_still_found(tmp_path):
     name = unicodedata.normalize("NFD", "freude/müde.jpg")
     touch(tmp_path, name)
