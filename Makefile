@@ -19,10 +19,10 @@ DEMO_TASKS := polarity evokes valence
 DEMO_HEADS := mlp moe svm gbm
 
 .DEFAULT_GOAL := help
-.PHONY: help install extract classify report demo test test-all check format bench bench-gpu fuzz clean
+.PHONY: help install extract classify report demo test test-fast test-all coverage check format bench bench-gpu fuzz clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 	@echo
 	@echo '  variables: DATASET=emoji DATA= STORE=features/$$DATASET PROFILE= DEVICE= TASK=polarity HEAD=mlp PIP_ARGS='
 
@@ -54,8 +54,23 @@ demo: $(STAMP) ## emoji pictures -> vectors -> 12 heads -> explanations -> repor
 	$(MAKE) --no-print-directory report DATASET=emoji
 	$(BIN)/classify compare runs/emoji
 
+# One process a core, and one thread a process.
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
+FAST := $(addprefix tests/features_store/test_,schema reader writer merge subset diff splits meaning atomic import verify) \
+	$(addprefix tests/classify/test_,metrics bootstrap comparison postprocessing label_errors kinds tasks matrix config) \
+	$(addprefix tests/extract/,test_images.py test_pixels.py test_transforms.py corpora)
+
 test: $(STAMP) ## the tests (minutes)
-	$(BIN)/python -m pytest -q
+	$(PARALLEL)
+
+test-fast: $(STAMP) ## store, metrics, images and corpora (under a minute)
+	$(PARALLEL) $(foreach name,$(FAST),$(wildcard $(name) $(name).py))
+
+coverage: $(STAMP) ## the tests, and the lines that none of them runs
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered --show-missing
 
 test-all: $(STAMP) ## the tests and the long proofs
 	$(BIN)/python -m pytest -q -m ''

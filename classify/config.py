@@ -26,7 +26,7 @@ __all__ = [
     "shared_store",
 ]
 
-ON_FAILED, CALIBRATIONS = ("drop", "error"), ("temperature", "isotonic", "none")
+ON_FAILED, CALIBRATIONS, VIEWS = ("drop", "error"), ("temperature", "isotonic", "none"), ("all", "canonical")
 LARGEST_SEED, MOST_RESAMPLES = 2**32 - 1, 1_000_000
 
 
@@ -71,6 +71,8 @@ class RunConfig:
     class_map: Mapping[str, str] = _key(Mapping, 'a table of classes, like joy = "positive"', key="map")
     # Take a split that puts a group into two parts although it was not published so.
     allow_split_groups: bool = _key(bool, "true or false", default=False)
+    # Of images with several views: whether each pass of training draws one of them, or takes the image as it is.
+    views: Literal["all", "canonical"] = _key(str, '"all" or "canonical"', "all")
 
     def __post_init__(self) -> None:
         for key, field in _FIELDS.items():
@@ -79,7 +81,7 @@ class RunConfig:
                 continue
             if not isinstance(value, types) or (isinstance(value, bool) and types is not bool):
                 raise ConfigError(f"{key} is {value!r}; it takes {field.metadata['takes']}")
-        for name, valid in (("on_failed", ON_FAILED), ("calibration", CALIBRATIONS)):
+        for name, valid in (("on_failed", ON_FAILED), ("calibration", CALIBRATIONS), ("views", VIEWS)):
             if getattr(self, name) not in valid:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; valid: {', '.join(valid)}")
         if not 20 <= self.resamples <= MOST_RESAMPLES:

@@ -23,6 +23,13 @@ _QUANTILES = 4  # strata of each output of a regression
 _SMALL_FOLDS = 20  # from which parts are put together where groups must stay whole
 
 
+def check_seed(seed: int) -> int:
+    """Return `seed` if random generators take it."""
+    if not 0 <= seed < 2**32:
+        raise MismatchError(f"a seed is a whole number from 0 to {2**32 - 1}; got {seed}")
+    return seed
+
+
 def make_split(
     name: str,
     n_images: int,
@@ -34,6 +41,7 @@ def make_split(
     seed: int = 0,
 ) -> Split:
     """Assign images to folds, or to train, validation and test; groups, (n_images,), stay whole."""
+    check_seed(seed)
     used = np.arange(n_images) if labels is None else np.flatnonzero(labels.known)
     shares = np.full(folds, 1 / folds) if folds and folds > 1 else np.array(fractions, dtype=float)
     if folds is None and (len(shares) != 3 or not (shares.min() >= 0 and abs(shares.sum() - 1) <= 1e-6)):

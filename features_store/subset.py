@@ -15,6 +15,7 @@ from features_store.errors import MismatchError, UnknownNameError, unknown_name
 from features_store.hdf5 import write_index
 from features_store.merge import NewBlock, write_dump
 from features_store.schema import PART_NAMES, Split, encode_ids
+from features_store.splits import check_seed
 from features_store.store import Store
 
 
@@ -69,8 +70,9 @@ def rows_of_ids(store: Store, ids: Sequence[str]) -> NDArray[np.int64]:
 
 def sampled(rows: NDArray[np.int64], size: float, *, seed: int) -> NDArray[np.int64]:
     """Draw rows, (n,) int64, without replacement, the same for the same seed."""
-    n = round(size * len(rows)) if size < 1 else size
-    if not (n == int(n) and 1 <= n <= len(rows)):
+    check_seed(seed)
+    n = round(size * len(rows)) if 0 < size < 1 else size
+    if not (1 <= n <= len(rows) and n == int(n)):  # in this order: NaN and infinity are no whole numbers either
         raise MismatchError(
             f"a sample of {size:g} cannot be drawn from {len(rows)} rows; ask for 1 to {len(rows)}, or a fraction"
         )

@@ -67,6 +67,15 @@ Blocks = Annotated[
     ),
 ]
 Split = Annotated[str | None, typer.Option(help="A split of the store. [default: default]", rich_help_panel=DATA)]
+Views = Annotated[
+    str | None,
+    typer.Option(
+        "--views",
+        help="What training draws from where images have several views. [default: all]",
+        metavar="all|canonical",
+        rich_help_panel=DATA,
+    ),
+]
 AllowSplitGroups = Annotated[
     bool,
     typer.Option(

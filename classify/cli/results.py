@@ -46,6 +46,12 @@ def report(
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.", rich_help_panel="Output")] = Path(
         "report.html"
     ),
+    empty: Annotated[
+        int,
+        typer.Option(
+            min=0, max=1, help="Recall of a class without images in the table by class.", rich_help_panel="Output"
+        ),
+    ] = 0,
     force: options.Force = False,
 ) -> None:
     """Write one self-contained HTML page: leaderboards, evidence, errors with pictures, the data."""
@@ -53,7 +59,7 @@ def report(
     from classify.runs.folder import find_runs
 
     found = find_runs(runs)
-    write_report_page(found, out, data=data, force=force)
+    write_report_page(found, out, data=data, empty=empty, force=force)
     say(f"{out}: {len(found)} run{'s' if len(found) != 1 else ''}, {out.stat().st_size / 1024:.0f} KiB")
 
 

@@ -22,6 +22,7 @@ def run(
     task: options.OptionalTask = None,
     blocks: options.Blocks = None,
     split: options.Split = None,
+    views: options.Views = None,
     allow_split_groups: options.AllowSplitGroups = False,
     head: options.OptionalHead = None,
     settings: options.Settings = None,
@@ -60,7 +61,7 @@ def run(
     given: dict[str, Any] = {
         "store": store, "task": task, "head": head, "blocks": blocks, "split": split, "seed": seed, "out": out,
     }  # fmt: skip
-    given |= {"set": settings, "preset": preset, "allow_split_groups": allow_split_groups}
+    given |= {"set": settings, "preset": preset, "views": views, "allow_split_groups": allow_split_groups}
     chosen = options.run_config(config, **given)
     chosen = cut_down(chosen) if quick else chosen
     if config:

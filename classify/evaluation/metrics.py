@@ -91,9 +91,24 @@ def _f1(task: Task, sums: Floats) -> Floats:
     return ratio(2 * hit, true + predicted)
 
 
-def _weighted_f1(task: Task, sums: Floats) -> Floats:
-    _, true, _ = _counted(task, sums)
-    return ratio((_f1(task, sums) * true).sum(axis=1), true.sum(axis=1))
+def _precisions(task: Task, sums: Floats) -> Floats:
+    hit, _, predicted = _counted(task, sums)
+    return ratio(hit, predicted)
+
+
+def _recalls(task: Task, sums: Floats) -> Floats:
+    hit, true, _ = _counted(task, sums)
+    return ratio(hit, true)
+
+
+def _weighted(by_class: Formula) -> Formula:
+    """Average by the images of each class."""
+
+    def formula(task: Task, sums: Floats) -> Floats:
+        _, true, _ = _counted(task, sums)
+        return ratio((by_class(task, sums) * true).sum(axis=1), true.sum(axis=1))
+
+    return formula
 
 
 def _micro_f1(task: Task, sums: Floats) -> Floats:
@@ -167,12 +182,17 @@ _RIGHT: dict[str, Any] = {"scale": "proportion", "constant_may_win": True}
 _CORRELATION: dict[str, Any] = {"scale": "correlation"}
 
 METRICS: tuple[Metric, ...] = (
-    Metric("weighted_f1", "weighted F1", _CLASSES, COUNTS, _weighted_f1, shown=_CLASSES),
+    Metric("weighted_f1", "weighted F1", _CLASSES, COUNTS, _weighted(_f1), shown=_CLASSES),
     Metric("macro_f1", "macro F1", _CLASSES, COUNTS, _f1, shown=_CLASSES, **_BY_CLASS),
     Metric("micro_f1", "micro F1", _S, COUNTS, _micro_f1, **_RIGHT),
     Metric("micro_f1", "micro F1", _M, COUNTS, _micro_f1, shown=_M),
     Metric("accuracy", "accuracy", _S, COUNTS, _accuracy, shown=_S, **_RIGHT),
     Metric("balanced_accuracy", "balanced accuracy", _S, COUNTS, _recall, shown=_S, **_BY_CLASS),
+    Metric("macro_precision", "macro precision", _CLASSES, COUNTS, _precisions, **_BY_CLASS),
+    Metric("macro_recall", "macro recall", _CLASSES, COUNTS, _recalls, **_BY_CLASS),
+    Metric("weighted_precision", "weighted precision", _CLASSES, COUNTS, _weighted(_precisions)),
+    Metric("weighted_recall", "weighted recall", _S, COUNTS, _accuracy, **_RIGHT),
+    Metric("weighted_recall", "weighted recall", _M, COUNTS, _weighted(_recalls), constant_may_win=True),
     _positive("log_loss", "log loss", LOSS, lambda _, sums: sums[:, 0], kinds=_S, needs_probabilities=True),
     Metric("subset_accuracy", "subset accuracy", _M, MISTAKES, _mean_of(0), **_RIGHT),
     Metric("hamming_loss", "Hamming loss", _M, MISTAKES, _mean_of(1), greater_is_better=False, constant_may_win=True),
@@ -226,10 +246,10 @@ def greater_is_better(name: str) -> bool:
 def metrics(task: Task, y_true: Any, y_score: Any) -> dict[str, float]:
     """Compute every metric of the task's kind.
 
-    F1 is taken over *all* classes of the task with 0 for a class that is neither present nor predicted, so
-    that its meaning does not change with the part it is computed on; balanced accuracy is the mean recall
-    of the classes that are present. A number that is undefined (the correlation of a constant, the
-    mean average precision without a positive) is NaN.
+    Precision, recall and F1 are taken over *all* classes of the task with 0 for a class that is neither present nor
+    predicted, so that their meaning does not change with the part it is computed on; balanced accuracy is the mean
+    recall of the classes that are present. A number that is undefined (the correlation of a constant, the mean average
+    precision without a positive) is NaN.
 
     Raises TaskError.
     """
@@ -331,8 +351,8 @@ def per_class(task: Task, y_true: Any, y_score: Any) -> list[dict[str, Any]]:
     """
     truth, score = kind_of(task).checked(y_true, y_score)
     sums = COUNTS.columns(task, truth, score).sum(axis=0, keepdims=True)
-    hit, true, predicted = _counted(task, sums)
-    columns = [ratio(hit, predicted)[0], ratio(hit, true)[0], _f1(task, sums)[0]]
+    _, true, _ = _counted(task, sums)
+    columns = [formula(task, sums)[0] for formula in (_precisions, _recalls, _f1)]
     rows = zip(task.classes, *(column.tolist() for column in columns), true[0].tolist(), strict=True)
     return [
         {"class": name, "precision": precision, "recall": recall, "f1": f1, "support": int(support)}

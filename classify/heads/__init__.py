@@ -51,6 +51,12 @@ def _table(*heads: Head) -> dict[str, Head]:
 
 HEADS: dict[str, Head] = _table(
     Head(
+        "auto",
+        "the best average of kernel machines, ridge and neighbours that a bounded search finds",
+        "classify.heads.auto:AutoClassifier",
+        "classify.heads.auto:AutoRegressor",
+    ),
+    Head(
         "mlp",
         "multi-layer perceptron, ReLU and dropout",
         "classify.heads.modules:MLPClassifier",

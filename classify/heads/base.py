@@ -35,14 +35,18 @@ class Head(BaseEstimator):
         The option that says how long training is at most, ``epochs`` or ``n_rounds``; None where there is no such.
     resumable : bool
         Whether ``fit`` takes ``checkpoint=``.
+    takes_groups : bool
+        Whether ``fit`` takes ``groups=``, the group of each row.
     search_space : mapping
         Options worth a search, each with how it is drawn, and between what, see `classify.studies.search`.
     best_length_ : int, list of int or None
-        What *length* was best on the validation rows, where training could stop early; None where it could not.
+        What *length* the fitted state has, the best on the validation rows, where training could stop early; None where
+        it could not.
     """
 
     length: ClassVar[str | None] = None
     resumable: ClassVar[bool] = False
+    takes_groups: ClassVar[bool] = False
     search_space: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     _learned_by_base: ClassVar[tuple[str, ...]] = ()
     _learned: ClassVar[tuple[str, ...]] = ()

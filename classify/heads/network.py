@@ -27,7 +27,7 @@ from classify.heads.options import (
     weights_of_classes,
     whole,
 )
-from classify.heads.training import OPTIMIZERS, Batches, Checkpoint, Loss, Plan, Progress, Session
+from classify.heads.training import KEPT, OPTIMIZERS, Batches, Checkpoint, Loss, Plan, Progress, Session
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -68,7 +68,8 @@ class NetworkHead(Head):
         The trained network, from standardized features to outputs.
     history_ : list of dict
         One record an epoch: ``epoch``, ``learning_rate``, ``loss``, with validation also ``validation_loss``.
-        Given validation rows, the weights are those of the epoch with the lowest validation loss.
+        Given validation rows, the weights are those of the epoch with the lowest validation loss, unless ``keep`` is
+        "last".
     n_parameters_ : int
         Trainable numbers.
 
@@ -91,6 +92,12 @@ class NetworkHead(Head):
     halve_every: int | None = whole(None, "halve the rate after each so many epochs", none="never")
     patience: int | None = whole(
         10, "given validation rows, stop after so many epochs without a lower validation loss", none="never"
+    )
+    keep: str = choice(
+        "best",
+        "the weights after training, given validation rows: of the epoch with the lowest validation loss, or of the "
+        "last epoch, as Keras does unless told to restore the best",
+        KEPT,
     )
     class_weight: Any = weights_of_classes(
         "what the rows of a class weigh in the loss; balanced: each class the same in all, of several labels an image "
@@ -225,12 +232,13 @@ class NetworkHead(Head):
             if isinstance(layer, WideLinear):
                 layer.release()
         losses = [record["validation_loss"] for record in self.history_ if "validation_loss" in record]
-        self.best_length_ = int(np.argmin(losses)) + 1 if losses and self.patience else None
+        kept = len(losses) if self.keep == "last" else int(np.argmin(losses or [0.0])) + 1
+        self.best_length_ = kept if losses and self.patience else None
         self.n_parameters_ = sum(p.numel() for p in self.module_.parameters() if p.requires_grad)
 
     def _plan(self) -> Plan:
         names = ("epochs", "batch_size", "optimizer", "learning_rate", "momentum", "decay", "weight_decay")
-        return Plan(**{name: getattr(self, name) for name in (*names, "halve_every", "patience")})
+        return Plan(**{name: getattr(self, name) for name in (*names, "halve_every", "patience", "keep")})
 
     def _initialised(self, module: nn.Module) -> nn.Module:
         draw = INITS[self.init]

@@ -30,6 +30,7 @@ from classify.json_file import (
     flag,
     items,
     number,
+    optional,
     parse_json,
     read_regular,
     record,
@@ -209,7 +210,7 @@ def _restored(record: dict[str, Any], arrays: dict[str, np.ndarray], texts: dict
 
 def _attribute(value: Any) -> Any:
     """Return an attribute from its form in JSON."""
-    return np.array(value["values"], dtype=value["dtype"]) if isinstance(value, dict) else value
+    return np.array(value["values"], dtype=value["dtype"]) if isinstance(value, dict) and "dtype" in value else value
 
 
 def _check_arrays(arrays: Mapping[str, np.ndarray]) -> None:
@@ -237,6 +238,14 @@ def _file(value: Any, where: str) -> Any:
 _LABELS = record({"dtype": _dtype, "values": items(anything, 1, 100_000)})
 _OPTIONAL = ("blocks_in_", "feature_names_in_", "best_length_")
 """Attributes of a head that was fitted on blocks of a store, on columns with names, or that could stop early."""
+_MAP = choice("sqrt", "standardize")
+_MEMBER = record(
+    {"family": choice("svm", "ridge", "neighbours"), "map": _MAP, "weights": items(number(0, 1e6), 1)},
+    {
+        "k": (optional(whole(1)), None),
+        **dict.fromkeys(("gamma", "C", "alpha", "sharpness"), (optional(number()), None)),
+    },
+)
 _ATTRIBUTES: dict[str, Check] = {
     "n_features_in_": whole(1, 10_000_000),
     "blocks_in_": items(text),
@@ -250,6 +259,10 @@ _ATTRIBUTES: dict[str, Check] = {
     "single_output_": flag,
     "gamma_": number(0),
     "boosters_": items(flag, 1, 32_767),
+    "widths_": items(whole(1), 1),
+    "maps_": items(_MAP, 1),
+    "members_": items(_MEMBER, 1, 64),
+    "search_": table(number()),
 }
 """Attributes that stand in ``head.json``, with what each takes."""
 _HEAD = record(

@@ -20,11 +20,22 @@ from classify.errors import HeadError, RunError
 if TYPE_CHECKING:
     from classify.data.standardizer import Standardizer
 
-__all__ = ["OPTIMIZERS", "Batches", "Checkpoint", "Plan", "Progress", "Session", "fit_loop", "refuse_divergence"]
+__all__ = [
+    "KEPT",
+    "OPTIMIZERS",
+    "Batches",
+    "Checkpoint",
+    "Plan",
+    "Progress",
+    "Session",
+    "fit_loop",
+    "refuse_divergence",
+]
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Pair = tuple[torch.Tensor, torch.Tensor]
 OPTIMIZERS = ("adam", "nadam", "sgd")
+KEPT = ("best", "last")
 FORMAT_VERSION = 1
 _ARRAYS, _RECORD = "state.{}.safetensors", "state.json"
 
@@ -53,6 +64,8 @@ class Plan:
         Halve the rate after each so many epochs. None: never.
     patience : int or None
         Stop after so many epochs without a lower validation loss. None: never.
+    keep : {"best", "last"}
+        The weights after training: of the epoch with the lowest validation loss, or of the last epoch.
     """
 
     epochs: int
@@ -64,6 +77,7 @@ class Plan:
     weight_decay: float = 0.0
     halve_every: int | None = None
     patience: int | None = None
+    keep: str = "best"
 
     def rate(self, *, epoch: int, step: int) -> float:
         """Return the learning rate of a step; *epoch* and *step* count from 0."""
@@ -150,7 +164,7 @@ class Progress:
     step : int
         Batches seen.
     best_loss, best_epoch, best_weights
-        The lowest validation loss, when, and the weights that had it.
+        The lowest validation loss, when, and the weights that had it (None where the last are kept).
     """
 
     optimizer: torch.optim.Optimizer
@@ -160,13 +174,14 @@ class Progress:
     best_epoch: int = 0
     best_weights: dict[str, torch.Tensor] | None = None
 
-    def note(self, record: dict[str, float], module: torch.nn.Module) -> None:
-        """Add an epoch's record; keep the weights if the validation loss is the lowest so far."""
+    def note(self, record: dict[str, float], module: torch.nn.Module, *, keep: str = "best") -> None:
+        """Add an epoch's record; keep the weights if the validation loss is the lowest so far, and *keep* says so."""
         self.history.append(record)
         loss = record.get("validation_loss", math.inf)
         if loss < self.best_loss:
             self.best_loss, self.best_epoch = loss, len(self.history)
-            self.best_weights = {k: v.detach().clone() for k, v in module.state_dict().items()}
+            if keep == "best":
+                self.best_weights = {k: v.detach().clone() for k, v in module.state_dict().items()}
 
     def stalled(self, patience: int | None) -> bool:
         """Tell whether *patience* epochs have passed since the best one."""
@@ -213,7 +228,7 @@ def fit_loop(
             module.eval()
             record["validation_loss"] = _mean_loss(validation, lambda x, y: _score_step(module, loss, (x, y)))
         refuse_divergence(record)
-        progress.note(record, module)
+        progress.note(record, module, keep=plan.keep)
         if stop(progress):
             break
     if progress.best_weights is not None:

@@ -30,7 +30,9 @@ _CREDITS = {
 }
 
 
-def write_report_page(runs: Sequence[Run], path: Path, *, data: Path | None = None, force: bool = False) -> None:
+def write_report_page(
+    runs: Sequence[Run], path: Path, *, data: Path | None = None, empty: int = 0, force: bool = False
+) -> None:
     """Write the page about *runs* to *path*, whole or not at all.
 
     Raises ExistsError.
@@ -38,7 +40,7 @@ def write_report_page(runs: Sequence[Run], path: Path, *, data: Path | None = No
     check_new(path, force=force)
     if data is not None and not data.is_dir():
         raise RunError(f"{data} is not a folder; --data takes the one that holds the pictures of the corpus")
-    write_text(path, report_page(runs, data=data), force=force)
+    write_text(path, report_page(runs, data=data, empty=empty), force=force)
 
 
 def write_text(path: Path, text: str, *, force: bool) -> None:
@@ -55,8 +57,11 @@ def write_text(path: Path, text: str, *, force: bool) -> None:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def report_page(runs: Sequence[Run], *, data: Path | None = None) -> str:
-    """Return the page about *runs* as HTML; everything that comes from a corpus is escaped."""
+def report_page(runs: Sequence[Run], *, data: Path | None = None, empty: int = 0) -> str:
+    """Return the page about *runs* as HTML; everything that comes from a corpus is escaped.
+
+    *empty* is the recall of a class without images in the table by class: 0, or 1 as some papers print it.
+    """
     boards, spent = leaderboards(runs), [0]
     pictures = {corpus: Pictures.of_corpus(corpus, data, spent) for corpus in {board.corpus for board in boards}}
     tasks = Counter((board.corpus, board.task) for board in boards)
@@ -66,6 +71,7 @@ def report_page(runs: Sequence[Run], *, data: Path | None = None) -> str:
             anchor=f"board-{i}",
             repeated=tasks[board.corpus, board.task] > 1,
             pictures=pictures[board.corpus],
+            empty=empty,
         )
         for i, board in enumerate(boards, start=1)
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from classify.data.kinds import kind_of
@@ -29,10 +29,11 @@ IN_SAMPLE = "Calibration, thresholds and stopping saw these images; the right-ha
 Figures = list[tuple[str, str]]
 
 
-def run_details(run: Run, shown_above: Sequence[str], pictures: Pictures) -> dict[str, Any]:
-    """Put together everything about one run."""
+def run_details(run: Run, shown_above: Sequence[str], pictures: Pictures, *, empty: int = 0) -> dict[str, Any]:
+    """Put together everything about one run; the recall of a class without images is *empty*."""
     report = run.report
     part = report.judged_part
+    classes = _classes(run, part, empty)
     return {
         "part": part,
         "warnings": [text for text in report.warnings if text not in shown_above],
@@ -41,7 +42,8 @@ def run_details(run: Run, shown_above: Sequence[str], pictures: Pictures) -> dic
             name: json.dumps(passport, indent=2, ensure_ascii=False) for name, passport in report.passports.items()
         },
         "figures": [*_results(run, part), *_training(run), *_reliability(report, part)],
-        "classes": _classes(run, part),
+        "classes": classes,
+        "averages": _averages(classes),
         "counted": kind_of(run.task).independent,
         "baselines": {name: found.get(part, {}) for name, found in report.baselines.items()},
         "calibration": _calibration_rows(report, part),
@@ -55,7 +57,7 @@ def run_details(run: Run, shown_above: Sequence[str], pictures: Pictures) -> dic
     }
 
 
-def _classes(run: Run, part: str) -> list[dict[str, Any]]:
+def _classes(run: Run, part: str, empty: int) -> list[dict[str, Any]]:
     """Return the rows of the table by class; of a multi-label task with the confusion counts of each label."""
     rows, kind = [dict(row) for row in run.report.per_class.get(part, [])], kind_of(run.task)
     if kind.independent:
@@ -65,7 +67,22 @@ def _classes(run: Run, part: str) -> list[dict[str, Any]]:
             counts = {"found": truth[:, k] & predicted[:, k], "missed": truth[:, k] & ~predicted[:, k]}
             counts["false"] = ~truth[:, k] & predicted[:, k]
             row.update({name: int(which.sum()) for name, which in counts.items()})
+    for row in rows:
+        row.update({} if row["support"] else {"recall": float(empty)})
     return rows
+
+
+def _averages(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Average the table by class over the classes, and over the classes by their images."""
+    known = [row for row in rows if None not in (row["precision"], row["recall"], row["f1"])]
+    weights = {"macro average": [1] * len(known), "weighted average": [row["support"] for row in known]}
+    found = []
+    for name, weight in weights.items():
+        if sum(weight) and len(known) == len(rows):
+            pairs = [(row, share / sum(weight)) for row, share in zip(known, weight, strict=True)]
+            means = {key: sum(row[key] * share for row, share in pairs) for key in ("precision", "recall", "f1")}
+            found.append({"class": name, "support": sum(row["support"] for row in known), **means})
+    return found
 
 
 def _results(run: Run, part: str) -> Figures:

@@ -39,7 +39,9 @@ MAX_CLASSES = 50  # that are named in a title
 N_RESAMPLES = 500  # of scores without near-duplicates
 
 
-def task_section(board: Leaderboard, *, anchor: str, repeated: bool, pictures: Pictures) -> dict[str, Any]:
+def task_section(
+    board: Leaderboard, *, anchor: str, repeated: bool, pictures: Pictures, empty: int = 0
+) -> dict[str, Any]:
     """Put together everything about one leaderboard."""
     runs = [row.run for row in board.rows]
     report, metric, span, audit = runs[0].report, board.shown[0], _span(board), _audit(runs)
@@ -85,7 +87,7 @@ def task_section(board: Leaderboard, *, anchor: str, repeated: bool, pictures: P
                 "metrics": {name: row.metrics[name] for name in distinct_metrics(row.metrics, report.classes)},
                 "bar": interval_chart(row.metrics[metric], baseline["value"], span),
                 "verdict": standing_words(row, board),
-                "details": run_details(row.run, shared, pictures),
+                "details": run_details(row.run, shared, pictures, empty=empty),
             }
             for i, row in enumerate(board.rows, start=1)
         ],

@@ -37,6 +37,8 @@ def run_identity(config: RunConfig, store: Store, blocks: Sequence[str], data: T
     options = {**known, **config.settings}
     options.pop("verbose", None)
     settings = {name: value for name, value in vars(config).items() if name not in _WITHOUT_EFFECT}
+    if settings["views"] == "all":  # younger than the first identities
+        del settings["views"]
     used = np.concatenate([part.rows for part in parts.values()])
     return {
         "task": {

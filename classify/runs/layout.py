@@ -35,6 +35,7 @@ class Layout:
     blocks: tuple[str, ...]  # whose vectors stand side by side, in order
     data: TaskRows
     map_shape: tuple[int, int, int] | None = None  # channels, height and width, where the blocks hold maps
+    views: str = "all"  # that training draws from
 
     @cached_property
     def matrices(self) -> dict[str, RowMatrix]:
@@ -43,8 +44,8 @@ class Layout:
 
     @property
     def n_views(self) -> int:
-        """How many views an image has, the most of any block."""
-        return n_views(self.store, self.blocks)
+        """How many views training draws from, the most of any block."""
+        return n_views(self.store, self.blocks) if self.views == "all" else 1
 
     def to_train_on(self, rows: np.ndarray) -> RowMatrix:
         """Return rows for training: where images have several views, each pass sees another one."""
@@ -72,7 +73,7 @@ def lay_out(config: RunConfig, store: Store | None = None) -> Layout:
         merge=config.merge,
         allow_split_groups=config.allow_split_groups,
     )
-    return Layout(store, blocks, sampled(data, config.limit, seed=config.seed), shape)
+    return Layout(store, blocks, sampled(data, config.limit, seed=config.seed), shape, config.views)
 
 
 def unfitted_head(config: RunConfig, layout: Layout) -> Any:

@@ -177,21 +177,26 @@ def fit_head(
         raise ConfigError(f"refit is set, and the split has no validation images to add; it has {', '.join(parts)}")
     train = layout.to_train_on(parts["train"].rows)
     validation = (layout.matrices["validation"], parts["validation"].y) if "validation" in parts else None
-    caught = _fit(head, train, parts["train"].y, validation, "fit", interruption)
+    caught = _fit(head, train, parts["train"].y, parts["train"].groups, validation, "fit", interruption)
     facts, kept = None, head
     if refit:
         length = {head.length: head.best_length_} if head.best_length_ else {}
         kept = clone(head).set_params(**length)
         both = [parts["train"], parts["validation"]]
         x, y = layout.to_train_on(np.concatenate([p.rows for p in both])), np.concatenate([p.y for p in both])
-        caught += _fit(kept, x, y, None, "refit", interruption)
+        groups = None if both[0].groups is None else np.concatenate([p.groups for p in both])
+        caught += _fit(kept, x, y, groups, None, "refit", interruption)
         facts = {"parts": ["train", "validation"], "n": len(y), **length}
     return {"train": head, "validation": head, "test": kept}, facts, list(dict.fromkeys(caught))
 
 
-def _fit(head: Any, x: Any, y: Any, validation: Any, stage: str, interruption: Interruption | None) -> list[str]:
+def _fit(
+    head: Any, x: Any, y: Any, groups: Any, validation: Any, stage: str, interruption: Interruption | None
+) -> list[str]:
     """Fit, and return what libraries warn of."""
     options: dict[str, Any] = {"validation": validation}
+    if head.takes_groups:
+        options["groups"] = groups
     if interruption is not None:
         options["checkpoint"] = interruption.checkpoint(stage, head)
     with warnings.catch_warnings(record=True) as caught:

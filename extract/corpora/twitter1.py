@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from extract.corpora.dataset import Dataset, labelled
 from extract.corpora.labels import BINARY, POLARITY, groups_of, single
@@ -50,7 +51,7 @@ def read(name: str, data: Path, options: Mapping[str, Any]) -> Dataset:
         names,
         Pictures(tree, ("Agg_AMT_Candidates", "images")).files(names),
         labels=labels,
-        splits=[seeded, *folds],
+        splits=[seeded, *_first_fifths(lists, row_of), *folds],
         groups=groups,
         notes=[f"there is no list of the images on which {missing} agree" if missing else "", *notes],
     )
@@ -70,6 +71,18 @@ def _read_subsets(tree: Tree) -> dict[str, dict[str, int]]:
     if not lists:
         raise no_file(tree, "twitter_five_agrees.txt (nor four, nor three)", layout=_LAYOUT)
     return lists
+
+
+def _first_fifths(lists: Mapping[str, Mapping[str, int]], row_of: Mapping[str, int]) -> list[Split]:
+    """Make the split of Keras' ``validation_split=0.2`` for each list: its first fifth validates, no image tests."""
+    splits = []
+    for subset, found in lists.items():
+        rows = [row_of[image] for image in found]
+        parts: NDArray[np.int8] = np.full(len(row_of), -1, dtype=np.int8)
+        parts[rows] = 0
+        parts[rows[: int(0.2 * len(rows))]] = 1
+        splits.append(Split(f"first-fifth-{subset}", parts, source="published"))
+    return splits
 
 
 def _read_folds(tree: Tree, row_of: Mapping[str, int]) -> tuple[list[Split], list[str]]:

@@ -29,6 +29,15 @@ def data(task, n=60, seed=0):
     return truth, truth + random.normal(size=(n, 2))
 
 
+def averages(y, said, **labels):
+    """Return precision and recall, averaged over classes in both ways."""
+    found = {}
+    for a in ("weighted", "macro"):
+        precision, recall, _, _ = sk.precision_recall_fscore_support(y, said, average=a, zero_division=0, **labels)
+        found |= {f"{a}_precision": precision, f"{a}_recall": recall}
+    return found
+
+
 def by_sklearn(task, y, p):
     """Every metric, by libraries that know nothing of weights."""
     if task.kind == "single":
@@ -37,6 +46,7 @@ def by_sklearn(task, y, p):
             f"{a}_f1": sk.f1_score(y, said, labels=labels, average=a, zero_division=0)
             for a in ("weighted", "macro", "micro")
         }
+        f1 |= averages(y, said, labels=labels)
         present = np.isin(labels, y)
         recall = sk.recall_score(y, said, labels=labels, average=None, zero_division=0)
         return f1 | {
@@ -47,6 +57,7 @@ def by_sklearn(task, y, p):
     if task.kind == "multi":
         said = (p >= 0.5).astype(int)
         f1 = {f"{a}_f1": sk.f1_score(y, said, average=a, zero_division=0) for a in ("weighted", "macro", "micro")}
+        f1 |= averages(y, said)
         present = [k for k in range(3) if y[:, k].any()]
         return f1 | {
             "subset_accuracy": sk.accuracy_score(y, said),

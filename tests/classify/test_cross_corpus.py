@@ -1,12 +1,15 @@
 """A fitted head on another corpus: classes mapped, absent ones keep their row, other makings refused."""
 
+import re
+
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from classify.config import RunConfig
 from classify.errors import RunError, TaskError
 from classify.heads.persistence import load_head
+from classify.pages.page import report_page
 from classify.runs.folder import read_run
 from classify.runs.train import run
 from classify.studies.cross_corpus import cross_corpus_test
@@ -59,6 +62,15 @@ def test_the_head_is_scored_as_it_is_and_keeps_its_empty_class(polarity_run, oth
     table = {row["class"]: row for row in done.report["per_class"]["test"]}
     assert table["neutral"]["support"] == 0
     assert np.array(done.report["confusion"]["test"]).shape == (3, 3)
+    for empty in (0, 1):  # the recall of a class without images, as papers print it
+        recall = recall_score(truth, said, average="macro", labels=[0, 1, 2], zero_division=empty)
+        shown = re.search(
+            r'macro average</th>(?:<td class="n">[^<]*</td>){2}<td class="n">([^<]*)', report_page([done], empty=empty)
+        )
+        assert shown[1] == f"{recall:.2f}"
+    assert found["macro_recall"]["value"] == pytest.approx(
+        recall_score(truth, said, average="macro", labels=[0, 1, 2], zero_division=0)
+    )
     assert done.report["dropped"] == {"test": {"no label": 3}}
     assert done.report["transfer"]["trained_on"] == "planted"
     assert any("'neutral'" in text for text in done.report["warnings"])

@@ -187,7 +187,7 @@ def test_a_place_that_cannot_be_written_is_found_before_the_work(make, tmp_path,
     (tmp_path / "file").touch()
     for module in (
         "classify.runs.train.fit_head",
-        "classify.studies.ablation.path_answers",
+        "classify.studies.ablation.path_scores",
         "classify.pages.page.report_page",
     ):
         monkeypatch.setattr(module, no_work)

@@ -13,6 +13,7 @@ QUICK = {
     "moe": {"hidden": [8], "epochs": 3, "n_experts": 9},
     "conv": {"epochs": 3},
     "gbm": {"n_rounds": 6, "n_jobs": 1},
+    "auto": {"candidates": 4},
 }
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(90, 6)).astype(np.float32)
@@ -58,6 +59,10 @@ def test_length_is_an_option_and_has_a_best_value(fitted, name, kind):
     assert (best <= most).all()
     patient = make_head(name, kind, **{**QUICK[name], "patience": None})
     assert patient.fit(X[:60], Y[kind][:60], validation=(X[60:], Y[kind][60:])).best_length_ is None
+    if "keep" in head_options(name, kind):  # a second fit then takes as many epochs as the kept weights had
+        last = make_head(name, kind, **{**QUICK[name], "keep": "last"})
+        last.fit(X[:60], Y[kind][:60], validation=(X[60:], Y[kind][60:]))
+        assert last.best_length_ == len(last.history_)
 
 
 @every_head
@@ -65,7 +70,7 @@ def test_the_gradient_is_the_slope_of_the_output(fitted, name, kind):
     """Along a direction, against a difference; heads without slopes return None, never zeros."""
     head, x = fitted(name, kind), X[0].copy()
     slope = head.gradient(x, 1)
-    if name in ("gbm", "dummy"):
+    if name in ("auto", "gbm", "dummy"):
         assert slope is None
         return
     step = np.float32(1e-2) * RANDOM.normal(size=6).astype(np.float32)

@@ -15,6 +15,7 @@ from classify.errors import HeadError
 from classify.heads import HEADS, head_options, make_head
 
 QUICK = {
+    "auto": {"candidates": 6},
     "mlp": {"hidden": [32], "epochs": 15, "learning_rate": 0.01},
     "moe": {"hidden": [32], "epochs": 15, "learning_rate": 0.01},
     "conv": {"epochs": 15, "learning_rate": 0.02},
@@ -194,7 +195,7 @@ def test_columns_of_other_numbers_than_0_and_1_are_refused():
 def test_works_inside_scikit_learn(name):
     """Pipeline, GridSearchCV and cross_val_predict drive a head like any estimator."""
     X, y = data("single")
-    option = next(o for o in ("epochs", "n_rounds", "C") if o in head_options(name, "single"))
+    option = next(o for o in ("epochs", "n_rounds", "C", "candidates") if o in head_options(name, "single"))
     values = [1.0, 0.1] if option == "C" else [2, 5]
     pipeline = make_pipeline(StandardScaler(), quick(name, "single"))
     search = GridSearchCV(pipeline, {f"{type(pipeline[-1]).__name__.lower()}__{option}": values}, cv=2)

@@ -19,7 +19,7 @@ Y = np.digitize(X[:, 0] + 0.3 * RANDOM.normal(size=90), [-0.5, 0.5])
 EPOCHS = 9
 OPTIMIZERS = {
     "adam": {"optimizer": "adam", "weight_decay": 0.01},
-    "nadam": {"optimizer": "nadam", "patience": None},
+    "nadam": {"optimizer": "nadam", "patience": None, "keep": "last"},
     "sgd": {"optimizer": "sgd", "decay": 0.01, "project": "never", "patience": 3},
     "projected": {"optimizer": "sgd", "weight_decay": 0.01, "project": "always"},
 }

@@ -16,12 +16,23 @@ EVOKES = Task("evokes", "multi", ("joy", "fear", "awe", "never"))
 AFFECT = Task("affect", "regression", ("valence", "arousal"), range=(1.0, 9.0))
 
 
+def averages(truth, decided):
+    """Return scikit-learn's precision and recall, averaged over classes in both ways."""
+    found = {"precision": sk.precision_score, "recall": sk.recall_score}
+    return {
+        f"{a}_{name}": score(truth, decided, average=a, zero_division=0)
+        for name, score in found.items()
+        for a in ("weighted", "macro")
+    }
+
+
 def test_single_label_metrics_agree_with_scikit_learn():
     """Every single-label metric equals scikit-learn's on random scores."""
     random = np.random.default_rng(0)
     truth, score = random.integers(0, 3, 200), random.dirichlet([1, 1, 1], 200)
     found, decided = metrics(POLARITY, truth, score), score.argmax(axis=1)
     expected = {f"{a}_f1": sk.f1_score(truth, decided, average=a) for a in ("weighted", "macro", "micro")}
+    expected |= averages(truth, decided)
     expected |= {
         "accuracy": sk.accuracy_score(truth, decided),
         "balanced_accuracy": sk.balanced_accuracy_score(truth, decided),
@@ -40,6 +51,7 @@ def test_multi_label_metrics_agree_with_scikit_learn():
     expected = {
         f"{a}_f1": sk.f1_score(truth, decided, average=a, zero_division=0) for a in ("weighted", "macro", "micro")
     }
+    expected |= averages(truth, decided)
     expected |= {
         "subset_accuracy": sk.accuracy_score(truth, decided),
         "hamming_loss": sk.hamming_loss(truth, decided),

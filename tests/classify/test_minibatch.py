@@ -1,5 +1,7 @@
 """The training loop: its steps against optimisers written out by hand, and its rules of rate and stopping."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -91,6 +93,18 @@ def test_early_stopping_returns_and_keeps_the_best_weights():
     with torch.no_grad():
         kept = float(nn.functional.mse_loss(module(torch.from_numpy(X)), 0.3 * Y))
     assert kept == pytest.approx(losses[best], rel=1e-4)
+
+
+def test_the_last_weights_are_kept_where_asked_for():
+    """With ``keep="last"`` the losses are the same ones, and the weights those of the last epoch that was run."""
+    plan = Plan(epochs=50, batch_size=40, optimizer="sgd", learning_rate=0.01, patience=3, keep="last")
+    module, history = train(plan, validation=batches(y=0.3 * Y))
+    assert history == train(replace(plan, keep="best"), validation=batches(y=0.3 * Y))[1]
+    losses = [record["validation_loss"] for record in history]
+    with torch.no_grad():
+        kept = float(nn.functional.mse_loss(module(torch.from_numpy(X)), 0.3 * Y))
+    assert kept == pytest.approx(losses[-1], rel=1e-4)
+    assert kept > min(losses) * 1.01
 
 
 def test_without_validation_rows_patience_is_nothing():

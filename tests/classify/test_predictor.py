@@ -129,7 +129,7 @@ def test_command(pictured_runs, pictures, tmp_path) -> None:
     ("arguments", "words"),
     [
         (["x.png", "--json", "--csv"], "exclude"),
-        (["-", "x.png"], "can't be mixed"),
+        (["-", "x.png"], "cannot be mixed"),
         (["."], "holds no image"),
         (["-"], "no path came"),
     ],

@@ -208,7 +208,7 @@ def test_all_cells_are_checked_before_the_first_runs(store, tmp_path):
     assert [cell.done for cell in cells] == [True, False, False, False, False]
     assert len(notes) == 4
     assert "C is -1; it takes a number from" in notes[0]
-    assert "can't be run" in sweep_text(cells)
+    assert "cannot be run" in sweep_text(cells)
 
 
 @pytest.mark.parametrize(

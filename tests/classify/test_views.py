@@ -103,6 +103,21 @@ def test_a_run_trains_on_views_and_scores_the_canonical_one(viewed, tmp_path):
     assert np.allclose(test.y_score, said, atol=1e-6)
 
 
+def test_a_run_trains_on_the_canonical_view_where_asked_to(viewed, tmp_path):
+    """With ``views = "canonical"`` the head is the one that is fitted by hand on the images as they are."""
+    settings, store = {"hidden": [4], "epochs": 3}, open_store(viewed)
+    asked = {"settings": settings, "resamples": 20, "views": "canonical", "out": str(tmp_path / "run")}
+    done = run(RunConfig(str(viewed), "polarity", "mlp", **asked))
+    of_part = {code: np.flatnonzero(store.splits["default"].values == code) for code in range(3)}
+    x = {code: store.matrix(("many.pool", "one.pool"), rows) for code, rows in of_part.items()}
+    y = {code: rows % 2 for code, rows in of_part.items()}
+    by_hand = make_head("mlp", "single", random_state=0, **settings).fit(x[0], y[0], validation=(x[1], y[1]))
+    assert np.allclose(by_hand.predict_proba(x[2]), done.predictions["test"].y_score, atol=1e-6)
+    assert done.report["history"] == by_hand.history_
+    with pytest.raises(ConfigError, match="views is 'some'; valid: all, canonical"):
+        RunConfig(str(viewed), "polarity", "mlp", views="some")
+
+
 # ---- the second fit -------------------------------------------------------------------------------------------------
 
 

@@ -28,7 +28,7 @@ SMALL = "timm:test_efficientnet.r160_in1k"
         (["run", "emoji", "--engine", "rya"], "unknown engine 'rya' (did you mean 'ray'?)"),
         (["run", "emoji", "--policy", "weak"], "unknown policy of views 'weak'"),
         (["run", "emoji", "--precision", "half"], "unknown precision 'half'"),
-        (["run", "emoji", "--option", "seed"], "write for example --option KEY=VALUE"),
+        (["run", "emoji", "--option", "seed"], "--option 'seed' is not KEY=VALUE"),
         (["run", "emoji", "--option", "sead=1"], "did you mean 'seed'?"),
     ],
 )

@@ -88,10 +88,10 @@ def test_every_encoder_has_a_library_that_names_its_weights():
     assert {spec.builder or spec.library for spec in ENCODERS.values()} == set(LIBRARIES) - {"fit"}
 
 
-def test_profiles_name_encoders_and_card_has_its_size():
+def test_profiles_name_encoders_and_fusion_has_its_size():
     for members in PROFILES.values():
         assert set(members) <= set(ENCODERS)
-    assert sum(ENCODERS[name].n_features() for name in PROFILES["card"]) == 11_368 == 1408 + 2048 + 3048 + 4864
+    assert sum(ENCODERS[name].n_features() for name in PROFILES["fusion"]) == 11_368 == 1408 + 2048 + 3048 + 4864
     assert not any(ENCODERS[name].needs_hub for name in PROFILES["offline"])
 
 

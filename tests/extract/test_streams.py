@@ -172,10 +172,11 @@ def test_processors_are_shared_out_among_the_streams(monkeypatch):
 def test_threads_that_are_made_later_are_not_held_to_a_share():
     import torch
 
+    before = torch.get_num_threads()
     with ForwardPool(2) as pool:
-        assert pool.submit(torch.get_num_threads).result() == 1
+        assert pool.submit(torch.get_num_threads).result() <= max(1, before // 2)
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(torch.get_num_threads).result() == torch.get_num_threads() == 2
+        assert pool.submit(torch.get_num_threads).result() == torch.get_num_threads() == before
 
 
 def test_a_run_is_the_same_whatever_the_number_of_streams(class_folder, tmp_path, network, monkeypatch):

@@ -144,8 +144,8 @@ def test_a_store_keeps_each_view_whatever_the_threads(class_folder, tmp_path, to
     (class_folder / "cats" / "9.jpg").write_bytes(b"\xff\xd8\xff")
     reading = find_corpus("folder").read(class_folder)
     views = Views(3, "flip-rotate-crop")
-    one = block_of(reading, toy, tmp_path / "one", views=views, decoders=1)
-    many = block_of(reading, toy, tmp_path / "many", views=views, decoders=5)
+    one = block_of(reading, toy, tmp_path / "one", views=views, decode_threads=1)
+    many = block_of(reading, toy, tmp_path / "many", views=views, decode_threads=5)
     plain = block_of(reading, toy, tmp_path / "plain", views=Views())
     assert one.sealed
     assert one.shape == (9, 3, 64)

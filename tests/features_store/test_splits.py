@@ -91,6 +91,7 @@ def test_classes_with_one_image_do_not_stop_it() -> None:
         ({"fractions": (0.5, 0.5, 0.5)}, "add up to 1"),
         ({"fractions": (1.2, -0.2, 0)}, "add up to 1"),
         ({"fractions": (float("nan"), 0.5, 0.5)}, "add up to 1"),
+        ({"folds": 5, "seed": -1}, "a seed is a whole number from 0 to 4294967295; got -1"),
         ({"folds": 5, "groups": np.repeat([0, 1], N // 2)}, "2 groups of images cannot be dealt out into 5"),
     ],
 )

@@ -148,7 +148,12 @@ def twitter1(root: Path) -> Expected:
         text(root / f"ground_truth/five_agrees/test{fold}/test.txt", f"{names[fold - 1]} {lists['five'][fold - 1]}\n")
         text(root / f"ground_truth/five_agrees/test{fold}/train.txt", "")
     labels = {"three": [1, 1, 0, 0, 1], "four": [1, 1, 0, 0, -1], "five": [1, 1, 0, -1, -1]}
-    return Expected(root, names, labels, {"folds-five": [0, 1, 2, -1, -1]}, [0, 0, -1, -1, -1])
+    splits = {
+        "folds-five": [0, 1, 2, -1, -1],
+        "first-fifth-three": [1, 0, 0, 0, 0],
+        "first-fifth-five": [0, 0, 0, -1, -1],
+    }
+    return Expected(root, names, labels, splits, [0, 0, -1, -1, -1])
 
 
 @maker("vso-603")

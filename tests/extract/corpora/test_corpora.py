@@ -25,7 +25,7 @@ from features_store import open_store, write_index
 
 OWN = {"emoji", "folder", "csv", "list"}  # made here, or the user's
 NAMES = sorted(MAKERS)
-PUBLISHED = ("b-t4sa*/*", "t4sa2/*", "emoset/*", "twitter-ldl/default", "emotionroi/default", "twitter1/folds-*")
+PUBLISHED = ("b-t4sa*/*", "t4sa2/*", "emoset/*", "twitter-ldl/default", "emotionroi/default", "twitter1/f*-*")
 PUBLISHED += ("mediaeval21/*", "fi/serra*")
 DEAD = {"crowdflower": [1]}  # rows whose image is missing on purpose
 
