@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
+import threading
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -72,7 +74,9 @@ def run(
     skip_unreadable: SkipUnreadable = False,
     content: Annotated[bool, in_output("--content", help="Store the SHA-256 of every image in the index.")] = False,
     as_json: AsJson = False,
-    device: Annotated[str, in_speed(metavar="auto|cpu|cuda[:N]", help="auto: a GPU if one can be used.")] = "auto",
+    device: Annotated[
+        str, in_speed(metavar="auto|cpu|cuda[:N[,M]]|mps|xpu", help="auto: a GPU if one can be used.")
+    ] = "auto",
     precision: Annotated[
         str, in_speed(metavar="auto|float32|bfloat16|float16", help="auto: float16 on CUDA, else float32.")
     ] = "auto",
@@ -249,6 +253,22 @@ def encoders(as_json: AsJson = False) -> None:
 
 
 app.command(epilog=FIT_EXAMPLES)(fit)
+
+
+@app.command(hidden=True)
+def shard() -> None:
+    """Extract what the parent process describes on the standard input; ends when that process does."""
+    from extract.pipeline import extract
+
+    def end_with_parent() -> None:
+        while os.read(0, 4096):
+            pass
+        os._exit(130)
+
+    call = json.loads(sys.stdin.readline())
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    summary = extract(**call, echo=partial(typer.echo, err=True))
+    typer.echo(json.dumps(summary.record()))
 
 
 def _corpus_record(one: Corpus) -> dict[str, Any]:

@@ -9,6 +9,7 @@
         │   ├── WeightsError                the weights are missing or do not fit
         │   └── HubError (OSError)          the weights must be fetched and their host cannot be reached
         ├── DeviceError (ValueError)        the device is not there
+        ├── TooManyFailedError              more images failed than may; exit code 3
         ├── EngineError (RuntimeError)      the engine that spreads the work is missing
         ├── MachineError                    a fault of the machine or of the way to the data; exit code 1, resumable
         │   ├── UnreadableError (OSError)   a file cannot be read, for a reason that is not its own
@@ -45,6 +46,12 @@ class HubError(EncoderError, OSError):
 
 class DeviceError(ExtractError, ValueError):
     """The device asked for is not there."""
+
+
+class TooManyFailedError(ExtractError):
+    """More images failed than are accepted, so the work is not finished."""
+
+    exit_code = 3
 
 
 class EngineError(ExtractError, RuntimeError):

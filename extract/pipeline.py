@@ -34,6 +34,7 @@ from extract.index import ContentDigests, check_or_write_index
 from extract.inputs.files import SkipUnreadable
 from extract.progress import Summary, Timings, progress_bar, summarize
 from extract.settings import RunSettings
+from extract.shards import add_shards, choose_devices, extract_shards
 from features_store.errors import unknown_name
 from features_store.writer import FailureLimit
 
@@ -94,8 +95,11 @@ def extract(
     >>> print(summary.images_per_second, summary.n_failed)    # doctest: +SKIP
     """
     how = RunSettings(**settings)
+    devices = choose_devices(how, rows)
+    how = replace(how, device=devices[0])
     found = find_corpus(corpus)
-    specs, wanted = choose_encoders(found, encoders, profile), parse_weights(weights)
+    names, wanted = name_encoders(found, encoders, profile), parse_weights(weights)
+    specs = find_encoders(names)
     engine = make_engine(how)
     dataset = found.read(data, options)
     dataset = shard(dataset, rows) if rows else dataset
@@ -104,7 +108,14 @@ def extract(
         how.echo(note)
     if store is None:
         store = Path("features") / f"{corpus}{f'.rows-{rows}' if rows else ''}".replace(":", "-")
-    return run(dataset, networks, Path(store), how, engine)
+    store, shards = Path(store), []
+    if len(devices) > 1:
+        check_or_write_index(store, dataset)
+        names = [name for name in names if not all(_dumps(store, find_encoders([name])[0]).values())]
+        call = {**settings, "corpus": corpus, "data": data, "encoders": names, "weights": weights, "options": options}
+        blocks = [block for spec in specs for block in _dumps(store, spec)]
+        shards = extract_shards(call, devices, store, blocks, len(dataset.index), how)
+    return add_shards(run(dataset, networks, store, how, engine), shards)
 
 
 def run(
@@ -156,8 +167,13 @@ def make_engine(settings: RunSettings) -> Engine:
     return RayEngine(settings) if settings.engine == "ray" else LocalEngine(settings)
 
 
-def choose_encoders(corpus: Corpus, encoders: str | Iterable[str] | None, profile: str | None) -> list[EncoderSpec]:
-    """Look up the encoders that were named, or those of a profile.
+def _dumps(store: Path, spec: EncoderSpec) -> dict[str, bool]:
+    """Return the blocks of an encoder, and whether the store has each."""
+    return {block: (store / f"{block}.h5").exists() for block in (spec.block(tap.name) for tap in spec.taps)}
+
+
+def name_encoders(corpus: Corpus, encoders: str | Iterable[str] | None, profile: str | None) -> list[str]:
+    """Return the names of encoders that were given, or those of a profile.
 
     Raises EncoderError.
     """
@@ -165,12 +181,12 @@ def choose_encoders(corpus: Corpus, encoders: str | Iterable[str] | None, profil
         raise EncoderError(f"--profile {profile} and --encoders {encoders} exclude each other; give one")
     if encoders is not None:
         names = encoders.split(",") if isinstance(encoders, str) else encoders
-        return find_encoders(name.strip() for name in names if name.strip())
+        return [name.strip() for name in names if name.strip()]
     profile = profile or corpus.default_profile
     profile = OLD_PROFILES.get(profile, profile)
     if profile not in PROFILES:
         raise EncoderError(unknown_name("profile", profile, PROFILES))
-    return find_encoders(PROFILES[profile])
+    return list(PROFILES[profile])
 
 
 def notes_on(dataset: Dataset, encoders: Iterable[Encoder]) -> list[str]:

@@ -26,7 +26,8 @@ class RunSettings:
     Parameters
     ----------
     device : str
-        "auto" (a GPU if one can be used), or a name of `extract.engines.DEVICES`, with ``:N`` for the N-th.
+        "auto" (a GPU if one can be used), or a name of `extract.engines.DEVICES`, with ``:N`` for the N-th;
+        in `extract.extract` also with ``:N,M`` for several, in a process each.
     precision : {"auto", "float32", "bfloat16", "float16"}
         "auto" is float16 on GPUs with units for it, else float32.
     batch_size : int, optional

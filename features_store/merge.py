@@ -32,13 +32,20 @@ _RANK = np.arange(256, dtype=np.uint8)
 _RANK[Status.PENDING] = 255
 
 
-def merge(paths: Sequence[Path | str], path: Path | str, *, join: bool = False, force: bool = False) -> dict[str, Any]:
+def merge(
+    paths: Sequence[Path | str | Sequence[Path]],
+    path: Path | str,
+    *,
+    join: bool = False,
+    force: bool = False,
+    labels: bool = True,
+) -> dict[str, Any]:
     """Merge stores into one dump.
 
     Stores over one index are united: all their blocks, and the rows that each has of a block they share. Stores over
     different indexes must hold different images of the same blocks; their rows are put together in the order of
     the index they were cut from, or, if there is none, in the order of their ids. With `join`, only the images that all
-    have are kept.
+    have are kept. Without `labels` the dump is one of a folder whose ``index.h5`` has labels and splits.
 
     Returns the facts: the mode, how many images each input has that the result has not (`lost`), and how many vectors
     of each block are still pending (`blocks`).
@@ -64,7 +71,7 @@ def merge(paths: Sequence[Path | str], path: Path | str, *, join: bool = False, 
     ]
     for block in blocks:
         _check_overlaps(block, raw_ids)
-    write_dump(Path(path), index, blocks, force=force)
+    write_dump(Path(path), index, blocks, force=force, labels=labels)
     return {
         "path": str(path),
         "mode": mode,
@@ -226,14 +233,16 @@ class NewBlock:
     choice: NDArray[np.int16]  # (n_images, n_views), which source gives the vector where the state is WRITTEN
 
 
-def write_dump(path: Path, index: Index, blocks: Sequence[NewBlock], *, force: bool = False) -> None:
+def write_dump(
+    path: Path, index: Index, blocks: Sequence[NewBlock], *, force: bool = False, labels: bool = True
+) -> None:
     """Write an index and blocks into one dump, which appears whole or not at all.
 
     A block without pending rows is sealed. Vectors are copied piece by piece.
     """
     with atomic_write(path, force=force) as temporary:
         with new_dump(temporary) as file:
-            fill_index(file, index)
+            fill_index(file, index, labels=labels)
             for block in blocks:
                 add_block(file, block.spec, len(index))
         reserve(temporary)

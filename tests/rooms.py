@@ -18,7 +18,7 @@ ORDER: dict[str, tuple[tuple[str, ...], ...]] = {
     "extract": (
         ("__main__",),
         ("check", "fit", "options"),
-        ("pipeline", "recompute", "blocks", "index", "passport"),
+        ("pipeline", "shards", "recompute", "blocks", "index", "passport"),
         ("engines", "settings"),
         ("encoders",),
         ("corpora",),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from extract.corpora import Dataset
 from extract.encoders import Encoder
+from extract.engines.accelerators import Mps, Xpu
 from extract.engines.cpu import Cpu
 from extract.engines.cuda import Cuda
 from extract.engines.device import Device, DeviceFacts
@@ -21,9 +22,10 @@ from extract.progress import Timings
 from features_store import Status
 from features_store.errors import unknown_name
 
-DEVICES: dict[str, type[Device]] = {"cpu": Cpu, "cuda": Cuda}
+DEVICES: dict[str, type[Device]] = {one.kind: one for one in (Cpu, Cuda, Mps, Xpu)}
+"""By kind; "auto" takes the first after the CPU that can be used."""
 
-__all__ = ["DEVICES", "Cpu", "Cuda", "Device", "Engine", "Plan", "Sink", "choose_device", "unused_gpu"]
+__all__ = ["DEVICES", "Cpu", "Cuda", "Device", "Engine", "Mps", "Plan", "Sink", "Xpu", "choose_device", "unused_gpu"]
 
 
 @dataclass(frozen=True)
@@ -123,10 +125,11 @@ def choose_device(name: str = "auto") -> Device:
     Raises DeviceError.
     """
     if name == "auto":
-        return DEVICES["cpu"]() if DEVICES["cuda"].problem() else DEVICES["cuda"]()
+        name = next((kind for kind in DEVICES if kind != "cpu" and DEVICES[kind].problem() is None), "cpu")
+        return DEVICES[name]()
     kind, colon, number = name.partition(":")
     if kind not in DEVICES or (colon and (kind == "cpu" or not re.fullmatch(r"\d{1,3}", number))):
-        raise DeviceError(unknown_name("device", name, ("auto", *DEVICES, "cuda:N")))
+        raise DeviceError(unknown_name("device", name, ("auto", *DEVICES, "cuda:N", "cuda:N,M")))
     index = int(number or 0)
     problem = DEVICES[kind].problem(index)
     if problem:

@@ -101,11 +101,8 @@ class Cpu(Device):
 
     def place(self, module: torch.nn.Module) -> torch.nn.Module:
         """See `Device.place`."""
-        import torch
-
         keep_freed_memory()
-        placed: Any = module  # torch types no such call
-        return placed.to(memory_format=torch.channels_last)
+        return super().place(module)
 
     def memory(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
         """See `Device.memory`."""

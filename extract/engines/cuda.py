@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from extract.engines.device import Device, Function, Outputs, Pending, channels_last, device_errors
-from extract.errors import DeviceFault
+from extract.engines.device import (
+    Device,
+    Function,
+    Outputs,
+    Pending,
+    channels_last,
+    device_errors,
+    try_convolution,
+)
 from features_store.errors import first_line
 
 if TYPE_CHECKING:
@@ -66,7 +73,7 @@ class Cuda(Device):
             n_devices = torch.cuda.device_count()
             if index >= n_devices:
                 return f"torch sees {n_devices} CUDA devices" if n_devices else "torch sees no CUDA device here"
-            _try_convolution(torch.device("cuda", index))
+            try_convolution(torch.device("cuda", index))
         except (RuntimeError, AssertionError) as error:
             return first_line(error)
         return None
@@ -110,14 +117,6 @@ class Cuda(Device):
         import torch
 
         return "float16" if torch.cuda.get_device_capability(self.index)[0] >= 7 else None
-
-    def place(self, module: torch.nn.Module) -> torch.nn.Module:
-        """See `Device.place`."""
-        import torch
-
-        placed: Any = module  # torch types no such call
-        with device_errors(self.name()):
-            return placed.to(device=self.address).to(memory_format=torch.channels_last)
 
     def memory(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
         """Return page-locked memory, from which the GPU copies while the CPU goes on."""
@@ -172,16 +171,6 @@ def _forbid_tf32() -> None:
 
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-
-
-def _try_convolution(device: torch.device) -> None:
-    import torch
-
-    ones = torch.ones((1, 1, 8, 8), device=device)
-    total = float(torch.nn.functional.conv2d(ones, ones[:, :, :3, :3]).sum())
-    if total != 9.0 * 36:
-        msg = f"a convolution of ones gives {total} instead of 324"
-        raise DeviceFault(msg)
 
 
 def _smi(*arguments: str) -> str:

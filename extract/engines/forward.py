@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from extract.encoders.spec import Encoder
 from extract.encoders.weights import silence_logging
+from extract.engines.cpu import Cpu
 from extract.engines.device import Device, Pending
+from extract.errors import DeviceError
 from features_store.errors import first_line
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 Vectors = dict[str, NDArray[np.float32]]
 
+FLOAT32_DRIFT, MIXED_DRIFT = 0.01, 0.1
+"""How far, in shares of their length, the vectors of a batch may be from those of the CPU: 0.1 is a cosine of 0.995."""
 COMPILE_SECONDS = 60.0
 """What compiling one network costs a CPU with two cores: 25 to 100 seconds for the networks of the profile `fusion`."""
 COMPILE_GAIN = 0.1
@@ -70,6 +74,7 @@ class Forward:
         self._slots: list[NDArray[Any]] = []
         self._left: list[Callable[[], object]] = []  # by slot, the wait until its last batch has left it
         self._n_started = 0
+        self._compared = False
 
     @property
     def n_slots(self) -> int:
@@ -112,6 +117,28 @@ class Forward:
     def __call__(self, batch: NDArray[Any]) -> Vectors:
         """Return the vectors of a batch; see `start`."""
         return self.start(batch)()
+
+    def check_parity(self, batch: NDArray[Any]) -> None:
+        """Compare the first batch with the CPU in float32, where the device is not proven.
+
+        Raises DeviceError.
+        """
+        module = self.network.module
+        if module is None or self._function is None or self.device.proven or self._compared:
+            return
+        self._compared = True
+        outputs, _ = self.device.start(self._function, batch).landed()
+        module.to("cpu")
+        expected = Forward(self.network, Cpu(), precision="float32")(batch)
+        self.device.place(module)
+        most = FLOAT32_DRIFT if self._autocast is None else MIXED_DRIFT
+        for found, (tap, vectors) in zip(outputs, expected.items(), strict=True):
+            drift = float(np.linalg.norm(found - vectors) / max(float(np.linalg.norm(vectors)), 1e-12))
+            if not drift <= most:  # NaN is no small drift
+                raise DeviceError(
+                    f"{self.device.name()} gives wrong vectors: the first batch of {self.network.spec.name} differs "
+                    f"from the CPU by {drift:.2g} of its length in {tap}, and at most {most} may; give --device cpu"
+                )
 
     def _on_device(self, module: torch.nn.Module) -> Callable[[torch.Tensor], Sequence[torch.Tensor]]:
         """Return the function from uint8 pixels to one tensor per tap."""

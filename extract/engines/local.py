@@ -255,6 +255,7 @@ class Batcher:
         if not self._places:
             return
         with self._timings.part("wait for the device"):  # the whole pass, where it runs in this thread
+            self._forward.check_parity(self._batch)
             running = self._forward.start(self._batch)
         slots, places = list(self._places), np.array(list(self._places.values()), dtype=np.int64)
         self._places = {}

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -28,10 +29,11 @@ class Late(Device):
     seed = 0  # of the delays
     dies_at: int | None = None  # number of the pass at which the device dies, for good
     passes: int
+    torn: list[int]  # passes whose batch was written over before it had left its memory
 
     def __init__(self, index: int = 0) -> None:
         super().__init__(index)
-        self.passes = 0
+        self.passes, self.torn = 0, []
         self._dead = False
         self._rng = np.random.default_rng(self.seed)
         self._pool = ThreadPoolExecutor(1, "late", torch.set_num_threads, (1,))  # as each stream of a CPU
@@ -49,10 +51,6 @@ class Late(Device):
     def precisions(self) -> tuple[str, ...]:
         return ("float16",)
 
-    def place(self, module: torch.nn.Module) -> torch.nn.Module:
-        placed: Any = module
-        return placed.to(memory_format=torch.channels_last)
-
     def memory(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
         return channels_last(shape, dtype, pinned=False)
 
@@ -61,7 +59,7 @@ class Late(Device):
 
     def start(self, function: Function, batch: NDArray[Any]) -> Pending:
         left: Future[None] = Future()
-        done = self._pool.submit(self._run, function, batch, left)
+        done = self._pool.submit(self._run, function, batch, left, crc32(batch.tobytes()))
 
         def wait_left() -> None:
             with device_errors(self.name()):
@@ -73,10 +71,12 @@ class Late(Device):
 
         return Pending(wait_left, landed)
 
-    def _run(self, function: Function, batch: NDArray[Any], left: Future[None]) -> tuple[Outputs, float]:
+    def _run(self, function: Function, batch: NDArray[Any], left: Future[None], sum_: int) -> tuple[Outputs, float]:
         try:
             time.sleep(self._rng.uniform(0, self.delay))
             pixels = torch.from_numpy(batch).clone(memory_format=torch.channels_last)
+            if crc32(batch.tobytes()) != sum_:
+                self.torn.append(self.passes)
             left.set_result(None)
             time.sleep(self._rng.uniform(0, self.delay))
             self.passes += 1

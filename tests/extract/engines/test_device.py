@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from late import Late
 
-from extract.engines import DEVICES, choose_device, local
+from extract.engines import DEVICES, Mps, Xpu, choose_device, local
 from extract.errors import DeviceError
 from extract.progress import find_bottleneck
 from features_store import open_store
@@ -145,6 +145,55 @@ def test_vectors_written_before_stay_as_they_are_when_the_passport_grows(run):
     assert block.status[:, 0].tolist() == [1] * 6 + [0] * 2
 
 
+# ---- devices that are compared with the CPU -------------------------------------------------------------------------
+
+
+def twin(base, **attributes) -> type:
+    """Return the class of a device whose hardware is the CPU."""
+    there = {
+        "address": "cpu",
+        "problem": classmethod(lambda cls, index=0: None),
+        "name": lambda self: f"{self.kind} (twin)",
+        "identity": lambda self: {"device": self.kind, "device_name": "twin"},
+        "memory_used": lambda self: 2**20,
+        "batch_size": 4,
+    }
+    return type("Twin", (base,), {**there, **attributes})
+
+
+@pytest.mark.parametrize("base", [Mps, Xpu])
+def test_copies_that_block_give_the_bytes_of_the_cpu(run, monkeypatch, base):
+    monkeypatch.setitem(DEVICES, base.kind, twin(base))
+    code, err, store = run(None, "--device", base.kind, "--batch-size", 1)
+    assert code == 0, err
+    assert f"{base.kind} (twin): float32, batches of 1" in err
+    assert vectors(store) == vectors(run(None, "--batch-size", 1, name="cpu")[2])
+    assert open_store(store).blocks[BLOCKS[0]].passport["environment"]["device"] == base.kind
+
+
+@pytest.mark.parametrize("factor", [1.1, float("nan")])
+def test_wrong_vectors_of_a_device_are_refused_before_the_first_row(run, monkeypatch, factor):
+    def start(self, function, batch):
+        return Mps.start(self, lambda pixels: [factor * one for one in function(pixels)], batch)
+
+    monkeypatch.setitem(DEVICES, "mps", twin(Mps, start=start))
+    code, err, store = run(None, "--device", "mps")
+    assert code == 2
+    last = err.rstrip().splitlines()[-1]
+    assert last.startswith(
+        f"error: mps (twin) gives wrong vectors: the first batch of {SMALL} differs from the CPU by "
+    )
+    assert last.endswith("of its length in pool, and at most 0.01 may; give --device cpu")
+    assert not open_store(store).blocks[BLOCKS[0]].status[...].any()
+    assert run(None)[0] == 0
+
+
+def test_auto_takes_the_first_device_that_can_be_used(monkeypatch):
+    monkeypatch.setitem(DEVICES, "cuda", twin(Late, problem=classmethod(lambda cls, index=0: "none")))
+    monkeypatch.setitem(DEVICES, "mps", twin(Mps))
+    assert choose_device("auto").kind == "mps"
+
+
 # ---- a GPU that is there and cannot be used -------------------------------------------------------------------------
 
 
@@ -198,7 +247,7 @@ def test_hiding_the_gpu_is_asking_for_the_cpu(run, monkeypatch):
 
 @pytest.mark.parametrize("name", ["cpu:1", "cuda:x", "cuda:", "gpu"])
 def test_a_device_that_does_not_exist_is_named(name):
-    with pytest.raises(DeviceError, match="valid: auto, cpu, cuda, cuda:N"):
+    with pytest.raises(DeviceError, match="valid: auto, cpu, cuda, cuda:N, cuda:N,M, mps, xpu"):
         choose_device(name)
 
 

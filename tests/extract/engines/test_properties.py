@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,7 @@ def check(store: Path, missing: set[int], n_views: int, limit: int) -> None:
     assert np.array_equal(np.asarray(two.vectors)[written][:, :, 1], levels + 1)
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 99),
     delay=st.sampled_from([0.0, 0.002, 0.01]),
@@ -106,8 +107,10 @@ def test_rows_get_their_own_vectors(seed, delay, n_slots, batch_size, n_views, m
         dying.dies_at = dies_at
         with contextlib.suppress(DeviceFault):
             run(store, missing, dying, **how)
-        run(store, missing, kind(), **how)  # the same command ends it
+        alive = kind()
+        run(store, missing, alive, **how)  # the same command ends it
         check(store, missing, n_views, limit)
+        assert not dying.torn + alive.torn
 
 
 class Careless(Late):
@@ -127,8 +130,23 @@ class Swapped(Late):
         return super().start(lambda pixels: list(function(pixels))[::-1], batch)
 
 
-@pytest.mark.parametrize("device", [Careless, Swapped])
+class Early(Late):
+    """A device whose vectors are taken from their memory before they have landed there."""
+
+    def start(self, function, batch):
+        pending, memory = super().start(function, batch), np.zeros((2, len(batch), 2), np.float32)
+
+        def land() -> None:
+            memory[:] = pending.landed()[0]
+
+        threading.Thread(target=land).start()
+        return type(pending)(pending.left, lambda: (list(memory), 0.0))
+
+
+@pytest.mark.parametrize("device", [Careless, Swapped, Early])
 def test_a_wrong_device_would_be_noticed(tmp_path, device):
-    run(tmp_path, set(), device(), batch_size=1)
+    late = device()
+    run(tmp_path, set(), late, batch_size=1)
+    assert bool(late.torn) == (device is Careless)
     with pytest.raises(AssertionError):
         check(tmp_path, set(), 1, N_IMAGES)
