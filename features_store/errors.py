@@ -80,3 +80,10 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> str:
 def first_line(error: BaseException, limit: int = 200) -> str:
     """Return the message of an exception of another library, cut to one line; its type where it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:limit]
+
+
+def check_seed(seed: int) -> int:
+    """Return `seed` if random generators take it."""
+    if not 0 <= seed < 2**32:
+        raise MismatchError(f"a seed is a whole number from 0 to {2**32 - 1}; got {seed}")
+    return seed

@@ -16,18 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features_store.errors import MismatchError, StoreError
+from features_store.errors import MismatchError, StoreError, check_seed
 from features_store.schema import Labels, Split
 
 _QUANTILES = 4  # strata of each output of a regression
 _SMALL_FOLDS = 20  # from which parts are put together where groups must stay whole
-
-
-def check_seed(seed: int) -> int:
-    """Return `seed` if random generators take it."""
-    if not 0 <= seed < 2**32:
-        raise MismatchError(f"a seed is a whole number from 0 to {2**32 - 1}; got {seed}")
-    return seed
 
 
 def make_split(

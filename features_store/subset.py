@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from features_store.align import BlockRows, Placed, locate, on_rows
-from features_store.errors import MismatchError, UnknownNameError, unknown_name
+from features_store.errors import MismatchError, UnknownNameError, check_seed, unknown_name
 from features_store.hdf5 import write_index
 from features_store.merge import NewBlock, write_dump
 from features_store.schema import PART_NAMES, Split, encode_ids
-from features_store.splits import check_seed
 from features_store.store import Store
 
 
