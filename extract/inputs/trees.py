@@ -17,8 +17,6 @@ from extract.inputs.archives import (
     MAX_TABLE,
     MEMBER,
     MemberTable,
-    RemoteFile,
-    SharedFile,
     read_member,
     read_start,
     read_table,
@@ -35,6 +33,7 @@ from extract.inputs.files import (
     read_persistently,
 )
 from extract.inputs.images import HIDDEN, JPEG_START
+from extract.inputs.shared_file import RemoteFile, SharedFile
 from features_store import Status
 
 DEPTH = 4  # folders below the top in which a list or table is looked for
