@@ -229,7 +229,7 @@ def sampled(data: TaskRows, limit: int | None, *, seed: int) -> TaskRows:
     if limit is None:
         return data
     parts = {name: _sampled_part(part, limit, seed) for name, part in data.parts.items()}
-    text = f"Only {limit} images of each part were used: this shows that the run works, and is no result."
+    text = f"At most {limit} images of each part were used: this shows that the run works, and is no result."
     return replace(data, parts=parts, warnings=(*data.warnings, text))
 
 

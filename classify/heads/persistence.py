@@ -284,7 +284,8 @@ def _record(data: bytes) -> dict[str, Any]:
             raise HeadError(f'{RECORD} doesn\'t say "format": "{FORMAT}"')
         if found.get("format_version") in (1, 2):
             raise OutdatedHeadError(
-                "it was saved by an earlier version of affectory, whose heads this one does not read"
+                "it was saved by an earlier version of affectory, whose heads this one does not read (of a bundle: "
+                "make the run again, then bundle it)"
             )
         if found.get("format_version") != FORMAT_VERSION:
             raise HeadError(

@@ -132,7 +132,7 @@ def _laid_out(run: Run) -> Layout:
     config = load_config(run.folder / CONFIG)
     if config.limit:
         raise SubmissionError(
-            f"{run.folder} was made on a few images only (limit = {config.limit}); make a whole run to submit"
+            f"{run.folder} is a quick run, of at most {config.limit} images of each part; make a whole run to submit"
         )
     if config.tested:
         raise SubmissionError(
