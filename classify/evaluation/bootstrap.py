@@ -138,6 +138,8 @@ def _interval(spread: Spread, name: str, metric: Metric, part: str) -> Interval:
         few = f"{metric.title} takes {metric.least_units} {units} for one, and there are {spread.n_units}"
     if few:
         return Interval(value, reason=f"No interval: {few}.")
+    if metric.unsimulated:
+        return Interval(value, reason=f"No interval: none is known to cover {metric.title}.")
     if metric.averaged:
         return _averaged(spread, name, metric, part)
     low, high = _ends(spread, name, value, spread.resampled[name], [spread.n_units])

@@ -66,6 +66,7 @@ class Metric:
     averaged: bool = False  # the mean over the classes for which the formula is defined
     per_output: bool = False  # one for each output of a regression, named NAME/OUTPUT
     least_units: int = 10  # images (groups) without which it has no interval
+    unsimulated: bool = False  # no interval is known to cover it: it is printed without one
     least_of_class: int = 0  # averaged: images (groups) without which a class is left out of the interval
     # Scale "positive": the metric is (numerator(task, sums) / count) ** power, linear in the sums.
     numerator: Formula | None = None
@@ -188,11 +189,13 @@ METRICS: tuple[Metric, ...] = (
     Metric("micro_f1", "micro F1", _M, COUNTS, _micro_f1, shown=_M),
     Metric("accuracy", "accuracy", _S, COUNTS, _accuracy, shown=_S, **_RIGHT),
     Metric("balanced_accuracy", "balanced accuracy", _S, COUNTS, _recall, shown=_S, **_BY_CLASS),
-    Metric("macro_precision", "macro precision", _CLASSES, COUNTS, _precisions, **_BY_CLASS),
-    Metric("macro_recall", "macro recall", _CLASSES, COUNTS, _recalls, **_BY_CLASS),
-    Metric("weighted_precision", "weighted precision", _CLASSES, COUNTS, _weighted(_precisions)),
+    Metric("macro_precision", "macro precision", _CLASSES, COUNTS, _precisions, unsimulated=True, averaged=True),
+    Metric("macro_recall", "macro recall", _CLASSES, COUNTS, _recalls, unsimulated=True, averaged=True),
+    Metric("weighted_precision", "weighted precision", _CLASSES, COUNTS, _weighted(_precisions), unsimulated=True),
     Metric("weighted_recall", "weighted recall", _S, COUNTS, _accuracy, **_RIGHT),
-    Metric("weighted_recall", "weighted recall", _M, COUNTS, _weighted(_recalls), constant_may_win=True),
+    Metric(
+        "weighted_recall", "weighted recall", _M, COUNTS, _weighted(_recalls), unsimulated=True, constant_may_win=True
+    ),
     _positive("log_loss", "log loss", LOSS, lambda _, sums: sums[:, 0], kinds=_S, needs_probabilities=True),
     Metric("subset_accuracy", "subset accuracy", _M, MISTAKES, _mean_of(0), **_RIGHT),
     Metric("hamming_loss", "Hamming loss", _M, MISTAKES, _mean_of(1), greater_is_better=False, constant_may_win=True),

@@ -225,7 +225,7 @@ def test_dummy_gives_shares_and_means():
 
 def test_unknown_names_are_answered_with_the_known_ones():
     """Heads, options and values alike; a near miss is suggested."""
-    with pytest.raises(HeadError, match=r"unknown head 'mpl' \(did you mean 'mlp'\?\); valid: conv, dummy, gbm"):
+    with pytest.raises(HeadError, match=r"unknown head 'mpl' \(did you mean 'mlp'\?\); valid: auto, conv, dummy, gbm"):
         make_head("mpl", "single")
     with pytest.raises(HeadError, match=r"unknown option of head mlp \(single\) 'epoch' \(did you mean 'epochs'\?\)"):
         make_head("mlp", "single", epoch=3)

@@ -535,8 +535,10 @@ def test_what_is_exported_comes_back(tmp_path, ending, dtype) -> None:
         writer.seal()
     store = fs.open_store(tmp_path / "a.h5")
     export(store, tmp_path / f"x.{ending}")
-    import_matrix(store, path=tmp_path / "b.h5", **matrix_file(tmp_path / f"x.{ending}"), name="deep.map", dtype=dtype)
-    back = fs.open_store(tmp_path / "b.h5")
+    (tmp_path / "back").mkdir()
+    path = tmp_path / "back" / "b.h5"
+    import_matrix(store, path=path, **matrix_file(tmp_path / f"x.{ending}"), name="deep.map", dtype=dtype)
+    back = fs.open_store(path)
     if ending == "npz":
         assert diff(store, back) == {}
     np.testing.assert_array_equal(back.blocks["deep.map"].status, store.blocks["deep.map"].status)
