@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from classify.cli import options
 from classify.console import note, progress_bar, say
+
+if TYPE_CHECKING:
+    from classify.runs.folder import Run
 
 
 def compare(
@@ -118,23 +121,30 @@ def learning_curve(
     force: options.Force = False,
 ) -> None:
     """Fit the head of each run on fewer training images: would more labels help? Writes RUN/curve.json."""
-    from classify.json_file import check_new, write_json
+    from classify.json_file import write_json
     from classify.pages.tables import curve_text
-    from classify.runs.folder import find_runs
     from classify.studies.learning_curve import CURVE, check_sizes, fit_learning_curve
 
     check_sizes(points, repeats)
-    found = find_runs(runs)
+    for run in _fitted_runs(runs, CURVE, force=force):
+        learned = fit_learning_curve(run, n_points=points, n_repeats=repeats, seed=seed)
+        write_json(run.folder / CURVE, learned, force=force)
+        say(curve_text(run, learned))
+
+
+def _fitted_runs(places: list[Path], file: str, *, force: bool) -> list[Run]:
+    """Open the runs whose head was fitted here; refuse a *file* that lies in one of them, before any work."""
+    from classify.json_file import check_new
+    from classify.runs.folder import find_runs
+
+    found = find_runs(places)
     fitted = [run for run in found if not run.report.transfer] or found  # where none was fitted here, it is refused
     for run in found:
         if run not in fitted:
             note(f"{run.folder} scores a head that was fitted elsewhere: left out")
     for run in fitted:
-        check_new(run.folder / CURVE, force=force)
-    for run in fitted:
-        learned = fit_learning_curve(run, n_points=points, n_repeats=repeats, seed=seed)
-        write_json(run.folder / CURVE, learned, force=force)
-        say(curve_text(run, learned))
+        check_new(run.folder / file, force=force)
+    return fitted
 
 
 def seeds(
@@ -144,19 +154,11 @@ def seeds(
     force: options.Force = False,
 ) -> None:
     """Fit the head of each run again with other seeds: how much of its score is chance? Writes RUN/seeds.json."""
-    from classify.json_file import check_new, write_json
+    from classify.json_file import write_json
     from classify.pages.tables import seeds_text
-    from classify.runs.folder import find_runs
     from classify.studies.seeds import SEEDS, seeds_of
 
-    found = find_runs(runs)
-    fitted = [run for run in found if not run.report.transfer] or found  # where none was fitted here, it is refused
-    for run in found:
-        if run not in fitted:
-            note(f"{run.folder} scores a head that was fitted elsewhere: left out")
-    for run in fitted:
-        check_new(run.folder / SEEDS, force=force)
-    for run in fitted:
+    for run in _fitted_runs(runs, SEEDS, force=force):
         spread = seeds_of(run, n)
         write_json(run.folder / SEEDS, spread, force=force)
         say(seeds_text(run, spread))

@@ -139,9 +139,7 @@ class RowMatrix:
     def _gather(self) -> Gather | None:
         """The quick way to the vectors, where each row has one; else the store says which are missing."""
         whole = self.store.usable(self.blocks, view=self.view)[self.rows].all()
-        return (
-            Gather(self.store, self.blocks, self.view) if whole and Gather.possible(self.store, self.blocks) else None
-        )
+        return Gather(self.store, self.blocks, self.view) if whole else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_gather"}
@@ -180,7 +178,7 @@ class Gather:
     Parameters
     ----------
     blocks : sequence of str
-        Each stored contiguously, see `possible`.
+        Each stored contiguously.
     """
 
     def __init__(self, store: Store, blocks: Sequence[str], view: int) -> None:
@@ -191,11 +189,6 @@ class Gather:
             self.sources.append((block.vectors.reshape(n_images * n_views, n_features), n_views))
         self.view = view
         self._buffers: list[np.ndarray] = [np.empty((0, table.shape[1]), table.dtype) for table, _ in self.sources]
-
-    @staticmethod
-    def possible(store: Store, blocks: Sequence[str]) -> bool:
-        """Tell whether the vectors of the blocks lie in their files as they are, and HDF5 needn't decode them."""
-        return all(store.block(name).offsets is not None for name in blocks)
 
     def into(self, rows: np.ndarray, out: np.ndarray) -> np.ndarray:
         """Fill *out*, (n, n_features), with the vectors of *rows*, (n,), converted to its type; return it."""

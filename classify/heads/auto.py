@@ -260,9 +260,7 @@ class AutoClassifier(ClassifierHead, _AutoHead):
         -------
         self
         """
-        rows = self._rows(X, reset=True)
-        codes = self._encode(y)
-        self._check_pair(rows, codes)
+        rows, codes = self._training_rows(X, y)
         columns = indicator_columns(codes, len(self.classes_)).astype(np.float64)
         self._search(rows, columns, None if self.multilabel_ else codes, groups)
         return self
@@ -316,9 +314,7 @@ class AutoRegressor(RegressorHead, _AutoHead):
         -------
         self
         """
-        rows = self._rows(X, reset=True)
-        targets = self._targets(y)
-        self._check_pair(rows, targets)
+        rows, targets = self._training_rows(X, y)
         deviation = targets.std(axis=0)
         self.units_ = np.stack([targets.mean(axis=0), np.where(deviation > 0, deviation, 1.0)])
         self._search(rows, (targets - self.units_[0]) / self.units_[1], None, groups)

@@ -161,6 +161,12 @@ class ClassifierHead(ClassifierMixin, Head):
         tags.classifier_tags.multi_label = True
         return tags
 
+    def _training_rows(self, X: Any, y: Any) -> tuple[Rows, np.ndarray]:
+        """Check what ``fit`` was given; return the rows and their codes, see `_encode`."""
+        rows, codes = self._rows(X, reset=True), self._encode(y)
+        self._check_pair(rows, codes)
+        return rows, codes
+
     def _encode(self, y: Any) -> np.ndarray:
         """Check the training labels, set ``classes_``, return int64 codes (n,) or 0/1 (n, n_labels)."""
         if y is None:
@@ -246,6 +252,12 @@ class RegressorHead(RegressorMixin, Head):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+    def _training_rows(self, X: Any, y: Any) -> tuple[Rows, np.ndarray]:
+        """Check what ``fit`` was given; return the rows and their targets, see `_targets`."""
+        rows, targets = self._rows(X, reset=True), self._targets(y)
+        self._check_pair(rows, targets)
+        return rows, targets
 
     def _targets(self, y: Any) -> np.ndarray:
         """Check the training targets and return them as float64 (n, n_outputs)."""

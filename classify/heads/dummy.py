@@ -32,9 +32,7 @@ class DummyClassifier(ClassifierHead):
 
     def fit(self, X: Any, y: Any, *, validation: object = None) -> DummyClassifier:
         """Count the labels; *validation* is ignored."""
-        rows = self._rows(X, reset=True)
-        codes = self._encode(y)
-        self._check_pair(rows, codes)
+        _, codes = self._training_rows(X, y)
         counts = codes.sum(axis=0) if self.multilabel_ else np.bincount(codes)
         self.shares_ = counts / len(codes)
         self.n_parameters_, self.history_ = len(self.shares_), []
@@ -59,9 +57,7 @@ class DummyRegressor(RegressorHead):
 
     def fit(self, X: Any, y: Any, *, validation: object = None) -> DummyRegressor:
         """Average the targets; *validation* is ignored."""
-        rows = self._rows(X, reset=True)
-        targets = self._targets(y)
-        self._check_pair(rows, targets)
+        _, targets = self._training_rows(X, y)
         self.mean_ = targets.mean(axis=0)
         self.n_parameters_, self.history_ = len(self.mean_), []
         return self

@@ -224,9 +224,7 @@ class GBMClassifier(ClassifierHead, _BoostedHead):
         -------
         self
         """
-        rows = self._rows(X, reset=True)
-        codes = self._encode(y)
-        self._check_pair(rows, codes)
+        rows, codes = self._training_rows(X, y)
         held_out = None if validation is None else self._held_out(*validation)
         if self.multilabel_:
             self._fit_labels(rows, codes, held_out)
@@ -281,9 +279,7 @@ class GBMRegressor(RegressorHead, _BoostedHead):
         -------
         self
         """
-        rows = self._rows(X, reset=True)
-        targets = self._targets(y)
-        self._check_pair(rows, targets)
+        rows, targets = self._training_rows(X, y)
         held_out = None if validation is None else self._held_out(*validation)
         rounds = self._rounds(targets.shape[1])
         boosters = self._boost(rows, targets, held_out, {"objective": "regression"}, rounds)

@@ -120,9 +120,7 @@ class LinearClassifier(ClassifierHead, _LinearHead):
         -------
         self
         """
-        rows = self._rows(X, reset=True)
-        codes = self._encode(y)
-        self._check_pair(rows, codes)
+        rows, codes = self._training_rows(X, y)
         self.n_iter_ = 0
         weights = class_weights(codes, self.classes_, self.class_weight)
         if self._streams(rows):
@@ -203,9 +201,7 @@ class LinearRegressor(RegressorHead, _LinearHead):
         -------
         self
         """
-        rows = self._rows(X, reset=True)
-        targets = self._targets(y)
-        self._check_pair(rows, targets)
+        rows, targets = self._training_rows(X, y)
         if self.standardize and self._streams(rows):
             self._fit_streaming(rows, targets)
             return self

@@ -316,9 +316,7 @@ class NetworkClassifier(ClassifierHead, NetworkHead):
 
     def _training(self, X: Any, y: Any, validation: tuple[Any, Any] | None) -> Training:
         """Check everything, and return what is trained: rows, targets, validation rows with theirs, and the loss."""
-        rows = self._rows(X, reset=True)
-        codes = self._encode(y)
-        self._check_pair(rows, codes)
+        rows, codes = self._training_rows(X, y)
         found = None if validation is None else self._held_out(*validation)
         held_out = None if found is None else (found[0], self._tensor(found[1]))
         return rows, self._tensor(codes), held_out, self._loss(codes)
@@ -370,9 +368,7 @@ class NetworkRegressor(RegressorHead, NetworkHead):
 
     def _training(self, X: Any, y: Any, validation: tuple[Any, Any] | None) -> Training:
         """Check everything, and return what is trained: rows, targets, validation rows with theirs, and the loss."""
-        rows = self._rows(X, reset=True)
-        targets = self._targets(y)
-        self._check_pair(rows, targets)
+        rows, targets = self._training_rows(X, y)
         deviation = targets.std(axis=0)
         self.target_mean_ = targets.mean(axis=0)
         self.target_scale_ = np.where(deviation > 0, deviation, 1.0)

@@ -141,9 +141,7 @@ class SVMClassifier(ClassifierHead, _KernelHead):
         -------
         self
         """
-        rows = self._rows(X, reset=True)
-        codes = self._encode(y)
-        self._check_pair(rows, codes)
+        rows, codes = self._training_rows(X, y)
         vectors, gram = self._gram(rows)
         columns = indicator_columns(codes, len(self.classes_))  # (n, n_machines)
         weights = class_weights(codes, self.classes_, self.class_weight)
@@ -212,9 +210,7 @@ class SVMRegressor(RegressorHead, _KernelHead):
         -------
         self
         """
-        rows = self._rows(X, reset=True)
-        targets = self._targets(y)
-        self._check_pair(rows, targets)
+        rows, targets = self._training_rows(X, y)
         vectors, gram = self._gram(rows)
         mean, deviation = targets.mean(axis=0), targets.std(axis=0)
         deviation = np.where(deviation > 0, deviation, 1.0)
