@@ -17,16 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from classify.config import load_config
 from classify.data.kinds import kind_of
 from classify.errors import RunError, SubmissionError
 from classify.evaluation.metrics import metrics, primary_metric
 from classify.inference.model import run_model
 from classify.json_file import read_regular
-from classify.runs.folder import CONFIG, Run
+from classify.runs.folder import Run
 from classify.runs.identity import check_same_data
 from classify.runs.layout import Layout, lay_out
-from features_store.atomic import atomic_write
+from features_store.atomic import atomic_write, typed_path
 from features_store.errors import AffectoryError
 from features_store.schema import PART_NAMES, Task
 
@@ -129,7 +128,7 @@ def plan_submission(
 
 
 def _laid_out(run: Run) -> Layout:
-    config = load_config(run.folder / CONFIG)
+    config = run.config
     if config.limit:
         raise SubmissionError(
             f"{run.folder} is a quick run, of at most {config.limit} images of each part; make a whole run to submit"
@@ -245,7 +244,7 @@ def check_submission(path: Path, plan: Submission) -> dict[str, dict[str, Any]]:
 def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     """Read a CSV file: its titles, and its rows, each with as many cells."""
     try:
-        text = read_regular(path.resolve()).decode("utf-8-sig")
+        text = read_regular(typed_path(path)).decode("utf-8-sig")
         header, *rows = csv.reader(io.StringIO(text, newline=""))
     except (OSError, ValueError, RunError) as error:
         raise SubmissionError(f"can't read {path} as a table: {error}") from error

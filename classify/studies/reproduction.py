@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from classify.config import RunConfig, load_config
+from classify.config import RunConfig, load_config, user_path
 from classify.errors import ConfigError, RunError
 from classify.preset import Preset, find_preset, systems
-from classify.runs.folder import CONFIG, REPORT, Run, read_run
+from classify.runs.folder import REPORT, Run, read_run
 from classify.runs.identity import differing_aspects, run_identity
 from classify.runs.layout import Layout, lay_out, quick
 from classify.runs.report_json import UNDEFINED, passport_weights
@@ -94,7 +93,7 @@ def reproduce(
     """
     if system not in systems():
         raise ConfigError(unknown_name("system", system, systems()))
-    opened = {path: open_store(Path(path).expanduser()) for path in stores}
+    opened = {path: open_store(user_path(path)) for path in stores}
     rows = []
     for preset in systems()[system]:
         reasons = {path: _unfit(preset, store) for path, store in opened.items()}
@@ -144,7 +143,7 @@ def _run(config: RunConfig, *, force: bool, notify: Callable[[str], None]) -> Ru
 def _known_differences(run: Run, config: RunConfig, layout: Layout) -> list[str]:
     """Compare what a report of 0.1 records: settings, labels, index and passports, but no vectors."""
     places: dict[str, Any] = {"store": config.store, "out": config.out, "allow_split_groups": config.allow_split_groups}
-    done, report = vars(replace(load_config(run.folder / CONFIG), **places)), run.report
+    done, report = vars(replace(run.config, **places)), run.report
     found = [name for name, value in vars(config).items() if done[name] != value]
     digests, before = {name: part.digest for name, part in layout.data.parts.items()}, report.part_digests
     found += [f"labels of {name}" for name in digests | before if digests.get(name) != before.get(name)]
@@ -233,7 +232,7 @@ def differences(preset: Preset, run: Run, store: Store) -> list[str]:
         found.append(_differs("blocks", ", ".join(report.blocks), ", ".join(preset.widths)))
     for name in report.blocks:
         if name in preset.widths:
-            found += _block_differences(name, preset, store, load_config(run.folder / CONFIG).views)
+            found += _block_differences(name, preset, store, run.config.views)
     if report.format_version < 2:
         found.append("vectors: not recorded by a report of version 0.1; run it again with --force")
     return found + _settings(preset, run)
@@ -279,7 +278,7 @@ def _field(passport: Mapping[str, Any], path: str) -> Any:
 
 def _settings(preset: Preset, run: Run) -> list[str]:
     """Compare the configuration of the run with the preset's."""
-    done = load_config(run.folder / CONFIG)
+    done = run.config
     published = load_config(None, {"store": done.store, "preset": find_preset(preset.name).name})
     found = [f"only {done.limit} images of each part (--quick)"] if done.limit else []
     for name in ("task", "split", "head", "blocks", "refit", "merge", "calibration", "on_failed", "views"):
