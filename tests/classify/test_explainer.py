@@ -196,6 +196,8 @@ def test_tokens_have_no_last_map() -> None:
 def test_folder(explainer, pictured_runs, pictures) -> None:
     """What the page reads is there; a second time nothing is overwritten; a bad image leaves nothing half-written."""
     run, files = pictured_runs["mlp"], scored_images(pictured_runs["mlp"], pictures)
+    by_class = [path.split("/")[-2] for path in chosen_images(run, files, each_class=2)]
+    assert by_class == ["cold"] * 2 + ["warm"] * 2
     paths = chosen_images(run, files, 2)
     explain_images(run, explainer, paths)
     shown = explained_images(run, Pictures(pictures))
