@@ -27,7 +27,8 @@ __all__ = [
     "user_path",
 ]
 
-ON_FAILED, CALIBRATIONS, VIEWS = ("drop", "error"), ("temperature", "isotonic", "none"), ("all", "canonical")
+ON_FAILED, CALIBRATIONS = ("drop", "error"), ("temperature", "isotonic", "none")
+VIEWS = ("all", "canonical", "everywhere")
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")  # how Python holds single bytes of a file name
 LARGEST_SEED, MOST_RESAMPLES = 2**32 - 1, 1_000_000
 
@@ -73,8 +74,9 @@ class RunConfig:
     class_map: Mapping[str, str] = _key(Mapping, 'a table of classes, like joy = "positive"', key="map")
     # Take a split that puts a group into two parts although it was not published so.
     allow_split_groups: bool = _key(bool, "true or false", default=False)
-    # Of images with several views: whether each pass of training draws one of them, or takes the image as it is.
-    views: Literal["all", "canonical"] = _key(str, '"all" or "canonical"', "all")
+    # Of images with several views: whether each pass of training draws one of them, or takes the image as it is;
+    # "everywhere": validation images are scored by one drawn view each, too.
+    views: Literal["all", "canonical", "everywhere"] = _key(str, '"all", "canonical" or "everywhere"', "all")
 
     def __post_init__(self) -> None:
         for key, field in _FIELDS.items():
@@ -120,7 +122,7 @@ _FIELDS = {field.metadata["key"] or field.name: field for field in dataclasses.f
 KEYS = tuple(_FIELDS)
 
 
-def user_path(text: str) -> Path:
+def user_path(text: str | Path) -> Path:
     """Return a path whose ``~`` is the home folder; where nobody has one of that name it stays, and names nothing."""
     return Path(os.path.expanduser(text))
 
