@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from classify import preset as presets
+from classify.pages.page import report_page
 from classify.preset import find_preset, statements, systems
+from classify.runs.folder import read_run
 from classify.studies import preparation
 from classify.studies.reproduction import reproduce, table
 from features_store import open_store
@@ -124,6 +126,7 @@ def test_an_honest_run_is_as_published(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(one.paper, "images", {"train": 24, "validation": 8, "test": 16})
     monkeypatch.setitem(one.paper, "passports", {block: {"weights.sha256": "a" * 64}})
     monkeypatch.setitem(one.paper, "options", {})
+    monkeypatch.setitem(one.run, "resamples", 20)
     monkeypatch.setitem(one.run["set"], "epochs", 1)
     store = stand_in(tmp_path / "fi", "fi", sha256="a" * 64)
     (row,) = reproduce("fi-poster", [str(store)], only=[one.name])
@@ -133,6 +136,11 @@ def test_an_honest_run_is_as_published(tmp_path, monkeypatch) -> None:
     (row,) = reproduce("fi-poster", [str(store)], only=[one.name])
     assert row.verdict == "as published"
     assert "as published: corpus, split, blocks, weights and settings are the paper's" in table([row])
+    page = report_page([read_run(Path(row.run))])
+    assert "Beside the paper (Jacobson, Kowalski, Rtabi" in page
+    assert "Left open: the poster names neither the captioning network" in page
+    assert "Noisy-Fine-tuned-CNN" in page
+    assert "Accuracy during training" not in page  # one epoch is no curve
 
 
 def test_a_head_is_tested_on_the_other_corpus(tmp_path, monkeypatch) -> None:
