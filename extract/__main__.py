@@ -65,6 +65,7 @@ def run(
     data: Data = None,
     option: Option = None,
     limit: Annotated[int | None, in_corpus(min=1, help="Only the first N images; others stay pending.")] = None,
+    spread: Annotated[bool, in_corpus("--spread", help="Of --limit: N images from all over the corpus.")] = False,
     profile: Annotated[str | None, in_encoders(help="Named set of encoders. Default: the corpus' own.")] = None,
     encoders: Annotated[str | None, in_encoders(help="Comma-separated encoders; replaces --profile.")] = None,
     size: Annotated[
@@ -88,7 +89,7 @@ def run(
     compile_: Annotated[str, in_speed("--compile", metavar="auto|on|off", help="auto: where it pays.")] = "auto",
     views: Annotated[int, in_views(min=1, help="Vectors per image: itself, and V - 1 augmentations.")] = 1,
     policy: Annotated[
-        str, in_views(metavar="mediaeval|flip-rotate-crop|random-crop|strong", help="How images are augmented.")
+        str, in_views(metavar="mediaeval|flip-rotate-crop|strong", help="How images are augmented.")
     ] = "mediaeval",
     rows: Annotated[str | None, in_scale_out(metavar="A:B", help="A shard, for `features-store merge`.")] = None,
     engine: Annotated[str, in_scale_out(metavar="local|ray", help="ray joins RAY_ADDRESS, or starts here.")] = "local",
@@ -124,6 +125,7 @@ def run(
             views=views,
             policy=policy,
             limit=limit,
+            spread=spread,
             engine=engine,
             actors=actors,
             actor_cpus=actor_cpus,

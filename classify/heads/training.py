@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Hits = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # outputs and targets to the number of right answers
 Pair = tuple[torch.Tensor, torch.Tensor]
 OPTIMIZERS = ("adam", "nadam", "sgd")
 KEPT = ("best", "last")
@@ -159,8 +160,8 @@ class Progress:
     optimizer : torch.optim.Optimizer
         With its moments.
     history : list of dict
-        One record an epoch: ``epoch`` (from 1), ``learning_rate``, ``loss`` and, given validation rows,
-        ``validation_loss``; losses are means over rows.
+        One record an epoch: ``epoch`` (from 1), ``learning_rate``, ``loss``, of one label an image ``accuracy`` (in
+        training with dropout, over the epoch), and both as ``validation_...``, given validation rows; means over rows.
     step : int
         Batches seen.
     best_loss, best_epoch, best_weights
@@ -198,11 +199,12 @@ class Session:
     held_out: Batches | None
     plan: Plan
     progress: Progress
+    hits: Hits | None = None
 
     def run(self, stop: Callable[[Progress], bool] = lambda progress: False) -> None:
         """Train the module in place, see `fit_loop`."""
         batches = (self.train, self.held_out)
-        fit_loop(self.module, self.loss, *batches, plan=self.plan, progress=self.progress, stop=stop)
+        fit_loop(self.module, self.loss, *batches, plan=self.plan, progress=self.progress, stop=stop, hits=self.hits)
 
 
 def fit_loop(
@@ -214,8 +216,9 @@ def fit_loop(
     plan: Plan,
     progress: Progress,
     stop: Callable[[Progress], bool] = lambda progress: False,
+    hits: Hits | None = None,
 ) -> list[dict[str, float]]:
-    """Train *module* in place until the plan is done, the validation loss stalls, or *stop* says so.
+    """Train *module* in place until the plan is done, the validation loss stalls, or *stop* says so; count *hits*.
 
     Raises HeadError.
     """
@@ -223,10 +226,11 @@ def fit_loop(
         epoch = len(progress.history)
         record = {"epoch": epoch + 1, "learning_rate": plan.rate(epoch=epoch, step=progress.step)}
         module.train()
-        record["loss"] = _mean_loss(train, lambda x, y: _train_step(module, loss, (x, y), plan, progress))
+        record |= _means(train, lambda x, y: _train_step(module, loss, (x, y), plan, progress), hits)
         if validation is not None:
             module.eval()
-            record["validation_loss"] = _mean_loss(validation, lambda x, y: _score_step(module, loss, (x, y)))
+            means = _means(validation, lambda x, y: _score_step(module, loss, (x, y)), hits)
+            record |= {f"validation_{name}": value for name, value in means.items()}
         refuse_divergence(record)
         progress.note(record, module, keep=plan.keep)
         if stop(progress):
@@ -237,29 +241,37 @@ def fit_loop(
     return progress.history
 
 
-def _mean_loss(pairs: Iterable[Pair], step: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> float:
-    """The one loop over batches: run *step* on each, and average what it returns over the rows."""
-    total, count = torch.zeros((), dtype=torch.float64), 0
+def _means(
+    pairs: Iterable[Pair], step: Callable[[torch.Tensor, torch.Tensor], Pair], hits: Hits | None
+) -> dict[str, float]:
+    """The one loop over batches: run *step* on each, and average the loss and the hits of its outputs over the rows."""
+    total, right, count = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.int64), 0
     for x, y in pairs:
-        total += step(x, y).double() * len(x)
+        loss, outputs = step(x, y)
+        total += loss.double() * len(x)
         count += len(x)
-    return float(total) / max(count, 1)
+        if hits is not None:
+            right += hits(outputs, y)
+    means = {"loss": float(total) / max(count, 1)}
+    return means if hits is None else {**means, "accuracy": float(right) / max(count, 1)}
 
 
-def _train_step(module: torch.nn.Module, loss: Loss, pair: Pair, plan: Plan, progress: Progress) -> torch.Tensor:
+def _train_step(module: torch.nn.Module, loss: Loss, pair: Pair, plan: Plan, progress: Progress) -> Pair:
     for group in progress.optimizer.param_groups:
         group["lr"] = plan.rate(epoch=len(progress.history), step=progress.step)
-    value = loss(module(pair[0]), pair[1])
+    outputs = module(pair[0])
+    value = loss(outputs, pair[1])
     progress.optimizer.zero_grad(set_to_none=True)
     value.backward()
     progress.optimizer.step()
     progress.step += 1
-    return value.detach()
+    return value.detach(), outputs.detach()
 
 
 @torch.no_grad()
-def _score_step(module: torch.nn.Module, loss: Loss, pair: Pair) -> torch.Tensor:
-    return loss(module(pair[0]), pair[1])
+def _score_step(module: torch.nn.Module, loss: Loss, pair: Pair) -> Pair:
+    outputs = module(pair[0])
+    return loss(outputs, pair[1]), outputs
 
 
 def refuse_divergence(record: dict[str, float]) -> None:
