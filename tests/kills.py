@@ -44,7 +44,7 @@ COMMANDS = {
     "extract": EXTRACT.replace("features/", "features/new-"),
     "check": "extract check folder --data pictures --page new.html",
     "check again": "extract check folder --data pictures --page old.html --force",
-    "fit": "extract fit emosepar folder --data pictures --task label --epochs 1 -o fitted",
+    "fit": "extract fit emosepar --corpus folder --data pictures --task label --set epochs=1 --out fitted",
     "run": RUN.replace("runs/linear", "runs/new"),
     "run again": RUN + " --seed 3 --force",
     "mlp": "classify run features/pictures --task label --head mlp --set epochs=3 --set hidden=[4] --out runs/mlp",
