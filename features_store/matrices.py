@@ -179,7 +179,7 @@ def _csv(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
                     numbers.write(_numbers(cells))
                 except ValueError as error:
                     raise FormatError(
-                        f"{path} line {line} is not all numbers: {str(error).replace('np.str_', '')[-60:]}"
+                        f"{path} line {line} holds something that is no number: {str(error).replace('np.str_', '')[-60:]}"
                     ) from error
     if not ids:
         raise FormatError(f"{path} holds no rows")
