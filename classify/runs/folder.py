@@ -23,7 +23,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from classify.config import RunConfig, dump_config, shared_store
+from classify.config import RunConfig, dump_config, load_config, shared_store
 from classify.console import html_table
 from classify.errors import ConfigError, ModelError, RunError
 from classify.evaluation.novelty import Novelty
@@ -54,6 +54,14 @@ class Run:
     def task(self) -> Task:
         """The task that the head was fitted on."""
         return report_task(self.report)
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """The settings of the run; ``config.toml``, which may not be a link, is read at first use."""
+        place = self.folder / CONFIG
+        if place.is_symlink():
+            raise RunError(f"{place} is a symbolic link; the settings of a run lie in it")
+        return load_config(place)
 
     @cached_property
     def predictions(self) -> dict[str, PartPredictions]:
@@ -178,7 +186,12 @@ def find_runs(places: Iterable[Path]) -> list[Run]:
     """
     found: dict[Path, Path] = {}
     for place in places:
-        reports = sorted(path for path in place.rglob(REPORT) if not path.parent.name.startswith("."))
+        # What begins with a dot is still being written, or was left by a process that was killed.
+        reports = sorted(
+            path
+            for path in place.rglob(REPORT)
+            if not any(part.startswith(".") for part in path.relative_to(place).parts)
+        )
         if not place.exists() or not reports:
             state = "holds no run" if place.exists() else "doesn't exist"
             raise RunError(f"{place} {state}; give run folders, or folders that hold some, like runs/emoji")

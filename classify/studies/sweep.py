@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classify.config import RunConfig, check_out, load_config, read_toml
+from classify.config import RunConfig, check_out, load_config, read_toml, user_path
 from classify.errors import ConfigError, RunError
 from classify.heads import HEADS
 from classify.runs.folder import REPORT
@@ -183,7 +183,7 @@ class _Layouts:
 
     def open(self, config: RunConfig) -> Layout:
         if config.store not in self._stores:
-            self._stores[config.store] = open_store(Path(config.store).expanduser())
+            self._stores[config.store] = open_store(user_path(config.store))
         takes_maps = config.head in HEADS and HEADS[config.head].maps
         key: Any = (config.store, config.task, config.split, config.blocks, config.on_failed, takes_maps)
         key = (*key, repr(config.merge), config.limit, config.limit and config.seed, config.allow_split_groups)
