@@ -178,9 +178,8 @@ def _csv(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
                 try:
                     numbers.write(_numbers(cells))
                 except ValueError as error:
-                    raise FormatError(
-                        f"{path} line {line} holds something that is no number: {str(error).replace('np.str_', '')[-60:]}"
-                    ) from error
+                    shown = str(error).replace("np.str_", "")[-60:]
+                    raise FormatError(f"{path} line {line} holds something that is no number: {shown}") from error
     if not ids:
         raise FormatError(f"{path} holds no rows")
     array = np.memmap(scratch / "numbers", np.float32, "r", shape=(len(ids), len(columns)))

@@ -49,7 +49,7 @@ COMMANDS = {
     "run again": RUN + " --seed 3 --force",
     "mlp": "classify run features/pictures --task label --head mlp --set epochs=3 --set hidden=[4] --out runs/mlp",
     "sweep": "classify sweep grid.toml --out runs/grid",
-    "search": "classify search features/pictures --task label --head linear --trials 3 --out runs/search",
+    "search": "classify search features/pictures --task label --head svm --trials 3 --out runs/search",
     "evaluate": "classify evaluate runs/linear features/other --out runs/evaluated",
     "report": "classify report runs -o new.html",
     "report again": "classify report runs -o old.html --force",
