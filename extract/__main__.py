@@ -89,7 +89,7 @@ def run(
     compile_: Annotated[str, in_speed("--compile", metavar="auto|on|off", help="auto: where it pays.")] = "auto",
     views: Annotated[int, in_views(min=1, help="Vectors per image: itself, and V - 1 augmentations.")] = 1,
     policy: Annotated[
-        str, in_views(metavar="mediaeval|flip-rotate-crop|strong", help="How images are augmented.")
+        str, in_views(metavar="mediaeval|flip-rotate-crop|random-crop|strong", help="How images are augmented.")
     ] = "mediaeval",
     rows: Annotated[str | None, in_scale_out(metavar="A:B", help="A shard, for `features-store merge`.")] = None,
     engine: Annotated[str, in_scale_out(metavar="local|ray", help="ray joins RAY_ADDRESS, or starts here.")] = "local",
@@ -182,12 +182,14 @@ def check(
     from extract.errors import CorpusError
     from extract.inputs.files import SkipUnreadable as SkippingFiles
     from features_store import ExistsError
+    from features_store.atomic import recover
     from features_store.disk import try_place
     from features_store.writer import FailureLimit
 
     if page is not None and lists_only:
         raise CorpusError("--page shows images, and --lists-only reads none; give one of them")
     if page is not None:
+        recover(page)
         if page.exists() and not force:
             raise ExistsError(f"{page} exists; nothing is overwritten without --force")
         try_place(page)

@@ -66,7 +66,9 @@ def fit(  # noqa: PLR0913 - each is an option of the command line
     weights: Annotated[Path | None, _in_network(metavar="FILE", help="Start at the weights of a file.")] = None,
     augment: Annotated[
         str,
-        _in_training(metavar="none|mediaeval|flip-rotate-crop|strong", help="How training images are distorted."),
+        _in_training(
+            metavar="none|mediaeval|flip-rotate-crop|random-crop|strong", help="How training images are distorted."
+        ),
     ] = "none",
     trainable: Annotated[
         str | None, _in_training(metavar="all|N", help="Train the last N layers, and freeze the others.")

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from classify import preset as presets
+from classify.pages.page import report_page
 from classify.preset import find_preset, statements, systems
+from classify.runs.folder import read_run
 from classify.studies import preparation
 from classify.studies.reproduction import reproduce, table
 from features_store import open_store
@@ -19,6 +21,7 @@ from tests.extract.corpora.layouts import picture
 FITTED = {
     "corpus": "fi",
     "split": "poster",
+    "n_train": 67937,
 }
 RECIPE = {"augment": "none", "epochs": 160, "learning_rate": 0.1, "batch_size": 128}
 STATES = ("agrees", "assumed", "differs")
@@ -124,6 +127,7 @@ def test_an_honest_run_is_as_published(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(one.paper, "images", {"train": 24, "validation": 8, "test": 16})
     monkeypatch.setitem(one.paper, "passports", {block: {"weights.sha256": "a" * 64}})
     monkeypatch.setitem(one.paper, "options", {})
+    monkeypatch.setitem(one.run, "resamples", 20)
     monkeypatch.setitem(one.run["set"], "epochs", 1)
     store = stand_in(tmp_path / "fi", "fi", sha256="a" * 64)
     (row,) = reproduce("fi-poster", [str(store)], only=[one.name])
@@ -133,6 +137,11 @@ def test_an_honest_run_is_as_published(tmp_path, monkeypatch) -> None:
     (row,) = reproduce("fi-poster", [str(store)], only=[one.name])
     assert row.verdict == "as published"
     assert "as published: corpus, split, blocks, weights and settings are the paper's" in table([row])
+    page = report_page([read_run(Path(row.run))])
+    assert "Beside the paper (Jacobson, Kowalski, Rtabi" in page
+    assert "Left open: the poster names neither the captioning network" in page
+    assert "Noisy-Fine-tuned-CNN" in page
+    assert "Accuracy during training" not in page  # one epoch is no curve
 
 
 def test_a_head_is_tested_on_the_other_corpus(tmp_path, monkeypatch) -> None:
@@ -162,8 +171,8 @@ def test_commands_are_those_of_a_system(tmp_path, monkeypatch) -> None:
     fit, extract = plan.missing(find_preset("emosepar-augmented"))
     assert " ".join(fit).startswith("extract fit emosepar --corpus jndataset --option oasis.range=1..9")
     assert "--data ied=a --data oasis=b --out networks/emosepar-augmented-jndataset" in " ".join(fit)
-    assert "--augment" in fit
-    assert "--augment" not in plan.missing(find_preset("emosepar"))[0]
+    assert "strong" in fit
+    assert "strong" not in plan.missing(find_preset("emosepar"))[0]
     assert extract[-4:] == ("--encoders", f"fit:{fit[-1]}", "--store", "features/jndataset")
     plan = preparation.Preparation("mediaeval21")
     (command,) = plan.missing(find_preset("mediaeval21-subtask1"))  # its store serves the other subtasks, too

@@ -193,7 +193,7 @@ def test_what_a_store_lacks_is_not_run(stores, tmp_path, monkeypatch):
         "no vectors in features/twitter1-quick",
     }
     text = table(rows)
-    assert "to do: extract run emotionroi --data here --encoders resnet101_map --policy flip-rotate-crop" in text
+    assert "to do: extract run emotionroi --data here --encoders resnet101_map --policy random-crop" in text
     assert "to do: extract run twitter1 --data PATH --encoders resnet101_map" in text
     (row,) = reproduce("mediaeval21", only=["mediaeval21-subtask1-paper"])
     assert "resnet152_11k.pool5, youtube8m.concepts" in row.not_run
