@@ -182,12 +182,14 @@ def check(
     from extract.errors import CorpusError
     from extract.inputs.files import SkipUnreadable as SkippingFiles
     from features_store import ExistsError
+    from features_store.atomic import recover
     from features_store.disk import try_place
     from features_store.writer import FailureLimit
 
     if page is not None and lists_only:
         raise CorpusError("--page shows images, and --lists-only reads none; give one of them")
     if page is not None:
+        recover(page)
         if page.exists() and not force:
             raise ExistsError(f"{page} exists; nothing is overwritten without --force")
         try_place(page)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from classify.config import RunConfig
+from classify.config import RunConfig, user_path
 from classify.data.kinds import kind_of
 from classify.data.rows import RowMatrix, ViewedRows, choose_maps, n_views
 from classify.data.tasks import TaskRows, choose_blocks, sampled, task_rows
@@ -70,7 +69,7 @@ def lay_out(config: RunConfig, store: Store | None = None) -> Layout:
 
     Raises AffectoryError.
     """
-    store, shape = store or open_store(Path(config.store).expanduser()), None
+    store, shape = store or open_store(user_path(config.store)), None
     if config.head in HEADS and HEADS[config.head].maps:
         blocks, shape = choose_maps(store, config.blocks)
     else:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from classify.config import user_path
 from classify.errors import ConfigError, RunError
 from classify.preset import Preset, systems
 from features_store import open_store
@@ -52,7 +53,7 @@ class Preparation:
     def store(self, corpus: str) -> Path:
         """Return the folder of a corpus' vectors."""
         given = self.stores.get(corpus)
-        return Path(given).expanduser() if given else Path("features", corpus + self._ending)
+        return user_path(given) if given else Path("features", corpus + self._ending)
 
     def network(self, preset: Preset, block: str) -> Path:
         """Return the folder of a network that is fitted for a block."""
