@@ -13,9 +13,10 @@ ENCODERS_HEAD = """# Encoders
 
 Written from the table of encoders by `python -m tests.pages`; `extract encoders` prints the same. `--encoders` takes a
 comma-separated list of these names, of `timm:NAME` and `open_clip:ARCH/TAG` for any model of those libraries,
-of `ENCODER@MODULE:POOLING` for any other layer (pooling is `mean`, `max`, `cls` or `map`), and of `fit:FOLDER`
-for a network that `extract fit` trained. `--profile` takes a named set. Licences of the weights are those of their
-authors, who may allow research only: look before you publish or sell.
+of `ENCODER@MODULE:POOLING` for any other layer (pooling is `mean`, `max`, `cls` or `map`), of `ENCODER~SIZE` for a
+network of timm over images squashed to squares of another size (`--size` says so for all), and of `fit:FOLDER` for a
+network that [`extract fit`](networks.md) trained. `--profile` takes a named set. Licences of the weights are those of
+their authors, who may allow research only: look before you publish or sell.
 
 | encoder | blocks, values per image | what it is | weights |
 |---|---|---|---|
@@ -105,10 +106,10 @@ def corpora_page() -> str:
 
 def fidelity_page() -> str:
     """Return the page of what five papers say and what is done here."""
-    from classify.preset import statements, systems
+    from classify.preset import citation, statements, systems
 
     states = ("agrees", "assumed", "differs")
-    found = {system: statements()[system] for system in systems()}
+    found = {system: statements()[system] for system in systems() if statements()[system]}
     lines = [
         FIDELITY_HEAD,
         "",
@@ -117,14 +118,12 @@ def fidelity_page() -> str:
     ]
     for system, rows in found.items():
         counts = [sum(one.state == state for one in rows) for state in states]
-        citation = systems()[system][0].paper["citation"]
-        lines.append(f"| {citation} | `{system}` | {len(rows)} | {counts[0]} | {counts[1]} | {counts[2]} |")
+        lines.append(f"| {citation(system)} | `{system}` | {len(rows)} | {counts[0]} | {counts[1]} | {counts[2]} |")
     every = [one for rows in found.values() for one in rows]
     counts = [sum(one.state == state for one in every) for state in states]
     lines.append(f"| all | | {len(every)} | {counts[0]} | {counts[1]} | {counts[2]} |")
     for system, rows in found.items():
-        citation = systems()[system][0].paper["citation"]
-        lines += ["", f"## `{system}`: {citation}", ""]
+        lines += ["", f"## `{system}`: {citation(system)}", ""]
         lines += ["| | the paper says | here | |", "|---|---|---|---|"]
         for one in rows:
             names = ", ".join(f"`{name}`" for name in one.of)

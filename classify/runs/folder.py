@@ -35,7 +35,7 @@ from classify.heads.persistence import save_head
 from classify.json_file import try_place
 from classify.runs.predictions import PartPredictions, read_predictions, write_predictions
 from classify.runs.report_json import REPORT, Report, read_report, report_task
-from features_store.atomic import atomic_folder, recover
+from features_store.atomic import atomic_folder
 from features_store.errors import ExistsError
 from features_store.schema import Task
 
@@ -113,8 +113,6 @@ def check_free(folder: Path, *, force: bool) -> None:
     Raises RunError.
     """
     try_place(folder, "the run ")
-    if not folder.exists() and not folder.is_symlink():
-        recover(folder)
     if not folder.exists() and not folder.is_symlink():
         return
     if folder.is_dir() and not any(folder.iterdir()):

@@ -67,8 +67,8 @@ def cross_corpus_test(
     """Score the head of the run in folder *tested* on another store; leave a run whose one part, ``test``, has all.
 
     *task* is one of that store, by default of the name of the run's. *class_map* gives the run's class for a class of
-    the store; equal names need no entry, and "none" leaves the images of a class out. By default the run goes to
-    ``runs/CORPUS/TASK/HEAD-from-CORPUS_OF_THE_RUN``.
+    the store; equal names need no entry, and "none" leaves the images of a class out, unless it is a class of the head.
+    By default the run goes to ``runs/CORPUS/TASK/HEAD-from-CORPUS_OF_THE_RUN``.
 
     Images that the head was fitted on, or that calibrated it, are left out and counted: by name, by the bytes of the
     picture where both stores know them, by equal vectors, and as group mates of one of them. A class of the head that
@@ -185,14 +185,16 @@ def _class_places(task: Task, labels: Labels, class_map: Mapping[str, str]) -> N
         if ours != LEFT_OUT and ours not in task.classes:
             raise TaskError(unknown_name(f"class of the head (for {name!r})", ours, [*task.classes, LEFT_OUT]))
     places = []
+    leave_out = f", or leave its images out with --map NAME={LEFT_OUT}" if LEFT_OUT not in task.classes else ""
     for name, count in kind.class_counts(kind.targets(labels.values[labels.known])).items():
-        ours = class_map.get(name, name if name in task.classes else LEFT_OUT)
-        if count and name not in class_map and ours == LEFT_OUT:
+        ours = class_map.get(name, name)
+        if count and name not in class_map and ours not in task.classes:
             raise TaskError(
                 f"the store's class {name!r} has images, and the head knows {', '.join(task.classes)}; say which it is "
-                f"with --map {name}=CLASS, or leave its images out with --map {name}={LEFT_OUT}"
+                f"with --map {name}=CLASS{leave_out.replace('NAME', name)}"
             )
-        places.append(-1 if ours == LEFT_OUT else task.classes.index(ours))
+        # A class of the head that is called so comes before the word for "left out".
+        places.append(task.classes.index(ours) if ours in task.classes else -1)
     return np.array(places)
 
 

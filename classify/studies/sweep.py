@@ -22,6 +22,7 @@ from classify.runs.folder import REPORT
 from classify.runs.identity import digest_of, run_identity
 from classify.runs.layout import Layout, lay_out, unfitted_head
 from features_store import open_store
+from features_store.atomic import recover
 from features_store.errors import AffectoryError
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def sweep(
     """
     from classify.runs.train import run
 
+    for place in {point.config.folder.parent: point.config.folder for point in points if not point.problem}.values():
+        recover(place)  # the run that a killed sweep made last
     failed = [point for point in points if point.problem]
     missing = [point for point in points if not (point.done or point.problem)]
     n_there = len(points) - len(missing) - len(failed)
