@@ -37,6 +37,7 @@ from features_store.schema import KINDS, PART_NAMES, SPLIT_SOURCES, Kind, Task
 
 __all__ = [
     "ENDS",
+    "EPOCH",
     "FORMAT_VERSION",
     "REPORT",
     "SHARE",
@@ -105,7 +106,7 @@ _CLASS = record(
 )
 _COUNT = record({}, {"n": (whole(), None), **{name: (number(), None) for name in ("mean", "std", "min", "max")}})
 _CURVES = ("loss", "accuracy")
-_EPOCH = record(
+EPOCH = record(
     {"epoch": whole()},
     {name: (optional(number()), None) for name in (*_CURVES, *(f"validation_{name}" for name in _CURVES))},
 )
@@ -197,7 +198,7 @@ class Report(Mapping[str, Any]):
     intervals: dict[str, Any] = _free(_INTERVALS, {"method": "not recorded", "resamples": 0, "resampled": "images"})
     per_class: dict[str, list[dict[str, Any]]] = _free(_parts(items(_CLASS, most=MAX_CLASSES)), {})
     confusion: dict[str, list[list[int]]] = _free(_parts(items(items(whole()))), {})
-    history: list[dict[str, Any]] = _free(items(_EPOCH), [])
+    history: list[dict[str, Any]] = _free(items(EPOCH), [])
     dropped: dict[str, dict[str, int]] = _free(table(table(whole())), {})
     unused: int = _free(whole(), 0)
     crossing: dict[str, Any] | None = _free(optional(_CROSSING), None)
