@@ -12,7 +12,7 @@ import typer
 from classify.cli import options
 from classify.console import progress_bar, say
 from classify.errors import ConfigError
-from features_store.console import key_values
+from features_store.console import key_values, new_file
 
 if TYPE_CHECKING:
     from classify.inference.model import Model, Prediction
@@ -107,7 +107,10 @@ def bundle(
     run: options.RunFolder,
     *,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="The bundle to write.", rich_help_panel="Output")
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="The bundle to write.", rich_help_panel="Output", parser=new_file
+        ),
     ],
     force: options.Force = False,
 ) -> None:
@@ -171,7 +174,9 @@ def submit(
     *,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="The CSV file to write.", rich_help_panel="Output"),
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="The CSV file to write.", rich_help_panel="Output", parser=new_file
+        ),
     ] = None,
     check: Annotated[
         Path | None,
