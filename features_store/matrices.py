@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from features_store import chunked
-from features_store.atomic import open_regular, typed_path
+from features_store.atomic import ZipSource, open_regular, typed_path
 from features_store.errors import AffectoryError, FormatError, MismatchError, UnsafeFileError, first_line, unknown_name
 from features_store.hdf5 import check_storage, opened
 from features_store.passport import json_object
@@ -30,6 +30,7 @@ from features_store.schema import FORMAT, Status
 
 MAX_RATIO = 1000  # bytes of an array over bytes of its file; honest compression stays far below
 _TEXT_BYTES = 16 * 2**20
+_MAX_LINE = 16 * 2**20  # characters; a million numbers
 _MAX_NAME = 4096  # characters of one id in a MATLAB cell
 
 
@@ -112,7 +113,7 @@ def _npy(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
 
 @contextmanager
 def _npz(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Iterator[Matrix]:
-    with zipfile.ZipFile(path) as archive:
+    with path.open("rb") as file, zipfile.ZipFile(ZipSource(file)) as archive:  # type: ignore[arg-type]
         members = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         if len({*members}) < len(members):
             twice = next(name for name in members if members.count(name) > 1)
@@ -160,7 +161,7 @@ def _texts(array: NDArray[Any]) -> list[str]:
 @contextmanager
 def _csv(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Iterator[Matrix]:
     with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.reader(file, strict=True)
+        rows = csv.reader(_lines(file, path), strict=True)
         header = next(rows, [])
         titled = len(header) > 1 and not all(_is_number(cell) for cell in header[1:])
         id_column, columns = _columns(header if titled else [str(n) for n in range(len(header))], key, ids_key, path)
@@ -175,7 +176,11 @@ def _csv(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
                 cells = [row[column] for column in columns]
                 ids.append(row[id_column])
                 empty.append(not any(cells))
-                numbers.write(_numbers(cells, path, line))
+                try:
+                    numbers.write(_numbers(cells))
+                except ValueError as error:
+                    shown = str(error).replace("np.str_", "")[-60:]
+                    raise FormatError(f"{path} line {line} holds something that is no number: {shown}") from error
     if not ids:
         raise FormatError(f"{path} holds no rows")
     array = np.memmap(scratch / "numbers", np.float32, "r", shape=(len(ids), len(columns)))
@@ -183,6 +188,14 @@ def _csv(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
     plain = names == tuple(str(n) for n in range(len(columns)))
     status = np.where(empty, Status.MISSING, Status.WRITTEN).astype(np.uint8)
     yield _of_array(array, ids=ids, names=None if plain else names, status=status)
+
+
+def _lines(file: TextIO, path: Path) -> Iterator[str]:
+    """Yield lines; one that is endless, as in a file of holes, must not fill the memory."""
+    while line := file.readline(_MAX_LINE):
+        if len(line) == _MAX_LINE:
+            raise FormatError(f"{path} has a line of more than {_MAX_LINE:,} characters, so it is no table of numbers")
+        yield line
 
 
 def _numbered_rows(rows: Any, path: Path, *, titled: bool) -> Iterator[tuple[int, list[str]]]:
@@ -216,22 +229,17 @@ def _columns(header: Sequence[str], key: str | None, ids_key: str | None, path: 
 
 def _is_number(cell: str) -> bool:
     try:
-        float(cell or "nan")
+        _numbers([cell])
     except ValueError:
         return False
     return True
 
 
-def _numbers(cells: Sequence[str], path: Path, line: int) -> bytes:
-    try:
-        joined = " ".join(cells)
-        if "_" in joined or not joined.isascii():  # Python would read underscores, and digits of other scripts
-            raise ValueError(f"could not convert string to float: {joined!r}")
-        return np.array([cell or "nan" for cell in cells]).astype(np.float32).tobytes()
-    except ValueError as error:
-        raise FormatError(
-            f"{path} line {line} holds something that is no number: {str(error).replace('np.str_', '')[-60:]}"
-        ) from error
+def _numbers(cells: Sequence[str]) -> bytes:
+    strange = next((cell for cell in cells if "_" in cell or not cell.isascii()), None)
+    if strange is not None:  # Python reads 1_000, and the digits of other scripts
+        raise ValueError(repr(strange))
+    return np.array([cell or "nan" for cell in cells]).astype(np.float32).tobytes()
 
 
 # ---- hdf5, MATLAB ----------------------------------------------------------------------------------------------------

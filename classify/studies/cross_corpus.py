@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from classify.config import RunConfig, load_config
+from classify.config import RunConfig, user_path
 from classify.data.kinds import kind_of
 from classify.data.rows import RowMatrix
 from classify.data.seen import Seen, find_seen
@@ -25,7 +25,7 @@ from classify.evaluation.postprocessing import postprocessed_report
 from classify.evaluation.verdict import judge_head
 from classify.heads.persistence import load_model
 from classify.runs import train
-from classify.runs.folder import CONFIG, Run, check_free, new_folder, read_run, write_run
+from classify.runs.folder import Run, check_free, new_folder, read_run, write_run
 from classify.runs.predictions import PartPredictions
 from classify.runs.record import run_report
 from features_store import Labels, Store, Task, open_store
@@ -42,7 +42,7 @@ def run_config(config: RunConfig, *, force: bool = False, **options: Any) -> Run
     if not config.tested:
         return train.run(config, force=force, **options)
     return cross_corpus_test(
-        Path(config.tested).expanduser(),
+        user_path(config.tested),
         config.store,
         task=config.task,
         class_map=config.class_map,
@@ -77,7 +77,7 @@ def cross_corpus_test(
     Raises MismatchError, TaskError.
     """
     run, started, class_map = read_run(tested), time.perf_counter(), dict(class_map or {})
-    other = open_store(Path(store).expanduser())
+    other = open_store(user_path(store))
     config = _config(run, tested, store, task, class_map, out)
     config = replace(config, resamples=resamples, seed=seed)
     check_free(config.folder, force=force)
@@ -136,7 +136,7 @@ def cross_corpus_test(
 def _config(
     run: Run, tested: Path, store: str, task: str | None, class_map: Mapping[str, str], out: str | None
 ) -> RunConfig:
-    fitted = load_config(run.folder / CONFIG)
+    fitted = run.config
     config = replace(fitted, store=store, task=task or run.report.task, split="all", merge={}, refit=False, limit=None)
     config = replace(config, tested=str(tested), class_map=class_map, out=out)
     if out:
@@ -202,7 +202,7 @@ def _seen_images(run: Run, store: Store, blocks: tuple[str, ...]) -> Seen:
     """Find the images that the head was fitted on, and those that stopped or calibrated it."""
     ids = np.concatenate([run.part(name).ids for name in ("train", "validation") if name in run.predictions])
     try:
-        trained_on = open_store(Path(load_config(run.folder / CONFIG).store).expanduser())
+        trained_on = open_store(user_path(run.config.store))
     except AffectoryError:  # the store of the run is not here any more
         trained_on = None
     return find_seen(store, ids, trained_on, blocks)

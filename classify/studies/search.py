@@ -41,6 +41,7 @@ from classify.runs.layout import Layout, lay_out, unfitted_head
 from classify.runs.time_budget import UnfinishedError
 from classify.runs.train import head_scores
 from classify.runs.train import run as run_experiment
+from features_store.atomic import recover
 from features_store.lock import FileLock
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ def search(
     Raises ConfigError, RunError, UnfinishedError.
     """
     space, folder = _space(config), config.folder
+    recover(folder)
+    recover(folder / BEST)
     if (folder / BEST).exists() and not force:
         raise RunError(
             f"the search in {folder} is finished, and its test part was read; more trials would choose after looking. "
@@ -283,7 +286,8 @@ def _objective(
     def score(params: Mapping[str, Any]) -> float:
         head = unfitted_head(replace(config, settings={**config.settings, **_options(params, space)}), layout)
         x = layout.to_train_on(parts["train"].rows)
-        head.fit(x, parts["train"].y, validation=(matrices["validation"], parts["validation"].y))
+        held_out = (matrices["validation"], parts["validation"].y)
+        head.fit_in_groups(x, parts["train"].y, parts["train"].groups, validation=held_out)
         y_score = head_scores(head, task, matrices["validation"])
         return metrics(task, parts["validation"].y[judged], y_score[judged])[primary_metric(task)]
 

@@ -257,7 +257,7 @@ def test_broken_metadata_do_not_turn_the_picture(decode, photos, form) -> None:
 
 @pytest.mark.parametrize("coding", ["jpeg", "tiff_adobe_deflate", "group4"])
 def test_a_tiff_whose_strip_is_damaged_is_refused(decode, photos, coding) -> None:
-    """Zeros or too few bytes in the second half of a strip; what nothing can check is refused even if whole."""
+    """Zeros or too few bytes in the second half of a strip; what nothing can check is refused, whole or not."""
     picture = Image.fromarray(photos["chelsea"][:96, :128]).convert("1" if coding == "group4" else "RGB")
     data = saved(picture, "TIFF", compression=coding)
     with Image.open(io.BytesIO(data)) as image:
