@@ -13,7 +13,7 @@ import typer
 from classify.cli import options
 from classify.console import progress_bar, say
 from classify.errors import ConfigError
-from features_store.console import key_values
+from features_store.console import key_values, new_file
 
 if TYPE_CHECKING:
     from classify.inference.model import Model, Prediction
@@ -119,7 +119,10 @@ def bundle(
     run: options.RunFolder,
     *,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="The bundle to write.", rich_help_panel="Output")
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="The bundle to write.", rich_help_panel="Output", parser=new_file
+        ),
     ],
     force: options.Force = False,
 ) -> None:
@@ -188,7 +191,9 @@ def submit(
     *,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="The CSV file to write.", rich_help_panel="Output"),
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="The CSV file to write.", rich_help_panel="Output", parser=new_file
+        ),
     ] = None,
     check: Annotated[
         Path | None,
