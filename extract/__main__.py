@@ -65,6 +65,9 @@ def run(
     option: Option = None,
     profile: Annotated[str | None, in_encoders(help="Named set of encoders. Default: the corpus' own.")] = None,
     encoders: Annotated[str | None, in_encoders(help="Comma-separated encoders; replaces --profile.")] = None,
+    size: Annotated[
+        int | None, in_encoders(help="Squash images to squares of so many pixels. Default: each network's own input.")
+    ] = None,
     weights: Annotated[str, in_encoders(metavar="auto|random:SEED|FILE", help="FILE: of the one encoder.")] = "auto",
     store: Annotated[Path | None, in_output(help="Folder of the dumps. Default: features/CORPUS.")] = None,
     as_json: AsJson = False,
@@ -81,6 +84,7 @@ def run(
             data=corpus_place(find_corpus(corpus), data),
             encoders=encoders,
             profile=profile,
+            size=size,
             store=store,
             weights=weights,
             options=console.key_values("--option", option or [], "KEY=VALUE"),
@@ -134,12 +138,14 @@ def check(
     from extract.errors import CorpusError
     from extract.inputs.files import SkipUnreadable as SkippingFiles
     from features_store import ExistsError
+    from features_store.atomic import recover
     from features_store.disk import try_place
     from features_store.writer import allowed_failures
 
     if page is not None and lists_only:
         raise CorpusError("--page shows images, and --lists-only reads none; give one of them")
     if page is not None:
+        recover(page)
         if page.exists() and not force:
             raise ExistsError(f"{page} exists; nothing is overwritten without --force")
         try_place(page)
@@ -202,6 +208,7 @@ def encoders(as_json: AsJson = False) -> None:
         typer.echo(f"{one.name:<20} {blocks:<32} {one.description} ({one.library} {one.architecture})")
     typer.echo("timm:NAME, open_clip:ARCH/TAG    any model of these libraries")
     typer.echo("fit:FOLDER                       a network that `extract fit` trained")
+    typer.echo("ENCODER~SIZE                     images squashed to squares of another size, as --size")
     typer.echo("ENCODER@MODULE[:POOLING]         any layer; pooling is mean, max, cls or map")
     for name, members in PROFILES.items():
         n_features = sum(ENCODERS[one].n_features() for one in members)

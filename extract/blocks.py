@@ -37,9 +37,9 @@ def open_blocks(
     rows: so a network is compiled, and tried, before its new blocks are created.
     """
     sinks: dict[int, BlockSink] = {}
-    plans = []
+    plans, chosen = [], settings.rows(len(index))
     for at, encoder in enumerate(encoders):
-        begun, n_views = _read_begun(encoder.spec, store), len(range(len(index))[: settings.limit]) * settings.views
+        begun, n_views = _read_begun(encoder.spec, store), len(chosen) * settings.views
         size, compiled = settings.batch_size or engine.facts.batch_size, None
         if begun is not None:
             was_compiled, device, begun_size = begun
@@ -48,7 +48,7 @@ def open_blocks(
             # Actors never compile; by itself a run goes on as the blocks were begun.
             compiled = {"on": True, "off": False}.get(settings.compile, was_compiled) and settings.engine == "local"
             sinks[at] = BlockSink(store, index, encoder, engine.facts, settings, size, compiled=compiled, stack=stack)
-            n_views = int(sinks[at].needed[: settings.limit].sum())
+            n_views = int(sinks[at].needed[chosen].sum())
         plans.append(Plan(encoder, n_views, size, compiled))
     for at, plan in enumerate(engine.prepare(plans, timings)):
         if at not in sinks:

@@ -35,6 +35,12 @@ class TooManyFailedError(ExtractError):
     exit_code = 3
 
 
+class UnfinishedError(ExtractError):
+    """The time for training is used up; its state is kept, and the same command resumes it."""
+
+    exit_code = 3
+
+
 class EngineError(ExtractError, RuntimeError):
     """The engine that spreads the work over processes is not installed, or gave up."""
 

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from extract.errors import EncoderError, EngineError
 from extract.inputs.images import find_decoder
 from extract.inputs.views import Views
@@ -30,6 +33,7 @@ class RunSettings:
     """What all blocks of one run have in common, and how the work is done."""
 
     limit: int | None = _option("Corpus", "Only the first N images; others stay pending.", default=None, min=1)
+    spread: bool = _option("Corpus", "Of --limit: N images from all over the corpus.", default=False)
     retry_failed: bool = _option("Output", "Try images again that failed before.", default=False)
     max_failed: str = _option(
         "Output", "Images that may fail: 5% or 40. Above: exit code 3.", default="5%", metavar="SHARE|N"
@@ -51,7 +55,10 @@ class RunSettings:
     compile: str = _option("Speed", "auto: where it pays.", default="auto", metavar="auto|on|off")
     views: int = _option("Views", "Vectors per image: itself, and V - 1 augmentations.", default=1, min=1)
     policy: str = _option(
-        "Views", "How images are augmented.", default="mediaeval", metavar="mediaeval|flip-rotate-crop|strong"
+        "Views",
+        "How images are augmented.",
+        default="mediaeval",
+        metavar="mediaeval|flip-rotate-crop|random-crop|strong",
     )
     dtype: str = "float16"  # in which vectors are stored; or float32
     engine: str = _option("Scale-out", "ray joins RAY_ADDRESS, or starts here.", default="local", metavar="local|ray")
@@ -83,6 +90,12 @@ class RunSettings:
         find_decoder(self.decoder)
         Views(self.views, self.policy)
         allowed_failures(self.max_failed, 0)
+
+    def rows(self, n_images: int) -> NDArray[np.int64]:
+        """Return the images of an index that are done."""
+        if self.limit is None or self.limit >= n_images:
+            return np.arange(n_images)
+        return np.linspace(0, n_images - 1, self.limit).astype(np.int64) if self.spread else np.arange(self.limit)
 
     @property
     def augmentation(self) -> Views:

@@ -12,7 +12,7 @@ ORDER: dict[str, tuple[tuple[str, ...], ...]] = {
         ("chunked", "hdf5"),
         ("seal", "passport"),
         ("lock", "atomic", "disk"),
-        ("schema", "label_kinds"),
+        ("schema", "label_kinds", "polarity"),
         ("console", "errors"),
     ),
     "extract": (

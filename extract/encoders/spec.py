@@ -39,7 +39,7 @@ class EncoderSpec:
     builder: str = ""  # row of `extract.encoders.LIBRARIES`; "" = that of the library's name
     needs_hub: bool = True  # published weights are fetched from a model hub on first use
     needs_weights: bool = True  # False for what computes without a network
-    size: int | None = None  # edge of the input in pixels, where it is not the library's own
+    geometry: Mapping[str, Any] = field(default_factory=dict)  # of the input, where it differs: timm's fields
     stem: str = ""  # what the names of its blocks start with; "" = its own name
     folder: Path | None = None  # of the checkpoint, for a network that `extract fit` trained
 
