@@ -255,7 +255,7 @@ def write_submission(plan: Submission, path: Path, *, force: bool = False) -> di
     except AffectoryError:
         raise
     except OSError as error:
-        raise SubmissionError(f"can't write {path}: {error.strerror or error}") from error
+        raise SubmissionError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def check_submission(path: Path, plan: Submission) -> dict[str, dict[str, Any]]:
