@@ -98,7 +98,7 @@ def write_json(path: Path, values: Any, *, force: bool = False) -> None:
     except AffectoryError:
         raise
     except OSError as error:
-        raise RunError(f"can't write {path}: {error.strerror or error}") from error
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def read_regular(path: Path, limit: int = MAX_JSON) -> bytes:

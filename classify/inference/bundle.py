@@ -85,7 +85,7 @@ def write_bundle(run: Run, path: Path, *, force: bool = False) -> list[str]:
     except AffectoryError:
         raise
     except OSError as error:
-        raise BundleError(f"can't write the bundle {path}: {error.strerror or error}") from error
+        raise BundleError(f"cannot write the bundle {path}: {error.strerror or error}") from error
     return list(files)
 
 
