@@ -40,8 +40,6 @@ from features_store.schema import Task
 if TYPE_CHECKING:
     from classify.inference.predictor import Predictor
 
-__all__ = ["CrossValidation", "cross_validate", "load", "open_run", "open_store", "report", "run"]
-
 StoreLike = str | Path | Store
 _RUNS_ONLY = ("calibration", "force", "map", "out", "preset", "refit", "tested")  # mean nothing without a run folder
 

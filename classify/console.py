@@ -11,8 +11,6 @@ import typer
 
 from classify.json_file import clean_text
 
-__all__ = ["columns", "html_table", "note", "on_one_line", "paragraph", "progress_bar", "say"]
-
 _DIRECTIONS = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 _BREAKS = {*range(0x20), 0x7F, 0x85, 0x2028, 0x2029, 0xFEFF}
 _ESCAPES = {code: chr(code).encode("unicode_escape").decode("ascii") for code in _DIRECTIONS | _BREAKS}

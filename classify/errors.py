@@ -17,18 +17,6 @@ Each text says what failed, the value, what is valid and what to do.
 
 from features_store.errors import AffectoryError
 
-__all__ = [
-    "BundleError",
-    "ClassifyError",
-    "ConfigError",
-    "HeadError",
-    "ModelError",
-    "OutdatedHeadError",
-    "RunError",
-    "SubmissionError",
-    "TaskError",
-]
-
 
 class ClassifyError(AffectoryError):
     """Something that the user of ``classify`` can put right."""

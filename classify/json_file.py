@@ -25,31 +25,6 @@ from features_store import atomic, disk
 from features_store.atomic import atomic_write
 from features_store.errors import AffectoryError, ExistsError, StoreError, UnsafeFileError
 
-__all__ = [
-    "MAX_JSON",
-    "Check",
-    "SchemaError",
-    "anything",
-    "check_new",
-    "choice",
-    "clean_text",
-    "flag",
-    "items",
-    "number",
-    "optional",
-    "parse_json",
-    "read_json",
-    "read_regular",
-    "record",
-    "table",
-    "text",
-    "try_place",
-    "umask",
-    "whole",
-    "write_json",
-    "wrong",
-]
-
 MAX_JSON = 64 * 2**20  # bytes; the report of a run on 1,000 classes has 30 MB
 _MAX_DEPTH = 32
 _MAX_DIGITS = 19  # of a whole number: 64 bits
@@ -60,20 +35,14 @@ _MAX_ITEMS = 5_000_000
 
 
 def check_new(path: Path, *, force: bool) -> None:
-    """Refuse a file that is there or can't be written, before any work is done for it.
-
-    Raises ExistsError, RunError.
-    """
+    """Refuse a file that is there or can't be written, before any work is done for it."""
     if path.exists() and not force:
         raise ExistsError(f"{path} exists; replace it with --force (force=True)")
     try_place(path)
 
 
 def try_place(path: Path, what: str = "") -> None:
-    """Refuse a place that can't be written, by writing there: folders that this takes are removed again.
-
-    Raises RunError.
-    """
+    """Refuse a place that can't be written, by writing there: folders that this takes are removed again."""
     try:
         disk.try_place(path, what)
     except StoreError as error:
@@ -81,10 +50,7 @@ def try_place(path: Path, what: str = "") -> None:
 
 
 def write_json(path: Path, values: Any, *, force: bool = False) -> None:
-    """Write plain values, whole or not at all; a NaN among them is an error, and the folder is made.
-
-    Raises ExistsError, RunError.
-    """
+    """Write plain values, whole or not at all; a NaN among them is an error, and the folder is made."""
     check_new(path, force=force)
     text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     try:
@@ -132,10 +98,7 @@ def umask() -> int:
 
 
 def parse_json(data: bytes, what: object, *, clean: bool = True) -> Any:
-    """Parse JSON that isn't trusted; characters that would steer a terminal are taken out (*clean*), or refused.
-
-    Raises RunError.
-    """
+    """Parse JSON that isn't trusted; characters that would steer a terminal are taken out (*clean*), or refused."""
 
     def refuse(reason: str) -> NoReturn:
         raise RunError(f"{what} isn't valid JSON: {reason}")
@@ -187,10 +150,7 @@ def _cleaned(value: Any, depth: int, refuse: Any) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Read an object; None where there is no such file.
-
-    Raises RunError.
-    """
+    """Read an object; None where there is no such file."""
     try:
         values = parse_json(read_regular(path), path)
     except FileNotFoundError:

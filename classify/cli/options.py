@@ -10,9 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from classify.config import RunConfig, load_config, parse_settings
+from classify.config import RunConfig, load_config
 from classify.console import say
 from classify.heads import HEADS
+from classify.toml_text import parse_settings
 
 DATA, HEAD, TRAINING, OUTPUT, ENCODERS = "Data", "Head", "Training", "Output", "Encoders"
 UNFINISHED = 3  # exit code of a run whose time budget ended, and of too many failed images

@@ -187,7 +187,7 @@ def ablate(
 
     The test part of the split is not used.
     """
-    from classify.config import parse_settings
+    from classify.toml_text import parse_settings
     from classify.figures.charts import ABLATION_TITLE, ablation_chart
     from classify.figures.svg import standalone
     from classify.json_file import check_new, read_regular, write_json

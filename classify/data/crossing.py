@@ -13,8 +13,6 @@ from classify.errors import TaskError
 from features_store import Split
 from features_store.schema import PART_NAMES
 
-__all__ = ["Crossing", "find_crossing", "refuse_crossing"]
-
 _WHO = {
     "published": "was published so",
     "made": "says that it was made here, where groups stay whole",
@@ -94,10 +92,7 @@ def find_crossing(
 
 
 def refuse_crossing(crossing: Crossing | None, *, allow: bool) -> None:
-    """Refuse a split that parts groups, unless it was published so or the user allows it.
-
-    Raises TaskError.
-    """
+    """Refuse a split that parts groups, unless it was published so or the user allows it."""
     if crossing is None or allow or crossing.source == "published":
         return
     raise TaskError(

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from classify.errors import TaskError
 from features_store import Task
 
-__all__ = ["KINDS", "Multi", "Regression", "Single", "TaskKind", "kind_of"]
-
 Floats = NDArray[np.float64]
 _TINY = 1e-12  # probabilities nearer to 0 or 1 have no finite log-odds
 
@@ -136,17 +134,11 @@ class TaskKind:
         return rows
 
     def read_truth(self, cells: Sequence[Sequence[str]]) -> NDArray[Any]:
-        """Return ``y`` from the cells of `truth_cells`.
-
-        Raises ValueError.
-        """
+        """Return ``y`` from the cells of `truth_cells`."""
         raise NotImplementedError
 
     def checked(self, y_true: Any, y_score: Any) -> tuple[NDArray[Any], Floats]:
-        """Return truth and scores (n, n_columns) as arrays; refuse what cannot be scored.
-
-        Raises TaskError.
-        """
+        """Return truth and scores (n, n_columns) as arrays; refuse what cannot be scored."""
         truth, score = self._as_arrays(y_true, y_score)
         if score.shape[1:] != (self.n_columns,) or truth.shape != self._truth_shape(len(score)) or not len(score):
             raise TaskError(

@@ -12,16 +12,12 @@ from classify.errors import ConfigError, TaskError
 from features_store import Labels
 from features_store.errors import unknown_name
 
-__all__ = ["merge_classes"]
-
 
 def merge_classes(labels: Labels, merge: Mapping[str, Sequence[str]]) -> Labels:
     """Return the labels with some classes put together.
 
     A merged class stands where the first of its members stood. Of several labels an image, the merged one is there
     where any of its members is.
-
-    Raises TaskError.
     """
     if not merge:
         return labels
@@ -49,8 +45,6 @@ def merge_classes(labels: Labels, merge: Mapping[str, Sequence[str]]) -> Labels:
     return Labels(merged, kind_of(task).mapped(labels.values, place, len(classes)))
 
 
-__all__ = ["POLARITIES", "polarity_costs"]
-
 _PLEASANT = (
     "amusement awe contentment excitement positive joy happiness surprise relief love trust admiration highly_positive"
 )
@@ -69,8 +63,6 @@ def polarity_costs(classes: Sequence[str]) -> list[list[float]]:
 
     Half of the difference of the polarities: taking a pleasant for an unpleasant emotion costs 1, either for a neutral
     one 0.5, and one pleasant emotion for another nothing beyond what the loss says already.
-
-    Raises ConfigError.
     """
     keys = [name.strip().lower().replace(" ", "_") for name in classes]
     unknown = [name for name, key in zip(classes, keys, strict=True) if key not in POLARITIES]

@@ -18,21 +18,6 @@ if TYPE_CHECKING:
 
     from features_store import Store
 
-__all__ = [
-    "ORDERS",
-    "ArrayRows",
-    "Gather",
-    "RowMatrix",
-    "Rows",
-    "ViewedRows",
-    "batches",
-    "choose_maps",
-    "n_views",
-    "physical_memory",
-    "shuffled_by_blocks",
-    "shuffles_by_blocks",
-]
-
 
 class Rows(Protocol):
     """What a solver needs of a matrix: its shape, and some of its rows as float32."""
@@ -158,10 +143,7 @@ class RowMatrix:
 def batches(
     rows: Rows, positions: np.ndarray | None = None, size: int = 1024
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield ``(positions, float32 rows)`` for *size* rows at a time.
-
-    Shapes: positions (n,).
-    """
+    """Yield ``(positions, float32 rows)`` for *size* rows at a time."""
     order = np.arange(rows.shape[0]) if positions is None else np.asarray(positions)
     buffer = np.empty((min(size, max(len(order), 1)), rows.shape[1]), dtype=np.float32)
     for start in range(0, len(order), size):
@@ -211,11 +193,7 @@ class Gather:
 
 
 def choose_maps(store: Store, names: Sequence[str] = ()) -> tuple[tuple[str, ...], tuple[int, int, int]]:
-    """Return the blocks of maps to put side by side, and the shape of the whole.
-
-    Shapes: shape (int, int, int).
-    Raises UnknownNameError, TaskError.
-    """
+    """Return the blocks of maps to put side by side, and the shape of the whole."""
     maps = sorted(name for name, block in store.blocks.items() if len(block.item_shape) == 3)
     if not names and len(maps) != 1:
         found = f"several: {', '.join(maps)}; name those to use with --blocks" if maps else "none"

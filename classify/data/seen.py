@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from features_store import Store
 
-__all__ = ["Seen", "find_seen"]
-
 
 @dataclass(frozen=True)
 class Seen:

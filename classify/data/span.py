@@ -14,8 +14,6 @@ import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.linalg.lapack import dpstrf
 
-__all__ = ["Projection", "inner_products"]
-
 _COLUMNS = 1024  # features widened to float64 at a time
 _TOLERANCE = 1e-10  # a direction that holds less than this share of the longest row's squared length is rounding
 

@@ -22,8 +22,6 @@ from features_store.schema import PART_NAMES, Status, Task
 if TYPE_CHECKING:
     from features_store import Labels, Split, Store
 
-__all__ = ["Part", "TaskRows", "choose_blocks", "sampled", "task_rows"]
-
 
 @dataclass(frozen=True)
 class Part:
@@ -90,10 +88,7 @@ class TaskRows:
 
 
 def choose_blocks(store: Store, names: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return the blocks to concatenate.
-
-    Raises UnknownNameError, TaskError.
-    """
+    """Return the blocks to concatenate."""
     flat = sorted(name for name, block in store.blocks.items() if len(block.item_shape) == 1)
     for name in names:
         shape = store.block(name).item_shape
@@ -115,10 +110,7 @@ def task_rows(
     merge: Mapping[str, Sequence[str]] | None = None,
     allow_split_groups: bool = False,
 ) -> TaskRows:
-    """Lay out a task: which rows and targets each part of the split has, and what is left out and why.
-
-    Raises UnknownNameError, FailedRowsError, TaskError.
-    """
+    """Lay out a task: which rows and targets each part of the split has, and what is left out and why."""
     labels = merge_classes(store.task_labels(task), merge or {})
     _refuse_twins(labels.task)
     places = _parts_of(store.split(split))

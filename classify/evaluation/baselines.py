@@ -23,8 +23,6 @@ from classify.heads import make_head
 from features_store.leakage import traces_of_ids, tree_scores
 from features_store.schema import Task
 
-__all__ = ["BASELINES", "chance", "constant_scores", "fitted_labels", "id_only_scores", "majority_scores"]
-
 BASELINES = {
     "majority": "always the most common label of the images that the head was fitted on",
     "chance": "the label of such an image drawn at random; brackets: 95% of guesses on these images, not an interval",

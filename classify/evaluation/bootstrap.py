@@ -24,20 +24,6 @@ from classify.data.kinds import kind_of
 from classify.evaluation.metrics import Metric, mean_over_classes, metrics_of, relative_errors, resampled_columns
 from features_store.schema import Task
 
-__all__ = [
-    "LEAST_UNITS",
-    "LEVEL",
-    "SECONDS",
-    "Interval",
-    "Spread",
-    "bootstrap",
-    "draws",
-    "intervals",
-    "student",
-    "too_few",
-    "units_of",
-]
-
 LEVEL = 0.95
 LEAST_UNITS = 10  # independent images or groups; the spread of fewer says nothing
 _UNDEFINED = 0.05  # share of resamples in which a metric may be undefined
@@ -94,10 +80,7 @@ def bootstrap(
     seed: int = 0,
     part: str = "test",
 ) -> dict[str, Interval]:
-    """Score once on all images, and give each metric a 95% interval where one can be had.
-
-    Shapes: groups (n_images,) int64.
-    """
+    """Score once on all images, and give each metric a 95% interval where one can be had."""
     return intervals(Spread.of(task, y_true, y_score, groups, n_resamples=n_resamples, seed=seed), part=part)
 
 
@@ -329,10 +312,7 @@ def _draw(random: np.random.Generator, n_resamples: int, n_units: int) -> Floats
 
 
 def units_of(groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number the groups from 0; an image that is alone is a group of its own.
-
-    Shapes: groups (n_images,) int64; returns (n_images,) int64.
-    """
+    """Number the groups from 0; an image that is alone is a group of its own."""
     groups = np.array(groups, dtype=np.int64)
     alone = groups < 0
     groups[alone] = groups.max(initial=-1) + 1 + np.arange(alone.sum())

@@ -18,8 +18,6 @@ from classify.errors import ConfigError, TaskError
 from classify.evaluation.bootstrap import units_of
 from features_store.schema import Task
 
-__all__ = ["METHODS", "Calibration", "calibration_error", "expected_errors", "fit_calibration", "reliability"]
-
 Method = Literal["temperature", "isotonic"]
 METHODS: tuple[Method, ...] = ("temperature", "isotonic")
 N_BINS = 10
@@ -82,10 +80,7 @@ class Calibration:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Calibration:
-        """Take back what `as_json` gave.
-
-        Raises ConfigError.
-        """
+        """Take back what `as_json` gave."""
         try:
             temperature = None if values["temperature"] is None else float(values["temperature"])
             curves = tuple((tuple(map(float, x)), tuple(map(float, y))) for x, y in values["curves"])
@@ -117,9 +112,6 @@ def fit_calibration(
     excludes 1: on fewer images it harms a calibrated head more often than it helps an uncalibrated one.
     Isotonic regression (Zadrozny and Elkan 2002) bends each class's probabilities freely, takes 1,000 images, and stays
     within ``1 / (n + 2)`` and its complement (Laplace's rule).
-
-    Shapes: groups (n_images,) int64.
-    Raises TaskError.
     """
     kind, n = kind_of(task), len(y_true)
     if not kind.has_classes:

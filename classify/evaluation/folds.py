@@ -13,8 +13,6 @@ from classify.errors import TaskError
 from classify.evaluation.bootstrap import units_of
 from features_store.schema import Task
 
-__all__ = ["count_units", "deal"]
-
 
 def deal(
     task: Task, y: NDArray[Any], *, groups: NDArray[np.int64] | None = None, n_folds: int = 5, seed: int = 0
@@ -23,9 +21,6 @@ def deal(
 
     Stratified by class for a single-label task, by the rarest label that an image has for a multi-label one, by
     fifths of the (first) value for a regression.
-
-    Shapes: groups (n_images,) int64; returns (n_images,) int64.
-    Raises TaskError.
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 

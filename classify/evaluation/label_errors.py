@@ -25,8 +25,6 @@ from classify.evaluation.verdict import N_DEALS, SHOWN, deals, movable
 from classify.heads import make_head
 from features_store.schema import Task
 
-__all__ = ["LabelError", "expected_count", "improbable_values", "judge_knows", "out_of_fold", "probable_errors"]
-
 N_FOLDS = 5
 N_WORLDS = 20  # sets of labels of which none is wrong
 OUTLIER = 3.5  # robust standard deviations (Iglewicz and Hoaglin 1993)

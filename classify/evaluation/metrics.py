@@ -23,24 +23,6 @@ from classify.evaluation.sums import AGREEMENT, COUNTS, ERRORS, LOSS, MISTAKES, 
 if TYPE_CHECKING:
     from features_store import Task
 
-__all__ = [
-    "METRICS",
-    "Metric",
-    "confusion",
-    "dealt_metrics",
-    "find_metric",
-    "greater_is_better",
-    "mean_over_classes",
-    "metrics",
-    "metrics_of",
-    "per_class",
-    "primary_metric",
-    "relative_errors",
-    "resampled_columns",
-    "resampled_metrics",
-    "shown_metrics",
-]
-
 Floats = NDArray[np.float64]
 Kind = Literal["single", "multi", "regression"]
 Formula = Callable[["Task", Floats], Floats]
@@ -253,8 +235,6 @@ def metrics(task: Task, y_true: Any, y_score: Any) -> dict[str, float]:
     predicted, so that their meaning does not change with the part it is computed on; balanced accuracy is the mean
     recall of the classes that are present. A number that is undefined (the correlation of a constant, the mean average
     precision without a positive) is NaN.
-
-    Raises TaskError.
     """
     found = resampled_metrics(task, y_true, y_score, np.ones((1, len(np.asarray(y_score)))))
     return {name: float(value[0]) for name, value in found.items()}

@@ -14,8 +14,6 @@ from classify.evaluation.bootstrap import SECONDS
 if TYPE_CHECKING:
     from features_store import Store
 
-__all__ = ["THRESHOLD", "Pair", "find_duplicates", "safe_threshold", "same_content"]
-
 THRESHOLD = 0.95
 _PIECE_BYTES = 64 * 2**20  # of each of the two sides of one matrix product
 

@@ -28,8 +28,6 @@ from classify.json_file import choice, items, number, optional, parse_json, reco
 from features_store.errors import first_line
 from features_store.schema import Task
 
-__all__ = ["NOT_RECORDED", "BlockNovelty", "Novelty", "fit_novelty", "read_novelty"]
-
 NOT_RECORDED = "novelty not recorded"
 MAX_BYTES = 5_000_000
 _RECORD, _ARRAYS = "novelty.json", "novelty.safetensors"
@@ -187,10 +185,7 @@ _KEYS = {"mean": np.float64, "scale": np.float64, "directions": np.float32, "var
 def fit_novelty(
     blocks: Mapping[str, Rows], task: Task, y: NDArray[Any], groups: NDArray[np.int64] | None = None, *, seed: int = 0
 ) -> Novelty:
-    """Measure the training images.
-
-    Shapes: groups (n_images,) int64.
-    """
+    """Measure the training images."""
     widths = {name: rows.shape[1] for name, rows in blocks.items()}
     rows = _sample(len(y), min(_MAX_ROWS, max(LEAST_UNITS, _MAX_VALUES // max(widths.values()))), seed)
     y, groups = y[rows], None if groups is None else groups[rows]
@@ -341,10 +336,7 @@ _ABOUT = record(
 
 
 def read_novelty(files: Mapping[str, bytes], blocks: Sequence[str], n_features: int) -> Novelty | None:
-    """Take back what `Novelty.files` gave.
-
-    Raises ModelError.
-    """
+    """Take back what `Novelty.files` gave."""
     from safetensors.numpy import load
 
     there = [name for name in (_RECORD, _ARRAYS) if name in files]

@@ -23,8 +23,6 @@ from classify.evaluation.comparison import less
 from classify.evaluation.metrics import dealt_metrics, metrics_of
 from features_store.schema import Task
 
-__all__ = ["N_DEALS", "SHOWN", "Judgement", "Verdict", "clean_scores", "deals", "judge", "judge_head", "movable"]
-
 Verdict = Literal["better", "unclear", "worse", "undefined"]
 Spreads = Mapping[str, Spread]  # by part
 N_DEALS = 500
@@ -114,10 +112,7 @@ def judge(
     n_deals: int = N_DEALS,
     seed: int = 0,
 ) -> dict[str, Judgement]:
-    """Say by which metrics a head is shown to know something of the images; nothing where too few can be dealt.
-
-    Shapes: groups (n_images,) int64.
-    """
+    """Say by which metrics a head is shown to know something of the images; nothing where too few can be dealt."""
     if movable(len(y_true), groups) < 0.5:
         return {}
     drawn = deals(len(y_true), groups, n_deals=n_deals, seed=seed)

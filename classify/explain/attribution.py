@@ -22,8 +22,6 @@ from classify.runs.folder import CONFIG, Run
 from classify.runs.layout import lay_out
 from features_store.schema import Task
 
-__all__ = ["Target", "block_shares", "block_values", "choose_target", "feature_values", "gradient", "training_mean"]
-
 Floats = NDArray[np.float64]
 Vector = NDArray[np.float32]
 Logits = Callable[[Vector], Floats]  # (n, n_features) to (n,)
@@ -69,10 +67,7 @@ def choose_target(task: Task, scores: Floats, centre: Floats, name: str | None =
 
 
 def training_mean(model: Model, run: Run) -> Vector:
-    """Return the mean vector of the training images, (n_features,): the head's own, else that of the store.
-
-    Raises AffectoryError.
-    """
+    """Return the mean vector of the training images, (n_features,): the head's own, else that of the store."""
     standardizer = getattr(model.head, "standardizer_", None)
     if standardizer is not None and np.any(standardizer.mean):
         return np.asarray(standardizer.mean, dtype=np.float32)

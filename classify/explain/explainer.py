@@ -46,9 +46,6 @@ from classify.runs.folder import Run
 from features_store.atomic import atomic_folder, recover
 from features_store.errors import ExistsError
 
-__all__ = ["Explainer", "Explanation", "Picture", "check_explanations", "chosen_images", "explain_images"]
-__all__ += ["matching_id", "scored_images"]
-
 GRID = 7  # rows and columns that are covered one by one, as many as the last map of most networks has
 MAX_CONCEPTS = 5
 NUMBERS = "explanations.json"
@@ -167,10 +164,7 @@ class Explainer:
         self._last_maps = [last_map(network) for network in self.encoders.networks]
 
     def open(self, path: str) -> Picture:
-        """Decode an image and make its vectors.
-
-        Raises ModelError.
-        """
+        """Decode an image and make its vectors."""
         from extract.errors import RefusedImageError
 
         try:
@@ -266,10 +260,7 @@ def explain_images(
     force: bool = False,
     step: Callable[[], object] = lambda: None,
 ) -> list[Explanation]:
-    """Explain images, and write the folder of explanations into the run, whole or not at all.
-
-    Raises ExistsError, ModelError.
-    """
+    """Explain images, and write the folder of explanations into the run, whole or not at all."""
     check_explanations(run, force=force)
     found, entries = [], []
     with atomic_folder(run.folder / EXPLANATIONS, force=force) as folder:
@@ -332,10 +323,7 @@ def _truth(run: Run, image: str) -> list[str] | None:
 
 
 def scored_images(run: Run, data: Path | None) -> dict[str, str]:
-    """Return the picture files of the judged part, by id; those that are not there are left out.
-
-    Raises RunError.
-    """
+    """Return the picture files of the judged part, by id; those that are not there are left out."""
     pictures = Pictures.of_corpus(run.report.corpus, data)
     ids = run.part(run.report.judged_part).ids.tolist()
     found = {image: str(path) for image in ids if (path := pictures.path_of(image)) is not None}

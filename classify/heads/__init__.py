@@ -11,8 +11,6 @@ from classify.data.kinds import KINDS as TASK_KINDS
 from classify.errors import HeadError
 from features_store.errors import unknown_name
 
-__all__ = ["HEADS", "Head", "head_class", "head_options", "make_head"]
-
 KINDS = tuple(TASK_KINDS)
 
 
@@ -103,10 +101,7 @@ HEADS: dict[str, Head] = _table(
 
 
 def head_class(name: str, kind: str) -> Any:
-    """Import the estimator class of a head for a kind of task.
-
-    Raises HeadError.
-    """
+    """Import the estimator class of a head for a kind of task."""
     if name not in HEADS:
         raise HeadError(unknown_name("head", name, HEADS))
     head = HEADS[name]
@@ -123,10 +118,7 @@ def head_options(name: str, kind: str) -> dict[str, Any]:
 
 
 def make_head(name: str, kind: str, *, random_state: Any = 0, **params: Any) -> Any:
-    """Make an unfitted head, its options checked.
-
-    Raises HeadError.
-    """
+    """Make an unfitted head, its options checked."""
     made = head_class(name, kind)
     options = head_options(name, kind)
     for option in params:

@@ -15,8 +15,6 @@ from classify.data.standardizer import refuse_non_finite
 from classify.errors import HeadError
 from classify.heads.options import check_options
 
-__all__ = ["ClassifierHead", "Head", "RegressorHead"]
-
 _STEP = 0.02  # of a feature's deviation, for a difference
 _DIFFERENCE_VALUES = 2**22  # of rows held at once
 _TINY = 1e-12

@@ -15,8 +15,6 @@ from classify.data.rows import ArrayRows, Rows, ViewedRows
 from classify.data.span import Projection
 from classify.data.standardizer import Standardizer, finite_batches
 
-__all__ = ["PROJECTIONS", "ProjectedLinear", "WideLinear", "lifted", "project_first", "projects"]
-
 PROJECTIONS = ("always", "auto", "never")
 
 

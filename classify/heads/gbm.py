@@ -25,8 +25,6 @@ from classify.heads.one_vs_rest import constant_log_odds
 from classify.heads.options import number, random_seed, whole
 from classify.heads.trees import read_trees
 
-__all__ = ["GBMClassifier", "GBMRegressor", "without_fatal_lines"]
-
 _ERRORS = 2  # the file descriptor of the error stream
 
 

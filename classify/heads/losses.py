@@ -13,8 +13,6 @@ from classify.errors import HeadError
 from classify.heads.one_vs_rest import class_weights
 from classify.heads.training import Loss
 
-__all__ = ["cost_matrix", "labels_loss", "refuse_class_options", "single_loss"]
-
 
 def single_loss(head: Any, codes: np.ndarray, row_losses: Loss, probabilities: Callable[..., torch.Tensor]) -> Loss:
     """Return the loss of a classifier for one label an image.
@@ -59,10 +57,7 @@ def labels_loss(head: Any, codes: np.ndarray) -> Loss:
 
 
 def cost_matrix(cost: Any, classes: np.ndarray) -> np.ndarray:
-    """Check a matrix of costs and return it as float32 ``(n_classes, n_classes)``.
-
-    Raises HeadError.
-    """
+    """Check a matrix of costs and return it as float32 ``(n_classes, n_classes)``."""
     try:
         matrix = np.asarray(cost, dtype=np.float32)
     except (TypeError, ValueError):

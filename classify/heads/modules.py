@@ -17,15 +17,6 @@ from classify.errors import HeadError
 from classify.heads.network import LayeredHead, NetworkClassifier, NetworkHead, NetworkRegressor, hidden_layers
 from classify.heads.options import flag, layers, map_shape, number, whole
 
-__all__ = [
-    "ConvClassifier",
-    "ConvRegressor",
-    "MLPClassifier",
-    "MLPRegressor",
-    "MoEClassifier",
-    "MoERegressor",
-]
-
 
 class _Perceptron(LayeredHead):
     search_space: ClassVar[Mapping[str, tuple[Any, ...]]] = {

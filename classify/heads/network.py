@@ -32,8 +32,6 @@ from classify.heads.training import KEPT, OPTIMIZERS, Batches, Checkpoint, Loss,
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["INITS", "LayeredHead", "NetworkClassifier", "NetworkHead", "NetworkRegressor", "hidden_layers"]
-
 _TINY = 1e-12
 
 Training = tuple[Rows, torch.Tensor, tuple[Rows, torch.Tensor] | None, Loss]

@@ -11,15 +11,6 @@ from sklearn.utils import compute_class_weight
 
 from classify.errors import HeadError
 
-__all__ = [
-    "class_weights",
-    "constant_log_odds",
-    "fit_sigmoid",
-    "indicator_columns",
-    "probabilities",
-    "stratified_folds",
-]
-
 
 def indicator_columns(codes: np.ndarray, n_classes: int) -> np.ndarray:
     """Return codes (n,) or 0/1 (n, K) as binary columns; two exclusive classes are one column, of the second."""

@@ -18,22 +18,6 @@ import numpy as np
 
 from classify.errors import HeadError
 
-__all__ = [
-    "Option",
-    "anything",
-    "check_options",
-    "choice",
-    "costs_of_mistakes",
-    "flag",
-    "layers",
-    "map_shape",
-    "number",
-    "options_of",
-    "random_seed",
-    "weights_of_classes",
-    "whole",
-]
-
 _LARGEST = 10**9  # of a count without a limit of its own
 _WIDEST = 2**20  # units of a layer
 
@@ -53,10 +37,7 @@ def options_of(head: Any) -> dict[str, Option]:
 
 
 def check_options(head: Any) -> None:
-    """Refuse the first option of a head that is not one of the values it takes.
-
-    Raises HeadError.
-    """
+    """Refuse the first option of a head that is not one of the values it takes."""
     for name, option in options_of(head).items():
         value = getattr(head, name)
         if not option.valid(value):

@@ -43,8 +43,6 @@ from classify.json_file import (
 from features_store.errors import first_line
 from features_store.schema import KINDS
 
-__all__ = ["head_files", "load_head", "load_model", "restored_head", "save_head"]
-
 FORMAT = "affectory-head"
 FORMAT_VERSION = 3
 RECORD = "head.json"
@@ -54,10 +52,7 @@ _LIBRARIES = ("affectory", "lightgbm", "numpy", "scikit-learn", "torch")
 
 
 def save_head(head: Any, folder: Path, beside: Mapping[str, bytes] | None = None) -> None:
-    """Write a fitted head to a new folder, whole or not at all.
-
-    Raises HeadError.
-    """
+    """Write a fitted head to a new folder, whole or not at all."""
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise HeadError(f"can't save the head to {folder}: there is something already; choose another folder")
@@ -75,10 +70,7 @@ def save_head(head: Any, folder: Path, beside: Mapping[str, bytes] | None = None
 
 
 def load_head(folder: Path) -> Any:
-    """Read a head that `save_head` wrote; it predicts the same.
-
-    Raises HeadError.
-    """
+    """Read a head that `save_head` wrote; it predicts the same."""
     return load_model(folder)[0]
 
 
@@ -96,10 +88,7 @@ def load_model(folder: Path) -> tuple[Any, dict[str, bytes]]:
 
 
 def head_files(folder: Path) -> dict[str, bytes]:
-    """Return the files of a head by name: ``head.json`` and those that it lists, each as its digest says.
-
-    Raises HeadError.
-    """
+    """Return the files of a head by name: ``head.json`` and those that it lists, each as its digest says."""
     if folder.is_symlink():
         raise HeadError(f"{folder} is a symbolic link; a head is a folder")
     try:
@@ -117,10 +106,7 @@ def head_files(folder: Path) -> dict[str, bytes]:
 
 
 def restored_head(files: Mapping[str, bytes], *, foreign: bool = False) -> Any:
-    """Make a head from its files.
-
-    Raises HeadError.
-    """
+    """Make a head from its files."""
     from safetensors.numpy import load
 
     try:

@@ -20,18 +20,6 @@ from classify.errors import HeadError, RunError
 if TYPE_CHECKING:
     from classify.data.standardizer import Standardizer
 
-__all__ = [
-    "KEPT",
-    "OPTIMIZERS",
-    "Batches",
-    "Checkpoint",
-    "Plan",
-    "Progress",
-    "Session",
-    "fit_loop",
-    "refuse_divergence",
-]
-
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Pair = tuple[torch.Tensor, torch.Tensor]
 OPTIMIZERS = ("adam", "nadam", "sgd")
@@ -215,10 +203,7 @@ def fit_loop(
     progress: Progress,
     stop: Callable[[Progress], bool] = lambda progress: False,
 ) -> list[dict[str, float]]:
-    """Train *module* in place until the plan is done, the validation loss stalls, or *stop* says so.
-
-    Raises HeadError.
-    """
+    """Train *module* in place until the plan is done, the validation loss stalls, or *stop* says so."""
     while len(progress.history) < plan.epochs and not progress.stalled(plan.patience):
         epoch = len(progress.history)
         record = {"epoch": epoch + 1, "learning_rate": plan.rate(epoch=epoch, step=progress.step)}
@@ -316,10 +301,7 @@ class Checkpoint:
         self._longest = 0.0
 
     def attached(self, session: Session) -> Callable[[Progress], bool]:
-        """Fill *session* with the saved state, if there is one to go on from; return the rule for its loop.
-
-        Raises RunError.
-        """
+        """Fill *session* with the saved state, if there is one to go on from; return the rule for its loop."""
         if self.resume and (self.folder / _RECORD).is_file():
             self._restore(session)
         self._epoch_began = self.clock()

@@ -15,8 +15,6 @@ import numpy as np
 
 from classify.errors import HeadError
 
-__all__ = ["Trees", "read_trees"]
-
 MAX_TREES, MAX_LEAVES = 1_000_000, 131_072
 _END = "\nend of trees\n"
 _HEADER = (
@@ -115,10 +113,7 @@ class Trees:
 
 
 def read_trees(text: str, *, n_features: int) -> Trees:
-    """Read trees from LightGBM's text.
-
-    Raises HeadError.
-    """
+    """Read trees from LightGBM's text."""
     body, end, _ = text.partition(_END)
     if not end or not text.isascii():
         _refuse("it isn't LightGBM's text, or is cut short")

@@ -53,8 +53,6 @@ from features_store.atomic import atomic_write
 from features_store.errors import AffectoryError
 from features_store.schema import KINDS, Task
 
-__all__ = ["open_model", "read_bundle", "write_bundle"]
-
 FORMAT, VERSION = "affectory-bundle", 1
 MANIFEST = "manifest.json"
 _TEXTS = ("task.json", "passports.json", "adjustment.json", "MODEL_CARD.md", "DATA_CARD.md")
@@ -65,10 +63,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that the format knows
 
 
 def write_bundle(run: Run, path: Path, *, force: bool = False) -> list[str]:
-    """Pack a run into a bundle, whole or not at all; the file is opened again before it gets its name.
-
-    Raises ExistsError, BundleError.
-    """
+    """Pack a run into a bundle, whole or not at all; the file is opened again before it gets its name."""
     check_new(path, force=force)
     model = run_model(run)
     files = _contents(run, model)
@@ -127,10 +122,7 @@ def _digest(data: bytes) -> str:
 
 
 def open_model(place: Path) -> Model:
-    """Open the model of a run's folder, or of a bundle.
-
-    Raises RunError, ModelError.
-    """
+    """Open the model of a run's folder, or of a bundle."""
     if place.is_dir() or not place.exists():
         return run_model(read_run(place))
     return read_bundle(place)
@@ -141,8 +133,6 @@ def read_bundle(path: Path) -> Model:
 
     Nothing is unpacked under a name that the bundle chose, nothing in it is run, and every file is compared with the
     manifest before it is parsed.
-
-    Raises BundleError.
     """
     try:
         data = read_regular(path.resolve(), MAX_BYTES)  # the path that a user types may be a link

@@ -16,8 +16,6 @@ from classify.pages.leaderboard import leaderboards, missing_intervals, standing
 from classify.runs.folder import Run
 from classify.runs.report_json import UNDEFINED, Report, passport_weights
 
-__all__ = ["data_card_text", "model_card_text"]
-
 
 class _Markdown(str):
     """Text that is Markdown."""

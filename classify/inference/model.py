@@ -27,8 +27,6 @@ from classify.runs.train import head_scores
 from features_store.errors import first_line
 from features_store.schema import Task
 
-__all__ = ["Model", "Prediction", "csv_header", "random_weights", "run_model", "tried"]
-
 Floats = NDArray[np.float64]
 
 
@@ -204,10 +202,7 @@ def random_weights(passports: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def run_model(run: Run) -> Model:
-    """Load the model of a run.
-
-    Raises ModelError, HeadError.
-    """
+    """Load the model of a run."""
     blocks = tuple(run.passports)
     head, files = load_model(run.folder / "model")
     novelty = read_novelty(files, blocks, head.n_features_in_)
@@ -215,10 +210,7 @@ def run_model(run: Run) -> Model:
 
 
 def tried(model: Model) -> Model:
-    """Predict once from zeros, so that parts that do not fit each other are found here and not at the first image.
-
-    Raises ModelError.
-    """
+    """Predict once from zeros, so that parts that do not fit each other are found here and not at the first image."""
     task, n_classes = model.task, len(model.task.classes)
     try:
         scores = model.scores(np.zeros((1, model.head.n_features_in_), dtype=np.float32))

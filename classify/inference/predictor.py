@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from extract.encoders import Encoder
     from extract.engines.forward import Forward
 
-__all__ = ["BlockOutput", "Encoders", "Predictor", "image_paths"]
-
 Prepared = list[NDArray[Any]]
 _READ_AHEAD = 4  # images that are decoded while others are in the networks
 
@@ -109,10 +107,7 @@ class Encoders:
             forward(np.zeros((1, *forward.network.input_shape), dtype=forward.network.input_dtype))
 
     def decode(self, path: str) -> list[NDArray[np.uint8]]:
-        """Read an image file; return it as each network's decoder gives it: (height, width, 3) uint8, by network.
-
-        Raises RefusedImageError.
-        """
+        """Read an image file; return it as each network's decoder gives it: (height, width, 3) uint8, by network."""
         from extract.inputs.files import Files
 
         data = Files(Path(), np.array([path])).read(0)
@@ -336,10 +331,7 @@ def _paths(images: Iterable[Any]) -> Iterator[str]:
 
 
 def image_paths(places: Iterable[str]) -> list[str]:
-    """List image files: files as they are given, folders with all images below them.
-
-    Raises ModelError.
-    """
+    """List image files: files as they are given, folders with all images below them."""
     from extract.inputs.disk import find_images
 
     found: list[str] = []

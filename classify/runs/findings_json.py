@@ -26,8 +26,6 @@ from classify.json_file import (
 from classify.runs.report_json import ENDS, SHARE, UNDEFINED, interval
 from features_store.schema import KINDS
 
-__all__ = ["check_ablation", "read_ablation", "read_audit", "read_curve", "read_explanations"]
-
 _PAIR = record({"id": text, "other": text, "cosine": number(-1.01, 1.01)}, {"same_bytes": (flag, False)})
 _ACROSS = record({"n_images": whole(), "ids": items(text), "pairs": items(_PAIR)})
 _DUPLICATES = record(

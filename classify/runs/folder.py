@@ -38,8 +38,6 @@ from features_store.atomic import atomic_folder, recover
 from features_store.errors import ExistsError
 from features_store.schema import Task
 
-__all__ = ["REPORT", "Run", "check_free", "find_runs", "new_folder", "read_run", "write_run"]
-
 CONFIG, PREDICTIONS = "config.toml", "predictions.csv"
 
 
@@ -69,10 +67,7 @@ class Run:
         return {name: known[name] for name in blocks}
 
     def part(self, name: str) -> PartPredictions:
-        """Return the predictions of one part.
-
-        Raises RunError.
-        """
+        """Return the predictions of one part."""
         if name not in self.predictions:
             raise RunError(f"{self.folder / PREDICTIONS} has no {name} images, and the report of the run has")
         return self.predictions[name]
@@ -99,10 +94,7 @@ class Run:
 
 
 def check_free(folder: Path, *, force: bool) -> None:
-    """Refuse a place that is taken or can't be written, before any work is done for it.
-
-    Raises RunError.
-    """
+    """Refuse a place that is taken or can't be written, before any work is done for it."""
     try_place(folder, "the run ")
     if not folder.exists() and not folder.is_symlink():
         recover(folder)
@@ -120,10 +112,7 @@ def check_free(folder: Path, *, force: bool) -> None:
 
 @contextmanager
 def new_folder(folder: Path, *, force: bool = False) -> Iterator[Path]:
-    """Give a temporary folder to write into, and put it in its place when the block ends without an error.
-
-    Raises RunError.
-    """
+    """Give a temporary folder to write into, and put it in its place when the block ends without an error."""
     check_free(folder, force=force)
     try:
         with atomic_folder(folder, force=force) as temporary:
@@ -166,18 +155,12 @@ def write_run(
 
 
 def read_run(folder: Path) -> Run:
-    """Open one run.
-
-    Raises RunError.
-    """
+    """Open one run."""
     return Run(folder, read_report(folder))
 
 
 def find_runs(places: Iterable[Path]) -> list[Run]:
-    """Open the runs at and below the given places, each once, sorted by path.
-
-    Raises RunError.
-    """
+    """Open the runs at and below the given places, each once, sorted by path."""
     found: dict[Path, Path] = {}
     for place in places:
         reports = sorted(path for path in place.rglob(REPORT) if not path.parent.name.startswith("."))

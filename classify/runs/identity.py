@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from classify.runs.folder import Run
     from features_store import Store
 
-__all__ = ["check_same_data", "differing_aspects", "digest_of", "run_identity"]
-
 _WITHOUT_EFFECT = ("store", "out", "preset", "head", "settings", "tested", "class_map", "allow_split_groups")
 _OF_SETTINGS = ("head", "run")  # aspects that follow from the settings, and not from the data
 
@@ -77,10 +75,7 @@ def differing_aspects(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[
 
 
 def check_same_data(run: Run, config: RunConfig, store: Store, blocks: Sequence[str], data: TaskRows) -> None:
-    """Refuse a store that holds anything else now than a run was made from.
-
-    Raises RunError.
-    """
+    """Refuse a store that holds anything else now than a run was made from."""
     before, parts = run.report.part_digests or {}, data.parts
     found = [f"labels of {name}" for name in {**before, **parts} if before.get(name) != _digest(parts.get(name))]
     found += ["classes"] if list(data.task.classes) != list(run.report.classes) else []

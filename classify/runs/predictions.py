@@ -18,8 +18,6 @@ from classify.errors import RunError
 from classify.json_file import clean_text, read_regular
 from features_store.schema import PART_NAMES, Task
 
-__all__ = ["PartPredictions", "read_predictions", "write_predictions"]
-
 MAX_BYTES = 2 * 2**30
 _ROUNDING = 1e-6  # by which a probability may lie beside 0 to 1
 
@@ -63,10 +61,7 @@ def _header(kind: TaskKind, *, grouped: bool, calibrated: bool) -> list[str]:
 
 
 def read_predictions(path: Path, task: Task) -> dict[str, PartPredictions]:
-    """Read what `write_predictions` wrote.
-
-    Raises RunError.
-    """
+    """Read what `write_predictions` wrote."""
     try:
         text = clean_text(read_regular(path, MAX_BYTES).decode("utf-8"))
         header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)

@@ -25,8 +25,6 @@ from features_store.schema import PART_NAMES, Task
 if TYPE_CHECKING:
     from features_store import Store
 
-__all__ = ["by_kind", "plain", "run_report"]
-
 MAX_ALIKE = 5  # warnings of one kind that are printed one by one
 MIN_UNLIKE = 5  # images unlike the training images, and times their expected share, that are warned of
 

@@ -35,19 +35,6 @@ from classify.json_file import (
 from features_store.errors import FormatError
 from features_store.schema import KINDS, PART_NAMES, SPLIT_SOURCES, Kind, Task
 
-__all__ = [
-    "ENDS",
-    "FORMAT_VERSION",
-    "REPORT",
-    "SHARE",
-    "UNDEFINED",
-    "Report",
-    "interval",
-    "passport_weights",
-    "read_report",
-    "report_task",
-]
-
 REPORT = "report.json"
 FORMAT_VERSION = 2
 UNDEFINED: Mapping[str, float | None] = {"value": None, "low": None, "high": None}
@@ -207,10 +194,7 @@ class Report(Mapping[str, Any]):
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Report:
-        """Take the values of ``report.json``.
-
-        Raises SchemaError, FormatError.
-        """
+        """Take the values of ``report.json``."""
         known = {one.name: one for one in fields(cls) if one.name != "others"}
         lacking = [name for name, one in known.items() if one.default_factory is MISSING and name not in values]
         if lacking:
@@ -245,10 +229,7 @@ class Report(Mapping[str, Any]):
 
 
 def read_report(folder: Path) -> Report:
-    """Read the report of a run.
-
-    Raises RunError.
-    """
+    """Read the report of a run."""
     path = folder / REPORT
     try:
         values = parse_json(read_regular(path), path)

@@ -29,8 +29,6 @@ from classify.runs.record import by_kind, run_report
 from classify.runs.time_budget import Interruption
 from features_store.schema import Task
 
-__all__ = ["fit_head", "head_scores", "run"]
-
 Scores = Mapping[str, NDArray[np.float64]]  # by part
 
 
@@ -169,8 +167,6 @@ def fit_head(
     epochs (rounds, of trees, label by label) as were best for the first where it stopped early, else for as many as
     are set. Returns the head that scores each part (``test`` has the one that is kept), the facts of the second fit for
     the report, and the warnings of libraries.
-
-    Raises ConfigError, UnfinishedError.
     """
     parts = layout.data.parts
     if refit and "validation" not in parts:

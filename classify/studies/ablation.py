@@ -26,8 +26,6 @@ from classify.studies.subset_scores import PATHS, Images, Paths, Plan, Scores, S
 from features_store import open_store
 from features_store.schema import Task
 
-__all__ = ["AblationConfig", "ablate", "ablation_folder", "subsets_of"]
-
 Step = tuple[float, NDArray[np.float64], int]  # a difference, what it is on resamples, and of how many units
 MAX_BLOCKS = 6  # up to so many blocks every subset is tried: 63 of them
 _BLIND_DEALS = 20  # of the answers of all blocks, which stand for knowing nothing
@@ -83,10 +81,7 @@ def ablate(
     notify: Callable[[str], None] = lambda line: None,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Score every subset of blocks on the same images and folds, and work out what each block adds.
-
-    Raises AffectoryError.
-    """
+    """Score every subset of blocks on the same images and folds, and work out what each block adds."""
     path = Path(config.store).expanduser()
     store = open_store(path)
     blocks = choose_blocks(store, config.blocks)

@@ -32,8 +32,6 @@ from features_store import open_store
 if TYPE_CHECKING:
     from features_store import Store
 
-__all__ = ["AUDIT", "audit"]
-
 AUDIT = "audit.json"
 MAX_JUDGED = 20_000  # images whose labels are judged; of more, a random sample
 MAX_LISTED = 200  # doubtful labels, and pairs, that the file lists
@@ -53,8 +51,6 @@ def audit(
     """Find near-duplicates across the parts of a split, and labels that a judge disagrees with.
 
     Without *blocks* every block of vectors counts. Two images are near-duplicates from a cosine of *threshold* on.
-
-    Raises AffectoryError.
     """
     if not 0 < threshold <= 1:
         raise ConfigError(f"threshold is {threshold}; it takes a cosine above 0 and at most 1, like {THRESHOLD}")

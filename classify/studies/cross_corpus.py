@@ -32,8 +32,6 @@ from features_store import Labels, Store, Task, open_store
 from features_store import passport as passports
 from features_store.errors import AffectoryError, MismatchError, unknown_name
 
-__all__ = ["cross_corpus_test", "run_config"]
-
 LEFT_OUT = "none"
 
 
@@ -73,8 +71,6 @@ def cross_corpus_test(
     Images that the head was fitted on, or that calibrated it, are left out and counted: by name, by the bytes of the
     picture where both stores know them, by equal vectors, and as group mates of one of them. A class of the head that
     the store lacks keeps its row, with support 0. Nothing is fitted; calibration and thresholds are those of the run.
-
-    Raises MismatchError, TaskError.
     """
     run, started, class_map = read_run(tested), time.perf_counter(), dict(class_map or {})
     other = open_store(Path(store).expanduser())

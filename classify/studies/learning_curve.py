@@ -22,8 +22,6 @@ from classify.runs.layout import lay_out, unfitted_head
 from classify.runs.train import fit_head, head_scores
 from features_store.schema import Task
 
-__all__ = ["CURVE", "check_sizes", "fit_learning_curve", "growing_subsets"]
-
 CURVE = "curve.json"
 SMALLEST = 20  # training images of the first point, at least
 _RESAMPLES = 300
@@ -37,10 +35,7 @@ def check_sizes(n_points: int, n_repeats: int) -> None:
 
 
 def fit_learning_curve(run: Run, *, n_points: int = 6, n_repeats: int = 3, seed: int = 0) -> dict[str, Any]:
-    """Fit the head of a run again on growing parts of its training images, added in *n_repeats* orders.
-
-    Raises ConfigError, RunError.
-    """
+    """Fit the head of a run again on growing parts of its training images, added in *n_repeats* orders."""
     check_sizes(n_points, n_repeats)
     config = load_config(run.folder / CONFIG)
     if config.tested or run.report.transfer:
@@ -97,9 +92,6 @@ def growing_subsets(
 
     Groups come whole. The first images are one of each class (or as near to it as groups allow), so that no set
     lacks a class that a larger one has.
-
-    Shapes: groups (n_images,) int64.
-    Raises TaskError.
     """
     n_images = len(y)
     if n_images < 2 * SMALLEST:

@@ -10,10 +10,10 @@ from typing import Any
 from classify.config import RunConfig, load_config
 from classify.errors import ConfigError, RunError
 from classify.preset import Preset, find_preset, systems
-from classify.runs.folder import CONFIG, REPORT, Run, read_run
+from classify.runs.folder import CONFIG, Run, read_run
 from classify.runs.identity import differing_aspects, run_identity
 from classify.runs.layout import Layout, lay_out, quick
-from classify.runs.report_json import UNDEFINED, passport_weights
+from classify.runs.report_json import REPORT, UNDEFINED, passport_weights
 from classify.runs.train import run as run_experiment
 from features_store import Store, open_store
 from features_store import passport as passports

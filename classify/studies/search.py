@@ -46,8 +46,6 @@ from features_store.lock import FileLock
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["BEST", "JOURNAL", "TRIALS", "search"]
-
 JOURNAL, TRIALS, BEST = "journal.log", "trials.json", "best"
 FORMAT, VERSION = "affectory-search", 1
 
@@ -64,8 +62,6 @@ def search(
 
     A trial is fitted on the training part and scored on the validation part by the task's primary metric; no trial
     reads a test image. Trials are drawn by the tree-structured Parzen estimator (Bergstra et al. 2011).
-
-    Raises ConfigError, RunError, UnfinishedError.
     """
     space, folder = _space(config), config.folder
     if (folder / BEST).exists() and not force:

@@ -23,8 +23,6 @@ from classify.runs.identity import check_same_data
 from classify.runs.layout import Layout, lay_out, unfitted_head
 from classify.runs.train import fit_head, head_scores
 
-__all__ = ["SEEDS", "seeds_of"]
-
 SEEDS = "seeds.json"
 MAX_VALUES = 2**28  # of the vectors that are moved: 1 GiB
 MOVED = 1e-6  # of each value
@@ -48,10 +46,7 @@ class _Moved(Layout):
 
 
 def seeds_of(run: Run, n_seeds: int = 5) -> dict[str, Any]:
-    """Fit the head of a run with *n_seeds* seeds, its own the first, and once on vectors moved by 1e-6.
-
-    Raises RunError.
-    """
+    """Fit the head of a run with *n_seeds* seeds, its own the first, and once on vectors moved by 1e-6."""
     config, report = load_config(run.folder / CONFIG), run.report
     if config.tested or report.transfer:
         raise RunError(f"{run.folder} tests a head that was fitted elsewhere; give the run of that head")

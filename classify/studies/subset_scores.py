@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from features_store import Store
     from features_store.schema import Task
 
-__all__ = ["PATHS", "Images", "Plan", "path_scores", "subset_scores"]
-
 MAX_ROWS = 20_000  # a Gram matrix of 1.6 GB
 Subset = tuple[str, ...]
 Scores = dict[Subset, np.ndarray]

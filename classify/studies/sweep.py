@@ -15,19 +15,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classify.config import RunConfig, check_out, load_config, read_toml
+from classify.config import RunConfig, check_out, load_config
 from classify.errors import ConfigError, RunError
 from classify.heads import HEADS
-from classify.runs.folder import REPORT
+from classify.runs.report_json import REPORT
 from classify.runs.identity import digest_of, run_identity
 from classify.runs.layout import Layout, lay_out, unfitted_head
+from classify.toml_text import read_toml
 from features_store import open_store
 from features_store.errors import AffectoryError
 
 if TYPE_CHECKING:
     from features_store import Store
-
-__all__ = ["MAX_RUNS", "GridPoint", "read_sweep", "sweep"]
 
 MAX_RUNS = 10_000  # of one grid: three lists of a thousand values would never end
 
@@ -68,10 +67,7 @@ def sweep(
     notify: Callable[[str], None] = lambda line: None,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> None:
-    """Do every run that is missing; one that fails is reported, and the others are done.
-
-    Raises RunError.
-    """
+    """Do every run that is missing; one that fails is reported, and the others are done."""
     from classify.runs.train import run
 
     failed = [point for point in points if point.problem]
@@ -104,8 +100,6 @@ def read_sweep(path: Path, *, out: Path | None = None, allow_split_groups: bool 
     values, and so may each option in its table ``set``; a value that is itself a list stands in a second list
     (``hidden = [[1000, 200], [256]]``). A grid gives every combination, several grids add up, and equal points count
     once.
-
-    Raises ConfigError, AffectoryError.
     """
     values = read_toml(path)
     grids = values.pop("grid", None)
