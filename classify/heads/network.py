@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 from torch import nn
+from tqdm import tqdm
 
 from classify.data.rows import ORDERS, Rows, shuffles_by_blocks
 from classify.data.standardizer import Standardizer, finite_batches
@@ -27,14 +28,14 @@ from classify.heads.options import (
     weights_of_classes,
     whole,
 )
-from classify.heads.training import KEPT, OPTIMIZERS, Batches, Checkpoint, Loss, Plan, Progress, Session
+from classify.heads.training import KEPT, OPTIMIZERS, Batches, Checkpoint, Loss, Training
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 _TINY = 1e-12
 
-Training = tuple[Rows, torch.Tensor, tuple[Rows, torch.Tensor] | None, Loss]
+Data = tuple[Rows, torch.Tensor, tuple[Rows, torch.Tensor] | None, Loss]
 """Rows and targets, those for validation, and the loss: what a network is trained on."""
 
 INITS: dict[str, Callable[[torch.Tensor], torch.Tensor] | None] = {
@@ -157,12 +158,26 @@ class NetworkHead(Head):
         HeadError
             When X or y can't be used, an option is out of range, or training diverges.
         """
-        session = self._train(*self._training(X, y, validation), checkpoint)
-        self._finish(session)
+        # Dropout and initial weights draw from torch's global generator: lend it out, seeded, and put it back.
+        with torch.random.fork_rng(devices=[]):
+            training = self.training(X, y, validation)
+            out_of_time = checkpoint.attached(training) if checkpoint else lambda: False
+            done = {"total": self.epochs, "initial": len(training.history), "disable": not self.verbose}
+            with tqdm(desc="epochs", unit="epoch", delay=2, **done) as bar:
+
+                def stop() -> bool:
+                    record = training.history[-1]
+                    losses = {name: f"{record[name]:.4f}" for name in ("loss", "validation_loss") if name in record}
+                    bar.set_postfix(losses, refresh=False)
+                    bar.update()
+                    return out_of_time()
+
+                training.run(stop)
+        self._finish(training)
         return self
 
-    def _training(self, X: Any, y: Any, validation: tuple[Any, Any] | None) -> Training:
-        """Check what ``fit`` was given, and return what is trained: rows, targets, validation rows, and the loss."""
+    def _checked(self, X: Any, y: Any, validation: tuple[Any, Any] | None) -> Data:
+        """Check what ``fit`` was given, and return what a network is trained on."""
         raise NotImplementedError
 
     def _build(self, n_features: int, n_outputs: int) -> nn.Module:
@@ -178,54 +193,32 @@ class NetworkHead(Head):
         """Return how many outputs the fitted task has."""
         raise NotImplementedError
 
-    def _train(
-        self,
-        rows: Rows,
-        targets: torch.Tensor,
-        validation: tuple[Rows, torch.Tensor] | None,
-        loss: Loss,
-        checkpoint: Checkpoint | None,
-    ) -> Session:
-        # Dropout and initial weights draw from torch's global generator: lend it out, seeded, and put it back.
-        with torch.random.fork_rng(devices=[]):
-            session = self._session(rows, targets, validation, loss)
-            rule = checkpoint.attached(session) if checkpoint else None
-            with _EpochBar(self.epochs, shown=self.verbose, done=len(session.progress.history)) as shown:
-                session.run(lambda progress: shown(progress) or bool(rule and rule(progress)))
-        return session
-
-    def _session(
-        self,
-        rows: Rows,
-        targets: torch.Tensor,
-        validation: tuple[Rows, torch.Tensor] | None,
-        loss: Loss,
-    ) -> Session:
+    def training(self, X: Any, y: Any, validation: tuple[Any, Any] | None = None) -> Training:
         """Draw the module and lay out the batches; torch's global generator is seeded, and left for the loop."""
-        plan = self._plan()
+        rows, targets, held_out, loss = self._checked(X, y, validation)
         drawn = check_random_state(self.random_state).randint(2**31 - 1)
-        self.standardizer_ = standardizer = self._standardizer(rows)
+        self.standardizer_ = self._standardizer(rows)
+        scale: Standardizer | None = self.standardizer_
         torch.manual_seed(drawn)
         module = self._initialised(self._build(rows.shape[1], self._n_outputs()))
-        scale: Standardizer | None = standardizer
-        if projects(self.project, module, rows, plan.optimizer):
-            decays = plan.weight_decay > 0 and plan.optimizer == "sgd"
-            layer, rows = project_first(module, rows, standardizer, keep_outside=self.keep_outside, decays=decays)
-            validation = validation and (layer.rows(validation[0], standardizer), validation[1])
+        if projects(self.project, module, rows, self.optimizer):
+            decays = self.weight_decay > 0 and self.optimizer == "sgd"
+            measured = self.standardizer_
+            layer, rows = project_first(module, rows, measured, keep_outside=self.keep_outside, decays=decays)
+            held_out = held_out and (layer.rows(held_out[0], measured), held_out[1])
             scale = None
         generator = torch.Generator().manual_seed(drawn)
-        batched = functools.partial(Batches, size=plan.batch_size, standardizer=scale)
+        batched = functools.partial(Batches, size=self.batch_size, standardizer=scale)
         train = batched(rows, targets, generator=generator, by_blocks=shuffles_by_blocks(self.shuffle, rows))
-        held_out = None if validation is None else batched(*validation)
-        return Session(module, loss, train, held_out, plan, Progress(plan.build_optimizer(module)))
+        return Training(self, module, loss, train, None if held_out is None else batched(*held_out))
 
     def _standardizer(self, rows: Rows) -> Standardizer:
         """Measure the training rows."""
         return Standardizer.fit(rows, standardize=self.standardize)
 
-    def _finish(self, session: Session) -> None:
+    def _finish(self, training: Training) -> None:
         """Take over a trained module, its first layer mapped back to the features."""
-        self.module_, self.history_ = lifted(session.module), session.progress.history
+        self.module_, self.history_ = lifted(training.module), training.history
         for layer in self.module_.modules():
             if isinstance(layer, WideLinear):
                 layer.release()
@@ -233,10 +226,6 @@ class NetworkHead(Head):
         kept = len(losses) if self.keep == "last" else int(np.argmin(losses or [0.0])) + 1
         self.best_length_ = kept if losses and self.patience else None
         self.n_parameters_ = sum(p.numel() for p in self.module_.parameters() if p.requires_grad)
-
-    def _plan(self) -> Plan:
-        names = ("epochs", "batch_size", "optimizer", "learning_rate", "momentum", "decay", "weight_decay")
-        return Plan(**{name: getattr(self, name) for name in (*names, "halve_every", "patience", "keep")})
 
     def _initialised(self, module: nn.Module) -> nn.Module:
         draw = INITS[self.init]
@@ -312,8 +301,7 @@ class NetworkClassifier(ClassifierHead, NetworkHead):
     def _n_outputs(self) -> int:
         return len(self.classes_)
 
-    def _training(self, X: Any, y: Any, validation: tuple[Any, Any] | None) -> Training:
-        """Check everything, and return what is trained: rows, targets, validation rows with theirs, and the loss."""
+    def _checked(self, X: Any, y: Any, validation: tuple[Any, Any] | None) -> Data:
         rows, codes = self._training_rows(X, y)
         found = None if validation is None else self._held_out(*validation)
         held_out = None if found is None else (found[0], self._tensor(found[1]))
@@ -364,8 +352,7 @@ class NetworkRegressor(RegressorHead, NetworkHead):
     def _n_outputs(self) -> int:
         return len(self.target_mean_)
 
-    def _training(self, X: Any, y: Any, validation: tuple[Any, Any] | None) -> Training:
-        """Check everything, and return what is trained: rows, targets, validation rows with theirs, and the loss."""
+    def _checked(self, X: Any, y: Any, validation: tuple[Any, Any] | None) -> Data:
         rows, targets = self._training_rows(X, y)
         deviation = targets.std(axis=0)
         self.target_mean_ = targets.mean(axis=0)
@@ -392,26 +379,3 @@ class NetworkRegressor(RegressorHead, NetworkHead):
     def _traced(self, outputs: torch.Tensor, output: int) -> torch.Tensor:
         return outputs[output] * self.target_scale_[output] + self.target_mean_[output]
 
-
-class _EpochBar:
-    """A progress bar over epochs, as the loop's stop rule that never stops; shown after two seconds."""
-
-    def __init__(self, epochs: int, *, shown: bool, done: int = 0) -> None:
-        self.epochs, self.shown, self.done = epochs, shown, done
-
-    def __enter__(self) -> Callable[[Progress], bool]:
-        from tqdm import tqdm
-
-        options = {"total": self.epochs, "initial": self.done, "disable": not self.shown}
-        self.bar = tqdm(desc="epochs", unit="epoch", delay=2, **options)
-        return self.advance
-
-    def advance(self, progress: Progress) -> bool:
-        record = progress.history[-1]
-        losses = {name: f"{record[name]:.4f}" for name in ("loss", "validation_loss") if name in record}
-        self.bar.set_postfix(losses, refresh=False)
-        self.bar.update()
-        return False
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()

@@ -20,7 +20,7 @@ from torch import nn
 
 from classify.data.rows import RowMatrix
 from classify.heads import make_head
-from classify.heads.training import Session
+from classify.heads.training import Training
 from features_store import Store
 from tests.bench.results import record
 from tests.bench.synthetic import CARD, make_store
@@ -48,17 +48,17 @@ def network(optimizer: str, *, project: str, learning_rate: float) -> object:
 
 
 class Ours:
-    """A session of the product, one epoch at a time."""
+    """A training of the product, one epoch at a time."""
 
     def __init__(self, x: RowMatrix, y: np.ndarray, optimizer: str, *, project: str, learning_rate: float) -> None:
         start = time.perf_counter()
         head = network(optimizer, project=project, learning_rate=learning_rate)
-        self.session: Session = head._session(*head._training(x, y, None))
+        self.training: Training = head.training(x, y)
         self.prepared = time.perf_counter() - start
 
     def epoch(self) -> float:
-        self.session.run(lambda progress: True)
-        return self.session.progress.history[-1]["loss"]
+        self.training.run(lambda: True)
+        return self.training.history[-1]["loss"]
 
 
 class PlainLoop:
@@ -189,8 +189,8 @@ def networks(store: Store) -> None:
     classes = store.labels["polarity"].values
     y[:, :3] |= classes[:, None] == np.arange(3)
     ours = Ours(x, y, "adam", project="never", learning_rate=1e-4)
-    start = copy.deepcopy(ours.session.module)
-    rest = ours.session.train
+    start = copy.deepcopy(ours.training.module)
+    rest = ours.training.train
     z = (np.asarray(x) - rest.mean.numpy()) * rest.factor.numpy()
     competitors = {
         "affectory": ours.epoch,
@@ -210,7 +210,7 @@ def networks(store: Store) -> None:
     }
     title = "SGD with Nesterov momentum, the same network, one epoch"
     table(title, take_turns(competitors), "affectory, projected")
-    rank = projected.session.train.rows.shape[1]
+    rank = projected.training.train.rows.shape[1]
     print(f"  projecting 11,414 features to {rank} took {projected.prepared:.1f} s, once")
 
 
