@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 
 from classify.config import KEYS, RunConfig, load_config
 from classify.console import columns, html_table, paragraph
+from classify.data.folds import cuts, make_folds
 from classify.data.kinds import kind_of
+from classify.data.tasks import joined
 from classify.errors import ConfigError
 from classify.evaluation.baselines import constant_scores
 from classify.evaluation.bootstrap import LEAST_UNITS, Interval, Spread, intervals
-from classify.evaluation.folds import deal
 from classify.evaluation.verdict import Judgement, judge
 from classify.evaluation.wording import interval_text, metric_title
 from classify.heads import HEADS, head_options
@@ -104,8 +105,9 @@ def _place(store: StoreLike) -> str:
     if len(folders) == 1 and set(open_store(folder).paths) == set(store.paths):
         return str(folder)
     listed = ", ".join(map(str, store.paths))
-    message = f"the store was opened from several places ({listed}); put the dumps into one folder and give that"
-    raise ConfigError(message)
+    raise ConfigError(
+        f"the store was opened from several places ({listed}); put the dumps into one folder and give that"
+    )
 
 
 @dataclass(frozen=True)
@@ -200,40 +202,35 @@ def cross_validate(
 
     for name in _RUNS_ONLY:
         if name in options:
-            message = f"{name} is given, and a cross-validation leaves no run for it to act on; leave it out"
-            raise ConfigError(message)
+            raise ConfigError(f"{name} is given, and a cross-validation leaves no run for it to act on; leave it out")
     if not isinstance(folds, int) or folds < 2:
-        message = f"folds is {folds}; an image can only be answered for by others with at least 2"
-        raise ConfigError(message)
+        raise ConfigError(f"folds is {folds}; an image can only be predicted from others with at least 2")
     config = _config(store, task, head, blocks, options)
     layout = lay_out(config, store if isinstance(store, Store) else None)
     unfitted_head(config, layout)  # options are checked before anything is fitted
-    parts = [layout.data.parts[name] for name in ("train", "validation") if name in layout.data.parts]
-    rows, y = np.concatenate([part.rows for part in parts]), np.concatenate([part.y for part in parts])
-    groups = None if parts[0].groups is None else np.concatenate([np.asarray(part.groups) for part in parts])
-    dealt = deal(layout.data.task, y, groups=groups, n_folds=folds, seed=config.seed)
-    matrix = RowMatrix(layout.store, layout.blocks, rows)
-    scores = kind_of(layout.data.task).blank(len(y))
-    for fold in np.unique(dealt):
-        train, held = np.flatnonzero(dealt != fold), np.flatnonzero(dealt == fold)
-        one = task_head(head, layout.data.task, y[train], config.settings, seed=config.seed, shape=layout.map_shape)
-        fitted = one.fit(matrix[train], y[train])
-        scores[held] = head_scores(fitted, layout.data.task, matrix[held])
+    data, target = layout.data, layout.data.task
+    part, kind = joined(data.parts[name] for name in ("train", "validation") if name in data.parts), kind_of(target)
+    y, groups = part.y, part.groups
+    fold_of = make_folds(kind.strata(y), groups=groups, n_folds=folds, seed=config.seed)
+    matrix, scores = RowMatrix(layout.store, layout.blocks, part.rows), kind.blank(len(y))
+    for train, held_out in cuts(fold_of):
+        unfitted = task_head(head, target, y[train], config.settings, seed=config.seed, shape=layout.map_shape)
+        scores[held_out] = head_scores(unfitted.fit(matrix[train], y[train]), target, matrix[held_out])
     resampling: dict[str, Any] = {"groups": groups, "n_resamples": config.resamples, "seed": config.seed}
-    constant = constant_scores(layout.data.task, y, len(y))
-    found, majority = (Spread.of(layout.data.task, y, said, **resampling) for said in (scores, constant))
-    enough = found.n_units >= LEAST_UNITS
+    spread = Spread.of(target, y, scores, **resampling)
+    majority = Spread.of(target, y, constant_scores(target, y, len(y)), **resampling)
+    enough = spread.n_units >= LEAST_UNITS
     return CrossValidation(
-        task=layout.data.task,
+        task=target,
         head=head,
-        metrics=intervals(found, part="training and validation"),
+        metrics=intervals(spread, part="training and validation"),
         majority=intervals(majority, part="training and validation"),
-        by_fold=[metrics(layout.data.task, y[dealt == fold], scores[dealt == fold]) for fold in np.unique(dealt)],
-        ids=layout.store.ids[rows],
-        folds=dealt,
+        by_fold=[metrics(target, y[rows], scores[rows]) for _, rows in cuts(fold_of)],
+        ids=part.ids,
+        folds=fold_of,
         scores=scores,
-        crossing=layout.data.crossing.words_on_folds() if layout.data.crossing else "",
-        verdicts=judge(layout.data.task, y, found, majority, groups, seed=config.seed) if enough else {},
+        crossing=data.crossing.words_on_folds() if data.crossing else "",
+        verdicts=judge(target, y, spread, majority, groups, seed=config.seed) if enough else {},
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,24 +25,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Part:
-    """The images of one part of a split that have a label and all their vectors.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (n_images,), int64
-        Rows of the store, ascending.
-    y : ndarray
-        single: (n_images,) int64 codes into the task's classes; multi: (n_images, n_classes) uint8;
-        regression: (n_images,) float64 for one output, (n_images, n_outputs) for several.
-    groups : ndarray of shape (n_images,), int64, or None
-        Images of one group belong together; -1 = alone. None = all alone.
-    """
+    """The images of one part of a split that have a label and all their vectors."""
 
     name: str
-    rows: NDArray[np.int64]
+    rows: NDArray[np.int64]  # of the store, ascending
+    # single: (n_images,) int64 codes; multi: (n_images, n_classes) uint8; regression: float64, (n_images,) for one
+    # output, (n_images, n_outputs) for several
     y: NDArray[Any]
     ids: NDArray[np.str_]
-    groups: NDArray[np.int64] | None = None
+    groups: NDArray[np.int64] | None = None  # images of one group belong together; -1 = alone. None = all alone
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -53,32 +44,31 @@ class Part:
         text = "\0".join(self.ids.tolist()).encode()
         return hashlib.sha256(text + b"\0\0" + np.ascontiguousarray(self.y).tobytes()).hexdigest()
 
+    def some(self, chosen: NDArray[Any]) -> Part:
+        """Return some of the images, by position or by a mask."""
+        groups = None if self.groups is None else self.groups[chosen]
+        return replace(self, rows=self.rows[chosen], y=self.y[chosen], ids=self.ids[chosen], groups=groups)
+
+
+def joined(parts: Iterable[Part]) -> Part:
+    """Return the images of several parts as one, in their order."""
+    each = list(parts)
+    rows, y, ids = (np.concatenate([getattr(part, what) for part in each]) for what in ("rows", "y", "ids"))
+    known = [part.groups for part in each if part.groups is not None]
+    return Part("+".join(part.name for part in each), rows, y, ids, np.concatenate(known) if known else None)
+
 
 @dataclass(frozen=True)
 class TaskRows:
-    """A task laid out for a run.
-
-    Parameters
-    ----------
-    parts : mapping of str to Part
-        Only parts that hold images; ``train`` is always there.
-    dropped : mapping of str to mapping of str to int
-        Part, then reason, then how many of its images are left out for it.
-    unused : int
-        Images that the split leaves out.
-    warnings : tuple of str
-        What a reader of the results has to know: classes without images, and the like.
-    split, split_source : str
-        Name of the split, and whether it was published or made ("" = not stated).
-    """
+    """A task laid out for a run."""
 
     task: Task
-    parts: Mapping[str, Part]
-    dropped: Mapping[str, Mapping[str, int]]
-    unused: int = 0
-    warnings: tuple[str, ...] = ()
+    parts: Mapping[str, Part]  # only those that hold images; ``train`` is always there
+    dropped: Mapping[str, Mapping[str, int]]  # by part and reason, how many of its images are left out
+    unused: int = 0  # images that the split leaves out
+    warnings: tuple[str, ...] = ()  # for a reader of the results: classes without images, and the like
     split: str = ""
-    split_source: str = ""
+    split_source: str = ""  # published or made; "" = not stated
 
     @cached_property
     def crossing(self) -> Crossing | None:
@@ -220,16 +210,15 @@ def sampled(data: TaskRows, limit: int | None, *, seed: int) -> TaskRows:
     """Return at most *limit* images of each part, drawn by *seed*; the first of each class is always among them."""
     if limit is None:
         return data
-    parts = {name: _sampled_part(part, limit, seed) for name, part in data.parts.items()}
+    exclusive = kind_of(data.task).exclusive
+    parts = {name: _sampled_part(part, limit, seed, exclusive=exclusive) for name, part in data.parts.items()}
     text = f"At most {limit} images of each part were used: this shows that the run works, and is no result."
     return replace(data, parts=parts, warnings=(*data.warnings, text))
 
 
-def _sampled_part(part: Part, limit: int, seed: int) -> Part:
+def _sampled_part(part: Part, limit: int, seed: int, *, exclusive: bool) -> Part:
     order = np.random.default_rng(seed).permutation(len(part))
-    if part.y.ndim == 1 and part.y.dtype.kind in "iu":
+    if exclusive:
         _, first = np.unique(part.y[order], return_index=True)
         order = np.concatenate([order[first], np.delete(order, first)])
-    kept = np.sort(order[:limit])
-    groups = None if part.groups is None else part.groups[kept]
-    return replace(part, rows=part.rows[kept], y=part.y[kept], ids=part.ids[kept], groups=groups)
+    return part.some(np.sort(order[:limit]))

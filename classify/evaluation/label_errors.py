@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from classify.data.folds import count_units, cuts, make_folds
 from classify.data.kinds import kind_of
 from classify.data.rows import RowMatrix
 from classify.evaluation.calibration import fit_calibration
-from classify.evaluation.folds import count_units, deal
 from classify.evaluation.metrics import dealt_metrics, metrics, primary_metric
 from classify.evaluation.postprocessing import known_labels
 from classify.evaluation.verdict import N_DEALS, SHOWN, deals, movable
@@ -58,12 +58,11 @@ def out_of_fold(
 
     Shapes: matrix (n_images, n_features); groups (n_images,) int64.
     """
-    folds = deal(task, y, groups=groups, n_folds=min(N_FOLDS, count_units(y, groups)), seed=seed)
-    scores = kind_of(task).blank(len(y))
-    for fold in np.unique(folds):
-        held_out = folds == fold
-        head = make_head("linear", task.kind, random_state=seed).fit(matrix[~held_out], y[~held_out])
-        scores[held_out] = kind_of(task).scores(head, matrix[held_out])
+    kind, n_folds = kind_of(task), min(N_FOLDS, count_units(len(y), groups))
+    scores = kind.blank(len(y))
+    for train, held_out in cuts(make_folds(kind.strata(y), groups=groups, n_folds=n_folds, seed=seed)):
+        head = make_head("linear", task.kind, random_state=seed).fit(matrix[train], y[train])
+        scores[held_out] = kind.scores(head, matrix[held_out])
     return scores
 
 

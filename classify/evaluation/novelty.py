@@ -20,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t
 
+from classify.data.folds import count_units, cuts, make_folds
+from classify.data.kinds import kind_of
 from classify.data.rows import Rows
 from classify.errors import ModelError, RunError
 from classify.evaluation.bootstrap import LEAST_UNITS
-from classify.evaluation.folds import count_units, deal
 from classify.json_file import choice, items, number, optional, parse_json, record, text, whole
 from features_store.errors import first_line
 from features_store.schema import Task
@@ -189,11 +190,12 @@ def fit_novelty(
     widths = {name: rows.shape[1] for name, rows in blocks.items()}
     rows = _sample(len(y), min(_MAX_ROWS, max(LEAST_UNITS, _MAX_VALUES // max(widths.values()))), seed)
     y, groups = y[rows], None if groups is None else groups[rows]
-    units = count_units(y, groups)
+    units = count_units(len(y), groups)
     if units < LEAST_UNITS:
         what = "images" if groups is None else "groups of images"
         return Novelty(widths, n_rows=len(y), reason=f"{units} training {what}; at least {LEAST_UNITS} are needed")
-    folds = deal(task, y, groups=groups, n_folds=min(units, 10 if len(y) < _MIN_ORDERED else 5), seed=seed)
+    n_folds = min(units, 10 if len(y) < _MIN_ORDERED else 5)
+    folds = cuts(make_folds(kind_of(task).strata(y), groups=groups, n_folds=n_folds, seed=seed))
     sizes, unmeasured = _sizes(widths, len(y) // 5), {}
     found, held = [], []
     for name, width in widths.items():
@@ -206,10 +208,10 @@ def fit_novelty(
             unmeasured[name] = "it is the same for all training images"
             continue
         distances = np.empty((len(x), 2))
-        for fold in np.unique(folds):
-            beside = _directions(name, x[folds != fold], sizes[name], seed)
+        for train, held_out in folds:
+            beside = _directions(name, x[train], sizes[name], seed)
             # A fold without the only image that differs has no directions: those of all images measure it.
-            distances[folds == fold] = (beside or block).distances(x[folds == fold])
+            distances[held_out] = (beside or block).distances(x[held_out])
         found.append(block)
         held.append(distances)
     if not found:

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from classify.data.folds import units_of
 from classify.data.tasks import Part, TaskRows
-from classify.evaluation.bootstrap import SECONDS, Interval, Spread, intervals, too_few, units_of
+from classify.evaluation.bootstrap import SECONDS, Interval, Spread, intervals, too_few
 from classify.evaluation.comparison import less
 from classify.evaluation.metrics import dealt_metrics, metrics_of
 from features_store.schema import Task
@@ -157,7 +158,7 @@ def judge_head(
         if not clean.any():
             reason = f"No verdict: every {name} image has a group mate among the images that the head was fitted on."
             return {name: {"reason": reason, "head": {}, "id_only": {}, "over_id_only": {}}}
-        part = _kept(part, clean)
+        part = part.some(clean)
         of_part = {
             key: Spread.of(data.task, part.y, spread.y_score[clean], part.groups, seed=seed, **resampling)
             for key, spread in of_part.items()
@@ -202,14 +203,10 @@ def clean_scores(data: TaskRows, spreads: Mapping[str, Spreads], **resampling: i
         parts[name] = {"n_images": int(clean.sum()), "n_left_out": int((~clean).sum()), "metrics": {}, "majority": {}}
         if not clean.any():
             continue
-        part = _kept(data.parts[name], clean)
+        part = data.parts[name].some(clean)
         for key, head in (("metrics", "head"), ("majority", "majority")):
             score = spreads[head][name].y_score[clean]
             spread = Spread.of(data.task, part.y, score, part.groups, **resampling)
             parts[name][key] = {metric: one.as_json() for metric, one in intervals(spread, part=name).items()}
     return {**crossing.as_json(), "parts": parts}
 
-
-def _kept(part: Part, clean: NDArray[np.bool_]) -> Part:
-    groups = None if part.groups is None else part.groups[clean]
-    return replace(part, rows=part.rows[clean], y=part.y[clean], ids=part.ids[clean], groups=groups)

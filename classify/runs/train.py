@@ -15,9 +15,9 @@ from sklearn.base import clone
 from classify.config import RunConfig, dump_config
 from classify.data.kinds import kind_of
 from classify.data.rows import RowMatrix
-from classify.data.tasks import TaskRows
+from classify.data.tasks import TaskRows, joined
 from classify.errors import ConfigError
-from classify.evaluation.baselines import chance, fitted_labels, id_only_scores, majority_scores
+from classify.evaluation.baselines import chance, fitted_part, id_only_scores, majority_scores
 from classify.evaluation.bootstrap import Interval, Spread, intervals
 from classify.evaluation.novelty import fit_novelty
 from classify.evaluation.postprocessing import fit_postprocessing, postprocessed_report
@@ -81,7 +81,7 @@ def run(
         verdicts = judge_head(data, spreads, **resampling)
         of_spreads = {name: _intervals(spreads[name]) for name in ("head", "majority", "id-only")}
         guesses = {
-            name: chance(task, fitted_labels(data, name, refit=config.refit), part.y, seed=config.seed)
+            name: chance(task, fitted_part(data, name, refit=config.refit).y, part.y, seed=config.seed)
             for name, part in parts.items()
             if name != "train"
         }
@@ -178,11 +178,9 @@ def fit_head(
     if refit:
         length = {head.length: head.best_length_} if head.best_length_ else {}
         kept = clone(head).set_params(**length)
-        both = [parts["train"], parts["validation"]]
-        x, y = layout.to_train_on(np.concatenate([p.rows for p in both])), np.concatenate([p.y for p in both])
-        groups = None if both[0].groups is None else np.concatenate([p.groups for p in both])
-        caught += _fit(kept, x, y, groups, None, "refit", interruption)
-        facts = {"parts": ["train", "validation"], "n": len(y), **length}
+        both = joined([parts["train"], parts["validation"]])
+        caught += _fit(kept, layout.to_train_on(both.rows), both.y, both.groups, None, "refit", interruption)
+        facts = {"parts": ["train", "validation"], "n": len(both), **length}
     return {"train": head, "validation": head, "test": kept}, facts, list(dict.fromkeys(caught))
 
 

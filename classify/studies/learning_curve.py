@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from classify.config import load_config
+from classify.data.folds import units_of
 from classify.data.kinds import kind_of
-from classify.data.tasks import Part
 from classify.errors import ConfigError, RunError, TaskError
-from classify.evaluation.bootstrap import Interval, bootstrap, units_of
+from classify.evaluation.bootstrap import Interval, bootstrap
 from classify.evaluation.metrics import primary_metric
 from classify.runs.folder import CONFIG, Run
 from classify.runs.identity import check_same_data
@@ -52,9 +52,8 @@ def fit_learning_curve(run: Run, *, n_points: int = 6, n_repeats: int = 3, seed:
             for chosen in growing_subsets(data.task, train.y, n_points, groups=train.groups, seed=seed + repeat):
                 if len(chosen) == len(train) and repeat:
                     break  # all images in another order are the same images
-                groups = None if train.groups is None else train.groups[chosen]
-                smaller = Part("train", train.rows[chosen], train.y[chosen], train.ids[chosen], groups)
-                fewer = replace(layout, data=replace(data, parts={**data.parts, "train": smaller}))
+                parts = {**data.parts, "train": train.some(chosen)}
+                fewer = replace(layout, data=replace(data, parts=parts))
                 head = unfitted_head(replace(config, seed=config.seed + seed + repeat), fewer)
                 heads, _, caught = fit_head(head, fewer, refit=config.refit)
                 warnings.update(dict.fromkeys(f"with {len(chosen)} training images: {text}" for text in caught))

@@ -219,11 +219,11 @@ def grid(store: Store) -> None:
     from sklearn.svm import SVC
 
     from classify.data.standardizer import Standardizer
-    from classify.evaluation.folds import deal
+    from classify.data.folds import make_folds
     from classify.studies.ablation import subsets_of
 
     y, rows = store.labels["polarity"].values.astype(np.int64), np.arange(N)
-    folds = deal(store.labels["polarity"].task, y, n_folds=5)
+    folds = make_folds(y)
     start, spent = time.perf_counter(), time.process_time()
     right = all_machines(store, subsets_of(list(CARD)), y, folds)
     taken, spent = time.perf_counter() - start, time.process_time() - spent
@@ -257,10 +257,12 @@ def all_machines(
     store: Store, subsets: list[tuple[str, ...]], y: np.ndarray, folds: np.ndarray
 ) -> dict[tuple[str, ...], list[np.ndarray]]:
     """Do what `ablate --set C=[...]` does; return the accuracy by subset, fold and cost."""
-    from classify.studies.subset_scores import Images, Plan, path_scores
+    from classify.config import RunConfig
+    from classify.studies.subset_scores import Images, path_scores
 
     images = Images(store, store.labels["polarity"].task, np.arange(N), y, folds)
-    paths = path_scores(images, subsets, Plan("svm", {"kernel": "linear", "C": list(COSTS)}))
+    config = RunConfig("card", "polarity", "svm", settings={"kernel": "linear", "C": list(COSTS)})
+    paths = path_scores(images, subsets, config)
     return {
         subset: [
             np.array([(one[folds == fold].argmax(axis=1) == y[folds == fold]).mean() for one in path])
