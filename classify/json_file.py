@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Callable, Mapping
 from copy import copy
@@ -88,13 +87,6 @@ def read_regular(path: Path, limit: int = MAX_JSON) -> bytes:
 def clean_text(text: str) -> str:
     """Return text whose control characters, which would steer a terminal, are a question mark in a diamond."""
     return _CONTROL.sub("�", text)
-
-
-def umask() -> int:
-    """Return which permissions new files don't get."""
-    now = os.umask(0o022)
-    os.umask(now)
-    return now
 
 
 def parse_json(data: bytes, what: object, *, clean: bool = True) -> Any:

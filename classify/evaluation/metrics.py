@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from classify.data.kinds import kind_of
+from classify.data.kinds import KINDS, kind_of
 from classify.errors import TaskError
 from classify.evaluation.sums import AGREEMENT, COUNTS, ERRORS, LOSS, MISTAKES, PRODUCTS, RANKS, Additive, Ranked
 
@@ -195,7 +195,7 @@ METRICS: tuple[Metric, ...] = (
 
 def metrics_of(task: Task) -> dict[str, Metric]:
     """Return the metrics of a task by name, ``NAME/OUTPUT`` for those of one output, in the order of reports."""
-    ours = [metric for metric in METRICS if task.kind in metric.kinds]
+    ours = [metric for metric in METRICS if not kind_of(task).names().isdisjoint(metric.kinds)]
     found = {f"{metric.name}/{name}": metric for name in task.classes for metric in ours if metric.per_output}
     return found | {metric.name: metric for metric in ours if not metric.per_output}
 
@@ -217,7 +217,12 @@ def primary_metric(task: Task) -> str:
 
 def shown_metrics(kind: str, classes: tuple[str, ...] | list[str]) -> tuple[str, ...]:
     """Return the metrics that a leaderboard of this kind of task shows, the one that ranks first."""
-    shown = [one for one in METRICS if kind in one.shown and (len(classes) == 1 or not one.shown_alone)]
+    names = KINDS[kind].names()
+    shown = [
+        one
+        for one in METRICS
+        if not names.isdisjoint(one.shown) and (len(classes) == 1 or not one.shown_alone)
+    ]
     outputs = [[f"{one.name}/{name}" for name in classes] if one.per_output else [one.name] for one in shown]
     return tuple(name for names in outputs for name in names)
 

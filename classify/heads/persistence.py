@@ -9,12 +9,9 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
 import re
 import shlex
-import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +33,10 @@ from classify.json_file import (
     record,
     table,
     text,
-    umask,
     whole,
     wrong,
 )
+from features_store.atomic import atomic_folder
 from features_store.errors import first_line
 from features_store.schema import KINDS
 
@@ -55,18 +52,10 @@ def save_head(head: Any, folder: Path, beside: Mapping[str, bytes] | None = None
     """Write a fitted head to a new folder, whole or not at all."""
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise HeadError(f"can't save the head to {folder}: there is something already; choose another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        _write(head, scratch, beside or {})
-        scratch.chmod(0o777 & ~umask())
-        if folder.exists():
-            folder.rmdir()
-        scratch.replace(folder)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
+        raise HeadError(f"cannot save the head to {folder}: it exists and is not empty; choose another folder")
+    with atomic_folder(folder) as temporary:
+        for file, data in _files(head, beside or {}).items():
+            (temporary / file).write_bytes(data)
 
 
 def load_head(folder: Path) -> Any:
@@ -124,7 +113,7 @@ def restored_head(files: Mapping[str, bytes], *, foreign: bool = False) -> Any:
         raise HeadError(f"damaged or not a head ({type(error).__name__}: {first_line(error)})") from error
 
 
-def _write(head: Any, folder: Path, beside: Mapping[str, bytes]) -> None:
+def _files(head: Any, beside: Mapping[str, bytes]) -> dict[str, bytes]:
     from safetensors.numpy import save
 
     name, kind = _place(head)
@@ -141,7 +130,7 @@ def _write(head: Any, folder: Path, beside: Mapping[str, bytes]) -> None:
             arrays |= {f"{key}.mean": value.mean, f"{key}.scale": value.scale}
         elif hasattr(value, "state_dict"):
             arrays |= {f"{key}.{part}": tensor.numpy() for part, tensor in value.state_dict().items()}
-        elif isinstance(value, np.ndarray) and value.dtype.kind in "iuf":
+        elif isinstance(value, np.ndarray) and _is_numeric(value):
             arrays[key] = value
         else:
             attributes[key] = _plain(key, value)
@@ -155,14 +144,9 @@ def _write(head: Any, folder: Path, beside: Mapping[str, bytes]) -> None:
         "params": {key: _plain(key, value) for key, value in head.get_params(deep=False).items()},
         "attributes": attributes,
         "files": {file: hashlib.sha256(data).hexdigest() for file, data in files.items()},
-        "versions": _versions(),
+        "versions": library_versions(_LIBRARIES),
     }
-    files[RECORD] = (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode()
-    for file, data in files.items():  # by our own hand: then a full disk is an OSError, and the umask holds
-        with (folder / file).open("wb") as handle:
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
+    return files | {RECORD: (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode()}
 
 
 def _restored(record: dict[str, Any], arrays: dict[str, np.ndarray], texts: dict[str, str], *, foreign: bool) -> Any:
@@ -203,8 +187,12 @@ def _check_arrays(arrays: Mapping[str, np.ndarray]) -> None:
     for name, array in arrays.items():
         # The scale of a feature that does not vary may be infinite: it is 0 in every row.
         finite = not np.isnan(array).any() if name.endswith(".scale") else np.isfinite(array).all()
-        if array.dtype.kind not in "fiu" or not finite:
+        if not _is_numeric(array) or not finite:
             raise HeadError(f"its array {ascii(name)[:60]} is {array.dtype}, or holds a number that isn't finite")
+
+
+def _is_numeric(array: np.ndarray) -> bool:
+    return np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)
 
 
 def _dtype(value: Any, where: str) -> str:
@@ -291,12 +279,12 @@ def _record(data: bytes) -> dict[str, Any]:
 def _place(head: Any) -> tuple[str, str]:
     """Return the name in the table and the kind of task of a fitted head."""
     for name, entry in HEADS.items():
-        for place in (entry.classifier, entry.regressor):
-            if place == f"{type(head).__module__}:{type(head).__name__}":
+        for has_classes in (True, False):
+            if entry.class_name(has_classes=has_classes) == f"{type(head).__module__}:{type(head).__name__}":
                 if not hasattr(head, "n_features_in_"):
-                    raise HeadError(f"the {name} head isn't fitted; call fit before saving it")
+                    raise HeadError(f"the {name} head is not fitted; call fit before saving it")
                 classifier = "multi" if getattr(head, "multilabel_", False) else "single"
-                return name, "regression" if place == entry.regressor else classifier
+                return name, classifier if has_classes else "regression"
     raise HeadError(f"{type(head).__name__} is not in the table of heads, so it could not be loaded again")
 
 
@@ -318,9 +306,10 @@ def _plain(name: str, value: Any) -> Any:
     )
 
 
-def _versions() -> dict[str, str]:
+def library_versions(libraries: Iterable[str]) -> dict[str, str]:
+    """Return the versions of libraries; what is used from a checkout without being installed has none."""
     found = {}
-    for library in _LIBRARIES:
+    for library in libraries:
         try:
             found[library] = importlib.metadata.version(library)
         except importlib.metadata.PackageNotFoundError:

@@ -11,6 +11,7 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from classify.data.kinds import kind_of
 from classify.evaluation.wording import interval_text, metric_title
 from classify.pages.leaderboard import leaderboards, missing_intervals, standing_words
 from classify.runs.folder import Run
@@ -46,7 +47,7 @@ def model_card_text(run: Run) -> str:
     scale = "" if task.range is None else f" on a scale from {task.range[0]:g} to {task.range[1]:g}"
     about = {
         **{name: report[name] for name in ("task", "head", "created", "n_features", "n_train")},
-        "kind": _PREDICTED[task.kind],
+        "kind": kind_of(task).predicted_as,
         "classes": _joined(task.classes),
         "scale": scale,
         "parameters": _number(report.n_parameters),
@@ -82,9 +83,6 @@ def model_card_text(run: Run) -> str:
         lines.append(f"A class is given from this (uncalibrated) probability on, chosen on validation images: {given}.")
     lines += ["## Limits", *[f"- {text}" for text in _limits(report)]]
     return "\n\n".join(lines).replace("\n\n- ", "\n- ") + "\n"
-
-
-_PREDICTED = {"single": "one of", "multi": "any of", "regression": "a value of"}
 
 
 def _verdict(run: Run) -> list[str]:

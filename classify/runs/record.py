@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 import re
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from classify.data.kinds import kind_of
 from classify.data.tasks import TaskRows
 from classify.evaluation.bootstrap import LEVEL
 from classify.evaluation.metrics import confusion, per_class, primary_metric
+from classify.heads.persistence import library_versions
 from classify.runs.identity import run_identity
 from classify.runs.report_json import FORMAT_VERSION, Report, passport_weights
 from features_store.schema import PART_NAMES, Task
@@ -87,7 +87,7 @@ def run_report(
         "part_digests": {name: part.digest for name, part in parts.items()},
         "identity": run_identity(config, store, blocks, data),
         "passports": {name: store.blocks[name].passport for name in blocks},
-        "versions": _versions(),
+        "versions": {"python": platform.python_version(), **library_versions(_LIBRARIES)},
     }
     return Report(**{name: plain(value) for name, value in (values | results).items()})
 
@@ -148,16 +148,6 @@ def _novelty_words(novelty: Mapping[str, Any] | None) -> list[str]:
         for part, found in (novelty or {"parts": {}})["parts"].items()
         if found["flagged"] >= MIN_UNLIKE and found["share"] >= MIN_UNLIKE * expected
     ]
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # used from a checkout without being installed
-    return versions
 
 
 def plain(value: Any) -> Any:

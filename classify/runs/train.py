@@ -150,12 +150,9 @@ def _intervals(spreads: Mapping[str, Spread]) -> dict[str, dict[str, Interval]]:
 
 
 def head_scores(head: Any, task: Task, matrix: RowMatrix) -> NDArray[np.float64]:
-    """Return the scores of a fitted head; values are clipped to the range of the task.
-
-    Shapes: matrix (n_images, n_features).
-    """
-    scores = kind_of(task).scores(head, matrix)
-    return scores if task.range is None else np.clip(scores, *task.range)
+    """Return the scores of a fitted head, values cut to the scale of the task."""
+    kind = kind_of(task)
+    return kind.bounded(kind.scores(head, matrix))
 
 
 def fit_head(

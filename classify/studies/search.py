@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,16 +117,13 @@ def _distributions(space: Mapping[str, tuple[Any, ...]]) -> dict[str, optuna.dis
         raise ConfigError(
             "the search needs Optuna, which is not installed; install it with: pip install 'affectory[search]'"
         ) from error
-    made: dict[str, Any] = {}
-    for name, (kind, *between) in space.items():
-        if kind == "int":
-            made[name] = distributions.IntDistribution(*between)
-        elif kind in ("log", "uniform"):
-            low, high = between
-            made[name] = distributions.FloatDistribution(low, high, log=kind == "log")
-        else:
-            made[name] = distributions.CategoricalDistribution(between)
-    return made
+    makers: dict[str, Callable[..., Any]] = {
+        "int": distributions.IntDistribution,
+        "uniform": distributions.FloatDistribution,
+        "log": partial(distributions.FloatDistribution, log=True),
+        **dict.fromkeys(("choice", "layers"), lambda *values: distributions.CategoricalDistribution(values)),
+    }
+    return {name: makers[how](*between) for name, (how, *between) in space.items()}
 
 
 def _options(params: Mapping[str, Any], space: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:

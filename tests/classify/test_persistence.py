@@ -142,7 +142,7 @@ def test_a_missing_file_is_named(saved):
 
 def test_nothing_is_overwritten_and_nothing_half_written(saved, tmp_path):
     """A folder with content is refused; a head that can't be saved leaves no trace."""
-    with pytest.raises(HeadError, match="something already"):
+    with pytest.raises(HeadError, match="is not empty"):
         save_head(fitted("dummy"), saved)
     with pytest.raises(HeadError, match="isn't fitted"):
         save_head(make_head("mlp", "single"), tmp_path / "other")
