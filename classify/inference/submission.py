@@ -173,7 +173,7 @@ def _predictions(run: Run, layout: Layout, ids: Sequence[str], *, at_half: bool)
             f"{len(lacking)} of {len(ids)} images have no vector in {', '.join(model.blocks)}, the first "
             f"{ids[lacking[0]]!r}; every image needs a prediction: extract them, or train on blocks that have them"
         )
-    scores = model.scores(store.matrix(model.blocks, rows))
+    scores = model.kind.bounded(model.scores(store.matrix(model.blocks, rows)))
     scored: dict[str, Any] = {}
     truth: dict[str, Any] = {}
     for part in run.predictions.values():
