@@ -63,15 +63,7 @@ def write_json(path: Path, values: Any, *, force: bool = False) -> None:
 
 
 def read_regular(path: Path, limit: int = MAX_JSON) -> bytes:
-    """Return the bytes of a regular file.
-
-    Raises
-    ------
-    FileNotFoundError
-        It isn't there.
-    RunError
-        It is a link, a pipe or a device, has a second name, may not be read, or has more than *limit* bytes.
-    """
+    """Return the bytes of a regular file, at most *limit*; a link, a pipe, a device, a second name is refused."""
     try:
         return atomic.read_regular(path, limit)
     except (FileNotFoundError, NotADirectoryError) as error:

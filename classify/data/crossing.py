@@ -22,23 +22,13 @@ _WHO = {
 
 @dataclass(frozen=True)
 class Crossing:
-    """The groups that a split parts, among the images of a task.
-
-    Parameters
-    ----------
-    split, source : str
-        Name of the split, and whether it was published or made ("" = not stated).
-    n_groups, n_images : int
-        Groups with images in several parts, and all images of these groups.
-    clean : mapping of str to ndarray of shape (n_images of the part,), bool
-        By part that is scored: images of no group that an earlier part has.
-    """
+    """The groups that a split puts into several parts, among the images of a task."""
 
     split: str
-    source: str
+    source: str  # whether the split was published or made; "" = not stated
     n_groups: int
-    n_images: int
-    clean: Mapping[str, NDArray[np.bool_]]
+    n_images: int  # of these groups
+    clean: Mapping[str, NDArray[np.bool_]]  # by part that is scored, its images of no group that an earlier part has
 
     @property
     def counts(self) -> str:

@@ -31,13 +31,7 @@ class Rows(Protocol):
 
 
 class ArrayRows:
-    """An array seen as `Rows`.
-
-    Parameters
-    ----------
-    array : numpy.ndarray of shape (n_rows, n_features)
-        Kept by reference, never changed.
-    """
+    """An array seen as `Rows`; it is kept by reference, and never changed."""
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
@@ -58,18 +52,8 @@ class RowMatrix:
     """A lazy float32 matrix ``(n_rows, n_features)`` over some rows and blocks of a store.
 
     Nothing is read before rows are asked for, and only those rows are: a head that learns from
-    mini-batches never holds the matrix. The vectors of the blocks stand side by side, in the order named.
-
-    Parameters
-    ----------
-    store : features_store.Store
-        The open store.
-    blocks : sequence of str
-        Names of the blocks to put side by side.
-    rows : array of int of shape (n_rows,), default=None
-        Rows of the store, in this order. None: every row.
-    view : int, default=0
-        Which view of each image.
+    mini-batches never holds the matrix. The vectors of the *blocks* stand side by side, in this order; *rows* are those
+    of the store, in this order (None: all), and *view* says which view of each image.
     """
 
     def __init__(self, store: Store, blocks: Sequence[str], rows: np.ndarray | None = None, *, view: int = 0) -> None:
@@ -156,11 +140,6 @@ class Gather:
 
     Scattered rows go through one reused buffer of the block's own type: fancy indexing would allocate, fault in and
     free a fresh one for every batch, which costs more than the copy itself.
-
-    Parameters
-    ----------
-    blocks : sequence of str
-        Each stored contiguously.
     """
 
     def __init__(self, store: Store, blocks: Sequence[str], view: int) -> None:
@@ -223,11 +202,6 @@ class ViewedRows(RowMatrix):
     Until the first `redraw` every row is view 0, so that whatever reads the rows once sees the canonical images. A
     block with fewer views than others stays at its view 0 where the drawn one is beyond it; so does an image whose
     drawn view failed.
-
-    Parameters
-    ----------
-    store, blocks, rows
-        As of `RowMatrix`.
     """
 
     def __init__(self, store: Store, blocks: Sequence[str], rows: np.ndarray | None = None) -> None:

@@ -37,25 +37,16 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Interval:
-    """A metric, or the difference of two runs in one, with the ends of its 95% interval; NaN where it is not defined.
-
-    Parameters
-    ----------
-    reason : str
-        Why there is no interval, where there is a value and none.
-    over : dict or None
-        Of a mean over classes of which some have too few images: the mean over the others with its interval,
-        ``n_classes``, ``value``, ``low``, ``high``.
-    p : float or None
-        Of a difference: two-sided.
-    """
+    """A metric, or the difference of two runs in one, with the ends of its 95% interval; NaN where it is not defined."""
 
     value: float
     low: float = math.nan
     high: float = math.nan
-    reason: str = ""
+    reason: str = ""  # why there is no interval, where there is a value and none
+    # Of a mean over classes of which some have too few images: the mean over the others with its interval: ``n_classes``,
+    # ``value``, ``low``, ``high``.
     over: dict[str, float] | None = None
-    p: float | None = None
+    p: float | None = None  # of a difference: two-sided
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values, None for NaN: JSON has no other word for it."""

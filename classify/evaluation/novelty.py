@@ -82,30 +82,14 @@ class BlockNovelty:
 
 @dataclass(frozen=True)
 class Novelty:
-    """Where the training images of a run lie, block by block.
+    """Where the training images of a run lie, block by block."""
 
-    Parameters
-    ----------
-    widths : mapping of str to int
-        Features of each block, in the order in which they stand side by side.
-    blocks : tuple of BlockNovelty
-        Those that are measured.
-    unmeasured : mapping of str to str
-        By block, why it is not.
-    n_rows : int
-        Training images it was fitted on.
-    expected : float or None
-        The share of images like the training images that is flagged; under 200 training images at most so many.
-    reason : str
-        Why nothing is measured, where nothing is.
-    """
-
-    widths: Mapping[str, int]
-    blocks: tuple[BlockNovelty, ...] = ()
-    unmeasured: Mapping[str, str] | None = None
-    n_rows: int = 0
-    expected: float | None = None
-    reason: str = ""
+    widths: Mapping[str, int]  # features of each block, in the order in which they stand side by side
+    blocks: tuple[BlockNovelty, ...] = ()  # those that are measured
+    unmeasured: Mapping[str, str] | None = None  # by block, why it is not
+    n_rows: int = 0  # training images it was fitted on
+    expected: float | None = None  # share of images like them that is flagged; of few training images at most so many
+    reason: str = ""  # why nothing is measured, where nothing is
 
     def ratios(self, x: NDArray[Any]) -> dict[str, Floats]:
         """Return by measured block how far each row lies beyond a threshold: (n_rows, n_features) to (n_rows,)."""

@@ -37,23 +37,14 @@ _ROUNDING = 1e-9
 class Judgement:
     """The verdict on a head by one metric.
 
-    Parameters
-    ----------
-    verdict : {"better", "unclear", "worse", "undefined"}
-        "better": than its own predictions dealt at random, and where a constant may win, than the majority. "worse":
-        than the majority, by a metric by which a constant may win.
-    p : float
-        Share of deals at least as good, the real one among them; NaN where there is no verdict.
-    dealt : float
-        Mean of the deals.
-    over_majority : Interval or None
-        The head less the majority, where a constant may win.
+    "better": than its own predictions dealt at random, and where a constant may win, than the majority. "worse": than
+    the majority, by a metric by which a constant may win.
     """
 
     verdict: Verdict
-    p: float
-    dealt: float
-    over_majority: Interval | None = None
+    p: float  # share of deals at least as good, the real one among them; NaN where there is no verdict
+    dealt: float  # mean of the deals
+    over_majority: Interval | None = None  # the head less the majority, where a constant may win
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values, None for NaN."""

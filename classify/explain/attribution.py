@@ -31,20 +31,11 @@ _CHUNK_VALUES = 2**22  # of vectors held at once
 
 @dataclass(frozen=True)
 class Target:
-    """The class or output of a task that is explained.
-
-    Parameters
-    ----------
-    column : int
-        Its place among the classes.
-    sign : {1, -1}
-        regression: 1 where the value lies above that of the mean image, -1 where below, so that what draws it away from
-        the mean is positive.
-    """
+    """The class or output of a task that is explained."""
 
     task: Task
-    column: int
-    sign: float = 1.0
+    column: int  # its place among the classes
+    sign: float = 1.0  # -1 for a value below that of the mean image, so that what draws it from the mean is positive
 
     @property
     def name(self) -> str:

@@ -54,40 +54,27 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded image with its vectors; *pixels* are (height, width, 3) uint8, by network, of its decoder."""
+    """A decoded image with its vectors."""
 
     path: str
-    pixels: list[NDArray[np.uint8]]
+    pixels: list[NDArray[np.uint8]]  # (height, width, 3), by network, of its decoder
     vector: Vector
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What one decision rests on.
-
-    Parameters
-    ----------
-    logit, mean_logit : float
-        Log-odds of the target (or its value) for the image, and for the mean training image.
-    blocks : mapping of str to float
-        Shapley value of each block; they sum to the difference of the two. For a value below that of the mean image,
-        the blocks that draw it down are negative.
-    concepts : list of (str, float)
-        Named features without which the decision loses most, and their contribution.
-    maps : mapping of str to SaliencyMap
-        By encoder.
-    field : ndarray of shape (64, 64)
-        All maps together, see `Explainer.field`.
-    """
+    """What one decision rests on."""
 
     prediction: Prediction
     target: Target
-    logit: float
-    mean_logit: float
+    logit: float  # log-odds of the target (or its value) for the image
+    mean_logit: float  # the same for the mean training image
+    # Shapley value of each block; they sum to the difference of the two. For a value below that of the mean image, the
+    # blocks that draw it down are negative.
     blocks: Mapping[str, float]
-    concepts: list[tuple[str, float]]
-    maps: Mapping[str, SaliencyMap]
-    field: Floats
+    concepts: list[tuple[str, float]]  # named features without which the decision loses most, and their contribution
+    maps: Mapping[str, SaliencyMap]  # by encoder
+    field: Floats  # all maps together, (64, 64), see `Explainer.field`
 
     @property
     def shares(self) -> dict[str, float]:
@@ -139,13 +126,7 @@ class Explanation:
 
 
 class Explainer:
-    """Explains the decisions of a run, its encoders kept loaded; see `Predictor` for the options.
-
-    Raises
-    ------
-    ClassifyError
-        The run cannot predict for new images, or Captum is not installed.
-    """
+    """Explains the decisions of a run, its encoders kept loaded; see `Predictor` for the options."""
 
     def __init__(self, run: Run, *, weights: Mapping[str, Path] | None = None, allow_download: bool = False) -> None:
         try:

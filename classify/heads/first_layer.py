@@ -107,23 +107,10 @@ class ProjectedLinear(nn.Module):
     With V the basis of the span, ``W = W V V' + W (I - V V')``. A gradient step moves the first part only: each
     gradient is a sum of training rows. The second part stays as it was drawn and acts on unseen rows as a fixed
     random map; under weight decay it shrinks by a factor that follows from the optimiser alone, and is trained
-    here as one number with gradient 0.
+    here as one number with gradient 0. Without *keep_outside* it is dropped, which regularises. *decays* says whether
+    the optimiser decays weights.
 
-    Parameters
-    ----------
-    layer : torch.nn.Linear
-        With its initial weights.
-    projection : Projection
-        Of the standardized training rows.
-    keep_outside : bool
-        Whether the part outside the span is kept, which makes this layer equal to *layer*; else it is dropped,
-        which regularises.
-    decays : bool
-        Whether the optimiser decays weights.
-
-    Shape
-    -----
-    Input ``(batch, rank)`` for training rows, ``(batch, rank + out_features)`` for others, from `rows`.
+    Input: ``(batch, rank)`` for training rows, ``(batch, rank + out_features)`` for others, from `rows`.
     """
 
     def __init__(self, layer: nn.Linear, projection: Projection, *, keep_outside: bool, decays: bool) -> None:

@@ -46,33 +46,19 @@ _CELLS = 2**21  # pairs of row and tree that are walked at once
 
 @dataclass(frozen=True)
 class Trees:
-    """Boosted trees, all nodes side by side.
+    """Boosted trees, all nodes side by side."""
 
-    Parameters
-    ----------
-    text : str
-        LightGBM's, up to the end of the trees: what `read_trees` has checked.
-    n_outputs : int
-        Trees of one round.
-    sigmoid : float
-        binary: the steepness.
-    roots : ndarray of shape (n_trees,)
-        Positions of the roots; below 0 where a tree is one leaf.
-    feature, decision, left, right : ndarray of shape (n_nodes,), int64
-        A child below 0 is the leaf at ``-1 - child``.
-    """
-
-    text: str
+    text: str  # LightGBM's, up to the end of the trees: what `read_trees` has checked
     objective: str
-    n_outputs: int
-    sigmoid: float
-    roots: np.ndarray
-    feature: np.ndarray
+    n_outputs: int  # trees of one round
+    sigmoid: float  # the steepness of a binary objective
+    roots: np.ndarray  # (n_trees,); below 0 where a tree is one leaf
+    feature: np.ndarray  # (n_nodes,), like the four below
     decision: np.ndarray
-    left: np.ndarray
+    left: np.ndarray  # a child below 0 is the leaf at ``-1 - child``
     right: np.ndarray
     threshold: np.ndarray
-    values: np.ndarray
+    values: np.ndarray  # (n_leaves,)
 
     def model_to_string(self) -> str:
         """Return LightGBM's text."""

@@ -34,7 +34,7 @@ class Prediction:
     """The prediction for one image."""
 
     image: str  # as the caller named it
-    scores: Floats | None = None  # probabilities of the head, or values: (n_classes,); None where there is no prediction
+    scores: Floats | None = None  # probabilities, or values: (n_classes,); None where the image cannot be used
     calibrated: Floats | None = None  # probabilities after the run's calibration, where it has one
     predicted: tuple[str, ...] = ()  # the predicted class, or classes
     reason: str = ""  # why there is no prediction

@@ -46,25 +46,12 @@ class BlockOutput:
 
 
 class Encoders:
-    """The networks behind some blocks.
+    """The networks behind some blocks, in the order in which their vectors are concatenated.
 
-    Parameters
-    ----------
-    passports : mapping of str to mapping
-        By block, in the order in which their vectors are concatenated.
-    weights : mapping of str to Path, optional
-        By encoder, the checkpoint file, for those that were extracted with one.
-    allow_download : bool
-        Whether weights that are not on this machine may be fetched from a model hub: a passport, which may be a
-        stranger's, chooses which.
-
-    Raises
-    ------
-    ModelError
-        A block was not made by an encoder, or the encoder here has other weights, another architecture or another
-        input than the passport says.
-    ExtractError
-        An encoder cannot be built.
+    *passports* are by block, *weights* the checkpoint files by encoder, for those that were extracted with one. With
+    *allow_download* weights that are not on this machine are fetched from a model hub: a passport, which may be a
+    stranger's, chooses which. A block that no encoder made, or an encoder that here has other weights, another
+    architecture or another input than the passport says, is refused (ModelError).
     """
 
     def __init__(
@@ -243,18 +230,7 @@ def _no_network() -> Iterator[None]:
 
 
 class Predictor:
-    """Predicts for image files, with encoders that stay loaded.
-
-    Parameters
-    ----------
-    weights, allow_download
-        See `Encoders`.
-
-    Raises
-    ------
-    ModelError
-        See `Encoders`; or the head takes another number of features than its blocks have.
-    """
+    """Predicts for image files, with encoders that stay loaded; see `Encoders` for the options."""
 
     def __init__(
         self,

@@ -141,13 +141,7 @@ _TRIAL = record(
 
 
 class Journal:
-    """The finished trials of one search, locked for this process.
-
-    Raises
-    ------
-    RunError
-        It belongs to another search, or is damaged before its last line.
-    """
+    """The finished trials of one search, locked for this process; those of another search are refused."""
 
     def __init__(self, path: Path, identity: str, notify: Callable[[str], None]) -> None:
         self.path = path

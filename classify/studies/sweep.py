@@ -33,24 +33,12 @@ MAX_RUNS = 10_000  # of one grid: three lists of a thousand values would never e
 
 @dataclass(frozen=True)
 class GridPoint:
-    """One run of a sweep.
+    """One run of a sweep."""
 
-    Parameters
-    ----------
-    config : RunConfig
-        With a folder of its own.
-    digest : str
-        Of everything that decides the run's numbers, in hexadecimal.
-    choices : mapping
-        The values that the grid gives it.
-    problem : str
-        Why it can't be run; empty where it can.
-    """
-
-    config: RunConfig
-    digest: str
-    choices: Mapping[str, Any]
-    problem: str = ""
+    config: RunConfig  # with a folder of its own
+    digest: str  # of everything that decides the run's numbers, in hexadecimal
+    choices: Mapping[str, Any]  # the values that the grid gives it
+    problem: str = ""  # why it cannot be run; empty where it can
 
     @property
     def done(self) -> bool:
