@@ -37,14 +37,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Interval:
-    """A metric, or the difference of two runs in one, with the ends of its 95% interval; NaN where it is not defined."""
+    """A metric, or the difference of two runs in one, with the ends of its 95% interval; NaN where undefined."""
 
     value: float
     low: float = math.nan
     high: float = math.nan
     reason: str = ""  # why there is no interval, where there is a value and none
-    # Of a mean over classes of which some have too few images: the mean over the others with its interval: ``n_classes``,
-    # ``value``, ``low``, ``high``.
+    # Of a mean over classes of which some have too few images: the mean over the others with its interval, by the names
+    # ``n_classes``, ``value``, ``low``, ``high``.
     over: dict[str, float] | None = None
     p: float | None = None  # of a difference: two-sided
 
