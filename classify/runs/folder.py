@@ -23,8 +23,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from classify.config import RunConfig, dump_config, shared_store
 from classify.console import html_table
+from classify.data.tasks import Part
 from classify.errors import ConfigError, ModelError, RunError
 from classify.evaluation.novelty import Novelty
 from classify.evaluation.postprocessing import POSTPROCESSING, Postprocessing, read_postprocessing
@@ -123,24 +127,21 @@ def new_folder(folder: Path, *, force: bool = False) -> Iterator[Path]:
 
 
 def write_run(
-    folder: Path,
     config: RunConfig,
-    *,
     report: Report,
-    predictions: Mapping[str, PartPredictions],
+    parts: Mapping[str, Part],
+    scores: Mapping[str, NDArray[np.float64]],
+    *,
     head: Any,
     postprocessing: Postprocessing,
     novelty: Novelty | None = None,
-) -> None:
-    """Fill the folder of a run."""
-    shared = dataclasses.replace(config, store=shared_store(config.store, config.folder.absolute()))
-    (folder / CONFIG).write_text(dump_config(shared), encoding="utf-8")
-    text = json.dumps(dict(report), indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / REPORT).write_text(text + "\n", encoding="utf-8")
-    text = json.dumps(postprocessing.as_json(), indent=2, allow_nan=False)
-    (folder / POSTPROCESSING).write_text(text + "\n", encoding="utf-8")
-    write_predictions(folder / PREDICTIONS, report_task(report), predictions)
-    save_head(head, folder / "model", None if novelty is None else novelty.files())
+    force: bool = False,
+) -> Run:
+    """Write the folder of a run whose head gave *scores* of *parts*, whole or not at all, and open it."""
+    predictions = {
+        name: PartPredictions(part.ids, part.y, scores[name], part.groups, postprocessing.calibrated(scores[name]))
+        for name, part in parts.items()
+    }
     judged = predictions[report.judged_part]
     figures = run_figures(
         report_task(report),
@@ -149,9 +150,24 @@ def write_run(
         y_true=judged.y_true,
         y_score=judged.y_score,
     )
-    (folder / "plots").mkdir()
-    for name, figure in figures.items():
-        (folder / "plots" / f"{name}.svg").write_text(figure, encoding="utf-8")
+    shared = dataclasses.replace(config, store=shared_store(config.store, config.folder.absolute()))
+    texts = {
+        CONFIG: dump_config(shared),
+        REPORT: _json(dict(report)),
+        POSTPROCESSING: _json(postprocessing.as_json()),
+        **{f"plots/{name}.svg": figure for name, figure in figures.items()},
+    }
+    with new_folder(config.folder, force=force) as folder:
+        (folder / "plots").mkdir()
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        write_predictions(folder / PREDICTIONS, report_task(report), predictions)
+        save_head(head, folder / "model", None if novelty is None else novelty.files())
+    return read_run(config.folder)
+
+
+def _json(values: Any) -> str:
+    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_run(folder: Path) -> Run:

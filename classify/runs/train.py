@@ -22,9 +22,8 @@ from classify.evaluation.bootstrap import Interval, Spread, intervals
 from classify.evaluation.novelty import fit_novelty
 from classify.evaluation.postprocessing import fit_postprocessing, postprocessed_report
 from classify.evaluation.verdict import clean_scores, judge_head
-from classify.runs.folder import Run, check_free, new_folder, read_run, write_run
+from classify.runs.folder import Run, check_free, write_run
 from classify.runs.layout import Layout, lay_out, unfitted_head
-from classify.runs.predictions import PartPredictions
 from classify.runs.record import by_kind, run_report
 from classify.runs.time_budget import Interruption
 from features_store.schema import Task
@@ -113,16 +112,11 @@ def run(
         timings=timings,
         **postprocessed,
     )
-    predictions = {
-        name: PartPredictions(part.ids, part.y, scores[name], part.groups, postprocessing.calibrated(scores[name]))
-        for name, part in parts.items()
-    }
-    with new_folder(config.folder, force=force) as folder:
-        kept = {"head": heads["test"], "postprocessing": postprocessing, "novelty": novelty}
-        write_run(folder, config, report=report, predictions=predictions, **kept)
+    kept = {"head": heads["test"], "postprocessing": postprocessing, "novelty": novelty}
+    done = write_run(config, report, parts, scores, **kept, force=force)
     if interruption is not None:
         interruption.done()
-    return read_run(config.folder)
+    return done
 
 
 @contextmanager

@@ -25,8 +25,7 @@ from classify.evaluation.postprocessing import postprocessed_report
 from classify.evaluation.verdict import judge_head
 from classify.heads.persistence import load_model
 from classify.runs import train
-from classify.runs.folder import CONFIG, Run, check_free, new_folder, read_run, write_run
-from classify.runs.predictions import PartPredictions
+from classify.runs.folder import CONFIG, Run, check_free, read_run, write_run
 from classify.runs.record import run_report
 from features_store import Labels, Store, Task, open_store
 from features_store import passport as passports
@@ -122,12 +121,8 @@ def cross_corpus_test(
         history=[],
         **postprocessed_report(run_task, {"test": part}, scores, run.postprocessing, **options),
     )
-    calibrated = run.postprocessing.calibrated(scores["test"])
-    predictions = {"test": PartPredictions(part.ids, part.y, scores["test"], part.groups, calibrated)}
-    with new_folder(config.folder, force=force) as folder:
-        kept = {"head": head, "postprocessing": run.postprocessing, "novelty": novelty}
-        write_run(folder, config, report=report, predictions=predictions, **kept)
-    return read_run(config.folder)
+    kept = {"head": head, "postprocessing": run.postprocessing, "novelty": novelty}
+    return write_run(config, report, data.parts, scores, **kept, force=force)
 
 
 def _config(
