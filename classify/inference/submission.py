@@ -139,7 +139,7 @@ def _laid_out(run: Run) -> Layout:
             f"{run.folder} tests a head on another corpus; submit from a run that was fitted on the corpus itself"
         )
     layout = lay_out(replace(config, allow_split_groups=True))  # the run was scored on it already
-    check_same_data(run, config, layout.store, layout.blocks, layout.data)
+    check_same_data(run, config, layout)
     return layout
 
 

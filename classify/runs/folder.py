@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from classify.config import RunConfig, dump_config, shared_store
+from classify.config import RunConfig, dump_config, load_config, shared_store
 from classify.console import html_table
 from classify.data.tasks import Part
 from classify.errors import ConfigError, ModelError, RunError
@@ -51,6 +51,11 @@ class Run:
 
     folder: Path
     report: Report
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """The settings of the run; ``config.toml`` is read at first use."""
+        return load_config(self.folder / CONFIG)
 
     @property
     def task(self) -> Task:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from classify.config import RunConfig
 from classify.data.kinds import kind_of
-from classify.data.tasks import TaskRows
 from classify.evaluation.bootstrap import LEVEL
 from classify.evaluation.metrics import confusion, per_class, primary_metric
 from classify.heads.persistence import library_versions
@@ -23,6 +22,7 @@ from classify.runs.report_json import FORMAT_VERSION, Report, passport_weights
 from features_store.schema import PART_NAMES, Task
 
 if TYPE_CHECKING:
+    from classify.runs.layout import Layout
     from features_store import Store
 
 MAX_ALIKE = 5  # warnings of one kind that are printed one by one
@@ -33,9 +33,7 @@ _LIBRARIES = ("affectory", "numpy", "h5py", "scikit-learn", "torch", "lightgbm")
 
 def run_report(
     config: RunConfig,
-    store: Store,
-    blocks: Sequence[str],
-    data: TaskRows,
+    layout: Layout,
     *,
     head: Any,
     scores: Mapping[str, NDArray[np.float64]],
@@ -43,8 +41,8 @@ def run_report(
     **results: Any,
 ) -> Report:
     """Return the report of a fitted head and its scores by part; *results* are fields of `Report`."""
-    task, parts = data.task, data.parts
-    kind = kind_of(task)
+    store, blocks, data = layout.store, layout.blocks, layout.data
+    task, parts, kind = data.task, data.parts, kind_of(data.task)
     refit, novelty = results.get("refit"), results.get("novelty")
     stamp = [data.crossing.words()] if data.crossing else []
     texts = [*stamp, *data.warnings, *_random_weights(store, blocks), *_refit_words(refit), *_novelty_words(novelty)]
@@ -85,7 +83,7 @@ def run_report(
         "warnings": by_kind([*texts, *warnings]),
         "index_digest": store.index_digest,
         "part_digests": {name: part.digest for name, part in parts.items()},
-        "identity": run_identity(config, store, blocks, data),
+        "identity": run_identity(config, layout),
         "passports": {name: store.blocks[name].passport for name in blocks},
         "versions": {"python": platform.python_version(), **library_versions(_LIBRARIES)},
     }

@@ -95,9 +95,7 @@ def run(
         unlike = novelty.as_json(held_out, seed=config.seed)
     report = run_report(
         config,
-        layout.store,
-        layout.blocks,
-        data,
+        layout,
         head=heads["test"],
         scores=scores,
         warnings=caught,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from classify.config import RunConfig, load_config
+from classify.config import RunConfig
 from classify.data.kinds import kind_of
 from classify.data.rows import RowMatrix
 from classify.data.seen import Seen, count_seen, find_seen, seen_words
@@ -25,7 +25,8 @@ from classify.evaluation.postprocessing import postprocessed_report
 from classify.evaluation.verdict import judge_head
 from classify.heads.persistence import load_model
 from classify.runs import train
-from classify.runs.folder import CONFIG, Run, check_free, read_run, write_run
+from classify.runs.folder import Run, check_free, read_run, write_run
+from classify.runs.layout import Layout
 from classify.runs.record import run_report
 from features_store import Labels, Store, Task, open_store
 from features_store import passport as passports
@@ -102,9 +103,7 @@ def cross_corpus_test(
     data = TaskRows(run_task, {"test": part}, dropped, warnings=warnings)
     report = run_report(
         config,
-        other,
-        blocks,
-        data,
+        Layout(other, blocks, data),
         head=head,
         scores=scores,
         metrics=metrics["head"],
@@ -128,7 +127,7 @@ def cross_corpus_test(
 def _config(
     run: Run, tested: Path, store: str, task: str | None, class_map: Mapping[str, str], out: str | None
 ) -> RunConfig:
-    fitted = load_config(run.folder / CONFIG)
+    fitted = run.config
     config = replace(fitted, store=store, task=task or run.report.task, split="all", merge={}, refit=False, limit=None)
     config = replace(config, tested=str(tested), class_map=class_map, out=out)
     if out:
@@ -192,7 +191,7 @@ def _seen_images(run: Run, store: Store, blocks: tuple[str, ...]) -> Seen:
     """Find the images that the head was fitted on, and those that stopped or calibrated it."""
     ids = np.concatenate([run.part(name).ids for name in ("train", "validation") if name in run.predictions])
     try:
-        trained_on = open_store(Path(load_config(run.folder / CONFIG).store).expanduser())
+        trained_on = open_store(Path(run.config.store).expanduser())
     except AffectoryError:  # the store of the run is not here any more
         trained_on = None
     return find_seen(store, ids, trained_on, blocks)

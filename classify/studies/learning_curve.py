@@ -10,15 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from classify.config import load_config
 from classify.data.folds import units_of
 from classify.data.kinds import kind_of
-from classify.errors import ConfigError, RunError, TaskError
+from classify.errors import ConfigError, TaskError
 from classify.evaluation.bootstrap import Interval, bootstrap
 from classify.evaluation.metrics import primary_metric
-from classify.runs.folder import CONFIG, Run
-from classify.runs.identity import check_same_data
-from classify.runs.layout import lay_out, unfitted_head
+from classify.runs.folder import Run
+from classify.runs.identity import lay_out_again
+from classify.runs.layout import unfitted_head
 from classify.runs.train import fit_head, head_scores
 from features_store.schema import Task
 
@@ -37,12 +36,8 @@ def check_sizes(n_points: int, n_repeats: int) -> None:
 def fit_learning_curve(run: Run, *, n_points: int = 6, n_repeats: int = 3, seed: int = 0) -> dict[str, Any]:
     """Fit the head of a run again on growing parts of its training images, added in *n_repeats* orders."""
     check_sizes(n_points, n_repeats)
-    config = load_config(run.folder / CONFIG)
-    if config.tested or run.report.transfer:
-        raise RunError(f"{run.folder} tests a head that was fitted elsewhere, so it has no learning curve")
-    layout = lay_out(replace(config, allow_split_groups=True))  # the run was scored on it already
+    config, layout = lay_out_again(run)
     data = layout.data
-    check_same_data(run, config, layout.store, layout.blocks, data)
     part, train = data.parts["test" if "test" in data.parts else "validation"], data.parts["train"]
     metric = primary_metric(data.task)
     warnings: dict[str, None] = {}

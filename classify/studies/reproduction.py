@@ -129,7 +129,7 @@ def _run(config: RunConfig, *, force: bool, notify: Callable[[str], None]) -> Ru
         return run_experiment(config, force=force, notify=notify)
     run, layout = read_run(config.folder), lay_out(config)
     if run.report.format_version > 1:
-        identity = run_identity(config, layout.store, layout.blocks, layout.data)
+        identity = run_identity(config, layout)
         different = differing_aspects(run.report.identity, identity)
     else:
         different = _known_differences(run, config, layout)

@@ -78,7 +78,7 @@ def search(
         )
     unfitted_head(config, layout)  # refuses options that are out of range
     check_free(folder / BEST, force=force)
-    identity = digest_of(run_identity(config, layout.store, layout.blocks, layout.data))
+    identity = digest_of(run_identity(config, layout))
     metric = primary_metric(layout.data.task)
     with closing(Journal(folder / JOURNAL, identity, notify)) as journal:
         study = _study(config, journal, distributions, greater=greater_is_better(metric))

@@ -174,6 +174,6 @@ class _Layouts:
 def _point(config: RunConfig, choices: Mapping[str, Any], layouts: _Layouts, folder: Path | None) -> GridPoint:
     layout = layouts.open(config)
     unfitted_head(config, layout)  # refuses options that are out of range
-    digest = digest_of(run_identity(config, layout.store, layout.blocks, layout.data))
+    digest = digest_of(run_identity(config, layout))
     place = (folder or Path("runs", config.corpus, "sweep")) / config.task / f"{config.head}-{digest[:12]}"
     return GridPoint(replace(config, out=str(place)), digest, choices)

@@ -47,7 +47,7 @@ def make(folder, **changes):
 def identity(folder, **settings):
     config = load_config(None, {"store": str(folder), "task": "t", "head": "linear", **settings})
     layout = lay_out(config)
-    return run_identity(config, layout.store, layout.blocks, layout.data)
+    return run_identity(config, layout)
 
 
 CHANGES = {
@@ -163,7 +163,7 @@ def test_a_cross_corpus_run_is_run_again_from_its_file(tmp_path):
     tested = cross_corpus_test(run.folder, str(other), class_map={"z": "c"}, resamples=20, out=str(tmp_path / "x"))
     repeated = run_config(load_config(tested.folder / "config.toml", {"out": str(tmp_path / "y")}))
     assert repeated.report["metrics"] == tested.report["metrics"]
-    with pytest.raises(RunError, match="no learning curve"):
+    with pytest.raises(RunError, match="was fitted elsewhere"):
         fit_learning_curve(tested)
 
 
