@@ -9,6 +9,7 @@ from typing import Any
 
 from classify.data.kinds import KINDS
 from classify.errors import HeadError
+from classify.heads.options import refuse_one_label_options
 from features_store.errors import unknown_name
 
 
@@ -72,14 +73,6 @@ def make_head(name: str, kind: str, *, random_state: Any = 0, **params: Any) -> 
     head = made(**options | params)
     head.check_options()
     if KINDS[kind].independent:
-        _check_labels(head)
+        refuse_one_label_options(head)
     return head
 
-
-def _check_labels(head: Any) -> None:
-    """Refuse what has no meaning where an image has several labels."""
-    weight = getattr(head, "class_weight", None)
-    if getattr(head, "cost", None) is not None:
-        raise HeadError("cost is for tasks with one label an image; with several, every label is its own decision")
-    if weight is not None and weight != "balanced":
-        raise HeadError(f'class_weight is {weight!r}; a multi-label task takes "balanced" or none')

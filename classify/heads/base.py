@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_array, check_consistent_length, check
 from classify.data.rows import ArrayRows, RowMatrix, Rows
 from classify.data.standardizer import refuse_non_finite
 from classify.errors import HeadError
-from classify.heads.options import check_options
+from classify.heads.options import check_options, refuse_one_label_options
 
 _STEP = 0.02  # of a feature's deviation, for a difference
 _DIFFERENCE_VALUES = 2**22  # of rows held at once
@@ -178,6 +178,7 @@ class ClassifierHead(ClassifierMixin, Head):
         one_label = y.ndim == 2 and y.shape[1] == 1 and bool(np.isin(y, (0, 1)).all())
         self.multilabel_ = target == "multilabel-indicator" or one_label
         if self.multilabel_:
+            refuse_one_label_options(self)
             self.classes_ = np.arange(y.shape[1])
             return self._indicators(y)
         if target not in ("binary", "multiclass"):

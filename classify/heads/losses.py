@@ -42,8 +42,6 @@ def labels_loss(head: Any, codes: np.ndarray) -> Loss:
 
     With ``head.class_weight="balanced"`` the two sides of each label weigh the same over the training rows.
     """
-    if head.cost is not None:
-        raise HeadError("cost is for tasks with one label an image; with several, every label is its own decision")
     if head.class_weight is None:
         return nn.functional.binary_cross_entropy_with_logits
     weights = class_weights(codes, head.classes_, head.class_weight)  # (n, K), of two values a column
@@ -70,9 +68,3 @@ def cost_matrix(cost: Any, classes: np.ndarray) -> np.ndarray:
         )
     return matrix
 
-
-def refuse_class_options(head: Any) -> None:
-    """Refuse options that mean nothing without classes."""
-    for name in ("class_weight", "cost"):
-        if getattr(head, name) is not None:
-            raise HeadError(f"{name} is {getattr(head, name)!r}, and a regression has no classes; leave it out")

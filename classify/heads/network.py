@@ -17,7 +17,7 @@ from classify.data.rows import ORDERS, Rows, shuffles_by_blocks
 from classify.data.standardizer import Standardizer, finite_batches
 from classify.heads.base import ClassifierHead, Head, RegressorHead
 from classify.heads.first_layer import PROJECTIONS, WideLinear, lifted, project_first, projects
-from classify.heads.losses import labels_loss, refuse_class_options, single_loss
+from classify.heads.losses import labels_loss, single_loss
 from classify.heads.options import (
     choice,
     costs_of_mistakes,
@@ -25,6 +25,7 @@ from classify.heads.options import (
     layers,
     number,
     random_seed,
+    refuse_class_options,
     weights_of_classes,
     whole,
 )

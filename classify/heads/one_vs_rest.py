@@ -33,8 +33,8 @@ def probabilities(log_odds: np.ndarray, *, multilabel: bool) -> np.ndarray:
 def class_weights(codes: np.ndarray, classes: np.ndarray, class_weight: Any) -> np.ndarray:
     """Return the weight of each row in each binary column, float64 (n, n_columns).
 
-    One label an image: a row weighs as its class does, in every column. Several labels: "balanced" makes the
-    two sides of each column weigh the same; a dict has no meaning there.
+    One label an image: a row weighs as its class does, in every column. Several labels: the
+    two sides of each column weigh the same ("balanced").
     """
     columns = indicator_columns(codes, len(classes))
     if class_weight is None:
@@ -49,8 +49,6 @@ def class_weights(codes: np.ndarray, classes: np.ndarray, class_weight: Any) -> 
                 f"class_weight is {class_weight!r}; at least two classes of the training rows need a weight above 0"
             )
         return np.repeat(by_class[codes][:, None], columns.shape[1], axis=1)
-    if class_weight != "balanced":
-        raise HeadError(f'class_weight is {class_weight!r}; a multi-label task takes "balanced" or none')
     share = columns.mean(axis=0).clip(0.5 / len(columns), 1 - 0.5 / len(columns))
     return np.where(columns == 1, 0.5 / share, 0.5 / (1 - share))
 

@@ -168,6 +168,22 @@ def random_seed(about: str) -> Any:
     return _declared(None, about, "a whole number from 0 to 4294967295, a RandomState, or none", valid)
 
 
+def refuse_one_label_options(head: Any) -> None:
+    """Refuse options that mean nothing where an image has several labels."""
+    weight = getattr(head, "class_weight", None)
+    if getattr(head, "cost", None) is not None:
+        raise HeadError("cost is for tasks with one label an image; with several, every label is its own decision")
+    if weight is not None and weight != "balanced":
+        raise HeadError(f'class_weight is {weight!r}; a multi-label task takes "balanced" or none')
+
+
+def refuse_class_options(head: Any) -> None:
+    """Refuse options that mean nothing without classes."""
+    for name in ("class_weight", "cost"):
+        if getattr(head, name) is not None:
+            raise HeadError(f"{name} is {getattr(head, name)!r}, and a regression has no classes; leave it out")
+
+
 def is_whole(value: Any) -> bool:
     """Tell whether a value is a whole number; true and false are none."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
