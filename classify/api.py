@@ -121,7 +121,7 @@ class CrossValidation:
         answer (or the mean) of all these images, the same for each. (Found anew without each fold, it would fall below
         a guess: what is left out of the others is what they have too little of.)
     verdicts : mapping of str to Judgement
-        By metric, whether the head knows anything of the images; empty where that can't be told.
+        By metric, whether the head knows anything of the images; empty where that cannot be told.
     by_fold : list of dict
         The metrics of each fold.
     scores : ndarray
@@ -270,7 +270,7 @@ def load(place: Run | str | Path, *, device: str = "auto", allow_download: bool 
 
     ``next(load("polarity.zip")(["holiday.jpg"])).calibrated``
 
-    Weights that aren't on this machine are fetched from a model hub only with *allow_download*.
+    Weights that are not on this machine are fetched from a model hub only with *allow_download*.
     """
     from classify.inference.bundle import open_model
     from classify.inference.model import run_model

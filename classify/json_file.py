@@ -34,14 +34,14 @@ _MAX_ITEMS = 5_000_000
 
 
 def check_new(path: Path, *, force: bool) -> None:
-    """Refuse a file that is there or can't be written, before any work is done for it."""
+    """Refuse a file that is there or cannot be written, before any work is done for it."""
     if path.exists() and not force:
         raise ExistsError(f"{path} exists; replace it with --force (force=True)")
     try_place(path)
 
 
 def try_place(path: Path, what: str = "") -> None:
-    """Refuse a place that can't be written, by writing there: folders that this takes are removed again."""
+    """Refuse a place that cannot be written, by writing there: folders that this takes are removed again."""
     try:
         disk.try_place(path, what)
     except StoreError as error:
@@ -59,7 +59,7 @@ def write_json(path: Path, values: Any, *, force: bool = False) -> None:
     except AffectoryError:
         raise
     except OSError as error:
-        raise RunError(f"can't write {path}: {error.strerror or error}") from error
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def read_regular(path: Path, limit: int = MAX_JSON) -> bytes:
@@ -71,9 +71,9 @@ def read_regular(path: Path, limit: int = MAX_JSON) -> bytes:
     except UnsafeFileError as error:
         raise RunError(str(error)) from error
     except OSError as error:
-        raise RunError(f"{path} can't be read: {error.strerror or error}") from error
+        raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # a name with a zero byte in it
-        raise RunError(f"{str(path)!r} can't be the name of a file: {error}") from error
+        raise RunError(f"{str(path)!r} cannot be the name of a file: {error}") from error
 
 
 def clean_text(text: str) -> str:
@@ -82,10 +82,10 @@ def clean_text(text: str) -> str:
 
 
 def parse_json(data: bytes, what: object, *, clean: bool = True) -> Any:
-    """Parse JSON that isn't trusted; characters that would steer a terminal are taken out (*clean*), or refused."""
+    """Parse JSON that is not trusted; characters that would steer a terminal are taken out (*clean*), or refused."""
 
     def refuse(reason: str) -> NoReturn:
-        raise RunError(f"{what} isn't valid JSON: {reason}")
+        raise RunError(f"{what} is not valid JSON: {reason}")
 
     def integer(digits: str) -> int:
         return int(digits) if len(digits) <= _MAX_DIGITS else refuse(f"{digits[:30]}… has too many digits")
@@ -145,7 +145,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 class SchemaError(RunError):
-    """A value of a file isn't what the file's kind has there."""
+    """A value of a file is not what the file's kind has there."""
 
 
 def wrong(where: str, value: Any, wanted: str) -> NoReturn:

@@ -33,7 +33,7 @@ def merge_classes(labels: Labels, merge: Mapping[str, Sequence[str]]) -> Labels:
     taken = sorted(set(merge) & (set(task.classes) - set(new_of)))
     if taken:
         raise TaskError(
-            f"merge makes a class {taken[0]!r}, and task {task.name!r} has one that isn't merged; name it too"
+            f"merge makes a class {taken[0]!r}, and task {task.name!r} has one that is not merged; name it too"
         )
     classes = tuple(dict.fromkeys(new_of.get(name, name) for name in task.classes))
     if len(classes) < 2:
@@ -68,7 +68,7 @@ def polarity_costs(classes: Sequence[str]) -> list[list[float]]:
     unknown = [name for name, key in zip(classes, keys, strict=True) if key not in POLARITIES]
     if unknown:
         raise ConfigError(
-            f"the polarity of class {unknown[0]!r} isn't known; give cost as a matrix, a row (the truth) and a column "
+            f"the polarity of class {unknown[0]!r} is not known; give cost as a matrix, a row (the truth) and a column "
             f"(what is said) for each of {', '.join(classes)}"
         )
     signs = np.array([POLARITIES[key] for key in keys])

@@ -119,7 +119,7 @@ class RowMatrix:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001 - numpy's own signature
         if copy is False:
-            raise ValueError("a RowMatrix reads its rows from disk: it can't be had without a copy")
+            raise ValueError("a RowMatrix reads its rows from disk: it cannot be had without a copy")
         whole = self.take(np.arange(len(self)))
         return whole if dtype is None else whole.astype(dtype, copy=False)
 
@@ -273,7 +273,7 @@ def shuffles_by_blocks(choice: str, rows: Rows) -> bool:
 
 
 def physical_memory() -> int:
-    """Return the machine's memory in bytes; where the system doesn't say, a laptop's 8 GiB."""
+    """Return the machine's memory in bytes; where the system does not say, a laptop's 8 GiB."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

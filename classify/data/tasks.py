@@ -129,7 +129,7 @@ def task_rows(
 
 
 def _refuse_twins(task: Task) -> None:
-    """Refuse one name in two Unicode forms: a reader can't tell the two classes apart."""
+    """Refuse one name in two Unicode forms: a reader cannot tell the two classes apart."""
     forms: dict[str, str] = {}
     for name in task.classes:
         other = forms.setdefault(unicodedata.normalize("NFC", name), name)
@@ -148,7 +148,7 @@ def _parts_of(split: Split) -> NDArray[np.int8]:
 
 def _failures(store: Store, blocks: Sequence[str]) -> NDArray[np.str_]:
     """Why each image lacks a vector, in words, by the first block that lacks it; "" = it lacks none."""
-    words = np.full(256, "of a status that this version doesn't know")
+    words = np.full(256, "of a status that this version does not know")
     words[list(Status)] = [_reason(status) for status in Status]
     reasons = np.zeros(store.n_images, dtype=words.dtype)
     for name in blocks:
@@ -186,7 +186,7 @@ def _gaps(task: Task, parts: Mapping[str, Part]) -> tuple[str, ...]:
     for part in parts.values():
         for name, count in kind_of(task).class_counts(part.y).items():
             if not count:
-                effect = "it can't be learned" if part.name == "train" else "its row stays, empty"
+                effect = "it cannot be learned" if part.name == "train" else "its row stays, empty"
                 warnings.append(f"No image of the {part.name} part has the class {name!r}: {effect}.")
     return tuple(warnings)
 

@@ -86,13 +86,13 @@ def intervals(spread: Spread, *, part: str = "test") -> dict[str, Interval]:
 
 
 def too_few(n_units: int, *, grouped: bool, part: str) -> str:
-    """Say that units are too few for any interval; empty where they aren't."""
+    """Say that units are too few for any interval; empty where they are not."""
     if n_units >= LEAST_UNITS:
         return ""
     if grouped:
         groups = f"{n_units} group{'s' if n_units > 1 else ''}"
-        return f"the {part} images come from {groups}; the spread between groups can't be told from so few"
-    return f"there are only {n_units} {part} images; the spread between images can't be told from so few"
+        return f"the {part} images come from {groups}; the spread between groups cannot be told from so few"
+    return f"there are only {n_units} {part} images; the spread between images cannot be told from so few"
 
 
 @functools.cache
@@ -298,6 +298,6 @@ def _drawn_once(n_units: int, n_resamples: int, seed: int) -> Floats:
 
 def _draw(random: np.random.Generator, n_resamples: int, n_units: int) -> Floats:
     weights = np.empty((n_resamples, n_units))
-    for row in weights:  # one at a time: the counts of one resample fit the cache, those of many don't
+    for row in weights:  # one at a time: the counts of one resample fit the cache, those of many do not
         row[:] = np.bincount(random.integers(n_units, size=n_units), minlength=n_units)
     return weights

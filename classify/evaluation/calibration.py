@@ -23,7 +23,7 @@ METHODS: tuple[Method, ...] = ("temperature", "isotonic")
 N_BINS = 10
 MIN_IMAGES = 20  # on fewer, a fit says more about them than about the head
 MIN_ISOTONIC = 1000  # a free curve through fewer costs more log loss than it saves
-TEMPERATURES = (0.05, 20.0)  # a temperature beyond these means that the validation part can't tell
+TEMPERATURES = (0.05, 20.0)  # a temperature beyond these means that the validation part cannot tell
 _CHI_SQUARE = 3.841458820694124  # exceeded by chance in 5 of 100, one degree of freedom
 _TINY = 1e-7
 
@@ -92,8 +92,8 @@ class Calibration:
                 n_images = int(values["n_images"])
                 return cls(values["method"], values["kind"], temperature, curves, n_images, interval, unseen)
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise ConfigError(f"these values aren't a calibration: {error!r}") from error
-        raise ConfigError(f"these values aren't a calibration: method {values['method']!r} of kind {values['kind']!r}")
+            raise ConfigError(f"these values are not a calibration: {error!r}") from error
+        raise ConfigError(f"these values are not a calibration: method {values['method']!r} of kind {values['kind']!r}")
 
 
 def fit_calibration(
@@ -128,7 +128,7 @@ def fit_calibration(
     units = np.arange(n) if groups is None else units_of(groups)
     temperature, (low, high) = _fit_temperature(kind, truth, scores, units)
     if low <= 1 <= high:
-        return None, f"{n} images don't tell T from 1: T = {temperature:.2f} [{low:.2f}, {high:.2f}]"
+        return None, f"{n} images do not tell T from 1: T = {temperature:.2f} [{low:.2f}, {high:.2f}]"
     return Calibration("temperature", kind.name, temperature, (), n, (low, high), tuple(unseen)), ""
 
 

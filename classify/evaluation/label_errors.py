@@ -70,8 +70,8 @@ def probable_errors(task: Task, y: NDArray[Any], probabilities: Floats) -> list[
     """List the labels that confident learning doubts, the most certain first.
 
     A class's threshold is the mean probability of that class over the images labelled so (equation 2 of the paper).
-    An image belongs to the class of the highest probability among those that reach their threshold; where that isn't
-    its label, and is the most probable class of all besides, the label is doubted. (The second condition isn't in the
+    An image belongs to the class of the highest probability among those that reach their threshold; where that is not
+    its label, and is the most probable class of all besides, the label is doubted. (The second condition is not in the
     paper: without it, a weak head on uneven classes doubts a third of a corpus.) They are ranked by how much more
     probable the other class is, the normalised margin. Each label of a multi-label task is a task of two classes.
 
@@ -91,7 +91,7 @@ def _doubted(given: NDArray[Any], p: Floats, *, output: int) -> list[LabelError]
     count = np.bincount(given, minlength=n)
     of_given = p[np.arange(len(p)), given]
     means = np.bincount(given, weights=of_given, minlength=n) / np.maximum(count, 1)
-    thresholds = np.where(count > 0, means, np.inf)  # a class without an image can't be suggested
+    thresholds = np.where(count > 0, means, np.inf)  # a class without an image cannot be suggested
     reached = np.where(p >= thresholds, p, -1.0)
     suggested = reached.argmax(axis=1)
     places = np.flatnonzero((reached.max(axis=1) >= 0) & (suggested != given) & (suggested == p.argmax(axis=1)))

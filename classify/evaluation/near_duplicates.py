@@ -59,7 +59,7 @@ def find_duplicates(
 
     Each block is centred on its mean over *others* (vectors that come out of a rectifier all point the same way
     otherwise) and scaled to length one; the cosine is the mean over the blocks. Every pair is looked at: the product
-    of the two matrices is taken piece by piece, in memory that doesn't grow with them.
+    of the two matrices is taken piece by piece, in memory that does not grow with them.
     """
     exact: dict[int, int] = {}
     if store.content is not None:

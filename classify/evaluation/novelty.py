@@ -340,10 +340,10 @@ def read_novelty(files: Mapping[str, bytes], blocks: Sequence[str], n_features: 
         measured = [one for one in about["blocks"] if one["thresholds"] is not None]
         arrays = load(files[_ARRAYS]) if _ARRAYS in files else {}
         if set(arrays) != {f"{i}.{key}" for i in range(len(measured)) for key in _KEYS}:
-            raise ModelError(f"its arrays aren't those of {len(measured)} blocks")
+            raise ModelError(f"its arrays are not those of {len(measured)} blocks")
         made = tuple(_block(i, one, arrays) for i, one in enumerate(measured))
     except (ModelError, RunError) as error:
-        raise ModelError(f"the novelty of the model can't be used: {error}; run `classify run` again") from error
+        raise ModelError(f"the novelty of the model cannot be used: {error}; run `classify run` again") from error
     except Exception as error:  # whatever a damaged file provokes in safetensors
         raise ModelError(
             f"the novelty of the model is damaged ({type(error).__name__}: {first_line(error)})"

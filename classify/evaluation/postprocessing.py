@@ -68,7 +68,7 @@ class Postprocessing:
             thresholds = None if at is None else tuple(float(threshold) for threshold in at)
             calibration, reason = None if found is None else Calibration.from_json(found), str(values["reason"])
         except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"these values aren't a calibration and thresholds: {error}") from error
+            raise ConfigError(f"these values are not a calibration and thresholds: {error}") from error
         if not all(0 < threshold < 1 for threshold in thresholds or ()):
             raise ConfigError(f"thresholds lie between 0 and 1; got {list(thresholds or ())}")
         return cls(calibration, thresholds, reason)
@@ -86,7 +86,7 @@ class Postprocessing:
         elif found is not None and not found.sound:
             reason = "its calibration has a temperature or a curve that no fit gives"
         if reason:
-            raise ConfigError(f"the postprocessing and the {n} classes of task {task.name!r} don't fit: {reason}")
+            raise ConfigError(f"the postprocessing and the {n} classes of task {task.name!r} do not fit: {reason}")
         return self
 
 
@@ -167,7 +167,7 @@ def read_postprocessing(folder: Path) -> Postprocessing:
     try:
         return Postprocessing.from_json(values)
     except ConfigError as error:
-        raise RunError(f"can't read {path}: {error}") from error
+        raise RunError(f"cannot read {path}: {error}") from error
 
 
 def best_thresholds(

@@ -133,7 +133,7 @@ class Explainer:
             import captum.attr  # noqa: F401
         except ImportError as error:
             raise ClassifyError(
-                "explaining needs Captum, which isn't installed; install it with: pip install 'affectory[explain]'"
+                "explaining needs Captum, which is not installed; install it with: pip install 'affectory[explain]'"
             ) from error
         self.model = run_model(run)
         predictor = Predictor(self.model, device="cpu", weights=weights, allow_download=allow_download)
@@ -151,7 +151,7 @@ class Explainer:
         try:
             pixels = self.encoders.decode(path)
         except RefusedImageError as refused:
-            raise ModelError(f"{path} can't be explained: {refused}") from refused
+            raise ModelError(f"{path} cannot be explained: {refused}") from refused
         return Picture(path, pixels, self.vectors([pixels])[0])
 
     def vectors(self, pictures: list[list[NDArray[np.uint8]]]) -> NDArray[np.float32]:

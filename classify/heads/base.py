@@ -116,7 +116,7 @@ class Head(BaseEstimator):
     def _check_lazy(self, X: RowMatrix, *, reset: bool) -> RowMatrix:
         if reset:
             if not len(X):
-                raise HeadError(f"{type(self).__name__} can't be fitted on 0 rows")
+                raise HeadError(f"{type(self).__name__} cannot be fitted on 0 rows")
             self.n_features_in_, self.blocks_in_ = X.shape[1], list(X.blocks)
             if hasattr(self, "feature_names_in_"):
                 del self.feature_names_in_
@@ -202,7 +202,7 @@ class ClassifierHead(ClassifierMixin, Head):
     def _held_out(self, X: Any, y: Any) -> tuple[Rows, np.ndarray] | None:
         """Return validation rows and codes; None where no row can be scored.
 
-        A row of a class that no training row has can't be scored by a head that doesn't know it.
+        A row of a class that no training row has cannot be scored by a head that does not know it.
         """
         rows, y = self._rows(X, reset=False), np.asarray(y)
         self._check_pair(rows, y)

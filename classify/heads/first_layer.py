@@ -65,7 +65,7 @@ def first_linear(module: nn.Module, n_features: int) -> tuple[str, nn.Linear] | 
     """Return name and layer where a fully connected layer takes the features, None where another, or dropout, does."""
     for name, layer in module.named_modules():
         if isinstance(layer, nn.Dropout) and layer.p > 0:
-            return None  # dropping features isn't the same as dropping coordinates of their span
+            return None  # dropping features is not the same as dropping coordinates of their span
         if next(layer.parameters(recurse=False), None) is not None:
             return (name, layer) if isinstance(layer, nn.Linear) and layer.in_features == n_features else None
     return None

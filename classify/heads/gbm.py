@@ -126,7 +126,7 @@ class _BoostedHead(Head):
             callbacks = [lightgbm.early_stopping(self.patience, verbose=False)] if self.patience else []
         rounds = options.pop("num_iterations")
         booster = lightgbm.train(options, train, rounds, valid_sets=sets, callbacks=callbacks)
-        # Rounds past the best are dropped here, so that a saved head and this one can't differ in them.
+        # Rounds past the best are dropped here, so that a saved head and this one cannot differ in them.
         text = booster.model_to_string(num_iteration=booster.best_iteration or None)
         return lightgbm.Booster(model_str=text)
 
@@ -202,7 +202,7 @@ class GBMClassifier(ClassifierHead, _BoostedHead):
     """Boosted trees for one label an image (softmax; logistic for two classes) or several (a booster for each).
 
     A label that never varies in the training rows gets its smoothed share as a constant. Rows are not
-    standardized: trees don't change under it. Parameters and attributes are those of the base class, with
+    standardized: trees do not change under it. Parameters and attributes are those of the base class, with
     ``classes_`` and ``multilabel_``.
     """
 
@@ -261,7 +261,7 @@ class GBMClassifier(ClassifierHead, _BoostedHead):
 class GBMRegressor(RegressorHead, _BoostedHead):
     """Boosted trees for one or several real outputs, a booster for each, on the squared error.
 
-    Rows are not standardized: trees don't change under it. Parameters and attributes are those of the base
+    Rows are not standardized: trees do not change under it. Parameters and attributes are those of the base
     class.
     """
 

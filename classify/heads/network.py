@@ -157,7 +157,7 @@ class NetworkHead(Head):
         Raises
         ------
         HeadError
-            When X or y can't be used, an option is out of range, or training diverges.
+            When X or y cannot be used, an option is out of range, or training diverges.
         """
         # Dropout and initial weights draw from torch's global generator: lend it out, seeded, and put it back.
         with torch.random.fork_rng(devices=[]):

@@ -54,7 +54,7 @@ def class_weights(codes: np.ndarray, classes: np.ndarray, class_weight: Any) -> 
 
 
 def constant_log_odds(y: np.ndarray) -> float:
-    """Return the log-odds of a column that can't be learned: its share, with one row of each side added."""
+    """Return the log-odds of a column that cannot be learned: its share, with one row of each side added."""
     return float(logit((y.sum() + 1) / (len(y) + 2)))
 
 

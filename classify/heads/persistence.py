@@ -71,9 +71,9 @@ def load_model(folder: Path) -> tuple[Any, dict[str, bytes]]:
     except OutdatedHeadError as error:
         run = Path(folder).parent
         line = shlex.join(["classify", "run", "--config", str(run / "config.toml"), "--out", str(run), "--force"])
-        raise OutdatedHeadError(f"can't load a head from {folder}: {error}; make it again with: {line}") from error
+        raise OutdatedHeadError(f"cannot load a head from {folder}: {error}; make it again with: {line}") from error
     except HeadError as error:
-        raise HeadError(f"can't load a head from {folder}: {error}") from error
+        raise HeadError(f"cannot load a head from {folder}: {error}") from error
 
 
 def head_files(folder: Path) -> dict[str, bytes]:
@@ -154,7 +154,7 @@ def _restored(record: dict[str, Any], arrays: dict[str, np.ndarray], texts: dict
     known = head_options(record["head"], record["kind"])
     unknown = sorted(set(record["params"]) - set(known))
     if unknown:
-        raise HeadError(f"it has options that this version doesn't know: {', '.join(unknown)}")
+        raise HeadError(f"it has options that this version does not know: {', '.join(unknown)}")
     hidden = record["params"].get("hidden")  # layers are made one by one before their weights are filled in
     if isinstance(hidden, list) and len(hidden) > len(arrays):
         raise HeadError(f"its option hidden is {str(hidden)[:60]}, and it has {len(arrays)} arrays")
@@ -188,7 +188,7 @@ def _check_arrays(arrays: Mapping[str, np.ndarray]) -> None:
         # The scale of a feature that does not vary may be infinite: it is 0 in every row.
         finite = not np.isnan(array).any() if name.endswith(".scale") else np.isfinite(array).all()
         if not _is_numeric(array) or not finite:
-            raise HeadError(f"its array {ascii(name)[:60]} is {array.dtype}, or holds a number that isn't finite")
+            raise HeadError(f"its array {ascii(name)[:60]} is {array.dtype}, or holds a number that is not finite")
 
 
 def _is_numeric(array: np.ndarray) -> bool:
@@ -255,7 +255,7 @@ def _record(data: bytes) -> dict[str, Any]:
     try:
         found = parse_json(data, RECORD, clean=False)
         if not isinstance(found, dict) or found.get("format") != FORMAT:
-            raise HeadError(f'{RECORD} doesn\'t say "format": "{FORMAT}"')
+            raise HeadError(f'{RECORD} does not say "format": "{FORMAT}"')
         if found.get("format_version") in (1, 2):
             raise OutdatedHeadError(
                 "it was saved by an earlier version of affectory, whose heads this one does not read (of a bundle: "
@@ -302,7 +302,7 @@ def _plain(name: str, value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise HeadError(
-        f"{name} is a {type(value).__name__}, which can't be saved without code; use numbers, texts and lists"
+        f"{name} is a {type(value).__name__}, which cannot be saved without code; use numbers, texts and lists"
     )
 
 

@@ -1,7 +1,7 @@
 """Boosted trees read from LightGBM's text: checked line by line, and evaluated with numpy.
 
-LightGBM's own parser trusts its text: a changed child or count makes it read memory that isn't its own, or walk for
-ever. So nothing reaches it that `read_trees` hasn't looked at, and the boosters of strangers never reach it: `Trees`
+LightGBM's own parser trusts its text: a changed child or count makes it read memory that is not its own, or walk for
+ever. So nothing reaches it that `read_trees` has not looked at, and the boosters of strangers never reach it: `Trees`
 answers for them, with the same numbers.
 """
 
@@ -102,7 +102,7 @@ def read_trees(text: str, *, n_features: int) -> Trees:
     """Read trees from LightGBM's text."""
     body, end, _ = text.partition(_END)
     if not end or not text.isascii():
-        _refuse("it isn't LightGBM's text, or is cut short")
+        _refuse("it is not LightGBM's text, or is cut short")
     top, *chunks = re.split(r"(?m)^(?=Tree=)", body + "\n")
     head = _header(top, n_features)
     objective = _OBJECTIVE.fullmatch(head["objective"])
@@ -115,13 +115,13 @@ def read_trees(text: str, *, n_features: int) -> Trees:
     if not chunks or len(chunks) % n_outputs or len(chunks) > MAX_TREES:
         _refuse(f"it has {len(chunks)} trees for {n_outputs} outputs")
     if head["tree_sizes"].split(" ") != [str(len(chunk)) for chunk in chunks]:
-        _refuse("its tree_sizes aren't those of its trees")
+        _refuse("its tree_sizes are not those of its trees")
     trees = [_tree(chunk, number, n_features) for number, chunk in enumerate(chunks)]
     return _together(trees, text=body + _END, objective=name, n_outputs=n_outputs, sigmoid=float(objective[3] or 1.0))
 
 
 def _refuse(reason: str) -> NoReturn:
-    raise HeadError(f"its trees can't be read: {reason}")
+    raise HeadError(f"its trees cannot be read: {reason}")
 
 
 def _lines(text: str, where: str) -> dict[str, str]:
@@ -187,7 +187,7 @@ def _numbers(text: str, size: int, where: str) -> np.ndarray:
     if name not in _WHOLE:
         return values
     if (values % 1 != 0).any() or np.abs(values).max(initial=0.0) > 2**31 - 1:
-        _refuse(f"{where} holds a number that isn't whole, or too large")
+        _refuse(f"{where} holds a number that is not whole, or too large")
     return values.astype(np.int64)
 
 
@@ -196,13 +196,13 @@ def _check_shape(made: dict[str, np.ndarray], n: int, where: str, n_features: in
     parents = np.tile(np.arange(n - 1), 2)
     # A node is numbered after its parent, so that each is reached, and no walk goes round.
     if not np.array_equal(np.sort(sons), np.concatenate([np.arange(-n, 0), np.arange(1, n - 1)])):
-        _refuse(f"{where} doesn't reach each of its nodes and leaves once")
+        _refuse(f"{where} does not reach each of its nodes and leaves once")
     if (sons[sons >= 0] <= parents[sons >= 0]).any():
         _refuse(f"{where} goes round")
     if made["split_feature"].min() < 0 or made["split_feature"].max() >= n_features:
         _refuse(f"{where} splits by a feature beyond the {n_features} of the head")
     if not np.isin(made["decision_type"], _DECISIONS).all():
-        _refuse(f"{where} has a decision_type that isn't of numbers")
+        _refuse(f"{where} has a decision_type that is not of numbers")
 
 
 def _together(trees: list[dict[str, Any]], **about: Any) -> Trees:

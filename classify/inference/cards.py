@@ -115,7 +115,7 @@ def _calibration(run: Run) -> str:
 def _limits(report: Report) -> list[str]:
     limits = [
         "It was evaluated on images of its own corpus only; on others it may do worse.",
-        "It predicts the labels that annotators gave on average; it doesn't know what a person feels.",
+        "It predicts the labels that annotators gave on average; it does not know what a person feels.",
     ]
     return [_card("{text}", text=text) for text in (*limits, *report.warnings)]
 

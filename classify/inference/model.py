@@ -188,12 +188,12 @@ def tried(model: Model) -> Model:
         fits = shapes == {(1, n_classes)} and bool(np.isfinite(scores).all())
     except ModelError:
         raise
-    except Exception as error:  # whatever arrays and options that don't fit provoke in numpy or torch
+    except Exception as error:  # whatever arrays and options that do not fit provoke in numpy or torch
         raise ModelError(
-            f"the head and task {task.name!r} don't fit: {type(error).__name__}: {first_line(error)}"
+            f"the head and task {task.name!r} do not fit: {type(error).__name__}: {first_line(error)}"
         ) from error
     if not fits:
         raise ModelError(
-            f"the head, calibration and thresholds don't fit the {n_classes} classes of task {task.name!r}"
+            f"the head, calibration and thresholds do not fit the {n_classes} classes of task {task.name!r}"
         )
     return model

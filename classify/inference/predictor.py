@@ -143,7 +143,7 @@ def _check_passport(block: str, passport: Mapping[str, Any]) -> None:
     except SchemaError as error:
         shown = json.dumps({key: passport[key] for key in list(passport)[:4]}, ensure_ascii=False)
         raise ModelError(
-            f"block {block!r} wasn't made by an encoder of this program ({error}; its passport begins {shown[:160]}), "
+            f"block {block!r} was not made by an encoder of this program ({error}; its passport begins {shown[:160]}), "
             "so no vector can be made for a new image; train a head without it: classify run ... --blocks"
         ) from error
 
@@ -164,7 +164,7 @@ def _check_encoder(block: str, passport: Mapping[str, Any], network: Encoder) ->
         differing.append(f"tap: {tap!r} / absent")
     if differing:
         raise ModelError(
-            f"the encoder {network.spec.name!r} here isn't the one that made block {block!r} (block / here): "
+            f"the encoder {network.spec.name!r} here is not the one that made block {block!r} (block / here): "
             f"{'; '.join(differing[:5])}; predict with the encoder that the head was trained on, or extract again and "
             "train anew"
         )
@@ -178,7 +178,7 @@ def _encoder_name(block: str, passport: Mapping[str, Any]) -> str:
     try:
         known = {one.name for one in find_encoders([name])[0].taps}
     except EncoderError as error:
-        raise ModelError(f"block {block!r} can't be made for new images: {error}") from error
+        raise ModelError(f"block {block!r} cannot be made for new images: {error}") from error
     return f"{name}@{layer['module']}:{layer['pooling']}" if layer and tap not in known else name
 
 
@@ -208,7 +208,7 @@ def _rebuilt(
         if allow_download:
             raise
         raise ModelError(
-            f"block {block!r} needs the weights of {name!r}, which aren't on this machine; --allow-download fetches "
+            f"block {block!r} needs the weights of {name!r}, which are not on this machine; --allow-download fetches "
             f"them from the model hub of {spec.library}, --weights {name}=FILE takes a file"
         ) from error
     return network
@@ -289,7 +289,7 @@ class Predictor:
             return Prediction(path, reason=prepared)
         vectors = self.encoders.vectors([prepared])
         if not np.isfinite(vectors).all():
-            return Prediction(path, reason="non-finite: an encoder gave values that the store can't hold")
+            return Prediction(path, reason="non-finite: an encoder gave values that the store cannot hold")
         scores = self.model.scores(vectors)[0]
         if not np.isfinite(scores).all():
             return Prediction(path, reason="non-finite: the head gives no number for this image")

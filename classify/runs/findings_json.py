@@ -126,7 +126,7 @@ def _read(path: Path, check: Check, what: str) -> dict[str, Any] | None:
     try:
         found: dict[str, Any] = check(values, what)
     except SchemaError as error:
-        raise RunError(f"{path} can't be used: {error}; make it again, or take it away") from error
+        raise RunError(f"{path} cannot be used: {error}; make it again, or take it away") from error
     return found
 
 

@@ -72,7 +72,7 @@ class Run:
         """How each of the run's blocks was made, in their order; a run that does not say it is refused."""
         blocks, known = self.report.blocks, self.report.passports
         if not blocks or not set(blocks) <= set(known):
-            raise ModelError(f"{self.folder} doesn't say how its blocks were made; run it again with this version")
+            raise ModelError(f"{self.folder} does not say how its blocks were made; run it again with this version")
         return {name: known[name] for name in blocks}
 
     def part(self, name: str) -> PartPredictions:
@@ -87,7 +87,7 @@ class Run:
         try:
             return read_postprocessing(self.folder).check(self.task)
         except ConfigError as error:
-            raise RunError(f"can't read {self.folder / POSTPROCESSING}: {error}") from error
+            raise RunError(f"cannot read {self.folder / POSTPROCESSING}: {error}") from error
 
     def _repr_html_(self) -> str:
         report, part = self.report, self.report.judged_part
@@ -103,7 +103,7 @@ class Run:
 
 
 def check_free(folder: Path, *, force: bool) -> None:
-    """Refuse a place that is taken or can't be written, before any work is done for it."""
+    """Refuse a place that is taken or cannot be written, before any work is done for it."""
     try_place(folder, "the run ")
     if not folder.exists() and not folder.is_symlink():
         recover(folder)
@@ -112,7 +112,7 @@ def check_free(folder: Path, *, force: bool) -> None:
     if folder.is_dir() and not any(folder.iterdir()):
         return
     if not (folder / REPORT).is_file():
-        raise RunError(f"{folder} exists and isn't a run, so it won't be replaced; choose another place with --out")
+        raise RunError(f"{folder} exists and is not a run, so it will not be replaced; choose another place with --out")
     if not force:
         raise RunError(
             f"{folder} holds a run already; replace it with --force (force=True), or choose another place with --out"
@@ -186,7 +186,7 @@ def find_runs(places: Iterable[Path]) -> list[Run]:
     for place in places:
         reports = sorted(path for path in place.rglob(REPORT) if not path.parent.name.startswith("."))
         if not place.exists() or not reports:
-            state = "holds no run" if place.exists() else "doesn't exist"
+            state = "holds no run" if place.exists() else "does not exist"
             raise RunError(f"{place} {state}; give run folders, or folders that hold some, like runs/emoji")
         found.update({path.parent.resolve(): path.parent for path in reports})
     return [read_run(folder) for _, folder in sorted(found.items())]

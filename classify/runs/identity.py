@@ -88,7 +88,8 @@ def lay_out_again(run: Run) -> tuple[RunConfig, Layout]:
 def check_same_data(run: Run, config: RunConfig, layout: Layout) -> None:
     """Refuse a store that holds anything else now than a run was made from."""
     before, parts = run.report.part_digests or {}, layout.data.parts
-    found = [f"labels of {name}" for name in {**before, **parts} if before.get(name) != getattr(parts.get(name), "digest", None)]
+    now = {name: part.digest for name, part in parts.items()}
+    found = [f"labels of {name}" for name in before | now if before.get(name) != now.get(name)]
     found += ["classes"] if list(layout.data.task.classes) != list(run.report.classes) else []
     if len(run.report.identity) > 1:  # a report of an earlier version knows no more than the above
         each = (run.report.identity, run_identity(config, layout))

@@ -76,7 +76,7 @@ def unfitted_head(config: RunConfig, layout: Layout) -> Any:
     for name in ("random_state", "name", "kind", "shape"):
         if name in config.settings:
             instead = {"random_state": "give the seed of the run instead", "shape": "it follows from the blocks"}
-            raise ConfigError(f"{name!r} isn't an option of a head: {instead.get(name, 'the task decides it')}")
+            raise ConfigError(f"{name!r} is not an option of a head: {instead.get(name, 'the task decides it')}")
     data = layout.data
     return task_head(
         config.head,

@@ -67,9 +67,9 @@ def read_predictions(path: Path, task: Task) -> dict[str, PartPredictions]:
         header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
         return _parts(kind_of(task), header, rows)
     except FileNotFoundError as error:
-        raise RunError(f"can't read the predictions {path}: there is no such file") from error
+        raise RunError(f"cannot read the predictions {path}: there is no such file") from error
     except (ValueError, csv.Error) as error:
-        raise RunError(f"can't read the predictions {path}: {str(error)[:200]}") from error
+        raise RunError(f"cannot read the predictions {path}: {str(error)[:200]}") from error
 
 
 def _parts(kind: TaskKind, header: list[str], rows: list[list[str]]) -> dict[str, PartPredictions]:
@@ -77,7 +77,7 @@ def _parts(kind: TaskKind, header: list[str], rows: list[list[str]]) -> dict[str
     extras = header[2 + n_truths + n_scores :]
     grouped, calibrated = "group" in extras[:1], any(name.startswith("calibrated/") for name in extras)
     if header != _header(kind, grouped=grouped, calibrated=calibrated):
-        raise ValueError(f"its columns aren't those of predictions of task {kind.task.name!r}")
+        raise ValueError(f"its columns are not those of predictions of task {kind.task.name!r}")
     by_part: dict[str, list[list[str]]] = {}
     for line, row in enumerate(rows, start=2):
         if len(row) != len(header) or row[1] not in PART_NAMES:
@@ -104,5 +104,5 @@ def _parts(kind: TaskKind, header: list[str], rows: list[list[str]]) -> dict[str
 def _numbers(cells: list[list[str]]) -> NDArray[np.float64]:
     values = np.array(cells, dtype=np.float64)
     if not np.isfinite(values).all():
-        raise ValueError("it holds a number that isn't finite")
+        raise ValueError("it holds a number that is not finite")
     return values

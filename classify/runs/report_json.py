@@ -234,7 +234,7 @@ def read_report(folder: Path) -> Report:
     try:
         values = parse_json(read_regular(path), path)
     except FileNotFoundError as error:
-        raise RunError(f"{folder} isn't a run: it has no {REPORT}") from error
+        raise RunError(f"{folder} is not a run: it has no {REPORT}") from error
     if not isinstance(values, dict):
         raise RunError(f"{path} holds no JSON object; was it written by `classify run`?")
     version = values.get("format_version", 1)
@@ -245,7 +245,7 @@ def read_report(folder: Path) -> Report:
     try:
         return Report.of(values)
     except (SchemaError, FormatError) as error:
-        raise RunError(f"{path} can't be used: {error}; was it written by `classify run`?") from error
+        raise RunError(f"{path} cannot be used: {error}; was it written by `classify run`?") from error
 
 
 def report_task(report: Report) -> Task:
@@ -280,7 +280,7 @@ def _agreeing(report: Report) -> Report:
 
 
 def _check_sizes(report: Report, task: Task) -> None:
-    """Refuse counts, rates and confusions that aren't of the task's classes."""
+    """Refuse counts, rates and confusions that are not of the task's classes."""
     n_classes = len(task.classes)
     for part, matrix in report.confusion.items():
         if len(matrix) != n_classes or any(len(row) != n_classes for row in matrix):

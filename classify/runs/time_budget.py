@@ -35,7 +35,7 @@ def parse_duration(text: str) -> float:
     except (KeyError, ValueError):
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise RunError(f"{text!r} isn't a time; write a number with s, m, h or d, like 9h or 90m")
+        raise RunError(f"{text!r} is not a time; write a number with s, m, h or d, like 9h or 90m")
     return seconds
 
 
@@ -81,7 +81,7 @@ class Interruption:
 
         if not head.resumable:
             raise ConfigError(
-                f"{type(head).__name__} isn't trained by epochs, so it can't be stopped and resumed; "
+                f"{type(head).__name__} is not trained by epochs, so it cannot be stopped and resumed; "
                 "leave out --time-budget and --resume"
             )
         return Checkpoint(

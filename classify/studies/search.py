@@ -198,7 +198,7 @@ class Journal:
             except RunError as error:
                 if at < len(lines) - 1:
                     raise RunError(
-                        f"{self.path} can't be read from line {at + 1} on ({error}); choose another place with --out, "
+                        f"{self.path} cannot be read from line {at + 1} on ({error}); choose another place with --out, "
                         "or remove it"
                     ) from error
                 notify(f"the last line of {self.path} is cut off; its trial is done anew")
@@ -220,7 +220,7 @@ def _study(config: RunConfig, journal: Journal, distributions: Mapping[str, Any]
             study.add_trial(optuna.trial.create_trial(state=state, value=one["value"], **drawn))
         except ValueError as error:
             raise RunError(
-                f"trial {one['number']} in {journal.path} can't be one of this search ({error}); choose another place "
+                f"trial {one['number']} in {journal.path} cannot be one of this search ({error}); choose another place "
                 "with --out"
             ) from error
     return study

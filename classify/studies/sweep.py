@@ -65,7 +65,7 @@ def sweep(
     if n_there:
         notify(f"{n_there} of {len(points)} runs are there already")
     for point in failed:
-        notify(f"can't be run: {point}: {point.problem}")
+        notify(f"cannot be run: {point}: {point.problem}")
     for n_done, point in enumerate(missing, start=n_there + len(failed)):
         progress(n_done, len(points))
         try:
@@ -118,7 +118,7 @@ def _combinations(grid: Any, path: Path) -> Iterator[dict[str, Any]]:
     if not isinstance(grid, dict):
         raise ConfigError(f"{path}: grid is {grid!r}; write [[grid]] with a key and its values on each line")
     if "out" in grid:
-        raise ConfigError(f"{path}: out can't be part of a grid; each run has its own folder within the sweep's")
+        raise ConfigError(f"{path}: out cannot be part of a grid; each run has its own folder within the sweep's")
     options = grid.get("set", {})
     if not isinstance(options, dict):
         raise ConfigError(

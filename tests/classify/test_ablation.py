@@ -29,7 +29,7 @@ def found(store):
 
 
 def test_the_block_with_the_signal_is_found(found):
-    """The best subset holds it; it gains, alone and on top; the other doesn't; the gains add up."""
+    """The best subset holds it; it gains, alone and on top; the other does not; the gains add up."""
     assert [subset["blocks"] for subset in found["subsets"]][-1] == ["beta.pool"]
     alpha, beta = (found["gains"][f"{name}.pool"] for name in ("alpha", "beta"))
     assert min(alpha[key]["low"] for key in ("alone", "on_average", "on_top_of_the_others")) > 0

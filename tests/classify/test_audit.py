@@ -77,7 +77,7 @@ def test_wrong_settings_are_refused(dirty):
 
 
 def test_pairs_of_a_board(runs_folder, store, tmp_path):
-    """Two heads are compared, baselines aren't; of images in groups there is no McNemar; text and JSON say so."""
+    """Two heads are compared, baselines are not; of images in groups there is no McNemar; text and JSON say so."""
     runs = find_runs([runs_folder])
     assert all(pairs(board) == [] for board in leaderboards(runs))
     (first,) = (one for one in runs if (one.report["task"], one.report["head"]) == ("polarity", "linear"))

@@ -112,7 +112,7 @@ def test_training_by_blocks_learns_what_a_full_shuffle_learns():
 
 
 def test_rows_are_shuffled_by_blocks_only_beyond_memory(views):
-    """Arrays are in memory already; a choice that doesn't exist is refused."""
+    """Arrays are in memory already; a choice that does not exist is refused."""
     assert not shuffles_by_blocks("auto", ArrayRows(X))
     assert not shuffles_by_blocks("auto", RowMatrix(views, ["a.pool"]))
     assert shuffles_by_blocks("blocks", ArrayRows(X))

@@ -283,7 +283,7 @@ class Planted:
 
 
 def test_deletion_check_says_yes_and_no() -> None:
-    """Maps that point at what is decided by pass; maps that point elsewhere, or nowhere, don't."""
+    """Maps that point at what is decided by pass; maps that point elsewhere, or nowhere, do not."""
     paths = [f"{i}.png" for i in range(12)]
     right, none, wrong = (deletion_check(Planted(sign), [*paths, "none.png"]) for sign in (1.0, 0.0, -1.0))
     assert (right["passed"], none["passed"], wrong["passed"]) == (True, False, False)

@@ -90,7 +90,7 @@ def test_permissions_follow_the_umask(polarity_run) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
 def test_a_full_disk_is_one_sentence(polarity_run, tmp_path) -> None:
-    """Where the arrays of a head don't fit, nothing is left, and the error is the disk's."""
+    """Where the arrays of a head do not fit, nothing is left, and the error is the disk's."""
     head = load_head(polarity_run.folder / "model")
     pid = os.fork()
     if pid == 0:
@@ -108,7 +108,7 @@ def test_a_full_disk_is_one_sentence(polarity_run, tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="permissions don't bind")
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="permissions do not bind")
 def test_what_may_not_be_read_is_not_called_damaged(polarity_run, tmp_path) -> None:
     folder = shutil.copytree(polarity_run.folder / "model", tmp_path / "model")
     (folder / "model.safetensors").chmod(0)

@@ -174,7 +174,7 @@ def test_a_state_is_neither_taken_nor_thrown_away_unasked(store, tmp_path):
 def test_heads_without_epochs_cannot_be_stopped(store, tmp_path):
     """The error names the head, not a traceback."""
     config = RunConfig(str(store), "polarity", "svm", blocks=("alpha.pool",), out=str(tmp_path / "run"))
-    with pytest.raises(ConfigError, match="SVMClassifier isn't trained by epochs"):
+    with pytest.raises(ConfigError, match="SVMClassifier is not trained by epochs"):
         run(config, interruption=Interruption(tmp_path / "run"))
 
 

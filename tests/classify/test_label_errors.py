@@ -57,7 +57,7 @@ def test_threshold_by_hand():
 
 
 def test_a_group_never_judges_itself():
-    """Copies with one random label each: by themselves they confirm it, as groups they can't."""
+    """Copies with one random label each: by themselves they confirm it, as groups they cannot."""
     random = np.random.default_rng(0)
     X = np.repeat(random.normal(size=(40, 120)), 5, axis=0)
     y = np.repeat(random.integers(2, size=40), 5)
@@ -69,7 +69,7 @@ def test_a_group_never_judges_itself():
 
 
 def test_far_values_are_found(clouds):
-    """A value moved by many deviations is named with its output; clean values mostly aren't."""
+    """A value moved by many deviations is named with its output; clean values mostly are not."""
     X, _ = clouds
     random = np.random.default_rng(2)
     y = X[:, :2] + 0.3 * random.normal(size=(240, 2))

@@ -25,7 +25,7 @@ ROWS, OTHERS, BLOCKS = np.arange(60, 80), np.arange(60), ["alpha.pool", "beta.po
 
 
 def test_planted_copies_are_found(planted):
-    """Each near-copy with its original, and no other image; one that agrees in one block only isn't enough."""
+    """Each near-copy with its original, and no other image; one that agrees in one block only is not enough."""
     found = find_duplicates(planted, BLOCKS, ROWS, OTHERS)
     assert {(pair.row, pair.other) for pair in found} == set(zip(range(60, 65), range(5, 10), strict=True))
     assert (65, 10) in {(p.row, p.other) for p in find_duplicates(planted, ["alpha.pool"], ROWS, OTHERS)}

@@ -231,10 +231,10 @@ def _about(files: dict[str, bytes], **changed: object) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda f: {"novelty.json": b"{"}, "isn't valid JSON"),
+        (lambda f: {"novelty.json": b"{"}, "is not valid JSON"),
         (lambda f: {"novelty.json": b"[]"}, "an object"),
         (lambda f: {"novelty.json": None}, "is missing"),
-        (lambda f: {"novelty.safetensors": None}, "arrays aren't those"),
+        (lambda f: {"novelty.safetensors": None}, "arrays are not those"),
         (lambda f: {"novelty.safetensors": b"\xff" * 64}, "damaged"),
         (lambda f: {"novelty.safetensors": bytes(5_000_001)}, "more than 5000000 bytes"),
         (lambda f: _about(f, format_version=2), "format_version"),
@@ -245,7 +245,7 @@ def _about(files: dict[str, bytes], **changed: object) -> dict[str, bytes]:
         (lambda f: _arrays(f, mean=np.zeros(12, np.float32)), "type or range"),
         (lambda f: _arrays(f, directions=np.zeros((3, 11), np.float32)), "type or range"),
         (lambda f: _arrays(f, directions=np.full((3, 12), 1e30, np.float32), variances=np.ones(3)), "type or range"),
-        (lambda f: _arrays(f, more=np.zeros(1)), "arrays aren't those"),
+        (lambda f: _arrays(f, more=np.zeros(1)), "arrays are not those"),
         (lambda f: fitted(np.random.default_rng(0).normal(size=(40, 12))).files(), "alpha.pool"),
         (lambda f: {n: d.replace(b"12,", b"13,") for n, d in f.items() if n == "novelty.json"}, "12 features"),
     ],

@@ -80,7 +80,7 @@ def test_other_weights_are_refused(pictured_runs) -> None:
     [
         ("transform", {"resize": 1}, "transform"),
         ("architecture", "other", "architecture"),
-        ("encoder", None, "wasn't made by an encoder"),
+        ("encoder", None, "was not made by an encoder"),
         ("encoder", "nonesuch", "nonesuch"),
     ],
 )

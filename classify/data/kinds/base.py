@@ -169,5 +169,5 @@ def finite(cells: Sequence[Sequence[str]]) -> Floats:
     """Return numbers from cells of text."""
     values = np.array(cells, dtype=np.float64)
     if not np.isfinite(values).all():
-        raise ValueError("it holds a number that isn't finite")
+        raise ValueError("it holds a number that is not finite")
     return values

@@ -89,7 +89,7 @@ class Single(TaskKind):
         codes = {name: code for code, name in enumerate(self.task.classes)}
         for (cell,) in cells:
             if cell not in codes:
-                raise ValueError(f"it holds the class {cell[:80]!r}, which task {self.task.name!r} hasn't")
+                raise ValueError(f"it holds the class {cell[:80]!r}, which task {self.task.name!r} has not")
         return np.array([codes[cell] for (cell,) in cells])
 
     def checked(self, y_true: Any, y_score: Any) -> tuple[NDArray[Any], Floats]:
