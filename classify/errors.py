@@ -1,18 +1,6 @@
-"""Every error that ``classify`` raises on purpose, in one tree.
+"""Every error that ``classify`` raises on purpose: what failed, the value, what is valid and what to do.
 
-::
-
-    AffectoryError                      (features_store.errors)
-    └── ClassifyError
-        ├── ConfigError(ValueError)     a setting that does not exist, or has no such value
-        ├── HeadError(ValueError)       a head that cannot do what it was asked
-        ├── TaskError(ValueError)       labels, split and vectors that do not make a task
-        ├── RunError(OSError)           a run folder that cannot be written or read
-        ├── ModelError(ValueError)      a run or bundle that cannot answer for new images
-        │   └── BundleError             a bundle that is not whole, or is not what it says
-        └── SubmissionError(ValueError) a file of answers that must not be handed in
-
-Each text says what failed, the value, what is valid and what to do.
+`ClassifyError` is an `AffectoryError` of `features_store.errors`, and the base of all others.
 """
 
 from features_store.errors import AffectoryError
@@ -23,11 +11,11 @@ class ClassifyError(AffectoryError):
 
 
 class ConfigError(ClassifyError, ValueError):
-    """A setting has an unknown name or a value it cannot have."""
+    """A setting has an unknown name or a value that it does not take."""
 
 
 class HeadError(ClassifyError, ValueError):
-    """A head was asked for something it cannot do, or given data it cannot take."""
+    """A head has an option or data that it does not take."""
 
 
 class OutdatedHeadError(HeadError):
@@ -39,16 +27,16 @@ class TaskError(ClassifyError, ValueError):
 
 
 class RunError(ClassifyError, OSError):
-    """A run folder exists already, is incomplete, or cannot be read."""
+    """A run folder exists already, is incomplete, or cannot be read or written."""
 
 
 class ModelError(ClassifyError, ValueError):
-    """A run or a bundle cannot answer for new images: an encoder cannot be rebuilt, or would give other vectors."""
+    """A run or a bundle cannot predict new images: an encoder cannot be rebuilt, or would give other vectors."""
 
 
 class BundleError(ModelError):
-    """A bundle is not whole, is not what it says, or holds what no bundle holds."""
+    """A bundle is not whole, or holds what no bundle holds."""
 
 
 class SubmissionError(ClassifyError, ValueError):
-    """A file of answers is not what the run said, or is not in the form that is asked for."""
+    """A file of predictions is not that of the run, or not in the required form."""

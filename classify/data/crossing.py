@@ -37,17 +37,17 @@ class Crossing:
         return f"split {self.split!r} parts {self.n_groups:,} group{groups} of {self.n_images:,} image{images}"
 
     def words(self) -> str:
-        """Say what crosses, and what is done about it in a run."""
+        """Say what crosses, and how a run treats it."""
         name = "test" if "test" in self.clean else "validation"
         n_out, n = int((~self.clean[name]).sum()), len(self.clean[name])
         mates = "the training images" if name == "validation" else "training or validation"
-        told = f"none of the {n:,} {name} images has a group mate in {mates}"
+        effect = f"none of the {n:,} {name} images has a group mate in {mates}"
         if n_out:
-            told = (
+            effect = (
                 f"{n_out:,} of {n:,} {name} images have a group mate in {mates}: values without them stand beside, and "
                 "verdicts leave them out"
             )
-        return f"{self.counts[0].upper()}{self.counts[1:]} and {_WHO[self.source]}; {told}."
+        return f"{self.counts[0].upper()}{self.counts[1:]} and {_WHO[self.source]}; {effect}."
 
     def words_on_folds(self) -> str:
         """Say what crosses where all is dealt to folds anew."""

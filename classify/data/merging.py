@@ -59,17 +59,17 @@ POLARITIES: dict[str, int] = {
 
 
 def polarity_costs(classes: Sequence[str]) -> list[list[float]]:
-    """Return what it costs to say class k (column) of an image of class c (row): 1 for the wrong polarity.
+    """Return what it costs to predict class k (column) for an image of class c (row): 1 for the wrong polarity.
 
     Half of the difference of the polarities: taking a pleasant for an unpleasant emotion costs 1, either for a neutral
-    one 0.5, and one pleasant emotion for another nothing beyond what the loss says already.
+    one 0.5, and one pleasant emotion for another nothing beyond what the loss counts already.
     """
     keys = [name.strip().lower().replace(" ", "_") for name in classes]
     unknown = [name for name, key in zip(classes, keys, strict=True) if key not in POLARITIES]
     if unknown:
         raise ConfigError(
             f"the polarity of class {unknown[0]!r} is not known; give cost as a matrix, a row (the truth) and a column "
-            f"(what is said) for each of {', '.join(classes)}"
+            f"(what is predicted) for each of {', '.join(classes)}"
         )
     signs = np.array([POLARITIES[key] for key in keys])
     return (np.abs(signs[:, None] - signs) / 2).tolist()

@@ -111,7 +111,7 @@ class Novelty:
         if ratio <= 1:
             return ratio, ""
         what = "times the threshold" if above >= below else "times too near their mean"
-        return ratio, f"unlike the training images in block {name!r} ({ratio:.3g} {what}); do not trust this answer"
+        return ratio, f"unlike the training images in block {name!r} ({ratio:.3g} {what}); do not trust this prediction"
 
     def share(self, rows: Rows, *, seed: int = 0) -> dict[str, Any] | None:
         """Count the flagged among some rows, a sample where there are very many; None where nothing is measured."""

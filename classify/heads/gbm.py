@@ -51,7 +51,7 @@ class _BoostedHead(Head):
     _learned: ClassVar[tuple[str, ...]] = ("boosters_",)
 
     n_rounds: int | list[int] = whole(200, "trees of each class, label or output", most=100_000, several=True)
-    learning_rate: float = number(0.05, "what each tree's answer is multiplied by", least=1e-9, most=1e3)
+    learning_rate: float = number(0.05, "what each tree's output is multiplied by", least=1e-9, most=1e3)
     num_leaves: int = whole(15, "leaves of a tree, at most", least=2, most=131_072)
     min_leaf: int = whole(10, "training rows in a leaf, at least", most=2**31 - 1)
     feature_fraction: float = number(
@@ -147,7 +147,7 @@ class _BoostedHead(Head):
         idle = sum(all(tree["num_leaves"] == 1 for tree in trees) for trees in dumps)
         if idle:
             which = "no tree" if idle == len(dumps) else f"of {idle} of {len(dumps)} labels or outputs no tree"
-            text = f"{which} found a split, so every image gets the same answer; lower min_leaf ({self.min_leaf})"
+            text = f"{which} found a split, so every image gets the same prediction; lower min_leaf ({self.min_leaf})"
             warnings.warn(text, UserWarning, stacklevel=2)
         self.n_parameters_ = sum(tree["num_leaves"] for trees in dumps for tree in trees)
 

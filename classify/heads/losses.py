@@ -1,4 +1,4 @@
-"""What a wrong answer costs in training: classes that weigh more, and mistakes that are worse than others."""
+"""What a wrong prediction costs in training: classes that weigh more, and mistakes that are worse than others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def single_loss(head: Any, codes: np.ndarray, row_losses: Loss, probabilities: C
 
     ``mean over rows of w_y * (loss + sum over k of cost[y, k] * p_k)``: the weights are those of
     ``head.class_weight``, 1 on average over the training rows where "balanced"; the second term is the expected
-    cost of what the head says, and vanishes without ``head.cost``.
+    cost of the predictions, and vanishes without ``head.cost``.
     """
     cost = None if head.cost is None else torch.from_numpy(cost_matrix(head.cost, head.classes_))
     weights = None
@@ -63,7 +63,7 @@ def cost_matrix(cost: Any, classes: np.ndarray) -> np.ndarray:
     n = len(classes)
     if matrix.shape != (n, n) or not np.isfinite(matrix).all() or (matrix < 0).any() or np.diag(matrix).any():
         raise HeadError(
-            f"cost is {cost!r}; it takes a square matrix with a row (the truth) and a column (what is said) for each "
+            f"cost is {cost!r}; it takes a square matrix with a row (the truth) and a column (what is predicted) for each "
             f"of the {n} classes {classes.tolist()}, numbers from 0 up, and 0 on the diagonal"
         )
     return matrix

@@ -104,7 +104,7 @@ class NetworkHead(Head):
         "the two sides of each label the same"
     )
     cost: Any = costs_of_mistakes(
-        "what it costs to say class k (column) of an image of class c (row); the expected cost of what the head says "
+        "what it costs to predict class k (column) for an image of class c (row); the expected cost of the predictions "
         "is added to the loss"
     )
     standardize: bool = flag("bring each feature to mean 0 and variance 1, measured on the training rows", default=True)

@@ -2,7 +2,7 @@
 
 LightGBM's own parser trusts its text: a changed child or count makes it read memory that is not its own, or walk for
 ever. So nothing reaches it that `read_trees` has not looked at, and the boosters of strangers never reach it: `Trees`
-answers for them, with the same numbers.
+evaluates them, with the same numbers.
 """
 
 from __future__ import annotations
@@ -153,18 +153,18 @@ def _header(text: str, n_features: int) -> dict[str, str]:
 def _tree(text: str, number: int, n_features: int) -> dict[str, Any]:
     """Return the arrays of one tree, once they are those of a tree."""
     where = f"tree {number}"
-    told = _lines(text, where)
-    if told.pop("Tree", None) != str(number) or set(told) != {*_OF_TREE, *_OF_NODES, *_OF_LEAVES}:
-        _refuse(f"{where} has {', '.join(told)[:300]}")
-    if told["num_cat"] != "0" or told["is_linear"] != "0":
+    lines = _lines(text, where)
+    if lines.pop("Tree", None) != str(number) or set(lines) != {*_OF_TREE, *_OF_NODES, *_OF_LEAVES}:
+        _refuse(f"{where} has {', '.join(lines)[:300]}")
+    if lines["num_cat"] != "0" or lines["is_linear"] != "0":
         _refuse(f"{where} splits by categories or has linear leaves; neither is read")
-    if not re.fullmatch(r"[0-9]{1,6}", told["num_leaves"]) or not 1 <= (n := int(told["num_leaves"])) <= MAX_LEAVES:
-        _refuse(f"{where} has {told['num_leaves'][:20]!r} leaves")
-    _numbers(told["shrinkage"], 1, f"the shrinkage of {where}")
+    if not re.fullmatch(r"[0-9]{1,6}", lines["num_leaves"]) or not 1 <= (n := int(lines["num_leaves"])) <= MAX_LEAVES:
+        _refuse(f"{where} has {lines['num_leaves'][:20]!r} leaves")
+    _numbers(lines["shrinkage"], 1, f"the shrinkage of {where}")
     sizes = {**dict.fromkeys(_OF_NODES, n - 1), **dict.fromkeys(_OF_LEAVES, n)}
     if n == 1:  # a tree of one leaf has its value, and says nothing else
-        sizes = {name: 1 if told[name] else 0 for name in sizes} | {"leaf_value": 1}
-    made = {name: _numbers(told[name], size, f"{name} of {where}") for name, size in sizes.items()}
+        sizes = {name: 1 if lines[name] else 0 for name in sizes} | {"leaf_value": 1}
+    made = {name: _numbers(lines[name], size, f"{name} of {where}") for name, size in sizes.items()}
     if n > 1:
         _check_shape(made, n, where, n_features)
     return {"n": n, **made}

@@ -118,7 +118,7 @@ class Model:
     def as_text(self, prediction: Prediction) -> str:
         """Return a prediction as one line for people: the classes, the largest first, and the calibrated values."""
         if prediction.scores is None:
-            return clean_text(f"{prediction.image}: no answer ({prediction.reason})")
+            return clean_text(f"{prediction.image}: no prediction ({prediction.reason})")
         classes, scores, novelty = self.task.classes, prediction.scores.tolist(), _novelty_text(prediction)
         if not self.kind.has_classes:
             clipped = prediction.out_of_range

@@ -288,7 +288,7 @@ def ridge_path(sums: ProductSums, alphas: Sequence[float]) -> list[tuple[np.ndar
 
 
 def _bounded(kind: TaskKind, values: np.ndarray) -> np.ndarray:
-    """Bring least-squares answers into (0, 1); the largest stays the largest, and one half stays one half."""
+    """Bring least-squares values into (0, 1); the largest stays the largest, and one half stays one half."""
     return kind.normalized(1 / (1 + np.exp(-4 * (values - 0.5))))
 
 

@@ -76,7 +76,7 @@ def test_another_world_is_flagged(n, n_features) -> None:
     assert value is not None
     assert value > 1
     assert (
-        note == f"unlike the training images in block 'b1' ({value:.3g} times the threshold); do not trust this answer"
+        note == f"unlike the training images in block 'b1' ({value:.3g} times the threshold); do not trust this prediction"
     )
 
 
@@ -90,7 +90,7 @@ def test_what_lies_at_the_centre_is_flagged(n, n_features) -> None:
     assert np.isfinite(value)
     assert (
         note
-        == f"unlike the training images in block 'b0' ({value:.3g} times too near their mean); do not trust this answer"
+        == f"unlike the training images in block 'b0' ({value:.3g} times too near their mean); do not trust this prediction"
     )
 
 
@@ -175,7 +175,7 @@ def test_every_head_has_it(store, tmp_path, head) -> None:
     model = run_model(done)
     vector = np.full(model.head.n_features_in_, 40, dtype=np.float32)
     prediction = model.predict("a.jpg", model.scores(vector[None])[0], vector)
-    assert "do not trust this answer" in prediction.novelty_note
+    assert "do not trust this prediction" in prediction.novelty_note
 
 
 @pytest.mark.parametrize("task", ["polarity", "evokes", "valence", "affect"])
@@ -315,11 +315,11 @@ def test_pictures_of_another_world(pictured_runs, pictures, tmp_path) -> None:
     told = runner.invoke(app, ["predict", place, *asked, "--json", *limit])
     lines = [json.loads(line) for line in told.stdout.splitlines() if line.startswith("{")]
     assert [(line["novelty"] or 0) > 1 for line in lines] == [True, True, True, False, False]
-    assert all("do not trust this answer" in line["novelty_note"] for line in lines[:3])
+    assert all("do not trust this prediction" in line["novelty_note"] for line in lines[:3])
     assert [line["novelty_note"] for line in lines[3:]] == [None, None]
     told = runner.invoke(app, ["predict", place, *asked, "--csv", *limit])
     rows = list(csv.DictReader(io.StringIO(told.stdout[told.stdout.index("image,") :])))
     assert [row["novelty"] for row in rows[:5]] == ["" if x["novelty"] is None else str(x["novelty"]) for x in lines]
     told = runner.invoke(app, ["predict", place, *asked, *limit])
-    assert told.stdout.count("do not trust this answer") == 3
+    assert told.stdout.count("do not trust this prediction") == 3
     assert told.stdout.count("; novelty ") == 4

@@ -116,7 +116,7 @@ def test_command(pictured_runs, pictures, tmp_path) -> None:
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert (done.exit_code, [line["reason"] is None for line in lines]) == (3, [True, False])
     assert list(lines[0]["probabilities"].values()) == pytest.approx(_said(run)[image], abs=2e-4)
-    assert "1 image without an answer" in done.stderr
+    assert "1 image without a prediction" in done.stderr
     done = CliRunner().invoke(app, ["predict", str(run.folder), str(pictures / "cold"), str(bad), "--csv"])
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert len(rows) == 19
