@@ -27,15 +27,11 @@ def predict(
         typer.Argument(metavar="IMAGES|FOLDER|-", help="Images, folders, or - for paths on the standard input."),
     ],
     *,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a line of JSON for each image.", rich_help_panel="Output")
-    ] = False,
+    as_json: options.Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.", rich_help_panel="Output")] = False,
     max_failed: Annotated[
         str,
-        typer.Option(
-            help="Images that may stay without a prediction, 5% or a number; above it exit code 3.", rich_help_panel="Output"
-        ),
+        typer.Option(help="Images that may fail, 5% or a number; above it exit code 3.", rich_help_panel="Output"),
     ] = "5%",
     device: options.Device = "auto",
     weights: options.WeightFiles = None,
@@ -43,7 +39,7 @@ def predict(
 ) -> None:
     """Predict new images: calibrated probabilities and the decision, or why an image cannot be used.
 
-    The encoders are rebuilt from the passports of the run, and refused if their weights differ.
+    With --json each image is a line. The encoders are rebuilt from the passports of the run, and refused if their weights differ.
     """
     from classify.inference.bundle import open_model
     from classify.inference.model import random_weights

@@ -117,6 +117,7 @@ Quick = Annotated[
         "--quick", help="Few images and epochs: a trial that everything works, no result.", rich_help_panel=TRAINING
     ),
 ]
+Out = Annotated[str | None, typer.Option(help="Folder to write.", rich_help_panel=OUTPUT)]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.", rich_help_panel=OUTPUT)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.", rich_help_panel=OUTPUT)]
 

@@ -63,8 +63,8 @@ def cost_matrix(cost: Any, classes: np.ndarray) -> np.ndarray:
     n = len(classes)
     if matrix.shape != (n, n) or not np.isfinite(matrix).all() or (matrix < 0).any() or np.diag(matrix).any():
         raise HeadError(
-            f"cost is {cost!r}; it takes a square matrix with a row (the truth) and a column (what is predicted) for each "
-            f"of the {n} classes {classes.tolist()}, numbers from 0 up, and 0 on the diagonal"
+            f"cost is {cost!r}; it takes a square matrix with a row (the truth) and a column (what is predicted) for "
+            f"each of the {n} classes {classes.tolist()}, numbers from 0 up, and 0 on the diagonal"
         )
     return matrix
 
