@@ -16,7 +16,7 @@ from tqdm import tqdm
 from classify.data.rows import ORDERS, Rows, shuffles_by_blocks
 from classify.data.standardizer import Standardizer, finite_batches
 from classify.heads.base import ClassifierHead, Head, RegressorHead
-from classify.heads.first_layer import PROJECTIONS, WideLinear, lifted, project_first, projects
+from classify.heads.first_layer import PROJECTIONS, lifted, project_first, projects
 from classify.heads.losses import labels_loss, single_loss
 from classify.heads.options import (
     choice,
@@ -52,7 +52,7 @@ def hidden_layers(n_features: int, sizes: Sequence[int], dropout: float) -> list
     """Return fully connected layers of *sizes*, each followed by ReLU and dropout (of a fraction of units)."""
     layers: list[nn.Module] = []
     for n_in, n_out in zip((n_features, *sizes[:-1]), sizes, strict=True):
-        layers += [nn.Linear(n_in, n_out) if layers else WideLinear(n_in, n_out), nn.ReLU(), nn.Dropout(dropout)]
+        layers += [nn.Linear(n_in, n_out), nn.ReLU(), nn.Dropout(dropout)]
     return layers
 
 
@@ -220,9 +220,6 @@ class NetworkHead(Head):
     def _finish(self, training: Training) -> None:
         """Take over a trained module, its first layer mapped back to the features."""
         self.module_, self.history_ = lifted(training.module), training.history
-        for layer in self.module_.modules():
-            if isinstance(layer, WideLinear):
-                layer.release()
         losses = [record["validation_loss"] for record in self.history_ if "validation_loss" in record]
         kept = len(losses) if self.keep == "last" else int(np.argmin(losses or [0.0])) + 1
         self.best_length_ = kept if losses and self.patience else None
