@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,7 +19,7 @@ from features_store.errors import FailedRowsError
 from features_store.schema import PART_NAMES, Status, Task
 
 if TYPE_CHECKING:
-    from features_store import Labels, Split, Store
+    from features_store import Store
 
 
 @dataclass(frozen=True)
@@ -101,55 +100,41 @@ def task_rows(
     allow_split_groups: bool = False,
 ) -> TaskRows:
     """Lay out a task: which rows and targets each part of the split has, and what is left out and why."""
-    labels = merge_classes(store.task_labels(task), merge or {})
-    _refuse_twins(labels.task)
-    places = _parts_of(store.split(split))
-    reasons = _failures(store, blocks)
+    labels, chosen = merge_classes(store.task_labels(task), merge or {}), store.split(split)
+    if chosen.kind != "parts":
+        raise TaskError(f"split {split!r} holds folds; a run needs one with train, validation and test parts")
+    places, reasons = chosen.values, _failures(store, blocks)
     parts: dict[str, Part] = {}
     dropped: dict[str, dict[str, int]] = {}
     for code, name in enumerate(PART_NAMES):
-        inside = places == code
-        kept = inside & labels.known & (reasons == "")
-        counts = _count(inside & labels.known, reasons)
+        labelled = (places == code) & labels.known
+        why, n_images = np.unique(reasons[labelled], return_counts=True)
+        counts = {str(reason): int(n) for reason, n in zip(why, n_images, strict=True) if reason}
         if on_failed == "error" and counts:
             remedy = 'extract them, or leave them out with on_failed = "drop"'
             raise FailedRowsError(f"{_worded(counts)} of the {name} part lack a vector; {remedy}")
-        unlabelled = int((inside & ~labels.known).sum())
-        counts = {"no label": unlabelled, **counts} if unlabelled else counts
+        if unlabelled := int(((places == code) & ~labels.known).sum()):
+            counts = {"no label": unlabelled, **counts}
         if counts:
             dropped[name] = counts
-        if kept.any():
-            parts[name] = _part(store, name, np.flatnonzero(kept), labels)
+        rows = np.flatnonzero(labelled & (reasons == ""))
+        if len(rows):
+            y = kind_of(labels.task).targets(labels.values[rows])
+            groups = None if store.groups is None else np.asarray(store.groups)[rows]
+            parts[name] = Part(name, rows, y, np.asarray(store.ids)[rows], groups)
     unused = int((places < 0).sum())
-    gaps, source = _gaps(labels.task, parts), store.split(split).source
+    gaps, source = _gaps(labels.task, parts), chosen.source
     laid_out = TaskRows(labels.task, parts, dropped, unused=unused, warnings=gaps, split=split, split_source=source)
     _check(laid_out, split)
     refuse_crossing(laid_out.crossing, allow=allow_split_groups)
     return laid_out
 
 
-def _refuse_twins(task: Task) -> None:
-    """Refuse one name in two Unicode forms: a reader cannot tell the two classes apart."""
-    forms: dict[str, str] = {}
-    for name in task.classes:
-        other = forms.setdefault(unicodedata.normalize("NFC", name), name)
-        if other != name:
-            raise TaskError(
-                f"task {task.name!r} has the class {name!r} in two Unicode forms ({other!a}, {name!a}); "
-                "import the labels again with one of them, or join them with [merge]"
-            )
-
-
-def _parts_of(split: Split) -> NDArray[np.int8]:
-    if split.kind != "parts":
-        raise TaskError(f"split {split.name!r} holds folds; a run needs one with train, validation and test parts")
-    return split.values
-
-
 def _failures(store: Store, blocks: Sequence[str]) -> NDArray[np.str_]:
     """Why each image lacks a vector, in words, by the first block that lacks it; "" = it lacks none."""
     words = np.full(256, "of a status that this version does not know")
-    words[list(Status)] = [_reason(status) for status in Status]
+    words[list(Status)] = [status.reason for status in Status]
+    words[[Status.WRITTEN, Status.PENDING]] = "", "not extracted yet"
     reasons = np.zeros(store.n_images, dtype=words.dtype)
     for name in blocks:
         status = np.asarray(store.block(name).status)[:, 0]
@@ -157,27 +142,10 @@ def _failures(store: Store, blocks: Sequence[str]) -> NDArray[np.str_]:
     return reasons
 
 
-def _reason(status: Status) -> str:
-    if status is Status.WRITTEN:
-        return ""
-    return "not extracted yet" if status is Status.PENDING else status.reason
-
-
-def _count(rows: NDArray[np.bool_], reasons: NDArray[np.str_]) -> dict[str, int]:
-    names, counts = np.unique(reasons[rows], return_counts=True)
-    return {str(name): int(count) for name, count in zip(names, counts, strict=True) if name}
-
-
 def _worded(counts: Mapping[str, int]) -> str:
     total = sum(counts.values())
     images = "image" if total == 1 else "images"
     return f"{total} {images} ({', '.join(f'{reason}: {count}' for reason, count in counts.items())})"
-
-
-def _part(store: Store, name: str, rows: NDArray[np.int64], labels: Labels) -> Part:
-    y = kind_of(labels.task).targets(labels.values[rows])
-    groups = None if store.groups is None else np.asarray(store.groups)[rows]
-    return Part(name, rows, y, np.asarray(store.ids)[rows], groups)
 
 
 def _gaps(task: Task, parts: Mapping[str, Part]) -> tuple[str, ...]:
