@@ -38,7 +38,7 @@ from classify.json_file import (
 )
 from features_store.atomic import atomic_folder
 from features_store.errors import first_line
-from features_store.schema import KINDS
+from classify.data.kinds import KINDS
 
 FORMAT = "affectory-head"
 FORMAT_VERSION = 3

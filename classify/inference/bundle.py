@@ -27,6 +27,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from classify.data.kinds import KINDS
 from classify.errors import BundleError
 from classify.evaluation.novelty import read_novelty
 from classify.evaluation.postprocessing import Postprocessing
@@ -51,7 +52,7 @@ from classify.runs.folder import Run, read_run
 from classify.runs.report_json import MAX_CLASSES
 from features_store.atomic import atomic_write
 from features_store.errors import AffectoryError
-from features_store.schema import KINDS, Task
+from features_store.schema import Task
 
 FORMAT, VERSION = "affectory-bundle", 1
 MANIFEST = "manifest.json"

@@ -24,7 +24,7 @@ from classify.json_file import (
     wrong,
 )
 from classify.runs.report_json import ENDS, SHARE, UNDEFINED, interval
-from features_store.schema import KINDS
+from classify.data.kinds import KINDS
 
 _PAIR = record({"id": text, "other": text, "cosine": number(-1.01, 1.01)}, {"same_bytes": (flag, False)})
 _ACROSS = record({"n_images": whole(), "ids": items(text), "pairs": items(_PAIR)})

@@ -13,7 +13,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from classify.data.kinds import kind_of
+from classify.data.kinds import KINDS, kind_of
 from classify.errors import RunError
 from classify.evaluation.metrics import shown_metrics
 from classify.json_file import (
@@ -33,7 +33,7 @@ from classify.json_file import (
     wrong,
 )
 from features_store.errors import FormatError
-from features_store.schema import KINDS, PART_NAMES, SPLIT_SOURCES, Kind, Task
+from features_store.schema import PART_NAMES, SPLIT_SOURCES, Kind, Task
 
 REPORT = "report.json"
 FORMAT_VERSION = 2

@@ -6,7 +6,14 @@ from classify.data.kinds.regression import Regression
 from classify.data.kinds.single import Single
 from features_store import Task
 
-KINDS: dict[str, type[TaskKind]] = {kind.name: kind for kind in (Single, Multi, Regression)}
+KINDS: dict[str, type[TaskKind]] = {
+    kind.name: kind
+    for kind in (
+        Single,
+        Multi,
+        Regression,
+    )
+}
 """Every kind of task, by the name that a store gives it."""
 
 
