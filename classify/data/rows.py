@@ -113,10 +113,6 @@ class RowMatrix:
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_gather"}
 
-    def batches(self, positions: np.ndarray | None = None, size: int = 1024) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield ``(positions, rows)`` for *size* rows at a time; the rows are one reused buffer."""
-        return batches(self, positions, size)
-
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001 - numpy's own signature
         if copy is False:
             raise ValueError("a RowMatrix reads its rows from disk: it cannot be had without a copy")

@@ -134,6 +134,19 @@ class Head(BaseEstimator):
             )
         return X
 
+    def _training_rows(self, X: Any, y: Any) -> tuple[Rows, np.ndarray]:
+        """Check what ``fit`` was given; return the rows and their codes or targets, see `_encode`."""
+        rows = self._rows(X, reset=True)
+        if y is None:
+            raise HeadError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+        targets = self._encode(y)
+        self._check_pair(rows, targets)
+        return rows, targets
+
+    def _encode(self, y: Any) -> np.ndarray:
+        """Check the training labels or targets, and return them as numbers."""
+        raise NotImplementedError
+
     @staticmethod
     def _check_pair(rows: Rows, y: np.ndarray) -> None:
         try:
@@ -159,16 +172,8 @@ class ClassifierHead(ClassifierMixin, Head):
         tags.classifier_tags.multi_label = True
         return tags
 
-    def _training_rows(self, X: Any, y: Any) -> tuple[Rows, np.ndarray]:
-        """Check what ``fit`` was given; return the rows and their codes, see `_encode`."""
-        rows, codes = self._rows(X, reset=True), self._encode(y)
-        self._check_pair(rows, codes)
-        return rows, codes
-
     def _encode(self, y: Any) -> np.ndarray:
         """Check the training labels, set ``classes_``, return int64 codes (n,) or 0/1 (n, n_labels)."""
-        if y is None:
-            raise HeadError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         try:
             y = check_array(y, ensure_2d=False, dtype=None, input_name="y")
             check_classification_targets(y)
@@ -252,16 +257,8 @@ class RegressorHead(RegressorMixin, Head):
         tags.target_tags.multi_output = True
         return tags
 
-    def _training_rows(self, X: Any, y: Any) -> tuple[Rows, np.ndarray]:
-        """Check what ``fit`` was given; return the rows and their targets, see `_targets`."""
-        rows, targets = self._rows(X, reset=True), self._targets(y)
-        self._check_pair(rows, targets)
-        return rows, targets
-
-    def _targets(self, y: Any) -> np.ndarray:
+    def _encode(self, y: Any) -> np.ndarray:
         """Check the training targets and return them as float64 (n, n_outputs)."""
-        if y is None:
-            raise HeadError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         try:
             y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
         except ValueError as error:

@@ -21,7 +21,7 @@ from sklearn.svm import SVC, SVR
 from classify.config import RunConfig
 from classify.data.folds import cuts
 from classify.data.kinds import TaskKind, kind_of
-from classify.data.rows import RowMatrix
+from classify.data.rows import RowMatrix, batches
 from classify.data.standardizer import Standardizer
 from classify.errors import HeadError
 from classify.heads import HEADS, make_head
@@ -259,7 +259,7 @@ def _by_sums(images: Images, subsets: Sequence[Subset], config: RunConfig, advan
             columns = np.concatenate([features[name] for name in blocks if name in subset])
             fitted[subset] = columns, ridge_path(training.of_columns(columns), alphas)
             advance()
-        for positions, x in matrix.batches(held):
+        for positions, x in batches(matrix, held):
             z = standardizer(x)
             for subset, (columns, path) in fitted.items():
                 for into, (coef, intercept) in zip(scores[subset], path, strict=True):
