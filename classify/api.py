@@ -1,4 +1,4 @@
-"""The same powers from Python: open a store, fit a head, cross-validate, report, predict.
+"""The Python interface: open a store, fit a head, cross-validate, report, predict.
 
 ::
 
@@ -112,16 +112,16 @@ def _place(store: StoreLike) -> str:
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """What cross-validation found.
+    """The result of a cross-validation.
 
     Parameters
     ----------
     metrics, majority : mapping of str to Interval
-        Of the head over all images, each answered for by a head that was fitted without it; and of the most common
-        answer (or the mean) of all these images, the same for each. (Found anew without each fold, it would fall below
-        a guess: what is left out of the others is what they have too little of.)
+        Of the head over all images, each scored by a head that was fitted without it; and of the most common label (or
+        the mean) of all these images, the same for each. (Found anew without each fold, it would fall below a guess:
+        what is left out of the others is what they have too little of.)
     verdicts : mapping of str to Judgement
-        By metric, whether the head knows anything of the images; empty where that cannot be told.
+        By metric, whether the head knows anything of the images; empty where too few images can be dealt.
     by_fold : list of dict
         The metrics of each fold.
     scores : ndarray
@@ -174,7 +174,7 @@ def cross_validate(
     folds: int = 5,
     **options: Any,
 ) -> CrossValidation:
-    """Answer for each image by a head that was fitted without it; nothing is written.
+    """Score each image with a head that was fitted without it; nothing is written.
 
     The train and validation parts of the split are dealt to folds, groups whole and classes evenly; the test part is
     left alone.
@@ -266,7 +266,7 @@ def report(
 
 
 def load(place: Run | str | Path, *, device: str = "auto", allow_download: bool = False) -> Predictor:
-    """Open a run or a bundle, and load its encoders: what comes back answers for image files.
+    """Open a run or a bundle, and load its encoders: what comes back predicts image files.
 
     ``next(load("polarity.zip")(["holiday.jpg"])).calibrated``
 
