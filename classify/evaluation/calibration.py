@@ -7,7 +7,7 @@ beside them under their own name.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -67,16 +67,7 @@ class Calibration:
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values, which `from_json` takes back."""
-        return {
-            "method": self.method,
-            "kind": self.kind,
-            "temperature": self.temperature,
-            "curves": [[list(x), list(y)] for x, y in self.curves],
-            "n_images": self.n_images,
-            "interval": None if self.interval is None else list(self.interval),
-            "unseen": list(self.unseen),
-            "fitted_on": "validation",
-        }
+        return {**asdict(self), "fitted_on": "validation"}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Calibration:
