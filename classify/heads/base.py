@@ -147,6 +147,10 @@ class Head(BaseEstimator):
         """Check the training labels or targets, and return them as numbers."""
         raise NotImplementedError
 
+    def _held_out(self, X: Any, y: Any) -> tuple[Rows, np.ndarray] | None:
+        """Return validation rows with their codes or targets; None where no row can be scored."""
+        raise NotImplementedError
+
     @staticmethod
     def _check_pair(rows: Rows, y: np.ndarray) -> None:
         try:
@@ -267,7 +271,6 @@ class RegressorHead(RegressorMixin, Head):
         return y[:, None] if y.ndim == 1 else y
 
     def _held_out(self, X: Any, y: Any) -> tuple[Rows, np.ndarray]:
-        """Return validation rows and their targets (n, n_outputs)."""
         rows, y = self._rows(X, reset=False), np.asarray(y, dtype=np.float64)
         self._check_pair(rows, y)
         return rows, y[:, None] if y.ndim == 1 else y

@@ -45,12 +45,6 @@ class MLPClassifier(NetworkClassifier, _Perceptron):
     Parameters and attributes are those of `classify.heads.network.LayeredHead`, with ``classes_``.
     """
 
-    def _row_losses(self, outputs: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        return nn.functional.cross_entropy(outputs, codes, reduction="none")
-
-    def _single_probabilities(self, outputs: torch.Tensor) -> torch.Tensor:
-        return outputs.softmax(dim=1)
-
 
 class MLPRegressor(NetworkRegressor, _Perceptron):
     """Multi-layer perceptron for one or several real outputs, trained on the mean squared error.
@@ -270,12 +264,6 @@ class ConvClassifier(NetworkClassifier, _ConvHead):
 
     Parameters and attributes are those named in its bases, with ``classes_``.
     """
-
-    def _row_losses(self, outputs: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        return nn.functional.cross_entropy(outputs, codes, reduction="none")
-
-    def _single_probabilities(self, outputs: torch.Tensor) -> torch.Tensor:
-        return outputs.softmax(dim=1)
 
 
 class ConvRegressor(NetworkRegressor, _ConvHead):

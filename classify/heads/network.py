@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 
 _TINY = 1e-12
 
-Data = tuple[Rows, torch.Tensor, tuple[Rows, torch.Tensor] | None, Loss]
-"""Rows and targets, those for validation, and the loss: what a network is trained on."""
-
 INITS: dict[str, Callable[[torch.Tensor], torch.Tensor] | None] = {
     "glorot_normal": nn.init.xavier_normal_,
     "glorot_uniform": nn.init.xavier_uniform_,
@@ -177,10 +174,6 @@ class NetworkHead(Head):
         self._finish(training)
         return self
 
-    def _checked(self, X: Any, y: Any, validation: tuple[Any, Any] | None) -> Data:
-        """Check what ``fit`` was given, and return what a network is trained on."""
-        raise NotImplementedError
-
     def _build(self, n_features: int, n_outputs: int) -> nn.Module:
         """Return the untrained module."""
         raise NotImplementedError
@@ -194,9 +187,19 @@ class NetworkHead(Head):
         """Return how many outputs the fitted task has."""
         raise NotImplementedError
 
+    def _tensor(self, targets: np.ndarray) -> torch.Tensor:
+        """Return codes or targets as the loss takes them."""
+        raise NotImplementedError
+
+    def _loss(self, targets: np.ndarray) -> Loss:
+        raise NotImplementedError
+
     def training(self, X: Any, y: Any, validation: tuple[Any, Any] | None = None) -> Training:
         """Draw the module and lay out the batches; torch's global generator is seeded, and left for the loop."""
-        rows, targets, held_out, loss = self._checked(X, y, validation)
+        rows, targets = self._training_rows(X, y)
+        found = None if validation is None else self._held_out(*validation)
+        held_out = None if found is None else (found[0], self._tensor(found[1]))
+        loss = self._loss(targets)
         drawn = check_random_state(self.random_state).randint(2**31 - 1)
         self.standardizer_ = self._standardizer(rows)
         scale: Standardizer | None = self.standardizer_
@@ -210,7 +213,7 @@ class NetworkHead(Head):
             scale = None
         generator = torch.Generator().manual_seed(drawn)
         batched = functools.partial(Batches, size=self.batch_size, standardizer=scale)
-        train = batched(rows, targets, generator=generator, by_blocks=shuffles_by_blocks(self.shuffle, rows))
+        train = batched(rows, self._tensor(targets), generator=generator, by_blocks=shuffles_by_blocks(self.shuffle, rows))
         return Training(self, module, loss, train, None if held_out is None else batched(*held_out))
 
     def _standardizer(self, rows: Rows) -> Standardizer:
@@ -287,23 +290,17 @@ class LayeredHead(NetworkHead):
 
 
 class NetworkClassifier(ClassifierHead, NetworkHead):
-    """Base of the trained classifiers; a subclass says how outputs become a loss and probabilities."""
+    """Base of the trained classifiers: softmax and cross-entropy, for several labels a sigmoid each."""
 
     def _row_losses(self, outputs: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """Return the loss of each row with one label, (n,)."""
-        raise NotImplementedError
+        return nn.functional.cross_entropy(outputs, codes, reduction="none")
 
     def _single_probabilities(self, outputs: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
+        return outputs.softmax(dim=1)
 
     def _n_outputs(self) -> int:
         return len(self.classes_)
-
-    def _checked(self, X: Any, y: Any, validation: tuple[Any, Any] | None) -> Data:
-        rows, codes = self._training_rows(X, y)
-        found = None if validation is None else self._held_out(*validation)
-        held_out = None if found is None else (found[0], self._tensor(found[1]))
-        return rows, self._tensor(codes), held_out, self._loss(codes)
 
     def _loss(self, codes: np.ndarray) -> Loss:
         if self.multilabel_:
@@ -350,16 +347,15 @@ class NetworkRegressor(RegressorHead, NetworkHead):
     def _n_outputs(self) -> int:
         return len(self.target_mean_)
 
-    def _checked(self, X: Any, y: Any, validation: tuple[Any, Any] | None) -> Data:
-        rows, targets = self._training_rows(X, y)
+    def _encode(self, y: Any) -> np.ndarray:
+        targets = super()._encode(y)
         deviation = targets.std(axis=0)
         self.target_mean_ = targets.mean(axis=0)
         self.target_scale_ = np.where(deviation > 0, deviation, 1.0)
-        held_out = None
-        if validation is not None:
-            found = self._held_out(*validation)
-            held_out = (found[0], self._tensor(found[1]))
-        return rows, self._tensor(targets), held_out, nn.functional.mse_loss
+        return targets
+
+    def _loss(self, targets: np.ndarray) -> Loss:
+        return nn.functional.mse_loss
 
     def _tensor(self, y: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(((y - self.target_mean_) / self.target_scale_).astype(np.float32))
