@@ -47,13 +47,9 @@ class Judgement:
     over_majority: Interval | None = None  # the head less the majority, where a constant may win
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain values, None for NaN."""
-        numbers = {"p": self.p, "dealt": self.dealt}
-        found: dict[str, Any] = {"verdict": self.verdict}
-        found |= {name: number if math.isfinite(number) else None for name, number in numbers.items()}
-        if self.over_majority is not None:
-            found["over_majority"] = self.over_majority.as_json()
-        return found
+        """Return the judgement as a report has it."""
+        found: dict[str, Any] = {"verdict": self.verdict, "p": self.p, "dealt": self.dealt}
+        return found if self.over_majority is None else {**found, "over_majority": self.over_majority.as_json()}
 
 
 def _movable_groups(n_images: int, groups: NDArray[np.int64] | None) -> list[NDArray[np.int64]]:
