@@ -39,7 +39,8 @@ def predict(
 ) -> None:
     """Predict new images: calibrated probabilities and the decision, or why an image cannot be used.
 
-    With --json each image is a line. The encoders are rebuilt from the passports of the run, and refused if their weights differ.
+    With --json each image is a line. The encoders are rebuilt from the passports of the run, and refused if their
+    weights differ.
     """
     from classify.inference.bundle import open_model
     from classify.inference.model import random_weights

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -100,18 +99,7 @@ class RowMatrix:
         """Return the rows at *positions* as float32 ``(n, n_features)``, into *out* where given."""
         if out is None:
             out = np.empty((len(positions), self._n_features), dtype=np.float32)
-        if self._gather is None:
-            return self.store.matrix(self.blocks, self.rows[positions], out=out, view=self.view)
-        return self._gather.into(self.rows[positions], out)
-
-    @cached_property
-    def _gather(self) -> Gather | None:
-        """The quick way to the vectors, where each row has one; else the store says which are missing."""
-        whole = self.store.usable(self.blocks, view=self.view)[self.rows].all()
-        return Gather(self.store, self.blocks, self.view) if whole else None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_gather"}
+        return self.store.matrix(self.blocks, self.rows[positions], out=out, view=self.view)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001 - numpy's own signature
         if copy is False:
@@ -129,42 +117,6 @@ def batches(
     for start in range(0, len(order), size):
         chosen = np.sort(order[start : start + size])
         yield chosen, rows.take(chosen, out=buffer[: len(chosen)])
-
-
-class Gather:
-    """Copies rows of some blocks into the columns of a buffer, allocating nothing once it has seen a size.
-
-    Scattered rows go through one reused buffer of the block's own type: fancy indexing would allocate, fault in and
-    free a fresh one for every batch, which costs more than the copy itself.
-    """
-
-    def __init__(self, store: Store, blocks: Sequence[str], view: int) -> None:
-        self.sources = []
-        for name in blocks:
-            block = store.block(name)
-            n_images, n_views, n_features = block.shape
-            self.sources.append((block.vectors.reshape(n_images * n_views, n_features), n_views))
-        self.view = view
-        self._buffers: list[np.ndarray] = [np.empty((0, table.shape[1]), table.dtype) for table, _ in self.sources]
-
-    def into(self, rows: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """Fill *out*, (n, n_features), with the vectors of *rows*, (n,), converted to its type; return it."""
-        column = 0
-        first, last = (int(rows[0]), int(rows[-1])) if len(rows) else (0, -1)
-        neighbours = last - first + 1 == len(rows) and bool((np.diff(rows) == 1).all())
-        for i, (table, n_views) in enumerate(self.sources):
-            into = out[:, column : column + table.shape[1]]
-            if neighbours and n_views == 1:
-                into[...] = table[first : last + 1]
-            else:
-                if len(self._buffers[i]) < len(rows):
-                    self._buffers[i] = np.empty((len(rows), table.shape[1]), table.dtype)
-                # mode="clip" lets numpy write into `out` directly; the default mode goes through a copy.
-                into[...] = np.take(
-                    table, rows * n_views + self.view, axis=0, out=self._buffers[i][: len(rows)], mode="clip"
-                )
-            column += table.shape[1]
-        return out
 
 
 def choose_maps(store: Store, names: Sequence[str] = ()) -> tuple[tuple[str, ...], tuple[int, int, int]]:

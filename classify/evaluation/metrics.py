@@ -218,11 +218,7 @@ def primary_metric(task: Task) -> str:
 def shown_metrics(kind: str, classes: tuple[str, ...] | list[str]) -> tuple[str, ...]:
     """Return the metrics that a leaderboard of this kind of task shows, the one that ranks first."""
     names = KINDS[kind].names()
-    shown = [
-        one
-        for one in METRICS
-        if not names.isdisjoint(one.shown) and (len(classes) == 1 or not one.shown_alone)
-    ]
+    shown = [one for one in METRICS if not names.isdisjoint(one.shown) and (len(classes) == 1 or not one.shown_alone)]
     outputs = [[f"{one.name}/{name}" for name in classes] if one.per_output else [one.name] for one in shown]
     return tuple(name for names in outputs for name in names)
 

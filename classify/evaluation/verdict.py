@@ -196,4 +196,3 @@ def clean_scores(data: TaskRows, spreads: Mapping[str, Spreads], **resampling: i
             spread = Spread.of(data.task, part.y, score, part.groups, **resampling)
             parts[name][key] = {metric: one.as_json() for metric, one in intervals(spread, part=name).items()}
     return {**crossing.as_json(), "parts": parts}
-

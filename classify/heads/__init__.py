@@ -75,4 +75,3 @@ def make_head(name: str, kind: str, *, random_state: Any = 0, **params: Any) -> 
     if KINDS[kind].independent:
         refuse_one_label_options(head)
     return head
-

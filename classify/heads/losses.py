@@ -67,4 +67,3 @@ def cost_matrix(cost: Any, classes: np.ndarray) -> np.ndarray:
             f"each of the {n} classes {classes.tolist()}, numbers from 0 up, and 0 on the diagonal"
         )
     return matrix
-

@@ -213,7 +213,9 @@ class NetworkHead(Head):
             scale = None
         generator = torch.Generator().manual_seed(drawn)
         batched = functools.partial(Batches, size=self.batch_size, standardizer=scale)
-        train = batched(rows, self._tensor(targets), generator=generator, by_blocks=shuffles_by_blocks(self.shuffle, rows))
+        train = batched(
+            rows, self._tensor(targets), generator=generator, by_blocks=shuffles_by_blocks(self.shuffle, rows)
+        )
         return Training(self, module, loss, train, None if held_out is None else batched(*held_out))
 
     def _standardizer(self, rows: Rows) -> Standardizer:
@@ -372,4 +374,3 @@ class NetworkRegressor(RegressorHead, NetworkHead):
 
     def _traced(self, outputs: torch.Tensor, output: int) -> torch.Tensor:
         return outputs[output] * self.target_scale_[output] + self.target_mean_[output]
-

@@ -70,9 +70,9 @@ def stratified_folds(y: np.ndarray, n_folds: int, random: np.random.RandomState)
 def fit_sigmoid(decision: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Fit ``P(y = 1) = sigmoid(a * decision + b)`` and return ``[a, b]``.
 
-    Platt (1999), with the targets drawn off 0 and 1 as if each side had one row more. The slope is
-    constrained to be non-negative: if held-out scores are anti-correlated with the labels, the output is constant, not an
-    inverted ranking.
+    Platt (1999), with the targets drawn off 0 and 1 as if each side had one row more. The slope is constrained
+    to be non-negative: if held-out scores are anti-correlated with the labels, the output is constant, not an inverted
+    ranking.
     """
     n_positive, n_negative = y.sum(), len(y) - y.sum()
     target = np.where(y == 1, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from classify.data.kinds import KINDS
 from classify.data.standardizer import Standardizer
 from classify.errors import HeadError, OutdatedHeadError, RunError
 from classify.heads import HEADS, head_class, head_options
@@ -38,7 +39,6 @@ from classify.json_file import (
 )
 from features_store.atomic import atomic_folder
 from features_store.errors import first_line
-from classify.data.kinds import KINDS
 
 FORMAT = "affectory-head"
 FORMAT_VERSION = 3

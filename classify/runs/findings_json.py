@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from classify.data.kinds import KINDS
 from classify.errors import RunError
 from classify.json_file import (
     Check,
@@ -24,7 +25,6 @@ from classify.json_file import (
     wrong,
 )
 from classify.runs.report_json import ENDS, SHARE, UNDEFINED, interval
-from classify.data.kinds import KINDS
 
 _PAIR = record({"id": text, "other": text, "cosine": number(-1.01, 1.01)}, {"same_bytes": (flag, False)})
 _ACROSS = record({"n_images": whole(), "ids": items(text), "pairs": items(_PAIR)})

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +70,6 @@ class Images:
     def cuts(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Positions to fit on and to score, fold by fold."""
         return cuts(self.folds)
-
 
 
 def path_values(config: RunConfig) -> list[Any]:

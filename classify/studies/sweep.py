@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from classify.config import RunConfig, check_out, load_config
 from classify.errors import ConfigError, RunError
 from classify.heads import HEADS
-from classify.runs.report_json import REPORT
 from classify.runs.identity import digest_of, run_identity
 from classify.runs.layout import Layout, lay_out, unfitted_head
+from classify.runs.report_json import REPORT
 from classify.toml_text import read_toml
 from features_store import open_store
 from features_store.errors import AffectoryError

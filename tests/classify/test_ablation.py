@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from classify.__main__ import app
+from classify.config import RunConfig
 from classify.errors import ConfigError, HeadError
 from classify.figures.charts import ablation_chart
 from classify.pages.tables import ablation_text
-from classify.config import RunConfig
 from classify.studies.ablation import ablate, subsets_of
 from features_store import Labels, Split, Task, open_store
 
@@ -129,10 +129,7 @@ def test_a_list_of_values_is_a_path_of_which_each_subset_shows_the_best(store, t
     printed = CliRunner().invoke(app, [*arguments, *place])
     assert printed.exit_code == 0, printed.output
     got = json.loads(printed.stdout)
-    alone = {
-        value: ablated(store, "polarity", head, settings={option: value})
-        for value in values
-    }
+    alone = {value: ablated(store, "polarity", head, settings={option: value}) for value in values}
     by_value = {
         value: {tuple(s["blocks"]): s["metrics"]["weighted_f1"]["value"] for s in one["subsets"]}
         for value, one in alone.items()

@@ -7,8 +7,6 @@ import hashlib
 import json
 import shutil
 import stat
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -74,18 +72,18 @@ def test_cards(runs_folder, bundle) -> None:
     assert "<script" not in model_card_text(read_run(runs_folder / "evokes" / "linear"))
 
 
-def test_elsewhere(pictured_runs, pictures, tmp_path) -> None:
-    """A fresh copy of the code, another folder, no run and no store: equal probabilities."""
+def test_elsewhere(pictured_runs, pictures, tmp_path, monkeypatch) -> None:
+    """In another folder, where neither a run nor a store is opened: equal probabilities."""
     run = pictured_runs["mlp"]
     write_bundle(run, tmp_path / "b.zip")
-    for package in ("classify", "extract", "features_store"):
-        shutil.copytree(ROOT / package, tmp_path / "copy" / package, ignore=shutil.ignore_patterns("__pycache__"))
     image = sorted((pictures / "cold").glob("*.png"))[0]
-    code = "import torch; torch.set_num_threads(1); from classify.__main__ import main; main()"
-    command = [sys.executable, "-c", code, "predict", str(tmp_path / "b.zip"), str(image), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path / "copy")
     here = CliRunner().invoke(app, ["predict", str(run.folder), str(image), "--json"])
-    assert json.loads(done.stdout) == json.loads(here.stdout)
+    monkeypatch.chdir(tmp_path)
+    for name in ("features_store.open_store", "classify.runs.folder.read_run", "classify.inference.bundle.read_run"):
+        monkeypatch.delattr(name)
+    there = CliRunner().invoke(app, ["predict", "b.zip", str(image), "--json"])
+    assert there.exit_code == 0, there.exception
+    assert json.loads(there.stdout) == json.loads(here.stdout)
 
 
 def test_only_what_the_head_lists_is_packed(polarity_run, tmp_path) -> None:

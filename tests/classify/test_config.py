@@ -3,8 +3,8 @@
 import pytest
 
 from classify.config import RunConfig, dump_config, load_config
-from classify.toml_text import parse_settings
 from classify.errors import ConfigError
+from classify.toml_text import parse_settings
 from features_store.errors import AffectoryError
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from classify.evaluation import near_duplicates as duplicates
 from classify.data.seen import first_equal
+from classify.evaluation import near_duplicates as duplicates
 from classify.evaluation.near_duplicates import find_duplicates
 from features_store import open_store
 

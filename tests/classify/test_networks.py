@@ -94,4 +94,3 @@ def test_regression_starts_from_the_mean(name):
     y = TARGETS["regression"]
     head = quick(name, "regression", epochs=1, learning_rate=1e-12).fit(X, y)
     assert np.allclose(head.predict(X), y.mean(axis=0), atol=1e-6)
-

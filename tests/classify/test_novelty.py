@@ -75,9 +75,8 @@ def test_another_world_is_flagged(n, n_features) -> None:
     value, note = found.judge(far)
     assert value is not None
     assert value > 1
-    assert (
-        note == f"unlike the training images in block 'b1' ({value:.3g} times the threshold); do not trust this prediction"
-    )
+    start = f"unlike the training images in block 'b1' ({value:.3g} times the threshold); "
+    assert note == start + "do not trust this prediction"
 
 
 @pytest.mark.parametrize(("n", "n_features"), [(400, 16), (120, 500)])
@@ -88,10 +87,8 @@ def test_what_lies_at_the_centre_is_flagged(n, n_features) -> None:
     value, note = found.judge(known.mean(axis=0))
     assert value is not None
     assert np.isfinite(value)
-    assert (
-        note
-        == f"unlike the training images in block 'b0' ({value:.3g} times too near their mean); do not trust this prediction"
-    )
+    start = f"unlike the training images in block 'b0' ({value:.3g} times too near their mean); "
+    assert note == start + "do not trust this prediction"
 
 
 def test_alone_and_together_are_equal() -> None:

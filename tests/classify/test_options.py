@@ -15,7 +15,10 @@ from classify.heads.options import options_of
 from classify.pages.tables import head_card
 
 KINDS = ("single", "multi", "regression")
-QUICK = {"epochs": 2, "n_rounds": 2, "hidden": 3, "n_jobs": 1, "min_leaf": 2, "batch_size": 8, "maps_per_class": 1}
+QUICK = {
+    "epochs": 2, "n_rounds": 2, "hidden": 3, "n_jobs": 1, "min_leaf": 2, "batch_size": 8, "maps_per_class": 1,
+    "candidates": 2,
+}  # fmt: skip
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(24, 4)).astype(np.float32)
 Y = {"single": np.arange(24) % 3, "multi": RANDOM.integers(2, size=(24, 2)), "regression": RANDOM.normal(size=24)}

@@ -57,4 +57,3 @@ class Multi(TaskKind):
         if not np.isin(given, (0, 1)).all():
             raise ValueError("it holds a label that is neither 0 nor 1")
         return given.astype(np.uint8)
-

@@ -104,4 +104,3 @@ class Regression(TaskKind):
     def _check_values(self, truth: NDArray[Any]) -> None:
         if self.task.range is None:
             raise TaskError(f"cannot score task {self.task.name!r}: a regression needs its range (SAGR: its midpoint)")
-

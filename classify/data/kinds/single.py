@@ -107,4 +107,3 @@ class Single(TaskKind):
                 f"cannot score task {self.task.name!r}: the truth must be codes 0..{self.n_columns - 1}, found "
                 f"{truth[wrong][0].item()!r}"
             )
-
