@@ -97,8 +97,6 @@ class RowMatrix:
 
     def take(self, positions: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Return the rows at *positions* as float32 ``(n, n_features)``, into *out* where given."""
-        if out is None:
-            out = np.empty((len(positions), self._n_features), dtype=np.float32)
         return self.store.matrix(self.blocks, self.rows[positions], out=out, view=self.view)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001 - numpy's own signature

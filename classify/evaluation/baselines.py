@@ -91,14 +91,17 @@ def id_only_scores(data: TaskRows, *, refit: bool = False, class_weight: Any = N
     features = np.empty_like(ordered)
     features[order] = ordered
     places = {name: np.flatnonzero(codes == code) for code, name in enumerate(parts)}
+    options = {"seed": seed, "class_weight": class_weight}
     found: dict[str, Floats] = {}
+    depths: dict[str, int] = {}
     for name in parts:
         if name == "train":
             continue
         fitted = fitted_part(data, name, refit=refit)
         x = features[np.isin(every.rows, fitted.rows)]
-        options = {"seed": seed, "class_weight": class_weight}
-        depth = _best_depth(data.task, x, fitted, options)
+        if fitted.name not in depths:
+            depths[fitted.name] = _best_depth(data.task, x, fitted, options)
+        depth = depths[fitted.name]
         scores = tree_scores(data.task, x, fitted.y, features[places[name]], depth=depth, **options)
         found[name] = kind_of(data.task).shaped(scores)
     return found

@@ -9,6 +9,7 @@ scikit-learn's numbers.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -193,9 +194,11 @@ METRICS: tuple[Metric, ...] = (
 """Every metric. Adding one is one record here."""
 
 
-def metrics_of(task: Task) -> dict[str, Metric]:
+@functools.lru_cache(maxsize=64)
+def metrics_of(task: Task) -> Mapping[str, Metric]:
     """Return the metrics of a task by name, ``NAME/OUTPUT`` for those of one output, in the order of reports."""
-    ours = [metric for metric in METRICS if not kind_of(task).names().isdisjoint(metric.kinds)]
+    names = kind_of(task).names()
+    ours = [metric for metric in METRICS if not names.isdisjoint(metric.kinds)]
     found = {f"{metric.name}/{name}": metric for name in task.classes for metric in ours if metric.per_output}
     return found | {metric.name: metric for metric in ours if not metric.per_output}
 
