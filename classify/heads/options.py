@@ -49,11 +49,6 @@ def _declared(default: Any, about: str, takes: str, valid: Callable[[Any], bool]
     return dataclasses.field(default=default, metadata={"option": Option(about, takes, valid)})
 
 
-def anything(default: Any, about: str) -> Any:
-    """Declare an option that takes every value."""
-    return _declared(default, about, "any value", lambda value: True)
-
-
 def number(
     default: Any,
     about: str,
