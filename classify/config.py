@@ -15,7 +15,8 @@ from classify.preset import find_preset
 from classify.toml_text import plain_value, read_toml, toml_key, toml_value
 from features_store.errors import unknown_name
 
-ON_FAILED, CALIBRATIONS, VIEWS = ("drop", "error"), ("temperature", "isotonic", "none"), ("all", "canonical")
+ON_FAILED, CALIBRATIONS = ("drop", "error"), ("temperature", "isotonic", "none")
+VIEWS = ("all", "canonical", "everywhere")
 LARGEST_SEED, MOST_RESAMPLES = 2**32 - 1, 1_000_000
 
 

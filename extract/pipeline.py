@@ -135,7 +135,8 @@ def run(
         engine = stack.enter_context(engine or make_engine(settings))
         sinks = open_blocks(store, dataset.index, encoders, engine, settings, timings, stack)
         needed = np.logical_or.reduce([sink.needed.any(axis=1) for sink in sinks])  # (n_images,)
-        rows = np.flatnonzero(needed[: settings.limit])
+        chosen = settings.rows(len(dataset.index))
+        rows = chosen[needed[chosen]]
         if len(rows):
             step = stack.enter_context(progress_bar(len(rows), timings, show=settings.progress))
             engine.run(images, rows, [sink for sink in sinks if sink.needed[rows].any()], timings, step)
@@ -144,7 +145,7 @@ def run(
         notes = [f"{n} images were used although {remark}" for remark, n in engine.remarks.items()]
         if digests is not None:
             with timings.part("content"):
-                notes += digests.finish(range(len(dataset.index))[: settings.limit], rows.tolist())
+                notes += digests.finish(chosen.tolist(), rows.tolist())
         return summarize(
             str(store),
             [writer for sink in sinks for writer in sink.writers.values()],

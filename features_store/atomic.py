@@ -213,6 +213,7 @@ def recover(path: Path | str) -> None:
 @contextmanager
 def _made_beside(place: Path, *, force: bool) -> Iterator[Path]:
     if os.path.lexists(place) and not force:
+        _sweep(place.parent)  # perhaps a killed process has just made it
         raise ExistsError(_exists(place))
     place.parent.mkdir(parents=True, exist_ok=True)
     with disk_errors(place):

@@ -174,7 +174,12 @@ def _csv(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
                 cells = [row[column] for column in columns]
                 ids.append(row[id_column])
                 empty.append(not any(cells))
-                numbers.write(_numbers(cells, path, line))
+                try:
+                    numbers.write(_numbers(cells))
+                except ValueError as error:
+                    raise FormatError(
+                        f"{path} line {line} is not all numbers: {str(error).replace('np.str_', '')[-60:]}"
+                    ) from error
     if not ids:
         raise FormatError(f"{path} holds no rows")
     array = np.memmap(scratch / "numbers", np.float32, "r", shape=(len(ids), len(columns)))
@@ -203,19 +208,17 @@ def _columns(header: Sequence[str], key: str | None, ids_key: str | None, path: 
 
 def _is_number(cell: str) -> bool:
     try:
-        float(cell or "nan")
+        _numbers([cell])
     except ValueError:
         return False
     return True
 
 
-def _numbers(cells: Sequence[str], path: Path, line: int) -> bytes:
-    try:
-        return np.array([cell or "nan" for cell in cells]).astype(np.float32).tobytes()
-    except ValueError as error:
-        raise FormatError(
-            f"{path} line {line} holds something that is no number: {str(error).replace('np.str_', '')[-60:]}"
-        ) from error
+def _numbers(cells: Sequence[str]) -> bytes:
+    strange = next((cell for cell in cells if "_" in cell or not cell.isascii()), None)
+    if strange is not None:  # Python reads 1_000, and the digits of other scripts
+        raise ValueError(repr(strange))
+    return np.array([cell or "nan" for cell in cells]).astype(np.float32).tobytes()
 
 
 # ---- hdf5, MATLAB ----------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -125,6 +125,9 @@ def explain(
     check: Annotated[
         bool, typer.Option("--check", help="Also run the deletion check of the maps on the test images.")
     ] = False,
+    each_class: Annotated[
+        int | None, typer.Option(min=1, help="Instead of the surest: the first N images of each class.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=8, help="Of --check: only the first N test images.")] = None,
     data: options.Pictures = None,
     weights: options.WeightFiles = None,
@@ -137,10 +140,12 @@ def explain(
     from classify.inference.predictor import image_paths
     from classify.runs.folder import read_run
 
+    if images and each_class:
+        raise ConfigError("--each-class chooses the images, and images were named; give one of the two")
     opened = read_run(run)
     check_explanations(opened, force=force)
     scored = scored_images(opened, data) if check or not images else {}
-    paths = image_paths(images) if images else chosen_images(opened, scored)
+    paths = image_paths(images) if images else chosen_images(opened, scored, each_class=each_class)
     import torch
 
     torch.set_num_threads(1)  # hundreds of small passes: on a busy machine more threads mostly wait for each other
@@ -180,9 +185,19 @@ def submit(
     part: Annotated[
         options.Part, typer.Option(help="The part that is predicted.", rich_help_panel="Data")
     ] = options.Part.test,
-    at_half: Annotated[
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="Answer for all images of this store instead, like a test set without labels.", rich_help_panel="Data"
+        ),
+    ] = None,
+    own_thresholds: Annotated[
         bool,
-        typer.Option("--at-half", help="Threshold every label at 0.5, not where the run does.", rich_help_panel="Data"),
+        typer.Option(
+            "--thresholds/--at-half",
+            help="Give a label from the threshold that the run chose on its validation part, not from 0.5.",
+            rich_help_panel="Data",
+        ),
     ] = False,
     force: options.Force = False,
 ) -> None:
@@ -195,7 +210,8 @@ def submit(
         raise ConfigError("give either --out FILE, to write one, or --check FILE, to check one")
     if out is not None:
         check_new(out, force=force)
-    plan = plan_submission([read_run(run) for run in runs], template=template, part=part.value, at_half=at_half)
+    given: dict[str, Any] = {"store": store, "template": template, "part": part.value}
+    plan = plan_submission([read_run(run) for run in runs], **given, own_thresholds=own_thresholds)
     found = check_submission(check, plan) if check else write_submission(plan, out or Path(), force=force)
     say(f"{check or out}: {len(plan.ids)} images, columns {', '.join(plan.titles)}")
     for task, one in found.items():

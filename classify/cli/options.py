@@ -72,8 +72,8 @@ Views = Annotated[
     str | None,
     typer.Option(
         "--views",
-        help="What training draws from where images have several views. [default: all]",
-        metavar="all|canonical",
+        help="What training draws from where images have several views; everywhere: validation too. [default: all]",
+        metavar="all|canonical|everywhere",
         rich_help_panel=DATA,
     ),
 ]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from classify.data.standardizer import Standardizer
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Hits = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # outputs and targets to the number of right predictions
 Pair = tuple[torch.Tensor, torch.Tensor]
 OPTIMIZERS = ("adam", "nadam", "sgd")
 KEPT = ("best", "last")
@@ -76,11 +77,20 @@ class Training:
     """
 
     def __init__(
-        self, head: Any, module: torch.nn.Module, loss: Loss, train: Batches, held_out: Batches | None = None
+        self,
+        head: Any,
+        module: torch.nn.Module,
+        loss: Loss,
+        train: Batches,
+        held_out: Batches | None = None,
+        hits: Hits | None = None,
     ) -> None:
         self.head, self.module, self.loss, self.train, self.held_out = head, module, loss, train, held_out
+        self.hits = hits
         self.optimizer = build_optimizer(head, module)
-        self.history: list[dict[str, float]] = []  # by epoch: epoch, learning_rate, loss, validation_loss
+        # By epoch: ``epoch`` (from 1), ``learning_rate``, ``loss``, with *hits* ``accuracy`` (in training with dropout,
+        # over the epoch), and given validation rows both as ``validation_...``.
+        self.history: list[dict[str, float]] = []
         self.step = 0
         self.best_loss, self.best_epoch = math.inf, 0  # the lowest validation loss, and its epoch
         self.best_weights: dict[str, torch.Tensor] | None = None  # of that epoch; None where the last are kept
@@ -103,10 +113,11 @@ class Training:
         while not self.done:
             record = {"epoch": len(self.history) + 1, "learning_rate": self.rate}
             self.module.train()
-            record["loss"] = _mean_loss(self.train, self.train_step)
+            record |= _means(self.train, self.train_step, self.hits)
             if self.held_out is not None:
                 self.module.eval()
-                record["validation_loss"] = _mean_loss(self.held_out, self._held_out_loss)
+                means = _means(self.held_out, self._score, self.hits)
+                record |= {f"validation_{name}": value for name, value in means.items()}
             _refuse_divergence(record)
             self._add(record)
             if stop():
@@ -115,20 +126,22 @@ class Training:
             self.module.load_state_dict(self.best_weights)
         self.module.eval()
 
-    def train_step(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Take one step on a batch; return the loss before it."""
+    def train_step(self, x: torch.Tensor, y: torch.Tensor) -> Pair:
+        """Take one step on a batch; return the loss before it, and the outputs."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
-        value = self.loss(self.module(x), y)
+        outputs = self.module(x)
+        value = self.loss(outputs, y)
         self.optimizer.zero_grad(set_to_none=True)
         value.backward()
         self.optimizer.step()
         self.step += 1
-        return value.detach()
+        return value.detach(), outputs.detach()
 
     @torch.no_grad()
-    def _held_out_loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return self.loss(self.module(x), y)
+    def _score(self, x: torch.Tensor, y: torch.Tensor) -> Pair:
+        outputs = self.module(x)
+        return self.loss(outputs, y), outputs
 
     def _add(self, record: dict[str, float]) -> None:
         """Add an epoch's record; keep the weights if its validation loss is the lowest so far."""
@@ -151,13 +164,19 @@ def build_optimizer(head: Any, module: torch.nn.Module) -> torch.optim.Optimizer
     return torch.optim.SGD(parameters, momentum=head.momentum, nesterov=head.momentum > 0, fused=True, **common)
 
 
-def _mean_loss(pairs: Iterable[Pair], step: Loss) -> float:
-    """Run *step* on each batch, and average what it returns over the rows."""
-    total, count = torch.zeros((), dtype=torch.float64), 0
+def _means(
+    pairs: Iterable[Pair], step: Callable[[torch.Tensor, torch.Tensor], Pair], hits: Hits | None
+) -> dict[str, float]:
+    """Run *step* on each batch, and average the loss, and the hits of its outputs, over the rows."""
+    total, right, count = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.int64), 0
     for x, y in pairs:
-        total += step(x, y).double() * len(x)
+        loss, outputs = step(x, y)
+        total += loss.double() * len(x)
         count += len(x)
-    return float(total) / max(count, 1)
+        if hits is not None:
+            right += hits(outputs, y)
+    means = {"loss": float(total) / max(count, 1)}
+    return means if hits is None else {**means, "accuracy": float(right) / max(count, 1)}
 
 
 def _refuse_divergence(record: dict[str, float]) -> None:

@@ -37,13 +37,24 @@ class Layout:
 
     @cached_property
     def matrices(self) -> dict[str, RowMatrix]:
-        """The canonical vectors of each part."""
-        return {name: RowMatrix(self.store, self.blocks, part.rows) for name, part in self.data.parts.items()}
+        """The vectors that each part is scored by: canonical ones, unless validation images are distorted too."""
+        found = {name: RowMatrix(self.store, self.blocks, part.rows) for name, part in self.data.parts.items()}
+        if self.views == "everywhere" and "validation" in found:
+            found["validation"] = self._drawn(found["validation"].rows)
+        return found
+
+    def _drawn(self, rows: np.ndarray) -> ViewedRows:
+        """Return rows of one view each, drawn once."""
+        import torch
+
+        viewed = ViewedRows(self.store, self.blocks, rows)
+        viewed.redraw(torch.Generator().manual_seed(0))
+        return viewed
 
     @property
     def n_views(self) -> int:
         """How many views training draws from, the most of any block."""
-        return n_views(self.store, self.blocks) if self.views == "all" else 1
+        return n_views(self.store, self.blocks) if self.views != "canonical" else 1
 
     def to_train_on(self, rows: np.ndarray) -> RowMatrix:
         """Return rows for training: where images have several views, each pass sees another one."""

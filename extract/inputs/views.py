@@ -67,8 +67,9 @@ class Policy:
 POLICIES: dict[str, Policy] = {
     # MediaEval 2021: "random crop, blur, brightness, rotation"; the ranges are ours.
     "mediaeval": Policy(crop=(0.8, 1.0), rotation=15, blur=(0.0, 0.005), brightness=(0.8, 1.2)),
-    # The convolutional head on ResNet-101: crop fraction 0.875, horizontal flip, up to 20 degrees.
-    "flip-rotate-crop": Policy(crop=(0.875, 0.875), rotation=20, flips=("horizontal",)),
+    # The convolutional head on ResNet-101: horizontal flip, up to 20 degrees, random crop of 0.875. The crop is that of
+    # the encoder, whose centre lies anywhere where it still fits.
+    "flip-rotate-crop": Policy(shift=0.0625, rotation=20, flips=("horizontal",)),
     # Emosepar: rotation 80, shifts 0.2, shear 0.2, zoom 0.2, both flips. Its shear is read as radians, as the
     # library of the time did: 0.2 degrees would be nothing.
     "strong": Policy(rotation=80, shear=0.2, shift=0.2, zoom=(0.8, 1.2), flips=("horizontal", "vertical")),
