@@ -61,8 +61,9 @@ class RunConfig:
     class_map: Mapping[str, str] = _key(Mapping, 'a table of classes, like joy = "positive"', key="map")
     # Take a split that puts a group into two parts although it was not published so.
     allow_split_groups: bool = _key(bool, "true or false", default=False)
-    # Of images with several views: whether each pass of training draws one of them, or takes the image as it is.
-    views: Literal["all", "canonical"] = _key(str, '"all" or "canonical"', "all")
+    # Of images with several views: whether each pass of training draws one of them, or takes the image as it is;
+    # "everywhere": validation images are scored by one drawn view each, too.
+    views: Literal["all", "canonical", "everywhere"] = _key(str, '"all", "canonical" or "everywhere"', "all")
 
     def __post_init__(self) -> None:
         for key, field in _FIELDS.items():
