@@ -101,7 +101,7 @@ class Single(TaskKind):
         return (n,)
 
     def _check_values(self, truth: NDArray[Any]) -> None:
-        wrong = (truth < 0) | (truth >= self.n_columns) | (truth % 1 != 0)
+        wrong = ~np.isin(truth, np.arange(self.n_columns))
         if wrong.any():
             raise TaskError(
                 f"cannot score task {self.task.name!r}: the truth must be codes 0..{self.n_columns - 1}, found "
