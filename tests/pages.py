@@ -13,9 +13,10 @@ ENCODERS_HEAD = """# Encoders
 
 Written from the table of encoders by `python -m tests.pages`; `extract encoders` prints the same. `--encoders` takes a
 comma-separated list of these names, of `timm:NAME` and `open_clip:ARCH/TAG` for any model of those libraries,
-of `ENCODER@MODULE:POOLING` for any other layer (pooling is `mean`, `max`, `cls` or `map`), and of `fit:FOLDER`
-for a network that `extract fit` trained. `--profile` takes a named set. Licences of the weights are those of their
-authors, who may allow research only: look before you publish or sell.
+of `ENCODER@MODULE:POOLING` for any other layer (pooling is `mean`, `max`, `cls` or `map`), of `ENCODER~SIZE` for a
+network of timm over images squashed to squares of another size (`--size` says so for all), and of `fit:FOLDER` for a
+network that [`extract fit`](networks.md) trained. `--profile` takes a named set. Licences of the weights are those of
+their authors, who may allow research only: look before you publish or sell.
 
 | encoder | blocks, values per image | what it is | weights |
 |---|---|---|---|
@@ -108,7 +109,7 @@ def fidelity_page() -> str:
     from classify.preset import statements, systems
 
     states = ("agrees", "assumed", "differs")
-    found = {system: statements()[system] for system in systems()}
+    found = {system: statements()[system] for system in systems() if statements()[system]}
     lines = [
         FIDELITY_HEAD,
         "",

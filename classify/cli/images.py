@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,8 @@ from features_store.console import key_values
 
 if TYPE_CHECKING:
     from classify.inference.model import Model, Prediction
+
+_MAX_LINE = 2**16  # bytes; no path is longer
 
 
 def predict(
@@ -59,8 +62,7 @@ def predict(
     files = _weight_files(weights)
     predictor = Predictor(model, device=device, weights=files, allow_download=allow_download)
     if paths_given is None:
-        lines = (line.rstrip("\r\n") for line in sys.stdin if line.strip())
-        n_failed, n_images = _print_predictions(model, predictor(lines), as_json=as_json, as_csv=as_csv)
+        n_failed, n_images = _print_predictions(model, predictor(_typed_lines()), as_json=as_json, as_csv=as_csv)
         if not n_images:
             raise ConfigError("no path came on the standard input; write one a line, or name the images instead of -")
     else:
@@ -71,6 +73,15 @@ def predict(
             n_failed, n_images = _print_predictions(model, found, as_json=as_json, as_csv=as_csv)
     if limit.exceeded(n_failed, n_images):
         raise typer.Exit(3)
+
+
+def _typed_lines() -> Iterator[str]:
+    """Yield the paths on the standard input as the file system has them; of a line without end only the beginning."""
+    begins = True
+    while line := sys.stdin.buffer.readline(_MAX_LINE):
+        if begins and line.strip():
+            yield os.fsdecode(line.rstrip(b"\r\n"))
+        begins = line.endswith(b"\n")
 
 
 def _print_predictions(

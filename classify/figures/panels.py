@@ -54,7 +54,7 @@ def _legend(names: Sequence[str], keys: Sequence[str] = ()) -> tuple[float, floa
     """Return width, height and parts of a legend: a line for each name, and how its strokes are told apart."""
     parts = []
     for i, (colour, name) in enumerate(zip(PALETTE, names, strict=False)):
-        y = 14 + 18 * i
+        y = 14.0 + 18 * i
         parts += [path([(12, y), (40, y)], colour, width=3), label(48, y + 4, shorten(name, 60), fill="ink")]
     height = 18.0 * len(names) + 6
     for i, key in enumerate(keys):
@@ -105,11 +105,13 @@ def pictures_figure(rows: Mapping[str, Sequence[Sequence[tuple[str, str]]]], col
                 parts.append(label(left - 12, y + side / 2, _short(name), anchor="end", fill="ink", font_weight=600))
             for i, (uri, caption) in enumerate(member):
                 x = left + i * (side + 12)
+                middle = x + side / 2
                 if uri:
-                    parts.append(f'<image x="{x:g}" y="{y:g}" width="{side:g}" height="{side:g}" href="{uri}"/>')
+                    box = f'x="{x:g}" y="{y:g}" width="{side:g}" height="{side:g}" preserveAspectRatio="xMidYMax"'
+                    parts.append(f'<image {box} href="{uri}"/>')
+                    parts.append(label(middle, y + side + 16, shorten(f"predicted {caption}", 28), anchor="middle"))
                 else:
-                    parts.append(label(x + side / 2, y + side / 2, "not explained", anchor="middle"))
-                parts.append(label(x + side / 2, y + side + 16, shorten(caption, 28), anchor="middle"))
+                    parts.append(label(middle, y + side / 2, "not explained", anchor="middle"))
             y += step
     return svg(left + len(columns) * (side + 12) + 4, y + 6, "Explanations by class", parts)
 
@@ -123,14 +125,14 @@ def side_by_side(
     *,
     title: str,
     names: Sequence[str] = (),
-    head: tuple[float, float, list[str]] = (0.0, 0.0, []),
+    head: tuple[float, float, Sequence[str]] = (0.0, 0.0, ()),
 ) -> str:
     """Put charts beside each other, each under its name, below a head of drawn parts."""
-    width, height, parts = head
+    width, height, parts = *head[:2], [*head[2]]
     top = height + (26 if names else 4)
     x, tallest = 0.0, 0.0
     for i, figure in enumerate(figures):
-        across, down = map(float, re.match(r'<svg [^>]*viewBox="0 0 (\S+) (\S+)"', figure).groups())  # type: ignore[union-attr]
+        across, down = map(float, re.findall(r'viewBox="0 0 (\S+) (\S+)"', figure)[0])
         parts.append(figure.replace("<svg ", f'<svg x="{x:g}" y="{top:g}" ', 1))
         if names:
             named = shorten(names[i], max(8, int(across / 7)))

@@ -45,11 +45,20 @@ HEADS: dict[str, Head] = {
 }
 
 
+NONE = Head(
+    "none",
+    "nothing is fitted: the outputs of a network, a block of probabilities or values, are scored as they are",
+    "passthrough:PassThrough",
+)
+ALL_HEADS = {**HEADS, NONE.name: NONE}
+"""With the one that learns nothing."""
+
+
 def head_class(name: str, kind: str) -> Any:
     """Import the estimator class of a head for a kind of task."""
-    if name not in HEADS:
-        raise HeadError(unknown_name("head", name, HEADS))
-    head, task_kind = HEADS[name], KINDS.get(kind)
+    if name not in ALL_HEADS:
+        raise HeadError(unknown_name("head", name, ALL_HEADS))
+    head, task_kind = ALL_HEADS[name], KINDS.get(kind)
     if not task_kind or task_kind.names().isdisjoint(head.kinds):
         raise HeadError(f"head {name!r} takes tasks of kind {', '.join(head.kinds)}; this one is {kind!r}")
     module, _, class_name = head.class_name(has_classes=task_kind.has_classes).partition(":")

@@ -20,7 +20,7 @@ import numpy as np
 from classify.data.kinds import KINDS
 from classify.data.standardizer import Standardizer
 from classify.errors import HeadError, OutdatedHeadError, RunError
-from classify.heads import HEADS, head_class, head_options
+from classify.heads import ALL_HEADS, head_class, head_options
 from classify.json_file import (
     Check,
     anything,
@@ -278,7 +278,7 @@ def _record(data: bytes) -> dict[str, Any]:
 
 def _place(head: Any) -> tuple[str, str]:
     """Return the name in the table and the kind of task of a fitted head."""
-    for name, entry in HEADS.items():
+    for name, entry in ALL_HEADS.items():
         for has_classes in (True, False):
             if entry.class_name(has_classes=has_classes) == f"{type(head).__module__}:{type(head).__name__}":
                 if not hasattr(head, "n_features_in_"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,7 +16,9 @@ import torch
 
 from classify.data.rows import Rows, ViewedRows, batches, shuffled_by_blocks
 from classify.errors import HeadError, RunError
+from classify.json_file import items, number, optional, parse_json, read_regular, record, table, text, whole, wrong
 from features_store.atomic import atomic_write
+from features_store.errors import AffectoryError, first_line
 
 if TYPE_CHECKING:
     from classify.data.standardizer import Standardizer
@@ -26,6 +30,25 @@ OPTIMIZERS = ("adam", "nadam", "sgd")
 KEPT = ("best", "last")
 FORMAT_VERSION = 1
 _ARRAYS, _RECORD = "state.{}.safetensors", "state.json"
+_MAX_BYTES = 16 * 2**30  # weights, the best weights and two moments of each
+
+
+def _arrays_name(value: Any, where: str) -> str:
+    name: str = text(value, where)
+    return name if re.fullmatch(_ARRAYS.format("[0-9]{1,9}"), name) else wrong(where, name, _ARRAYS.format("NUMBER"))
+
+
+_STATE = record(
+    {
+        "identity": table(text),
+        "arrays": _arrays_name,
+        "optimizer": record({"moments": items(text), "scalars": table(table(number()))}),
+        "history": items(table(number())),
+        "step": whole(),
+        "best_loss": optional(number()),
+        "best_epoch": whole(),
+    }
+)
 
 
 class Batches:
@@ -209,6 +232,8 @@ class Checkpoint:
         resume: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        if folder.is_symlink():
+            raise RunError(f"{folder} is a symbolic link; the state of training lies in a folder of its own")
         self.folder, self.identity, self.seconds = folder, dict(identity), seconds
         self.every, self.resume, self.clock = every, resume, clock
         self.unfinished = False
@@ -217,7 +242,7 @@ class Checkpoint:
 
     def attached(self, training: Training) -> Callable[[], bool]:
         """Fill *training* with the saved state, if there is one to resume; return the stop rule for its loop."""
-        if self.resume and (self.folder / _RECORD).is_file():
+        if self.resume and os.path.lexists(self.folder / _RECORD):
             self._restore(training)
         self._epoch_began = self.clock()
         return lambda: self._after_epoch(training)
@@ -234,7 +259,7 @@ class Checkpoint:
         return self.unfinished
 
     def _save(self, training: Training) -> None:
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         state = training.optimizer.state_dict()
         arrays = {f"module.{name}": tensor for name, tensor in training.module.state_dict().items()}
@@ -261,26 +286,33 @@ class Checkpoint:
         }
         # Copies: safetensors refuses tensors that share memory, as a restored state and its module may.
         copies = {name: tensor.detach().clone().contiguous() for name, tensor in arrays.items()}
+        files = {str(record["arrays"]): save(copies), _RECORD: f"{json.dumps(record, indent=1)}\n".encode()}
         try:
-            with atomic_write(self.folder / str(record["arrays"]), force=True) as temporary:
-                save_file(copies, temporary)
-            with atomic_write(self.folder / _RECORD, force=True) as temporary:  # from here on the new arrays count
-                temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            for name, data in files.items():  # from the record on, which comes last, the new arrays count
+                with atomic_write(self.folder / name, force=True) as temporary:
+                    temporary.write_bytes(data)
             for old in self.folder.glob(_ARRAYS.format("*")):
-                if old.name != record["arrays"]:
+                if old.name not in files:
                     old.unlink()
+        except AffectoryError:
+            raise
         except OSError as error:
             raise RunError(f"cannot keep the state of training in {self.folder}: {error.strerror or error}") from error
 
     def _restore(self, training: Training) -> None:
+        record, arrays = self._read()
         try:
-            record, arrays = self._read()
-        except RunError:
-            raise
-        except Exception as error:  # whatever a damaged file provokes in json or safetensors
-            raise RunError(
-                f"the state in {self.folder} is damaged ({type(error).__name__}: {error}); start without --resume"
-            ) from error
+            self._fill(training, record, arrays)
+        except Exception as error:  # whatever arrays that do not fit provoke in torch
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> RunError:
+        return RunError(
+            f"the state in {self.folder} is damaged ({type(error).__name__}: {first_line(error)}); "
+            "start without --resume"
+        )
+
+    def _fill(self, training: Training, record: Mapping[str, Any], arrays: Mapping[str, torch.Tensor]) -> None:
         training.module.load_state_dict(_named(arrays, "module."))
         moments = {int(index): _named(arrays, f"optimizer.{index}.") for index in record["optimizer"]["moments"]}
         for index, values in record["optimizer"]["scalars"].items():
@@ -290,18 +322,24 @@ class Checkpoint:
         training.step, training.best_epoch = record["step"], record["best_epoch"]
         training.best_loss = math.inf if record["best_loss"] is None else record["best_loss"]
         training.best_weights = _named(arrays, "best.") or None
+        _check_shapes(training)
         torch.set_rng_state(arrays["generator.torch"])
         if training.train.generator is not None:
             training.train.generator.set_state(arrays["generator.batches"])
 
     def _read(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        from safetensors.torch import load_file
+        from safetensors.torch import load
 
-        record = json.loads((self.folder / _RECORD).read_text(encoding="utf-8"))
-        if record["format_version"] != FORMAT_VERSION:
-            raise RunError(
-                f"the state in {self.folder} has format version {record['format_version']!r}; start without --resume"
-            )
+        try:
+            found = parse_json(read_regular(self.folder / _RECORD), _RECORD)
+            version = found.get("format_version") if isinstance(found, dict) else None
+            if version in (None, FORMAT_VERSION):
+                record = _STATE(found, "the state")
+                arrays = load(read_regular(self.folder / record["arrays"], _MAX_BYTES))
+        except Exception as error:  # whatever a damaged file provokes in safetensors
+            raise self._damaged(error) from error
+        if version != FORMAT_VERSION:
+            raise RunError(f"the state in {self.folder} has format version {version!r}; start without --resume")
         kept = record["identity"]
         other = sorted(name for name in kept.keys() | self.identity.keys() if kept.get(name) != self.identity.get(name))
         if other:
@@ -309,8 +347,22 @@ class Checkpoint:
                 f"the state in {self.folder} is of another training: {', '.join(other)} differ; "
                 "repeat the command of that run, or start without --resume"
             )
-        return record, load_file(self.folder / Path(record["arrays"]).name)
+        return record, arrays
 
 
 def _named(arrays: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+
+
+def _check_shapes(training: Training) -> None:
+    """Refuse moments and kept weights that are not of the shapes of the network."""
+    for parameter, moments in training.optimizer.state.items():
+        if any(isinstance(one, torch.Tensor) and one.ndim and one.shape != parameter.shape for one in moments.values()):
+            raise ValueError("a moment of the optimiser has another shape than its weight")
+    best = training.best_weights
+    if best is not None and _shapes(best) != _shapes(training.module.state_dict()):
+        raise ValueError("the best weights are not those of the network")
+
+
+def _shapes(arrays: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in arrays.items()}

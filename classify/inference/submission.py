@@ -17,18 +17,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from classify.config import load_config
+from classify.config import user_path
 from classify.data.kinds import kind_of
 from classify.errors import RunError, SubmissionError
 from classify.evaluation.metrics import metrics, primary_metric
 from classify.inference.model import run_model
 from classify.json_file import read_regular
-from classify.runs.folder import CONFIG, Run
+from classify.runs.folder import Run
 from classify.runs.identity import check_same_data
 from classify.runs.layout import Layout, lay_out
 from features_store import Store, open_store
 from features_store import passport as passports
-from features_store.atomic import atomic_write
+from features_store.atomic import atomic_write, typed_path
 from features_store.errors import AffectoryError
 from features_store.schema import PART_NAMES, Task
 
@@ -131,7 +131,7 @@ def plan_submission(
         stores = [layout.store for layout in layouts]
         lists = [_part_ids(layout, run, part) for layout, run in zip(layouts, runs, strict=True)]
     else:
-        stores = [_other_store(run, open_store(Path(store).expanduser())) for run in runs]
+        stores = [_other_store(run, open_store(user_path(store))) for run in runs]
         lists = [one.ids.tolist() for one in stores]
     if any(sorted(one) != sorted(lists[0]) for one in lists):
         raise SubmissionError(f"the runs have different images in the {part} part; make them on one store and split")
@@ -147,7 +147,7 @@ def plan_submission(
 
 def _other_store(run: Run, store: Store) -> Store:
     """Refuse a store whose blocks were made in another way than those that the head was fitted on."""
-    if load_config(run.folder / CONFIG).limit:
+    if run.config.limit:
         raise SubmissionError(f"{run.folder} is a quick run; make a whole run to submit")
     for name, fitted in run.passports.items():
         # Answers are given by view 0, the image itself, whatever other views a store has.
@@ -161,7 +161,7 @@ def _other_store(run: Run, store: Store) -> Store:
 
 
 def _laid_out(run: Run) -> Layout:
-    config = load_config(run.folder / CONFIG)
+    config = run.config
     if config.limit:
         raise SubmissionError(
             f"{run.folder} is a quick run, of at most {config.limit} images of each part; make a whole run to submit"
@@ -292,7 +292,7 @@ def check_submission(path: Path, plan: Submission) -> dict[str, dict[str, Any]]:
 def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     """Read a CSV file: its titles, and its rows, each with as many cells."""
     try:
-        text = read_regular(path.resolve()).decode("utf-8-sig")
+        text = read_regular(typed_path(path)).decode("utf-8-sig")
         header, *rows = csv.reader(io.StringIO(text, newline=""))
     except (OSError, ValueError, RunError) as error:
         raise SubmissionError(f"can't read {path} as a table: {error}") from error

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from classify.config import user_path
 from classify.data.kinds import kind_of
 from classify.errors import RunError
 from classify.figures.charts import confusion_chart, plane_chart
@@ -104,7 +105,7 @@ def _histogram(places: Sequence[Path], task: str | None, member: str | None) -> 
     columns: dict[str, dict[str, NDArray[np.float64]]] = {}
     span: tuple[float, float] | None = None
     for place in places:
-        store = open_store(place.expanduser())
+        store = open_store(user_path(place))
         values = [name for name, labels in store.labels.items() if not kind_of(labels.task).has_classes]
         name = task or next(iter(values), "")
         if name not in values:

@@ -38,7 +38,7 @@ from classify.heads.persistence import save_head
 from classify.json_file import try_place
 from classify.runs.predictions import PartPredictions, read_predictions, write_predictions
 from classify.runs.report_json import REPORT, Report, read_report, report_task
-from features_store.atomic import atomic_folder, recover
+from features_store.atomic import atomic_folder
 from features_store.errors import ExistsError
 from features_store.schema import Task
 
@@ -52,15 +52,18 @@ class Run:
     folder: Path
     report: Report
 
-    @cached_property
-    def config(self) -> RunConfig:
-        """The settings of the run; ``config.toml`` is read at first use."""
-        return load_config(self.folder / CONFIG)
-
     @property
     def task(self) -> Task:
         """The task that the head was fitted on."""
         return report_task(self.report)
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """The settings of the run; ``config.toml``, which may not be a link, is read at first use."""
+        place = self.folder / CONFIG
+        if place.is_symlink():
+            raise RunError(f"{place} is a symbolic link; the settings of a run lie in it")
+        return load_config(place)
 
     @cached_property
     def predictions(self) -> dict[str, PartPredictions]:
@@ -105,8 +108,6 @@ class Run:
 def check_free(folder: Path, *, force: bool) -> None:
     """Refuse a place that is taken or cannot be written, before any work is done for it."""
     try_place(folder, "the run ")
-    if not folder.exists() and not folder.is_symlink():
-        recover(folder)
     if not folder.exists() and not folder.is_symlink():
         return
     if folder.is_dir() and not any(folder.iterdir()):
@@ -184,7 +185,12 @@ def find_runs(places: Iterable[Path]) -> list[Run]:
     """Open the runs at and below the given places, each once, sorted by path."""
     found: dict[Path, Path] = {}
     for place in places:
-        reports = sorted(path for path in place.rglob(REPORT) if not path.parent.name.startswith("."))
+        # What begins with a dot is still being written, or was left by a process that was killed.
+        reports = sorted(
+            path
+            for path in place.rglob(REPORT)
+            if not any(part.startswith(".") for part in path.relative_to(place).parts)
+        )
         if not place.exists() or not reports:
             state = "holds no run" if place.exists() else "does not exist"
             raise RunError(f"{place} {state}; give run folders, or folders that hold some, like runs/emoji")

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from classify.config import RunConfig
+from classify.config import RunConfig, user_path
 from classify.data.kinds import kind_of
-from classify.data.merging import polarity_costs
 from classify.data.rows import RowMatrix, ViewedRows, choose_maps, n_views
 from classify.data.tasks import TaskRows, choose_blocks, sampled, task_rows
 from classify.errors import ConfigError
-from classify.heads import HEADS, head_class, make_head
+from classify.heads import HEADS, NONE, head_class, make_head
 from features_store import Store, open_store
 from features_store.errors import unknown_name
+from features_store.polarity import polarity_costs
 from features_store.schema import Task
 
 QUICK_IMAGES, QUICK_EPOCHS, QUICK_RESAMPLES = 120, 3, 40
@@ -65,7 +64,7 @@ class Layout:
 
 def lay_out(config: RunConfig, store: Store | None = None) -> Layout:
     """Choose blocks and rows of the run from its store, which is opened unless it is given."""
-    store, shape = store or open_store(Path(config.store).expanduser()), None
+    store, shape = store or open_store(user_path(config.store)), None
     if config.head in HEADS and HEADS[config.head].maps:
         blocks, shape = choose_maps(store, config.blocks)
     else:
@@ -89,6 +88,8 @@ def unfitted_head(config: RunConfig, layout: Layout) -> Any:
             instead = {"random_state": "give the seed of the run instead", "shape": "it follows from the blocks"}
             raise ConfigError(f"{name!r} is not an option of a head: {instead.get(name, 'the task decides it')}")
     data = layout.data
+    if config.head == NONE.name:
+        _check_outputs(layout)
     return task_head(
         config.head,
         data.task,
@@ -97,6 +98,18 @@ def unfitted_head(config: RunConfig, layout: Layout) -> Any:
         seed=config.seed,
         shape=layout.map_shape,
     )
+
+
+def _check_outputs(layout: Layout) -> None:
+    """Refuse blocks that are not the outputs for the classes of the task, by number and, where they have any, name."""
+    classes, blocks = layout.data.task.classes, [layout.store.block(name) for name in layout.blocks]
+    names = [name for block in blocks for name in block.names or [""] * block.n_features]
+    if len(names) != len(classes) or any(name not in ("", own) for name, own in zip(names, classes, strict=True)):
+        raise ConfigError(
+            f"head none scores {len(classes)} outputs as they are, {', '.join(classes)[:200]}; the blocks "
+            f"{', '.join(layout.blocks)} hold {len(names)}, {', '.join(filter(None, names[:8])) or 'without names'}: "
+            "name the block of outputs with --blocks"
+        )
 
 
 def task_head(

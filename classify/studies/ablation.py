@@ -6,13 +6,12 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from classify.config import RunConfig
+from classify.config import RunConfig, user_path
 from classify.data.folds import make_folds
 from classify.data.kinds import kind_of
 from classify.data.tasks import choose_blocks, joined, task_rows
@@ -47,7 +46,7 @@ def ablate(
     """
     if folds < 2:
         raise ConfigError(f"folds is {folds}; an image can only be predicted from others with at least 2")
-    store = open_store(Path(config.store).expanduser())
+    store = open_store(user_path(config.store))
     blocks = choose_blocks(store, config.blocks)
     allow = config.allow_split_groups
     data = task_rows(store, config.task, split=config.split, blocks=blocks, allow_split_groups=allow)

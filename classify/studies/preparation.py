@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from classify.config import user_path
 from classify.errors import ConfigError, RunError
 from classify.preset import Preset, systems
 from features_store import open_store
@@ -52,7 +53,7 @@ class Preparation:
     def store(self, corpus: str) -> Path:
         """Return the folder of a corpus' vectors."""
         given = self.stores.get(corpus)
-        return Path(given).expanduser() if given else Path("features", corpus + self._ending)
+        return user_path(given) if given else Path("features", corpus + self._ending)
 
     def network(self, preset: Preset, block: str) -> Path:
         """Return the folder of a network that is fitted for a block."""
@@ -72,7 +73,7 @@ class Preparation:
         if imported := [name for name in lacking if name in preset.paper.get("imported", ())]:
             raise ConfigError(
                 f"{', '.join(imported)} cannot be extracted here; bring in the vectors of their authors: "
-                f"{shlex.join(self.import_command(where))}"
+                f"{shlex.join(self.import_command(where, imported[0]))}"
             )
         fits = [
             self.fit_command(preset, name)
@@ -99,9 +100,11 @@ class Preparation:
         words += ["--limit", str(QUICK_IMAGES), "--spread"] if self.is_quick else []
         return (*words, *self.options, "--store", str(self.store(where)))
 
-    def import_command(self, corpus: str) -> Command:
+    def import_command(self, corpus: str, block: str) -> Command:
         """Return the form of the command that brings in vectors of others."""
-        return ("features-store", "import", "VECTORS", "-o", str(self.store(corpus)))
+        store = self.store(corpus)
+        names = ("--ids", "ids.txt", "--name", block)
+        return ("features-store", "import", str(store), "VECTORS.npy", *names, "-o", str(store / f"{block}.h5"))
 
     def change(self, preset: Preset, blocks: Iterable[str]) -> str:
         """Return the line that makes blocks as the experiment has them."""
@@ -109,7 +112,7 @@ class Preparation:
         lines = [shlex.join(self.fit_command(preset, name)) for name in names if self._is_fitted(preset, name)]
         made = [name for name in names if name not in imported]
         lines += [shlex.join(self.extract_command(preset, made))] if made else []
-        lines += [shlex.join(self.import_command(preset.corpus))] if len(made) < len(names) else []
+        lines += [shlex.join(self.import_command(preset.corpus, name)) for name in names if name in imported]
         return "; ".join(lines)
 
     def policy(self, corpus: str) -> str | None:

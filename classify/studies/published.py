@@ -9,7 +9,7 @@ from typing import Any
 
 from classify.config import load_config
 from classify.preset import Preset, find_preset
-from classify.runs.folder import CONFIG, Run
+from classify.runs.folder import Run
 from classify.runs.report_json import passport_weights
 from classify.studies.preparation import Preparation
 from features_store import Store
@@ -48,7 +48,7 @@ def differences(preset: Preset, run: Run, store: Store) -> list[Difference]:
     """
     report, paper = run.report, preset.paper
     plan = Preparation(preset.system, stores={preset.corpus: "features/NEW"})
-    reader, done = report.reader or {}, load_config(run.folder / CONFIG)
+    reader, done = report.reader or {}, run.config
     extract = plan.change(preset, preset.run["blocks"])
     found = _compared("corpus", reader.get("name"), preset.corpus, extract)
     for name, value in paper.get("options", {}).items():

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from classify.config import RunConfig, load_config
+from classify.config import RunConfig, load_config, user_path
 from classify.errors import ConfigError, RunError
 from classify.preset import Preset, Statement, statements, systems
-from classify.runs.folder import CONFIG, Run, read_run
+from classify.runs.folder import Run, read_run
 from classify.runs.identity import differing_aspects, run_identity
 from classify.runs.layout import Layout, lay_out, quick
 from classify.runs.report_json import REPORT, UNDEFINED
@@ -120,7 +120,7 @@ def reproduce(
     for name in only:
         if name not in (members := [one.name for one in systems()[system]]):
             raise ConfigError(unknown_name(f"experiment of {system}", name, members))
-    opened = {path: open_store(Path(path).expanduser()) for path in stores}
+    opened = {path: open_store(user_path(path)) for path in stores}
     places = {str(store.corpus.get("name")): path for path, store in reversed(opened.items())}
     how: dict[str, Any] = {"is_quick": is_quick, "options": tuple(extract_options), "stores": places}
     plan = Preparation(system, place_data(system, data), **how)
@@ -155,7 +155,7 @@ def _reproduced(
             if to_do and not do:
                 return _not_run(preset, reason or f"no vectors in {plan.store(preset.corpus)}", to_do)
             place = str(plan.store(preset.corpus))
-        store = open_store(Path(place).expanduser())
+        store = open_store(user_path(place))
         given = {"store": place, "preset": preset.name, "allow_split_groups": allow_split_groups or None}
         config = load_config(None, given)
         done = _run(quick(config) if plan.is_quick else config, force=force, notify=notify)
@@ -251,7 +251,7 @@ def _run(config: RunConfig, *, force: bool, notify: Callable[[str], None]) -> Ru
 def _known_differences(run: Run, config: RunConfig, layout: Layout) -> list[str]:
     """Compare what a report of 0.1 records: settings, labels, index and passports, but no vectors."""
     places: dict[str, Any] = {"store": config.store, "out": config.out, "allow_split_groups": config.allow_split_groups}
-    done, report = vars(replace(load_config(run.folder / CONFIG), **places)), run.report
+    done, report = vars(replace(run.config, **places)), run.report
     found = [name for name, value in vars(config).items() if done[name] != value]
     digests, before = {name: part.digest for name, part in layout.data.parts.items()}, report.part_digests
     found += [f"labels of {name}" for name in digests | before if digests.get(name) != before.get(name)]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classify.config import RunConfig, check_out, load_config
+from classify.config import RunConfig, check_out, load_config, user_path
 from classify.errors import ConfigError, RunError
 from classify.heads import HEADS
 from classify.runs.identity import digest_of, run_identity
@@ -23,6 +23,7 @@ from classify.runs.layout import Layout, lay_out, unfitted_head
 from classify.runs.report_json import REPORT
 from classify.toml_text import read_toml
 from features_store import open_store
+from features_store.atomic import recover
 from features_store.errors import AffectoryError
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ def sweep(
     """Do every run that is missing; one that fails is reported, and the others are done."""
     from classify.runs.train import run
 
+    for place in {point.config.folder.parent: point.config.folder for point in points if not point.problem}.values():
+        recover(place)  # the run that a killed sweep made last
     failed = [point for point in points if point.problem]
     missing = [point for point in points if not (point.done or point.problem)]
     n_there = len(points) - len(missing) - len(failed)
@@ -162,7 +165,7 @@ class _Layouts:
 
     def open(self, config: RunConfig) -> Layout:
         if config.store not in self._stores:
-            self._stores[config.store] = open_store(Path(config.store).expanduser())
+            self._stores[config.store] = open_store(user_path(config.store))
         takes_maps = config.head in HEADS and HEADS[config.head].maps
         key: Any = (config.store, config.task, config.split, config.blocks, config.on_failed, takes_maps)
         key = (*key, repr(config.merge), config.limit, config.limit and config.seed, config.allow_split_groups)

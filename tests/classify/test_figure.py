@@ -69,7 +69,9 @@ def test_confusions_and_planes(classify, networks, runs_folder) -> None:
     figure = drawn(classify, "confusion", *networks)
     assert texts(figure).count("predicted") == 2
     assert "sgd (mlp)" in texts(figure)
-    assert texts(drawn(classify, "plane", runs_folder / "affect")).count("valence") == 2
+    figure = drawn(classify, "plane", runs_folder / "affect")
+    assert texts(figure).count("valence") == 2
+    assert not list(figure.iter(f"{SVG}rect"))  # nothing of the figure before
 
 
 def test_histograms_of_a_corpus_and_a_member(classify, store, make_union) -> None:
@@ -121,7 +123,7 @@ def test_explanations_by_class(classify, networks) -> None:
     assert words.index("negative") < words.index("positive")
     assert len(list(figure.iter(f"{SVG}image"))) == 5
     assert words.count("not explained") == 1
-    assert words.count("neutral") == 5
+    assert words.count("predicted neutral") == 5
 
 
 @pytest.mark.parametrize(
