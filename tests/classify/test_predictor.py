@@ -171,4 +171,4 @@ def test_paths_that_are_no_text(pictured_runs, monkeypatch) -> None:
     data = b"caf\xe9.png\nnone.png\na\0b.png\n" + b"x" * 200_000 + b"\nlast.png\n"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), "utf-8"))
     ended = run_program("classify", "predict", pictured_runs["svm"].folder, "-", "--max-failed", "9")
-    assert (ended.code, ended.out.count("no answer")) == (0, 5), ended.err
+    assert (ended.code, ended.out.count("no prediction")) == (0, 5), ended.err
