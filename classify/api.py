@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from classify.config import KEYS, RunConfig, load_config
 from classify.console import columns, html_table, paragraph
-from classify.data.folds import cuts, make_folds
+from classify.data.folds import cuts, deal_strata
 from classify.data.kinds import kind_of
 from classify.data.tasks import joined
 from classify.errors import ConfigError
@@ -211,11 +211,12 @@ def cross_validate(
     data, target = layout.data, layout.data.task
     part, kind = joined(data.parts[name] for name in ("train", "validation") if name in data.parts), kind_of(target)
     y, groups = part.y, part.groups
-    fold_of = make_folds(kind.strata(y), groups=groups, n_folds=folds, seed=config.seed)
+    fold_of = deal_strata(kind.strata(y), groups=groups, n_folds=folds, seed=config.seed)
     matrix, scores = RowMatrix(layout.store, layout.blocks, part.rows), kind.blank(len(y))
     for train, held_out in cuts(fold_of):
         unfitted = task_head(head, target, y[train], config.settings, seed=config.seed, shape=layout.map_shape)
-        scores[held_out] = head_scores(unfitted.fit(matrix[train], y[train]), target, matrix[held_out])
+        fitted = unfitted.fit_in_groups(matrix[train], y[train], None if groups is None else groups[train])
+        scores[held_out] = head_scores(fitted, target, matrix[held_out])
     resampling: dict[str, Any] = {"groups": groups, "n_resamples": config.resamples, "seed": config.seed}
     spread = Spread.of(target, y, scores, **resampling)
     majority = Spread.of(target, y, constant_scores(target, y, len(y)), **resampling)

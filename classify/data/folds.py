@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from classify.errors import TaskError
 
 
-def make_folds(
+def deal_strata(
     strata: NDArray[np.int64], *, groups: NDArray[np.int64] | None = None, n_folds: int = 5, seed: Any = 0
 ) -> NDArray[np.int64]:
     """Return the fold of each image, (n_images,): whole groups, equal shares of each stratum (`TaskKind.strata`)."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    units = count_units(len(strata), groups)
+    units = count_units(strata, groups)
     if not 2 <= n_folds <= units:
         what = "images" if groups is None else "groups of images"
         raise TaskError(f"{n_folds} folds cannot be made of {units} {what}; take from 2 folds to {max(units, 2)}")
@@ -46,6 +46,14 @@ def units_of(groups: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.unique(groups, return_inverse=True)[1]
 
 
-def count_units(n_images: int, groups: NDArray[np.int64] | None) -> int:
+def count_units(y: NDArray[Any], groups: NDArray[np.int64] | None) -> int:
     """Count the groups, or the images where there are none."""
-    return n_images if groups is None else len(np.unique(units_of(groups)))
+    return len(y) if groups is None else len(np.unique(units_of(groups)))
+
+
+def inner_cuts(
+    strata: NDArray[np.int64], groups: NDArray[np.int64] | None, n_folds: int, seed: int
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Return what a head chooses its options by, see `cuts`; fewer folds of few units, none of a single one."""
+    n_folds = min(n_folds, count_units(strata, groups))
+    return cuts(deal_strata(strata, groups=groups, n_folds=n_folds, seed=seed)) if n_folds > 1 else []

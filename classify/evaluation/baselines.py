@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from classify.data.folds import count_units, cuts, make_folds
+from classify.data.folds import count_units, cuts, deal_strata
 from classify.data.kinds import kind_of
 from classify.data.tasks import Part, TaskRows, joined
 from classify.evaluation.bootstrap import LEVEL, Interval
@@ -116,10 +116,10 @@ def _id_features(task: Task, ids: NDArray[np.str_], parts: NDArray[np.int64]) ->
 
 def _best_depth(task: Task, x: Floats, part: Part, options: Mapping[str, Any]) -> int:
     y, kind, metric = part.y, kind_of(task), primary_metric(task)
-    n_folds = min(N_FOLDS, count_units(len(y), part.groups))
+    n_folds = min(N_FOLDS, count_units(y, part.groups))
     if n_folds < 2:  # nothing can be held out
         return DEPTHS[0]
-    folds = cuts(make_folds(kind.strata(y), groups=part.groups, n_folds=n_folds, seed=options["seed"]))
+    folds = cuts(deal_strata(kind.strata(y), groups=part.groups, n_folds=n_folds, seed=options["seed"]))
     sign = 1 if greater_is_better(metric) else -1
 
     def held_out(depth: int) -> float:

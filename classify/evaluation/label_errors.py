@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from classify.data.folds import count_units, cuts, make_folds
+from classify.data.folds import count_units, cuts, deal_strata
 from classify.data.kinds import kind_of
 from classify.data.rows import RowMatrix
 from classify.evaluation.calibration import fit_calibration
@@ -58,10 +58,11 @@ def out_of_fold(
 
     Shapes: matrix (n_images, n_features); groups (n_images,) int64.
     """
-    kind, n_folds = kind_of(task), min(N_FOLDS, count_units(len(y), groups))
+    kind, n_folds = kind_of(task), min(N_FOLDS, count_units(y, groups))
     scores = kind.blank(len(y))
-    for train, held_out in cuts(make_folds(kind.strata(y), groups=groups, n_folds=n_folds, seed=seed)):
-        head = make_head("linear", task.kind, random_state=seed).fit(matrix[train], y[train])
+    for train, held_out in cuts(deal_strata(kind.strata(y), groups=groups, n_folds=n_folds, seed=seed)):
+        head = make_head("linear", task.kind, random_state=seed)
+        head.fit_in_groups(matrix[train], y[train], None if groups is None else groups[train])
         scores[held_out] = kind.scores(head, matrix[held_out])
     return scores
 

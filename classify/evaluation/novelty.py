@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t
 
-from classify.data.folds import count_units, cuts, make_folds
+from classify.data.folds import count_units, cuts, deal_strata
 from classify.data.kinds import kind_of
 from classify.data.rows import Rows
 from classify.errors import ModelError, RunError
@@ -174,12 +174,12 @@ def fit_novelty(
     widths = {name: rows.shape[1] for name, rows in blocks.items()}
     rows = _sample(len(y), min(_MAX_ROWS, max(LEAST_UNITS, _MAX_VALUES // max(widths.values()))), seed)
     y, groups = y[rows], None if groups is None else groups[rows]
-    units = count_units(len(y), groups)
+    units = count_units(y, groups)
     if units < LEAST_UNITS:
         what = "images" if groups is None else "groups of images"
         return Novelty(widths, n_rows=len(y), reason=f"{units} training {what}; at least {LEAST_UNITS} are needed")
     n_folds = min(units, 10 if len(y) < _MIN_ORDERED else 5)
-    folds = cuts(make_folds(kind_of(task).strata(y), groups=groups, n_folds=n_folds, seed=seed))
+    folds = cuts(deal_strata(kind_of(task).strata(y), groups=groups, n_folds=n_folds, seed=seed))
     sizes, unmeasured = _sizes(widths, len(y) // 5), {}
     found, held = [], []
     for name, width in widths.items():

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classify.config import RunConfig, user_path
-from classify.data.folds import make_folds
+from classify.data.folds import deal_strata
 from classify.data.kinds import kind_of
 from classify.data.tasks import choose_blocks, joined, task_rows
 from classify.errors import ConfigError
@@ -52,8 +52,8 @@ def ablate(
     data = task_rows(store, config.task, split=config.split, blocks=blocks, allow_split_groups=allow)
     part = joined(data.parts[name] for name in ("train", "validation") if name in data.parts)
     y, groups = part.y, part.groups
-    fold_of = make_folds(kind_of(data.task).strata(y), groups=groups, n_folds=folds, seed=config.seed)
-    images, subsets = Images(store, data.task, part.rows, y, fold_of), subsets_of(blocks)
+    fold_of = deal_strata(kind_of(data.task).strata(y), groups=groups, n_folds=folds, seed=config.seed)
+    images, subsets = Images(store, data.task, part.rows, y, fold_of, groups), subsets_of(blocks)
     if len(blocks) > MAX_BLOCKS:
         notify(
             f"{len(blocks)} blocks: each alone, all together and all but one; every subset is tried up to {MAX_BLOCKS}"

@@ -55,6 +55,7 @@ class Images:
     rows: np.ndarray
     y: np.ndarray  # as `classify.data.tasks.Part` has it
     folds: np.ndarray
+    groups: np.ndarray | None = None
 
     @property
     def kind(self) -> TaskKind:
@@ -297,7 +298,8 @@ def _by_head(images: Images, subsets: Sequence[Subset], config: RunConfig, advan
         matrix = RowMatrix(images.store, subset, images.rows)
         for train, held in images.cuts:
             head = task_head(config.head, images.task, images.y[train], config.settings, seed=config.seed)
-            head.fit(matrix[train], images.y[train])
+            groups = None if images.groups is None else images.groups[train]
+            head.fit_in_groups(matrix[train], images.y[train], groups)
             scores[subset][held] = images.kind.scores(head, matrix[held]).reshape(len(held), -1)
             advance()
     return {subset: [found] for subset, found in scores.items()}

@@ -218,12 +218,12 @@ def grid(store: Store) -> None:
     """Compare 15 subsets x 8 costs x 5 folds with scikit-learn's grid search, extrapolated from timed fits."""
     from sklearn.svm import SVC
 
-    from classify.data.folds import make_folds
+    from classify.data.folds import deal_strata
     from classify.data.standardizer import Standardizer
     from classify.studies.ablation import subsets_of
 
     y, rows = store.labels["polarity"].values.astype(np.int64), np.arange(N)
-    folds = make_folds(y)
+    folds = deal_strata(y)
     start, spent = time.perf_counter(), time.process_time()
     right = all_machines(store, subsets_of(list(CARD)), y, folds)
     taken, spent = time.perf_counter() - start, time.process_time() - spent

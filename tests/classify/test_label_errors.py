@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from classify.data.folds import make_folds
+from classify.data.folds import deal_strata
 from classify.data.kinds import kind_of
 from classify.evaluation.label_errors import improbable_values, out_of_fold, probable_errors
 from features_store import Task
@@ -83,11 +83,11 @@ def test_folds_keep_groups_and_classes(clouds):
     """Every class is in every fold, no group is in two, and all kinds of task can be dealt."""
     _, classes = clouds
     groups = np.where(np.arange(240) % 3, -1, np.arange(240) // 12)
-    folds = make_folds(classes, groups=groups)
+    folds = deal_strata(classes, groups=groups)
     assert all(len(np.unique(folds[groups == g])) == 1 for g in np.unique(groups[groups >= 0]))
     assert all(len(np.unique(folds[classes == c])) == 5 for c in range(3))
     for task, y in (
         (MULTI, np.eye(2, dtype=np.uint8)[classes % 2]),
         (VALUES, np.random.default_rng(0).normal(size=(240, 2))),
     ):
-        assert np.bincount(make_folds(kind_of(task).strata(y))).min() >= 46
+        assert np.bincount(deal_strata(kind_of(task).strata(y))).min() >= 46

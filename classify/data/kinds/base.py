@@ -99,7 +99,8 @@ class TaskKind:
         """Return the number of images of each class; of a regression nothing."""
         return dict(zip(self.task.classes, self.indicators(y).sum(axis=0).tolist(), strict=True))
 
-    def strata(self, y: NDArray[Any]) -> NDArray[np.int64]:
+    @staticmethod
+    def strata(y: NDArray[Any]) -> NDArray[np.int64]:
         """Return a code for each image, so that folds with equal shares of the codes are alike: (n,)."""
         raise NotImplementedError
 

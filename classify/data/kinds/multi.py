@@ -33,7 +33,8 @@ class Multi(TaskKind):
         """Return 0 and 1, at one half or at a threshold for each label."""
         return (np.asarray(scores) >= np.asarray(thresholds if thresholds else 0.5)).astype(np.uint8)
 
-    def strata(self, y: NDArray[Any]) -> NDArray[np.int64]:
+    @staticmethod
+    def strata(y: NDArray[Any]) -> NDArray[np.int64]:
         """Return the rarest label of each image."""
         rarity = np.argsort(np.argsort(y.sum(axis=0)))
         ranked = np.where(y > 0, rarity, y.shape[1])

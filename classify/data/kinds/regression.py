@@ -65,7 +65,8 @@ class Regression(TaskKind):
         """Return nothing."""
         return {}
 
-    def strata(self, y: NDArray[Any]) -> NDArray[np.int64]:
+    @staticmethod
+    def strata(y: NDArray[Any]) -> NDArray[np.int64]:
         """Return the fifth of the first output that each image is in."""
         first = np.asarray(y).reshape(len(y), -1)[:, 0]
         return np.searchsorted(np.quantile(first, [0.2, 0.4, 0.6, 0.8]), first).astype(np.int64)

@@ -52,7 +52,8 @@ class Single(TaskKind):
         """Count codes."""
         return dict(zip(self.task.classes, np.bincount(y, minlength=self.n_columns).tolist(), strict=True))
 
-    def strata(self, y: NDArray[Any]) -> NDArray[np.int64]:
+    @staticmethod
+    def strata(y: NDArray[Any]) -> NDArray[np.int64]:
         """Return the codes."""
         return np.asarray(y).astype(np.int64)
 
