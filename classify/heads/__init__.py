@@ -32,12 +32,15 @@ HEADS: dict[str, Head] = {
     head.name: head
     for head in (
         Head(
-            "auto", "the best average of kernel machines, ridge and neighbours that a bounded search finds", "auto:Auto"
+            "auto",
+            "the best average of kernel machines, ridge and nearest neighbours that a bounded search finds",
+            "auto:Auto",
         ),
         Head("mlp", "multi-layer perceptron, ReLU and dropout", "modules:MLP"),
         Head("moe", "mixture of experts with a dummy gate", "modules:MoE"),
         Head("svm", "support vector machine, RBF or linear kernel, calibrated", "svm:SVM"),
         Head("linear", "logistic regression, ridge", "linear:Linear"),
+        Head("knn", "mean label of the nearest images, by cosine", "knn:KNN"),
         Head("gbm", "gradient-boosted trees (LightGBM)", "gbm:GBM"),
         Head("conv", "1x1 convolution over maps, global average pooling, dense layer", "modules:Conv", maps=True),
         Head("dummy", "majority class, mean: looks at no feature", "dummy:Dummy"),

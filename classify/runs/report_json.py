@@ -127,6 +127,15 @@ _NOVELTY = record(
         "parts": (_parts(_UNLIKE), {}),
     },
 )
+_WEIGHED = record({"weight": SHARE}, {"maps": (items(text), [])})
+_SEARCH = record(
+    {"n_tried": whole(1), "inner_loss": optional(number())},
+    {
+        "inner_loss_of_best": (optional(number()), None),
+        "blocks": (table(_WEIGHED), {}),
+        **dict.fromkeys(("C", "alpha", "gamma", "k", "sharpness"), (optional(number()), None)),
+    },
+)
 _IDENTITY = record({}, {"vectors": (table(anything), {})})
 _READER = record({}, {"name": (text, ""), "options": (optional(table(anything)), None)})
 
@@ -160,6 +169,7 @@ class Report(Mapping[str, Any]):
     source: str = _free(text, "")
     parameters: dict[str, Any] = _free(table(anything), {})
     n_parameters: int | None = _free(optional(whole()), None)
+    search: dict[str, Any] | None = _free(optional(_SEARCH), None)  # of a head that chose by inner folds
     blocks: list[str] = _free(items(text), [])
     n_features: int = _free(whole(), 0)
     split: str = _free(text, "")

@@ -25,8 +25,8 @@ from classify.data.rows import RowMatrix, batches
 from classify.data.standardizer import Standardizer
 from classify.errors import HeadError
 from classify.heads import HEADS, make_head
-from classify.heads.linear import ProductSums, solve_ridge, sum_products
 from classify.heads.one_vs_rest import class_weights, indicator_columns, probabilities
+from classify.heads.product_sums import ProductSums, solve_ridge, sum_products
 from classify.heads.svm import MAX_STEPS
 from classify.runs.layout import class_options, task_head
 

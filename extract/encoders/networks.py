@@ -238,7 +238,7 @@ def _timm(
         refuse_lacking(what, fit, (*CLASSIFIERS, *classifiers))
         module.pretrained_cfg.pop("state_dict", None)
     if top:
-        return module  # type: ignore[no-any-return]
+        return module
     n_features = int(module.num_features)
     module.prune_intermediate_layers(1, prune_head=True)
     return SmallNetwork(module, n_features, n_outputs, dropout or 0.0)
