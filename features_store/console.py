@@ -21,6 +21,7 @@ from typing import NoReturn, TextIO
 
 import typer
 
+from features_store.disk import MACHINE_FAULTS
 from features_store.errors import AffectoryError, UnknownNameError, first_line, unknown_name
 
 PROGRAMS = {
@@ -223,7 +224,9 @@ def _warning_printer() -> Callable[..., None]:
 def _worded(error: Exception) -> tuple[str, int]:
     """Word an error and choose its exit code; no words for an error of the program itself."""
     if isinstance(error, AffectoryError):
-        return str(error), error.exit_code
+        cause = error.__cause__
+        fault = isinstance(cause, OSError) and cause.errno in (*_FULL, *MACHINE_FAULTS)  # no mistake of the user
+        return str(error), 1 if fault and error.exit_code == 2 else error.exit_code
     if isinstance(error, ModuleNotFoundError):
         return missing_package(error), 2
     if isinstance(error, MemoryError):

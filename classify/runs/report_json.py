@@ -92,7 +92,7 @@ _CLASS = record(
 )
 _COUNT = record({}, {"n": (whole(), None), **{name: (number(), None) for name in ("mean", "std", "min", "max")}})
 _CURVES = ("loss", "accuracy")
-_EPOCH = record(
+EPOCH = record(
     {"epoch": whole()},
     {name: (optional(number()), None) for name in (*_CURVES, *(f"validation_{name}" for name in _CURVES))},
 )
@@ -184,7 +184,7 @@ class Report(Mapping[str, Any]):
     intervals: dict[str, Any] = _free(_INTERVALS, {"method": "not recorded", "resamples": 0, "resampled": "images"})
     per_class: dict[str, list[dict[str, Any]]] = _free(_parts(items(_CLASS, most=MAX_CLASSES)), {})
     confusion: dict[str, list[list[int]]] = _free(_parts(items(items(whole()))), {})
-    history: list[dict[str, Any]] = _free(items(_EPOCH), [])
+    history: list[dict[str, Any]] = _free(items(EPOCH), [])
     dropped: dict[str, dict[str, int]] = _free(table(table(whole())), {})
     unused: int = _free(whole(), 0)
     crossing: dict[str, Any] | None = _free(optional(_CROSSING), None)
