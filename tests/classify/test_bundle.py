@@ -216,7 +216,7 @@ def test_a_bundle_of_holes(tmp_path) -> None:
     (tmp_path / "holes.zip").touch()
     os.truncate(tmp_path / "holes.zip", 2**31)
     tracemalloc.start()
-    with pytest.raises(BundleError, match="isn't a bundle"):
+    with pytest.raises(BundleError, match="is not a bundle"):
         read_bundle(tmp_path / "holes.zip")
     assert tracemalloc.get_traced_memory()[1] < 2**24
     tracemalloc.stop()
