@@ -67,7 +67,7 @@ class Head(BaseEstimator):
 
     def fit_in_groups(self, X: Any, y: Any, groups: Any = None, **options: Any) -> Any:
         """Fit; a head that chooses by folds of its own keeps the rows of a group, (n_images,), in one of them."""
-        return self.fit(X, y, **options, **({"groups": groups} if self.takes_groups else {}))  # type: ignore[attr-defined]
+        return self.fit(X, y, **options, **({"groups": groups} if self.takes_groups else {}))
 
     def gradient(self, x: np.ndarray, output: int) -> np.ndarray | None:
         """Return the slope of an output at one row, (n_features,); None where the head has none.
