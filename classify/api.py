@@ -262,6 +262,8 @@ def report(
 
     several = [runs] if isinstance(runs, Run | str | Path) else list(runs)
     found = [one for each in several for one in ([each] if isinstance(each, Run) else find_runs([Path(each)]))]
+    if not found:
+        raise ConfigError("no run is given; a page is about one run at least")
     write_report_page(found, Path(path), data=None if data is None else Path(data), force=force)
     return Path(path)
 

@@ -63,7 +63,7 @@ def open_matrix(
     with ExitStack() as stack:
         with _readable(path):
             matrix = stack.enter_context(openers[path.suffix.lower()](path, key, ids_key, scratch or path.parent))
-        if len(matrix.shape) < 2 or min(matrix.shape) < 1 or matrix.dtype.kind not in "fiu":
+        if len(matrix.shape) < 2 or min(matrix.shape) < 1 or matrix.dtype.char not in chunked.NUMBERS:
             raise FormatError(
                 f"{path} holds {matrix.dtype} of shape {matrix.shape}; expected numbers of shape (n_rows, n_values)"
             )
@@ -150,7 +150,7 @@ def _npz(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
 
 def _texts(array: NDArray[Any]) -> list[str]:
     """Return ids from an array of text or of UTF-8 bytes."""
-    if array.dtype.kind not in "SU" or array.ndim != 1:
+    if array.dtype.char not in "SU" or array.ndim != 1:
         raise FormatError(f"ids must be one row of text; got {array.dtype} of shape {array.shape}")
     return [one.decode() if isinstance(one, bytes) else one for one in array.tolist()]
 
@@ -283,7 +283,7 @@ def _unpacked(
     """
     shape = dataset.shape[::-1] if turned else dataset.shape
     dtype = dataset.dtype
-    if dtype.kind not in "fiu" or not dataset.id.get_type().equal(h5py.h5t.py_create(dtype)):
+    if dtype.char not in chunked.NUMBERS or not dataset.id.get_type().equal(h5py.h5t.py_create(dtype)):
         raise FormatError(f"{path}: {dataset.name!r} holds {dtype}, or an unusual kind of it; expected plain numbers")
     if len(shape) < 2 or min(shape) < 1:
         raise FormatError(f"{path} holds {dtype} of shape {shape}; expected numbers of shape (n_rows, n_values)")
@@ -344,13 +344,13 @@ def _count(n: int, n_rows: int, path: Path) -> None:
 
 def _texts_of(dataset: h5py.Dataset, n_rows: int, path: Path) -> list[str]:
     """Read ids from one row of text, of fixed or of variable length."""
-    kind = h5py.check_string_dtype(dataset.dtype)
-    if kind is None or dataset.ndim != 1:
+    text = h5py.check_string_dtype(dataset.dtype)
+    if text is None or dataset.ndim != 1:
         raise FormatError(
             f"{path}: {dataset.name!r} is {dataset.dtype} of shape {dataset.shape}; ids must be one row of text"
         )
     _count(dataset.shape[0], n_rows, path)
-    if kind.length is not None:
+    if text.length is not None:
         return [one.decode() for one in chunked.read(dataset).tolist()]
     if dataset.id.get_create_plist().get_nfilters():
         raise FormatError(

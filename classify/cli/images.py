@@ -13,7 +13,7 @@ import typer
 from classify.cli import options
 from classify.console import progress_bar, say
 from classify.errors import ConfigError
-from features_store.console import key_values
+from features_store.console import key_values, new_file
 
 if TYPE_CHECKING:
     from classify.inference.model import Model, Prediction
@@ -48,9 +48,9 @@ def predict(
     from classify.inference.bundle import open_model
     from classify.inference.model import random_weights
     from classify.inference.predictor import Predictor, image_paths
-    from features_store.writer import FailureLimit
+    from features_store.writer import allowed_failures
 
-    limit = FailureLimit(max_failed)
+    allowed_failures(max_failed, 0)  # a wrong limit is found before the work
     if as_json and as_csv:
         raise ConfigError("--json and --csv exclude each other; give one")
     if "-" in images and len(images) > 1:
@@ -71,7 +71,7 @@ def predict(
         with tqdm(total=len(paths_given), unit=" images", delay=2, leave=False, disable=not sys.stderr.isatty()) as bar:
             found = predictor.many(paths_given, step=bar.update)
             n_failed, n_images = _print_predictions(model, found, as_json=as_json, as_csv=as_csv)
-    if limit.exceeded(n_failed, n_images):
+    if n_failed > allowed_failures(max_failed, n_images):
         raise typer.Exit(3)
 
 
@@ -115,7 +115,10 @@ def bundle(
     run: options.RunFolder,
     *,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="The bundle to write.", rich_help_panel="Output")
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="The bundle to write.", rich_help_panel="Output", parser=new_file
+        ),
     ],
     force: options.Force = False,
 ) -> None:
@@ -184,7 +187,9 @@ def submit(
     *,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="The CSV file to write.", rich_help_panel="Output"),
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="The CSV file to write.", rich_help_panel="Output", parser=new_file
+        ),
     ] = None,
     check: Annotated[
         Path | None,

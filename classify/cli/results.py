@@ -10,6 +10,7 @@ import typer
 
 from classify.cli import options
 from classify.console import note, progress_bar, say
+from features_store.console import new_file
 
 if TYPE_CHECKING:
     from classify.runs.folder import Run
@@ -46,9 +47,17 @@ def report(
     runs: options.Runs,
     *,
     data: options.Pictures = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.", rich_help_panel="Output")] = Path(
-        "report.html"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="The page to write. [default: report.html]",
+            rich_help_panel="Output",
+            parser=new_file,
+        ),
+    ] = None,
     empty: Annotated[
         int,
         typer.Option(
@@ -61,7 +70,7 @@ def report(
     from classify.pages.page import write_report_page
     from classify.runs.folder import find_runs
 
-    found = find_runs(runs)
+    found, out = find_runs(runs), out or Path("report.html")
     write_report_page(found, out, data=data, empty=empty, force=force)
     say(f"{out}: {len(found)} run{'s' if len(found) != 1 else ''}, {out.stat().st_size / 1024:.0f} KiB")
 
@@ -91,7 +100,13 @@ def audit(
     ] = 0.95,
     seed: options.Seed = 0,
     out: Annotated[
-        Path | None, typer.Option(help="File. [default: runs/CORPUS/TASK/audit.json]", rich_help_panel="Output")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File. [default: runs/CORPUS/TASK/audit.json]",
+            rich_help_panel="Output",
+            parser=new_file,
+        ),
     ] = None,
     force: options.Force = False,
 ) -> None:
@@ -178,7 +193,13 @@ def ablate(
     folds: Annotated[int, typer.Option(help="Folds of the cross-validation.", rich_help_panel="Training")] = 5,
     seed: options.Seed = 0,
     out: Annotated[
-        Path | None, typer.Option(help="File. [default: runs/CORPUS/TASK/ablation-HEAD.json]", rich_help_panel="Output")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File. [default: runs/CORPUS/TASK/ablation-HEAD.json]",
+            rich_help_panel="Output",
+            parser=new_file,
+        ),
     ] = None,
     force: options.Force = False,
     as_json: options.Json = False,

@@ -129,40 +129,43 @@ def improbable_values(y: NDArray[Any], predicted: Floats) -> list[LabelError]:
     return sorted(found, key=lambda error: (-error.score, error.position, error.output))
 
 
-def judge_knows(
+def known_outputs(
     task: Task, y: NDArray[Any], scores: Floats, groups: NDArray[np.int64] | None = None, *, seed: int = 0
-) -> bool:
-    """Tell whether the judge's scores are better than the same scores dealt to the images at random.
+) -> NDArray[np.bool_]:
+    """Tell for each label or output whether the judge's scores are better than the same scores dealt at random.
 
-    By the task's ranking metric; for a multi-label task it is enough to rank the images of one label better; for a
-    regression, to correlate with one output.
+    A task with one label an image has one entry, by its ranking metric; each label of a multi-label task must rank its
+    images better, each output of a regression correlate.
+
+    Shapes: groups (n_images,) int64; returns (n_outputs,) bool.
     """
-    if movable(len(y), groups) < 0.5:
-        return False
     kind = kind_of(task)
+    names = [f"cc/{name}" for name in task.classes] if not kind.has_classes else [primary_metric(task)]
     if kind.independent:
-        return bool(known_labels(np.asarray(y).astype(bool), scores, groups).any())
-    names = [primary_metric(task)] if kind.has_classes else [f"cc/{name}" for name in task.classes]
+        return known_labels(np.asarray(y).astype(bool), scores, groups)
+    if movable(len(y), groups) < 0.5:
+        return np.zeros(len(names), dtype=bool)
     real = metrics(task, y, scores)
     chunks = [dealt_metrics(task, y, scores, some) for some in deals(len(y), groups, n_deals=N_DEALS, seed=seed)]
-    for name in names:
-        as_good = (~(np.concatenate([chunk[name] for chunk in chunks]) < real[name] - 1e-9)).sum()
-        if (1 + as_good) / (1 + N_DEALS) * len(names) <= SHOWN:
-            return True
-    return False
+    as_good = [(~(np.concatenate([chunk[name] for chunk in chunks]) < real[name] - 1e-9)).sum() for name in names]
+    return (1 + np.array(as_good)) / (1 + N_DEALS) * len(names) <= SHOWN
 
 
-def expected_count(task: Task, y: NDArray[Any], scores: Floats, *, seed: int = 0) -> int:
-    """Return how many images would be listed where no label is wrong.
+def expected_count(
+    task: Task, y: NDArray[Any], scores: Floats, known: NDArray[np.bool_] | None = None, *, seed: int = 0
+) -> int:
+    """Return how many images would be listed where no label is wrong, of the labels or outputs that are *known*.
 
     Labels are drawn from the judge's own probabilities, after a temperature where they need one; of a regression, the
     residuals are taken as normal.
     """
     random, n, kind = np.random.default_rng(seed), len(y), kind_of(task)
+    known = np.ones(kind.n_columns, dtype=bool) if known is None else known
     if not kind.has_classes:
         beyond = math.erfc(OUTLIER / math.sqrt(2))
-        return round(n * (1 - (1 - beyond) ** kind.n_columns))
+        return round(n * (1 - (1 - beyond) ** int(known.sum())))
     calibration, _ = fit_calibration(task, y, scores)
     p = scores if calibration is None else calibration.apply(scores)
     worlds = [probable_errors(task, kind.draw(p, random), scores) for _ in range(N_WORLDS)]
-    return round(float(np.mean([len({error.position for error in doubted}) for doubted in worlds])))
+    counts = [len({error.position for error in doubted if known[error.output]}) for doubted in worlds]
+    return round(float(np.mean(counts)))

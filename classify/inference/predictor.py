@@ -298,7 +298,7 @@ class Predictor:
 
 def _paths(images: Iterable[Any]) -> Iterator[str]:
     """Yield paths as text; refuse anything else, like an array of pixels."""
-    if isinstance(images, str | bytes | Path):
+    if isinstance(images, str | bytes | Path) or not isinstance(images, Iterable):
         raise ModelError(f"images is {str(images)!r}; give a list of paths, like [{str(images)!r}]")
     for image in images:
         if not isinstance(image, str | Path):

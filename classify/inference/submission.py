@@ -255,7 +255,7 @@ def write_submission(plan: Submission, path: Path, *, force: bool = False) -> di
     except AffectoryError:
         raise
     except OSError as error:
-        raise SubmissionError(f"can't write {path}: {error.strerror or error}") from error
+        raise SubmissionError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def check_submission(path: Path, plan: Submission) -> dict[str, dict[str, Any]]:
@@ -293,8 +293,8 @@ def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     """Read a CSV file: its titles, and its rows, each with as many cells."""
     try:
         text = read_regular(typed_path(path)).decode("utf-8-sig")
-        header, *rows = csv.reader(io.StringIO(text, newline=""))
-    except (OSError, ValueError, RunError) as error:
+        header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    except (OSError, ValueError, RunError, csv.Error) as error:
         raise SubmissionError(f"can't read {path} as a table: {error}") from error
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header):

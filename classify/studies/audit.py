@@ -21,7 +21,7 @@ from classify.evaluation.label_errors import (
     LabelError,
     expected_count,
     improbable_values,
-    judge_knows,
+    known_outputs,
     out_of_fold,
     probable_errors,
 )
@@ -114,10 +114,12 @@ def _label_errors(
         judged, names = judged.some(chosen), names[chosen]
     y, groups = judged.y, judged.groups
     y_score = out_of_fold(task, RowMatrix(store, blocks, judged.rows), y, groups=groups, seed=seed)
-    knows = judge_knows(task, y, y_score, groups, seed=seed)
+    known = known_outputs(task, y, y_score, groups, seed=seed)
+    knows = bool(known.any())
     found: list[LabelError] = []
     if knows:
         found = probable_errors(task, y, y_score) if has_classes else improbable_values(y, y_score)
+        found = [error for error in found if known[error.output]]
     name = primary_metric(task)
     return {
         "method": "confident learning" if has_classes else "values beyond 3.5 robust standard deviations",
@@ -125,7 +127,7 @@ def _label_errors(
         "judge_metric": name,
         "judge_value": metrics(task, y, y_score)[name],
         "judge_knows": knows,
-        "n_expected": expected_count(task, y, y_score, seed=seed) if knows else None,
+        "n_expected": expected_count(task, y, y_score, known, seed=seed) if knows else None,
         "n_judged": len(judged),
         "n_images": len(np.unique([error.position for error in found])),
         "n_doubted": len(found),

@@ -129,6 +129,10 @@ def test_a_judge_that_knows_nothing_doubts_no_label(make_store):
     assert doubted > 10
     assert expected == pytest.approx(doubted, rel=0.5)
     assert f"where none is wrong, about {expected} would be listed" in audit_text(found)
+    tags = Labels(Task("t", "multi", ("seen", "noise")), np.column_stack([y == 0, random.integers(2, size=300)]))
+    found = audit(str(make_store({"a.pool": X}, [tags], [split])), "t")["label_errors"]
+    assert {one["given"].removeprefix("not ") for one in found["images"]} == {"seen"}
+    assert found["n_expected"] < 100
 
 
 def test_narrow_blocks_make_no_duplicates(make_store):

@@ -191,12 +191,12 @@ def test_a_place_that_cannot_be_written_is_found_before_the_work(make, tmp_path,
         "classify.pages.page.report_page",
     ):
         monkeypatch.setattr(module, no_work)
-    with pytest.raises(RunError, match=r"can'?(no)?t write"):
+    with pytest.raises(RunError, match="cannot write"):
         classify.run(store, "t", "linear", out=tmp_path / "file" / "run")
-    with pytest.raises(RunError, match=r"can'?(no)?t write"):
+    with pytest.raises(RunError, match="cannot write"):
         classify.report(run, tmp_path / "file" / "page.html")
-    with pytest.raises(RunError, match=r"can'?(no)?t write"):
+    with pytest.raises(RunError, match="cannot write"):
         app(["ablate", str(store), "--task", "t", "--out", str(tmp_path / "file" / "a.json")], standalone_mode=False)
-    with pytest.raises(RunError, match=r"can'?(no)?t write"):
+    with pytest.raises(RunError, match="cannot write"):
         classify.run(store, "t", "linear", out=tmp_path / "new" / ("x" * 300))
     assert not (tmp_path / "new").exists()

@@ -182,3 +182,5 @@ def test_a_predictor_takes_paths_and_says_so():
         next(predictor([np.zeros((4, 4, 3))]))
     with pytest.raises(ModelError, match=r"give a list of paths, like \['a.jpg'\]"):
         next(predictor("a.jpg"))
+    with pytest.raises(ModelError, match="give a list of paths"):
+        next(predictor(3))

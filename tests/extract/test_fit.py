@@ -1,6 +1,7 @@
 """Networks that are trained here: training that learns, freezes, stops and goes on; checkpoints that are encoders."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -354,6 +355,14 @@ def test_the_test_part_is_never_read(bar_folder):
     assert set(reading.index.splits["default"].values[read]) == {0, 1}
 
 
+@pytest.fixture(scope="module")
+def checkpoint(few, tmp_path_factory):
+    """Return the folder of a trained network."""
+    folder = tmp_path_factory.mktemp("fit") / "net"
+    train(few, "fractalnet", folder, SMALL, epochs=1, batch_size=96)
+    return folder
+
+
 def spoil_record(net, **values) -> None:
     """Change values of a record."""
     path = net / "network.json"
@@ -376,9 +385,9 @@ def spoil_record(net, **values) -> None:
         (lambda net: (net / "network.json").write_text("{}"), "is not a network of format version 1"),
     ],
 )
-def test_damaged_checkpoints_are_refused(few, tmp_path, spoil, words):
+def test_damaged_checkpoints_are_refused(checkpoint, tmp_path, spoil, words):
     """One sentence for each thing that can be wrong."""
-    train(few, "fractalnet", tmp_path / "net", SMALL, epochs=1, batch_size=96)
+    shutil.copytree(checkpoint, tmp_path / "net")
     spoil(tmp_path / "net")
     with pytest.raises(WeightsError, match=words):
         build_encoders(find_encoders([f"fit:{tmp_path / 'net'}"]), Weights())
