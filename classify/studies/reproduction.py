@@ -124,7 +124,7 @@ def reproduce(
     places = {str(store.corpus.get("name")): path for path, store in reversed(opened.items())}
     how: dict[str, Any] = {"is_quick": is_quick, "options": tuple(extract_options), "stores": places}
     plan = Preparation(system, place_data(system, data), **how)
-    settings = {"force": force, "allow_split_groups": allow_split_groups, "notify": notify}
+    settings: dict[str, Any] = {"force": force, "allow_split_groups": allow_split_groups, "notify": notify}
     rows = []
     for preset in systems()[system]:
         if only and preset.name not in only:
