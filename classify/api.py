@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from classify.config import KEYS, RunConfig, load_config
 from classify.console import columns, html_table, paragraph
+from classify.data.folds import deal
 from classify.data.kinds import kind_of
 from classify.errors import ConfigError
 from classify.evaluation.baselines import constant_scores
 from classify.evaluation.bootstrap import LEAST_UNITS, Interval, Spread, intervals
-from classify.evaluation.folds import deal
 from classify.evaluation.verdict import Judgement, judge
 from classify.evaluation.wording import interval_text, metric_title
 from classify.heads import ALL_HEADS, head_options
@@ -219,7 +219,7 @@ def cross_validate(
     for fold in np.unique(dealt):
         train, held = np.flatnonzero(dealt != fold), np.flatnonzero(dealt == fold)
         one = task_head(head, layout.data.task, y[train], config.settings, seed=config.seed, shape=layout.map_shape)
-        fitted = one.fit(matrix[train], y[train])
+        fitted = one.fit_in_groups(matrix[train], y[train], None if groups is None else groups[train])
         scores[held] = head_scores(fitted, layout.data.task, matrix[held])
     resampling: dict[str, Any] = {"groups": groups, "n_resamples": config.resamples, "seed": config.seed}
     constant = constant_scores(layout.data.task, y, len(y))

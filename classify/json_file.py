@@ -52,6 +52,7 @@ __all__ = [
 
 MAX_JSON = 64 * 2**20  # bytes; the report of a run on 1,000 classes has 30 MB
 _MAX_DEPTH = 32
+_MAX_VALUES = 6_000_000  # each may take 64 bytes of memory, and 3 of the file
 _MAX_DIGITS = 19  # of a whole number: 64 bits
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 Check = Callable[[Any, str], Any]
@@ -93,7 +94,7 @@ def write_json(path: Path, values: Any, *, force: bool = False) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path, force=force) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(text.encode("utf-8", "backslashreplace"))  # as JSON writes what UTF-8 cannot
     except AffectoryError:
         raise
     except OSError as error:
@@ -157,6 +158,8 @@ def parse_json(data: bytes, what: object, *, clean: bool = True) -> Any:
     def constant(name: str) -> NoReturn:
         refuse(f"{name} is no number of JSON")
 
+    if data.count(b",") > _MAX_VALUES:
+        refuse(f"it holds more than {_MAX_VALUES:,} values")
     try:
         value = json.loads(
             data.decode("utf-8"),

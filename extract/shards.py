@@ -125,6 +125,9 @@ def shard_folders(store: Path, n_images: int, n: int) -> list[Path]:
     """Return the folders of the shards, named A-B by their share of the rows: those that are there, or n new ones."""
     parent = store / "shards"
     names = [path.name for path in parent.glob("*") if re.fullmatch(r"\d+-\d+", path.name)]
+    for folder in (parent, *(parent / name for name in names)):
+        if folder.is_symlink():
+            raise ExtractError(f"{folder} is a symbolic link; remove it, for shards are removed when they are merged")
     cuts = sorted((int(first), int(last)) for first, last in (name.split("-") for name in names))
     edges = [0, *(last for _, last in cuts)]
     if cuts != list(pairwise(edges)) or edges[-1] != n_images:

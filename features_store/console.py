@@ -21,7 +21,14 @@ from typing import NoReturn, TextIO
 
 import typer
 
-from features_store.errors import FULL_DISK, AffectoryError, UnknownNameError, first_line, unknown_name
+from features_store.errors import (
+    FULL_DISK,
+    MACHINE_FAULTS,
+    AffectoryError,
+    UnknownNameError,
+    first_line,
+    unknown_name,
+)
 
 PROGRAMS = {
     "extract": ("extract.__main__", "images to vectors of frozen networks, on a GPU, once"),
@@ -211,7 +218,9 @@ def _warning_printer() -> Callable[..., None]:
 def _worded(error: Exception) -> tuple[str, int]:
     """Word an error and choose its exit code; no words for an error of the program itself."""
     if isinstance(error, AffectoryError):
-        return str(error), error.exit_code
+        cause = error.__cause__
+        fault = isinstance(cause, OSError) and cause.errno in (*FULL_DISK, *MACHINE_FAULTS)  # no mistake of the user
+        return str(error), 1 if fault and error.exit_code == 2 else error.exit_code
     if isinstance(error, ModuleNotFoundError):
         return missing_package(error), 2
     if isinstance(error, MemoryError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -110,7 +111,8 @@ def find_dumps(paths: str | Path | Sequence[str | Path]) -> list[Path]:
 
 def dumps_of(folder: Path) -> list[Path]:
     """Return the dumps of a folder store; a name that begins with a dot is a temporary file or a lock."""
-    return sorted(file for file in folder.glob("*.h5") if not file.name.startswith("."))
+    names = os.listdir(folder)  # a folder that may not be read is an error, and not empty
+    return sorted(folder / name for name in names if name.endswith(".h5") and not name.startswith("."))
 
 
 # ---- several dumps --------------------------------------------------------------------------------------------------

@@ -175,7 +175,7 @@ def presets(
         say(json.dumps(records if as_json else records[0], indent=2, ensure_ascii=False))
         return
     for system, members in table.systems().items():
-        say(f"{system}: {members[0].paper['citation']}")
+        say(f"{system}: {table.citation(system)}")
         rows = [[one.name, f"{one.corpus} · {one.run['task']}", one.run["head"], one.result] for one in members]
         say("\n".join(columns(rows)))
 

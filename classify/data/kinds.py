@@ -94,7 +94,8 @@ class TaskKind:
         """Return the number of images of each class; of a regression nothing."""
         return dict(zip(self.task.classes, self.indicators(y).sum(axis=0).tolist(), strict=True))
 
-    def strata(self, y: NDArray[Any]) -> NDArray[np.int64]:
+    @staticmethod
+    def strata(y: NDArray[Any]) -> NDArray[np.int64]:
         """Return a code for each image, so that folds with equal shares of the codes are alike: (n,)."""
         raise NotImplementedError
 
@@ -206,7 +207,8 @@ class Single(TaskKind):
         """Count codes."""
         return dict(zip(self.task.classes, np.bincount(y, minlength=self.n_columns).tolist(), strict=True))
 
-    def strata(self, y: NDArray[Any]) -> NDArray[np.int64]:
+    @staticmethod
+    def strata(y: NDArray[Any]) -> NDArray[np.int64]:
         """Return the codes."""
         return np.asarray(y).astype(np.int64)
 
@@ -285,7 +287,8 @@ class Multi(TaskKind):
         """Return 0 and 1, at one half or at a threshold for each label."""
         return (np.asarray(scores) >= np.asarray(thresholds if thresholds else 0.5)).astype(np.uint8)
 
-    def strata(self, y: NDArray[Any]) -> NDArray[np.int64]:
+    @staticmethod
+    def strata(y: NDArray[Any]) -> NDArray[np.int64]:
         """Return the rarest label of each image."""
         rarity = np.argsort(np.argsort(y.sum(axis=0)))
         ranked = np.where(y > 0, rarity, y.shape[1])
@@ -359,7 +362,8 @@ class Regression(TaskKind):
         """Return nothing."""
         return {}
 
-    def strata(self, y: NDArray[Any]) -> NDArray[np.int64]:
+    @staticmethod
+    def strata(y: NDArray[Any]) -> NDArray[np.int64]:
         """Return the fifth of the first output that each image is in."""
         first = np.asarray(y).reshape(len(y), -1)[:, 0]
         return np.searchsorted(np.quantile(first, [0.2, 0.4, 0.6, 0.8]), first).astype(np.int64)

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from classify.data.folds import count_units, deal
 from classify.data.kinds import kind_of
 from classify.data.tasks import Part, TaskRows
 from classify.evaluation.bootstrap import LEVEL, Interval
-from classify.evaluation.folds import count_units, deal
 from classify.evaluation.metrics import find_metric, greater_is_better, metrics, primary_metric
 from classify.heads import make_head
 from features_store.leakage import traces_of_ids, tree_scores

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from classify.data.folds import units_of
 from classify.data.kinds import kind_of
 from classify.evaluation.metrics import Metric, mean_over_classes, metrics_of, relative_errors, resampled_columns
 from features_store.schema import Task
@@ -35,7 +36,6 @@ __all__ = [
     "intervals",
     "student",
     "too_few",
-    "units_of",
 ]
 
 LEVEL = 0.95
@@ -326,14 +326,3 @@ def _draw(random: np.random.Generator, n_resamples: int, n_units: int) -> Floats
     for row in weights:  # one at a time: the counts of one resample fit the cache, those of many don't
         row[:] = np.bincount(random.integers(n_units, size=n_units), minlength=n_units)
     return weights
-
-
-def units_of(groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number the groups from 0; an image that is alone is a group of its own.
-
-    Shapes: groups (n_images,) int64; returns (n_images,) int64.
-    """
-    groups = np.array(groups, dtype=np.int64)
-    alone = groups < 0
-    groups[alone] = groups.max(initial=-1) + 1 + np.arange(alone.sum())
-    return np.unique(groups, return_inverse=True)[1]

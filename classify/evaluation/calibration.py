@@ -13,9 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from classify.data.folds import units_of
 from classify.data.kinds import KINDS, TaskKind, kind_of
 from classify.errors import ConfigError, TaskError
-from classify.evaluation.bootstrap import units_of
 from features_store.schema import Task
 
 __all__ = ["METHODS", "Calibration", "calibration_error", "expected_errors", "fit_calibration", "reliability"]

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from classify.data.folds import count_units, deal
 from classify.data.kinds import kind_of
 from classify.data.rows import RowMatrix
 from classify.evaluation.calibration import fit_calibration
-from classify.evaluation.folds import count_units, deal
 from classify.evaluation.metrics import dealt_metrics, metrics, primary_metric
 from classify.evaluation.postprocessing import known_labels
 from classify.evaluation.verdict import N_DEALS, SHOWN, deals, movable
@@ -64,7 +64,8 @@ def out_of_fold(
     scores = kind_of(task).blank(len(y))
     for fold in np.unique(folds):
         held_out = folds == fold
-        head = make_head("linear", task.kind, random_state=seed).fit(matrix[~held_out], y[~held_out])
+        head = make_head("linear", task.kind, random_state=seed)
+        head.fit_in_groups(matrix[~held_out], y[~held_out], None if groups is None else groups[~held_out])
         scores[held_out] = kind_of(task).scores(head, matrix[held_out])
     return scores
 

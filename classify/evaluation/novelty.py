@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t
 
+from classify.data.folds import count_units, deal
 from classify.data.rows import Rows
 from classify.errors import ModelError, RunError
 from classify.evaluation.bootstrap import LEAST_UNITS
-from classify.evaluation.folds import count_units, deal
 from classify.json_file import choice, items, number, optional, parse_json, record, text, whole
 from features_store.errors import first_line
 from features_store.schema import Task

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from classify.data.folds import units_of
 from classify.data.tasks import Part, TaskRows
-from classify.evaluation.bootstrap import SECONDS, Interval, Spread, intervals, too_few, units_of
+from classify.evaluation.bootstrap import SECONDS, Interval, Spread, intervals, too_few
 from classify.evaluation.comparison import less
 from classify.evaluation.metrics import dealt_metrics, metrics_of
 from features_store.schema import Task

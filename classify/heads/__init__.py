@@ -52,7 +52,7 @@ def _table(*heads: Head) -> dict[str, Head]:
 HEADS: dict[str, Head] = _table(
     Head(
         "auto",
-        "the best average of kernel machines, ridge and neighbours that a bounded search finds",
+        "the best average of kernel machines, ridge and nearest neighbours that a bounded search finds",
         "classify.heads.auto:AutoClassifier",
         "classify.heads.auto:AutoRegressor",
     ),
@@ -79,6 +79,12 @@ HEADS: dict[str, Head] = _table(
         "logistic regression, ridge",
         "classify.heads.linear:LinearClassifier",
         "classify.heads.linear:LinearRegressor",
+    ),
+    Head(
+        "knn",
+        "mean label of the nearest images, by cosine",
+        "classify.heads.knn:KNNClassifier",
+        "classify.heads.knn:KNNRegressor",
     ),
     Head(
         "gbm",

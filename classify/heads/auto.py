@@ -1,12 +1,14 @@
 """The head ``auto``: a search over kernel machines, ridge regression and neighbours, and an average of the best.
 
-Every choice (feature map, weight of each block, kernel width, strength, members of the average) is made by out-of-fold
-predictions within the training rows. The members are chosen greedily with replacement (Caruana et al. 2004).
+Every choice (feature map and weight of each block, kernel width, strength, members of the average) is made by
+out-of-fold predictions within the training rows. The members are chosen greedily with replacement (Caruana et al.
+2004).
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import time
 from collections import Counter
@@ -16,23 +18,24 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 from sklearn.utils import check_random_state
 
+from classify.data.folds import inner_cuts
+from classify.data.kinds import KINDS
 from classify.data.rows import ArrayRows, RowMatrix, Rows
 from classify.data.standardizer import Standardizer, finite_batches
 from classify.errors import HeadError
 from classify.heads.base import ClassifierHead, Head, RegressorHead
-from classify.heads.one_vs_rest import constant_log_odds, fit_sigmoid, indicator_columns, probabilities
-from classify.heads.options import number, random_seed, whole
+from classify.heads.one_vs_rest import constant_log_odds, fit_sigmoid, indicator_columns, log_loss, probabilities
+from classify.heads.options import budget, choice, random_seed, whole
 from classify.heads.pairwise import Candidate, Products, fit_member, kernel, member_scores
 
 __all__ = ["AutoClassifier", "AutoRegressor"]
 
-MAPS = ("sqrt", "standardize")
-GAMMAS = (0.5, 1.0, 2.0)
-COSTS = (3.0, 1.0, 10.0, 0.3)
-ALPHAS = tuple(float(10.0**k) for k in np.arange(-4.0, 1.1, 0.5))
+MAPS = ("sqrt", "standardize")  # that are tried
+GAMMAS = (0.5, 1.0)
+COSTS = (3.0, 1.0, 10.0)
+ALPHAS = tuple(float(10.0**k) for k in np.arange(-3.5, 0.1, 0.5))
 NEIGHBOURS = (15, 7, 31)
 SHARPNESS = (0.0, 8.0)
 WEAK = 0.3  # weight of a block that is weak, where it is not left out
@@ -55,8 +58,15 @@ class _Trial:
 class _AutoHead(Head):
     """The search, and the average of its members."""
 
-    seconds: float = number(60.0, "time for the search; it decides how many candidates are tried", least=0, most=1e6)
-    candidates: int | None = whole(None, "try so many, whatever the time: the same on every machine", none="by time")
+    budget: int | str = budget(
+        200, "candidates that are tried; seconds stop the search by the clock, so another machine may choose otherwise"
+    )
+    feature_map: str = choice(
+        "auto",
+        "sqrt: signed roots, l2: rows of length 1, standardize: as they are; each is standardized then; auto: for each "
+        "block the first or the last",
+        ("auto", "l2", *MAPS),
+    )
     members: int = whole(8, "predictions that are averaged at most; a good one may count several times", most=64)
     folds: int = whole(5, "inner folds of the training rows, by which everything is chosen", least=2, most=100)
     max_rows: int = whole(20_000, "refuse more training rows: candidates share matrices with their square", most=10**6)
@@ -67,7 +77,7 @@ class _AutoHead(Head):
     )
     takes_groups = True
 
-    def _search(self, rows: Rows, targets: np.ndarray, strata: np.ndarray | None, groups: Any) -> None:
+    def _search(self, rows: Rows, targets: np.ndarray, strata: np.ndarray, groups: Any) -> None:
         """Try candidates on *targets*, (n, n_outputs), until the budget is used; fit the chosen ones on all rows."""
         n = rows.shape[0]
         if n > self.max_rows:
@@ -75,70 +85,86 @@ class _AutoHead(Head):
                 f"auto compares all pairs of {n} training rows, and max_rows is {self.max_rows}; raise it if the "
                 "memory is there, or use the linear, mlp or gbm head"
             )
+        folds = inner_cuts(strata, groups, self.folds, int(check_random_state(self.random_state).randint(2**31 - 1)))
+        if not folds:
+            raise HeadError(f"auto chooses by inner folds, and n_samples = {n} in one group; it needs two at least")
         self.widths_ = _widths(rows)
-        several = 4 * n * n * len(self.widths_) * len(MAPS) <= MAX_BYTES
+        several = 8 * n * n * len(self.widths_) * len(MAPS) <= MAX_BYTES
+        free = list(MAPS) if several else ["standardize"]
+        self.maps_ = free if self.feature_map == "auto" else [self.feature_map]
         vectors = rows.take(np.arange(n))
-        self.maps_ = list(MAPS if several else MAPS[1:])
         self._measure(vectors)
-        grams = {name: Products.of(z, z) for name, z in ((m, self._mapped(vectors, m)) for m in self.maps_)}
-        folds = self._deal(n, strata, groups)
-        trials = self._tried(grams, targets, folds)
+        mapped = {name: self._mapped(vectors, name) for name in self.maps_}
+        products = Products.of(mapped, mapped)
+        trials = self._tried(products, targets, folds)
         chosen = self._choose(trials, targets)
-        shares = {i: count / chosen.total() for i, count in chosen.items()}
-        self.members_ = [trials[i].candidate for i in shares]
-        fitted = [fit_member(one, kernel(one, grams[one["map"]]), targets, {}, 0) for one in self.members_]
-        self.shares_ = np.array(list(shares.values()))
-        self.finish_ = np.stack([trials[i].finish for i in shares])
+        self.shares_ = np.array([count / chosen.total() for count in chosen.values()])
+        members = [trials[i] for i in chosen]
+        self.members_ = [one.candidate for one in members]
+        self.finish_ = np.stack([one.finish for one in members])
+        fitted = [self._fitted(one, products, targets) for one in self.members_]
         self.dual_, self.intercept_ = (np.stack(parts) for parts in zip(*fitted, strict=True))
-        self.vectors_, self.targets_ = vectors, targets
-        average = sum(share * trials[i].predictions for i, share in shares.items())
+        self._keep(vectors, targets)
+        average = sum(share * one.predictions for share, one in zip(self.shares_, members, strict=True))
         self.search_ = {
-            "n_candidates": len(trials),
+            "n_tried": len(trials),
             "inner_loss": self._loss(average, targets),
             "inner_loss_of_best": min(one.loss for one in trials),
+            "blocks": self._weighed(),
         }
-        self.history_, self.n_parameters_ = [], int(vectors.size + self.dual_.size)
+        self.history_, self.n_parameters_ = [], int(self.vectors_.size + self.dual_.size)
 
-    def _tried(self, grams: dict[str, Products], targets: np.ndarray, folds: Folds) -> list[_Trial]:
+    def _tried(self, products: Products, targets: np.ndarray, folds: Folds) -> list[_Trial]:
         """Try candidates until the budget is used; one is always tried."""
-        deadline, trials = time.monotonic() + self.seconds, list[_Trial]()
-        seen, pairs, kept = None, np.empty(0), dict[Any, Any]()
-        for one in _candidates(self.maps_, len(self.widths_), trials):
-            full = time.monotonic() > deadline if self.candidates is None else len(trials) >= self.candidates
-            if trials and full:
-                break
-            if seen != (seen := (one["family"], one["map"], one["weights"], one.get("gamma"))):
-                pairs, kept = kernel(one, grams[one["map"]]), {}
-            trials.append(self._try(one, pairs, targets, folds, kept))
+        timed = isinstance(self.budget, str)
+        most = math.inf if timed else int(self.budget)
+        deadline = time.monotonic() + float(self.budget[:-1]) if timed else math.inf
+        trials, seen, pairs, kept = list[_Trial](), None, np.empty(0), dict[Any, Any]()
+        with ThreadPoolExecutor(os.cpu_count()) as threads:  # libsvm and LAPACK work without the interpreter's lock
+            for one in _candidates(self.maps_, len(self.widths_), trials):
+                if trials and (len(trials) >= most or time.monotonic() > deadline):
+                    break
+                if any(one == trial.candidate for trial in trials):
+                    continue
+                if seen != (seen := (one["family"], one["maps"], one["weights"], one.get("gamma"))):
+                    pairs, kept = kernel(one, products), {}
+                trials.append(self._try(one, pairs, targets, folds, kept, threads))
         return trials
 
     def _measure(self, vectors: np.ndarray) -> None:
         """Measure mean and scale of each feature under each map, (n_maps, n_features) float32."""
-        fitted = [Standardizer.fit(ArrayRows(_raise(vectors, name)), standardize=True) for name in self.maps_]
+        raised = (np.concatenate(self._raised(vectors, name), axis=1) for name in self.maps_)
+        fitted = [Standardizer.fit(ArrayRows(one), standardize=True) for one in raised]
         self.mean_, self.scale_ = np.stack([one.mean for one in fitted]), np.stack([one.scale for one in fitted])
 
+    def _raised(self, x: np.ndarray, name: str) -> list[np.ndarray]:
+        """Apply a feature map to each block: the signed root draws in the long tails of pooled activations."""
+        blocks = np.split(x, np.cumsum(self.widths_)[:-1], axis=1)
+        if name == "sqrt":
+            return [np.sign(block) * np.sqrt(np.abs(block)) for block in blocks]
+        if name == "standardize":
+            return blocks
+        lengths = [np.sqrt(np.einsum("ij,ij->i", block, block, dtype=np.float64)) for block in blocks]
+        return [
+            (block / np.where(length > 0, length, 1.0)[:, None]).astype(np.float32)
+            for block, length in zip(blocks, lengths, strict=True)
+        ]
+
     def _mapped(self, x: np.ndarray, name: str) -> list[np.ndarray]:
-        """Return rows under a map, standardised, block by block."""
+        """Return rows under a map, standardized, block by block."""
         at = self.maps_.index(name)
-        z = Standardizer(self.mean_[at], self.scale_[at])(_raise(x, name))
+        z = Standardizer(self.mean_[at], self.scale_[at])(np.concatenate(self._raised(x, name), axis=1))
         return np.split(z, np.cumsum(self.widths_)[:-1], axis=1)
 
-    def _deal(self, n: int, strata: np.ndarray | None, groups: Any) -> Folds:
-        """Deal the rows to folds: classes evenly where each is in every fold, groups whole."""
-        random = check_random_state(self.random_state)
-        n_units = n if groups is None else len(np.unique(groups))
-        folds = min(self.folds, n_units)
-        if folds < 2:
-            raise HeadError(
-                f"auto chooses by inner folds, and n_samples = {n} in {n_units} group(s); it needs two groups at least"
-            )
-        even = strata is not None and np.bincount(strata).min() >= folds
-        options: dict[str, Any] = {"n_splits": folds, "shuffle": True, "random_state": random}
-        makers = {(False, False): KFold, (False, True): StratifiedKFold, (True, False): GroupKFold}
-        maker = makers.get((groups is not None, even), StratifiedGroupKFold)
-        return list(maker(**options).split(np.zeros(n), strata if even else None, groups))
-
-    def _try(self, candidate: Candidate, pairs: np.ndarray, targets: np.ndarray, folds: Folds, kept: Any) -> _Trial:
+    def _try(
+        self,
+        candidate: Candidate,
+        pairs: np.ndarray,
+        targets: np.ndarray,
+        folds: Folds,
+        kept: Any,
+        threads: ThreadPoolExecutor,
+    ) -> _Trial:
         """Predict every row by a fit on the other folds."""
 
         def scores(fold: int) -> np.ndarray:
@@ -147,36 +173,66 @@ class _AutoHead(Head):
             return member_scores(candidate, pairs[np.ix_(held_out, train)], fitted, targets[train])
 
         raw = np.empty(targets.shape)
-        with ThreadPoolExecutor(os.cpu_count()) as threads:  # libsvm and LAPACK work without the interpreter's lock
-            for (_, held_out), found in zip(folds, threads.map(scores, range(len(folds))), strict=True):
-                raw[held_out] = found
+        for (_, held_out), found in zip(folds, threads.map(scores, range(len(folds))), strict=True):
+            raw[held_out] = found
         finish = self._calibrate(raw, targets)
         predictions = self._finish(raw, finish)
         return _Trial(candidate, predictions, finish, self._loss(predictions, targets))
 
     def _choose(self, trials: Sequence[_Trial], targets: np.ndarray) -> Counter[int]:
-        """Add the prediction that helps the average most, until none does; count how often each was taken."""
+        """Add the prediction that helps the average most, to the end; count how often each was taken at the best."""
         total: Any = 0.0
-        chosen, best = Counter[int](), np.inf
+        taken, found = list[int](), list[float]()
         for n in range(self.members):
             losses = [self._loss((total + one.predictions) / (n + 1), targets) for one in trials]
-            at = int(np.argmin(losses))
-            if losses[at] >= best:
-                break
-            best, total = losses[at], total + trials[at].predictions
-            chosen[at] += 1
-        return chosen
+            taken.append(int(np.argmin(losses)))
+            found.append(losses[taken[-1]])
+            total = total + trials[taken[-1]].predictions
+        return Counter(taken[: int(np.argmin(found)) + 1])
+
+    @staticmethod
+    def _fitted(one: Candidate, products: Products, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Fit a member on all rows; neighbours need no fit."""
+        if one["family"] == "knn":
+            return np.zeros(targets.T.shape), np.zeros(targets.shape[1])
+        return fit_member(one, kernel(one, products), targets, {}, 0)
+
+    def _keep(self, vectors: np.ndarray, targets: np.ndarray) -> None:
+        """Keep the rows and blocks that a member looks at; a block of no weight is 0 in every row."""
+        if not any(one["family"] == "knn" for one in self.members_):
+            used = self.dual_.any(axis=(0, 1))
+            used[:1] |= not used.any()
+            vectors, targets, self.dual_ = vectors[used], targets[used], self.dual_[:, :, used]
+        self.vectors_, self.targets_ = vectors[:, self._columns()], targets
+
+    def _columns(self) -> np.ndarray:
+        """Return which features belong to a block of some weight: (n_features,)."""
+        return np.repeat(np.any([one["weights"] for one in self.members_], axis=0), self.widths_)
+
+    def _weighed(self) -> dict[str, dict[str, Any]]:
+        """Return by block what it weighs in the average, and the feature maps that it is seen under."""
+        names = getattr(self, "blocks_in_", None) or ["all"]
+        weights = np.array([one["weights"] for one in self.members_])
+        found = self.shares_ @ (weights / weights.sum(axis=1, keepdims=True))
+        return {
+            name: {
+                "weight": round(float(found[k]), 4),
+                "maps": sorted({one["maps"][k] for one in self.members_ if one["weights"][k]}),
+            }
+            for k, name in enumerate(names)
+        }
 
     def _predictions(self, X: Any) -> Iterator[np.ndarray]:
         """Yield the average of the members, some rows at a time."""
-        rows = self._rows(X, reset=False)
-        support = {name: self._mapped(self.vectors_, name) for name in {one["map"] for one in self.members_}}
+        rows, used = self._rows(X, reset=False), self._columns()
+        vectors = np.zeros((len(self.vectors_), rows.shape[1]), np.float32)
+        vectors[:, used] = self.vectors_
+        support = {name: self._mapped(vectors, name) for one in self.members_ for name in one["maps"]}
         for _, x in finite_batches(rows):
-            products = {name: Products.of(self._mapped(x, name), blocks) for name, blocks in support.items()}
+            products = Products.of({name: self._mapped(x, name) for name in support}, support)
             total: Any = 0.0
             for i, one in enumerate(self.members_):
-                fitted = self.dual_[i], self.intercept_[i]
-                raw = member_scores(one, kernel(one, products[one["map"]]), fitted, self.targets_)
+                raw = member_scores(one, kernel(one, products), (self.dual_[i], self.intercept_[i]), self.targets_)
                 total = total + self.shares_[i] * self._finish(raw, self.finish_[i])
             yield total
 
@@ -201,38 +257,40 @@ def _widths(rows: Rows) -> list[int]:
     return [rows.shape[1]]
 
 
-def _raise(x: np.ndarray, name: str) -> np.ndarray:
-    """Apply a feature map: the signed root draws in the long tails of pooled activations."""
-    return np.sign(x) * np.sqrt(np.abs(x)) if name == "sqrt" else x
-
-
 def _candidates(maps: Sequence[str], n_blocks: int, trials: Sequence[_Trial]) -> Iterator[Candidate]:
     """Yield candidates, the most promising first; *trials* grows meanwhile, and tells which blocks are good.
 
-    First every block alone and all together, by one machine; then the best blocks joined one by one, the others at a
-    low weight or at none; then neighbours, ridge and other machines over all these weights.
+    First all blocks together, then every block alone under each map, by one machine; then the best blocks joined one by
+    one, each under the map that suits it, the others at a low weight or at none; then neighbours, ridge and other
+    machines over all these weights, under one map or each block's own.
     """
-    alone = [[float(i == k) for i in range(n_blocks)] for k in range(n_blocks)] if n_blocks > 1 else []
-    weights = [[1.0] * n_blocks, *alone]
-    yield from (_machine(maps[0], one, GAMMAS[0], COSTS[0]) for one in weights)
-    order = np.argsort([one.loss for one in trials[1:]]).tolist()
+    yield _machine([maps[0]] * n_blocks, [1.0] * n_blocks, GAMMAS[0], COSTS[0])
+    alone = [[float(i == k) for i in range(n_blocks)] for k in range(n_blocks)]
+    for name, weights in itertools.product(maps, alone):
+        yield _machine([name] * n_blocks, weights, GAMMAS[0], COSTS[0])
+    losses = {(one.candidate["maps"][0], tuple(one.candidate["weights"])): one.loss for one in trials}
+    by_block = [[losses.get((name, tuple(weights)), np.inf) for name in maps] for weights in alone]
+    own = [maps[int(np.argmin(found))] for found in by_block]
+    order = np.argsort(np.min(by_block, axis=1)).tolist()
     joined = [
         [1.0 if i in order[:n] else low for i in range(n_blocks)] for n in range(2, n_blocks) for low in (0.0, WEAK)
     ]
-    yield from (_machine(maps[0], one, GAMMAS[0], COSTS[0]) for one in joined)
-    ranked = [one.candidate["weights"] for one in sorted(trials, key=lambda one: one.loss)]
-    for one, name in itertools.product(ranked, maps):
+    yield from (_machine(own, weights, GAMMAS[0], COSTS[0]) for weights in [[1.0] * n_blocks, *joined])
+    several = [own, *([name] * n_blocks for name in maps)]
+    ranked = []
+    for one in sorted(trials, key=lambda one: one.loss):
+        if one.candidate["weights"] not in ranked:
+            ranked.append(one.candidate["weights"])
+    for weights, names in itertools.product(ranked, several):
         for k, sharpness in itertools.product(NEIGHBOURS, SHARPNESS):
-            yield {"family": "neighbours", "map": name, "weights": one, "k": k, "sharpness": sharpness}
+            yield {"family": "knn", "maps": names, "weights": weights, "k": k, "sharpness": sharpness}
         for alpha in ALPHAS:
-            yield {"family": "ridge", "map": name, "weights": one, "alpha": alpha}
-    for one, name, gamma, cost in itertools.product(ranked, maps, GAMMAS, COSTS):
-        if (cost, gamma, name) != (COSTS[0], GAMMAS[0], maps[0]):
-            yield _machine(name, one, gamma, cost)
+            yield {"family": "ridge", "maps": names, "weights": weights, "alpha": alpha}
+        yield from (_machine(names, weights, gamma, cost) for gamma, cost in itertools.product(GAMMAS, COSTS))
 
 
-def _machine(name: str, weights: list[float], gamma: float, cost: float) -> Candidate:
-    return {"family": "svm", "map": name, "weights": weights, "gamma": gamma, "C": cost}
+def _machine(names: list[str], weights: list[float], gamma: float, cost: float) -> Candidate:
+    return {"family": "svm", "maps": names, "weights": weights, "gamma": gamma, "C": cost}
 
 
 class AutoClassifier(ClassifierHead, _AutoHead):
@@ -243,7 +301,8 @@ class AutoClassifier(ClassifierHead, _AutoHead):
     Attributes
     ----------
     search_ : dict
-        Number of candidates, and the inner loss of the average and of the best candidate.
+        How many candidates were tried, the inner loss of the average and of the best candidate, and of each block its
+        weight and its feature maps.
     members_ : list of dict
         The candidates that are averaged, with their ``shares_``.
     """
@@ -262,7 +321,7 @@ class AutoClassifier(ClassifierHead, _AutoHead):
         """
         rows, codes = self._training_rows(X, y)
         columns = indicator_columns(codes, len(self.classes_)).astype(np.float64)
-        self._search(rows, columns, None if self.multilabel_ else codes, groups)
+        self._search(rows, columns, KINDS["multi" if self.multilabel_ else "single"].strata(codes), groups)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -280,11 +339,7 @@ class AutoClassifier(ClassifierHead, _AutoHead):
         return probabilities(raw * finish[:, 0] + finish[:, 1], multilabel=self.multilabel_)
 
     def _loss(self, predictions: Any, targets: np.ndarray) -> float:
-        p = np.clip(predictions, 1e-9, 1 - 1e-9)
-        if self.multilabel_:
-            return float(-(targets * np.log(p) + (1 - targets) * np.log1p(-p)).mean())
-        truth = np.concatenate([1 - targets, targets], axis=1) if targets.shape[1] == 1 else targets
-        return float(-(truth * np.log(p)).sum(axis=1).mean())
+        return log_loss(predictions, targets, multilabel=self.multilabel_)
 
 
 class AutoRegressor(RegressorHead, _AutoHead):
@@ -295,7 +350,8 @@ class AutoRegressor(RegressorHead, _AutoHead):
     Attributes
     ----------
     search_ : dict
-        Number of candidates, and the inner loss of the average and of the best candidate.
+        How many candidates were tried, the inner loss of the average and of the best candidate, and of each block its
+        weight and its feature maps.
     members_ : list of dict
         The candidates that are averaged, with their ``shares_``.
     """
@@ -317,7 +373,8 @@ class AutoRegressor(RegressorHead, _AutoHead):
         rows, targets = self._training_rows(X, y)
         deviation = targets.std(axis=0)
         self.units_ = np.stack([targets.mean(axis=0), np.where(deviation > 0, deviation, 1.0)])
-        self._search(rows, (targets - self.units_[0]) / self.units_[1], None, groups)
+        scaled = (targets - self.units_[0]) / self.units_[1]
+        self._search(rows, scaled, KINDS["regression"].strata(targets), groups)
         return self
 
     def predict(self, X: Any) -> np.ndarray:

@@ -52,6 +52,7 @@ class Head(BaseEstimator):
     _learned: ClassVar[tuple[str, ...]] = ()
 
     best_length_: int | list[int] | None = None
+    search_: dict[str, Any]  # of a head that chose by inner folds: how many candidates, and their loss there
     n_features_in_: int
     blocks_in_: list[str]  # only where it was fitted on blocks of a store
     history_: list[dict[str, float]]
@@ -65,6 +66,10 @@ class Head(BaseEstimator):
     def learned(cls) -> tuple[str, ...]:
         """Return the names of all attributes that ``fit`` sets, those that others build on first."""
         return ("n_features_in_", *cls._learned_by_base, *cls._learned, "n_parameters_", "history_")
+
+    def fit_in_groups(self, X: Any, y: Any, groups: Any = None, **options: Any) -> Any:
+        """Fit; a head that chooses by folds of its own keeps the rows of a group, (n_images,), in one of them."""
+        return self.fit(X, y, **options, **({"groups": groups} if self.takes_groups else {}))  # type: ignore[attr-defined]
 
     def gradient(self, x: np.ndarray, output: int) -> np.ndarray | None:
         """Return the slope of an output at one row, (n_features,); None where the head has none.

@@ -4,37 +4,40 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.linalg import eigh
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax, softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from classify.data.rows import Rows, batches
+from classify.data.folds import count_units, inner_cuts, units_of
+from classify.data.kinds import KINDS
+from classify.data.rows import Rows
 from classify.data.span import Projection
 from classify.data.standardizer import Standardizer, finite_batches
-from classify.errors import HeadError
 from classify.heads.base import ClassifierHead, Head, RegressorHead
 from classify.heads.one_vs_rest import class_weights, constant_log_odds, probabilities
 from classify.heads.options import choice, flag, number, weights_of_classes, whole
+from classify.heads.product_sums import CHUNK_BYTES, WIDE, solve_ridge, sum_products
 
-__all__ = ["LinearClassifier", "LinearRegressor", "ProductSums", "solve_ridge", "sum_products"]
+__all__ = ["LinearClassifier", "LinearRegressor"]
 
+COSTS = tuple(10.0 ** np.arange(-4, 4.1, 0.5))
+ALPHAS = 10.0 ** np.linspace(-6, 5, 45)  # for rows of squared length 1
+N_FOLDS = 5
 _HELD_BYTES = 2**31
-_WIDE = 4096  # up to so many features every product is float64
-_CHUNK_BYTES = 64 * 2**20  # of float32 rows multiplied at once
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
 class _LinearHead(Head):
     """Weights (n_outputs, n_features) over standardized features, and intercepts."""
 
-    _learned: ClassVar[tuple[str, ...]] = ("standardizer_", "coef_", "intercept_")
+    _learned: ClassVar[tuple[str, ...]] = ("standardizer_", "coef_", "intercept_", "search_")
+    takes_groups = True
 
     standardize: bool = flag(
         "bring each feature to mean 0 and variance 1 over n_features, measured on training rows", default=True
@@ -98,35 +101,49 @@ class LinearClassifier(ClassifierHead, _LinearHead):
     ----------
     n_iter_ : int
         Iterations taken; the most of any label.
+    C_ : float
+        As given, or chosen.
     """
 
-    _learned = (*_LinearHead._learned, "n_iter_")
+    _learned = (*_LinearHead._learned, "n_iter_", "C_")
 
-    C: float = number(1.0, "inverse of the L2 penalty, for rows of squared length about 1", least=1e-9, most=1e9)
+    C: float | str = number(
+        "auto",
+        "inverse of the L2 penalty, for rows of squared length about 1; auto: chosen by the log loss of inner folds of "
+        "the training rows, and 1 where rows are streamed",
+        least=1e-9,
+        most=1e9,
+        words=("auto",),
+    )
     class_weight: Any = weights_of_classes(
         "weight of the rows of each class; by class, for tasks with one label an image"
     )
     max_iter: int = whole(1000, "iterations of L-BFGS, at most", most=10**6)
 
-    def fit(self, X: Any, y: Any, *, validation: object = None) -> LinearClassifier:
+    def fit(self, X: Any, y: Any, *, validation: object = None, groups: Any = None) -> LinearClassifier:
         """Fit by full-batch L-BFGS; *validation* is ignored.
 
         Parameters
         ----------
         y : array
             single-label: (n_images,) labels; multi-label: (n_images, n_labels) of 0 and 1.
+        groups : array, shape (n_images,), default=None
+            Images of one group stay in one inner fold.
 
         Returns
         -------
         self
         """
         rows, codes = self._training_rows(X, y)
-        self.n_iter_ = 0
+        self.n_iter_, self.search_ = 0, {}
+        self.C_ = 1.0 if isinstance(self.C, str) else float(self.C)
         weights = class_weights(codes, self.classes_, self.class_weight)
         if self._streams(rows):
             self._fit_streaming(rows, codes, weights)
             return self
         design = self._design(rows)
+        if isinstance(self.C, str):
+            self._choose(design, codes, weights, groups)
         if not self.multilabel_:
             self._keep(*self._solve(design, codes, weights[:, 0]))
             return self
@@ -149,8 +166,8 @@ class LinearClassifier(ClassifierHead, _LinearHead):
             varied = np.flatnonzero(columns.min(axis=0) != columns.max(axis=0))
             columns, weights = columns[:, varied], weights[:, varied]
         if len(varied):
-            problem = _Streamed(rows, self.standardizer_, columns, weights, self.C, softmax=softmax)
-            tolerance = 1e-5 if rows.shape[1] > _WIDE else min(1e-5, self._tolerance())
+            problem = _Streamed(rows, self.standardizer_, columns, weights, self.C_, softmax=softmax)
+            tolerance = 1e-5 if rows.shape[1] > WIDE else min(1e-5, self._tolerance())
             solved, self.n_iter_, converged = problem.solve(len(varied), tolerance, self.max_iter)
             coef[varied], intercept[varied] = solved[:-1].T, solved[-1]
             if not converged:
@@ -160,6 +177,45 @@ class LinearClassifier(ClassifierHead, _LinearHead):
                 warnings.warn(text, ConvergenceWarning, stacklevel=3)
         self._keep(coef, intercept)
 
+    def _choose(self, design: np.ndarray, codes: np.ndarray, weights: np.ndarray, groups: Any) -> None:
+        """Choose C by inner folds: from 1 upwards as long as their log loss falls, or else downwards.
+
+        Each fold's regression goes on from the one at the C before.
+        """
+        columns = codes.reshape(len(codes), -1)
+        strata = KINDS["multi" if self.multilabel_ else "single"].strata(codes)
+        problems = [
+            (LogisticRegression(max_iter=100, warm_start=True), columns[:, k], weights[:, k], train, held)
+            for train, held in inner_cuts(strata, groups, N_FOLDS, 0)
+            for k in range(columns.shape[1])
+            if columns[train, k].min() < columns[train, k].max()
+        ]
+
+        def loss(at: int) -> float:
+            total, tolerance = 0.0, 10 * self._tolerance()
+            for model, y, weight, train, held in problems:
+                model.set_params(C=COSTS[at], tol=tolerance).fit(design[train], y[train], sample_weight=weight[train])
+                known = held[np.isin(y[held], model.classes_)]
+                p = model.predict_proba(design[known])[np.arange(len(known)), np.searchsorted(model.classes_, y[known])]
+                total -= float(weight[known] @ np.log(np.clip(p, 1e-9, None)))
+            return total / float(weights.sum())
+
+        if not problems:
+            return
+        start = best = COSTS.index(1.0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            losses = {start: loss(start)}
+            for step in (1, -1):
+                if best > start:
+                    break
+                while 0 <= (at := best + step) < len(COSTS):
+                    losses[at] = loss(at)
+                    if losses[at] >= losses[best]:
+                        break
+                    best = at
+        self.C_, self.search_ = COSTS[best], {"n_tried": len(losses), "inner_loss": losses[best], "C": COSTS[best]}
+
     def _tolerance(self) -> float:
         """Return the gradient at which the solver stops, in units of the features as they are given.
 
@@ -167,7 +223,7 @@ class LinearClassifier(ClassifierHead, _LinearHead):
         the penalty, the farther is the minimum from a point of the same gradient.
         """
         width = math.sqrt(self.n_features_in_) if self.standardize else 1.0
-        return 1e-4 / (width * math.sqrt(max(self.C, 1.0)))
+        return 1e-4 / (width * math.sqrt(max(self.C_, 1.0)))
 
     def _column(self, design: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if y.min() == y.max():
@@ -175,7 +231,7 @@ class LinearClassifier(ClassifierHead, _LinearHead):
         return self._solve(design, y, weights)
 
     def _solve(self, design: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        options = {"C": self.C, "max_iter": self.max_iter, "tol": self._tolerance()}
+        options = {"C": self.C_, "max_iter": self.max_iter, "tol": self._tolerance()}
         model = LogisticRegression(**options).fit(design, y, sample_weight=weights)
         self.n_iter_ = max(self.n_iter_, int(model.n_iter_.max()))
         return model.coef_, model.intercept_
@@ -190,32 +246,95 @@ class LinearClassifier(ClassifierHead, _LinearHead):
 
 @dataclass(kw_only=True, repr=False, eq=False)
 class LinearRegressor(RegressorHead, _LinearHead):
-    """Ridge regression, all outputs at once."""
+    """Ridge regression, all outputs at once.
 
-    alpha: float = number(1.0, "L2 penalty, for rows of squared length about 1", least=1e-9, most=1e12)
+    Attributes
+    ----------
+    alpha_ : float
+        As given, or chosen.
+    """
 
-    def fit(self, X: Any, y: Any, *, validation: object = None) -> LinearRegressor:
+    _learned = (*_LinearHead._learned, "alpha_")
+
+    alpha: float | str = number(
+        "auto",
+        "L2 penalty, for rows of squared length about 1; auto: the best of 45 in predicting each row, or group, by the "
+        "others, and 1 where rows are streamed",
+        least=1e-9,
+        most=1e12,
+        words=("auto",),
+    )
+
+    def fit(self, X: Any, y: Any, *, validation: object = None, groups: Any = None) -> LinearRegressor:
         """Solve for the weights; *validation* is ignored.
+
+        Parameters
+        ----------
+        groups : array, shape (n_images,), default=None
+            Images of one group are left out together.
 
         Returns
         -------
         self
         """
         rows, targets = self._training_rows(X, y)
+        self.search_, self.alpha_ = {}, 1.0 if isinstance(self.alpha, str) else float(self.alpha)
         if self.standardize and self._streams(rows):
             self._fit_streaming(rows, targets)
             return self
         design = self._design(rows)
-        model = Ridge(alpha=self.alpha).fit(design, targets)
+        if isinstance(self.alpha, str) and count_units(targets, groups) > 2:
+            self._leave_out(design, targets, groups)
+            return self
+        model = Ridge(alpha=self.alpha_).fit(design, targets)
         self._keep(model.coef_, model.intercept_)
         return self
+
+    def _leave_out(self, design: np.ndarray, targets: np.ndarray, groups: Any) -> None:
+        """Choose alpha by leaving out each row, or group, and solve, from one decomposition.
+
+        What a row left out misses its target by is ``(I - H)^-1 r``, with the residuals r and the block H of the hat
+        matrix that belong to the rows of its unit.
+        """
+        units = np.arange(len(targets)) if groups is None else units_of(groups)
+        center, mean = design.mean(axis=0), targets.mean(axis=0)
+        x, y = design - center, targets - mean
+        wide = len(x) < x.shape[1]
+        values, basis = eigh(x @ x.T if wide else x.T @ x, driver="evd")
+        kept = values > 1e-10 * max(values[-1], np.finfo(np.float64).tiny)
+        values, basis = values[kept], basis[:, kept]
+        if wide:
+            basis = (x.T @ basis) / np.sqrt(values)
+        x = x @ basis  # (n, rank): the rows in the directions of the decomposition
+        alphas = ALPHAS * (values.sum() / len(x) or 1.0)
+        inverse = 1 / (values[:, None] + alphas)  # (rank, n_alphas)
+        along = x.T @ y  # (rank, n_outputs)
+        variance = y.var(axis=0)
+        errors, sizes = np.zeros(len(alphas)), np.bincount(units)
+        alone = np.flatnonzero(sizes[units] == 1)
+        together = [np.flatnonzero(units == unit) for unit in np.flatnonzero(sizes > 1)]
+        for part in [*np.array_split(alone, len(alone) // 4096 + 1), *together]:
+            b = x[part]
+            missed = y[part][:, :, None] - np.tensordot(b, along[:, :, None] * inverse[:, None], 1)  # (n, q, n_alphas)
+            if sizes[units[part[:1]]].max(initial=1) == 1:
+                missed = missed / (1 - 1 / len(x) - b**2 @ inverse)[:, None]
+            else:
+                hat = (b * inverse.T[:, None]) @ b.T + 1 / len(x)  # (n_alphas, n, n)
+                missed = np.linalg.solve(np.eye(len(b)) - hat, missed.transpose(2, 0, 1)).transpose(1, 2, 0)
+            errors += (missed**2).sum(axis=0).T @ (1 / np.where(variance > 0, variance, np.inf))
+        best = int(np.argmin(errors))
+        self.alpha_ = float(alphas[best])
+        loss = float(errors[best]) / (len(x) * y.shape[1])
+        self.search_ = {"n_tried": len(alphas), "inner_loss": loss, "alpha": self.alpha_}
+        coef = (basis @ (along * inverse[:, best, None])).T
+        self._keep(coef, mean - coef @ center)
 
     def _fit_streaming(self, rows: Rows, targets: np.ndarray) -> None:
         """Solve from sums of products over one pass of the rows."""
         self.standardizer_ = self._scaled(rows)
         sums = sum_products(rows, self.standardizer_, targets)
         zz, zy = sums.centered()
-        coef = solve_ridge(zz, zy, self.alpha)
+        coef = solve_ridge(zz, zy, self.alpha_)
         self._keep(coef, sums.y / sums.n - coef @ (sums.x / sums.n))
 
     def predict(self, X: Any) -> np.ndarray:
@@ -254,9 +373,9 @@ class _Streamed:
     def value_and_gradient(self, flat: np.ndarray) -> tuple[float, np.ndarray]:
         """Read all rows once."""
         w = flat.reshape(self.rows.shape[1] + 1, -1)  # the last row holds the intercepts
-        exact: Any = np.float64 if len(w) <= _WIDE else np.float32
+        exact: Any = np.float64 if len(w) <= WIDE else np.float32
         coef, loss, slope = w[:-1].astype(exact), 0.0, np.zeros_like(w)
-        for positions, gathered in finite_batches(self.rows, size=_CHUNK_BYTES // (4 * len(w))):
+        for positions, gathered in finite_batches(self.rows, size=CHUNK_BYTES // (4 * len(w))):
             z = self.standardizer(gathered).astype(exact, copy=False)
             scores = (z @ coef).astype(np.float64) + w[-1]
             weights = self.weights[positions] / self.total
@@ -279,78 +398,3 @@ def _softmax(scores: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     """Return the cross-entropy (n, 1) and its slope (n, n_classes)."""
     log_p, truth = log_softmax(scores, axis=1), y == np.arange(scores.shape[1])
     return -log_p[truth][:, None], np.exp(log_p) - truth
-
-
-@dataclass(frozen=True)
-class ProductSums:
-    """Sums over some rows of standardized features z and targets y: all that a ridge regression needs of them.
-
-    Sums of disjoint rows add up, so those of the training rows of a fold are the sum over the other folds.
-    """
-
-    n: int
-    x: np.ndarray  # (n_features,)
-    y: np.ndarray  # (n_targets,)
-    xx: np.ndarray  # (n_features, n_features), float32 beyond 4,096 features
-    xy: np.ndarray  # (n_features, n_targets)
-
-    def plus(self, other: ProductSums) -> ProductSums:
-        """Return the sums of the rows of both."""
-        mine, theirs = ((one.x, one.y, one.xx, one.xy) for one in (self, other))
-        return ProductSums(self.n + other.n, *(a + b for a, b in zip(mine, theirs, strict=True)))
-
-    def of_columns(self, columns: np.ndarray) -> ProductSums:
-        """Return the sums of some features."""
-        return ProductSums(self.n, self.x[columns], self.y, self.xx[np.ix_(columns, columns)], self.xy[columns])
-
-    def centered(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the sums of products of features, and of features with targets, each less its mean."""
-        root = (self.x / np.sqrt(self.n)).astype(self.xx.dtype)
-        return self.xx - np.outer(root, root), self.xy - np.outer(self.x / self.n, self.y)
-
-
-def sum_products(
-    rows: Rows,
-    standardizer: Standardizer,
-    targets: np.ndarray,
-    positions: np.ndarray | None = None,
-    progress: Callable[[int], object] = lambda n: None,
-) -> ProductSums:
-    """Sum products over some rows, or all, in one pass.
-
-    Shapes: targets (n_rows, n_targets); positions (n,).
-    """
-    n_features = rows.shape[1]
-    exact: Any = np.float64 if n_features <= _WIDE else np.float32
-    xx, xy = np.zeros((n_features, n_features), exact), np.zeros((n_features, targets.shape[1]))
-    x, y, n = np.zeros(n_features), np.zeros(targets.shape[1]), 0
-    for chosen, gathered in batches(rows, positions, max(64, _CHUNK_BYTES // (4 * n_features))):
-        z = standardizer(gathered).astype(exact, copy=False)
-        xx += z.T @ z
-        xy += z.T @ targets[chosen].astype(exact)
-        x += z.sum(axis=0, dtype=np.float64)
-        y += targets[chosen].sum(axis=0)
-        n += len(chosen)
-        progress(len(chosen))
-    return ProductSums(n, x, y, xx, xy)
-
-
-def solve_ridge(zz: np.ndarray, zy: np.ndarray, alpha: float) -> np.ndarray:
-    """Return the weights (n_targets, n_features) that minimize ``|Y - Z W|^2 + alpha |W|^2``.
-
-    Float32 sums are solved in float32, and refined with residuals in float64.
-    """
-    shifted = zz.copy()
-    shifted.flat[:: len(zz) + 1] += alpha
-    try:
-        factor = cho_factor(shifted, lower=True, overwrite_a=True)
-    except LinAlgError as error:
-        raise HeadError(f"alpha {alpha:g} is too weak for these features; take a larger one") from error
-    w, residual, limit = np.zeros(zy.shape), zy, 1e-7 * np.linalg.norm(zy)
-    for _ in range(5):
-        w += cho_solve(factor, residual.astype(zz.dtype))
-        product = np.concatenate([zz[i : i + 512].astype(np.float64) @ w for i in range(0, len(zz), 512)])
-        residual = zy - product - alpha * w
-        if np.linalg.norm(residual) <= limit:
-            break
-    return w.T

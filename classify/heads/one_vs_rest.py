@@ -16,6 +16,7 @@ __all__ = [
     "constant_log_odds",
     "fit_sigmoid",
     "indicator_columns",
+    "log_loss",
     "probabilities",
     "stratified_folds",
 ]
@@ -67,6 +68,20 @@ def class_weights(codes: np.ndarray, classes: np.ndarray, class_weight: Any) -> 
 def constant_log_odds(y: np.ndarray) -> float:
     """Return the log-odds of a column that can't be learned: its share, with one row of each side added."""
     return float(logit((y.sum() + 1) / (len(y) + 2)))
+
+
+def log_loss(p: np.ndarray, columns: np.ndarray, *, multilabel: bool, weights: np.ndarray | None = None) -> float:
+    """Return the mean log loss of probabilities (n, n_classes) for binary columns; of several labels, over these too.
+
+    Shapes: columns, weights (n, n_columns), see `indicator_columns`.
+    """
+    p, weights = np.clip(p, 1e-9, 1 - 1e-9), np.ones(columns.shape) if weights is None else weights
+    if multilabel:
+        losses = -(columns * np.log(p) + (1 - columns) * np.log1p(-p))
+    else:
+        truth = np.concatenate([1 - columns, columns], axis=1) if columns.shape[1] == 1 else columns
+        losses, weights = -(truth * np.log(p)).sum(axis=1), weights[:, 0]
+    return float((losses * weights).sum() / weights.sum())
 
 
 def stratified_folds(y: np.ndarray, n_folds: int, random: np.random.RandomState) -> np.ndarray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from classify.errors import HeadError
 __all__ = [
     "Option",
     "anything",
+    "budget",
     "check_options",
     "choice",
     "costs_of_mistakes",
@@ -114,6 +116,17 @@ def whole(
     takes = f"a whole number from {least} to {most}"
     takes += ", or a list of them, one for each label" * several + f", or none ({none})" * bool(none)
     return _declared(default, about, takes, valid)
+
+
+def budget(default: Any, about: str) -> Any:
+    """Declare how much is tried: a number of candidates, or seconds as text."""
+
+    def valid(value: Any) -> bool:
+        if isinstance(value, str):
+            return re.fullmatch(r"[0-9]{1,6}s", value) is not None
+        return is_whole(value) and 1 <= value <= 10**6
+
+    return _declared(default, about, "a whole number from 1 to 1000000, or seconds, like 60s", valid)
 
 
 def choice(default: str, about: str, names: Iterable[str]) -> Any:

@@ -2,70 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.svm import SVC, SVR
 
+from classify.data.span import inner_products
+from classify.heads.knn import neighbour_means
 from classify.heads.svm import MAX_STEPS
 
 __all__ = ["Candidate", "Products", "fit_member", "kernel", "member_scores"]
 
-Candidate = dict[str, Any]  # family, map, weights of the blocks, and numbers of the family: all of it is JSON
+Candidate = dict[str, Any]  # family, map and weight of each block, and numbers of the family: all of it is JSON
 Fitted = tuple[np.ndarray, np.ndarray]  # coefficients of the training rows, intercepts
+Blocks = Sequence[np.ndarray]  # (n, n_features) each
 _EPSILON = 0.1  # of support vector regression, in deviations of the target
 
 
 @dataclass
 class Products:
-    """Inner products of some rows with others, block by block, and the squared lengths of both."""
+    """Inner products of some rows with others, by feature map and block, and the squared lengths of both."""
 
-    inner: list[np.ndarray]  # (n, m) a block
-    left: list[np.ndarray]  # (n,)
-    right: list[np.ndarray]  # (m,)
+    inner: dict[str, list[np.ndarray]]  # (n, m) a block
+    left: dict[str, list[np.ndarray]]  # (n,)
+    right: dict[str, list[np.ndarray]]  # (m,)
     widths: list[int]  # features of each block
 
     @classmethod
-    def of(cls, left: Sequence[np.ndarray], right: Sequence[np.ndarray]) -> Products:
-        """Multiply the rows of each block, (n, n_features) and (m, n_features)."""
-        inner = [a @ b.T for a, b in zip(left, right, strict=True)]
-        ours, theirs = ([np.einsum("ij,ij->i", x, x) for x in side] for side in (left, right))
-        return cls(inner, ours, theirs, [x.shape[1] for x in right])
+    def of(cls, left: Mapping[str, Blocks], right: Mapping[str, Blocks]) -> Products:
+        """Multiply the rows of each block under each map."""
+        inner = {name: [inner_products(a, b) for a, b in zip(left[name], right[name], strict=True)] for name in right}
+        ours, theirs = (
+            {m: [np.einsum("ij,ij->i", x, x, dtype=np.float64) for x in of[m]] for m in right} for of in (left, right)
+        )
+        return cls(inner, ours, theirs, [x.shape[1] for x in next(iter(right.values()))])
 
-    def linear(self, weights: Sequence[float]) -> np.ndarray:
+    def _used(self, one: Candidate) -> list[tuple[float, np.ndarray, np.ndarray, np.ndarray]]:
+        """Return of each block that counts its weight, its products, and the squared lengths."""
+        return [
+            (weight, self.inner[name][k], self.left[name][k], self.right[name][k])
+            for k, (name, weight) in enumerate(zip(one["maps"], one["weights"], strict=True))
+            if weight
+        ]
+
+    def linear(self, one: Candidate) -> np.ndarray:
         """Return the kernel of the concatenated, weighted blocks, over their weighted number of features."""
-        return _sum(self.inner, weights) / np.dot(weights, self.widths)
+        return _sum([(weight, inner) for weight, inner, _, _ in self._used(one)]) / np.dot(one["weights"], self.widths)
 
-    def rbf(self, weights: Sequence[float], gamma: float) -> np.ndarray:
+    def rbf(self, one: Candidate) -> np.ndarray:
         """Return ``exp(-gamma * squared distance / number of features)``, blocks weighted."""
-        squares = _sum(self.left, weights)[:, None] + _sum(self.right, weights) - 2 * _sum(self.inner, weights)
-        return np.exp(-gamma / np.dot(weights, self.widths) * np.maximum(squares, 0, out=squares))
+        squares = _sum([(weight, x[:, None] + y - 2 * inner) for weight, inner, x, y in self._used(one)])
+        return np.exp(-one["gamma"] / np.dot(one["weights"], self.widths) * np.maximum(squares, 0, out=squares))
 
-    def cosine(self, weights: Sequence[float]) -> np.ndarray:
+    def cosine(self, one: Candidate) -> np.ndarray:
         """Return the weighted mean of the blocks' cosines."""
         tiny = np.finfo(np.float32).tiny
-        parts = [
-            inner / np.sqrt(np.maximum(np.outer(left, right), tiny))
-            for inner, left, right in zip(self.inner, self.left, self.right, strict=True)
-        ]
-        return _sum(parts, weights) / sum(weights)
+        cosines = [(w, inner / np.sqrt(np.maximum(np.outer(x, y), tiny))) for w, inner, x, y in self._used(one)]
+        return _sum(cosines) / sum(one["weights"])
 
 
-def _sum(parts: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
-    total = np.zeros(parts[0].shape)
-    for part, weight in zip(parts, weights, strict=True):
-        if weight:
-            total += weight * part
+def _sum(parts: Sequence[tuple[float, np.ndarray]]) -> np.ndarray:
+    total = np.zeros(parts[0][1].shape)
+    for weight, part in parts:
+        total += weight * part
     return total
 
 
 def kernel(one: Candidate, products: Products) -> np.ndarray:
     """Return what a candidate sees of each pair of rows: (n, m)."""
-    if one["family"] == "svm":
-        return products.rbf(one["weights"], one["gamma"])
-    return products.linear(one["weights"]) if one["family"] == "ridge" else products.cosine(one["weights"])
+    return {"svm": products.rbf, "ridge": products.linear, "knn": products.cosine}[one["family"]](one)
 
 
 def fit_member(one: Candidate, inner: np.ndarray, targets: np.ndarray, spectra: dict[Any, Any], key: Any) -> Fitted:
@@ -99,9 +106,6 @@ def fit_member(one: Candidate, inner: np.ndarray, targets: np.ndarray, spectra: 
 
 def member_scores(one: Candidate, outer: np.ndarray, fitted: Fitted, targets: np.ndarray) -> np.ndarray:
     """Return the scores of new rows, (n, n_outputs), from their kernel with the training rows, (n, n_train)."""
-    if one["family"] != "neighbours":
-        return outer @ fitted[0].T + fitted[1]
-    k = min(one["k"], outer.shape[1])
-    nearest = np.argpartition(-outer, k - 1, axis=1)[:, :k]
-    weight = np.exp(one["sharpness"] * np.take_along_axis(outer, nearest, axis=1))
-    return np.einsum("nk,nkq->nq", weight / weight.sum(axis=1, keepdims=True), targets[nearest])
+    if one["family"] == "knn":
+        return neighbour_means(outer, targets, one["k"], one["sharpness"])[0]
+    return outer @ fitted[0].T + fitted[1]

@@ -236,11 +236,12 @@ def _file(value: Any, where: str) -> Any:
 
 
 _LABELS = record({"dtype": _dtype, "values": items(anything, 1, 100_000)})
-_OPTIONAL = ("blocks_in_", "feature_names_in_", "best_length_")
-"""Attributes of a head that was fitted on blocks of a store, on columns with names, or that could stop early."""
-_MAP = choice("sqrt", "standardize")
+_OPTIONAL = ("blocks_in_", "feature_names_in_", "best_length_", "C_", "alpha_", "search_")
+"""Attributes of a head fitted on blocks of a store, on columns with names, that could stop early, or that chose a
+strength, which heads saved before did not keep."""
+_MAP = choice("l2", "sqrt", "standardize")
 _MEMBER = record(
-    {"family": choice("svm", "ridge", "neighbours"), "map": _MAP, "weights": items(number(0, 1e6), 1)},
+    {"family": choice("svm", "ridge", "knn"), "maps": items(_MAP, 1), "weights": items(number(0, 1e6), 1)},
     {
         "k": (optional(whole(1)), None),
         **dict.fromkeys(("gamma", "C", "alpha", "sharpness"), (optional(number()), None)),
@@ -257,12 +258,13 @@ _ATTRIBUTES: dict[str, Check] = {
     "best_length_": anything,
     "multilabel_": flag,
     "single_output_": flag,
-    "gamma_": number(0),
+    **dict.fromkeys(("C_", "alpha_", "gamma_", "sharpness_"), number(0)),
+    "k_": whole(1),
     "boosters_": items(flag, 1, 32_767),
     "widths_": items(whole(1), 1),
     "maps_": items(_MAP, 1),
     "members_": items(_MEMBER, 1, 64),
-    "search_": table(number()),
+    "search_": table(anything),
 }
 """Attributes that stand in ``head.json``, with what each takes."""
 _HEAD = record(

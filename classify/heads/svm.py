@@ -10,6 +10,8 @@ import numpy as np
 from sklearn.svm import SVC, SVR
 from sklearn.utils import check_random_state
 
+from classify.data.folds import count_units, deal_strata, inner_cuts
+from classify.data.kinds import KINDS
 from classify.data.rows import Rows
 from classify.data.standardizer import Standardizer, finite_batches
 from classify.errors import HeadError
@@ -19,6 +21,7 @@ from classify.heads.one_vs_rest import (
     constant_log_odds,
     fit_sigmoid,
     indicator_columns,
+    log_loss,
     probabilities,
     stratified_folds,
 )
@@ -30,6 +33,11 @@ MAX_STEPS = 10_000_000
 """Of one machine, as in LIBSVM itself: with a C far too high for the data the last digits would take days."""
 
 
+COSTS = (1.0, 0.3, 3.0, 10.0)
+WIDTHS = (1.0, 0.5, 2.0)  # gamma, over 1 / n_features
+SEARCHED = 2000  # rows by which C and gamma are chosen, at most
+
+
 @dataclass(kw_only=True, repr=False, eq=False)
 class _KernelHead(Head):
     """The kernel and the support vectors; a fitted head is ``kernel(x, support) @ dual.T + intercept``."""
@@ -38,43 +46,99 @@ class _KernelHead(Head):
         "C": ("log", 1e-3, 1e3),
         "kernel": ("choice", "rbf", "linear"),
     }
-    _learned: ClassVar[tuple[str, ...]] = ("standardizer_", "gamma_", "support_vectors_", "dual_", "intercept_")
+    _learned: ClassVar[tuple[str, ...]] = (
+        *("standardizer_", "C_", "gamma_", "support_vectors_", "dual_", "intercept_", "search_"),
+    )
+    takes_groups = True
 
-    C: float = number(
-        1.0, "cost of a training row on the wrong side, or of an error beyond epsilon", least=1e-9, most=1e9
+    C: float | str = number(
+        "auto",
+        "cost of a training row on the wrong side, or of an error beyond epsilon; auto: chosen by inner folds of the "
+        "training rows, of 2,000 of them at most",
+        least=1e-9,
+        most=1e9,
+        words=("auto",),
     )
     kernel: str = choice("rbf", "gamma * x.z, or exp(-gamma * |x - z|^2)", ("linear", "rbf"))
     gamma: float | str = number(
-        "scale",
-        "scale: 1 / n_features, in both kernels, so that C means the same as blocks are added",
+        "auto",
+        "scale: 1 / n_features, in both kernels, so that C means the same as blocks are added; auto: for rbf half, "
+        "once or twice that, chosen with C; where C is given, scale",
         least=1e-12,
         most=1e12,
-        words=("scale",),
+        words=("auto", "scale"),
     )
     standardize: bool = flag("bring each feature to mean 0 and variance 1, measured on the training rows", default=True)
     max_rows: int = whole(20_000, "refuse more training rows: the Gram matrix has their square in float64", most=10**6)
 
-    def _gram(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-        """Return the standardized training rows and their Gram matrix, float64 (n, n)."""
+    def _gram(
+        self, rows: Rows, targets: np.ndarray, weights: np.ndarray, strata: np.ndarray, groups: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the standardized training rows and their Gram matrix, float64 (n, n), with C and gamma chosen for it.
+
+        Shapes: targets, weights (n, n_machines).
+        """
         if rows.shape[0] > self.max_rows:
             raise HeadError(
                 f"{type(self).__name__} would need a Gram matrix of {rows.shape[0]} x {rows.shape[0]} training "
                 f"rows; max_rows is {self.max_rows}. Raise it if the memory is there, or use the linear or mlp head"
             )
         self.standardizer_ = Standardizer.fit(rows, standardize=self.standardize)
-        self.gamma_ = 1 / rows.shape[1] if self.gamma == "scale" else float(self.gamma)
         vectors = self.standardizer_.whole(rows)
-        return vectors, self._kernel_values(vectors, vectors)
+        self.C_ = COSTS[0] if isinstance(self.C, str) else float(self.C)
+        self.gamma_ = 1 / rows.shape[1] if isinstance(self.gamma, str) else float(self.gamma)
+        self.search_, pairs = {}, self._pairs(vectors, vectors)
+        if isinstance(self.C, str):
+            self._choose(pairs, targets, weights, strata, groups)
+        return vectors, self._kernel_values(pairs)
 
-    def _kernel_values(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Return the kernel between rows of *a* and of *b*, float64 (n_a, n_b)."""
+    def _pairs(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Return what the kernel is a function of, for rows of *a* and of *b*: products, or squared distances."""
         a, b = (np.asarray(m, dtype=np.float64) for m in (a, b))
         products = a @ b.T
         if self.kernel == "linear":
-            return products * self.gamma_
+            return products
         norms_a, norms_b = (np.einsum("ij,ij->i", m, m) for m in (a, b))
         squares = norms_a[:, None] + norms_b - 2 * products
-        return np.exp(-self.gamma_ * np.maximum(squares, 0, out=squares))
+        return np.maximum(squares, 0, out=squares)
+
+    def _kernel_values(self, pairs: np.ndarray) -> np.ndarray:
+        return pairs * self.gamma_ if self.kernel == "linear" else np.exp(-self.gamma_ * pairs)
+
+    def _choose(
+        self, pairs: np.ndarray, targets: np.ndarray, weights: np.ndarray, strata: np.ndarray, groups: Any
+    ) -> None:
+        """Set C, and gamma where it is free too, by machines that are fitted on inner folds."""
+        n_parts = min(-(-len(pairs) // SEARCHED), count_units(strata, groups))
+        if n_parts > 1:
+            part = np.flatnonzero(deal_strata(strata, groups=groups, n_folds=n_parts) == 0)
+            pairs, targets, weights, strata = pairs[np.ix_(part, part)], targets[part], weights[part], strata[part]
+            groups = None if groups is None else groups[part]
+        cuts = inner_cuts(strata, groups, 5, 0)
+        free = self.kernel == "rbf" and self.gamma == "auto"
+        gammas, tried = [self.gamma_ * width for width in (WIDTHS if free else (1.0,))], []
+        for gamma in gammas if cuts else ():
+            self.gamma_ = gamma
+            gram = self._kernel_values(pairs)
+            within = [(gram[np.ix_(train, train)], gram[np.ix_(held, train)]) for train, held in cuts]
+            for cost in COSTS:
+                self.C_, values = cost, np.empty(targets.shape)
+                for (train, held), (inner, outer) in zip(cuts, within, strict=True):
+                    for k in range(targets.shape[1]):
+                        dual, intercept = self._dual(inner, targets[train, k], weights[train, k])
+                        values[held, k] = outer @ dual + intercept
+                tried.append((self._loss(values, targets, weights), cost, gamma))
+        if tried:
+            loss, self.C_, self.gamma_ = min(tried, key=lambda one: one[0])
+            self.search_ = {"n_tried": len(tried), "inner_loss": loss, "C": self.C_, "gamma": self.gamma_}
+
+    def _dual(self, gram: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:
+        """Return dual coefficients (n,) and intercept of one machine."""
+        raise NotImplementedError
+
+    def _loss(self, values: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
+        """Judge held-out values (n, n_machines)."""
+        raise NotImplementedError
 
     def _keep(self, vectors: np.ndarray, dual: np.ndarray, intercept: np.ndarray) -> None:
         """Keep the rows that any machine leans on; a linear kernel folds them into one weight a feature."""
@@ -95,7 +159,8 @@ class _KernelHead(Head):
             if self.kernel == "linear":
                 found.append(wide @ self.support_vectors_.T + self.intercept_)
             else:
-                found.append(self._kernel_values(wide, self.support_vectors_) @ self.dual_.T + self.intercept_)
+                kernel = self._kernel_values(self._pairs(wide, self.support_vectors_))
+                found.append(kernel @ self.dual_.T + self.intercept_)
         return np.concatenate(found)
 
 
@@ -129,22 +194,25 @@ class SVMClassifier(ClassifierHead, _KernelHead):
     )
     random_state: Any = random_seed("deals the rows to the calibration folds")
 
-    def fit(self, X: Any, y: Any, *, validation: object = None) -> SVMClassifier:
+    def fit(self, X: Any, y: Any, *, validation: object = None, groups: Any = None) -> SVMClassifier:
         """Fit and calibrate the machines; *validation* is ignored.
 
         Parameters
         ----------
         y : array
             single-label: (n_images,) labels; multi-label: (n_images, n_labels) of 0 and 1.
+        groups : array, shape (n_images,), default=None
+            Images of one group stay in one inner fold.
 
         Returns
         -------
         self
         """
         rows, codes = self._training_rows(X, y)
-        vectors, gram = self._gram(rows)
         columns = indicator_columns(codes, len(self.classes_))  # (n, n_machines)
         weights = class_weights(codes, self.classes_, self.class_weight)
+        strata = KINDS["multi" if self.multilabel_ else "single"].strata(codes)
+        vectors, gram = self._gram(rows, columns, weights, strata, groups)
         random = check_random_state(self.random_state)
         pairs = zip(columns.T.copy(), weights.T.copy(), strict=True)  # contiguous, as libsvm wants them
         machines = [self._machine(gram, column, weight, random) for column, weight in pairs]
@@ -170,7 +238,7 @@ class SVMClassifier(ClassifierHead, _KernelHead):
         rarer = int(min(y.sum(), len(y) - y.sum()))
         if rarer == 0:
             return np.zeros(len(y)), 0.0, np.array([0.0, constant_log_odds(y)])
-        dual, intercept = self._solve(gram, y, weights)
+        dual, intercept = self._dual(gram, y, weights)
         folds = min(self.calibration_folds, rarer)
         if folds < 2:
             return dual, intercept, np.array([0.0, constant_log_odds(y)])
@@ -178,15 +246,31 @@ class SVMClassifier(ClassifierHead, _KernelHead):
         fold_of = stratified_folds(y, folds, random)
         for fold in range(folds):
             inside = np.flatnonzero(fold_of != fold)
-            a, b = self._solve(gram[np.ix_(inside, inside)], y[inside], weights[inside])
+            a, b = self._dual(gram[np.ix_(inside, inside)], y[inside], weights[inside])
             held_out[fold_of == fold] = gram[np.ix_(fold_of == fold, inside)] @ a + b
         return dual, intercept, fit_sigmoid(held_out, y, weights)
 
-    def _solve(self, gram: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:
-        machine = SVC(C=self.C, kernel="precomputed", max_iter=MAX_STEPS).fit(gram, y, sample_weight=weights)
-        dual = np.zeros(len(y))
-        dual[machine.support_] = machine.dual_coef_[0]
+    def _dual(self, gram: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:
+        dual, used = np.zeros(len(y)), np.flatnonzero(weights > 0)
+        if len(used) < len(y):
+            gram, y, weights = gram[np.ix_(used, used)], y[used], weights[used]
+        if not len(y) or y.min() == y.max():
+            return dual, 0.0
+        machine = SVC(C=self.C_, kernel="precomputed", max_iter=MAX_STEPS).fit(gram, y, sample_weight=weights)
+        dual[used[machine.support_]] = machine.dual_coef_[0]
         return dual, float(machine.intercept_[0])
+
+    def _loss(self, values: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
+        fitted = [self._sigmoid(*column) for column in zip(values.T, targets.T, weights.T, strict=True)]
+        slope, offset = np.stack(fitted, axis=1)
+        p = probabilities(values * slope + offset, multilabel=self.multilabel_)
+        return log_loss(p, targets, multilabel=self.multilabel_, weights=weights)
+
+    @staticmethod
+    def _sigmoid(values: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Fit a sigmoid where both sides are there."""
+        both = y[weights > 0].min() < y[weights > 0].max()
+        return fit_sigmoid(values, y, weights) if both else np.array([0.0, constant_log_odds(y)])
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return calibrated probabilities, float64 (n_images, n_classes); rows sum to 1 unless multi-label."""
@@ -203,25 +287,38 @@ class SVMRegressor(RegressorHead, _KernelHead):
 
     epsilon: float = number(0.1, "errors below it cost nothing, in deviations of the target", least=0, most=1e6)
 
-    def fit(self, X: Any, y: Any, *, validation: object = None) -> SVMRegressor:
+    def fit(self, X: Any, y: Any, *, validation: object = None, groups: Any = None) -> SVMRegressor:
         """Fit a machine for each output; *validation* is ignored.
+
+        Parameters
+        ----------
+        groups : array, shape (n_images,), default=None
+            Images of one group stay in one inner fold.
 
         Returns
         -------
         self
         """
         rows, targets = self._training_rows(X, y)
-        vectors, gram = self._gram(rows)
         mean, deviation = targets.mean(axis=0), targets.std(axis=0)
         deviation = np.where(deviation > 0, deviation, 1.0)
-        dual = np.zeros(targets.T.shape)
-        intercept = np.zeros(len(mean))
-        for d, column in enumerate(((targets - mean) / deviation).T):
-            machine = SVR(C=self.C, epsilon=self.epsilon, kernel="precomputed", max_iter=MAX_STEPS).fit(gram, column)
-            dual[d, machine.support_] = machine.dual_coef_[0]
-            intercept[d] = machine.intercept_[0]
+        scaled, weights = (targets - mean) / deviation, np.ones(targets.shape)
+        vectors, gram = self._gram(rows, scaled, weights, KINDS["regression"].strata(targets), groups)
+        machines = [self._dual(gram, *column) for column in zip(scaled.T, weights.T, strict=True)]
+        dual, intercept = (np.stack(parts) for parts in zip(*machines, strict=True))
         self._keep(vectors, dual * deviation[:, None], intercept * deviation + mean)
         return self
+
+    def _dual(self, gram: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:
+        dual = np.zeros(len(y))
+        machine = SVR(C=self.C_, epsilon=self.epsilon, kernel="precomputed", max_iter=MAX_STEPS).fit(
+            gram, np.ascontiguousarray(y)
+        )
+        dual[machine.support_] = machine.dual_coef_[0]
+        return dual, float(machine.intercept_[0])
+
+    def _loss(self, values: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
+        return float(((values - targets) ** 2).mean())
 
     def predict(self, X: Any) -> np.ndarray:
         """Return values in the units of y, float64 (n_images,) or (n_images, n_outputs)."""

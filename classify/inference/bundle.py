@@ -18,8 +18,8 @@ run gives the same bytes.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
+import os
 import re
 import stat
 import zipfile
@@ -41,7 +41,6 @@ from classify.json_file import (
     number,
     optional,
     parse_json,
-    read_regular,
     record,
     table,
     text,
@@ -49,7 +48,7 @@ from classify.json_file import (
 )
 from classify.runs.folder import Run, read_run
 from classify.runs.report_json import MAX_CLASSES
-from features_store.atomic import atomic_write
+from features_store.atomic import atomic_write, open_regular, typed_path
 from features_store.errors import AffectoryError
 from features_store.schema import KINDS, Task
 
@@ -145,14 +144,14 @@ def read_bundle(path: Path) -> Model:
     Raises BundleError.
     """
     try:
-        data = read_regular(path.resolve(), MAX_BYTES)  # the path that a user types may be a link
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            files = _checked(archive, len(data))
+        # The path that a user types may be a link. Only the members are read: a file of holes fills no memory.
+        with open_regular(typed_path(path), MAX_BYTES) as file, zipfile.ZipFile(file) as archive:
+            files = _checked(archive, os.fstat(file.fileno()).st_size)
         return _model(files)
     except AffectoryError as error:
         raise BundleError(f"{path} is refused: {error}") from error
-    except PermissionError as error:
-        raise BundleError(f"{path} can't be read: {error.strerror}") from error
+    except OSError as error:
+        raise BundleError(f"{path} can't be read: {error.strerror or error}") from error
     except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
         raise BundleError(
             f"{path} isn't a bundle: it isn't a whole ZIP file ({error}); `classify bundle` makes one of a run"

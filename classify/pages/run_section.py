@@ -205,6 +205,7 @@ def run_notes(report: Report, part: str) -> list[str]:
         free = part == "test" and report.chosen_on != "test"
         rest = "only the test value is free of that choice" if free else "no value free of that choice was computed"
         notes.append(f"Best of {tried} on the images that chose it; {rest}.")
+    notes += _search_notes(report)
     if part != "test":
         notes.append(f"Stopping, calibration and thresholds saw these {part} images.")
     share = (report.midpoint or {}).get(part)
@@ -212,6 +213,23 @@ def run_notes(report: Report, part: str) -> list[str]:
         notes.append(f"SAGR: {share:.0%} of labels lie on the midpoint and count as wrong.")
     reason = report.verdicts.get(part, {}).get("reason")
     return [*notes, reason] if reason else notes
+
+
+def _search_notes(report: Report) -> list[str]:
+    """Say what the head chose for itself, and what each block weighs in it."""
+    found = report.search
+    if not found:
+        return []
+    names = [name for name in ("C", "alpha", "gamma", "k", "sharpness") if found.get(name) is not None]
+    chosen, best = ", ".join(f"{name} {found[name]:.3g}" for name in names), found.get("inner_loss_of_best")
+    text = f"Best of {found['n_tried']} candidates by inner folds of the training images"
+    text += f", loss {found['inner_loss']:.3f} there"
+    text += (f" (best single one {best:.3f})" if best is not None else "") + (f": {chosen}" if chosen else "")
+    weighed = ", ".join(
+        f"{name} {one['weight']:.0%}" + (f" ({', '.join(one['maps'])})" if one["maps"] else "")
+        for name, one in found.get("blocks", {}).items()
+    )
+    return [f"{text}.", *([f"What each block weighs: {weighed}."] if weighed else [])]
 
 
 def _thresholds(report: Report, part: str) -> dict[str, Any] | None:

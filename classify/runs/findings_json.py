@@ -158,4 +158,6 @@ def read_curve(path: Path) -> dict[str, Any] | None:
 
 def read_explanations(path: Path) -> dict[str, Any] | None:
     """Read what `classify explain` wrote; None where there is no such file."""
+    if path.parent.is_symlink():
+        raise RunError(f"{path.parent} is a symbolic link; the explanations of a run lie in it")
     return _read(path, _EXPLANATIONS, "the explanations")

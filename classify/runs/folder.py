@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -186,14 +187,21 @@ def find_runs(places: Iterable[Path]) -> list[Run]:
     """
     found: dict[Path, Path] = {}
     for place in places:
-        # What begins with a dot is still being written, or was left by a process that was killed.
-        reports = sorted(
-            path
-            for path in place.rglob(REPORT)
-            if not any(part.startswith(".") for part in path.relative_to(place).parts)
-        )
-        if not place.exists() or not reports:
+        folders = list(_run_folders(place))
+        if not folders:
             state = "holds no run" if place.exists() else "doesn't exist"
             raise RunError(f"{place} {state}; give run folders, or folders that hold some, like runs/emoji")
-        found.update({path.parent.resolve(): path.parent for path in reports})
+        found.update({folder.resolve(): folder for folder in folders})
     return [read_run(folder) for _, folder in sorted(found.items())]
+
+
+def _run_folders(place: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        if isinstance(error, PermissionError):  # the runs in it would be missing without a word
+            raise error
+
+    for folder, folders, files in os.walk(place, onerror=refuse):
+        # What begins with a dot is still being written, or was left by a process that was killed.
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if REPORT in files:
+            yield Path(folder)

@@ -63,6 +63,7 @@ def run_report(
         "head": config.head,
         "parameters": head.get_params(deep=False),
         "n_parameters": getattr(head, "n_parameters_", None),
+        "search": getattr(head, "search_", None) or None,
         "blocks": list(blocks),
         "n_features": store.n_features(blocks),
         "split": config.split,

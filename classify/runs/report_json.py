@@ -37,6 +37,7 @@ from features_store.schema import KINDS, PART_NAMES, SPLIT_SOURCES, Kind, Task
 
 __all__ = [
     "ENDS",
+    "EPOCH",
     "FORMAT_VERSION",
     "REPORT",
     "SHARE",
@@ -105,7 +106,7 @@ _CLASS = record(
 )
 _COUNT = record({}, {"n": (whole(), None), **{name: (number(), None) for name in ("mean", "std", "min", "max")}})
 _CURVES = ("loss", "accuracy")
-_EPOCH = record(
+EPOCH = record(
     {"epoch": whole()},
     {name: (optional(number()), None) for name in (*_CURVES, *(f"validation_{name}" for name in _CURVES))},
 )
@@ -138,6 +139,15 @@ _NOVELTY = record(
         "unmeasured": (table(text), {}),
         "reason": (text, ""),
         "parts": (_parts(_UNLIKE), {}),
+    },
+)
+_WEIGHED = record({"weight": SHARE}, {"maps": (items(text), [])})
+_SEARCH = record(
+    {"n_tried": whole(1), "inner_loss": optional(number())},
+    {
+        "inner_loss_of_best": (optional(number()), None),
+        "blocks": (table(_WEIGHED), {}),
+        **dict.fromkeys(("C", "alpha", "gamma", "k", "sharpness"), (optional(number()), None)),
     },
 )
 _IDENTITY = record({}, {"vectors": (table(anything), {})})
@@ -173,6 +183,7 @@ class Report(Mapping[str, Any]):
     source: str = _free(text, "")
     parameters: dict[str, Any] = _free(table(anything), {})
     n_parameters: int | None = _free(optional(whole()), None)
+    search: dict[str, Any] | None = _free(optional(_SEARCH), None)  # of a head that chose by inner folds
     blocks: list[str] = _free(items(text), [])
     n_features: int = _free(whole(), 0)
     split: str = _free(text, "")
@@ -187,7 +198,7 @@ class Report(Mapping[str, Any]):
     intervals: dict[str, Any] = _free(_INTERVALS, {"method": "not recorded", "resamples": 0, "resampled": "images"})
     per_class: dict[str, list[dict[str, Any]]] = _free(_parts(items(_CLASS, most=MAX_CLASSES)), {})
     confusion: dict[str, list[list[int]]] = _free(_parts(items(items(whole()))), {})
-    history: list[dict[str, Any]] = _free(items(_EPOCH), [])
+    history: list[dict[str, Any]] = _free(items(EPOCH), [])
     dropped: dict[str, dict[str, int]] = _free(table(table(whole())), {})
     unused: int = _free(whole(), 0)
     crossing: dict[str, Any] | None = _free(optional(_CROSSING), None)

@@ -195,13 +195,11 @@ def _fit(
 ) -> list[str]:
     """Fit, and return what libraries warn of."""
     options: dict[str, Any] = {"validation": validation}
-    if head.takes_groups:
-        options["groups"] = groups
     if interruption is not None:
         options["checkpoint"] = interruption.checkpoint(stage, head)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        head.fit(x, y, **options)
+        head.fit_in_groups(x, y, groups, **options)
     if interruption is not None and options["checkpoint"].unfinished:
         raise interruption.unfinished()
     return [" ".join(str(w.message).split()) for w in caught if issubclass(w.category, UserWarning)]

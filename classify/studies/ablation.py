@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classify.config import RunConfig, user_path
+from classify.data.folds import deal
 from classify.data.tasks import choose_blocks, task_rows
 from classify.errors import ConfigError
 from classify.evaluation.baselines import constant_scores
 from classify.evaluation.bootstrap import LEVEL, Spread, intervals
 from classify.evaluation.comparison import difference
-from classify.evaluation.folds import deal
 from classify.evaluation.metrics import find_metric, greater_is_better, metrics, primary_metric
 from classify.evaluation.verdict import deals, movable
 from classify.runs.record import plain
@@ -96,7 +96,7 @@ def ablate(
     rows, y = np.concatenate([part.rows for part in parts]), np.concatenate([part.y for part in parts])
     groups = None if parts[0].groups is None else np.concatenate([part.groups for part in parts])
     folds = deal(data.task, y, groups=groups, n_folds=config.folds, seed=config.seed)
-    images, subsets = Images(store, data.task, rows, y, folds), subsets_of(blocks)
+    images, subsets = Images(store, data.task, rows, y, folds, groups), subsets_of(blocks)
     if len(blocks) > MAX_BLOCKS:
         notify(
             f"{len(blocks)} blocks: each alone, all together and all but one; every subset is tried up to {MAX_BLOCKS}"

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from classify.data.folds import units_of
 from classify.data.kinds import kind_of
 from classify.data.tasks import Part
 from classify.errors import ConfigError, RunError, TaskError
-from classify.evaluation.bootstrap import Interval, bootstrap, units_of
+from classify.evaluation.bootstrap import Interval, bootstrap
 from classify.evaluation.metrics import primary_metric
 from classify.runs.folder import Run
 from classify.runs.identity import check_same_data

@@ -286,7 +286,8 @@ def _objective(
     def score(params: Mapping[str, Any]) -> float:
         head = unfitted_head(replace(config, settings={**config.settings, **_options(params, space)}), layout)
         x = layout.to_train_on(parts["train"].rows)
-        head.fit(x, parts["train"].y, validation=(matrices["validation"], parts["validation"].y))
+        held_out = (matrices["validation"], parts["validation"].y)
+        head.fit_in_groups(x, parts["train"].y, parts["train"].groups, validation=held_out)
         y_score = head_scores(head, task, matrices["validation"])
         return metrics(task, parts["validation"].y[judged], y_score[judged])[primary_metric(task)]
 

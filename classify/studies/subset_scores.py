@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.svm import SVC, SVR
 
+from classify.data.folds import cuts
 from classify.data.kinds import TaskKind, kind_of
 from classify.data.rows import RowMatrix
 from classify.data.standardizer import Standardizer
 from classify.errors import HeadError
 from classify.heads import HEADS, make_head
-from classify.heads.linear import ProductSums, solve_ridge, sum_products
 from classify.heads.one_vs_rest import class_weights, indicator_columns, probabilities
+from classify.heads.product_sums import ProductSums, solve_ridge, sum_products
 from classify.heads.svm import MAX_STEPS
 from classify.runs.layout import class_options, task_head
 
@@ -62,6 +63,7 @@ class Images:
     rows: np.ndarray
     y: np.ndarray
     folds: np.ndarray
+    groups: np.ndarray | None = None
 
     @property
     def kind(self) -> TaskKind:
@@ -76,8 +78,7 @@ class Images:
     @property
     def cuts(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Positions to fit on and to score, fold by fold."""
-        found = np.unique(self.folds)
-        return [(np.flatnonzero(self.folds != fold), np.flatnonzero(self.folds == fold)) for fold in found]
+        return cuts(self.folds)
 
 
 @dataclass(frozen=True)
@@ -329,7 +330,8 @@ def _by_head(images: Images, subsets: Sequence[Subset], plan: Plan, advance: Adv
         matrix = RowMatrix(images.store, subset, images.rows)
         for train, held in images.cuts:
             head = task_head(plan.head, images.task, images.y[train], plan.settings, seed=plan.seed)
-            head.fit(matrix[train], images.y[train])
+            groups = None if images.groups is None else images.groups[train]
+            head.fit_in_groups(matrix[train], images.y[train], groups)
             scores[subset][held] = images.kind.scores(head, matrix[held]).reshape(len(held), -1)
             advance(1)
     return {subset: [found] for subset, found in scores.items()}

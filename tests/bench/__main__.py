@@ -33,6 +33,10 @@ BENCHES = {
     ),
     "gpu": ("tests.bench.bench_gpu", "what only a GPU can tell, in ten minutes; DEVICE=cpu is a dry run"),
     "heads": ("tests.bench.bench_heads", "a network, and a grid of support vector machines, against scikit-learn"),
+    "auto": (
+        "tests.bench.bench_auto",
+        "heads that choose for themselves against scikit-learn's searches and LightGBM; minutes",
+    ),
     "load": ("tests.bench.bench_load", "fitting heads beside busy processes, against their fair share of the machine"),
     "large": ("tests.bench.bench_large", "368,586 x 11,368: an epoch, its memory, and the full ridge path (8.4 GB)"),
 }

@@ -218,8 +218,8 @@ def grid(store: Store) -> None:
     """Compare 15 subsets x 8 costs x 5 folds with scikit-learn's grid search, extrapolated from timed fits."""
     from sklearn.svm import SVC
 
+    from classify.data.folds import deal
     from classify.data.standardizer import Standardizer
-    from classify.evaluation.folds import deal
     from classify.studies.ablation import subsets_of
 
     y, rows = store.labels["polarity"].values.astype(np.int64), np.arange(N)

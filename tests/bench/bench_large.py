@@ -17,7 +17,7 @@ import torch
 from classify.data.rows import RowMatrix
 from classify.data.standardizer import Standardizer
 from classify.heads import make_head
-from classify.heads.linear import sum_products
+from classify.heads.product_sums import sum_products
 from classify.heads.training import Session, _train_step
 from classify.studies.ablation import subsets_of
 from classify.studies.subset_scores import ridge_path

@@ -39,7 +39,7 @@ def test_one_block_of_signal_among_five_of_noise(store):
     y, train, test = planted(store), np.arange(120), np.arange(120, N)
     found = {}
     for name, blocks in (("all", list(store.blocks)), ("told", ["b2"])):
-        head = make_head("auto", "regression", candidates=80)
+        head = make_head("auto", "regression", budget=80)
         head.fit(RowMatrix(store, blocks, train), y[train])
         found[name] = np.corrcoef(head.predict(RowMatrix(store, blocks, test)), y[test])[0, 1]
     assert found["told"] > 0.9
@@ -49,7 +49,7 @@ def test_one_block_of_signal_among_five_of_noise(store):
 def test_one_candidate_is_the_machine_of_the_library(store):
     """A single member equals scikit-learn's SVR on signed roots, standardised, gamma one half over the features."""
     y, train, test = planted(store), np.arange(100), np.arange(100, N)
-    head = make_head("auto", "regression", candidates=1, members=1)
+    head = make_head("auto", "regression", budget=1, members=1)
     head.fit(RowMatrix(store, ["b2"], train), y[train])
     x = store.matrix(["b2"], np.arange(N)).astype("f8")
     z = np.sign(x) * np.sqrt(np.abs(x))
@@ -68,7 +68,7 @@ def test_images_of_a_group_stay_in_one_fold(store):
     y = random.normal(size=20)[groups]
     losses = {}
     for name, given in (("split", None), ("whole", groups)):
-        head = make_head("auto", "regression", candidates=40).fit(x, y, groups=given)
+        head = make_head("auto", "regression", budget=40).fit(x, y, groups=given)
         losses[name] = head.search_["inner_loss"]
     assert losses["split"] < 0.1
     assert losses["whole"] > 0.7
@@ -85,12 +85,12 @@ def test_it_is_saved_and_repeated(store, tmp_path, kind):
     }.get(kind, value)
     task = "single" if kind == "binary" else kind
     x = RowMatrix(store, list(store.blocks))
-    one, other = (make_head("auto", task, candidates=30).fit(x, y) for _ in range(2))
+    one, other = (make_head("auto", task, budget=30).fit(x, y) for _ in range(2))
     ask = (lambda head: head.predict(x)) if kind == "regression" else (lambda head: head.predict_proba(x))
     np.testing.assert_array_equal(ask(one), ask(other))
     save_head(one, tmp_path / "head")
     np.testing.assert_allclose(ask(load_head(tmp_path / "head")), ask(one), atol=1e-12)
-    assert one.search_["n_candidates"] == 30
+    assert one.search_["n_tried"] == 30
     assert one.search_["inner_loss"] <= one.search_["inner_loss_of_best"]
 
 
@@ -98,7 +98,7 @@ def test_noise_is_answered_by_the_shares():
     """Where nothing tells of the labels, probabilities stay near the shares of the classes."""
     random = np.random.default_rng(1)
     y = random.choice(3, p=[0.5, 0.3, 0.2], size=N)
-    head = make_head("auto", "single", candidates=40).fit(random.normal(size=(N, 30)), y)
+    head = make_head("auto", "single", budget=40).fit(random.normal(size=(N, 30)), y)
     p = head.predict_proba(random.normal(size=(200, 30)))
     assert np.abs(p - np.bincount(y) / N).max() < 0.25
 

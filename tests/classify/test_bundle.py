@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import stat
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -209,6 +211,17 @@ def test_bomb(bundle, tmp_path) -> None:
     path = _write(tmp_path / "bomb.zip", _sealed(files), compression=zipfile.ZIP_DEFLATED)
     with pytest.raises(BundleError, match="bomb"):
         read_bundle(path)
+
+
+def test_a_bundle_of_holes(tmp_path) -> None:
+    """Two gigabytes that take no space on a disk are not read into memory."""
+    (tmp_path / "holes.zip").touch()
+    os.truncate(tmp_path / "holes.zip", 2**31)
+    tracemalloc.start()
+    with pytest.raises(BundleError, match="isn't a bundle"):
+        read_bundle(tmp_path / "holes.zip")
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
 
 
 def test_overlapping_bomb(bundle, tmp_path) -> None:

@@ -127,7 +127,7 @@ def test_rows_larger_than_half_of_memory_are_shuffled_by_blocks(views, monkeypat
 @pytest.mark.parametrize("kind", ["single", "multi", "regression"])
 def test_linear_heads_that_stream_equal_those_that_hold_the_rows(kind):
     """Also with two classes, with weighted classes, and where a label never varies."""
-    options = {} if kind == "regression" else {"max_iter": 3000}
+    options = {"alpha": 1.0} if kind == "regression" else {"C": 1.0, "max_iter": 3000}
     y = LABELS[kind]
     held = make_head("linear", kind, stream="never", **options).fit(X, y)
     streamed = make_head("linear", kind, stream="always", **options).fit(X, y)
@@ -136,7 +136,7 @@ def test_linear_heads_that_stream_equal_those_that_hold_the_rows(kind):
         y = np.column_stack([y, np.zeros(N, dtype=int)])
     if kind == "single":
         y = (y > 0).astype(int)
-    more = {} if kind == "regression" else {"class_weight": "balanced", **options}
+    more = options if kind == "regression" else {"class_weight": "balanced", **options}
     held = make_head("linear", kind, stream="never", **more).fit(X, y)
     streamed = make_head("linear", kind, stream="always", **more).fit(X, y)
     assert np.abs(said(held, HELD) - said(streamed, HELD)).max() < 5e-3  # scikit-learn's own tolerance

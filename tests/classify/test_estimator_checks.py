@@ -11,7 +11,7 @@ QUICK = {
     "mlp": {"hidden": (24,), "epochs": 25, "dropout": 0.1, "learning_rate": 0.05},
     "moe": {"hidden": (24,), "epochs": 25, "dropout": 0.1, "learning_rate": 0.05},
     "conv": {"epochs": 25, "learning_rate": 0.05},
-    "auto": {"candidates": 4},
+    "auto": {"budget": 4},
     "gbm": {"n_rounds": 20, "min_leaf": 1, "feature_fraction": 1.0, "learning_rate": 0.3, "n_jobs": 1},
 }
 HEADS_TO_CHECK = [make_head(name, kind, **QUICK.get(name, {})) for name in HEADS for kind in ("single", "regression")]

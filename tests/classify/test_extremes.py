@@ -138,7 +138,7 @@ def test_svm_is_the_same_machine_far_from_zero():
     x = random.normal(size=(300, 20))
     y = (x[:, 0] + x[:, 1] * x[:, 2] > 0).astype(int)
     x = (x + 1000).astype(np.float32)
-    ours = make_head("svm", "single", standardize=False).fit(x[:200], y[:200])
+    ours = make_head("svm", "single", standardize=False, C=1.0).fit(x[:200], y[:200])
     theirs = SVC(gamma=1 / 20).fit(x[:200].astype(float), y[:200])
     assert np.allclose(ours._decision(x[200:])[:, 0], theirs.decision_function(x[200:].astype(float)), atol=1e-2)
 

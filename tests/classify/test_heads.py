@@ -15,7 +15,7 @@ from classify.errors import HeadError
 from classify.heads import HEADS, head_options, make_head
 
 QUICK = {
-    "auto": {"candidates": 6},
+    "auto": {"budget": 6},
     "mlp": {"hidden": [32], "epochs": 15, "learning_rate": 0.01},
     "moe": {"hidden": [32], "epochs": 15, "learning_rate": 0.01},
     "conv": {"epochs": 15, "learning_rate": 0.02},
@@ -195,7 +195,7 @@ def test_columns_of_other_numbers_than_0_and_1_are_refused():
 def test_works_inside_scikit_learn(name):
     """Pipeline, GridSearchCV and cross_val_predict drive a head like any estimator."""
     X, y = data("single")
-    option = next(o for o in ("epochs", "n_rounds", "C", "candidates") if o in head_options(name, "single"))
+    option = next(o for o in ("epochs", "n_rounds", "C", "k", "budget") if o in head_options(name, "single"))
     values = [1.0, 0.1] if option == "C" else [2, 5]
     pipeline = make_pipeline(StandardScaler(), quick(name, "single"))
     search = GridSearchCV(pipeline, {f"{type(pipeline[-1]).__name__.lower()}__{option}": values}, cv=2)
@@ -238,7 +238,7 @@ def test_unknown_names_are_answered_with_the_known_ones():
         ("mlp", {"dropout": 1.0}, "dropout is 1.0"),
         ("moe", {"n_experts": 0}, "n_experts is 0"),
         ("svm", {"kernel": "poly"}, "kernel is 'poly'; it takes linear or rbf"),
-        ("svm", {"gamma": "auto"}, "gamma is 'auto'"),
+        ("svm", {"gamma": "wide"}, "gamma is 'wide'"),
         ("gbm", {"num_leaves": -1}, "num_leaves is -1; it takes a whole number from 2"),
     ):
         with pytest.raises(HeadError, match=said):

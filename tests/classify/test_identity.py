@@ -80,7 +80,7 @@ def test_settings_count_by_value_and_places_do_not(tmp_path_factory, options, se
     folder = folder if folder.exists() else make(folder)
     options.pop("standardize", None)
     first = identity(folder, seed=seed, set=options)
-    spelled = {"C": 1, "project": "auto", **{name: float(v) if name == "C" else v for name, v in options.items()}}
+    spelled = {"C": "auto", "project": "auto", **{name: float(v) if name == "C" else v for name, v in options.items()}}
     assert identity(folder, seed=seed, set=spelled, out="x") == first
     assert identity(folder, seed=seed + 1, set=options) != first
 

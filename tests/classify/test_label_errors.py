@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from classify.evaluation.folds import deal
+from classify.data.folds import deal
 from classify.evaluation.label_errors import improbable_values, out_of_fold, probable_errors
 from features_store import Task
 

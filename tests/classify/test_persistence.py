@@ -12,6 +12,7 @@ from classify.heads import HEADS, make_head
 from classify.heads.persistence import load_head, save_head
 
 QUICK = {
+    "auto": {"budget": 6},
     "mlp": {"hidden": [8], "epochs": 2},
     "moe": {"hidden": [8], "epochs": 2},
     "conv": {"epochs": 2},

@@ -1,10 +1,12 @@
 """Run folders: whole or not at all, never over something else, and read back as they were."""
 
+import errno
 import json
 import os
 import shlex
 import shutil
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -174,6 +176,22 @@ def test_places_without_runs_are_refused(tmp_path):
     (tmp_path / "run" / "report.json").write_text("{")
     with pytest.raises(RunError, match="isn't valid JSON"):
         find_runs([tmp_path])
+
+
+def test_runs_that_may_not_be_read_are_not_left_out(polarity_run, tmp_path, monkeypatch):
+    """A comparison without them would look whole."""
+    shutil.copytree(polarity_run.folder, tmp_path / "runs" / "mine")
+    (tmp_path / "runs" / "theirs").mkdir()
+    scan = os.scandir
+
+    def refuse(place):
+        if Path(place).name == "theirs":
+            raise PermissionError(errno.EACCES, "Permission denied", str(place))
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match="theirs"):
+        find_runs([tmp_path / "runs"])
 
 
 def test_a_head_of_the_first_version_is_refused_with_the_line_that_makes_it_again(store, tmp_path):

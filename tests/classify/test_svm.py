@@ -1,12 +1,18 @@
 """Support vector machines on one Gram matrix against scikit-learn's, and the probabilities made of them."""
 
+import itertools
+
 import numpy as np
 import pytest
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 
+from classify.data.folds import cuts, deal_strata
+from classify.data.kinds import KINDS
 from classify.errors import HeadError
 from classify.heads import make_head
+from classify.heads.one_vs_rest import indicator_columns, log_loss
+from classify.heads.svm import COSTS, WIDTHS
 
 X = np.random.default_rng(0).normal(size=(240, 20)).astype(np.float32)
 HIDDEN = X @ np.random.default_rng(9).normal(size=(20, 2)).astype(np.float32)
@@ -62,3 +68,34 @@ def test_svm_refuses_more_rows_than_its_gram_matrix_may_have():
     y = TARGETS["single"]
     with pytest.raises(HeadError, match=r"240 x 240.*max_rows is 100.*linear or mlp"):
         make_head("svm", "single", max_rows=100).fit(X, y)
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_c_and_gamma_are_the_best_of_an_explicit_grid(kind):
+    """By the same folds; given ones are taken, and gamma is not searched beside a given C."""
+    x, y, truth = X[:90], TARGETS[kind][:90], codes(kind)[:90]
+    folds, head = cuts(deal_strata(KINDS[kind].strata(truth))), make_head("svm", kind).fit(x, y)
+    losses = {}
+    for C, gamma in itertools.product(COSTS, WIDTHS):
+        tried = make_head(
+            "svm", kind, C=C, gamma=gamma / 20, **({} if kind == "regression" else {"calibration_folds": 2})
+        )
+        if kind == "regression":
+            found = [((tried.fit(x[a], y[a]).predict(x[b]) - y[b]) ** 2 / y.var(axis=0)).mean() for a, b in folds]
+        else:
+            found = [score(tried.fit(x[a], y[a]).predict_proba(x[b]), truth[b], kind) for a, b in folds]
+        losses[C, gamma / 20] = np.mean(found)
+    assert losses[head.C_, head.gamma_] <= min(losses.values()) * 1.05 + 0.01  # its folds share one standardization
+    assert head.search_["n_tried"] == 12
+    given = make_head("svm", kind, C=2.0).fit(x, y)
+    assert (given.C_, given.gamma_, given.search_) == (2.0, 1 / 20, {})
+
+
+def codes(kind):
+    """Return labels as heads see them."""
+    return np.unique(TARGETS[kind], return_inverse=True)[1] if kind == "single" else TARGETS[kind]
+
+
+def score(p, y, kind):
+    """Return the log loss."""
+    return log_loss(p, indicator_columns(y, 3), multilabel=kind == "multi")

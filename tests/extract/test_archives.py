@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import pickle
+import struct
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -394,3 +396,16 @@ def test_random_damage_of_zips_never_escapes(tmp_path: Path) -> None:
                     assert source.read(row) in files.values()
                 except RefusedImageError:
                     continue
+
+
+def test_a_zip_of_holes_does_not_fill_the_memory(tmp_path: Path) -> None:
+    """Two gigabytes that take no space on a disk, and an end that calls all of it the directory."""
+    with (tmp_path / "x.zip").open("wb") as file:
+        file.write(b"PK\3\4")
+        file.seek(2**31 - 22)
+        file.write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, 2**31 - 100, 78, 0))
+    tracemalloc.start()
+    with pytest.raises(CorpusError, match="directory claims"):
+        open_tree(tmp_path / "x.zip")
+    assert tracemalloc.get_traced_memory()[1] < 2**28
+    tracemalloc.stop()
