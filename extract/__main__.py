@@ -124,7 +124,7 @@ def check(
     ] = 4,
     page: Annotated[
         Path | None,
-        in_output(help="Write the duplicates as pictures to this HTML file."),
+        in_output(metavar="FILE", help="Write the duplicates as pictures to this HTML file.", parser=console.new_file),
     ] = None,
     force: Annotated[bool, in_output("--force", help="Replace the page.")] = False,
     max_failed: MaxFailed = "5%",

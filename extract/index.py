@@ -144,6 +144,12 @@ def _differs(there: Mapping[str, Any], here: Mapping[str, Any], key: str) -> boo
     return values[0] != values[1] and not paths  # where a table lies says nothing about what is in it
 
 
+def has_digests(store: Path) -> bool:
+    """Tell whether the index of a store knows the SHA-256 of any image file."""
+    content = open_store(store / INDEX_FILE).content
+    return content is not None and bool(content.any())
+
+
 class ContentDigests:
     """A source of images that records the SHA-256 of every file it reads.
 

@@ -30,7 +30,7 @@ from extract.engines import Engine
 from extract.engines.local import LocalEngine
 from extract.engines.ray import RayEngine
 from extract.errors import EncoderError
-from extract.index import ContentDigests, check_or_write_index
+from extract.index import ContentDigests, check_or_write_index, has_digests
 from extract.inputs.files import SkipUnreadable
 from extract.progress import Summary, Timings, progress_bar, summarize
 from extract.settings import RunSettings
@@ -131,7 +131,8 @@ def run(
     timings = Timings()
     if settings.skip_unreadable:
         dataset = replace(dataset, files=SkipUnreadable(dataset.files))
-    digests = ContentDigests(dataset, store) if settings.content else None
+    # Digests that are known are compared though new ones are not wanted: a block may not be of other pictures.
+    digests = ContentDigests(dataset, store) if settings.content or has_digests(store) else None
     images = dataset if digests is None or settings.engine == "ray" else replace(dataset, files=digests)
     with ExitStack() as stack:
         engine = stack.enter_context(engine or make_engine(settings))
@@ -147,7 +148,8 @@ def run(
         notes = [f"{n} images were used although {remark}" for remark, n in engine.remarks.items()]
         if digests is not None:
             with timings.part("content"):
-                notes += digests.finish(chosen.tolist(), rows.tolist())
+                asked = chosen if settings.content else rows
+                notes += digests.finish(asked.tolist(), rows.tolist())
         return summarize(
             str(store),
             [writer for sink in sinks for writer in sink.writers.values()],

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import NoReturn, TextIO
 
 import typer
@@ -25,6 +26,7 @@ from features_store.errors import (
     FULL_DISK,
     MACHINE_FAULTS,
     AffectoryError,
+    StoreError,
     UnknownNameError,
     first_line,
     unknown_name,
@@ -144,6 +146,22 @@ def version_option(*, shown: bool) -> None:
     if shown:
         show_version()
         raise typer.Exit
+
+
+def local_path(text: str) -> Path:
+    """Return a path that the user typed; a URL is none, and would lose a slash as one."""
+    if "://" in text:
+        # No ValueError: that would be worded by the library that calls this.
+        raise StoreError(f"{text} is a URL, and only local paths are read; fetch it first")
+    return Path(text)
+
+
+def new_file(text: str) -> Path:
+    """Return the place of a file to make, as the user typed it; a folder is none."""
+    path = local_path(text)
+    if text.endswith(("/", os.sep)) or path.is_dir():
+        raise StoreError(f"{text} names a folder; give the name of the file to make, such as {path / 'NAME'}")
+    return path
 
 
 def examples(*lines: str) -> str:
