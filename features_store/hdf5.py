@@ -112,10 +112,10 @@ class _Walk:
             raise self.refuse(prefix, f"is nested more than {_MAX_DEPTH} groups deep")
         for name in group:
             where = f"{prefix.rstrip('/')}/{_plain(name)}"
-            kind = group.links.get_info(name).type
-            if kind != h5py.h5l.TYPE_HARD:
+            link = group.links.get_info(name).type
+            if link != h5py.h5l.TYPE_HARD:
                 words = {h5py.h5l.TYPE_SOFT: "a soft link", h5py.h5l.TYPE_EXTERNAL: "an external link"}
-                raise self.refuse(where, f"is {words.get(kind, 'a user-defined link')}, and a dump holds none")
+                raise self.refuse(where, f"is {words.get(link, 'a user-defined link')}, and a dump holds none")
             self.object(h5py.h5o.open(group, name), where, depth + 1)
 
     def dataset(self, dataset: h5py.h5d.DatasetID, where: str) -> None:
