@@ -187,8 +187,8 @@ class SVMClassifier(ClassifierHead, _KernelHead):
     )
     calibration_folds: int = whole(
         5,
-        "folds behind the sigmoid, fewer where a class has fewer rows; a class with one row is not calibrated: every "
-        "image gets its share of the training rows",
+        "folds behind the sigmoid, fewer where a class has fewer rows; a class with one row cannot be calibrated, so "
+        "every image gets its share of the training rows",
         least=2,
         most=1000,
     )
