@@ -101,7 +101,7 @@ def task_rows(
 ) -> TaskRows:
     """Lay out a task: which rows and targets each part of the split has, and what is left out and why."""
     labels, chosen = merge_classes(store.task_labels(task), merge or {}), store.split(split)
-    if chosen.kind != "parts":
+    if not chosen.has_parts:
         raise TaskError(f"split {split!r} holds folds; a run needs one with train, validation and test parts")
     places, reasons = chosen.values, _failures(store, blocks)
     parts: dict[str, Part] = {}
