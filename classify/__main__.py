@@ -39,6 +39,13 @@ COMMANDS: dict[str, tuple[Callable[..., Any], tuple[str, str]]] = {
     ),
     "compare": (results.compare, ("compare runs/emoji", "compare runs/emoji/polarity --paired --json")),
     "report": (results.report, ("report runs/emoji", "report runs/emoji --data pictures -o emoji.html")),
+    "figure": (
+        results.figure,
+        (
+            "figure runs/b-t4sa-tfm/polarity --kind curves -o curves.svg",
+            "figure features/jndataset --kind histogram --member ied -o histogram.svg",
+        ),
+    ),
     "heads": (results.heads, ("heads", "heads mlp")),
     "ablate": (
         results.ablate,
@@ -73,7 +80,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any], tuple[str, str]]] = {
         training.reproduce,
         (
             "reproduce jndataset --store features/jndataset",
-            "reproduce fi-poster --store features/fi --quick",
+            "reproduce b-t4sa-tfm --data b-t4sa_imgs.tar --data vso-603=photo-tweets --run",
         ),
     ),
     "predict": (

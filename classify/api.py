@@ -28,7 +28,7 @@ from classify.evaluation.baselines import constant_scores
 from classify.evaluation.bootstrap import LEAST_UNITS, Interval, Spread, intervals
 from classify.evaluation.verdict import Judgement, judge
 from classify.evaluation.wording import interval_text, metric_title
-from classify.heads import HEADS, head_options
+from classify.heads import ALL_HEADS, head_options
 from classify.runs.folder import Run, find_runs, read_run
 from classify.runs.layout import lay_out, task_head, unfitted_head
 from classify.runs.train import head_scores
@@ -87,8 +87,8 @@ def _config(
     settings = dict(options.get("set") or {}) | {name: v for name, v in options.items() if name not in KEYS}
     given = {"store": _place(store), "task": task, "head": head, "blocks": blocks or None, "set": settings or None}
     config = load_config(None, {**given, **of_run}, where="the arguments")
-    if config.head in HEADS:
-        known = {name for kind in HEADS[config.head].kinds for name in head_options(config.head, kind)}
+    if config.head in ALL_HEADS:
+        known = {name for kind in ALL_HEADS[config.head].kinds for name in head_options(config.head, kind)}
         for name in settings:
             if name not in known:
                 raise ConfigError(unknown_name(f"argument or option of head {config.head}", name, {*KEYS, *known}))

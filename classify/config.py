@@ -24,9 +24,12 @@ __all__ = [
     "parse_settings",
     "read_toml",
     "shared_store",
+    "user_path",
 ]
 
-ON_FAILED, CALIBRATIONS, VIEWS = ("drop", "error"), ("temperature", "isotonic", "none"), ("all", "canonical")
+ON_FAILED, CALIBRATIONS = ("drop", "error"), ("temperature", "isotonic", "none")
+VIEWS = ("all", "canonical", "everywhere")
+_NOT_UTF8 = re.compile("[\ud800-\udfff]")  # how Python holds single bytes of a file name
 LARGEST_SEED, MOST_RESAMPLES = 2**32 - 1, 1_000_000
 
 
@@ -71,8 +74,9 @@ class RunConfig:
     class_map: Mapping[str, str] = _key(Mapping, 'a table of classes, like joy = "positive"', key="map")
     # Take a split that puts a group into two parts although it was not published so.
     allow_split_groups: bool = _key(bool, "true or false", default=False)
-    # Of images with several views: whether each pass of training draws one of them, or takes the image as it is.
-    views: Literal["all", "canonical"] = _key(str, '"all" or "canonical"', "all")
+    # Of images with several views: whether each pass of training draws one of them, or takes the image as it is;
+    # "everywhere": validation images are scored by one drawn view each, too.
+    views: Literal["all", "canonical", "everywhere"] = _key(str, '"all", "canonical" or "everywhere"', "all")
 
     def __post_init__(self) -> None:
         for key, field in _FIELDS.items():
@@ -81,6 +85,8 @@ class RunConfig:
                 continue
             if not isinstance(value, types) or (isinstance(value, bool) and types is not bool):
                 raise ConfigError(f"{key} is {value!r}; it takes {field.metadata['takes']}")
+        for name in ("store", "out", "tested"):
+            _check_place(name, getattr(self, name) or "")
         for name, valid in (("on_failed", ON_FAILED), ("calibration", CALIBRATIONS), ("views", VIEWS)):
             if getattr(self, name) not in valid:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; valid: {', '.join(valid)}")
@@ -99,21 +105,26 @@ class RunConfig:
     @property
     def corpus(self) -> str:
         """Name of the corpus: the store's own folder or file name."""
-        path = Path(self.store).expanduser()
-        path = path if path.name not in ("", "..") else path.resolve()
+        path = user_path(self.store)
+        path = path if path.name not in ("", "..") else Path(os.path.realpath(path))
         return (path.stem if path.suffix in (".h5", ".hdf5") else path.name) or "store"
 
     @property
     def folder(self) -> Path:
         """The folder that the run is written to."""
         if self.out:
-            return Path(self.out).expanduser()
+            return user_path(self.out)
         quick = "-quick" if self.limit else ""  # so that a full run does not find its place taken
         return Path("runs", *map(_file_name, (self.corpus, self.task, (self.preset or self.head) + quick)))
 
 
 _FIELDS = {field.metadata["key"] or field.name: field for field in dataclasses.fields(RunConfig)}
 KEYS = tuple(_FIELDS)
+
+
+def user_path(text: str | Path) -> Path:
+    """Return a path whose ``~`` is the home folder; where nobody has one of that name it stays, and names nothing."""
+    return Path(os.path.expanduser(text))
 
 
 def _file_name(name: str) -> str:
@@ -159,14 +170,21 @@ def check_out(out: str | None, path: Path) -> None:
 
     Raises ConfigError.
     """
-    if out and not Path(out).expanduser().resolve().is_relative_to(Path.cwd().resolve()):
+    _check_place("out", out or "")
+    if out and not Path(os.path.realpath(user_path(out))).is_relative_to(Path.cwd().resolve()):
         raise ConfigError(f"{path} sets out = {out!r}, outside of the working folder; to write there, give --out {out}")
+
+
+def _check_place(key: str, place: str) -> None:
+    if "\0" in place or _NOT_UTF8.search(place):
+        why = "has a zero byte, as no name can" if "\0" in place else "is not UTF-8, so no report can name it"
+        raise ConfigError(f"{key} is {place!r}, which {why}; rename it, or make a link to it and give that")
 
 
 def _store_beside(store: str, path: Path) -> str:
     """Return where a store lies: from the working folder, or from the folder of the file that names it (``../``)."""
     beside = Path(os.path.normpath(path.parent.absolute() / store))
-    from_run = store.startswith("..") or not Path(store).expanduser().exists()
+    from_run = store.startswith("..") or not user_path(store).exists()
     return str(beside) if from_run and beside.exists() else store
 
 
@@ -175,9 +193,9 @@ def shared_store(store: str, folder: Path) -> str:
 
     A path from the working folder stays as it was typed. What would name the user's home is left out.
     """
-    place = Path(store).expanduser()
+    place = user_path(store)
     relative = os.path.relpath(place, folder) if place.is_absolute() else store
-    private = set(Path.home().parts) if place.is_absolute() or ".." in place.parts else set()
+    private = set(user_path("~").parts) if place.is_absolute() or ".." in place.parts else set()
     return place.name if private & set(Path(relative).parts[:-1]) else relative
 
 

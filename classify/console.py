@@ -10,12 +10,9 @@ from html import escape
 import typer
 
 from classify.json_file import clean_text
+from features_store.console import on_one_line
 
 __all__ = ["columns", "html_table", "note", "on_one_line", "paragraph", "progress_bar", "say"]
-
-_DIRECTIONS = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
-_BREAKS = {*range(0x20), 0x7F, 0x85, 0x2028, 0x2029, 0xFEFF}
-_ESCAPES = {code: chr(code).encode("unicode_escape").decode("ascii") for code in _DIRECTIONS | _BREAKS}
 
 
 def say(text: str, *, err: bool = False) -> None:
@@ -25,12 +22,7 @@ def say(text: str, *, err: bool = False) -> None:
 
 def note(line: str) -> None:
     """Print a line beside the result, on the error stream."""
-    say(f"note: {line}", err=True)
-
-
-def on_one_line(text: str) -> str:
-    """Write line breaks, tabs and marks of direction as escapes: a name stays within its line and its cell."""
-    return text.translate(_ESCAPES)
+    say(f"note: {on_one_line(line)}", err=True)
 
 
 def paragraph(lines: Sequence[str]) -> str:

@@ -64,18 +64,21 @@ def check_new(path: Path, *, force: bool) -> None:
 
     Raises ExistsError, RunError.
     """
+    try_place(path)
     if path.exists() and not force:
         raise ExistsError(f"{path} exists; replace it with --force (force=True)")
-    try_place(path)
 
 
 def try_place(path: Path, what: str = "") -> None:
-    """Refuse a place that can't be written, by writing there: folders that this takes are removed again.
+    """Refuse a place that can't be written, by writing there, and sweep what killed processes left there.
+
+    Folders that this takes are removed again.
 
     Raises RunError.
     """
     try:
         disk.try_place(path, what)
+        atomic.recover(path)
     except StoreError as error:
         raise RunError(str(error)) from error
 

@@ -9,6 +9,7 @@
     corpus                      the reader that makes its index
     task, split, head, refit    as of a run, and likewise the table [set]
     [experiment.widths]         the blocks in order: a number of values, or [channels, height, width]
+    [statements]                what the paper says, line by line, and what is done here, see `Statement`
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -28,7 +30,7 @@ if sys.version_info >= (3, 11):
 else:  # the same parser under its older name
     import tomli as tomllib
 
-__all__ = ["Preset", "find_preset", "presets", "read_experiments", "systems"]
+__all__ = ["Preset", "Statement", "find_preset", "presets", "read_experiments", "statements", "systems"]
 
 _ABOUT = ("name", "system", "title", "corpus", "widths", "paper")
 
@@ -60,19 +62,39 @@ class Preset:
         return {**asdict(self), "widths": {block: list(shape) for block, shape in self.widths.items()}}
 
 
+@dataclass(frozen=True)
+class Statement:
+    """What a paper says of method, data, results or figures, and what is done here.
+
+    *assumed* is what was taken where the paper leaves something open, *differs* why it is done otherwise; where both
+    are empty, it is done as the paper says. *of* are patterns of the experiments whose numbers it
+    concerns; none if it concerns no number.
+    """
+
+    id: str
+    says: str
+    here: str
+    assumed: str = ""
+    differs: str = ""
+    of: tuple[str, ...] = ("*",)
+
+    @property
+    def state(self) -> str:
+        """``agrees``, ``assumed`` or ``differs``."""
+        return "differs" if self.differs else "assumed" if self.assumed else "agrees"
+
+    def concerns(self, preset: str) -> bool:
+        """Tell whether it is about an experiment, or about the paper as a whole."""
+        return not self.of or any(fnmatch(preset, pattern) for pattern in self.of)
+
+
 @cache
 def presets() -> Mapping[str, Preset]:
     """Return every preset by name, sorted by system and name.
 
     Raises ConfigError.
     """
-    folder = files("classify").joinpath("presets")
-    found = [
-        preset
-        for path in folder.iterdir()
-        if path.name.endswith(".toml")
-        for preset in read_experiments(path.read_text(encoding="utf-8"), path.name)
-    ]
+    found = [preset for name, text in _texts().items() for preset in read_experiments(text, name)]
     return {one.name: one for one in sorted(found, key=lambda one: (one.system, one.name))}
 
 
@@ -83,6 +105,7 @@ def read_experiments(text: str, where: str) -> list[Preset]:
     """
     shared = tomllib.loads(text)
     experiments = shared.pop("experiment", [])
+    shared.pop("statements", None)
     return [_preset(_merged(shared, own), f"experiment {i} of {where}") for i, own in enumerate(experiments, 1)]
 
 
@@ -119,3 +142,27 @@ def systems() -> dict[str, list[Preset]]:
     for one in presets().values():
         found.setdefault(one.system, []).append(one)
     return found
+
+
+@cache
+def statements() -> Mapping[str, tuple[Statement, ...]]:
+    """Return what each publication says, by the name of its system.
+
+    Raises ConfigError.
+    """
+    found = {}
+    for name, text in _texts().items():
+        values = tomllib.loads(text)
+        listed = values.get("statements", {})
+        try:
+            rows = [Statement(id=key, **{**row, "of": tuple(row.get("of", "*"))}) for key, row in listed.items()]
+        except (AttributeError, TypeError) as error:
+            raise ConfigError(f"{name} has statements of another form: {error}") from error
+        found[values["system"]] = tuple(rows)
+    return found
+
+
+def _texts() -> dict[str, str]:
+    """Read the files of the presets."""
+    paths = (path for path in files("classify").joinpath("presets").iterdir() if path.name.endswith(".toml"))
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted(paths, key=lambda path: path.name)}

@@ -11,6 +11,7 @@ from typing import Any
 
 from classify.errors import ConfigError, RunError
 from classify.json_file import read_regular
+from features_store.atomic import typed_path
 from features_store.console import key_values
 
 if sys.version_info >= (3, 11):
@@ -26,7 +27,7 @@ _MAX_BYTES = 4 * 2**20
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file, or raise a `ConfigError` that says why not."""
     try:
-        values = tomllib.loads(read_regular(path.resolve(), _MAX_BYTES).decode("utf-8"))
+        values = tomllib.loads(read_regular(typed_path(path), _MAX_BYTES).decode("utf-8"))
         _check_numbers(values)
     except FileNotFoundError as error:
         raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from error

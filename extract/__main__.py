@@ -65,8 +65,12 @@ def run(
     data: Data = None,
     option: Option = None,
     limit: Annotated[int | None, in_corpus(min=1, help="Only the first N images; others stay pending.")] = None,
+    spread: Annotated[bool, in_corpus("--spread", help="Of --limit: N images from all over the corpus.")] = False,
     profile: Annotated[str | None, in_encoders(help="Named set of encoders. Default: the corpus' own.")] = None,
     encoders: Annotated[str | None, in_encoders(help="Comma-separated encoders; replaces --profile.")] = None,
+    size: Annotated[
+        int | None, in_encoders(help="Squash images to squares of so many pixels. Default: each network's own input.")
+    ] = None,
     weights: Annotated[str, in_encoders(metavar="auto|random:SEED|FILE", help="FILE: of the one encoder.")] = "auto",
     store: Annotated[Path | None, in_output(help="Folder of the dumps. Default: features/CORPUS.")] = None,
     retry_failed: Annotated[bool, in_output("--retry-failed", help="Try images again that failed before.")] = False,
@@ -85,7 +89,7 @@ def run(
     compile_: Annotated[str, in_speed("--compile", metavar="auto|on|off", help="auto: where it pays.")] = "auto",
     views: Annotated[int, in_views(min=1, help="Vectors per image: itself, and V - 1 augmentations.")] = 1,
     policy: Annotated[
-        str, in_views(metavar="mediaeval|flip-rotate-crop|strong", help="How images are augmented.")
+        str, in_views(metavar="mediaeval|flip-rotate-crop|random-crop|strong", help="How images are augmented.")
     ] = "mediaeval",
     rows: Annotated[str | None, in_scale_out(metavar="A:B", help="A shard, for `features-store merge`.")] = None,
     engine: Annotated[str, in_scale_out(metavar="local|ray", help="ray joins RAY_ADDRESS, or starts here.")] = "local",
@@ -108,6 +112,7 @@ def run(
             data=corpus_place(find_corpus(corpus), data),
             encoders=encoders,
             profile=profile,
+            size=size,
             store=store,
             weights=weights,
             options=console.key_values("--option", option or [], "KEY=VALUE"),
@@ -120,6 +125,7 @@ def run(
             views=views,
             policy=policy,
             limit=limit,
+            spread=spread,
             engine=engine,
             actors=actors,
             actor_cpus=actor_cpus,
@@ -176,12 +182,14 @@ def check(
     from extract.errors import CorpusError
     from extract.inputs.files import SkipUnreadable as SkippingFiles
     from features_store import ExistsError
+    from features_store.atomic import recover
     from features_store.disk import try_place
     from features_store.writer import FailureLimit
 
     if page is not None and lists_only:
         raise CorpusError("--page shows images, and --lists-only reads none; give one of them")
     if page is not None:
+        recover(page)
         if page.exists() and not force:
             raise ExistsError(f"{page} exists; nothing is overwritten without --force")
         try_place(page)
@@ -246,6 +254,7 @@ def encoders(as_json: AsJson = False) -> None:
         typer.echo(f"{one.name:<20} {blocks:<32} {one.description} ({one.library} {one.architecture})")
     typer.echo("timm:NAME, open_clip:ARCH/TAG    any model of these libraries")
     typer.echo("fit:FOLDER                       a network that `extract fit` trained")
+    typer.echo("ENCODER~SIZE                     images squashed to squares of another size, as --size")
     typer.echo("ENCODER@MODULE[:POOLING]         any layer; pooling is mean, max, cls or map")
     for name, members in PROFILES.items():
         n_features = sum(ENCODERS[one].n_features() for one in members)

@@ -10,6 +10,7 @@
         │   └── HubError (OSError)          the weights must be fetched and their host cannot be reached
         ├── DeviceError (ValueError)        the device is not there
         ├── TooManyFailedError              more images failed than may; exit code 3
+        ├── UnfinishedError                 the time for training is used up; exit code 3, resumable
         ├── EngineError (RuntimeError)      the engine that spreads the work is missing
         ├── MachineError                    a fault of the machine or of the way to the data; exit code 1, resumable
         │   ├── UnreadableError (OSError)   a file cannot be read, for a reason that is not its own
@@ -50,6 +51,12 @@ class DeviceError(ExtractError, ValueError):
 
 class TooManyFailedError(ExtractError):
     """More images failed than are accepted, so the work is not finished."""
+
+    exit_code = 3
+
+
+class UnfinishedError(ExtractError):
+    """The time for training is used up; its state is kept, and the same command resumes it."""
 
     exit_code = 3
 

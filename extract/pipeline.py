@@ -24,7 +24,7 @@ import numpy as np
 from extract.blocks import open_blocks
 from extract.corpora import Dataset, find_corpus
 from extract.corpora.dataset import Corpus, Place, shard
-from extract.encoders import OLD_PROFILES, PROFILES, Encoder, EncoderSpec, build_encoders, find_encoders
+from extract.encoders import OLD_PROFILES, PROFILES, Encoder, EncoderSpec, at_size, build_encoders, find_encoders
 from extract.encoders.weights import parse_weights
 from extract.engines import Engine
 from extract.engines.local import LocalEngine
@@ -45,6 +45,7 @@ def extract(
     data: Place | None = None,
     encoders: str | Iterable[str] | None = None,
     profile: str | None = None,
+    size: int | None = None,
     store: Path | str | None = None,
     weights: str = "auto",
     options: Mapping[str, object] | None = None,
@@ -61,9 +62,12 @@ def extract(
         Folder, tar, zip or URL of the images; for a union a mapping with one for each member. None = the corpus' own
         place, if it has one.
     encoders : str or iterable of str, optional
-        Names of `ENCODERS`, ``timm:NAME``, ``open_clip:ARCH/TAG``, or ``ENCODER@MODULE[:POOLING]`` for any layer.
+        Names of `ENCODERS`, ``timm:NAME``, ``open_clip:ARCH/TAG``, ``fit:FOLDER``, or
+        ``ENCODER@MODULE[:POOLING]`` for any layer.
     profile : str, optional
         Instead of `encoders`, a name of `PROFILES`. None = that of the corpus.
+    size : int, optional
+        Edge of the squares that the networks take, pixels; images lose their aspect. None = each network's own input.
     store : path-like, optional
         Folder of the dumps. None = ``features/CORPUS``.
     weights : str
@@ -98,7 +102,8 @@ def extract(
     devices = choose_devices(how, rows)
     how = replace(how, device=devices[0])
     found = find_corpus(corpus)
-    names, wanted = name_encoders(found, encoders, profile), parse_weights(weights)
+    names = [at_size(name, size) for name in name_encoders(found, encoders, profile)]
+    wanted = parse_weights(weights)
     specs = find_encoders(names)
     engine = make_engine(how)
     dataset = found.read(data, options)
@@ -135,7 +140,8 @@ def run(
         engine = stack.enter_context(engine or make_engine(settings))
         sinks = open_blocks(store, dataset.index, encoders, engine, settings, timings, stack)
         needed = np.logical_or.reduce([sink.needed.any(axis=1) for sink in sinks])  # (n_images,)
-        rows = np.flatnonzero(needed[: settings.limit])
+        chosen = settings.rows(len(dataset.index))
+        rows = chosen[needed[chosen]]
         if len(rows):
             step = stack.enter_context(progress_bar(len(rows), timings, show=settings.progress))
             engine.run(images, rows, [sink for sink in sinks if sink.needed[rows].any()], timings, step)
@@ -144,7 +150,7 @@ def run(
         notes = [f"{n} images were used although {remark}" for remark, n in engine.remarks.items()]
         if digests is not None:
             with timings.part("content"):
-                notes += digests.finish(range(len(dataset.index))[: settings.limit], rows.tolist())
+                notes += digests.finish(chosen.tolist(), rows.tolist())
         return summarize(
             str(store),
             [writer for sink in sinks for writer in sink.writers.values()],

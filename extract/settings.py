@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from extract.errors import EncoderError, EngineError
 from extract.inputs.images import find_decoder
 from extract.inputs.views import Views
@@ -45,6 +48,8 @@ class RunSettings:
         In which vectors are stored.
     limit : int, optional
         Only the first `limit` images of the index are done, the others stay pending. None = all.
+    spread : bool
+        Those images are spread evenly over the index, so that one which is sorted by class shows all of them.
     engine : {"local", "ray"}
         Threads of this process, or actors of Ray.
     actors, actor_cpus, actor_gpus : int, float, float, optional
@@ -78,6 +83,7 @@ class RunSettings:
     policy: str = "mediaeval"
     dtype: str = "float16"
     limit: int | None = None
+    spread: bool = False
     engine: str = "local"
     actors: int = 2
     actor_cpus: float = 0.5
@@ -106,6 +112,12 @@ class RunSettings:
         find_decoder(self.decoder)
         Views(self.views, self.policy)
         FailureLimit(self.max_failed)
+
+    def rows(self, n_images: int) -> NDArray[np.int64]:
+        """Return the images of an index that are done."""
+        if self.limit is None or self.limit >= n_images:
+            return np.arange(n_images)
+        return np.linspace(0, n_images - 1, self.limit).astype(np.int64) if self.spread else np.arange(self.limit)
 
     @property
     def augmentation(self) -> Views:

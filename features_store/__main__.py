@@ -15,7 +15,7 @@ import numpy as np
 import typer
 
 from features_store import console
-from features_store.console import examples
+from features_store.console import examples, on_one_line
 from features_store.dump import find_dumps, open_store
 from features_store.errors import FormatError, MismatchError, StoreError
 from features_store.schema import VECTOR_DTYPES
@@ -162,7 +162,11 @@ def diff(
 
     found = comparing.diff(open_store(first), open_store(second))
     lines = list(comparing.as_lines(found))
-    typer.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else "\n".join(lines or ["no difference"]))
+    typer.echo(
+        json.dumps(found, indent=2, ensure_ascii=False)
+        if as_json
+        else "\n".join(map(on_one_line, lines or ["no difference"]))
+    )
     if found:
         raise typer.Exit(1)
 
@@ -429,7 +433,7 @@ def export(
 
 
 def _tell(facts: Mapping[str, Any], lines: list[str], *, as_json: bool) -> None:
-    typer.echo(json.dumps(facts, ensure_ascii=False) if as_json else "\n".join(lines))
+    typer.echo(json.dumps(facts, ensure_ascii=False) if as_json else "\n".join(map(on_one_line, lines)))
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from features_store.disk import HELD, disk_errors, exchange, lock, move_new, sync, sync_tree
+from features_store.disk import HELD, KINDS, disk_errors, exchange, lock, move_new, refuse_special, sync, sync_tree
 from features_store.errors import ExistsError, StoreError, UnsafeFileError
 
 Mode = Literal["rb", "r+b", "ab", "a+b"]
@@ -37,14 +37,6 @@ _FLAGS: dict[str, int] = {
     "a+b": os.O_RDWR | os.O_APPEND,
 }
 _ALWAYS = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"))
-_KINDS = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFLNK: "a symbolic link",
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
 
 
 def open_regular(path: Path | str, limit: int | None = None, *, mode: Mode = "rb", links: bool = False) -> BinaryIO:
@@ -144,7 +136,7 @@ _SECOND_NAME = "has a second name (hard link) in another place; give a copy of i
 def _problem(path: Path, found: os.stat_result, limit: int | None, *, links: bool) -> str:
     """Say why a file is not opened; nothing if it may be."""
     if not stat.S_ISREG(found.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+        kind = KINDS.get(stat.S_IFMT(found.st_mode), "something else")
         return f"is not a regular file but {kind}; put a copy of the file in its place"
     if limit is not None and found.st_size > limit:
         return f"has {found.st_size:,} bytes; at most {limit:,} are read"
@@ -177,6 +169,7 @@ def atomic_write(path: Path | str, *, force: bool = False) -> Iterator[Path]:
     place = Path(path)
     if place.is_dir() and not place.is_symlink():
         raise ExistsError(f"{place} is a folder; give the name of the file to make, such as {place / 'new'}")
+    refuse_special(place)
     with _made_beside(place, force=force) as temporary:
         yield temporary
         sync(temporary)
@@ -213,6 +206,7 @@ def recover(path: Path | str) -> None:
 @contextmanager
 def _made_beside(place: Path, *, force: bool) -> Iterator[Path]:
     if os.path.lexists(place) and not force:
+        _sweep(place.parent)  # perhaps a killed process has just made it
         raise ExistsError(_exists(place))
     place.parent.mkdir(parents=True, exist_ok=True)
     with disk_errors(place):
@@ -295,10 +289,10 @@ def _sweep_one(folder: Path) -> None:
             _move_back(folder)
             _remove(folder)
     except FileNotFoundError:
-        if _abandoned(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-        else:
-            with suppress(OSError):
+        with suppress(OSError):  # its maker may just be removing it
+            if _abandoned(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
                 folder.rmdir()  # if it is empty; its maker, should it live, makes another
     except (OSError, StoreError):
         return  # somebody works in it, or it is not ours

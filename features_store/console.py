@@ -57,7 +57,11 @@ _SECRET = re.compile(
     r"([?&;#][^=&;#\s]*(?:sig|token|secret|pass|pwd|key|credential|auth|access|session|policy)[^=&;#\s]*=)[^&;#\s\"'<>)\],]+",
     re.IGNORECASE,
 )
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_DIRECTIONS = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_BREAKS = (*range(0x20), 0x7F, 0x85, 0x2028, 0x2029, 0xFEFF)
+_ESCAPES = {code: chr(code).encode("unicode_escape").decode("ascii") for code in (*_DIRECTIONS, *_BREAKS)}
+# What steers a terminal and never comes from a library that draws on it, as JSON writes it: JSON stays what it is.
+_STEERING = re.compile(f"[\x80-\x9f{''.join(map(chr, _DIRECTIONS))}]")
 
 
 def wait_passively() -> None:
@@ -171,6 +175,11 @@ def missing_package(error: ModuleNotFoundError) -> str:
     return f"this needs the package {package!r}, which is not installed: {lines}"
 
 
+def on_one_line(text: str) -> str:
+    """Write line breaks, tabs and marks of direction as escapes: a name stays within its line and its cell."""
+    return text.translate(_ESCAPES)
+
+
 def redacted(text: str) -> str:
     """Return a text without the user names, passwords and signatures of URLs in it."""
     return _SECRET.sub(r"\1***", _LOGIN.sub(r"\1***@", text))
@@ -239,7 +248,7 @@ def _worded_system_error(error: OSError) -> tuple[str, int]:
 
 
 def _print_error(sentence: str) -> None:
-    sys.stderr.write(_CONTROL.sub("?", redacted(sentence)) + "\n")
+    sys.stderr.write(on_one_line(redacted(sentence)) + "\n")
     sys.stderr.flush()
 
 
@@ -263,10 +272,11 @@ class _ErrorPipe(_Pipe):
 
 
 class _Redacting(io.TextIOWrapper):
-    """A standard stream that lets no secret pass, and no character that its encoding lacks stop the program."""
+    """A standard stream that lets no secret and no mark of direction pass, and that no character can stop."""
 
     def write(self, text: str, /) -> int:
-        super().write(redacted(text) if "://" in text else text)
+        shown = redacted(text) if "://" in text else text
+        super().write(_STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", shown) if not shown.isascii() else shown)
         return len(text)
 
 

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from features_store.errors import DiskSpaceError, StoreError
+from features_store.errors import DiskSpaceError, ExistsError, StoreError
 
 if sys.platform == "win32":
     import msvcrt
@@ -38,13 +39,35 @@ HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 MACHINE_FAULTS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Errors that say nothing about the file: the same read may succeed later."""
 
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+"""What lies in a place that is no regular file, in words."""
+
 _NO_REPLACE, _EXCHANGE = 1, 2  # of renameat2
 _HERE = -100  # AT_FDCWD
 _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
+def refuse_special(path: Path) -> None:
+    """Refuse a place that no file may take, not even with --force: a device, a pipe or a socket, also behind a link."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # nothing is there
+        return
+    what = KINDS.get(stat.S_IFMT(mode), "no file")
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise ExistsError(f"{path} is {what}, and is not replaced; choose another place")
+
+
 def try_place(path: Path, what: str = "") -> None:
     """Refuse a place that can't be written, by writing there: folders that this takes are removed again."""
+    refuse_special(path)
     made: list[Path] = []
     try:
         for folder in reversed(path.absolute().parents):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -53,7 +54,8 @@ def import_matrix(
     """
     target = Path(path)
     there = store.blocks[name].path if name in store.blocks else target
-    if there.resolve() != target.resolve() and there.resolve().parent == target.resolve().parent:
+    old, new = Path(os.path.realpath(there)), Path(os.path.realpath(target))
+    if old != new and old.parent == new.parent:
         raise MismatchError(
             f"block {name!r} is in {there}, and a second one beside it would make the store unreadable; "
             "choose another --name"

@@ -114,6 +114,9 @@ def _npy(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
 def _npz(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Iterator[Matrix]:
     with zipfile.ZipFile(path) as archive:
         members = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+        if len({*members}) < len(members):
+            twice = next(name for name in members if members.count(name) > 1)
+            raise FormatError(f"{path} holds two arrays of the name {twice!r}; one would be taken for the other")
 
         def array(name: str) -> NDArray[Any]:
             unpacked = scratch / f"{members.index(name)}.npy"
@@ -166,15 +169,17 @@ def _csv(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
         ids: list[str] = []
         empty: list[bool] = []
         with (scratch / "numbers").open("wb") as numbers:
-            for line, row in enumerate(rows, start=1 + titled):
-                if not row:
-                    continue
+            for line, row in _numbered_rows(rows, path, titled=titled):
                 if len(row) != len(header):
                     raise FormatError(f"{path} line {line} has {len(row)} cells; expected {len(header)}")
                 cells = [row[column] for column in columns]
                 ids.append(row[id_column])
                 empty.append(not any(cells))
-                numbers.write(_numbers(cells, path, line))
+                try:
+                    numbers.write(_numbers(cells))
+                except ValueError as error:
+                    shown = str(error).replace("np.str_", "")[-60:]
+                    raise FormatError(f"{path} line {line} holds something that is no number: {shown}") from error
     if not ids:
         raise FormatError(f"{path} holds no rows")
     array = np.memmap(scratch / "numbers", np.float32, "r", shape=(len(ids), len(columns)))
@@ -182,6 +187,18 @@ def _csv(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
     plain = names == tuple(str(n) for n in range(len(columns)))
     status = np.where(empty, Status.MISSING, Status.WRITTEN).astype(np.uint8)
     yield _of_array(array, ids=ids, names=None if plain else names, status=status)
+
+
+def _numbered_rows(rows: Any, path: Path, *, titled: bool) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows that are not empty, each with the line of the file on which it begins."""
+    begins = 1 + titled
+    try:
+        for row in rows:
+            if row:
+                yield begins, row
+            begins = rows.line_num + titled  # without titles the first line was read twice
+    except csv.Error as error:
+        raise FormatError(f"{path} cannot be read from line {begins} on: {error}; is a quote left open?") from error
 
 
 def _columns(header: Sequence[str], key: str | None, ids_key: str | None, path: Path) -> tuple[int, list[int]]:
@@ -203,19 +220,17 @@ def _columns(header: Sequence[str], key: str | None, ids_key: str | None, path: 
 
 def _is_number(cell: str) -> bool:
     try:
-        float(cell or "nan")
+        _numbers([cell])
     except ValueError:
         return False
     return True
 
 
-def _numbers(cells: Sequence[str], path: Path, line: int) -> bytes:
-    try:
-        return np.array([cell or "nan" for cell in cells]).astype(np.float32).tobytes()
-    except ValueError as error:
-        raise FormatError(
-            f"{path} line {line} holds something that is no number: {str(error).replace('np.str_', '')[-60:]}"
-        ) from error
+def _numbers(cells: Sequence[str]) -> bytes:
+    strange = next((cell for cell in cells if "_" in cell or not cell.isascii()), None)
+    if strange is not None:  # Python reads 1_000, and the digits of other scripts
+        raise ValueError(repr(strange))
+    return np.array([cell or "nan" for cell in cells]).astype(np.float32).tobytes()
 
 
 # ---- hdf5, MATLAB ----------------------------------------------------------------------------------------------------

@@ -52,11 +52,11 @@ def digest(passport: Mapping[str, Any]) -> str:
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Name each field of the keys that differs, with both values."""
     left, right = dict(_flat(key(one), "")), dict(_flat(key(other), ""))
-    missing = "absent"
+    shown = [{path: repr(value) for path, value in side.items()} for side in (left, right)]
     return [
-        f"{path}: {left.get(path, missing)!r} / {right.get(path, missing)!r}"
+        f"{path}: {' / '.join(side.get(path, 'not recorded') for side in shown)}"
         for path in sorted(left.keys() | right.keys())
-        if left.get(path, missing) != right.get(path, missing)
+        if path not in left or path not in right or left[path] != right[path]
     ]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from features_store.console import on_one_line
 from features_store.schema import FAILURES, Labels, Status
 from features_store.store import Block, Store
 from features_store.writer import read_failures
@@ -72,7 +73,7 @@ def _block(store: Store, block: Block) -> dict[str, Any]:
 
 def as_text(summary: dict[str, Any], *, all_failures: bool = False) -> str:
     """Lay a summary out for people."""
-    return "\n".join(_lines(summary, all_failures=all_failures))
+    return "\n".join(map(on_one_line, _lines(summary, all_failures=all_failures)))
 
 
 def _lines(summary: dict[str, Any], *, all_failures: bool) -> Iterator[str]:

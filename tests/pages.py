@@ -13,9 +13,10 @@ ENCODERS_HEAD = """# Encoders
 
 Written from the table of encoders by `python -m tests.pages`; `extract encoders` prints the same. `--encoders` takes a
 comma-separated list of these names, of `timm:NAME` and `open_clip:ARCH/TAG` for any model of those libraries,
-of `ENCODER@MODULE:POOLING` for any other layer (pooling is `mean`, `max`, `cls` or `map`), and of `fit:FOLDER`
-for a network that `extract fit` trained. `--profile` takes a named set. Licences of the weights are those of their
-authors, who may allow research only: look before you publish or sell.
+of `ENCODER@MODULE:POOLING` for any other layer (pooling is `mean`, `max`, `cls` or `map`), of `ENCODER~SIZE` for a
+network of timm over images squashed to squares of another size (`--size` says so for all), and of `fit:FOLDER` for a
+network that [`extract fit`](networks.md) trained. `--profile` takes a named set. Licences of the weights are those of
+their authors, who may allow research only: look before you publish or sell.
 
 | encoder | blocks, values per image | what it is | weights |
 |---|---|---|---|
@@ -36,6 +37,13 @@ dataset.files.read(0)  # the bytes of the first image
 dataset.notes  # what was left out, and why
 ```
 """
+FIDELITY_HEAD = """# Five papers, line by line
+
+Written from the statements beside the presets (`classify/presets/*.toml`) by `python -m tests.pages`; `classify
+reproduce SYSTEM` prints those that are not done as the paper says, with their reasons, and what a run of yours differs
+in besides. *Agrees*: done as said, or available by the command named. *Assumed*: the paper leaves it open or
+contradicts itself, and this was taken. *Differs*: done otherwise, for the reason given; where no experiments are named
+it is true of all of that paper."""
 BENCHMARKS_HEAD = """# Benchmarks
 
 Written from `tests/bench/coverage.jsonl` and `tests/bench/results.csv` by `python -m tests.pages`: a number without its
@@ -96,6 +104,42 @@ def corpora_page() -> str:
     return "\n".join(lines)
 
 
+def fidelity_page() -> str:
+    """Return the page of what five papers say and what is done here."""
+    from classify.preset import statements, systems
+
+    states = ("agrees", "assumed", "differs")
+    found = {system: statements()[system] for system in systems() if statements()[system]}
+    lines = [
+        FIDELITY_HEAD,
+        "",
+        "| paper | system | statements | agree | assumed | differ |",
+        "|---|---|---|---|---|---|",
+    ]
+    for system, rows in found.items():
+        counts = [sum(one.state == state for one in rows) for state in states]
+        citation = systems()[system][0].paper["citation"]
+        lines.append(f"| {citation} | `{system}` | {len(rows)} | {counts[0]} | {counts[1]} | {counts[2]} |")
+    every = [one for rows in found.values() for one in rows]
+    counts = [sum(one.state == state for one in every) for state in states]
+    lines.append(f"| all | | {len(every)} | {counts[0]} | {counts[1]} | {counts[2]} |")
+    for system, rows in found.items():
+        citation = systems()[system][0].paper["citation"]
+        lines += ["", f"## `{system}`: {citation}", ""]
+        lines += ["| | the paper says | here | |", "|---|---|---|---|"]
+        for one in rows:
+            names = ", ".join(f"`{name}`" for name in one.of)
+            of = f" ({names})" if one.of not in (("*",), ()) else ""
+            reason = one.differs or one.assumed
+            state = f"**{one.state}**: {reason}" if reason else "agrees"
+            lines.append(f"| {one.id} | {_cell(one.says)} | {_cell(one.here)} | {_cell(state + of * bool(reason))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
 def architecture_page() -> str:
     """Return the page of the architecture, its list of rooms and modules written anew from their docstrings."""
     text = (DOCS / "architecture.md").read_text(encoding="utf-8")
@@ -147,6 +191,7 @@ def _escaped(text: str) -> str:
 PAGES = {
     "encoders.md": encoders_page,
     "corpora.md": corpora_page,
+    "fidelity.md": fidelity_page,
     "architecture.md": architecture_page,
     "benchmarks.md": benchmarks_page,
 }

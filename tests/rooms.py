@@ -12,7 +12,7 @@ ORDER: dict[str, tuple[tuple[str, ...], ...]] = {
         ("chunked", "hdf5"),
         ("seal", "passport"),
         ("lock", "atomic", "disk"),
-        ("schema",),
+        ("schema", "polarity"),
         ("console", "errors"),
     ),
     "extract": (

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +17,8 @@ from features_store.console import key_values
 
 if TYPE_CHECKING:
     from classify.inference.model import Model, Prediction
+
+_MAX_LINE = 2**16  # bytes; no path is longer
 
 
 def predict(
@@ -62,7 +65,7 @@ def predict(
     files = _weight_files(weights)
     predictor = Predictor(model, device=device, weights=files, allow_download=allow_download)
     if asked is None:
-        paths = (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+        paths = _typed_lines()
         n_failed, n_images = _print_predictions(model, predictor(paths), as_json=as_json, as_csv=as_csv)
         if not n_images:
             raise ConfigError("no path came on the standard input; write one a line, or name the images instead of -")
@@ -74,6 +77,15 @@ def predict(
             n_failed, n_images = _print_predictions(model, found, as_json=as_json, as_csv=as_csv)
     if limit.exceeded(n_failed, n_images):
         raise typer.Exit(3)
+
+
+def _typed_lines() -> Iterator[str]:
+    """Yield the paths on the standard input as the file system has them; of a line without end only the beginning."""
+    begins = True
+    while line := sys.stdin.buffer.readline(_MAX_LINE):
+        if begins and line.strip():
+            yield os.fsdecode(line.rstrip(b"\r\n"))
+        begins = line.endswith(b"\n")
 
 
 def _print_predictions(
@@ -128,6 +140,9 @@ def explain(
     check: Annotated[
         bool, typer.Option("--check", help="Also run the deletion check of the maps on the test images.")
     ] = False,
+    each_class: Annotated[
+        int | None, typer.Option(min=1, help="Instead of the surest: the first N images of each class.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=8, help="Of --check: only the first N test images.")] = None,
     data: options.Pictures = None,
     weights: options.WeightFiles = None,
@@ -140,10 +155,12 @@ def explain(
     from classify.inference.predictor import image_paths
     from classify.runs.folder import read_run
 
+    if images and each_class:
+        raise ConfigError("--each-class chooses the images, and images were named; give one of the two")
     opened = read_run(run)
     check_explanations(opened, force=force)
     scored = scored_images(opened, data) if check or not images else {}
-    paths = image_paths(images) if images else chosen_images(opened, scored)
+    paths = image_paths(images) if images else chosen_images(opened, scored, each_class=each_class)
     import torch
 
     torch.set_num_threads(1)  # hundreds of small passes: on a busy machine more threads mostly wait for each other
@@ -183,9 +200,19 @@ def submit(
     part: Annotated[
         options.Part, typer.Option(help="The part that is answered for.", rich_help_panel="Data")
     ] = options.Part.test,
-    at_half: Annotated[
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="Answer for all images of this store instead, like a test set without labels.", rich_help_panel="Data"
+        ),
+    ] = None,
+    own_thresholds: Annotated[
         bool,
-        typer.Option("--at-half", help="Threshold every label at 0.5, not where the run does.", rich_help_panel="Data"),
+        typer.Option(
+            "--thresholds/--at-half",
+            help="Give a label from the threshold that the run chose on its validation part, not from 0.5.",
+            rich_help_panel="Data",
+        ),
     ] = False,
     force: options.Force = False,
 ) -> None:
@@ -198,7 +225,8 @@ def submit(
         raise ConfigError("give either --out FILE, to write one, or --check FILE, to check one")
     if out is not None:
         check_new(out, force=force)
-    plan = plan_submission([read_run(run) for run in runs], template=template, part=part.value, at_half=at_half)
+    given: dict[str, Any] = {"store": store, "template": template, "part": part.value}
+    plan = plan_submission([read_run(run) for run in runs], **given, own_thresholds=own_thresholds)
     found = check_submission(check, plan) if check else write_submission(plan, out or Path(), force=force)
     say(f"{check or out}: {len(plan.ids)} images, columns {', '.join(plan.titles)}")
     for task, one in found.items():

@@ -12,7 +12,7 @@ import typer
 
 from classify.config import RunConfig, load_config, parse_settings
 from classify.console import say
-from classify.heads import HEADS
+from classify.heads import ALL_HEADS
 
 DATA, HEAD, TRAINING, OUTPUT, ENCODERS = "Data", "Head", "Training", "Output", "Encoders"
 UNFINISHED = 3  # exit code of a run whose time budget ended, and of too many failed images
@@ -32,7 +32,7 @@ def examples(*lines: str) -> str:
 
 
 def _heads(incomplete: str) -> list[tuple[str, str]]:
-    return [(head.name, head.description) for head in HEADS.values() if head.name.startswith(incomplete)]
+    return [(head.name, head.description) for head in ALL_HEADS.values() if head.name.startswith(incomplete)]
 
 
 def _presets(incomplete: str) -> list[tuple[str, str]]:
@@ -71,8 +71,8 @@ Views = Annotated[
     str | None,
     typer.Option(
         "--views",
-        help="What training draws from where images have several views. [default: all]",
-        metavar="all|canonical",
+        help="What training draws from where images have several views; everywhere: validation too. [default: all]",
+        metavar="all|canonical|everywhere",
         rich_help_panel=DATA,
     ),
 ]
@@ -88,7 +88,7 @@ Pictures = Annotated[
     Path | None, typer.Option(help="Folder of the pictures. [default: data/CORPUS]", rich_help_panel=DATA)
 ]
 
-HEAD_HELP = f"One of {', '.join(HEADS)}; `classify heads` describes them."
+HEAD_HELP = f"One of {', '.join(ALL_HEADS)}; `classify heads` describes them."
 Head = Annotated[str, typer.Option(help=HEAD_HELP, rich_help_panel=HEAD, autocompletion=_heads)]
 OptionalHead = Annotated[str | None, typer.Option(help=HEAD_HELP, rich_help_panel=HEAD, autocompletion=_heads)]
 Settings = Annotated[

@@ -1,4 +1,4 @@
-"""The commands about runs that exist and the stores behind them: compare, report, audit, curve, seeds, ablation."""
+"""The commands about runs that exist and stores behind them: compare, report, figure, audit, curve, seeds, ablation."""
 
 from __future__ import annotations
 
@@ -223,3 +223,38 @@ def ablate(
     write_text(chart, standalone(ablation_chart(found)), force=True)
     say(json.dumps(found, indent=2, ensure_ascii=False) if as_json else ablation_text(found))
     say(f"wrote {path} and {chart.name}", err=True)
+
+
+def figure(
+    places: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUNS",
+            help="Run folders; of curves also folders of fitted networks, of a histogram stores.",
+            show_default=False,
+        ),
+    ],
+    *,
+    kind: Annotated[str, typer.Option(metavar="curves|confusion|plane|histogram|explanations", help="What is drawn.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The SVG file.", rich_help_panel="Output")],
+    task: Annotated[
+        str | None,
+        typer.Option(help="Of a histogram: a task with values. [default: the first]", rich_help_panel="Data"),
+    ] = None,
+    member: Annotated[
+        str | None,
+        typer.Option(help="Of a histogram: a corpus of a union, drawn against all of it.", rich_help_panel="Data"),
+    ] = None,
+    force: options.Force = False,
+) -> None:
+    """Draw several runs in one figure: curves of training, confusions, planes, explanations side by side."""
+    from classify.errors import ConfigError
+    from classify.json_file import check_new
+    from classify.pages.figure import figure as draw
+    from classify.pages.page import write_text
+
+    if out.suffix.lower() != ".svg":
+        raise ConfigError(f"{out}: figures are written as SVG, which browsers and office programs show; give FILE.svg")
+    check_new(out, force=force)
+    write_text(out, draw(kind, places, task=task, member=member), force=force)
+    say(f"wrote {out}")

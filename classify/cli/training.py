@@ -184,8 +184,30 @@ def reproduce(
     system: options.System,
     *,
     stores: Annotated[
-        list[str], typer.Option("--store", help="A store with its corpus; repeatable.", rich_help_panel="Data")
-    ],
+        list[str] | None,
+        typer.Option(
+            "--store", help="A store of its corpus; repeatable. [default: features/CORPUS]", rich_help_panel="Data"
+        ),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[CORPUS=]PATH",
+            help="Pictures of a corpus, as of `extract run`; repeatable.",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    do: Annotated[
+        bool, typer.Option("--run", help="Do what is missing: fit networks, extract, test on other corpora.")
+    ] = False,
+    only: Annotated[str | None, typer.Option(metavar="A,B,...", help="Only these experiments.")] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="auto|random:SEED", help="Of `extract run`.", rich_help_panel=options.ENCODERS),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="auto|cpu|cuda", help="Of `extract run`.", rich_help_panel=options.ENCODERS)
+    ] = None,
     allow_split_groups: options.AllowSplitGroups = False,
     quick: options.Quick = False,
     out: Annotated[
@@ -194,15 +216,42 @@ def reproduce(
     force: options.Force = False,
     as_json: options.Json = False,
 ) -> None:
-    """Run a system's experiments, and print the paper's numbers beside ours, and in what they differ."""
+    """Run a system's experiments, and print the paper's numbers beside ours, and in what they differ.
+
+    With --run it does whatever is missing, printing each command first; repeated, it resumes.
+    """
     from classify.json_file import check_new, write_json
     from classify.studies import reproduction
 
     if out:
         check_new(out, force=force)
-    given = {"is_quick": quick, "force": force, "allow_split_groups": allow_split_groups}
-    rows = reproduction.reproduce(system, stores, **given, notify=note)
+    given: dict[str, Any] = {"is_quick": quick, "force": force, "allow_split_groups": allow_split_groups}
+    given |= {"data": data or [], "do": do, "only": options.names(only)}
+    pairs = {"--weights": weights, "--device": device}
+    given["extract_options"] = [word for name, value in pairs.items() if value for word in (name, value)]
+    rows = reproduction.reproduce(system, stores or [], **given, notify=note)
     records = [row.as_json() for row in rows]
     if out:
         write_json(out, records, force=force)
     say(json.dumps(records, indent=2, ensure_ascii=False) if as_json else reproduction.table(rows))
+    if do:
+        _draw(system, rows)
+
+
+def _draw(system: str, rows: Any) -> None:
+    """Write the figures that the runs of a system allow, and that are not there yet."""
+    from classify.errors import RunError
+    from classify.pages.figure import figure
+    from classify.pages.page import write_text
+    from classify.studies.reproduction import run_folders
+
+    for kind in ("curves", "confusion", "plane"):
+        for task, folders in run_folders(rows).items():
+            path = folders[0].parent / f"{system}-{task}-{kind}.svg"
+            try:
+                text = figure(kind, folders[:8])
+            except RunError:  # no run of a network, or no such task
+                continue
+            if not path.exists():
+                write_text(path, text, force=False)
+                note(f"wrote {path}")

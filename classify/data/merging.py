@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from classify.data.kinds import kind_of
-from classify.errors import ConfigError, TaskError
+from classify.errors import TaskError
 from features_store import Labels
 from features_store.errors import unknown_name
 
@@ -47,37 +47,3 @@ def merge_classes(labels: Labels, merge: Mapping[str, Sequence[str]]) -> Labels:
     place = np.array([classes.index(new_of.get(name, name)) for name in task.classes])
     merged = replace(task, classes=classes, source=f"{task.source}; classes merged".lstrip("; "))
     return Labels(merged, kind_of(task).mapped(labels.values, place, len(classes)))
-
-
-__all__ = ["POLARITIES", "polarity_costs"]
-
-_PLEASANT = (
-    "amusement awe contentment excitement positive joy happiness surprise relief love trust admiration highly_positive"
-)
-_UNPLEASANT = "negative anger disgust fear sadness sad anxiety horror empathic_pain boredom shame guilt highly_negative"
-POLARITIES: dict[str, int] = {
-    **dict.fromkeys(_PLEASANT.split(), 1),
-    **dict.fromkeys(_UNPLEASANT.split(), -1),
-    "neutral": 0,
-    "craving": 0,
-}
-"""By class: 1 pleasant, -1 unpleasant, 0 neither. Surprise counts as pleasant, as in the binary task of EmotionROI."""
-
-
-def polarity_costs(classes: Sequence[str]) -> list[list[float]]:
-    """Return what it costs to say class k (column) of an image of class c (row): 1 for the wrong polarity.
-
-    Half of the difference of the polarities: taking a pleasant for an unpleasant emotion costs 1, either for a neutral
-    one 0.5, and one pleasant emotion for another nothing beyond what the loss says already.
-
-    Raises ConfigError.
-    """
-    keys = [name.strip().lower().replace(" ", "_") for name in classes]
-    unknown = [name for name, key in zip(classes, keys, strict=True) if key not in POLARITIES]
-    if unknown:
-        raise ConfigError(
-            f"the polarity of class {unknown[0]!r} isn't known; give cost as a matrix, a row (the truth) and a column "
-            f"(what is said) for each of {', '.join(classes)}"
-        )
-    signs = np.array([POLARITIES[key] for key in keys])
-    return (np.abs(signs[:, None] - signs) / 2).tolist()

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from classify.config import load_config
 from classify.data.kinds import kind_of
 from classify.data.standardizer import Standardizer
 from classify.inference.model import Model
-from classify.runs.folder import CONFIG, Run
+from classify.runs.folder import Run
 from classify.runs.layout import lay_out
 from features_store.schema import Task
 
@@ -76,7 +75,7 @@ def training_mean(model: Model, run: Run) -> Vector:
     standardizer = getattr(model.head, "standardizer_", None)
     if standardizer is not None and np.any(standardizer.mean):
         return np.asarray(standardizer.mean, dtype=np.float32)
-    config = replace(load_config(run.folder / CONFIG), allow_split_groups=True)  # nothing is scored
+    config = replace(run.config, allow_split_groups=True)  # nothing is scored
     return Standardizer.fit(lay_out(config).matrices["train"], standardize=True).mean
 
 

@@ -344,9 +344,20 @@ def scored_images(run: Run, data: Path | None) -> dict[str, str]:
     return found
 
 
-def chosen_images(run: Run, files: Mapping[str, str], n: int = 6) -> list[str]:
-    """Return the pictures with the surest decisions, half of them right, half wrong (regression: the extremes)."""
+def chosen_images(run: Run, files: Mapping[str, str], n: int = 6, *, each_class: int | None = None) -> list[str]:
+    """Return the pictures with the surest decisions, half of them right, half wrong (regression: the extremes).
+
+    *each_class* are the first so many pictures of each class instead, whatever the run says of them: the same for every
+    run on the same images.
+    """
     part, kind = run.part(run.report.judged_part), kind_of(run.task)
+    if each_class is not None:
+        if not kind.has_classes:
+            raise RunError(f"{run.folder} predicts values, so no picture has a class; name the pictures instead")
+        there = np.array([str(image) in files for image in part.ids])
+        truth = kind.indicators(part.y_true)
+        rows = [np.flatnonzero(truth[:, k] & there)[:each_class] for k in range(len(run.task.classes))]
+        return [files[str(part.ids[row])] for row in dict.fromkeys(np.concatenate(rows).tolist())]
     scores = np.asarray(part.y_score, dtype=np.float64).reshape(len(part.ids), -1)
     if kind.has_classes:
         right = kind.indicators(part.y_true)[np.arange(len(scores)), scores.argmax(axis=1)]

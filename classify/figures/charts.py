@@ -18,6 +18,7 @@ from classify.figures.svg import (
     interval_bar,
     label,
     number,
+    padded,
     path,
     shorten,
     standalone,
@@ -131,27 +132,22 @@ def _strongest(matrix: NDArray[np.int64], classes: Sequence[str]) -> str:
     return svg(580, 44 + 20 * max(len(order), 1), f"The {len(order)} strongest confusions", parts)
 
 
-def loss_chart(history: Sequence[Mapping[str, Any]]) -> str:
-    """Draw training and validation loss by epoch, and mark the epoch of the lowest validation loss."""
-    names = {"loss": ("accent", "training"), "validation_loss": ("second", "validation")}
+def loss_chart(history: Sequence[Mapping[str, Any]], name: str = "loss") -> str:
+    """Draw training and validation loss (or accuracy) by epoch, and mark the epoch of the best validation value."""
+    names = {name: ("accent", "training"), f"validation_{name}": ("second", "validation")}
     lines = {key: [(row["epoch"], row[key]) for row in history if row.get(key) is not None] for key in names}
     lines = {key: points[:: max(1, len(points) // 600)] for key, points in lines.items() if points}
     values = [value for points in lines.values() for _, value in points] or [0.0, 1.0]
     epochs = [epoch for points in lines.values() for epoch, _ in points] or [0, 1]
-    frame = Frame(66, 34, 420, 216, (min(epochs), max(epochs)), _padded(values, 0.06))
-    parts = [*frame.y_axis("loss"), *frame.x_axis("epoch"), *_legend(66, [names[key] for key in lines])]
+    frame = Frame(66, 34, 420, 216, (min(epochs), max(epochs)), padded(values, 0.06))
+    parts = [*frame.y_axis(name), *frame.x_axis("epoch"), *_legend(66, [names[key] for key in lines])]
     parts += [path([frame.place(*point) for point in lines[key]], names[key][0], width=2) for key in lines]
-    if "validation_loss" in lines:
-        epoch, lowest = min(lines["validation_loss"], key=lambda point: point[1])
-        parts.append(dot(*frame.place(epoch, lowest), 4.5, "second"))
-        parts.append(label(320, 18, f"● lowest at epoch {epoch}", fill="second"))
-    return svg(500, 296, "Loss by epoch", parts)
-
-
-def _padded(values: Sequence[float], share: float) -> tuple[float, float]:
-    """Return the ends of an axis that has room for all values."""
-    pad = share * (max(values) - min(values)) or 0.05
-    return min(values) - pad, max(values) + pad
+    if points := lines.get(f"validation_{name}"):
+        best, word = (min, "lowest") if name == "loss" else (max, "highest")
+        epoch, value = best(points, key=lambda point: point[1])
+        parts.append(dot(*frame.place(epoch, value), 4.5, "second"))
+        parts.append(label(320, 18, f"● {word} at epoch {epoch}", fill="second"))
+    return svg(500, 296, f"{name.capitalize()} by epoch", parts)
 
 
 def _legend(left: float, entries: Sequence[tuple[str, str]]) -> list[str]:
@@ -251,7 +247,7 @@ def learning_chart(points: Sequence[Mapping[str, Any]], metric: str, baseline: f
     ends = [point[key] for point in points for key in ("low", "high", "lowest", "highest")]
     values = [value for value in (*ends, baseline) if value is not None]
     xs = [math.log10(point["n"]) for point in points]
-    frame = Frame(62, 30, 266, 220, (min(xs) - 0.04, max(xs) + 0.04), _padded(values, 0.05))
+    frame = Frame(62, 30, 266, 220, (min(xs) - 0.04, max(xs) + 0.04), padded(values, 0.05))
     parts = frame.y_axis("")
     if all(point[end] is not None for point in points for end in ("low", "high")):
         upper, lower = ([frame.place(x, p[end]) for x, p in zip(xs, points, strict=True)] for end in ("high", "low"))
@@ -283,7 +279,7 @@ def ablation_chart(found: Mapping[str, Any]) -> str:
     longest = max(map(len, names), default=0)
     top, column, step = 30 + 4.4 * longest, 26.0, 24.0
     left = 50 + column * len(blocks)
-    frame = Frame(left, top, 300, step * len(subsets), _padded(ends or [0.0, 1.0], 0.06), (0, 1))
+    frame = Frame(left, top, 300, step * len(subsets), padded(ends or [0.0, 1.0], 0.06), (0, 1))
     columns = [24 + column * j for j in range(len(blocks))]
     parts = [label(x, top - 10, name, fill="ink", turn=-42) for x, name in zip(columns, names, strict=True)]
     parts += frame.x_axis(metric_title(metric), grid=True)

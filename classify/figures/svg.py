@@ -8,14 +8,19 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-__all__ = ["Frame", "dot", "interval_bar", "label", "nice_ticks", "number", "path", "shorten", "standalone", "svg"]
+__all__ = ["PALETTE", "Frame", "dot", "interval_bar", "label", "nice_ticks", "number", "padded", "path", "shorten"]
+__all__ += ["standalone", "svg"]
 
 _STYLE = (
     ":root{--paper:#fff;--ink:#1a1d21;--muted:#5c6570;--line:#d9dee4;--accent:#1f5fae;--second:#c2571a;--shade:#1f5fae}"
     "@media(prefers-color-scheme:dark){:root{--paper:#14171b;--ink:#e8eaed;--muted:#9aa4b0;--line:#343b44;"
     "--accent:#7fb2f0;--second:#f0a36b;--shade:#4d8fdc}}"
+    ":root{--c1:#1f5fae;--c2:#c2571a;--c3:#2f7d4f;--c4:#8a3f97;--c5:#8c6d00;--c6:#b3304f;--c7:#0f7f8c;--c8:#5b5b66}"
+    "@media(prefers-color-scheme:dark){:root{--c1:#7fb2f0;--c2:#f0a36b;--c3:#7cc79a;--c4:#cf9bd9;--c5:#d8bd5a;"
+    "--c6:#f08aa2;--c7:#6fd0dc;--c8:#b9b9c4}}"
     "svg{font:12px system-ui,sans-serif}"
 )
+PALETTE = tuple(f"c{i}" for i in range(1, 9))  # of figures of several runs, which stand alone
 Point = tuple[float, float]
 
 
@@ -63,6 +68,12 @@ def number(value: float) -> str:
 def shorten(text: str, length: int) -> str:
     """Cut *text* to *length* characters, the last of them an ellipsis where something is missing."""
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def padded(values: Sequence[float], share: float) -> tuple[float, float]:
+    """Return the ends of an axis that has room for all values."""
+    pad = share * (max(values) - min(values)) or 0.05
+    return min(values) - pad, max(values) + pad
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:

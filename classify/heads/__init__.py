@@ -11,7 +11,7 @@ from classify.data.kinds import KINDS as TASK_KINDS
 from classify.errors import HeadError
 from features_store.errors import unknown_name
 
-__all__ = ["HEADS", "Head", "head_class", "head_options", "make_head"]
+__all__ = ["ALL_HEADS", "HEADS", "NONE", "Head", "head_class", "head_options", "make_head"]
 
 KINDS = tuple(TASK_KINDS)
 
@@ -108,14 +108,24 @@ HEADS: dict[str, Head] = _table(
 )
 
 
+NONE = Head(
+    "none",
+    "nothing is fitted: the outputs of a network, a block of probabilities or values, are scored as they are",
+    "classify.heads.passthrough:PassThroughClassifier",
+    "classify.heads.passthrough:PassThroughRegressor",
+)
+ALL_HEADS = {**HEADS, NONE.name: NONE}
+"""With the one that learns nothing."""
+
+
 def head_class(name: str, kind: str) -> Any:
     """Import the estimator class of a head for a kind of task.
 
     Raises HeadError.
     """
-    if name not in HEADS:
-        raise HeadError(unknown_name("head", name, HEADS))
-    head = HEADS[name]
+    if name not in ALL_HEADS:
+        raise HeadError(unknown_name("head", name, ALL_HEADS))
+    head = ALL_HEADS[name]
     place = head.classifier if kind in TASK_KINDS and TASK_KINDS[kind].has_classes else head.regressor
     if kind not in head.kinds or place is None:
         raise HeadError(f"head {name!r} takes tasks of kind {', '.join(head.kinds)}; this one is {kind!r}")

@@ -27,7 +27,7 @@ from classify.heads.options import (
     weights_of_classes,
     whole,
 )
-from classify.heads.training import KEPT, OPTIMIZERS, Batches, Checkpoint, Loss, Plan, Progress, Session
+from classify.heads.training import KEPT, OPTIMIZERS, Batches, Checkpoint, Hits, Loss, Plan, Progress, Session
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -67,7 +67,8 @@ class NetworkHead(Head):
     module_ : torch.nn.Module
         The trained network, from standardized features to outputs.
     history_ : list of dict
-        One record an epoch: ``epoch``, ``learning_rate``, ``loss``, with validation also ``validation_loss``.
+        One record an epoch: ``epoch``, ``learning_rate``, ``loss``, of one label an image ``accuracy``, and with
+        validation rows ``validation_loss`` and ``validation_accuracy``.
         Given validation rows, the weights are those of the epoch with the lowest validation loss, unless ``keep`` is
         "last".
     n_parameters_ : int
@@ -219,7 +220,11 @@ class NetworkHead(Head):
         batched = functools.partial(Batches, size=plan.batch_size, standardizer=scale)
         train = batched(rows, targets, generator=generator, by_blocks=shuffles_by_blocks(self.shuffle, rows))
         held_out = None if validation is None else batched(*validation)
-        return Session(module, loss, train, held_out, plan, Progress(plan.build_optimizer(module)))
+        return Session(module, loss, train, held_out, plan, Progress(plan.build_optimizer(module)), self._hits())
+
+    def _hits(self) -> Hits | None:
+        """Return the count of right answers for the history; None where answers are not right or wrong."""
+        return None
 
     def _standardizer(self, rows: Rows) -> Standardizer:
         """Measure the training rows."""
@@ -325,6 +330,9 @@ class NetworkClassifier(ClassifierHead, NetworkHead):
         if self.multilabel_:
             return labels_loss(self, codes)
         return single_loss(self, codes, self._row_losses, self._single_probabilities)
+
+    def _hits(self) -> Hits | None:
+        return None if self.multilabel_ else lambda outputs, codes: (outputs.argmax(dim=1) == codes).sum()
 
     def _tensor(self, codes: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(codes.astype(np.float32 if self.multilabel_ else np.int64))

@@ -22,7 +22,7 @@ import numpy as np
 
 from classify.data.standardizer import Standardizer
 from classify.errors import HeadError, OutdatedHeadError, RunError
-from classify.heads import HEADS, head_class, head_options
+from classify.heads import ALL_HEADS, head_class, head_options
 from classify.json_file import (
     Check,
     anything,
@@ -237,8 +237,8 @@ def _file(value: Any, where: str) -> Any:
 
 _LABELS = record({"dtype": _dtype, "values": items(anything, 1, 100_000)})
 _OPTIONAL = ("blocks_in_", "feature_names_in_", "best_length_", "C_", "alpha_", "search_")
-"""Attributes of a head that was fitted on blocks of a store, on columns with names, that could stop early, or that chose
-a strength, which heads saved before did not keep."""
+"""Attributes of a head that was fitted on blocks of a store, on columns with names, that could stop early, or that has a
+strength, which heads saved before did not keep."""
 _MAP = choice("l2", "sqrt", "standardize")
 _MEMBER = record(
     {"family": choice("svm", "ridge", "knn"), "maps": items(_MAP, 1), "weights": items(number(0, 1e6), 1)},
@@ -306,7 +306,7 @@ def _record(data: bytes) -> dict[str, Any]:
 
 def _place(head: Any) -> tuple[str, str]:
     """Return the name in the table and the kind of task of a fitted head."""
-    for name, entry in HEADS.items():
+    for name, entry in ALL_HEADS.items():
         for place in (entry.classifier, entry.regressor):
             if place == f"{type(head).__module__}:{type(head).__name__}":
                 if not hasattr(head, "n_features_in_"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ import torch
 
 from classify.data.rows import Rows, ViewedRows, batches, shuffled_by_blocks
 from classify.errors import HeadError, RunError
+from classify.json_file import items, number, optional, parse_json, read_regular, record, table, text, whole, wrong
+from features_store.atomic import atomic_write
+from features_store.errors import AffectoryError, first_line
 
 if TYPE_CHECKING:
     from classify.data.standardizer import Standardizer
@@ -33,11 +37,31 @@ __all__ = [
 ]
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Hits = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # outputs and targets to the number of right answers
 Pair = tuple[torch.Tensor, torch.Tensor]
 OPTIMIZERS = ("adam", "nadam", "sgd")
 KEPT = ("best", "last")
 FORMAT_VERSION = 1
 _ARRAYS, _RECORD = "state.{}.safetensors", "state.json"
+_MAX_BYTES = 16 * 2**30  # weights, the best weights and two moments of each
+
+
+def _arrays_name(value: Any, where: str) -> str:
+    name: str = text(value, where)
+    return name if re.fullmatch(_ARRAYS.format("[0-9]{1,9}"), name) else wrong(where, name, _ARRAYS.format("NUMBER"))
+
+
+_STATE = record(
+    {
+        "identity": table(text),
+        "arrays": _arrays_name,
+        "optimizer": record({"moments": items(text), "scalars": table(table(number()))}),
+        "history": items(table(number())),
+        "step": whole(),
+        "best_loss": optional(number()),
+        "best_epoch": whole(),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -159,8 +183,8 @@ class Progress:
     optimizer : torch.optim.Optimizer
         With its moments.
     history : list of dict
-        One record an epoch: ``epoch`` (from 1), ``learning_rate``, ``loss`` and, given validation rows,
-        ``validation_loss``; losses are means over rows.
+        One record an epoch: ``epoch`` (from 1), ``learning_rate``, ``loss``, of one label an image ``accuracy`` (in
+        training with dropout, over the epoch), and both as ``validation_...``, given validation rows; means over rows.
     step : int
         Batches seen.
     best_loss, best_epoch, best_weights
@@ -198,11 +222,12 @@ class Session:
     held_out: Batches | None
     plan: Plan
     progress: Progress
+    hits: Hits | None = None
 
     def run(self, stop: Callable[[Progress], bool] = lambda progress: False) -> None:
         """Train the module in place, see `fit_loop`."""
         batches = (self.train, self.held_out)
-        fit_loop(self.module, self.loss, *batches, plan=self.plan, progress=self.progress, stop=stop)
+        fit_loop(self.module, self.loss, *batches, plan=self.plan, progress=self.progress, stop=stop, hits=self.hits)
 
 
 def fit_loop(
@@ -214,8 +239,9 @@ def fit_loop(
     plan: Plan,
     progress: Progress,
     stop: Callable[[Progress], bool] = lambda progress: False,
+    hits: Hits | None = None,
 ) -> list[dict[str, float]]:
-    """Train *module* in place until the plan is done, the validation loss stalls, or *stop* says so.
+    """Train *module* in place until the plan is done, the validation loss stalls, or *stop* says so; count *hits*.
 
     Raises HeadError.
     """
@@ -223,10 +249,11 @@ def fit_loop(
         epoch = len(progress.history)
         record = {"epoch": epoch + 1, "learning_rate": plan.rate(epoch=epoch, step=progress.step)}
         module.train()
-        record["loss"] = _mean_loss(train, lambda x, y: _train_step(module, loss, (x, y), plan, progress))
+        record |= _means(train, lambda x, y: _train_step(module, loss, (x, y), plan, progress), hits)
         if validation is not None:
             module.eval()
-            record["validation_loss"] = _mean_loss(validation, lambda x, y: _score_step(module, loss, (x, y)))
+            means = _means(validation, lambda x, y: _score_step(module, loss, (x, y)), hits)
+            record |= {f"validation_{name}": value for name, value in means.items()}
         refuse_divergence(record)
         progress.note(record, module, keep=plan.keep)
         if stop(progress):
@@ -237,29 +264,37 @@ def fit_loop(
     return progress.history
 
 
-def _mean_loss(pairs: Iterable[Pair], step: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> float:
-    """The one loop over batches: run *step* on each, and average what it returns over the rows."""
-    total, count = torch.zeros((), dtype=torch.float64), 0
+def _means(
+    pairs: Iterable[Pair], step: Callable[[torch.Tensor, torch.Tensor], Pair], hits: Hits | None
+) -> dict[str, float]:
+    """The one loop over batches: run *step* on each, and average the loss and the hits of its outputs over the rows."""
+    total, right, count = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.int64), 0
     for x, y in pairs:
-        total += step(x, y).double() * len(x)
+        loss, outputs = step(x, y)
+        total += loss.double() * len(x)
         count += len(x)
-    return float(total) / max(count, 1)
+        if hits is not None:
+            right += hits(outputs, y)
+    means = {"loss": float(total) / max(count, 1)}
+    return means if hits is None else {**means, "accuracy": float(right) / max(count, 1)}
 
 
-def _train_step(module: torch.nn.Module, loss: Loss, pair: Pair, plan: Plan, progress: Progress) -> torch.Tensor:
+def _train_step(module: torch.nn.Module, loss: Loss, pair: Pair, plan: Plan, progress: Progress) -> Pair:
     for group in progress.optimizer.param_groups:
         group["lr"] = plan.rate(epoch=len(progress.history), step=progress.step)
-    value = loss(module(pair[0]), pair[1])
+    outputs = module(pair[0])
+    value = loss(outputs, pair[1])
     progress.optimizer.zero_grad(set_to_none=True)
     value.backward()
     progress.optimizer.step()
     progress.step += 1
-    return value.detach()
+    return value.detach(), outputs.detach()
 
 
 @torch.no_grad()
-def _score_step(module: torch.nn.Module, loss: Loss, pair: Pair) -> torch.Tensor:
-    return loss(module(pair[0]), pair[1])
+def _score_step(module: torch.nn.Module, loss: Loss, pair: Pair) -> Pair:
+    outputs = module(pair[0])
+    return loss(outputs, pair[1]), outputs
 
 
 def refuse_divergence(record: dict[str, float]) -> None:
@@ -312,6 +347,8 @@ class Checkpoint:
     unfinished: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
+        if self.folder.is_symlink():
+            raise RunError(f"{self.folder} is a symbolic link; the state of training lies in a folder of its own")
         self._started = self._saved = self._epoch_began = self.clock()
         self._longest = 0.0
 
@@ -320,7 +357,7 @@ class Checkpoint:
 
         Raises RunError.
         """
-        if self.resume and (self.folder / _RECORD).is_file():
+        if self.resume and os.path.lexists(self.folder / _RECORD):
             self._restore(session)
         self._epoch_began = self.clock()
         return lambda progress: self._after_epoch(session, progress)
@@ -338,7 +375,7 @@ class Checkpoint:
         return self.unfinished
 
     def _save(self, session: Session) -> None:
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         progress, module = session.progress, session.module
         state = progress.optimizer.state_dict()
@@ -366,27 +403,33 @@ class Checkpoint:
         }
         # Copies: safetensors refuses tensors that share memory, as a restored state and its module may.
         copies = {name: tensor.detach().clone().contiguous() for name, tensor in arrays.items()}
+        files = {str(record["arrays"]): save(copies), _RECORD: f"{json.dumps(record, indent=1)}\n".encode()}
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_file(copies, self.folder / f".{record['arrays']}.tmp")
-            _place(self.folder / f".{record['arrays']}.tmp", self.folder / str(record["arrays"]))
-            (self.folder / f".{_RECORD}.tmp").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-            _place(self.folder / f".{_RECORD}.tmp", self.folder / _RECORD)  # from here on the new arrays count
+            for name, data in files.items():  # from the record on, which comes last, the new arrays count
+                with atomic_write(self.folder / name, force=True) as temporary:
+                    temporary.write_bytes(data)
             for old in self.folder.glob(_ARRAYS.format("*")):
-                if old.name != record["arrays"]:
+                if old.name not in files:
                     old.unlink()
+        except AffectoryError:
+            raise
         except OSError as error:
             raise RunError(f"can't keep the state of training in {self.folder}: {error.strerror or error}") from error
 
     def _restore(self, session: Session) -> None:
+        record, arrays = self._read()
         try:
-            record, arrays = self._read()
-        except RunError:
-            raise
-        except Exception as error:  # whatever a damaged file provokes in json or safetensors
-            raise RunError(
-                f"the state in {self.folder} is damaged ({type(error).__name__}: {error}); start without --resume"
-            ) from error
+            self._fill(session, record, arrays)
+        except Exception as error:  # whatever arrays that do not fit provoke in torch
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> RunError:
+        return RunError(
+            f"the state in {self.folder} is damaged ({type(error).__name__}: {first_line(error)}); "
+            "start without --resume"
+        )
+
+    def _fill(self, session: Session, record: Mapping[str, Any], arrays: Mapping[str, torch.Tensor]) -> None:
         progress = session.progress
         session.module.load_state_dict(_named(arrays, "module."))
         fresh = progress.optimizer.state_dict()
@@ -398,18 +441,24 @@ class Checkpoint:
         progress.step, progress.best_epoch = record["step"], record["best_epoch"]
         progress.best_loss = math.inf if record["best_loss"] is None else record["best_loss"]
         progress.best_weights = _named(arrays, "best.") or None
+        _check_shapes(session)
         torch.set_rng_state(arrays["generator.torch"])
         if session.train.generator is not None:
             session.train.generator.set_state(arrays["generator.batches"])
 
     def _read(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        from safetensors.torch import load_file
+        from safetensors.torch import load
 
-        record = json.loads((self.folder / _RECORD).read_text(encoding="utf-8"))
-        if record["format_version"] != FORMAT_VERSION:
-            raise RunError(
-                f"the state in {self.folder} has format version {record['format_version']!r}; start without --resume"
-            )
+        try:
+            found = parse_json(read_regular(self.folder / _RECORD), _RECORD)
+            version = found.get("format_version") if isinstance(found, dict) else None
+            if version in (None, FORMAT_VERSION):
+                record = _STATE(found, "the state")
+                arrays = load(read_regular(self.folder / record["arrays"], _MAX_BYTES))
+        except Exception as error:  # whatever a damaged file provokes in safetensors
+            raise self._damaged(error) from error
+        if version != FORMAT_VERSION:
+            raise RunError(f"the state in {self.folder} has format version {version!r}; start without --resume")
         kept, asked = record["identity"], dict(self.identity)
         other = sorted(name for name in kept.keys() | asked.keys() if kept.get(name) != asked.get(name))
         if other:
@@ -417,14 +466,22 @@ class Checkpoint:
                 f"the state in {self.folder} is of another training: {', '.join(other)} differ; "
                 "ask for the same run again, or start without --resume"
             )
-        return record, load_file(self.folder / Path(record["arrays"]).name)
+        return record, arrays
 
 
 def _named(arrays: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
 
 
-def _place(temporary: Path, place: Path) -> None:
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(place)
+def _check_shapes(session: Session) -> None:
+    """Refuse moments and kept weights that are not of the shapes of the network."""
+    for parameter, moments in session.progress.optimizer.state.items():
+        if any(isinstance(one, torch.Tensor) and one.ndim and one.shape != parameter.shape for one in moments.values()):
+            raise ValueError("a moment of the optimiser has another shape than its weight")
+    best = session.progress.best_weights
+    if best is not None and _shapes(best) != _shapes(session.module.state_dict()):
+        raise ValueError("the best weights are not those of the network")
+
+
+def _shapes(arrays: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in arrays.items()}

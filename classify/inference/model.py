@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from classify.console import on_one_line
 from classify.data.kinds import TaskKind, kind_of
 from classify.errors import ModelError
 from classify.evaluation.novelty import NOT_RECORDED, Novelty, read_novelty
 from classify.evaluation.postprocessing import Postprocessing
 from classify.heads.persistence import load_model
-from classify.json_file import clean_text
 from classify.runs.folder import Run
 from classify.runs.report_json import passport_weights
 from classify.runs.train import head_scores
@@ -151,7 +151,7 @@ class Model:
     def as_text(self, prediction: Prediction) -> str:
         """Return a prediction as one line for people: the classes, the largest first, and the calibrated values."""
         if prediction.scores is None:
-            return clean_text(f"{prediction.image}: no answer ({prediction.reason})")
+            return on_one_line(f"{prediction.image}: no answer ({prediction.reason})")
         classes, scores, novelty = self.task.classes, prediction.scores.tolist(), _novelty_text(prediction)
         if not self.kind.has_classes:
             clipped = prediction.out_of_range
@@ -159,13 +159,13 @@ class Model:
                 f"{name} {value:.3f}" + (f" (cut to the scale from {clipped[name]:.3f})" if name in clipped else "")
                 for name, value in zip(classes, scores, strict=True)
             ]
-            return clean_text(f"{prediction.image}: {', '.join(values)}{novelty}")
+            return on_one_line(f"{prediction.image}: {', '.join(values)}{novelty}")
         order = sorted(range(len(classes)), key=lambda k: -scores[k])
         at = self.postprocessing.thresholds
         listed = ", ".join(f"{classes[k]} {scores[k]:.2f}" + (f", given from {at[k]:.2f}" if at else "") for k in order)
         if prediction.calibrated is not None:
             listed += f"; calibrated {', '.join(f'{classes[k]} {prediction.calibrated[k]:.2f}' for k in order)}"
-        return clean_text(f"{prediction.image}: {' + '.join(prediction.predicted) or 'none'} ({listed}){novelty}")
+        return on_one_line(f"{prediction.image}: {' + '.join(prediction.predicted) or 'none'} ({listed}){novelty}")
 
 
 def csv_header(model: Model) -> str:

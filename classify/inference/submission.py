@@ -11,22 +11,24 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from classify.config import load_config
+from classify.config import user_path
 from classify.data.kinds import kind_of
 from classify.errors import RunError, SubmissionError
 from classify.evaluation.metrics import metrics, primary_metric
 from classify.inference.model import run_model
 from classify.json_file import read_regular
-from classify.runs.folder import CONFIG, Run
+from classify.runs.folder import Run
 from classify.runs.identity import check_same_data
 from classify.runs.layout import Layout, lay_out
-from features_store.atomic import atomic_write
+from features_store import Store, open_store
+from features_store import passport as passports
+from features_store.atomic import atomic_write, typed_path
 from features_store.errors import AffectoryError
 from features_store.schema import PART_NAMES, Task
 
@@ -108,28 +110,58 @@ class Submission:
 
 
 def plan_submission(
-    runs: Sequence[Run], *, template: Path | None = None, part: str = "test", at_half: bool = False
+    runs: Sequence[Run],
+    *,
+    store: str | None = None,
+    template: Path | None = None,
+    part: str = "test",
+    own_thresholds: bool = False,
 ) -> Submission:
-    """Predict for all images of a part of the index, labelled or not, by each run.
+    """Predict for all images of a part of the index, labelled or not, by each run; or for all of another *store*.
+
+    Each label is given from a probability of one half, as in the run's report, or from the run's *own_thresholds*.
 
     Raises SubmissionError, RunError.
     """
-    layouts = [_laid_out(run) for run in runs]
     names = [run.task.name for run in runs]
     if len(set(names)) != len(names):
         raise SubmissionError(f"two runs are of the same task ({', '.join(names)}); give one run for each task")
-    lists = [_part_ids(layout, run, part) for layout, run in zip(layouts, runs, strict=True)]
+    if store is None:
+        layouts = [_laid_out(run) for run in runs]
+        stores = [layout.store for layout in layouts]
+        lists = [_part_ids(layout, run, part) for layout, run in zip(layouts, runs, strict=True)]
+    else:
+        stores = [_other_store(run, open_store(user_path(store))) for run in runs]
+        lists = [one.ids.tolist() for one in stores]
     if any(sorted(one) != sorted(lists[0]) for one in lists):
         raise SubmissionError(f"the runs have different images in the {part} part; make them on one store and split")
-    ids = lists[0] if template is None else _template_ids(template, lists[0])
+    ids, written = (lists[0], lists[0]) if template is None else _template_ids(template, lists[0])
     return Submission(
-        tuple(ids),
-        tuple(_predictions(run, layout, ids, at_half=at_half) for run, layout in zip(runs, layouts, strict=True)),
+        tuple(written),
+        tuple(
+            _predictions(run, there, ids, written, own_thresholds=own_thresholds)
+            for run, there in zip(runs, stores, strict=True)
+        ),
     )
 
 
+def _other_store(run: Run, store: Store) -> Store:
+    """Refuse a store whose blocks were made in another way than those that the head was fitted on."""
+    if run.config.limit:
+        raise SubmissionError(f"{run.folder} is a quick run; make a whole run to submit")
+    for name, fitted in run.passports.items():
+        # Answers are given by view 0, the image itself, whatever other views a store has.
+        pair = ({k: v for k, v in one.items() if k != "views"} for one in (fitted, store.block(name).passport))
+        if different := passports.differences(*pair):
+            raise SubmissionError(
+                f"block {name!r} of the store was made in another way than the one of {run.folder} (fitted / here): "
+                f"{'; '.join(different[:5])}"
+            )
+    return store
+
+
 def _laid_out(run: Run) -> Layout:
-    config = load_config(run.folder / CONFIG)
+    config = run.config
     if config.limit:
         raise SubmissionError(
             f"{run.folder} is a quick run, of at most {config.limit} images of each part; make a whole run to submit"
@@ -151,20 +183,33 @@ def _part_ids(layout: Layout, run: Run, part: str) -> list[str]:
     return ids
 
 
-def _template_ids(path: Path, expected: Sequence[str]) -> list[str]:
+def _template_ids(path: Path, expected: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the ids of the index in the order of a table, and how they are written.
+
+    The table may name images with or without a suffix; a name that is no id of the index is written as it stands there.
+    """
     header, rows = _read_table(path)
     at = next((i for i, title in enumerate(header) if title.strip().lower() in ("id", "filename")), None)
     if at is None:
         raise SubmissionError(f"{path} has no column 'id' or 'filename'; its titles are {', '.join(header)}")
     known, names = set(expected), [row[at].strip() for row in rows]
-    ids = [name if name in known else name.rsplit(".", 1)[0] for name in names]
+    stems = {PurePosixPath(image).stem: image for image in expected}
+    stems = stems if len(stems) == len(expected) else {}  # else a stem would not say which image it is
+    ids, written = [], []
+    for name in names:
+        bare = name.rpartition(".")[0] or name
+        own = name if name in known else bare if bare in known else ""
+        ids.append(own or stems.get(name, name))
+        written.append(own or name)
     _check_ids(path, ids, expected)
-    return ids
+    return ids, written
 
 
-def _predictions(run: Run, layout: Layout, ids: Sequence[str], *, at_half: bool) -> TaskPredictions:
+def _predictions(
+    run: Run, store: Store, ids: Sequence[str], written: Sequence[str], *, own_thresholds: bool
+) -> TaskPredictions:
     """Predict by the run's head, and see that it gives the scores that the run was judged by."""
-    store, model = layout.store, run_model(run)
+    model = run_model(run)
     position = {image: at for at, image in enumerate(store.ids.tolist())}
     rows = np.array([position[image] for image in ids])
     lacking = np.flatnonzero(~store.usable(model.blocks)[rows])
@@ -176,7 +221,8 @@ def _predictions(run: Run, layout: Layout, ids: Sequence[str], *, at_half: bool)
     scores = model.scores(store.matrix(model.blocks, rows))
     scored: dict[str, Any] = {}
     truth: dict[str, Any] = {}
-    for part in run.predictions.values():
+    judged = store.index_digest == run.report.index_digest  # else its images are others, whatever their names
+    for part in run.predictions.values() if judged else ():
         scored.update(zip(part.ids.tolist(), part.y_score, strict=True))
         truth.update(zip(part.ids.tolist(), part.y_true, strict=True))
     for at, image in enumerate(ids):
@@ -187,7 +233,8 @@ def _predictions(run: Run, layout: Layout, ids: Sequence[str], *, at_half: bool)
                     "run it again"
                 )
             scores[at] = scored[image]  # to the last digit what was scored
-    thresholds = None if at_half else model.postprocessing.thresholds
+    thresholds = model.postprocessing.thresholds if own_thresholds else None
+    truth = {name: truth[image] for image, name in zip(ids, written, strict=True) if image in truth}
     return TaskPredictions(model.task, scores, thresholds, truth, str(run.folder))
 
 
@@ -245,7 +292,7 @@ def check_submission(path: Path, plan: Submission) -> dict[str, dict[str, Any]]:
 def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     """Read a CSV file: its titles, and its rows, each with as many cells."""
     try:
-        text = read_regular(path.resolve()).decode("utf-8-sig")
+        text = read_regular(typed_path(path)).decode("utf-8-sig")
         header, *rows = csv.reader(io.StringIO(text, newline=""))
     except (OSError, ValueError, RunError) as error:
         raise SubmissionError(f"can't read {path} as a table: {error}") from error

@@ -18,6 +18,7 @@ from classify.json_file import read_regular
 from classify.runs.findings_json import read_explanations
 from classify.runs.folder import Run
 from classify.runs.predictions import PartPredictions
+from features_store.atomic import typed_path
 from features_store.schema import Task
 
 __all__ = [
@@ -39,6 +40,8 @@ _PLACES = ("", "images")  # below the corpus' folder, where ids may begin
 _MAX_PIXELS = 120_000_000
 _MAX_FILE = 256 * 2**20  # bytes
 _QUALITY = 78
+# Pillow knows formats that start other programs or hold scripts (EPS, PDF, WMF ...); pictures are these.
+_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP", "HEIF")
 
 
 class Thumbnail(NamedTuple):
@@ -118,7 +121,9 @@ def _thumbnail(path: Path, side: int) -> Thumbnail | None:
     except ImportError:
         return None  # the page says that pictures need Pillow
     try:
-        with Image.open(io.BytesIO(read_regular(path.resolve(), _MAX_FILE))) as opened:
+        Image.init()
+        formats = [one for one in _FORMATS if one in Image.OPEN]  # a build of Pillow may lack one
+        with Image.open(io.BytesIO(read_regular(typed_path(path), _MAX_FILE)), formats=formats) as opened:
             if opened.width * opened.height > _MAX_PIXELS:
                 return None
             opened.draft("RGB", (side, side))

@@ -18,10 +18,12 @@ from classify.figures.charts import (
     scatter_chart,
 )
 from classify.pages.pictures import Pictures, explained_images, surest_errors
+from classify.preset import presets
 from classify.runs.findings_json import read_curve
 from classify.runs.folder import Run
-from classify.runs.report_json import Report
+from classify.runs.report_json import UNDEFINED, Report
 from classify.studies.learning_curve import CURVE
+from classify.studies.reproduction import paper_numbers
 
 __all__ = ["run_details", "run_notes"]
 
@@ -49,11 +51,29 @@ def run_details(run: Run, shown_above: Sequence[str], pictures: Pictures, *, emp
         "calibration": _calibration_rows(report, part),
         "calibration_note": _calibration_note(report, part),
         "notes": run_notes(report, part),
+        "paper": _beside_the_paper(run),
         "thresholds": _thresholds(report, part),
         "in_sample": IN_SAMPLE if part != "test" else "",
         "errors": surest_errors(run.task, run.part(part), pictures),
         "explanations": explained_images(run, pictures),
         "facts": _facts(report),
+    }
+
+
+def _beside_the_paper(run: Run) -> dict[str, Any] | None:
+    """Return the numbers of the paper that a run follows, with ours, and what it leaves open; None of other runs."""
+    report = run.report
+    preset = presets().get(report.preset or "")
+    if preset is None or report.transfer:
+        return None
+    paper = preset.paper
+    metric, part = paper["metric"], paper["part"]
+    ours = report.metrics.get(part, {}).get(metric, UNDEFINED)["value"]
+    rows = {f"{metric_title(metric)} ({part})": {"paper": paper.get("value"), "ours": ours}}
+    return {
+        "citation": paper["citation"],
+        "note": paper.get("note", ""),
+        "rows": {**rows, **paper_numbers(preset, run)},
     }
 
 
@@ -110,6 +130,8 @@ def _training(run: Run) -> Figures:
     figures, report = [], run.report
     if len(report.history) > 1:
         figures.append(("Loss during training", loss_chart(report.history)))
+        if any(row.get("accuracy") is not None for row in report.history):
+            figures.append(("Accuracy during training", loss_chart(report.history, "accuracy")))
     learned = read_curve(run.folder / CURVE)
     if learned:
         majority = report.baselines["majority"].get(learned["part"], {}).get(learned["metric"], {}).get("value")

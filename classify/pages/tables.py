@@ -299,7 +299,7 @@ def seeds_text(run: Run, found: Mapping[str, Any]) -> str:
 
 def head_records() -> list[dict[str, Any]]:
     """Return the table of heads as plain values, with the default of every option by kind of task."""
-    from classify.heads import HEADS, head_options
+    from classify.heads import ALL_HEADS, head_options
     from classify.runs.record import plain
 
     return [
@@ -309,31 +309,31 @@ def head_records() -> list[dict[str, Any]]:
             "kinds": list(head.kinds),
             "options": {kind: plain(head_options(head.name, kind)) for kind in head.kinds},
         }
-        for head in HEADS.values()
+        for head in ALL_HEADS.values()
     ]
 
 
 def head_list() -> str:
     """Lay out the table of heads, a line for each; no head is imported for it."""
-    from classify.heads import HEADS
+    from classify.heads import ALL_HEADS
 
-    lines = [f"{head.name:<8} {head.description} ({', '.join(head.kinds)})" for head in HEADS.values()]
+    lines = [f"{head.name:<8} {head.description} ({', '.join(head.kinds)})" for head in ALL_HEADS.values()]
     return "\n".join([*lines, "", "`classify heads HEAD` lists the options of one."])
 
 
 def head_card(name: str) -> str:
     """Lay out one head: what it is, and its options with defaults as ``--set`` takes them, meaning and range."""
-    from classify.heads import HEADS, head_class, head_options
+    from classify.heads import ALL_HEADS, head_class, head_options
     from classify.heads.options import options_of
 
-    kinds = HEADS[name].kinds if name in HEADS else ("single",)
+    kinds = ALL_HEADS[name].kinds if name in ALL_HEADS else ("single",)
     head_class(name, kinds[0])  # an unknown name is answered with the valid ones
     options: dict[str, Any] = {}
     declared: dict[str, Option] = {}
     for kind in reversed(kinds):
         options = {**head_options(name, kind), **options}
         declared = {**declared, **options_of(head_class(name, kind))}
-    lines = [f"{name}: {HEADS[name].description} ({', '.join(kinds)})"]
+    lines = [f"{name}: {ALL_HEADS[name].description} ({', '.join(kinds)})"]
     for option, value in options.items():
         if option != "random_state":  # it is the seed of the run
             default = "none" if value is None else value if isinstance(value, str) else json.dumps(value)

@@ -23,7 +23,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from classify.config import RunConfig, dump_config, shared_store
+from classify.config import RunConfig, dump_config, load_config, shared_store
 from classify.console import html_table
 from classify.errors import ConfigError, ModelError, RunError
 from classify.evaluation.novelty import Novelty
@@ -34,7 +34,7 @@ from classify.heads.persistence import save_head
 from classify.json_file import try_place
 from classify.runs.predictions import PartPredictions, read_predictions, write_predictions
 from classify.runs.report_json import REPORT, Report, read_report, report_task
-from features_store.atomic import atomic_folder, recover
+from features_store.atomic import atomic_folder
 from features_store.errors import ExistsError
 from features_store.schema import Task
 
@@ -54,6 +54,14 @@ class Run:
     def task(self) -> Task:
         """The task that the head was fitted on."""
         return report_task(self.report)
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """The settings of the run; ``config.toml``, which may not be a link, is read at first use."""
+        place = self.folder / CONFIG
+        if place.is_symlink():
+            raise RunError(f"{place} is a symbolic link; the settings of a run lie in it")
+        return load_config(place)
 
     @cached_property
     def predictions(self) -> dict[str, PartPredictions]:
@@ -104,8 +112,6 @@ def check_free(folder: Path, *, force: bool) -> None:
     Raises RunError.
     """
     try_place(folder, "the run ")
-    if not folder.exists() and not folder.is_symlink():
-        recover(folder)
     if not folder.exists() and not folder.is_symlink():
         return
     if folder.is_dir() and not any(folder.iterdir()):
@@ -180,7 +186,12 @@ def find_runs(places: Iterable[Path]) -> list[Run]:
     """
     found: dict[Path, Path] = {}
     for place in places:
-        reports = sorted(path for path in place.rglob(REPORT) if not path.parent.name.startswith("."))
+        # What begins with a dot is still being written, or was left by a process that was killed.
+        reports = sorted(
+            path
+            for path in place.rglob(REPORT)
+            if not any(part.startswith(".") for part in path.relative_to(place).parts)
+        )
         if not place.exists() or not reports:
             state = "holds no run" if place.exists() else "doesn't exist"
             raise RunError(f"{place} {state}; give run folders, or folders that hold some, like runs/emoji")

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from classify.config import RunConfig
+from classify.config import RunConfig, user_path
 from classify.data.kinds import kind_of
-from classify.data.merging import polarity_costs
 from classify.data.rows import RowMatrix, ViewedRows, choose_maps, n_views
 from classify.data.tasks import TaskRows, choose_blocks, sampled, task_rows
 from classify.errors import ConfigError
-from classify.heads import HEADS, head_class, make_head
+from classify.heads import HEADS, NONE, head_class, make_head
 from features_store import Store, open_store
 from features_store.errors import unknown_name
+from features_store.polarity import polarity_costs
 from features_store.schema import Task
 
 __all__ = ["Layout", "class_options", "lay_out", "quick", "task_head", "unfitted_head"]
@@ -39,13 +38,24 @@ class Layout:
 
     @cached_property
     def matrices(self) -> dict[str, RowMatrix]:
-        """The canonical vectors of each part."""
-        return {name: RowMatrix(self.store, self.blocks, part.rows) for name, part in self.data.parts.items()}
+        """The vectors that each part is scored by: canonical ones, unless validation images are distorted too."""
+        found = {name: RowMatrix(self.store, self.blocks, part.rows) for name, part in self.data.parts.items()}
+        if self.views == "everywhere" and "validation" in found:
+            found["validation"] = self._drawn(found["validation"].rows)
+        return found
+
+    def _drawn(self, rows: np.ndarray) -> ViewedRows:
+        """Return rows of one view each, drawn once."""
+        import torch
+
+        viewed = ViewedRows(self.store, self.blocks, rows)
+        viewed.redraw(torch.Generator().manual_seed(0))
+        return viewed
 
     @property
     def n_views(self) -> int:
         """How many views training draws from, the most of any block."""
-        return n_views(self.store, self.blocks) if self.views == "all" else 1
+        return n_views(self.store, self.blocks) if self.views != "canonical" else 1
 
     def to_train_on(self, rows: np.ndarray) -> RowMatrix:
         """Return rows for training: where images have several views, each pass sees another one."""
@@ -59,7 +69,7 @@ def lay_out(config: RunConfig, store: Store | None = None) -> Layout:
 
     Raises AffectoryError.
     """
-    store, shape = store or open_store(Path(config.store).expanduser()), None
+    store, shape = store or open_store(user_path(config.store)), None
     if config.head in HEADS and HEADS[config.head].maps:
         blocks, shape = choose_maps(store, config.blocks)
     else:
@@ -86,6 +96,8 @@ def unfitted_head(config: RunConfig, layout: Layout) -> Any:
             instead = {"random_state": "give the seed of the run instead", "shape": "it follows from the blocks"}
             raise ConfigError(f"{name!r} isn't an option of a head: {instead.get(name, 'the task decides it')}")
     data = layout.data
+    if config.head == NONE.name:
+        _check_outputs(layout)
     return task_head(
         config.head,
         data.task,
@@ -94,6 +106,18 @@ def unfitted_head(config: RunConfig, layout: Layout) -> Any:
         seed=config.seed,
         shape=layout.map_shape,
     )
+
+
+def _check_outputs(layout: Layout) -> None:
+    """Refuse blocks that are not the outputs for the classes of the task, by number and, where they have any, name."""
+    classes, blocks = layout.data.task.classes, [layout.store.block(name) for name in layout.blocks]
+    names = [name for block in blocks for name in block.names or [""] * block.n_features]
+    if len(names) != len(classes) or any(name not in ("", own) for name, own in zip(names, classes, strict=True)):
+        raise ConfigError(
+            f"head none scores {len(classes)} outputs as they are, {', '.join(classes)[:200]}; the blocks "
+            f"{', '.join(layout.blocks)} hold {len(names)}, {', '.join(filter(None, names[:8])) or 'without names'}: "
+            "name the block of outputs with --blocks"
+        )
 
 
 def task_head(

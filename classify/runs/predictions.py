@@ -68,7 +68,10 @@ def read_predictions(path: Path, task: Task) -> dict[str, PartPredictions]:
     Raises RunError.
     """
     try:
-        text = clean_text(read_regular(path, MAX_BYTES).decode("utf-8"))
+        data = read_regular(path, MAX_BYTES)
+        if b"\0" in data:  # a file of holes takes no space, and would become four times as large in memory
+            raise ValueError("it holds zero bytes, so it is no table")
+        text = clean_text(data.decode("utf-8"))
         header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
         return _parts(kind_of(task), header, rows)
     except FileNotFoundError as error:

@@ -104,7 +104,11 @@ _CLASS = record(
     {"class": text, "support": whole()}, dict.fromkeys(("precision", "recall", "f1"), (optional(SHARE), None))
 )
 _COUNT = record({}, {"n": (whole(), None), **{name: (number(), None) for name in ("mean", "std", "min", "max")}})
-_EPOCH = record({"epoch": whole()}, {name: (optional(number()), None) for name in ("loss", "validation_loss")})
+_CURVES = ("loss", "accuracy")
+_EPOCH = record(
+    {"epoch": whole()},
+    {name: (optional(number()), None) for name in (*_CURVES, *(f"validation_{name}" for name in _CURVES))},
+)
 _INTERVALS = record({}, {"method": (text, "not recorded"), "resamples": (whole(), 0), "resampled": (text, "images")})
 _JUDGED = record({"verdict": choice("better", "unclear", "worse", "undefined")}, {"p": (optional(SHARE), None)})
 _OVER_NAMES = record({}, {"value": (optional(number()), None), "p": (optional(SHARE), None)})

@@ -72,6 +72,10 @@ class Interruption:
         self.resume, self.every, self.clock = resume, every, clock
         self.identity: dict[str, str] = {}
         self._end = clock() + seconds
+        if self.folder.is_symlink():
+            raise RunError(
+                f"{self.folder} is a symbolic link; remove it, for the state of training lies beside its run"
+            )
         if self.folder.exists() and not resume:
             if not force:
                 raise RunError(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from classify.config import RunConfig
+from classify.config import RunConfig, user_path
 from classify.data.folds import deal
 from classify.data.tasks import choose_blocks, task_rows
 from classify.errors import ConfigError
@@ -87,7 +87,7 @@ def ablate(
 
     Raises AffectoryError.
     """
-    path = Path(config.store).expanduser()
+    path = user_path(config.store)
     store = open_store(path)
     blocks = choose_blocks(store, config.blocks)
     allow = config.allow_split_groups

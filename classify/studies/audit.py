@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from classify.config import user_path
 from classify.data.kinds import kind_of
 from classify.data.rows import RowMatrix
 from classify.data.tasks import TaskRows, choose_blocks, task_rows
@@ -58,7 +58,7 @@ def audit(
     """
     if not 0 < threshold <= 1:
         raise ConfigError(f"threshold is {threshold}; it takes a cosine above 0 and at most 1, like {THRESHOLD}")
-    opened = open_store(Path(store).expanduser())
+    opened = open_store(user_path(store))
     chosen = choose_blocks(opened, blocks)
     data = task_rows(opened, task, split=split, blocks=chosen, allow_split_groups=True)
     if data.crossing:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from classify.config import RunConfig, load_config
+from classify.config import RunConfig, user_path
 from classify.data.kinds import kind_of
 from classify.data.rows import RowMatrix
 from classify.data.seen import Seen, find_seen
@@ -25,7 +25,7 @@ from classify.evaluation.postprocessing import postprocessed_report
 from classify.evaluation.verdict import judge_head
 from classify.heads.persistence import load_model
 from classify.runs import train
-from classify.runs.folder import CONFIG, Run, check_free, new_folder, read_run, write_run
+from classify.runs.folder import Run, check_free, new_folder, read_run, write_run
 from classify.runs.predictions import PartPredictions
 from classify.runs.record import run_report
 from features_store import Labels, Store, Task, open_store
@@ -42,7 +42,7 @@ def run_config(config: RunConfig, *, force: bool = False, **options: Any) -> Run
     if not config.tested:
         return train.run(config, force=force, **options)
     return cross_corpus_test(
-        Path(config.tested).expanduser(),
+        user_path(config.tested),
         config.store,
         task=config.task,
         class_map=config.class_map,
@@ -67,8 +67,8 @@ def cross_corpus_test(
     """Score the head of the run in folder *tested* on another store; leave a run whose one part, ``test``, has all.
 
     *task* is one of that store, by default of the name of the run's. *class_map* gives the run's class for a class of
-    the store; equal names need no entry, and "none" leaves the images of a class out. By default the run goes to
-    ``runs/CORPUS/TASK/HEAD-from-CORPUS_OF_THE_RUN``.
+    the store; equal names need no entry, and "none" leaves the images of a class out, unless it is a class of the head.
+    By default the run goes to ``runs/CORPUS/TASK/HEAD-from-CORPUS_OF_THE_RUN``.
 
     Images that the head was fitted on, or that calibrated it, are left out and counted: by name, by the bytes of the
     picture where both stores know them, by equal vectors, and as group mates of one of them. A class of the head that
@@ -77,7 +77,7 @@ def cross_corpus_test(
     Raises MismatchError, TaskError.
     """
     run, started, class_map = read_run(tested), time.perf_counter(), dict(class_map or {})
-    other = open_store(Path(store).expanduser())
+    other = open_store(user_path(store))
     config = _config(run, tested, store, task, class_map, out)
     config = replace(config, resamples=resamples, seed=seed)
     check_free(config.folder, force=force)
@@ -136,7 +136,7 @@ def cross_corpus_test(
 def _config(
     run: Run, tested: Path, store: str, task: str | None, class_map: Mapping[str, str], out: str | None
 ) -> RunConfig:
-    fitted = load_config(run.folder / CONFIG)
+    fitted = run.config
     config = replace(fitted, store=store, task=task or run.report.task, split="all", merge={}, refit=False, limit=None)
     config = replace(config, tested=str(tested), class_map=class_map, out=out)
     if out:
@@ -185,14 +185,16 @@ def _class_places(task: Task, labels: Labels, class_map: Mapping[str, str]) -> N
         if ours != LEFT_OUT and ours not in task.classes:
             raise TaskError(unknown_name(f"class of the head (for {name!r})", ours, [*task.classes, LEFT_OUT]))
     places = []
+    leave_out = f", or leave its images out with --map NAME={LEFT_OUT}" if LEFT_OUT not in task.classes else ""
     for name, count in kind.class_counts(kind.targets(labels.values[labels.known])).items():
-        ours = class_map.get(name, name if name in task.classes else LEFT_OUT)
-        if count and name not in class_map and ours == LEFT_OUT:
+        ours = class_map.get(name, name)
+        if count and name not in class_map and ours not in task.classes:
             raise TaskError(
                 f"the store's class {name!r} has images, and the head knows {', '.join(task.classes)}; say which it is "
-                f"with --map {name}=CLASS, or leave its images out with --map {name}={LEFT_OUT}"
+                f"with --map {name}=CLASS{leave_out.replace('NAME', name)}"
             )
-        places.append(-1 if ours == LEFT_OUT else task.classes.index(ours))
+        # A class of the head that is called so comes before the word for "left out".
+        places.append(task.classes.index(ours) if ours in task.classes else -1)
     return np.array(places)
 
 
@@ -200,7 +202,7 @@ def _seen_images(run: Run, store: Store, blocks: tuple[str, ...]) -> Seen:
     """Find the images that the head was fitted on, and those that stopped or calibrated it."""
     ids = np.concatenate([run.part(name).ids for name in ("train", "validation") if name in run.predictions])
     try:
-        trained_on = open_store(Path(load_config(run.folder / CONFIG).store).expanduser())
+        trained_on = open_store(user_path(run.config.store))
     except AffectoryError:  # the store of the run is not here any more
         trained_on = None
     return find_seen(store, ids, trained_on, blocks)

@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from classify.config import load_config
 from classify.data.folds import units_of
 from classify.data.kinds import kind_of
 from classify.data.tasks import Part
 from classify.errors import ConfigError, RunError, TaskError
 from classify.evaluation.bootstrap import Interval, bootstrap
 from classify.evaluation.metrics import primary_metric
-from classify.runs.folder import CONFIG, Run
+from classify.runs.folder import Run
 from classify.runs.identity import check_same_data
 from classify.runs.layout import lay_out, unfitted_head
 from classify.runs.train import fit_head, head_scores
@@ -43,7 +42,7 @@ def fit_learning_curve(run: Run, *, n_points: int = 6, n_repeats: int = 3, seed:
     Raises ConfigError, RunError.
     """
     check_sizes(n_points, n_repeats)
-    config = load_config(run.folder / CONFIG)
+    config = run.config
     if config.tested or run.report.transfer:
         raise RunError(f"{run.folder} tests a head that was fitted elsewhere, so it has no learning curve")
     layout = lay_out(replace(config, allow_split_groups=True))  # the run was scored on it already

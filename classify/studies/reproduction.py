@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from classify.config import RunConfig, load_config
+from classify.config import RunConfig, load_config, user_path
 from classify.errors import ConfigError, RunError
-from classify.preset import Preset, find_preset, systems
-from classify.runs.folder import CONFIG, REPORT, Run, read_run
+from classify.preset import Preset, Statement, statements, systems
+from classify.runs.folder import REPORT, Run, read_run
 from classify.runs.identity import differing_aspects, run_identity
 from classify.runs.layout import Layout, lay_out, quick
-from classify.runs.report_json import UNDEFINED, passport_weights
+from classify.runs.report_json import UNDEFINED
 from classify.runs.train import run as run_experiment
+from classify.studies.cross_corpus import cross_corpus_test
+from classify.studies.preparation import Command, Preparation, place_data, run_command
+from classify.studies.published import Difference, differences
 from features_store import Store, open_store
 from features_store import passport as passports
 from features_store.errors import AffectoryError, unknown_name
 
-__all__ = ["Row", "differences", "reproduce", "table"]
+__all__ = ["Row", "paper_numbers", "reproduce", "run_folders", "table"]
+
+_NOT_COMPARABLE = ("corpus", "only")  # what makes two numbers two things
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,10 @@ class Row:
         ``value``, ``low`` and ``high``; None where it was not run.
     difference : float or None
         Ours less the paper's.
-    differs : tuple of str
+    differs : tuple of Difference
         In what the run differs from the paper's experiment.
+    standing : tuple of Statement
+        What the paper says of this experiment and is done otherwise in every run, or was assumed.
     not_run : str
         Why there is no run; empty where there is one.
     run : str
@@ -43,9 +51,11 @@ class Row:
     crossing : str
         The groups that the split puts into several parts, and the metric without them.
     also : mapping of str to mapping
-        Further numbers of the paper by metric, with ours: ``paper`` and ``ours``.
+        Further numbers of the paper by metric, with ours: ``paper`` (None where it prints none) and ``ours``.
     note : str
         What the paper leaves open or contradicts, and what was assumed.
+    to_do : tuple of Command
+        The commands that were still needed.
     """
 
     preset: str
@@ -54,33 +64,44 @@ class Row:
     paper: float | None
     ours: dict[str, float | None] | None
     difference: float | None
-    differs: tuple[str, ...]
+    differs: tuple[Difference, ...]
     not_run: str = ""
     run: str = ""
     crossing: str = ""
     also: Mapping[str, Mapping[str, float | None]] | None = None
     note: str = ""
+    standing: tuple[Statement, ...] = ()
+    to_do: tuple[Command, ...] = ()
 
     @property
     def verdict(self) -> str:
         """``as published``, ``differs``, or ``not comparable``: not run, quick, or on another corpus."""
-        if self.not_run or self.difference is None or any(text.startswith(_NOT_COMPARABLE) for text in self.differs):
+        if self.not_run or self.difference is None or any(one.what in _NOT_COMPARABLE for one in self.differs):
             return "not comparable"
-        return "differs" if self.differs else "as published"
+        otherwise = any(one.state == "differs" and one.of for one in self.standing)
+        return "differs" if self.differs or otherwise else "as published"
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values."""
-        values = {**asdict(self), "differs": list(self.differs), "also": dict(self.also or {})}
-        return {**values, "verdict": self.verdict, "reproduction": self.verdict == "as published"}
-
-
-_NOT_COMPARABLE = ("corpus: ", "only ")
+        return {
+            **vars(self),
+            "also": dict(self.also or {}),
+            "differs": [{**one.as_json(), "text": str(one)} for one in self.differs],
+            "standing": [{**vars(one), "of": list(one.of), "state": one.state} for one in self.standing],
+            "to_do": [list(command) for command in self.to_do],
+            "verdict": self.verdict,
+            "reproduction": self.verdict == "as published",
+        }
 
 
 def reproduce(
     system: str,
-    stores: Sequence[str],
+    stores: Sequence[str] = (),
     *,
+    data: Sequence[str] = (),
+    do: bool = False,
+    only: Sequence[str] = (),
+    extract_options: Sequence[str] = (),
     is_quick: bool = False,
     force: bool = False,
     allow_split_groups: bool = False,
@@ -88,39 +109,125 @@ def reproduce(
 ) -> list[Row]:
     """Run every experiment of a system that the stores allow, and compare it with its paper.
 
-    A run that lies in its place is taken as it is if it was made of the same data and settings.
+    A run that lies in its place is taken as it is if it was made of the same data and settings. Stores are the given
+    ones and ``features/CORPUS``; where those lack something, *do* fits, extracts and tests on other corpora what is
+    missing, from pictures in *data*, by commands that are printed first.
 
     Raises ConfigError.
     """
     if system not in systems():
         raise ConfigError(unknown_name("system", system, systems()))
-    opened = {path: open_store(Path(path).expanduser()) for path in stores}
+    for name in only:
+        if name not in (members := [one.name for one in systems()[system]]):
+            raise ConfigError(unknown_name(f"experiment of {system}", name, members))
+    opened = {path: open_store(user_path(path)) for path in stores}
+    places = {str(store.corpus.get("name")): path for path, store in reversed(opened.items())}
+    how: dict[str, Any] = {"is_quick": is_quick, "options": tuple(extract_options), "stores": places}
+    plan = Preparation(system, place_data(system, data), **how)
+    settings = {"force": force, "allow_split_groups": allow_split_groups, "notify": notify}
     rows = []
     for preset in systems()[system]:
-        reasons = {path: _unfit(preset, store) for path, store in opened.items()}
-        fit = next((path for path, reason in reasons.items() if not reason), None)
-        if fit is None:
-            rows.append(_not_run(preset, "; ".join(f"{path}: {reason}" for path, reason in reasons.items())))
+        if only and preset.name not in only:
             continue
-        try:
-            given = {"store": fit, "preset": preset.name, "allow_split_groups": allow_split_groups or None}
-            config = load_config(None, given)
-            done = _run(quick(config) if is_quick else config, force=force, notify=notify)
-            rows.append(_row(preset, done, opened[fit]))
-        except AffectoryError as error:
-            rows.append(_not_run(preset, str(error)))
+        rows.append(_reproduced(preset, opened, plan, do=do, **settings))
         notify(f"{preset.name}: {rows[-1].not_run or 'done'}")
     return rows
 
 
-def _unfit(preset: Preset, store: Store) -> str:
-    """Return why an experiment can't be run on a store; empty if it can."""
-    missing = [name for name in preset.run["blocks"] if name not in store.blocks]
-    if preset.run["task"] not in store.labels:
-        return f"no task {preset.run['task']!r}"
-    if missing:
-        return f"no block {', '.join(missing)}"
-    return "" if store.corpus.get("name") == preset.corpus else f"its corpus is {store.corpus.get('name')!r}"
+def _reproduced(
+    preset: Preset,
+    opened: Mapping[str, Store],
+    plan: Preparation,
+    *,
+    do: bool,
+    force: bool,
+    allow_split_groups: bool,
+    notify: Callable[[str], None],
+) -> Row:
+    """Prepare and run one experiment, as far as that is asked for."""
+    to_do: list[Command] = []
+    try:
+        place, reason = _fitting_store(preset, opened)
+        if place is None:
+            to_do = plan.missing(preset)
+            for command in to_do if do else ():
+                run_command(command, notify)
+            if to_do and not do:
+                return _not_run(preset, reason or f"no vectors in {plan.store(preset.corpus)}", to_do)
+            place = str(plan.store(preset.corpus))
+        store = open_store(user_path(place))
+        given = {"store": place, "preset": preset.name, "allow_split_groups": allow_split_groups or None}
+        config = load_config(None, given)
+        done = _run(quick(config) if plan.is_quick else config, force=force, notify=notify)
+        crossed = _crossed_scores(preset, done, plan, do=do, notify=notify)
+        return _row(preset, done, store, crossed)
+    except AffectoryError as error:
+        return _not_run(preset, str(error), to_do)
+
+
+def _fitting_store(preset: Preset, opened: Mapping[str, Store]) -> tuple[str | None, str]:
+    """Return the first store that an experiment can be run on, or why the ones of its corpus do not serve."""
+    reasons = []
+    for path, store in opened.items():
+        if store.corpus.get("name") != preset.corpus:
+            continue
+        missing = [name for name in preset.run["blocks"] if name not in store.blocks]
+        if not missing and preset.run["task"] in store.labels:
+            return path, ""
+        reasons.append(
+            f"{path}: no block {', '.join(missing)}" if missing else f"{path}: no task {preset.run['task']!r}"
+        )
+    return None, "; ".join(reasons)
+
+
+def _crossed_scores(
+    preset: Preset, run: Run, plan: Preparation, *, do: bool, notify: Callable[[str], None]
+) -> dict[str, float | None]:
+    """Score the head of a run on the other corpora that the paper tests it on; what cannot be tested is left out."""
+    found = {}
+    for name, corpus in preset.paper.get("crossed", {}).items():
+        try:
+            tested = _crossed(preset, run, corpus, plan, do=do, notify=notify)
+        except AffectoryError as error:
+            notify(f"{name}: {error}")
+            continue
+        if tested is not None:
+            found[name] = tested.report.metrics["test"].get(preset.paper["metric"], UNDEFINED)["value"]
+    return found
+
+
+def _crossed(
+    preset: Preset, run: Run, corpus: str, plan: Preparation, *, do: bool, notify: Callable[[str], None]
+) -> Run | None:
+    """Return the test of a run on another corpus; where there is none, make it if that is asked for."""
+    if do and corpus in plan.data:
+        for command in plan.missing(preset, run.report.blocks, corpus):
+            run_command(command, notify)
+    store = plan.store(corpus)
+    if not store.is_dir():
+        return None
+    out = Path("runs", store.name, run.report.task, f"{run.folder.name}-from-{preset.corpus}")
+    tested = read_run(out) if (out / REPORT).is_file() else None
+    if tested is not None and not _is_stale(tested, run, store):
+        return tested
+    if not do:
+        return None
+    notify(f"$ classify evaluate {run.folder} {store} --out {out}")
+    return cross_corpus_test(run.folder, str(store), out=str(out), force=tested is not None)
+
+
+def _is_stale(tested: Run, run: Run, store: Path) -> bool:
+    """Tell whether a test on another corpus is older than the run that it tests, or of another store."""
+    other = open_store(store).index_digest != tested.report.index_digest
+    return other or tested.report.created < run.report.created
+
+
+def run_folders(rows: Iterable[Row]) -> dict[str, list[Path]]:
+    """Return the folders of the runs behind rows, by task."""
+    found: dict[str, list[Path]] = {}
+    for folder in (Path(row.run) for row in rows if row.run):
+        found.setdefault(folder.parent.name, []).append(folder)
+    return found
 
 
 def _run(config: RunConfig, *, force: bool, notify: Callable[[str], None]) -> Run:
@@ -144,7 +251,7 @@ def _run(config: RunConfig, *, force: bool, notify: Callable[[str], None]) -> Ru
 def _known_differences(run: Run, config: RunConfig, layout: Layout) -> list[str]:
     """Compare what a report of 0.1 records: settings, labels, index and passports, but no vectors."""
     places: dict[str, Any] = {"store": config.store, "out": config.out, "allow_split_groups": config.allow_split_groups}
-    done, report = vars(replace(load_config(run.folder / CONFIG), **places)), run.report
+    done, report = vars(replace(run.config, **places)), run.report
     found = [name for name, value in vars(config).items() if done[name] != value]
     digests, before = {name: part.digest for name, part in layout.data.parts.items()}, report.part_digests
     found += [f"labels of {name}" for name in digests | before if digests.get(name) != before.get(name)]
@@ -155,14 +262,15 @@ def _known_differences(run: Run, config: RunConfig, layout: Layout) -> list[str]
     return found
 
 
-def _not_run(preset: Preset, reason: str) -> Row:
+def _not_run(preset: Preset, reason: str, to_do: Iterable[Command] = ()) -> Row:
     paper = preset.paper
     missing = (None, None, (), reason)
-    described: dict[str, Any] = {"also": _also(preset, None), "note": paper.get("note", "")}
+    described: dict[str, Any] = {"also": paper_numbers(preset, None), "note": paper.get("note", "")}
+    described |= {"standing": _standing(preset), "to_do": tuple(to_do)}
     return Row(preset.name, paper["metric"], paper["part"], paper.get("value"), *missing, **described)
 
 
-def _row(preset: Preset, run: Run, store: Store) -> Row:
+def _row(preset: Preset, run: Run, store: Store, crossed: Mapping[str, float | None]) -> Row:
     paper = preset.paper
     metric, part, value = paper["metric"], paper["part"], paper.get("value")
     found = run.report.metrics.get(part, {})
@@ -179,21 +287,37 @@ def _row(preset: Preset, run: Run, store: Store) -> Row:
         tuple(differences(preset, run, store)),
         run=str(run.folder),
         crossing=_crossing(run, part, metric),
-        also=_also(preset, run),
+        also=paper_numbers(preset, run, crossed),
         note=paper.get("note", ""),
+        standing=_standing(preset),
     )
 
 
-def _also(preset: Preset, run: Run | None) -> dict[str, dict[str, float | None]]:
-    """Return the further numbers of a paper: other metrics, the metric on other parts, and references without ours."""
-    paper, metrics = preset.paper, {} if run is None else run.report.metrics
-    found = {}
+def _standing(preset: Preset) -> tuple[Statement, ...]:
+    rows = statements().get(preset.system, ())
+    return tuple(one for one in rows if one.state != "agrees" and one.concerns(preset.name))
+
+
+def paper_numbers(
+    preset: Preset, run: Run | None, crossed: Mapping[str, float | None] | None = None
+) -> dict[str, dict[str, float | None]]:
+    """Return the further numbers of a paper with ours: other metrics and parts, other corpora, references.
+
+    Where the run has thresholds of its own, the metric at them stands beside, which the paper does not have.
+    """
+    paper, report = preset.paper, None if run is None else run.report
+    metrics: Mapping[str, Any] = {} if report is None else report.metrics
+    found: dict[str, dict[str, float | None]] = {}
     for name, printed in paper.get("also", {}).items():
         part = "validation" if name == "development" else name  # the part that the development images were chosen on
         of_part, metric = (
             (metrics.get(part, {}), paper["metric"]) if part in metrics else (metrics.get(paper["part"], {}), name)
         )
-        found[name] = {"paper": printed, "ours": of_part.get(_METRIC_NAMES.get(metric, metric), UNDEFINED)["value"]}
+        ours = of_part.get(_METRIC_NAMES.get(metric, metric), UNDEFINED)["value"]
+        found[name] = {"paper": printed, "ours": (crossed or {}).get(name, ours)}
+    at_own = {} if report is None else (report.thresholds or {}).get("metrics", {}).get(paper["part"], {})
+    if paper["metric"] in at_own:
+        found["at thresholds of the validation part"] = {"paper": None, "ours": at_own[paper["metric"]]["value"]}
     return found
 
 
@@ -213,108 +337,47 @@ def _crossing(run: Run, part: str, metric: str) -> str:
     return f"{counts}; {metric} without {clean['n_left_out']} that cross: {shown}"
 
 
-def differences(preset: Preset, run: Run, store: Store) -> list[str]:
-    """List in what a run differs from the paper's experiment, each as ``what: ours, the paper's: theirs``.
-
-    Compared are the corpus and the options of its reader, the images of each part, the blocks with their widths, taps,
-    views and precision, the weights, every field of a passport that the preset states, and the settings.
-    """
-    report, paper = run.report, preset.paper
-    reader = report.reader or {}
-    found = [] if reader.get("name") == preset.corpus else [_differs("corpus", reader.get("name"), preset.corpus)]
-    for name, value in paper.get("options", {}).items():
-        ours = (reader.get("options") or {}).get(name)
-        found += [] if ours == value else [_differs(f"option {name} of the corpus", ours, value)]
-    counts = {part: report.n_images(part) for part in ("train", "validation", "test")}
-    counts["development"] = counts["train"] + counts["validation"]
-    for part, n in paper.get("images", {}).items():
-        found += [] if counts[part] == n else [f"split: {counts[part]:,} {part} images, the paper's: {n:,}"]
-    if list(report.blocks) != list(preset.widths):
-        found.append(_differs("blocks", ", ".join(report.blocks), ", ".join(preset.widths)))
-    for name in report.blocks:
-        if name in preset.widths:
-            found += _block_differences(name, preset, store, load_config(run.folder / CONFIG).views)
-    if report.format_version < 2:
-        found.append("vectors: not recorded by a report of version 0.1; run it again with --force")
-    return found + _settings(preset, run)
-
-
-def _differs(what: str, ours: Any, theirs: Any) -> str:
-    return f"{what}: {ours}, the paper's: {theirs}"
-
-
-def _block_differences(name: str, preset: Preset, store: Store, trained_on: str) -> list[str]:
-    """Compare how a block was made with what the preset and its name say; *trained_on* are the run's views."""
-    passport, paper = store.block(name).passport, preset.paper
-    stated = dict(paper.get("passports", {}).get(name, {}))
-    encoder, _, tap = name.rpartition(".")
-    views = passport.get("views") if trained_on == "all" else None
-    made_by = passport.get("encoder")
-    compared = {
-        "width": (list(store.block(name).item_shape), list(preset.widths[name])),
-        "encoder": (made_by, stated.pop("encoder", f"{encoder}_{tap}" if made_by == f"{encoder}_{tap}" else encoder)),
-        "tap": (passport.get("tap"), stated.pop("tap", tap)),
-        "views": (
-            (views["n"], stated.pop("views", 1))
-            if isinstance(views, Mapping) and "policy" not in paper
-            else (views["policy"] if isinstance(views, Mapping) else "none", paper.get("policy", "none"))
-        ),
-        "precision": (passport.get("autocast") or "float32", stated.pop("precision", "float32")),
-        **{field: (_field(passport, field), value) for field, value in stated.items()},
-    }
-    found = [_differs(f"{what} of {name}", *pair) for what, pair in compared.items() if pair[0] != pair[1]]
-    source, published = passport_weights(passport).get("source", "unknown"), paper.get("weights", {}).get(name)
-    if published is not None and source != published and not {"weights.sha256", "weights.source"} & stated.keys():
-        found.append(_differs(f"weights of {name}", source, f"{published}; their identity is not known"))
-    return found
-
-
-def _field(passport: Mapping[str, Any], path: str) -> Any:
-    """Return a field of a passport by its dotted path; "absent" where there is none."""
-    value: Any = passport
-    for name in path.split("."):
-        value = value.get(name, "absent") if isinstance(value, Mapping) else "absent"
-    return value
-
-
-def _settings(preset: Preset, run: Run) -> list[str]:
-    """Compare the configuration of the run with the preset's."""
-    done = load_config(run.folder / CONFIG)
-    published = load_config(None, {"store": done.store, "preset": find_preset(preset.name).name})
-    found = [f"only {done.limit} images of each part (--quick)"] if done.limit else []
-    for name in ("task", "split", "head", "blocks", "refit", "merge", "calibration", "on_failed", "views"):
-        ours, theirs = getattr(done, name), getattr(published, name)
-        found += [] if ours == theirs else [f"{name}: {ours}, the preset's: {theirs}"]
-    for name in sorted(set(done.settings) | set(published.settings)):
-        ours, theirs = (dict(one.settings).get(name, "not set") for one in (done, published))
-        found += [] if ours == theirs else [f"{name}: {ours}, the preset's: {theirs}"]
-    return found
-
-
 def table(rows: Sequence[Row]) -> str:
     """Lay rows out as text: the paper's numbers, ours with intervals, differences, and the verdict with reasons."""
     lines = [f"{'experiment':<28} {'metric':<22} {'paper':>7}  {'ours (95%)':<26} {'difference':>10}"]
-    for row in rows:
-        paper = "-" if row.paper is None else f"{row.paper:.3f}"
-        if row.ours is None or row.ours["value"] is None:
-            ours, gap = "not run" if row.not_run else "undefined", "-"
-        else:
-            low, high = (row.ours[end] for end in ("low", "high"))
-            ends = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
-            ours, gap = f"{row.ours['value']:.3f}{ends}", "-" if row.difference is None else f"{row.difference:+.3f}"
-        lines.append(f"{row.preset:<28} {row.metric + ', ' + row.part:<22} {paper:>7}  {ours:<26} {gap:>10}")
-        for name, pair in (row.also or {}).items():
-            number = "-" if pair["ours"] is None else f"{pair['ours']:.3f}"
-            lines.append(f"  {name:<49} {pair['paper']:>7.3f}  {number}")
-        lines += [f"    note: {row.note}"] if row.note else []
-        lines += [f"    {row.crossing}"] if row.crossing else []
-        if row.not_run:
-            lines.append(f"    not comparable; not run: {row.not_run}")
-        elif row.differs:
-            lines += [
-                f"    {row.verdict}{' in' * (row.verdict == 'differs')}:",
-                *(f"      {text}" for text in row.differs),
-            ]
-        else:
-            lines.append(f"    {row.verdict}: corpus, split, blocks, weights and settings are the paper's")
+    for before, row in zip([None, *rows], rows, strict=False):
+        lines += _lines(row, is_noted=before is not None and before.note == row.note)
+    standing = {one.id: one for row in rows for one in row.standing}
+    for state, title in (("differs", "done otherwise here, in every run"), ("assumed", "left open by the paper")):
+        listed = [one for one in standing.values() if one.state == state]
+        lines += [f"{title}:"] if listed else []
+        for one in listed:
+            lines.append(f"  {one.id:<4} {one.says}: here {one.here}, because {one.differs or one.assumed}")
     return "\n".join(lines)
+
+
+def _lines(row: Row, *, is_noted: bool) -> list[str]:
+    """Lay out one row; *is_noted*: its note stands above."""
+    if row.ours is None or row.ours["value"] is None:
+        ours, gap = "not run" if row.not_run else "undefined", "-"
+    else:
+        low, high = (row.ours[end] for end in ("low", "high"))
+        ends = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
+        ours, gap = f"{row.ours['value']:.3f}{ends}", "-" if row.difference is None else f"{row.difference:+.3f}"
+    title = f"{row.metric}, {row.part}"
+    lines = [f"{row.preset:<28} {title:<22} {_number(row.paper):>7}  {ours:<26} {gap:>10}"]
+    lines += [
+        f"  {name:<49} {_number(pair['paper']):>7}  {_number(pair['ours'])}" for name, pair in (row.also or {}).items()
+    ]
+    lines += [f"    note: {row.note}"] if row.note and not is_noted else []
+    lines += [f"    {row.crossing}"] if row.crossing else []
+    otherwise = [one.id for one in row.standing if one.state == "differs" and one.of]
+    if row.not_run:
+        lines += [f"    not comparable; not run: {row.not_run}"]
+        return lines + [f"      to do: {shlex.join(command)}" for command in row.to_do]
+    if not row.differs and not otherwise:
+        return [*lines, f"    {row.verdict}: corpus, split, blocks, weights and settings are the paper's"]
+    lines.append(f"    {row.verdict}{' in' * (row.verdict == 'differs')}:")
+    for one, then in zip(row.differs, [*row.differs[1:], None], strict=True):
+        last = then is None or then.change != one.change  # of those that one command changes
+        lines += [f"      {one}", *([f"        changed by: {one.change}"] if one.change and last else [])]
+    return [*lines, *([f"      in every run: {', '.join(otherwise)} (below)"] if otherwise else [])]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

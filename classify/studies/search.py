@@ -41,6 +41,7 @@ from classify.runs.layout import Layout, lay_out, unfitted_head
 from classify.runs.time_budget import UnfinishedError
 from classify.runs.train import head_scores
 from classify.runs.train import run as run_experiment
+from features_store.atomic import recover
 from features_store.lock import FileLock
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ def search(
     Raises ConfigError, RunError, UnfinishedError.
     """
     space, folder = _space(config), config.folder
+    recover(folder)
+    recover(folder / BEST)
     if (folder / BEST).exists() and not force:
         raise RunError(
             f"the search in {folder} is finished, and its test part was read; more trials would choose after looking. "

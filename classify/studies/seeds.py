@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from classify.config import load_config
 from classify.data.rows import RowMatrix
 from classify.errors import RunError
 from classify.evaluation.metrics import metrics, shown_metrics
-from classify.runs.folder import CONFIG, Run
+from classify.runs.folder import Run
 from classify.runs.identity import check_same_data
 from classify.runs.layout import Layout, lay_out, unfitted_head
 from classify.runs.train import fit_head, head_scores
@@ -52,7 +51,7 @@ def seeds_of(run: Run, n_seeds: int = 5) -> dict[str, Any]:
 
     Raises RunError.
     """
-    config, report = load_config(run.folder / CONFIG), run.report
+    config, report = run.config, run.report
     if config.tested or report.transfer:
         raise RunError(f"{run.folder} tests a head that was fitted elsewhere; give the run of that head")
     if n_seeds < 2:

@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classify.config import RunConfig, check_out, load_config, read_toml
+from classify.config import RunConfig, check_out, load_config, read_toml, user_path
 from classify.errors import ConfigError, RunError
 from classify.heads import HEADS
 from classify.runs.folder import REPORT
 from classify.runs.identity import digest_of, run_identity
 from classify.runs.layout import Layout, lay_out, unfitted_head
 from features_store import open_store
+from features_store.atomic import recover
 from features_store.errors import AffectoryError
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def sweep(
     """
     from classify.runs.train import run
 
+    for place in {point.config.folder.parent: point.config.folder for point in points if not point.problem}.values():
+        recover(place)  # the run that a killed sweep made last
     failed = [point for point in points if point.problem]
     missing = [point for point in points if not (point.done or point.problem)]
     n_there = len(points) - len(missing) - len(failed)
@@ -180,7 +183,7 @@ class _Layouts:
 
     def open(self, config: RunConfig) -> Layout:
         if config.store not in self._stores:
-            self._stores[config.store] = open_store(Path(config.store).expanduser())
+            self._stores[config.store] = open_store(user_path(config.store))
         takes_maps = config.head in HEADS and HEADS[config.head].maps
         key: Any = (config.store, config.task, config.split, config.blocks, config.on_failed, takes_maps)
         key = (*key, repr(config.merge), config.limit, config.limit and config.seed, config.allow_split_groups)

@@ -189,6 +189,11 @@ def _refuse(table: Table, row: int, column: str, expected: str, found: str) -> N
 
 
 def _single(table: Table, task: str, columns: Sequence[str], none: Set[str]) -> Labels:
+    if len(columns) > 1:
+        raise CorpusError(
+            f"single={task}={'|'.join(columns)} names {len(columns)} columns, and a single label has one; several "
+            "columns of 0 and 1 are --option multi="
+        )
     classes, values = class_codes(_cells(table, columns[0], none), f"{table.place}, column {columns[0]!r}")
     return single(task, classes, values, f"column {columns[0]}")
 

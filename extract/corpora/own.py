@@ -40,6 +40,7 @@ from extract.corpora.texts import read_text, refuse_twice
 from extract.errors import CorpusError
 from extract.inputs.disk import left_out_words
 from extract.inputs.files import canonical, place_of
+from extract.inputs.images import SUFFIXES
 from extract.inputs.trees import Tree, open_tree
 from features_store import Split
 from features_store.schema import KINDS
@@ -184,7 +185,12 @@ def read_csv(name: str, data: Any, options: Mapping[str, Any]) -> Dataset:
         own=True,
         remedy="put a cell that holds the delimiter into quotes, or name the delimiter with --option delimiter=",
     )
-    cells = table.cells(table.position(options["image"], case=True))
+    column = table.position(options["image"], case=True)
+    table.refuse_swallowed(
+        column,
+        lambda cell: os.path.splitext(cell)[1].lower() in SUFFIXES or images.has(canonical(cell + options["suffix"])),
+    )
+    cells = table.cells(column)
     suffixed = [cell + options["suffix"] for cell in cells]
     names = [_image_path(images, cell, table.place, line) for cell, line in zip(suffixed, table.lines, strict=True)]
     table.refuse_twice(names)

@@ -31,6 +31,7 @@ class Table:
         self, place: Any, header: list[str], rows: list[list[str]], lines: list[int], *, own: bool = False
     ) -> None:
         self.place, self.header, self.rows, self.lines, self._own = place, header, rows, lines, own
+        self.inside: list[tuple[int, list[str]]] = []  # lines within a quoted cell that would be rows by themselves
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -80,6 +81,17 @@ class Table:
                 self.refuse(row, "a number", cell, remedy, column=column)
             values[row] = float(text)
         return values
+
+    def refuse_swallowed(self, column: int, is_image: Callable[[str], bool]) -> None:
+        """Refuse a table in which a quoted cell holds what would be the row of an image.
+
+        Raises CorpusError.
+        """
+        for line, cells in self.inside:
+            if is_image(plain_cell(cells[column])):
+                expected = "a row of its own (a quote that opens on a line before closes on this line or behind it)"
+                found = f"it within a quoted cell: {','.join(cells)}"
+                raise misfit(self.place, line, expected=expected, found=found, own=self._own)
 
     def refuse_twice(self, names: Sequence[str], remedy: str = "") -> None:
         """Refuse a table that names an image twice.
@@ -136,6 +148,8 @@ def read_table(
             raise misfit(place, line, expected=width, found=found, remedy=remedy, own=own)
         table.rows.append(cells)
         table.lines.append(line)
+        if own and any("\n" in cell for cell in cells):
+            table.inside += _rows_inside(text, line, cells, delimiter, quote)
     if not table.rows:
         raise misfit(place, 1, expected=expected, found=text.split("\n", 1)[0], remedy=remedy, own=own)
     return table
@@ -168,6 +182,17 @@ def _rows_of_cells(
             "quoted cell written twice"
         )
         raise misfit(place, begins, expected=expected, found=str(error), remedy=remedy, own=own) from error
+
+
+def _rows_inside(
+    text: str, begins: int, cells: list[str], delimiter: str, quote: str
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the lines of a row behind its first that have as many cells as it has."""
+    n_more = sum(cell.count("\n") for cell in cells)
+    for line, content in enumerate(text.split("\n")[begins : begins + n_more], start=begins + 1):
+        alone = next(csv.reader([content], delimiter=delimiter, quotechar=quote), [])
+        if len(alone) == len(cells):
+            yield line, alone
 
 
 def plain_cell(cell: str) -> str:

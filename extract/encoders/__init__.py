@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from extract.encoders import fitted, from_open_clip, from_timm, lowlevel, packaged
+from extract.encoders.networks import check_size
 from extract.encoders.readout import parse_layers
 from extract.encoders.spec import Encoder, EncoderSpec, Tap
 from extract.encoders.weights import Weights
@@ -15,7 +16,7 @@ from extract.errors import EncoderError, HubError, WeightsError
 from features_store.errors import unknown_name
 
 __all__ = ["ENCODERS", "LIBRARIES", "PROFILES", "Encoder", "EncoderSpec", "Tap", "Weights"]
-__all__ += ["build_encoders", "find_encoders"]
+__all__ += ["at_size", "build_encoders", "find_encoders"]
 
 
 class Library(NamedTuple):
@@ -71,11 +72,11 @@ _RECORDS = (
     _timm("resnet101", "resnet101.tv_in1k", 2048, "ResNet-101, ImageNet-1k, plain recipe"),
     EncoderSpec(
         "resnet101_map",
-        "ResNet-101 at 256 x 256 pixels: the last feature map, for heads that look at places",
+        "ResNet-101 at 256 x 256 pixels out of 292: the last feature map, for heads that look at places",
         "timm",
         "resnet101.tv_in1k",
         (Tap("map", (2048, 8, 8), module="layer4", pooling="map"),),
-        size=256,
+        geometry={"input_size": (3, 256, 256), "crop_pct": 0.875, "interpolation": "lanczos"},
         stem="resnet101",
     ),
     _timm("vgg16", "vgg16.tv_in1k", 4096, "VGG-16, ImageNet-1k; pool is the last hidden layer"),
@@ -102,7 +103,8 @@ _RECORDS = (
 
 ENCODERS: dict[str, EncoderSpec] = {record.name: record for record in _RECORDS}
 """By name. Beside these, ``timm:NAME`` and ``open_clip:ARCH/TAG`` stand for any model of the two libraries,
-``fit:FOLDER`` for a network of `extract fit`, and ``ENCODER@MODULE[:POOLING]`` for any layer of a network."""
+``fit:FOLDER`` for a network of `extract fit`, ``ENCODER~SIZE`` for one at another size of its input, and
+``ENCODER@MODULE[:POOLING]`` for any layer of a network."""
 
 PROFILES: dict[str, tuple[str, ...]] = {
     "fusion": ("efficientnet_b2", "resnet152", "inception_v3", "clip_vit_l14"),  # of the fusion system of 2021
@@ -129,7 +131,8 @@ def find_encoders(names: Iterable[str]) -> list[EncoderSpec]:
 def _find_encoder(name: str) -> EncoderSpec:
     if name.startswith(fitted.PREFIX):
         return fitted.read_spec(Path(name.removeprefix(fitted.PREFIX)))
-    base, at, layers = name.partition("@")
+    sized, at, layers = name.partition("@")
+    base, tilde, size = sized.partition("~")
     library, _, model = base.partition(":")
     if base in ENCODERS:
         spec = ENCODERS[base]
@@ -138,11 +141,38 @@ def _find_encoder(name: str) -> EncoderSpec:
         spec = EncoderSpec(base, f"{library} {model}", library, model, (tap,))
     else:
         raise EncoderError(unknown_name("encoder", base, [*ENCODERS, "timm:NAME", "open_clip:ARCH/TAG", "fit:FOLDER"]))
+    if tilde:
+        spec = _at_size(spec, size)
     if not at:
         return spec
     if not spec.needs_weights:
         raise EncoderError(f"{name!r}: {base} is no network and has no layers")
     return replace(spec, taps=parse_layers(layers))
+
+
+def _at_size(spec: EncoderSpec, text: str) -> EncoderSpec:
+    """Return a network of timm that takes squares of another size, into which images are squashed.
+
+    Raises EncoderError.
+    """
+    edge = check_size(int(text) if text.isascii() and text.isdigit() else text)
+    if spec.library != "timm":
+        raise EncoderError(f"{spec.name!r} takes images of one size; only networks of timm take --size")
+    geometry = {"input_size": (3, edge, edge), "crop_pct": 1.0, "crop_mode": "squash"}
+    taps = tuple(replace(tap, shape=()) if len(tap.shape) > 1 else tap for tap in spec.taps)
+    name, stem = f"{spec.name}~{edge}", f"{spec.stem}~{edge}" if spec.stem else ""
+    return replace(spec, name=name, stem=stem, taps=taps, geometry=geometry)
+
+
+def at_size(name: str, size: int | None) -> str:
+    """Return the name of an encoder at another size of its input, unless it has one already.
+
+    Raises EncoderError.
+    """
+    if size is not None and name.startswith(fitted.PREFIX):
+        raise EncoderError(f"{name} takes images of the size that it was trained with; leave out --size {size}")
+    base, at, layers = name.partition("@")
+    return name if size is None or "~" in base else f"{base}~{size}{at}{layers}"
 
 
 def build_encoders(specs: list[EncoderSpec], weights: Weights, resizer: str = "torchvision") -> list[Encoder]:

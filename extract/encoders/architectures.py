@@ -1,15 +1,18 @@
-"""The small networks that are trained here from scratch: Emosepar, ResNet-32, FractalNet."""
+"""The networks of our own that `extract fit` trains: Emosepar, residual, FractalNet, AlexNet, a concept classifier."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
+from torchvision.models.alexnet import AlexNet as TorchvisionAlexNet
 
-__all__ = ["Emosepar", "FractalNet", "ResNet32", "SmallNetwork", "parameters"]
+__all__ = ["AlexNet", "Concepts", "Emosepar", "FractalNet", "ResNet", "SmallNetwork", "initialise_as_keras"]
+__all__ += ["parameters"]
 
 
 def parameters(module: nn.Module) -> tuple[int, int]:
@@ -19,13 +22,28 @@ def parameters(module: nn.Module) -> tuple[int, int]:
     return trained + running, trained
 
 
+def initialise_as_keras(module: nn.Module) -> nn.Module:
+    """Draw new weights as Keras does by default, and take over the constants of its batch normalisation.
+
+    Glorot uniform, biases of zero, a momentum of .99 (torch counts the other way round: .01), an epsilon of 1e-3.
+    """
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear)):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.BatchNorm2d):
+            layer.eps, layer.momentum = 1e-3, 0.01
+    return module
+
+
 class SmallNetwork(nn.Module):
-    """Convolutions, global average pooling, dropout, and a dense layer.
+    """Convolutions, global average pooling, dropout, and a dense layer; its methods are those of timm's networks.
 
     Parameters
     ----------
     body : torch.nn.Module
-        (n, 3, size, size) to (n, n_features, h, w).
+        (n, 3, height, width) to (n, n_features, h, w).
     dropout : float
         Of the pooled vector, in training.
     """
@@ -36,15 +54,24 @@ class SmallNetwork(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.dense = nn.Linear(n_features, n_outputs)
 
-    def pooled(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the global average of the last maps, (n, n_features)."""
-        pooled: torch.Tensor = self.body(x).mean(dim=(2, 3))
-        return pooled
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the last maps, (n, n_features, h, w)."""
+        maps: torch.Tensor = self.body(x)
+        return maps
+
+    def forward_head(self, x: torch.Tensor, *, pre_logits: bool = False) -> torch.Tensor:
+        """Return (n, n_outputs): values, or logits; with *pre_logits* the pooled vector, (n, n_features)."""
+        pooled = self.dropout(x.mean(dim=(2, 3)))
+        outputs: torch.Tensor = pooled if pre_logits else self.dense(pooled)
+        return outputs
+
+    def get_classifier(self) -> nn.Linear:
+        """Return the last layer."""
+        return self.dense
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return (n, n_outputs): values, or logits."""
-        outputs: torch.Tensor = self.dense(self.dropout(self.pooled(x)))
-        return outputs
+        return self.forward_head(self.forward_features(x))
 
 
 class _Separable(nn.Sequential):
@@ -90,13 +117,26 @@ class _Residual(nn.Module):
         return out
 
 
-class ResNet32(SmallNetwork):
-    """The residual network of 32 layers for images of 32 x 32 (He et al. 2016, section 4.2, shortcuts of type A)."""
+class ResNet(SmallNetwork):
+    """The residual network for small images (He et al. 2016, section 4.2, shortcuts of type A): 6n + 2 layers.
 
-    def __init__(self, n_outputs: int, *, dropout: float = 0.0) -> None:
-        blocks = [_Residual(n_in, n_out) for n_in, n_out in pairwise([16] * 6 + [32] * 5 + [64] * 5)]
-        stem = nn.Conv2d(3, 16, kernel_size=3, padding=1, bias=False)
-        super().__init__(nn.Sequential(stem, nn.BatchNorm2d(16), nn.ReLU(), *blocks), 64, n_outputs, dropout)
+    Parameters
+    ----------
+    depth : int, default=32
+        20, 32, 44, 56, 110, ...: three stages of n pairs of convolutions, the stem and the dense layer.
+    width : int, default=16
+        Of the first stage; the next have twice and four times as much.
+    """
+
+    def __init__(self, n_outputs: int, *, depth: int = 32, width: int = 16, dropout: float = 0.0) -> None:
+        n, rest = divmod(depth - 2, 6)
+        if rest or n < 1:
+            raise ValueError(f"depth is {depth}, and 6n + 2 is possible: 8, 14, 20, 26, 32, ...")
+        widths = [width] * (n + 1) + [2 * width] * n + [4 * width] * n
+        blocks = [_Residual(n_in, n_out) for n_in, n_out in pairwise(widths)]
+        stem = nn.Conv2d(3, width, kernel_size=3, padding=1, bias=False)
+        layers = nn.Sequential(stem, nn.BatchNorm2d(width), nn.ReLU(), *blocks)
+        super().__init__(layers, 4 * width, n_outputs, dropout)
 
 
 class _FractalBlock(nn.Module):
@@ -191,3 +231,68 @@ class FractalNet(SmallNetwork):
         dropout: float = 0.2,
     ) -> None:
         super().__init__(_FractalBody(widths, columns, drop_path), widths[-1], n_outputs, dropout)
+
+
+class AlexNet(TorchvisionAlexNet):
+    """torchvision's AlexNet (61,100,840 parameters for 1,000 classes) with timm's methods; it stands for CaffeNet.
+
+    CaffeNet (60,965,224) has grouped convolutions, local response normalisation and other widths in its first layers.
+    """
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the last maps, (n, 256, h, w)."""
+        maps: torch.Tensor = self.features(x)
+        return maps
+
+    def forward_head(self, x: torch.Tensor, *, pre_logits: bool = False) -> torch.Tensor:
+        """Return (n, n_outputs); with *pre_logits* the vector before the last layer, (n, 4096)."""
+        layers = self.classifier[:-1] if pre_logits else self.classifier
+        found: torch.Tensor = layers(self.avgpool(x).flatten(1))
+        return found
+
+    def get_classifier(self) -> nn.Module:
+        """Return the last layer."""
+        return self.classifier[-1]
+
+
+class Concepts(nn.Module):
+    """The concept classifier of the fusion system of 2021 (its vector Y) over the last activations of a network.
+
+    A 1-D convolution with 64 filters over the frames of a video, ReLU, the largest value over the frames, dropout, and
+    a dense layer; the sigmoid is that of its loss and outputs. An image is a video of one frame, so the kernel is 1.
+    Over the 2,048 values of Inception-v3 and with 3,862 outputs that is 2048 x 64 + 64 + 64 x 3862 + 3862 = 382,166.
+
+    Parameters
+    ----------
+    trunk : torch.nn.Module
+        A network with timm's methods, without its classifier.
+    n_features : int
+        Of the trunk's pooled vector.
+    """
+
+    def __init__(self, trunk: nn.Module, n_features: int, n_outputs: int, *, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.filters = nn.Conv1d(n_features, 64, kernel_size=1)
+        self.dropout = nn.Dropout(dropout)
+        self.dense = nn.Linear(64, n_outputs)
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the trunk's last activations, one frame an image: (n, n_features, 1)."""
+        trunk: Any = self.trunk
+        frames: torch.Tensor = trunk.forward_head(trunk.forward_features(x), pre_logits=True)[:, :, None]
+        return frames
+
+    def forward_head(self, x: torch.Tensor, *, pre_logits: bool = False) -> torch.Tensor:
+        """Return (n, n_outputs); with *pre_logits* the pooled filters, (n, 64)."""
+        pooled = self.dropout(self.filters(x).relu().amax(dim=2))
+        found: torch.Tensor = pooled if pre_logits else self.dense(pooled)
+        return found
+
+    def get_classifier(self) -> nn.Linear:
+        """Return the last layer."""
+        return self.dense
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (n, n_outputs): logits."""
+        return self.forward_head(self.forward_features(x))

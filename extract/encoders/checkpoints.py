@@ -179,6 +179,17 @@ def check_fit(what: str, encoder: Encoder, fit: Fit, classifiers: Sequence[str] 
     return (*notes, *([f"the checkpoint has {_named(left)} besides, which no tap needs"] if left else []))
 
 
+def refuse_lacking(what: str, fit: Fit, classifiers: Sequence[str]) -> None:
+    """Refuse weights to start training from that lack more than the last layer.
+
+    Raises WeightsError.
+    """
+    modules = [(name, *name.rpartition(".")[::2]) for name in fit.missing]
+    lacking = [name for name, module, last in modules if module not in classifiers and last not in _COUNTERS]
+    if lacking or not fit.n_keys:
+        raise WeightsError(missing_weights(what, fit, lacking))
+
+
 def missing_weights(what: str, fit: Fit, names: Sequence[str]) -> str:
     """Return the sentence on weights that are needed and not in the file."""
     found = f"{what}: it lacks {_named(names)}, of {fit.n_keys} in this network"

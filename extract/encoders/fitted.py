@@ -1,14 +1,15 @@
-"""Encoders that `extract fit` trained: the table of their architectures, and checkpoints as safetensors and JSON."""
+"""Encoders that `extract fit` trained: checkpoints as safetensors and JSON."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extract.encoders.checkpoints import read_state
+from extract.encoders.from_timm import pooled
+from extract.encoders.networks import find_architecture, probe
 from extract.encoders.readout import full_precision
 from extract.encoders.spec import Encoder, EncoderSpec, Tap
 from extract.encoders.weights import Weights, seeded_weights, sha256_of_state, weights_record
@@ -22,11 +23,11 @@ from features_store.schema import KINDS, Task, check_name
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ARCHITECTURES", "Architecture", "find_architecture", "read_spec", "save_checkpoint"]
+__all__ = ["read_spec", "save_checkpoint"]
 
 PREFIX = "fit:"
 _FORMAT, _VERSION = "affectory-network", 1
-_RECORD, _WEIGHTS = "network.json", "weights.safetensors"
+_RECORD, _WEIGHTS, _HISTORY = "network.json", "weights.safetensors", "history.csv"
 _MAX_RECORD = 64 << 20  # bytes
 _FIELDS: dict[str, type] = {
     "name": str,
@@ -40,104 +41,6 @@ _FIELDS: dict[str, type] = {
 }
 
 
-_MOST = {"dropout": 1, "drop_path": 1, "columns": 4, "widths": 1024}  # a file of a stranger must not build for ever
-_MAX_VALUES = 16
-
-
-def _is_number(value: object, most: int) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A small network that can be trained from scratch.
-
-    Parameters
-    ----------
-    name, class_name : str
-        On the command line; in `extract.encoders.architectures`.
-    size : int
-        Height and width of its input, pixels.
-    recipe : mapping
-        The published way to train it: fields of `extract.fit.training.Recipe`.
-    options : tuple of str
-        Options of its class.
-    """
-
-    name: str
-    class_name: str
-    description: str
-    size: int
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    options: tuple[str, ...] = ("dropout",)
-
-    def build(self, n_outputs: int, options: Mapping[str, Any]) -> torch.nn.Module:
-        """Return the untrained network.
-
-        Raises EncoderError.
-        """
-        from extract.encoders import architectures
-
-        for name in options:
-            if name not in self.options:
-                raise EncoderError(unknown_name(f"option of {self.name}", name, self.options))
-            values = options[name] if isinstance(options[name], (list, tuple)) else [options[name]]
-            if not (0 < len(values) <= _MAX_VALUES and all(_is_number(value, _MOST[name]) for value in values)):
-                raise EncoderError(
-                    f"option {name!r} of {self.name} is a number from 0 to {_MOST[name]}, or up to {_MAX_VALUES} of "
-                    f"them; got {str(options[name])[:100]}"
-                )
-        try:
-            module: torch.nn.Module = getattr(architectures, self.class_name)(n_outputs, **options)
-        except (TypeError, ValueError, RuntimeError, IndexError) as error:
-            raise EncoderError(f"{self.name} cannot be built with {dict(options)}: {error}") from error
-        return module
-
-    def transform(self, resizer: str = "torchvision") -> Transform:
-        """Return its input transform: squashed to a square, grey levels brought to -1..1."""
-        half = (0.5, 0.5, 0.5)
-        return Transform((self.size, self.size), (self.size, self.size), "bilinear", half, half, resizer)
-
-
-ARCHITECTURES: dict[str, Architecture] = {
-    one.name: one
-    for one in (
-        Architecture(
-            "emosepar",
-            "Emosepar",
-            "separable convolutions, 534,786 numbers, 150 x 150 (Noguera 2018)",
-            150,
-            {"learning_rate": 1e-5, "decay": 1e-6, "batch_size": 64, "epochs": 100},
-        ),
-        Architecture(
-            "resnet32",
-            "ResNet32",
-            "residual network of 32 layers, 32 x 32 (He et al. 2016)",
-            32,
-            {"learning_rate": 0.1, "weight_decay": 1e-4, "batch_size": 128, "epochs": 160, "halve_every": 40},
-        ),
-        Architecture(
-            "fractalnet",
-            "FractalNet",
-            "fractal network with drop-path, 32 x 32 (Larsson et al. 2017)",
-            32,
-            {"learning_rate": 0.02, "batch_size": 100, "epochs": 100, "halve_every": 25, "clip": 1.0},
-            ("widths", "columns", "drop_path", "dropout"),
-        ),
-    )
-}
-
-
-def find_architecture(name: str) -> Architecture:
-    """Look an architecture up.
-
-    Raises EncoderError.
-    """
-    if name not in ARCHITECTURES:
-        raise EncoderError(unknown_name("network to fit", name, ARCHITECTURES))
-    return ARCHITECTURES[name]
-
-
 def check_new(folder: Path) -> None:
     """Refuse a place that is taken.
 
@@ -148,19 +51,22 @@ def check_new(folder: Path) -> None:
 
 
 def save_checkpoint(folder: Path, record: Mapping[str, Any], module: torch.nn.Module) -> dict[str, Any]:
-    """Write a trained network to a new folder, whole or not at all.
+    """Write a trained network to a new folder, whole or not at all: weights, record, and the curves as a table.
 
     Raises WeightsError.
     """
     from safetensors.torch import save
 
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in module.state_dict().items()}
     whole = {"format": _FORMAT, "format_version": _VERSION, **record, "sha256": sha256_of_state(state)}
+    columns = list(record["history"][0])
+    lines = [columns, *([str(epoch[name]) for name in columns] for epoch in record["history"])]
     check_new(folder)
     try:
         with atomic_folder(folder) as temporary:
             (temporary / _WEIGHTS).write_bytes(save(state))
             (temporary / _RECORD).write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            (temporary / _HISTORY).write_text("".join(",".join(line) + "\n" for line in lines), encoding="utf-8")
     except OSError as error:
         raise WeightsError(f"cannot write the network {folder}: {error.strerror or error}") from error
     return whole
@@ -173,13 +79,12 @@ def read_spec(folder: Path) -> EncoderSpec:
     """
     record = _read_record(folder)
     architecture = find_architecture(record["architecture"])
-    module: Any = architecture.build(record["n_outputs"], record["options"])
     return EncoderSpec(
         name=check_name("block", record["name"]),
         description=f"{architecture.description}; trained on {record['fitted_on'].get('corpus')}",
         library="affectory",
         architecture=architecture.name,
-        taps=(Tap("pool", (int(module.dense.in_features),)), Tap("outputs", (record["n_outputs"],))),
+        taps=(Tap("pool"), Tap("outputs", (record["n_outputs"],))),
         builder="fit",
         needs_hub=False,
         folder=folder,
@@ -200,18 +105,19 @@ def build(spec: EncoderSpec, weights: Weights, resizer: str) -> Encoder:
     record, architecture = _read_record(folder), find_architecture(spec.architecture)
     if weights.kind == "file":
         raise WeightsError(f"encoder {spec.name!r} is a checkpoint already; leave out --weights {weights.path}")
+    transform = _transform(folder, record, resizer)
     with seeded_weights(weights.seed):
-        module = architecture.build(record["n_outputs"], record["options"])
+        module = architecture.build(record["n_outputs"], record["options"], size=transform.crop[0])
     if weights.kind == "auto":
         _load_weights(folder, record, module)
     source = published(spec) if weights.kind == "auto" else weights.source
+    n_features = probe(module, record["n_outputs"], transform.crop[0], spec.name)
     module.eval().requires_grad_(requires_grad=False)
-    transform = architecture.transform(resizer)
     return Encoder(
         spec=spec,
         prepare=transform.apply,
         input_shape=transform.input_shape,
-        shapes={tap.name: tap.shape for tap in spec.taps},
+        shapes={"pool": (n_features,), "outputs": (record["n_outputs"],)},
         weights={
             **weights_record(source, module),
             "fitted_on": record["fitted_on"],
@@ -231,8 +137,9 @@ def reference(encoder: Encoder) -> Callable[[Any], dict[str, Any]]:
     import torch
 
     module: Any = encoder.module
-    exact = find_architecture(encoder.spec.architecture).transform("pillow")
-    outputs = _outputs(_read_record(encoder.spec.folder or Path())["kind"])
+    folder = encoder.spec.folder or Path()
+    record = _read_record(folder)
+    exact, outputs = _transform(folder, record, "pillow"), _outputs(record["kind"])
 
     def vectors(picture: Any) -> dict[str, Any]:
         with torch.inference_mode():
@@ -246,14 +153,28 @@ def _outputs(kind: str) -> Callable[[Any, torch.Tensor], dict[str, torch.Tensor]
     """Return the function that gives the pooled vector and the outputs: values, or probabilities."""
 
     def outputs(module: Any, batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        pool = module.pooled(batch)
+        pool = pooled(module, batch)
         with full_precision(pool):
-            logits = module.dense(pool.float())
+            logits = module.get_classifier()(pool.float())
             if kind == "single":
                 return {"pool": pool, "outputs": logits.softmax(dim=1)}
             return {"pool": pool, "outputs": logits if kind == "regression" else logits.sigmoid()}
 
     return outputs
+
+
+def _transform(folder: Path, record: Mapping[str, Any], resizer: str) -> Transform:
+    """Return the input of a checkpoint; one of version 0.1 has that of its architecture.
+
+    Raises WeightsError.
+    """
+    given = record.get("input", {})
+    try:
+        if not isinstance(given, dict):
+            raise EncoderError(f"its input is {type(given).__name__}")
+        return find_architecture(record["architecture"]).transform(given, resizer)
+    except EncoderError as error:
+        raise WeightsError(f"{folder / _RECORD} is damaged: {error}") from error
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

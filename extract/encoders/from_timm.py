@@ -49,7 +49,7 @@ def build(spec: EncoderSpec, weights: Weights, resizer: str) -> Encoder:
     import timm
 
     architecture = spec.architecture
-    _check_name(architecture)
+    check_name(architecture)
     if weights.path is not None:
         return _from_file(spec, weights.path, resizer)
     if weights.kind == "random":
@@ -98,14 +98,14 @@ def wrap(
     Raises EncoderError.
     """
     module.eval().requires_grad_(requires_grad=False)
-    transform = transform_of(module, resizer, size=spec.size)
+    transform = transform_of(module, resizer, spec.geometry)
     taps = tuple(tap.name for tap in spec.taps)
     channels_last = getattr(module, "output_fmt", "NCHW") == "NHWC"
     n_prefix = int(getattr(module, "num_prefix_tokens", 0))
-    layers = HookCapture(spec, module, _pooled, transform.crop, last=channels_last, n_prefix=n_prefix)
+    layers = HookCapture(spec, module, pooled, transform.crop, last=channels_last, n_prefix=n_prefix)
 
     def outputs(module: Any, batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        pool = _pooled(module, batch)  # (n, n_features)
+        pool = pooled(module, batch)  # (n, n_features)
         found = {"pool": pool, **layers.outputs()}
         if "posteriors" in taps:
             with full_precision(pool):  # where a thousand small numbers still sum to 1
@@ -135,20 +135,20 @@ def wrap(
     )
 
 
-def _pooled(module: Any, batch: torch.Tensor) -> torch.Tensor:
+def pooled(module: Any, batch: torch.Tensor) -> torch.Tensor:
     """Return what timm's own head gives to its classifier: (n, n_features)."""
     pool: torch.Tensor = module.forward_head(module.forward_features(batch), pre_logits=True)
     return pool
 
 
-def transform_of(module: Any, resizer: str = "torchvision", *, size: int | None = None) -> Transform:
-    """Return the evaluation transform of timm's configuration of a model.
+def transform_of(module: Any, resizer: str = "torchvision", geometry: Mapping[str, Any] | None = None) -> Transform:
+    """Return the evaluation transform of timm's configuration of a model, changed where *geometry* says so.
 
     Raises EncoderError.
     """
     from timm.data.config import resolve_data_config
 
-    config = resolve_data_config(_sized(size), model=module)
+    config = resolve_data_config(dict(geometry or {}), model=module)
     height, width = config["input_size"][1:]
     edges = (math.floor(height / config["crop_pct"]), math.floor(width / config["crop_pct"]))
     mode = config["crop_mode"]
@@ -164,10 +164,6 @@ def transform_of(module: Any, resizer: str = "torchvision", *, size: int | None 
     )
 
 
-def _sized(size: int | None) -> dict[str, Any]:
-    return {"input_size": (3, size, size), "crop_pct": 1.0} if size else {}
-
-
 def reference(encoder: Encoder) -> Callable[[Any], dict[str, Any]]:
     """Return timm's own way from a Pillow image to vectors by tap: its transform, eager, one image at a time."""
     import torch
@@ -175,7 +171,7 @@ def reference(encoder: Encoder) -> Callable[[Any], dict[str, Any]]:
     from timm.data.transforms_factory import create_transform
 
     module: Any = encoder.module
-    transform = create_transform(**resolve_data_config(_sized(encoder.spec.size), model=module))
+    transform = create_transform(**resolve_data_config(dict(encoder.spec.geometry), model=module))
 
     def vectors(picture: Any) -> dict[str, Any]:
         with torch.inference_mode():
@@ -188,7 +184,7 @@ def reference(encoder: Encoder) -> Callable[[Any], dict[str, Any]]:
     return vectors
 
 
-def _check_name(architecture: str) -> None:
+def check_name(architecture: str) -> None:
     import timm
 
     base, _, tag = architecture.partition(".")

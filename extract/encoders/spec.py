@@ -58,8 +58,8 @@ class EncoderSpec:
         Row of `extract.encoders.LIBRARIES`. Empty = that of the library's name.
     needs_hub, needs_weights : bool
         Published weights are fetched from a model hub on first use; False for what computes without a network.
-    size : int, optional
-        Edge of the input in pixels, where it is not the library's own.
+    geometry : mapping
+        Of the input, where it is not the library's own: fields of timm's configuration.
     stem : str
         What the names of its blocks start with. Empty = its own name.
     folder : Path, optional
@@ -74,7 +74,7 @@ class EncoderSpec:
     builder: str = ""
     needs_hub: bool = True
     needs_weights: bool = True
-    size: int | None = None
+    geometry: Mapping[str, Any] = field(default_factory=dict)
     stem: str = ""
     folder: Path | None = None
 

@@ -10,22 +10,25 @@ from typing import Annotated, Any
 import typer
 
 from extract.errors import EncoderError
-from extract.options import CORPUS, OUTPUT, AsJson, Data, Option, corpus_place
+from extract.options import CORPUS, OUTPUT, AsJson, Data, Option, corpus_place, panel
 from features_store.console import key_values
 
 __all__ = ["EXAMPLES", "fit", "parse_options"]
 
 EXAMPLES = """Examples:
 
-extract fit emosepar --corpus twitter1 --data twitter1.zip --task polarity --augment
+extract fit emosepar --corpus twitter1 --data twitter1.zip --task polarity --augment strong
 
-extract fit resnet32 --corpus folder --data pictures/ --task label --set epochs=20 --set learning_rate=0.01
+extract fit resnet18 --corpus folder --data pictures/ --task label --size 128 --set epochs=20 --set learning_rate=0.01
+
+extract fit vgg16 --pretrained --trainable 3 --corpus b-t4sa --data b-t4sa/ --task polarity --time-budget 9h --resume
 """
-_TRAINING, _SPEED = "Training", "Speed"  # panels of --help, beside those of `extract.options`
+_in_corpus, _in_output = panel(CORPUS), panel(OUTPUT)
+_in_network, _in_training, _in_speed = panel("Network"), panel("Training"), panel("Speed")
 
 
 def parse_options(pairs: list[str]) -> dict[str, Any]:
-    """Read ``KEY=VALUE`` pairs; values are JSON (``50``, ``1e-3``, ``[8, 16]``), and ``none`` is None.
+    """Read ``KEY=VALUE`` pairs; values are JSON (``50``, ``[8, 16]``) or words (``adam``), and ``none`` is None.
 
     Raises EncoderError.
     """
@@ -34,72 +37,111 @@ def parse_options(pairs: list[str]) -> dict[str, Any]:
         try:
             options[key] = None if text.strip() == "none" else json.loads(text)
         except ValueError:
-            raise EncoderError(
-                f"--set {key}={text} is not a number or a list; write for example --set epochs=20"
-            ) from None
+            if not text.replace("_", "").replace("-", "").isalnum() or text[:1].isdigit():
+                raise EncoderError(
+                    f"--set {key}={text} is not a number, a list or a word; write for example --set epochs=20"
+                ) from None
+            options[key] = text
     return options
 
 
 def fit(  # noqa: PLR0913 - each is an option of the command line
-    network: Annotated[str, typer.Argument(help="emosepar, resnet32 or fractalnet.", show_default=False)],
-    *,
-    corpus: Annotated[
-        str, typer.Option(help="Name of a corpus; `extract corpora` lists them.", rich_help_panel=CORPUS)
+    network: Annotated[
+        str,
+        typer.Argument(
+            help="emosepar, resnet32, fractalnet, alexnet, concepts, or any network of timm by its bare name.",
+            show_default=False,
+        ),
     ],
-    task: Annotated[str, typer.Option(help="Task of the corpus that is learned.", rich_help_panel=CORPUS)],
+    *,
+    corpus: Annotated[str, _in_corpus(help="Name of a corpus; `extract corpora` lists them.")],
+    task: Annotated[str, _in_corpus(help="Task of the corpus that is learned.")],
     data: Data = None,
     option: Option = None,
-    split: Annotated[
-        str, typer.Option(help="A split of the corpus; its test part is never read.", rich_help_panel=CORPUS)
-    ] = "default",
-    augment: Annotated[
-        bool,
-        typer.Option("--augment", help="Rotate, shift, shear, scale and flip in training.", rich_help_panel=_TRAINING),
+    split: Annotated[str, _in_corpus(help="A split of the corpus; its test part is never read.")] = "default",
+    size: Annotated[int | None, _in_network(help="Edge of its input, pixels. Default: the network's own.")] = None,
+    pretrained: Annotated[
+        bool, _in_network("--pretrained", help="Start at the published weights, from a model hub.")
     ] = False,
+    weights: Annotated[Path | None, _in_network(metavar="FILE", help="Start at the weights of a file.")] = None,
+    augment: Annotated[
+        str,
+        _in_training(
+            metavar="none|mediaeval|flip-rotate-crop|random-crop|strong", help="How training images are distorted."
+        ),
+    ] = "none",
+    trainable: Annotated[
+        str | None, _in_training(metavar="all|N", help="Train the last N layers, and freeze the others.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
+        _in_training(
             "--set",
             metavar="KEY=VALUE",
-            help="epochs, batch_size, learning_rate, momentum, decay, weight_decay, halve_every, clip, seed, dropout; "
-            "of fractalnet also widths, columns, drop_path. Repeatable; else the published recipe.",
-            rich_help_panel=_TRAINING,
+            help="epochs, batch_size, optimizer, learning_rate, momentum, decay, weight_decay, halve_every, rates, "
+            "clip, augment_validation, class_weight, cost, patience, keep, seed; of the input crop, interpolation, "
+            "input; of the network init, dropout, and of some drop_path, top, depth, width, widths, columns, trunk. "
+            "Repeatable; else the published recipe.",
         ),
     ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of its blocks. Default: that of the network.", rich_help_panel=OUTPUT)
+    time_budget: Annotated[
+        str | None, _in_training(metavar="TIME", help="Stop in time, such as 9h, and keep the state: exit code 3.")
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="A new folder. Default: networks/NAME-CORPUS-TASK.", rich_help_panel=OUTPUT),
-    ] = None,
+    resume: Annotated[
+        bool, _in_training("--resume", help="Go on with training that was stopped; equal to the bit on a CPU.")
+    ] = False,
+    name: Annotated[str | None, _in_output(help="Name of its blocks. Default: that of the network.")] = None,
+    out: Annotated[Path | None, _in_output(help="A new folder. Default: networks/NAME-CORPUS-TASK.")] = None,
     as_json: AsJson = False,
-    device: Annotated[
-        str, typer.Option(help="auto (a GPU if one can be used), cpu, cuda or cuda:N.", rich_help_panel=_SPEED)
+    device: Annotated[str, _in_speed(help="auto (a GPU if one can be used), cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[
+        str, _in_speed(metavar="auto|float32|bfloat16|float16", help="auto: float16 on CUDA, else float32.")
     ] = "auto",
 ) -> None:
-    """Train a small network from scratch; its checkpoint is an encoder: --encoders fit:FOLDER."""
+    """Train a network on the images of a corpus; its checkpoint is an encoder: --encoders fit:FOLDER."""
     from extract.corpora import find_corpus
-    from extract.encoders.fitted import check_new, find_architecture
+    from extract.encoders.fitted import check_new
+    from extract.encoders.networks import find_architecture, probe
     from extract.engines import choose_device
     from extract.engines.device import device_errors
-    from extract.fit.data import read_examples
+    from extract.fit.checkpoint import check_state, seconds_of
+    from extract.fit.data import labels_and_parts, read_examples
+    from extract.fit.losses import make_loss
+    from extract.fit.recipe import recipe_for
     from extract.fit.training import fit as train
-    from extract.fit.training import recipe_for
+    from features_store.schema import check_name, meaning_digest
 
     architecture, found = find_architecture(network), find_corpus(corpus)
-    asked = {**parse_options(settings or []), **({"augment": True} if augment else {})}
-    recipe, options = recipe_for(architecture, asked)
-    name = name or network
+    asked = {"augment": augment, **_trainable(trainable), **({"size": size} if size is not None else {})}
+    recipe, options, given = recipe_for(architecture, {**asked, **parse_options(settings or [])})
+    if pretrained and weights is not None:
+        raise EncoderError(f"--pretrained and --weights {weights} exclude each other; give one")
+    if weights is not None and not weights.is_file():
+        raise EncoderError(f"--weights {weights} is no file; give a state dict, as .safetensors or .pth")
+    name = check_name("block", name or network)
     folder = out or Path("networks") / f"{name}-{corpus.replace(':', '-')}-{task}"
     check_new(folder)
-    chosen = choose_device(device)
+    check_state(folder, resume=resume)
+    seconds, chosen = seconds_of(time_budget), choose_device(device)
+    autocast = chosen.autocast(precision)
     reading = found.read(corpus_place(found, data), key_values("--option", option or [], "KEY=VALUE"))
     for note in reading.notes:
         typer.echo(f"note: {note}", err=True)
-    examples = read_examples(reading, architecture, task=task, split=split)
+    index = reading.index
+    labels, parts = labels_and_parts(reading, task=task, split=split)
+    transform, n_outputs, initial = architecture.transform(given), len(labels.task.classes), weights or pretrained
+    # All that can be wrong is found before images are read
+    make_loss(labels.task, labels.values[labels.known], recipe, "cpu")
+    tried = architecture.build(n_outputs, options, size=transform.crop[0], initial=initial)
+    probe(tried, n_outputs, transform.crop[0], network)
+    del tried
+    examples = read_examples(reading, transform, task=task, split=split)
     if examples.n_refused:
         typer.echo(f"note: {examples.n_refused} images could not be decoded and are left out", err=True)
+    digests = {
+        "index_digest": index.digest,
+        "meaning_digest": meaning_digest({task: labels}, {split: parts}, index.groups),
+    }
     with device_errors(chosen.name()):
         record = train(
             examples,
@@ -107,15 +149,31 @@ def fit(  # noqa: PLR0913 - each is an option of the command line
             folder,
             recipe=recipe,
             options=options,
+            given=given,
+            initial=initial,
             name=name,
-            fitted_on={"corpus": corpus, "task": task, "split": split, "index_digest": reading.index.digest},
+            fitted_on={"corpus": corpus, "task": task, "split": split, **digests},
             device=chosen.address,
+            autocast=autocast,
+            resume=resume,
+            seconds=seconds,
             progress=sys.stderr.isatty(),
         )
     if as_json:
         typer.echo(json.dumps({"folder": str(folder), **record}))
         return
     last = record["history"][record["fitted_on"]["epochs"] - 1]
-    losses = ", ".join(f"{key.replace('_', ' ')} {last[key]:.4f}" for key in ("loss", "validation_loss") if key in last)
-    typer.echo(f"{network}: best of {recipe.epochs} epochs is {last['epoch']}: {losses}")
+    shown = ", ".join(
+        f"{key.replace('_', ' ')} {last[key]:.4f}" for key in last if key not in ("epoch", "learning_rate")
+    )
+    kept = "best" if recipe.keep == "best" else "last"
+    typer.echo(f"{network}: the {kept} of {len(record['history'])} epochs is {last['epoch']}: {shown}")
     typer.echo(f"wrote {folder}; use it with: extract run {corpus} --encoders fit:{folder}")
+
+
+def _trainable(text: str | None) -> dict[str, int | None]:
+    if text is None or text == "all":
+        return {} if text is None else {"trainable": None}
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 10_000):
+        raise EncoderError(f"--trainable {text} is neither all nor a number of last layers")
+    return {"trainable": int(text)}

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from extract.corpora import Dataset
-from extract.encoders.fitted import Architecture
 from extract.engines.local import ordered
 from extract.errors import CorpusError, RefusedImageError
 from extract.inputs.images import make_decoder
-from features_store import Task
+from extract.inputs.transforms import Transform
+from features_store import Split, Task
 from features_store.errors import unknown_name
 
-__all__ = ["Examples", "read_examples"]
+__all__ = ["Examples", "labels_and_parts", "read_examples"]
+
+
+class Pixels(Protocol):
+    """The images of one part: an array, or what decodes them whenever they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: NDArray[Any], /) -> NDArray[np.uint8]: ...
 
 
 @dataclass(frozen=True)
@@ -28,8 +36,8 @@ class Examples:
 
     Parameters
     ----------
-    pixels : mapping of str to ndarray
-        (n, 3, size, size) uint8: all in memory.
+    pixels : mapping of str to array-like
+        (n, 3, edge, edge) uint8.
     targets : mapping of str to ndarray
         single: (n,) int64; multi and regression: (n, K) float32.
     n_refused : int
@@ -37,13 +45,13 @@ class Examples:
     """
 
     task: Task
-    pixels: Mapping[str, NDArray[np.uint8]]
+    pixels: Mapping[str, Pixels]
     targets: Mapping[str, NDArray[Any]]
     n_refused: int = 0
 
 
-def read_examples(dataset: Dataset, architecture: Architecture, *, task: str, split: str) -> Examples:
-    """Decode the labelled images of the training and validation parts; the test part is never read.
+def labels_and_parts(dataset: Dataset, *, task: str, split: str) -> tuple[Any, Split]:
+    """Look up what is learned, and on which parts.
 
     Raises CorpusError.
     """
@@ -55,28 +63,78 @@ def read_examples(dataset: Dataset, architecture: Architecture, *, task: str, sp
         raise CorpusError(
             f"split {split!r} holds folds; a network is trained on a split with train and validation parts"
         )
-    labels, parts = index.labels[task], index.splits[split].values
-    decode, transform = make_decoder(), architecture.transform()
-    pixels: dict[str, NDArray[np.uint8]] = {}
+    return index.labels[task], index.splits[split]
+
+
+def read_examples(
+    dataset: Dataset, transform: Transform, *, task: str, split: str, memory: int | None = None
+) -> Examples:
+    """Decode the labelled images of the training and validation parts; the test part is never read.
+
+    Where the transform crops, the images are kept as they are before. More bytes of pixels than *memory* (None = half
+    of this machine's) are not kept: then images are decoded once here, to see which can be, and again in each epoch.
+
+    Raises CorpusError.
+    """
+    labels, parts = labels_and_parts(dataset, task=task, split=split)
+    if isinstance(transform.resize, int):
+        transform = replace(transform, crop=(transform.resize, transform.resize))
+    decode = make_decoder()
+
+    def one(row: int) -> NDArray[np.uint8] | None:
+        try:
+            return transform.apply(decode(dataset.files.read(row)))
+        except RefusedImageError:
+            return None
+
+    rows_of = {
+        part: np.flatnonzero((parts.values == code) & labels.known) for code, part in enumerate(("train", "validation"))
+    }
+    n_bytes = sum(map(len, rows_of.values())) * int(np.prod(transform.input_shape))
+    kept = n_bytes <= (_half_of_memory() if memory is None else memory)
+    pixels: dict[str, Pixels] = {}
     targets: dict[str, NDArray[Any]] = {}
     n_refused = 0
-    for code, part in enumerate(("train", "validation")):
-        rows = np.flatnonzero((parts == code) & labels.known)
-        found = np.zeros((len(rows), *transform.input_shape), dtype=np.uint8)
-
-        def decode_one(at: int, rows: Any = rows, found: Any = found) -> bool:
-            try:
-                found[at] = transform.apply(decode(dataset.files.read(int(rows[at]))))
-            except RefusedImageError:
-                return False
-            return True
-
+    for part, rows in rows_of.items():
+        found = np.zeros((len(rows) if kept else 0, *transform.input_shape), dtype=np.uint8)
+        good = np.zeros(len(rows), dtype=bool)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            good = np.array(list(ordered(pool, decode_one, range(len(rows)), ahead=256)), dtype=bool)
+            for at, image in enumerate(ordered(pool, one, rows.tolist(), ahead=256)):
+                good[at] = image is not None
+                if kept and image is not None:
+                    found[at] = image
         n_refused += int((~good).sum())
         if good.any():
             dtype = np.int64 if labels.task.kind == "single" else np.float32
-            pixels[part], targets[part] = found[good], labels.values[rows[good]].astype(dtype)
+            targets[part] = labels.values[rows[good]].astype(dtype)
+            pixels[part] = (
+                (found if good.all() else found[good]) if kept else _Decoded(rows[good], one, transform.input_shape)
+            )
     if "train" not in pixels:
         raise CorpusError(f"split {split!r} has no training image with a label of task {task!r} that could be decoded")
     return Examples(labels.task, pixels, targets, n_refused)
+
+
+class _Decoded:
+    """Images that are decoded when they are asked for."""
+
+    def __init__(
+        self, rows: NDArray[np.int64], one: Callable[[int], NDArray[np.uint8] | None], shape: tuple[int, ...]
+    ) -> None:
+        self._rows, self._one, self._shape = rows, one, shape
+        self._pool = ThreadPoolExecutor(os.cpu_count())
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, rows: NDArray[Any], /) -> NDArray[np.uint8]:
+        images = self._pool.map(self._one, self._rows[rows].tolist())
+        grey = np.zeros(self._shape, dtype=np.uint8)  # of one that has disappeared since it was first read
+        return np.stack([grey if image is None else image for image in images])
+
+
+def _half_of_memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, ValueError, OSError):
+        return 4 << 30

@@ -1,217 +1,201 @@
-"""Train a small network from scratch on the images of a corpus; the result is an encoder like any other."""
+"""Train a network on the images of a corpus, from scratch or from weights; the result is an encoder like any other."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.encoders.fitted import Architecture, check_new, save_checkpoint
-from extract.encoders.weights import seeded
+from extract.encoders.fitted import check_new, save_checkpoint
+from extract.encoders.networks import Architecture, Initial, probe
+from extract.encoders.weights import seeded, sha256_of_state
 from extract.errors import EncoderError
+from extract.fit.checkpoint import Checkpoint
 from extract.fit.data import Examples
-from features_store.errors import unknown_name
+from extract.fit.distortion import distort, windows
+from extract.fit.losses import make_loss
+from extract.fit.recipe import NONE, Recipe
+from extract.inputs.transforms import Transform
+from extract.inputs.views import POLICIES
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Recipe", "distort", "fit", "recipe_for"]
+__all__ = ["Training", "fit"]
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained: stochastic gradient descent with Nesterov momentum.
-
-    Parameters
-    ----------
-    decay : float
-        Per step: the rate of step t is ``learning_rate / (1 + decay * t)``.
-    halve_every : int or None
-        Halve the rate after each so many epochs.
-    clip : float or None
-        Longest gradient; longer ones are scaled to it, so that they do not explode.
-    augment : bool
-        Distort the training images anew in each epoch; see `distort`.
-    """
-
-    epochs: int = 100
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    momentum: float = 0.9
-    decay: float = 0.0
-    weight_decay: float = 0.0
-    halve_every: int | None = None
-    clip: float | None = None
-    augment: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        counts = [self.epochs, self.batch_size, *([self.halve_every] if self.halve_every is not None else [])]
-        rates = [self.momentum, self.decay, self.weight_decay, self.seed]
-        above = [self.learning_rate, *([self.clip] if self.clip is not None else [])]
-        if min(counts) < 1 or min(rates) < 0 or not min(above) > 0:
-            raise EncoderError(
-                f"{asdict(self)}: counts are at least 1, rates at least 0, learning_rate and clip above 0"
-            )
-
-    def rate(self, *, epoch: int, step: int) -> float:
-        """Return the learning rate of a step; both count from 0."""
-        halvings = epoch // self.halve_every if self.halve_every else 0
-        return self.learning_rate * 0.5**halvings / (1 + self.decay * step)
-
-
-def recipe_for(architecture: Architecture, settings: Mapping[str, Any]) -> tuple[Recipe, dict[str, Any]]:
-    """Split settings into the recipe, completed by the architecture's own, and the options of the network.
-
-    Raises EncoderError.
-    """
-    fields = {name: value for name, value in settings.items() if name in Recipe.__dataclass_fields__}
-    options = {name: value for name, value in settings.items() if name not in fields}
-    for name in options:
-        if name not in architecture.options:
-            valid = [*Recipe.__dataclass_fields__, *architecture.options]
-            raise EncoderError(unknown_name(f"option of fitting {architecture.name}", name, valid))
-    try:
-        return replace(Recipe(**architecture.recipe), **fields), options
-    except TypeError as error:
-        raise EncoderError(f"an option of fitting {architecture.name} has no such value: {error}") from error
-
-
-def distort(
-    images: torch.Tensor,
-    *,
-    rotation: float = 80.0,
-    shift: float = 0.2,
-    shear: float = 0.2,
-    scale: float = 0.2,
-    flips: bool = True,
-) -> torch.Tensor:
-    """Distort images (n, 3, height, width) at random by one resampling; outside, the nearest edge is repeated.
-
-    Rotation in degrees, shift as a share of the edge, shear in radians (as in the views: the vertical edges
-    turn, and keep their length), scale as a share of the edge of the sampled window, for each axis alone: each is
-    drawn evenly between minus and plus the value. Flips along each axis, for half of the images. A scale above 1 shows
-    more of the image, smaller: the inverse of the magnification that the views call zoom. Draws from torch's global
-    generator, on the CPU.
-    """
-    import torch
-    from torch.nn import functional
-
-    n = len(images)
-    draw = torch.rand(7, n) * 2 - 1
-    angle = draw[0] * math.radians(rotation)
-    scale_x, scale_y = 1 + scale * draw[1], 1 + scale * draw[2]
-    if flips:
-        scale_x, scale_y = (torch.where(torch.rand(n) < 0.5, -one, one) for one in (scale_x, scale_y))
-    slanted = angle + shear * draw[3]
-    theta = torch.empty(n, 2, 3)  # output places to input places, both in -1..1
-    theta[:, 0, 0], theta[:, 0, 1] = scale_x * angle.cos(), -scale_y * slanted.sin()
-    theta[:, 1, 0], theta[:, 1, 1] = scale_x * angle.sin(), scale_y * slanted.cos()
-    theta[:, 0, 2], theta[:, 1, 2] = 2 * shift * draw[4], 2 * shift * draw[5]
-    grid = functional.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
-    return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
-
-
-def fit(
+def fit(  # noqa: PLR0913 - each is an option of the command line
     examples: Examples,
     architecture: Architecture,
     out: Path,
     *,
     recipe: Recipe,
     options: Mapping[str, Any] | None = None,
+    given: Mapping[str, Any] | None = None,
+    initial: Initial = False,
     name: str = "",
     fitted_on: Mapping[str, Any] | None = None,
     device: str = "cpu",
+    autocast: str | None = None,
+    resume: bool = False,
+    seconds: float = math.inf,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Train a network and write its checkpoint.
 
-    One label an image: cross-entropy; several: binary cross-entropy; values: mean squared error, the last bias starting
-    at the training mean. Where there are validation images, the weights kept are those of the epoch with the lowest
-    validation loss. *name* is what its blocks are called after; *fitted_on* (corpus, task, split, index digest) goes
-    into its passport.
+    *options* are those of the network, *given* of its input (see `Architecture.transform`). Where there are validation
+    images, the weights kept are those of the epoch with the lowest validation loss, unless the recipe keeps the last.
+    The last bias for values starts at the training mean, except with Keras' initial weights. *name* is what its blocks
+    are called after; *fitted_on* (corpus, task, split, digests) goes into its passport.
 
-    Raises EncoderError, WeightsError.
+    Raises EncoderError, WeightsError, HubError; UnfinishedError where the seconds end.
     """
     import torch
 
     check_new(out)
-    task = examples.task
+    task, options, given = examples.task, dict(options or {}), dict(given or {})
+    transform = architecture.transform(given)
     with seeded(recipe.seed):
-        module: Any = architecture.build(len(task.classes), options or {})
-        if task.kind == "regression":
-            module.dense.bias.data.copy_(torch.from_numpy(examples.targets["train"].mean(axis=0)))
-        training = _Training(module.to(device), examples, architecture, recipe, device)
-        history = training.run(progress=progress)
-    record = {
-        "name": name or architecture.name,
-        "architecture": architecture.name,
-        "options": dict(options or {}),
-        "kind": task.kind,
-        "n_outputs": len(task.classes),
-        "outputs": list(task.classes),
-        "range": list(task.range) if task.range else None,
-        "fitted_on": {
-            **(fitted_on or {}),
-            "n_train": len(examples.pixels["train"]),
-            "epochs": training.best_epoch,
-        },
-        "recipe": asdict(recipe),
-        "history": history,
-    }
-    return save_checkpoint(out, record, module)
+        module: Any = architecture.build(len(task.classes), options, size=transform.crop[0], initial=initial)
+        probe(module, len(task.classes), transform.crop[0], architecture.name)
+        bias = getattr(module.get_classifier(), "bias", None)
+        if task.kind == "regression" and options.get("init") != "keras" and bias is not None:
+            bias.data.copy_(torch.from_numpy(examples.targets["train"].mean(axis=0)))
+        started = {} if initial is False else {"initial": sha256_of_state(module.state_dict())}
+        whole = {**asdict(recipe), **({"options": options} if options else {}), **({"input": given} if given else {})}
+        record: dict[str, Any] = {
+            "name": name or architecture.name,
+            "architecture": architecture.name,
+            "options": options,
+            "input": given,
+            "kind": task.kind,
+            "n_outputs": len(task.classes),
+            "outputs": list(task.classes),
+            "range": list(task.range) if task.range else None,
+            "fitted_on": {**(fitted_on or {}), "n_train": len(examples.pixels["train"]), **started},
+            "recipe": {**whole, **({"autocast": autocast} if autocast else {})},
+        }
+        checkpoint = Checkpoint(out, record, resume=resume, seconds=seconds)
+        training = Training(module.to(device), examples, transform, recipe, device, autocast)
+        training.run(checkpoint, progress=progress)
+    record["fitted_on"]["epochs"] = training.best_epoch
+    record["history"] = training.history
+    saved = save_checkpoint(out, record, module)
+    checkpoint.done()
+    return saved
 
 
-class _Training:
-    """The state of one training: the network, its optimizer, and the best weights so far."""
+class Training:
+    """The state of one training: the network, its optimizer, the losses so far, and the best weights."""
 
     def __init__(
-        self, module: torch.nn.Module, examples: Examples, architecture: Architecture, recipe: Recipe, device: str
+        self,
+        module: torch.nn.Module,
+        examples: Examples,
+        transform: Transform,
+        recipe: Recipe,
+        device: str,
+        autocast: str | None,
     ) -> None:
         import torch
-        from torch.nn import functional
 
-        self.module, self.examples, self.recipe, self.device = module, examples, recipe, device
-        self.normalise = architecture.transform().normalise
-        losses: dict[str, Any] = {
-            "single": functional.cross_entropy,
-            "multi": functional.binary_cross_entropy_with_logits,
-            "regression": functional.mse_loss,
-        }
-        self.loss = losses[examples.task.kind]
-        self.optimizer = torch.optim.SGD(
-            module.parameters(),
-            lr=recipe.learning_rate,
-            momentum=recipe.momentum,
-            nesterov=recipe.momentum > 0,
-            weight_decay=recipe.weight_decay,
-        )
+        self.module, self.examples, self.recipe, self.transform = module, examples, recipe, transform
+        self.device, self.autocast = device, autocast
+        self.loss = make_loss(examples.task, examples.targets["train"], recipe, device)
+        self.optimizer = recipe.build_optimizer(module)
+        # Batch normalisations that are frozen keep their statistics; the parameters tell
+        self.frozen = [
+            one
+            for one in module.modules()
+            if isinstance(one, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d))
+            and not any(p.requires_grad for p in one.parameters())
+            and any(True for _ in one.parameters())
+        ]
+        self.scaler = torch.amp.GradScaler(torch.device(device).type, enabled=autocast == "float16")
+        self.generator = torch.Generator().manual_seed(recipe.seed)
+        self.history: list[dict[str, float]] = []
         self.step, self.best_loss, self.best_epoch = 0, math.inf, 0
         self.best_weights: dict[str, torch.Tensor] = {}
 
-    def run(self, *, progress: bool) -> list[dict[str, float]]:
-        """Train to the end; the module keeps the best weights."""
+    def run(self, checkpoint: Checkpoint, *, progress: bool) -> None:
+        """Train to the end; the module has the weights that are kept.
+
+        Raises EncoderError, UnfinishedError.
+        """
         import torch
         from tqdm import tqdm
 
-        recipe, pixels, history = self.recipe, self.examples.pixels, []
-        generator = torch.Generator().manual_seed(recipe.seed)
-        for epoch in tqdm(range(recipe.epochs), desc="epochs", unit="epoch", delay=2, disable=not progress):
-            order = torch.randperm(len(pixels["train"]), generator=generator).numpy()
-            rate = recipe.rate(epoch=epoch, step=self.step)
-            record = {"epoch": epoch + 1, "learning_rate": rate, "loss": self._pass("train", order, epoch)}
-            if "validation" in pixels:
-                record["validation_loss"] = self._pass("validation", np.arange(len(pixels["validation"])), None)
-            history.append(record)
-            self._keep_best(record)
+        recipe, pixels = self.recipe, self.examples.pixels
+        checkpoint.begin(self)
+        bar = tqdm(total=recipe.epochs, initial=len(self.history), desc="epochs", delay=2, disable=not progress)
+        with bar:
+            while not self.done:
+                epoch = len(self.history)
+                order = torch.randperm(len(pixels["train"]), generator=self.generator).numpy()
+                record = {"epoch": epoch + 1, "learning_rate": recipe.rate(epoch=epoch, step=self.step)}
+                record |= self._pass("train", order, epoch)
+                if "validation" in pixels:
+                    losses = self._pass("validation", np.arange(len(pixels["validation"])), None)
+                    record |= {f"validation_{key}": value for key, value in losses.items()}
+                self.history.append(record)
+                self._keep_best(record)
+                bar.update()
+                checkpoint.after_epoch(self, done=self.done)
         self.module.load_state_dict(self.best_weights)
         self.module.eval()
-        return history
+
+    @property
+    def done(self) -> bool:
+        """Whether all epochs are over, or the validation loss has not fallen for too long."""
+        n, patience = len(self.history), self.recipe.patience
+        lowest = min(self.history, key=lambda one: one.get("validation_loss", -one["epoch"]), default={"epoch": 0})
+        return n >= self.recipe.epochs or (patience is not None and n - lowest["epoch"] >= patience)
+
+    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Return all that going on takes: tensors by name, and a record for JSON."""
+        import torch
+
+        arrays = {f"module.{name}": tensor for name, tensor in self.module.state_dict().items()}
+        arrays |= {f"best.{name}": tensor for name, tensor in self.best_weights.items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            arrays |= {
+                f"optimizer.{index}.{name}": torch.as_tensor(one) for name, one in values.items() if one is not None
+            }
+        arrays |= {"random.torch": torch.get_rng_state(), "random.order": self.generator.get_state()}
+        if torch.device(self.device).type == "cuda":
+            arrays["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        record = {"history": self.history, "step": self.step, "best_epoch": self.best_epoch}
+        return arrays, {**record, "scaler": self.scaler.state_dict()}
+
+    def restore(self, arrays: Mapping[str, torch.Tensor], record: Mapping[str, Any]) -> None:
+        """Take over a `state`."""
+        import torch
+
+        def below(prefix: str) -> dict[str, torch.Tensor]:
+            return {name.removeprefix(prefix): one for name, one in arrays.items() if name.startswith(prefix)}
+
+        self.module.load_state_dict(below("module."))
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for name, tensor in below("optimizer.").items():
+            index, _, key = name.partition(".")
+            moments.setdefault(int(index), {})[key] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        self.best_weights = {name: one.to(self.device) for name, one in below("best.").items()}
+        self.history, self.step, self.best_epoch = list(record["history"]), record["step"], record["best_epoch"]
+        self.best_loss = min(
+            (one["validation_loss"] for one in self.history if "validation_loss" in one), default=math.inf
+        )
+        self.scaler.load_state_dict(record["scaler"])
+        torch.set_rng_state(arrays["random.torch"])
+        self.generator.set_state(arrays["random.order"])
+        if "random.cuda" in arrays:
+            torch.cuda.set_rng_state(arrays["random.cuda"], self.device)
 
     def _keep_best(self, record: Mapping[str, float]) -> None:
         losses = [record[name] for name in ("loss", "validation_loss") if name in record]
@@ -220,38 +204,65 @@ class _Training:
                 f"training diverged in epoch {record['epoch']}: its loss is no number; try a learning rate below "
                 f"{record['learning_rate']:g}, or cut the gradients with --set clip=1"
             )
-        if "validation_loss" not in record or record["validation_loss"] < self.best_loss:
+        keep_last = self.recipe.keep == "last" or "validation_loss" not in record
+        if keep_last or record["validation_loss"] < self.best_loss:
             self.best_loss, self.best_epoch = losses[-1], int(record["epoch"])
             self.best_weights = {name: one.detach().clone() for name, one in self.module.state_dict().items()}
 
-    def _pass(self, part: str, order: NDArray[Any], epoch: int | None) -> float:
-        """Go over a part in batches, training if an epoch is given; return the mean loss over its images."""
+    def _pass(self, part: str, order: NDArray[Any], epoch: int | None) -> dict[str, float]:
+        """Go over a part in batches, training if an epoch is given; return mean loss and, of classes, accuracy."""
         import torch
 
         self.module.train(epoch is not None)
-        total = torch.zeros((), dtype=torch.float64)
+        for norm in self.frozen:
+            norm.eval()
+        single = self.examples.task.kind == "single"
+        total, n_right = torch.zeros((), dtype=torch.float64), 0
         with torch.set_grad_enabled(epoch is not None):
             for rows in _batches(order, self.recipe.batch_size):
-                images = self.normalise(torch.from_numpy(self.examples.pixels[part][rows]).to(self.device))
                 targets = torch.from_numpy(self.examples.targets[part][rows]).to(self.device)
-                if epoch is not None and self.recipe.augment:
-                    images = distort(images)
-                loss = self.loss(self.module(images), targets)
+                images = self._images(part, rows, training=epoch is not None)
+                with self._mixed():
+                    outputs = self.module(images)
+                outputs = outputs.float()
+                loss = self.loss(outputs, targets)
                 if epoch is not None:
                     self._update(loss, epoch)
                 total += loss.detach().double().cpu() * len(rows)
-        return float(total) / len(order)
+                n_right += int((outputs.argmax(dim=1) == targets).sum()) if single else 0
+        found = {"loss": float(total) / len(order)}
+        return {**found, "accuracy": n_right / len(order)} if single else found
+
+    def _mixed(self) -> AbstractContextManager[Any]:
+        import torch
+
+        dtype = getattr(torch, self.autocast or "float32")
+        return torch.autocast(torch.device(self.device).type, dtype, enabled=self.autocast is not None)
+
+    def _images(self, part: str, rows: NDArray[Any], *, training: bool) -> torch.Tensor:
+        """Return what the network is given of some images: (n, 3, size, size) float32."""
+        import torch
+
+        pixels = torch.from_numpy(self.examples.pixels[part][rows]).to(self.device)
+        moved = training or self.recipe.augment_validation
+        pixels = windows(pixels, self.transform.crop[0], at_random=moved)
+        if self.recipe.augment != NONE and moved:
+            pixels = distort(pixels, POLICIES[self.recipe.augment])
+        return self.transform.normalise(pixels)
 
     def _update(self, loss: torch.Tensor, epoch: int) -> None:
         import torch
 
+        rate = self.recipe.rate(epoch=epoch, step=self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.rate(epoch=epoch, step=self.step)
+            group["lr"] = rate * group["factor"]
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        self.scaler.scale(loss).backward()
         if self.recipe.clip is not None:
+            self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.clip)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.step += 1
 
 

@@ -346,7 +346,7 @@ def _needed_chunks(data: bytes) -> Iterator[bytes]:
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
         kind, chunk = data[at + 4 : at + 8], data[at:end]
         whole = len(chunk) >= 12 and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
-        if kind[:1].isupper() or kind in (b"tRNS", b"acTL", b"fcTL", b"fdAT") or (kind == b"eXIf" and whole):
+        if kind[:1].isupper() or kind == b"tRNS" or (kind == b"eXIf" and whole):
             yield chunk
         at = end
 
@@ -356,8 +356,9 @@ def _needed_segments(data: bytes) -> Iterator[bytes]:
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         code, exif = data[at + 1], data[at + 4 : at + 8] == b"Exif"
-        # The first and the last tell how colours are coded.
-        if not (0xE0 <= code <= 0xEF or code == 0xFE) or code in (0xE0, 0xEE) or (code == 0xE1 and exif):
+        # The first and the last tell how colours are coded; one that is too short does not.
+        colours = (code == 0xE0 and end - at >= 18) or code == 0xEE
+        if not (0xE0 <= code <= 0xEF or code == 0xFE) or colours or (code == 0xE1 and exif):
             yield data[at:end]
         at = end
     yield data[at:]

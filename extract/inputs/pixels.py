@@ -7,15 +7,23 @@ picture is inverted; alpha and transparent colours are laid over white. A sample
 
 from __future__ import annotations
 
+import io
 import struct
+import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from extract.errors import RefusedImageError
+from extract.inputs.jpeg import Structure, decode_checked
 from features_store import Status
 
+_COMPRESSION, _OFFSETS, _COUNTS, _JPEG_TABLES = 259, (273, 324), (279, 325), 347  # of strips, of tiles
+_DEFLATE, _JPEG = (8, 32946), 7
+# Bilevel facsimiles and the first JPEG of TIFF: their decoders put white or grey for what is missing, and do not tell.
+_UNCHECKED = (2, 3, 4, 6)
 _BITS, _PHOTOMETRIC, _COLORMAP, _EXTRA, _FORMAT, _LOWEST, _HIGHEST = 258, 262, 320, 338, 339, 340, 341
 _UNSIGNED, _SIGNED = 1, 2
 _WHITE_IS_ZERO = 0
@@ -33,6 +41,7 @@ def to_rgb(image: Any, data: bytes) -> NDArray[np.uint8]:
         samples = "float samples"
         raise _no_scale(samples)
     if image.format == "TIFF":
+        _check_coded(image, data)
         rgb = _from_tiff(image)
     elif image.format == "PNG":
         rgb = _from_png(image, png_bits(data))
@@ -51,15 +60,15 @@ def to_rgb(image: Any, data: bytes) -> NDArray[np.uint8]:
 def _from_tiff(image: Any) -> Any:
     tags = image.tag_v2
     bits, signs = _numbers(tags, _BITS, 1), _numbers(tags, _FORMAT, _UNSIGNED)
-    declared = _LOWEST in tags and _HIGHEST in tags
-    if _SIGNED in signs or max(bits) > 16:
+    declared, without_scale = _LOWEST in tags and _HIGHEST in tags, _SIGNED in signs or max(bits) > 16
+    if without_scale or (declared and image.mode.startswith("I")):
         words = f"{'signed' if _SIGNED in signs else 'unsigned'} samples of {max(bits)} bits"
         if not declared or len(bits) > 1:
             raise _no_scale(words)
         values = np.asarray(image)
         if _SIGNED in signs and max(bits) == 8:
             values = values.view(np.int8)
-        elif _SIGNED not in signs:
+        elif _SIGNED not in signs and max(bits) > 16:
             values = values.view(np.uint32)
         low, high = (float(_numbers(tags, tag, 0)[0]) for tag in (_LOWEST, _HIGHEST))
         if not low < high:
@@ -73,7 +82,43 @@ def _from_tiff(image: Any) -> Any:
     return _grey(255 - grey if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else grey)
 
 
-def _numbers(tags: Any, tag: int, default: int) -> tuple[Any, ...]:
+def _check_coded(image: Any, data: bytes) -> None:
+    """Check strips and tiles whose decoder does not: the checksum of deflate, the data of JPEG.
+
+    Raises RefusedImageError.
+    """
+    from PIL import Image
+
+    tags, most = image.tag_v2, image.width * image.height * 64 + 2**16  # bytes, eight 64-bit channels
+    coding = tags.get(_COMPRESSION, 1)
+    if coding in _UNCHECKED:
+        reason = f"TIFF compression {coding}: nothing tells whether its data are whole; save the picture in another one"
+        raise RefusedImageError(Status.UNDECODABLE, reason)
+    for piece in _pieces(tags, data) if coding in (*_DEFLATE, _JPEG) else ():
+        if coding in _DEFLATE:
+            unpacker = zlib.decompressobj()
+            try:
+                unpacked = unpacker.decompress(piece, most)
+            except zlib.error as error:
+                raise RefusedImageError(Status.UNDECODABLE, f"deflated data are damaged: {error}") from error
+            if not unpacker.eof and len(unpacked) < most:
+                raise RefusedImageError(Status.TRUNCATED, "deflated data end early")
+            continue
+        tables = tags.get(_JPEG_TABLES, b"")
+        whole = tables[:-2] + piece[2:] if tables else piece
+        structure = Structure(whole)
+        with Image.open(io.BytesIO(whole), formats=["JPEG"]) as part:
+            if structure.checkable:
+                decode_checked(part, structure)
+
+
+def _pieces(tags: Any, data: bytes) -> Iterator[bytes]:
+    for offsets, counts in zip(_OFFSETS, _COUNTS, strict=True):
+        for at, n in zip(_numbers(tags, offsets, ()), _numbers(tags, counts, ()), strict=False):
+            yield data[at : at + n]
+
+
+def _numbers(tags: Any, tag: int, default: Any) -> tuple[Any, ...]:
     value = tags.get(tag, default)
     return tuple(value) if isinstance(value, (tuple, list)) else (value,)
 

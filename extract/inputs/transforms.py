@@ -14,7 +14,8 @@ from extract.errors import EncoderError
 if TYPE_CHECKING:
     import torch
 
-INTERPOLATIONS = ("bicubic", "bilinear")
+INTERPOLATIONS = ("bicubic", "bilinear", "lanczos")
+CHANNELS = ("RGB", "BGR")
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,14 @@ class Transform:
         Length of the shorter edge, the ratio kept; or height and width. Pixels.
     crop : (int, int)
         Height and width of the centre crop, not larger than `resize`. Pixels.
-    interpolation : {"bicubic", "bilinear"}
+    interpolation : {"bicubic", "bilinear", "lanczos"}
         Always antialiased.
     mean, std : tuple of 3 floats
-        Of the channels R, G, B in [0, 1].
+        Of the channels in [0, 1].
     resizer : {"torchvision", "pillow"}
-        Which library resizes. They differ by at most 2 grey levels.
+        Which library resizes. They differ by at most 2 grey levels; Lanczos is always Pillow's.
+    channels : {"RGB", "BGR"}
+        Their order, for mean and std, too.
     """
 
     resize: int | tuple[int, int]
@@ -41,8 +44,11 @@ class Transform:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     resizer: str = "torchvision"
+    channels: str = "RGB"
 
     def __post_init__(self) -> None:
+        if self.channels not in CHANNELS:
+            raise EncoderError(f"channels {self.channels!r} are not supported; valid: {', '.join(CHANNELS)}")
         if self.interpolation not in INTERPOLATIONS:
             raise EncoderError(
                 f"interpolation {self.interpolation!r} is not supported; valid: {', '.join(INTERPOLATIONS)}"
@@ -60,6 +66,8 @@ class Transform:
         """Return the fields for a passport; the resizer has its own place there."""
         fields = asdict(self)
         del fields["resizer"]
+        if self.channels == "RGB":  # as format 1.0 has it throughout
+            del fields["channels"]
         return fields
 
     def apply(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -73,20 +81,23 @@ class Transform:
         end = (top + self.crop[0], left + self.crop[1])
         small = rgb
         if (height, width) != rgb.shape[:2]:
-            small = RESIZERS[self.resizer](rgb, (height, width), end, self.interpolation)
+            resize = RESIZERS["pillow" if self.interpolation == "lanczos" else self.resizer]
+            small = resize(rgb, (height, width), end, self.interpolation)
         cropped = small[top : end[0], left : end[1]]
         return (cropped if cropped.flags.writeable else cropped.copy()).transpose(2, 0, 1)
 
     def normalise(self, batch: torch.Tensor) -> torch.Tensor:
         """Turn grey levels into what the network expects, on the device of `batch`.
 
-        Shapes: batch (n, 3, height, width) uint8.
+        Shapes: batch (n, 3, height, width) uint8, or float32, which is overwritten.
         """
         import torch
 
         # Not made on the device: that waits for all the work that a GPU has before it.
         mean = torch.tensor(self.mean).view(3, 1, 1).to(batch.device, non_blocking=True)
         std = torch.tensor(self.std).view(3, 1, 1).to(batch.device, non_blocking=True)
+        if self.channels == "BGR":
+            batch = batch.flip(1)
         # The order of torchvision's ToTensor and Normalize: with equal pixels the result is equal to the bit.
         return batch.to(torch.float32).div_(255).sub_(mean).div_(std)
 
@@ -141,7 +152,7 @@ def _resize_pillow(
     from PIL import Image
 
     del end  # Pillow's own resize makes everything
-    method = Image.Resampling.BICUBIC if interpolation == "bicubic" else Image.Resampling.BILINEAR
+    method = Image.Resampling[interpolation.upper()]
     return np.asarray(Image.fromarray(rgb).resize((size[1], size[0]), method))
 
 

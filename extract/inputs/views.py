@@ -45,13 +45,16 @@ class Policy:
         Largest way in both directions along each axis, relative to the edge.
     zoom : (float, float)
         Magnification, drawn for each axis alone: above 1 shows less of the image, larger. (`extract fit` draws its
-        inverse, and calls that scale.)
+        inverse.)
     flips : tuple of {"horizontal", "vertical"}
         Each is done to half of the views.
     blur : (float, float)
         Radius of a box blur that is done three times (nearly a Gaussian), relative to the shorter edge.
     brightness : (float, float)
         Factor of the grey levels.
+    window : float
+        Share of the shorter edge that the network sees of an image whose aspect is kept (its `crop`); that window then
+        lies anywhere in the image, and not in its middle. 0 = it stays there. (`extract fit` draws it by itself.)
     """
 
     crop: _Range = (1.0, 1.0)
@@ -62,13 +65,16 @@ class Policy:
     flips: tuple[str, ...] = ()
     blur: _Range = (0.0, 0.0)
     brightness: _Range = (1.0, 1.0)
+    window: float = 0.0
 
 
 POLICIES: dict[str, Policy] = {
     # MediaEval 2021: "random crop, blur, brightness, rotation"; the ranges are ours.
     "mediaeval": Policy(crop=(0.8, 1.0), rotation=15, blur=(0.0, 0.005), brightness=(0.8, 1.2)),
-    # The convolutional head on ResNet-101: crop fraction 0.875, horizontal flip, up to 20 degrees.
+    # For maps of ResNet-101: a crop of 0.875 before that of the network, horizontal flip, up to 20 degrees.
     "flip-rotate-crop": Policy(crop=(0.875, 0.875), rotation=20, flips=("horizontal",)),
+    # The same as the thesis had it: its network sees .875 of the shorter edge, at random in training.
+    "random-crop": Policy(window=0.875, rotation=20, flips=("horizontal",)),
     # Emosepar: rotation 80, shifts 0.2, shear 0.2, zoom 0.2, both flips. Its shear is read as radians, as the
     # library of the time did: 0.2 degrees would be nothing.
     "strong": Policy(rotation=80, shear=0.2, shift=0.2, zoom=(0.8, 1.2), flips=("horizontal", "vertical")),
@@ -100,7 +106,10 @@ class Views:
         """Return the entry of a passport; None where there is the image alone."""
         if self.n == 1:
             return None
-        return {"n": self.n, "policy": self.policy, "version": VERSION, **asdict(POLICIES[self.policy])}
+        policy = asdict(POLICIES[self.policy])
+        if not policy["window"]:  # as version 1 had it throughout
+            del policy["window"]
+        return {"n": self.n, "policy": self.policy, "version": VERSION, **policy}
 
     def make(self, rgb: NDArray[np.uint8], image_id: str, view: int) -> NDArray[np.uint8]:
         """Return one view of a decoded image.
@@ -158,6 +167,9 @@ def _moved(rgb: NDArray[np.uint8], policy: Policy, draws: _Draws) -> NDArray[np.
     free = (size - window) / 2
     centre = size / 2 + [draws.around("crop x", free[0]), draws.around("crop y", free[1])]
     centre += [draws.around(f"shift {axis}", policy.shift * edge) for axis, edge in zip("xy", size, strict=True)]
+    if policy.window:
+        free = size - policy.window * size.min()
+        centre += [draws.around("window x", free[0] / 2), draws.around("window y", free[1] / 2)]
     matrix = _on_grid(_matrix(policy, draws))  # from the view to the image, both about their centres
     start = _on_grid(centre - matrix @ (window / 2))
     corners = start + [matrix @ [x, y] for x in (0, window[0]) for y in (0, window[1])]

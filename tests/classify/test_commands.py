@@ -11,7 +11,7 @@ def test_presets_are_listed(classify):
     assert "b-t4sa-tfm · polarity" in line
     assert "accuracy 0.4958 (test)" in line
     records = json.loads(classify("presets", "--json")[1])
-    assert len(records) == 30
+    assert len(records) == 36
     (emosepar,) = [one for one in records if one["name"] == "emosepar"]
     assert emosepar["paper"]["also"]["rmse/arousal"] == 1.55
     assert json.loads(classify("presets", "emosepar")[1]) == emosepar

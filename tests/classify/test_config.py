@@ -2,8 +2,10 @@
 
 import pytest
 
-from classify.config import RunConfig, dump_config, load_config, parse_settings
+from classify.config import RunConfig, dump_config, load_config, parse_settings, shared_store
 from classify.errors import ConfigError
+from classify.runs.layout import lay_out
+from classify.toml_text import toml_value
 from features_store.errors import AffectoryError
 
 
@@ -99,3 +101,37 @@ def test_default_folder_follows_the_store(store, folder):
     """A run lies in runs/CORPUS/TASK/HEAD unless told otherwise."""
     assert RunConfig(store, "t", "h").folder.as_posix() == folder
     assert RunConfig(store, "t", "h", out="here").folder.as_posix() == "here"
+
+
+@pytest.mark.parametrize("key", ["store", "out", "tested"])
+@pytest.mark.parametrize("value", ["a\0b", "caf\udce9"])
+def test_places_that_no_file_can_have(tmp_path, monkeypatch, key, value):
+    """A zero byte ends a name for the system, and what is not UTF-8 stands in no report."""
+    monkeypatch.chdir(tmp_path)
+    given = {"store": "s", "task": "t", "head": "svm", key: value}
+    with pytest.raises(
+        ConfigError, match=f"^the command line: {key} is .*{'zero byte' if chr(0) in value else 'UTF-8'}"
+    ):
+        load_config(None, given)
+    if chr(0) in value:
+        with pytest.raises(ConfigError, match=f"{key} is .*zero byte"):
+            load_config(toml(tmp_path, "".join(f"{k} = {toml_value(v)}\n" for k, v in given.items())))
+
+
+def test_a_home_that_nobody_has(tmp_path, monkeypatch):
+    """A user that is not there, or a process without a home: a place of that name, which is not there."""
+    monkeypatch.chdir(tmp_path)
+    config = load_config(None, {"store": "~nobody-of-that-name/x", "task": "t", "head": "svm", "out": "~no-one/y"})
+    assert (config.corpus, str(config.folder)) == ("x", "~no-one/y")
+    with pytest.raises(AffectoryError, match="is not there"):
+        lay_out(config)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    assert shared_store(str(tmp_path / "s"), tmp_path / "runs" / "r") == "../../s"
+
+
+def test_a_link_that_leads_round(tmp_path):
+    """It is one sentence."""
+    (tmp_path / "run.toml").symlink_to("run.toml")
+    with pytest.raises(ConfigError, match=r"run\.toml"):
+        load_config(tmp_path / "run.toml")

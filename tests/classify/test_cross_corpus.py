@@ -1,6 +1,7 @@
 """A fitted head on another corpus: classes mapped, absent ones keep their row, other makings refused."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -98,6 +99,20 @@ def test_classes_are_mapped(polarity_run, other, tmp_path):
         with pytest.raises(TaskError, match=words):
             cross_corpus_test(polarity_run.folder, str(other), class_map=wrong, out=str(tmp_path / "x"), **options)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_class_of_the_head_that_is_called_none_is_a_class(store, other, tmp_path):
+    """The word for "left out" does not take its images away; then there is no word for that."""
+    renamed = RunConfig(str(store), "polarity", "linear", merge={"none": ("neutral",)}, blocks=("alpha.pool",))
+    fitted = run(replace(renamed, resamples=20, out=str(tmp_path / "run")))
+    mapped = {"gloom": "negative", "delight": "positive", "calm": "none"}
+    options = {"task": "feeling", "resamples": 20, "out": str(tmp_path / "t")}
+    done = cross_corpus_test(fitted.folder, str(other), class_map=mapped, **options)
+    support = {row["class"]: row["support"] for row in done.report["per_class"]["test"]}
+    assert support == {"negative": 24, "none": 23, "positive": 23}
+    del mapped["calm"]
+    with pytest.raises(TaskError, match=r"--map calm=CLASS$"):
+        cross_corpus_test(fitted.folder, str(other), class_map=mapped, **options, force=True)
 
 
 def test_several_labels_and_values(runs_folder, other, tmp_path):

@@ -1,9 +1,11 @@
 """Training that is stopped and gone on with ends in the same bits as training that never stopped."""
 
 import json
+import os
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from classify.config import RunConfig
 from classify.errors import ConfigError, RunError
@@ -104,9 +106,74 @@ def test_training_stops_in_time(tmp_path):
     assert not done.unfinished
 
 
+def _link(place):
+    """Put a link to a precious file in the place of a file of the state."""
+    victim = place.parents[1] / "precious"
+    victim.write_bytes(place.read_bytes() if place.exists() else b"precious")
+    place.unlink(missing_ok=True)
+    place.symlink_to(victim)
+
+
+@pytest.mark.parametrize("name", [".state.json.tmp", ".state.5.safetensors.tmp", "state.5.safetensors"])
+def test_a_state_is_not_written_through_a_link(tmp_path, name):
+    """The names under which the state is kept are known, so a stranger may have put links there."""
+    folder = tmp_path / "state"
+    stopped_after(folder, "mlp", {}, 4)
+    _link(folder / name)
+    stopped_after(folder, "mlp", {}, 6)
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+
+
+def test_a_folder_of_a_state_is_no_link(tmp_path):
+    """Old states are removed from it, and the whole folder at the end."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "state.1.safetensors").write_bytes(b"precious")
+    (tmp_path / "link").symlink_to(tmp_path / "models")
+    with pytest.raises(RunError, match="symbolic link"):
+        head_of("mlp").fit(X, Y, checkpoint=Checkpoint(tmp_path / "link", {}))
+    (tmp_path / "run.checkpoint").symlink_to(tmp_path / "models")
+    with pytest.raises(RunError, match="symbolic link"):
+        Interruption(tmp_path / "run", resume=True)
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["state.1.safetensors"]
+
+
+def _edited(**changes):
+    """Return what changes values of ``state.json``."""
+
+    def spoil(folder):
+        record = json.loads((folder / "state.json").read_text())
+        (folder / "state.json").write_text(json.dumps({**record, **changes}))
+
+    return spoil
+
+
+def _without(name):
+    """Return what takes an array out of the state, or gives it another shape."""
+
+    def spoil(folder):
+        arrays = load_file(folder / "state.4.safetensors")
+        key = next(key for key in arrays if key.startswith(name))
+        arrays[key] = np.zeros(3, arrays[key].dtype)
+        save_file(arrays, folder / "state.4.safetensors")
+
+    return spoil
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
+        (lambda folder: _link(folder / "state.json"), "symbolic link"),
+        (lambda folder: _link(folder / "state.4.safetensors"), "symbolic link"),
+        (lambda folder: os.truncate(folder / "state.json", 2**31), "at most"),
+        (_edited(step="x"), "is damaged"),
+        (_edited(history=["x"]), "is damaged"),
+        (_edited(history=7), "is damaged"),
+        (_edited(optimizer={"moments": ["x"], "scalars": {}}), "is damaged"),
+        (_edited(arrays="../x"), "is damaged"),
+        (_without("module."), "is damaged"),
+        (_without("best."), "is damaged"),
+        (_without("optimizer."), "is damaged"),
+        (_without("generator.torch"), "is damaged"),
         (lambda folder: (folder / "state.json").write_text("{"), "is damaged"),
         (lambda folder: (folder / "state.4.safetensors").write_bytes(b"x"), "is damaged"),
         (lambda folder: (folder / "state.json").write_text('{"format_version": 9}'), "format version 9"),

@@ -5,12 +5,14 @@ import pytest
 import torch
 
 from classify.config import dump_config, load_config
-from classify.data.merging import merge_classes, polarity_costs
+from classify.data.merging import merge_classes
 from classify.errors import ConfigError, HeadError, TaskError
 from classify.heads import make_head
 from classify.heads.losses import cost_matrix
 from classify.runs.train import run
 from features_store import Labels, Task
+from features_store.errors import UnknownNameError
+from features_store.polarity import polarity_costs
 
 RANDOM = np.random.default_rng(1)
 X = RANDOM.normal(size=(120, 6)).astype(np.float32)
@@ -71,7 +73,7 @@ def test_polarity_costs():
     """Crossing costs 1, neutral 0.5, within a polarity nothing; unknown names need a matrix."""
     assert polarity_costs(["joy", "anger", "neutral"]) == [[0, 1, 0.5], [1, 0, 0.5], [0.5, 0.5, 0]]
     assert polarity_costs(["Anger", "fear", "empathic pain"]) == [[0] * 3] * 3
-    with pytest.raises(ConfigError, match=r"polarity of class 'sky'.*matrix"):
+    with pytest.raises(UnknownNameError, match=r"polarity of class 'sky'.*matrix"):
         polarity_costs(["sky", "joy"])
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -14,10 +15,11 @@ from typer.testing import CliRunner
 
 from classify.__main__ import app
 from classify.errors import ModelError
-from classify.inference.model import random_weights, run_model
+from classify.inference.model import Prediction, random_weights, run_model
 from classify.inference.predictor import Predictor, image_paths
 from classify.runs.folder import read_run
 from features_store.errors import AffectoryError
+from tests.command import run_program
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +151,24 @@ def test_a_run_of_an_older_version(pictured_runs, tmp_path) -> None:
     (folder / "report.json").write_text(json.dumps(report))
     with pytest.raises(ModelError, match="run it again"):
         run_model(read_run(folder))
+
+
+def test_names_of_images_stay_on_their_line(polarity_run) -> None:
+    """A line break in a file's name would give a line of its own to an image that nobody asked for."""
+    model = run_model(polarity_run)
+    scores = model.scores(np.zeros((1, model.head.n_features_in_), np.float32))[0]
+    for prediction in (
+        model.predict("a\nb.png \u202egnp", scores),
+        Prediction("a\nb.png", reason="missing"),
+    ):
+        line = model.as_text(prediction)
+        assert line.startswith(r"a\nb.png")
+        assert not {"\n", "\u202e"} & set(line)
+
+
+def test_paths_that_are_no_text(pictured_runs, monkeypatch) -> None:
+    """Names come as the file system has them; an endless line is no name, and must not fill the memory."""
+    data = b"caf\xe9.png\nnone.png\na\0b.png\n" + b"x" * 200_000 + b"\nlast.png\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), "utf-8"))
+    ended = run_program("classify", "predict", pictured_runs["svm"].folder, "-", "--max-failed", "9")
+    assert (ended.code, ended.out.count("no answer")) == (0, 5), ended.err

@@ -1,15 +1,21 @@
 """Run folders: whole or not at all, never over something else, and read back as they were."""
 
 import json
+import os
 import shlex
+import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
 
+from classify.config import load_config
 from classify.errors import RunError
 from classify.runs.folder import find_runs, new_folder, read_run
 from classify.runs.predictions import PartPredictions, read_predictions, write_predictions
+from classify.studies.seeds import seeds_of
 from features_store import Task
+from features_store.errors import AffectoryError
 
 TASKS = [
     Task("t", "single", ("a", 'b, "c"', "d\ne")),
@@ -137,6 +143,25 @@ def test_runs_are_found_below_a_folder(runs_folder):
     ]
 
 
+def test_what_is_being_written_is_no_run(polarity_run, tmp_path):
+    """A process that writes a run, or was killed at it, has a report in a folder of its own beside the run's place."""
+    shutil.copytree(polarity_run.folder, tmp_path / "made")
+    for folder in (".made.abcdefgh.part/made", ".made.abcdefgh.part/old/made"):
+        (tmp_path / folder).mkdir(parents=True)
+        shutil.copy(polarity_run.folder / "report.json", tmp_path / folder)
+    assert [run.folder.name for run in find_runs([tmp_path])] == ["made"]
+
+
+def test_the_settings_of_a_run_are_no_link(polarity_run, tmp_path):
+    """Of a run nothing is read through a link; a file of settings that the user names may be one."""
+    folder = shutil.copytree(polarity_run.folder, tmp_path / "run")
+    (folder / "config.toml").rename(tmp_path / "settings.toml")
+    (folder / "config.toml").symlink_to(tmp_path / "settings.toml")
+    with pytest.raises(AffectoryError, match="symbolic link"):
+        seeds_of(read_run(folder), 2)
+    assert load_config(folder / "config.toml").task == "polarity"
+
+
 def test_places_without_runs_are_refused(tmp_path):
     """A missing place, an empty one, and a report that isn't one are told apart."""
     with pytest.raises(RunError, match="doesn't exist"):
@@ -169,3 +194,14 @@ def test_a_head_of_the_first_version_is_refused_with_the_line_that_makes_it_agai
     assert (program, line[0]) == ("classify", "run")
     app(line, standalone_mode=False)
     assert run_model(read_run(folder)).task.name == "polarity"
+
+
+def test_predictions_of_holes_are_refused_before_they_fill_the_memory(tmp_path):
+    """A file of zeros takes no space on a disk; as text it would be four times as large."""
+    (tmp_path / "p.csv").touch()
+    os.truncate(tmp_path / "p.csv", 2**26)
+    tracemalloc.start()
+    with pytest.raises(RunError, match="zero bytes"):
+        read_predictions(tmp_path / "p.csv", TASKS[0])
+    assert tracemalloc.get_traced_memory()[1] < 2**26 * 1.5
+    tracemalloc.stop()

@@ -114,3 +114,12 @@ def test_pictures_stay_in_their_folder(runs_folder, tmp_path, monkeypatch) -> No
     (tmp_path / "data" / "linked").mkdir()
     (tmp_path / "data" / "linked" / "a.png").symlink_to(secret / next(one for one in ids if "<" not in one))
     assert Pictures.of_corpus("linked", None).of("a.png") is None
+
+
+def test_a_picture_that_is_a_program_is_not_run(tmp_path, monkeypatch) -> None:
+    """Pillow gives PostScript, whatever its name, to another program; a page shows none."""
+    image = pytest.importorskip("PIL.Image")
+    image.new("RGB", (8, 8)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("it was run"))
+    assert Pictures(tmp_path).of("a.png") is None

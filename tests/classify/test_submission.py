@@ -13,6 +13,7 @@ from sklearn.metrics import f1_score
 
 from classify.config import RunConfig, load_config
 from classify.errors import RunError, SubmissionError
+from classify.heads.persistence import load_head
 from classify.inference.submission import SUBTASKS, Submission, check_submission, plan_submission, write_submission
 from classify.runs.folder import Run, read_run
 from classify.runs.report_json import Report
@@ -94,16 +95,50 @@ def test_the_score_is_the_reported_one(plan, disaster_runs, tmp_path) -> None:
     truth = store.labels["subtask1"].values[190:]
     said = np.array([SUBTASKS["subtask1"][0].index(row[1]) for row in rows])
     assert f1_score(truth[:45], said[:45], average="weighted") == pytest.approx(reported)
-    moved = disaster_runs[1].report["thresholds"]["metrics"]["test"]["weighted_f1"]["value"]
-    assert found["subtask2"]["value"] == moved
+    reported = disaster_runs[1].report["metrics"]["test"]["weighted_f1"]["value"]
+    assert found["subtask2"]["value"] == reported
     ones = np.array([row[2:9] for row in rows], dtype=int)
     expected = f1_score(store.labels["subtask2"].values[190:], ones, average="weighted", zero_division=0)
-    assert expected == pytest.approx(moved)
+    assert expected == pytest.approx(reported)
 
 
-def test_at_half(disaster_runs, tmp_path) -> None:
-    found = write_submission(plan_submission(disaster_runs[1:2], at_half=True), tmp_path / "half.csv")
-    assert found["subtask2"]["value"] == disaster_runs[1].report["metrics"]["test"]["weighted_f1"]["value"]
+def test_own_thresholds(disaster_runs, tmp_path) -> None:
+    """Only where asked for; else one half, as in the report."""
+    plan = plan_submission(disaster_runs[1:2], own_thresholds=True)
+    found = write_submission(plan, tmp_path / "own.csv")
+    moved = disaster_runs[1].report["thresholds"]["metrics"]["test"]["weighted_f1"]["value"]
+    assert found["subtask2"]["value"] == moved
+
+
+def test_a_test_set_without_labels(disaster_runs, tmp_path) -> None:
+    """Images of another store, made alike, are answered for under the names of the official list."""
+    random = np.random.default_rng(6)
+    vectors, names = random.normal(size=(30, 10)), [f"{i:02}-test" for i in range(30)]
+
+    def store_of(folder: Path, **passport: object) -> Path:
+        folder.mkdir()
+        index = Index(np.array([f"images/{name}.jpg" for name in names]), {}, {}, None, None, {"name": "csv"})
+        write_index(folder / "index.h5", index)
+        spec = BlockSpec("planted.pool", (10,), {"encoder": "planted", "weights": {"sha256": "0" * 64}, **passport})
+        with BlockWriter(folder / "planted.pool.h5", index, spec) as writer:
+            writer.write(np.arange(30), vectors)
+        return folder
+
+    store = store_of(tmp_path / "testset")
+    (tmp_path / "testset.csv").write_text("id\n" + "\n".join(reversed(names)) + "\n")
+    plan = plan_submission(disaster_runs, store=str(store), template=tmp_path / "testset.csv")
+    found = write_submission(plan, tmp_path / "run.csv")
+    assert [row[0] for row in _table(tmp_path / "run.csv")[1:]] == names[::-1]
+    assert {one["n_images"] for one in found.values()} == {0}
+    scores = load_head(disaster_runs[0].folder / "model").predict_proba(open_store(store).matrix(["planted.pool"]))
+    said = [SUBTASKS["subtask1"][0][k] for k in scores.argmax(axis=1)]
+    assert [row[1] for row in _table(tmp_path / "run.csv")[1:]] == said[::-1]
+    assert plan_submission(disaster_runs, store=str(store)).ids == tuple(f"images/{name}.jpg" for name in names)
+    other = store_of(tmp_path / "other", transform={"resize": 8})
+    with pytest.raises(SubmissionError, match=r"made in another way than the one of .*transform"):
+        plan_submission(disaster_runs, store=str(other))
+    views = store_of(tmp_path / "views", views={"n": 2})
+    assert len(plan_submission(disaster_runs, store=str(views)).ids) == 30
 
 
 def _shifted(rows: Rows) -> Rows:
@@ -147,7 +182,7 @@ def test_planted_bugs(plan, written, bug: Callable[[list[str], Rows], Rows], wor
 def test_wrong_threshold(plan, tmp_path) -> None:
     """A file that is right in everything but the threshold of one label."""
     second = plan.tasks[1]
-    wrong = replace(second, thresholds=(0.9, *(second.thresholds or ())[1:]))
+    wrong = replace(second, thresholds=(0.9, *[0.5] * (len(second.task.classes) - 1)))
     write_submission(replace(plan, tasks=(plan.tasks[0], wrong, plan.tasks[2])), tmp_path / "wrong.csv")
     with pytest.raises(SubmissionError, match="scores weighted_f1"):
         check_submission(tmp_path / "wrong.csv", plan)

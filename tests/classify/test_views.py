@@ -114,8 +114,32 @@ def test_a_run_trains_on_the_canonical_view_where_asked_to(viewed, tmp_path):
     by_hand = make_head("mlp", "single", random_state=0, **settings).fit(x[0], y[0], validation=(x[1], y[1]))
     assert np.allclose(by_hand.predict_proba(x[2]), done.predictions["test"].y_score, atol=1e-6)
     assert done.report["history"] == by_hand.history_
-    with pytest.raises(ConfigError, match="views is 'some'; valid: all, canonical"):
+    with pytest.raises(ConfigError, match="views is 'some'; valid: all, canonical, everywhere"):
         RunConfig(str(viewed), "polarity", "mlp", views="some")
+
+
+def test_validation_images_are_distorted_where_asked_to(viewed, tmp_path):
+    """With ``views = "everywhere"`` validation is scored by a drawn view of each image, test as it is."""
+    settings, store = {"hidden": [4], "epochs": 3}, open_store(viewed)
+    asked = {"settings": settings, "resamples": 20, "blocks": ("many.pool",), "calibration": "none"}
+    runs = [
+        run(RunConfig(str(viewed), "polarity", "mlp", **asked, views=views, out=str(tmp_path / f"{i}")))
+        for i, views in enumerate(("everywhere", "everywhere", "all"))
+    ]
+    said = [one.predictions["validation"].y_score for one in runs]
+    assert np.array_equal(said[0], said[1])
+    head = load_head(runs[0].folder / "model")
+    rows = np.flatnonzero(store.splits["default"].values == 1)
+    of_view = [
+        head.predict_proba(store.matrix(["many.pool"], rows, view=v)) for v in range(store.block("many.pool").shape[1])
+    ]
+    matches = np.array([np.isclose(said[0], one, atol=1e-6).all(axis=1) for one in of_view])
+    assert matches.any(axis=0).all()
+    assert not matches[0].all()
+    test = np.flatnonzero(store.splits["default"].values == 2)
+    assert np.allclose(
+        head.predict_proba(store.matrix(["many.pool"], test)), runs[0].predictions["test"].y_score, atol=1e-6
+    )
 
 
 # ---- the second fit -------------------------------------------------------------------------------------------------

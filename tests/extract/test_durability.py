@@ -19,10 +19,11 @@ import features_store as fs
 HERE = Path(__file__).parent
 
 
-def test_killed_at_fifty_random_instants(tmp_path: Path) -> None:
-    """SIGKILL at 50 random instants: each file opens, no row is torn, and the resumed block is byte-equal."""
+@pytest.mark.parametrize("n", [12, pytest.param(60, marks=pytest.mark.slow)])
+def test_killed_at_random_instants(tmp_path: Path, n: int) -> None:
+    """SIGKILL at random instants: each file opens, no row is torn, and the resumed block is byte-equal."""
     done = subprocess.run(
-        [sys.executable, HERE / "zygote.py", tmp_path, "50", "0", "1"],
+        [sys.executable, HERE / "zygote.py", tmp_path, str(n), "0", "1"],
         capture_output=True,
         text=True,
         timeout=300,
@@ -30,7 +31,7 @@ def test_killed_at_fifty_random_instants(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     kills, stores, resumed = map(int, done.stdout.split())
-    assert kills >= 50
+    assert kills >= n
     assert stores >= 2
     assert resumed >= 2
 

@@ -79,12 +79,12 @@ def test_the_pillow_decoder_gives_timms_pixels_to_the_bit(name, awkward):
     from extract.encoders import from_timm
 
     encoder = ENCODERS[name]
-    size = encoder.size
+    geometry = dict(encoder.geometry)
     with torch.device("meta"):
         module = timm.create_model(encoder.architecture)
-    sizes = {"input_size": (3, size, size), "crop_pct": 1.0} if size else {}
-    theirs = create_transform(**resolve_data_config(sizes, model=module))
-    ours, decode = from_timm.transform_of(module, "pillow", size=size), make_decoder("pillow")
+
+    theirs = create_transform(**resolve_data_config(geometry, model=module))
+    ours, decode = from_timm.transform_of(module, "pillow", geometry), make_decoder("pillow")
     for form in ("portrait", "panorama", "tiny", "sixteen bits", "palette", "cmyk", "exif 6"):
         pixels = torch.from_numpy(ours.apply(decode(awkward[form].data)).copy())
         assert torch.equal(ours.normalise(pixels[None])[0], theirs(awkward[form].expected)), form

@@ -206,7 +206,10 @@ def test_broken_metadata_are_a_remark_that_a_run_can_count(decode, photo):
             jpeg[:2] + b"\xff\xe2" + (18).to_bytes(2, "big") + b"ICC_PROFILE\0\1\2xx" + jpeg[2:],  # part 1 of 2
             png[:33] + chunk(b"iCCP", b"a\0\0" + b"no zlib") + png[33:],
         ],
-        BROKEN_METADATA: [png[:33] + chunk(b"zTXt", b"a\0\0" + zlib.compress(b" " * (2 << 20))) + png[33:]],
+        BROKEN_METADATA: [
+            png[:33] + chunk(b"zTXt", b"a\0\0" + zlib.compress(b" " * (2 << 20))) + png[33:],
+            jpeg[:2] + b"\xff\xe0\0\6JFIF" + jpeg[2:],  # too short
+        ],
     }
     for remark, files in broken.items():
         for at, data in enumerate(files):

@@ -206,10 +206,10 @@ def test_the_package_offers_what_it_names():
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory, photos) -> Path:
-    """500 files, few of them different, large enough that a run over them takes several seconds."""
+    """200 files, few of them different, large enough that a run over them takes several seconds."""
     root = tmp_path_factory.mktemp("many")
     (root / "a").mkdir()
-    for at in range(500):
+    for at in range(200):
         path = root / "a" / f"{at:03}.png"
         if at < 12:
             Image.fromarray(photos["astronaut"][at : at + 400, at : at + 400]).save(path)
@@ -255,7 +255,7 @@ def test_killed_twice_and_gone_on_with_gives_the_same_bytes_as_never_killed(many
     assert f"Resume with: extract run folder --data {many} --store {killed}" in interrupted.stderr
     assert "Traceback" not in interrupted.stderr
     after_first = n_written(killed)
-    assert 0 < after_first < 500
+    assert 0 < after_first < 200
 
     process = subprocess.Popen(command(many, killed), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -263,7 +263,7 @@ def test_killed_twice_and_gone_on_with_gives_the_same_bytes_as_never_killed(many
         time.sleep(0.02)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    assert n_written(killed) < 500
+    assert n_written(killed) < 200
     for path in killed.glob("*.h5"):
         assert set(open_store(path).blocks) <= {BLOCK, "lowlevel.features"}  # opens after SIGKILL
 
@@ -275,7 +275,7 @@ def test_killed_twice_and_gone_on_with_gives_the_same_bytes_as_never_killed(many
         assert other.blocks[name].sealed
         assert one.blocks[name].vectors[...].tobytes() == other.blocks[name].vectors[...].tobytes()
         assert np.array_equal(one.blocks[name].status, other.blocks[name].status)
-        assert Counter(one.blocks[name].status[:, 0].tolist()) == {Status.WRITTEN: 499, Status.TRUNCATED: 1}
+        assert Counter(one.blocks[name].status[:, 0].tolist()) == {Status.WRITTEN: 199, Status.TRUNCATED: 1}
 
 
 def test_pictures_with_broken_metadata_are_named_by_number(tmp_path, command_line):

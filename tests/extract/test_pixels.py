@@ -140,6 +140,11 @@ CASES: dict[str, list[tuple[str, bytes, np.ndarray | None]]] = {
         ("u32", tiff(GREY.astype("<u4").tobytes(), t258=(3, [32]), t262=(3, [1]), **SRGB_RANGE), THREE),
         ("s8", signed_tiff(8, t340=(6, [-128]), t341=(6, [127])), THREE),
         ("s16", signed_tiff(16, t340=(8, [-(2**15)]), t341=(8, [2**15 - 1])), THREE),
+        (
+            "u16 of 12",
+            tiff((GREY.astype("<u2") << 4).tobytes(), t258=(3, [16]), t262=(3, [1]), t340=(3, [0]), t341=(3, [4095])),
+            THREE,
+        ),
         ("empty", signed_tiff(16, t340=(8, [5]), t341=(8, [5])), REFUSED),
     ],
     "float": [
@@ -190,6 +195,12 @@ CASES: dict[str, list[tuple[str, bytes, np.ndarray | None]]] = {
     "metadata": [
         ("eXIf", png(GREY.tobytes(), 8, 0, chunks=chunk(b"eXIf", b"\xff\0nothing")), THREE),
         ("checksum", png(GREY.tobytes(), 8, 0, chunks=chunk(b"tEXt", b"a\0b", checksum=1)), THREE),
+        ("animation", png(GREY.tobytes(), 8, 0, chunks=chunk(b"acTL", b"\0")), THREE),
+        (
+            "frame",
+            png(GREY.tobytes(), 8, 0, chunks=chunk(b"acTL", bytes(7) + b"\1") + chunk(b"fcTL", b"\7" * 26)),
+            THREE,
+        ),
         ("text", png(GREY.tobytes(), 8, 0, chunks=chunk(b"zTXt", b"a\0\0" + zlib.compress(b" " * (2 << 20)))), THREE),
         (
             "profile",
@@ -242,6 +253,24 @@ def test_broken_metadata_do_not_turn_the_picture(decode, photos, form) -> None:
         broken = good.replace(b"Exif\0\0MM", b"Exif\0\0XX").replace(b"Exif\0\0II", b"Exif\0\0XX")
         assert broken != good
         assert decode(broken).shape == (32, 48, 3)
+
+
+@pytest.mark.parametrize("coding", ["jpeg", "tiff_adobe_deflate", "group4"])
+def test_a_tiff_whose_strip_is_damaged_is_refused(decode, photos, coding) -> None:
+    """Zeros or too few bytes in the second half of a strip; what nothing can check is refused, whole or not."""
+    picture = Image.fromarray(photos["chelsea"][:96, :128]).convert("1" if coding == "group4" else "RGB")
+    data = saved(picture, "TIFF", compression=coding)
+    with Image.open(io.BytesIO(data)) as image:
+        at, n = image.tag_v2[273][0], image.tag_v2[279][0]
+    half = at + n // 2
+    for damaged in (data[:half] + bytes(n - n // 2) + data[at + n :], data.replace(data[half : at + n], b"", 1)):
+        with pytest.raises(RefusedImageError):
+            decode(damaged)
+    if coding == "group4":
+        with pytest.raises(RefusedImageError, match="compression 4"):
+            decode(data)
+    else:
+        assert decode(data).shape == (96, 128, 3)
 
 
 def test_formats(decode, photos) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
 from extract.encoders import Weights, build_encoders, find_encoders, from_open_clip, from_timm
+from extract.encoders.networks import find_architecture
 from extract.engines import Cpu
 from extract.engines.forward import Forward
 from extract.errors import EncoderError
@@ -114,5 +115,39 @@ def test_squash_needs_no_crop_and_a_crop_that_does_not_fit_is_refused():
     assert squash.apply(np.zeros((30, 10, 3), np.uint8)).shape == (3, 8, 6)
     with pytest.raises(EncoderError, match="does not fit"):
         Transform(100, (128, 128), "bicubic", (0.5,) * 3, (0.5,) * 3)
-    with pytest.raises(EncoderError, match="'lanczos' is not supported; valid: bicubic, bilinear"):
-        Transform(128, (128, 128), "lanczos", (0.5,) * 3, (0.5,) * 3)
+    with pytest.raises(EncoderError, match="'box' is not supported; valid: bicubic, bilinear, lanczos"):
+        Transform(128, (128, 128), "box", (0.5,) * 3, (0.5,) * 3)
+
+
+def test_lanczos_keeps_the_aspect_and_cuts_the_middle(shapes):
+    """The map of ResNet-101: the shorter edge to 292, the middle 256, to the bit, whatever resizes elsewhere."""
+    geometry = find_encoders(["resnet101_map"])[0].geometry
+    with torch.device("meta"):
+        module = timm.create_model("resnet101.tv_in1k")
+    reference = create_transform(**resolve_data_config(dict(geometry), model=module))
+    transform = from_timm.transform_of(module, "torchvision", geometry)
+    assert (transform.resize, transform.crop, transform.interpolation) == (292, (256, 256), "lanczos")
+    for rgb in shapes.values():
+        pixels = transform.normalise(torch.from_numpy(transform.apply(rgb))[None])[0]
+        assert torch.equal(pixels, reference(Image.fromarray(rgb)))
+
+
+def test_another_size_squashes_the_image():
+    """``NAME~SIZE`` of timm's networks: the whole image, its aspect lost, in a block of another name."""
+    (spec,) = find_encoders(["timm:test_resnet.r160_in1k~48"])
+    assert spec.block("pool") == "timm-test_resnet.r160_in1k-48.pool"
+    (network,) = build_encoders([spec], Weights(kind="random"))
+    assert network.input_shape == (3, 48, 48)
+    assert network.transform["resize"] == network.transform["crop"] == (48, 48)
+    for name, words in (("vgg16~9", "16 to 1024"), ("vgg16~x", "16 to 1024"), ("clip_vit_l14~224", "of one size")):
+        with pytest.raises(EncoderError, match=words):
+            find_encoders([name])
+
+
+def test_blue_green_red_from_0_to_255():
+    """As OpenCV reads and Keras' older programs take them: no scaling."""
+    transform = find_architecture("emosepar").transform({"input": "bgr255"})
+    pixels = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    assert torch.allclose(transform.normalise(pixels), pixels.flip(1).float(), atol=1e-4)
+    assert transform.record()["channels"] == "BGR"
+    assert "channels" not in find_architecture("emosepar").transform({}).record()

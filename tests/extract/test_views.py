@@ -53,6 +53,7 @@ def test_a_view_depends_on_id_and_number_and_on_nothing_else(policy):
 GOLDEN = {
     "mediaeval": "8effc9a9628c9d47",
     "flip-rotate-crop": "b456b52ab8773314",
+    "random-crop": "503cc3d25e557037",
     "strong": "3af3ad8656742d8e",
 }
 
@@ -83,6 +84,18 @@ def test_rotation_flip_and_crop_stay_within_their_policy():
     assert 20 <= flips <= 60
     assert -20.5 < min(angles) < -15
     assert 15 < max(angles) < 20.5
+
+
+def test_a_random_crop_is_what_the_network_sees_of_it():
+    """Its window, .875 of the shorter edge in the middle of the view, lies anywhere in the image and inside it."""
+    rgb, middles = ramp(200, 240), []
+    for view in range(1, 81):
+        found = Views(81, "random-crop").make(rgb, "a.jpg", view)
+        assert found.shape == rgb.shape
+        middles.append(found[98:103, 118:123].reshape(-1, 3).mean(axis=0))
+    (left, up, _), (right, down, _) = np.min(middles, axis=0), np.max(middles, axis=0)
+    assert 120 - 33.5 < left < 120 - 25 < 120 + 25 < right < 120 + 33.5  # (240 - 0.875 * 200) / 2
+    assert 100 - 13.5 < up < 100 - 9 < 100 + 9 < down < 100 + 13.5
 
 
 def test_strong_views_zoom_within_a_fifth():

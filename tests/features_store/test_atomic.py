@@ -20,11 +20,13 @@ from features_store import (
     BlockWriter,
     ExistsError,
     FormatError,
+    StoreError,
     UnsafeFileError,
     open_regular,
     read_regular,
 )
 from features_store.atomic import atomic_folder, atomic_write, recover, typed_path
+from features_store.disk import try_place
 
 
 @pytest.fixture
@@ -405,3 +407,36 @@ def test_errors_name_the_file_that_the_user_knows(tmp_path) -> None:
             raise kind(*(str(one).format(temporary) if one != errno.EACCES else one for one in words))
         assert ".part" not in str(told.value)
         assert str(tmp_path / "x") in str(told.value)
+
+
+@pytest.mark.parametrize("make", [_pipe, _socket, lambda folder, victim: _to_null(folder)])
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path, victim, make) -> None:
+    """Not even with --force: ``-o /dev/null`` would take it from every program."""
+    place = make(tmp_path, victim)
+    before = place.lstat()
+    with pytest.raises(ExistsError, match="choose another place"), atomic_write(place, force=True):
+        pytest.fail("it is no file")
+    with pytest.raises(StoreError, match="choose another place"):
+        try_place(place)
+    assert os.path.samestat(before, place.lstat())
+
+
+def _to_null(folder: Path) -> Path:
+    (folder / "x").symlink_to("/dev/null")
+    return folder / "x"
+
+
+def test_many_write_into_one_folder(tmp_path) -> None:
+    """Each looks for what dead processes left, and meets what the living are just removing."""
+    code = (
+        "import sys\nfrom pathlib import Path\nimport features_store.atomic as atomic\n"
+        "for at in range(150):\n    atomic.recover(Path(sys.argv[1]) / 'x')\n"
+        "    with atomic.atomic_write(Path(sys.argv[1]) / f'{sys.argv[2]}', force=True) as temporary:\n"
+        "        temporary.write_text('whole')\n"
+    )
+    many = [
+        subprocess.Popen([sys.executable, "-c", code, tmp_path, str(n)], stderr=subprocess.PIPE, text=True)
+        for n in range(4)
+    ]
+    assert [one.communicate(timeout=100)[1] for one in many] == [""] * 4
+    assert sorted(os.listdir(tmp_path)) == ["0", "1", "2", "3"]

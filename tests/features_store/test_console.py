@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import features_store as fs
@@ -36,7 +38,7 @@ class SafetensorError(Exception):
         (SafetensorError("Error while serializing: No space left on device"), 1, "the disk is full"),
         (SafetensorError("HeaderTooLarge"), 1, "damaged"),
         (KeyboardInterrupt(), 130, "interrupted"),
-        (fs.FormatError("s3://me:pw@host/x \x1b[31m is bad"), 2, "s3://***@host/x ?[31m is bad"),
+        (fs.FormatError("s3://me:pw@host/x \x1b[31m is bad"), 2, "s3://***@host/x \\x1b[31m is bad"),
     ],
 )
 def test_every_error_is_one_sentence(capsys, error, code, words) -> None:
@@ -129,6 +131,19 @@ def test_streams_that_are_full_or_closed(store) -> None:
         assert (code, said) == (0, "")
     assert _shell(f"{' '.join(INFO)} {store}/nothing 2>/dev/full")[0] == 2
     assert fs.open_store(store).n_images == 30
+
+
+def test_names_stay_on_their_line_and_turn_no_text_round(tmp_path) -> None:
+    """A class of a stranger's store adds no line to the summary; as JSON it is what it was."""
+    name = "good\n  task     \u202egnorts\u202c"
+    labels = fs.Labels(fs.Task("mood", "single", ("bad", name)), np.array([0, 1]))
+    fs.write_index(tmp_path / "s.h5", fs.Index(np.array(["a.jpg", "b\u202egpj.jpg"]), {"mood": labels}))
+    code, said, _ = _shell(f"{' '.join(INFO)} {tmp_path}/s.h5")
+    assert (code, said.count("  task")) == (0, 2)
+    assert r"good\n  task     \u202egnorts" in said
+    code, as_json, _ = _shell(f"{' '.join(INFO)} {tmp_path}/s.h5 --json")
+    assert json.loads(as_json)["labels"]["mood"]["classes"] == ["bad", name]
+    assert "\u202e" not in said + as_json
 
 
 def test_a_reader_that_goes_away_does_not_stop_the_work(store, tmp_path) -> None:

@@ -79,7 +79,7 @@ def test_rows_made_in_another_way_are_refused_by_field(tmp_path, make_store) -> 
     store = make_store(tmp_path / "a", blocks=("one.pool",))
     other = {"encoder": "one.pool", "weights": {"source": "toy", "sha256": "cd"}, "tap": "pool"}
     make_store(tmp_path / "b", blocks=("one.pool",), prefix="other", passport=other)
-    with pytest.raises(fs.MismatchError, match=r"tap: 'absent' / 'pool'; weights.sha256: 'ab' / 'cd'"):
+    with pytest.raises(fs.MismatchError, match=r"tap: not recorded / 'pool'; weights.sha256: 'ab' / 'cd'"):
         merge([tmp_path / "a", tmp_path / "b"], tmp_path / "c.h5")
     assert store.blocks["one.pool"].sealed
 

@@ -42,6 +42,7 @@ def read(root: Path, table: str, **options: str) -> dict[str, str]:
         ("image,label\na.jpg,joy,\n", "line 2"),
         ('image,label,note\na.jpg,joy,"one\ntwo"\nb.jpg,sad\n', "line 4"),  # counted behind a cell of two lines
         ('image,label,note\na.jpg,joy,"one\ntwo"\nb.jpg,sad,"\n', "line 4"),
+        ('image,label,note\na.jpg,joy,"one\nb.jpg,sad,two"\nc.jpg,sad,\n', "line 3"),  # in a column that is not read
         ('image,label\n\n\na.jpg,joy\n"b.jpg"x,sad\n', "line 5"),
         ("image,label\ra.jpg,joy\rb.jpg,sad,x\r", "line 3"),  # old line ends
         ("image,label\na.jpg,joy\nb.jpg,sad\na.jpg,joy\n", "line 4"),
@@ -125,6 +126,14 @@ def test_a_column_of_zeros_and_ones_is_one_label(tmp_path: Path) -> None:
     assert index.labels["joy"].task.classes == ("joy",)
     assert index.labels["joy"].values.tolist() == [[1], [0], [255]]
     assert index.labels["tags"].task.classes == ("x", "y")
+
+
+def test_a_single_label_has_one_column(tmp_path: Path) -> None:
+    """``single=t=a|b`` is refused; a text of several lines, whatever its commas, is no row of another image."""
+    text(tmp_path / "labels.csv", 'image,a,note\na.jpg,x,"one\ntwo, three, four"\nb.jpg,y,\n')
+    with pytest.raises(CorpusError, match=r"single=t=a\|note names 2 columns"):
+        find_corpus("csv").read(tmp_path, {"single": "t=a|note"})
+    assert find_corpus("csv").read(tmp_path, {"single": "a"}).index.ids.tolist() == ["a.jpg", "b.jpg"]
 
 
 def test_a_column_without_any_label(tmp_path: Path) -> None:
