@@ -237,7 +237,7 @@ def _file(value: Any, where: str) -> Any:
 
 _LABELS = record({"dtype": _dtype, "values": items(anything, 1, 100_000)})
 _OPTIONAL = ("blocks_in_", "feature_names_in_", "best_length_", "C_", "alpha_", "search_")
-"""Attributes of a head that was fitted on blocks of a store, on columns with names, that could stop early, or that has a
+"""Attributes of a head that was fitted on blocks of a store, on columns with names, that could stop early, or has a
 strength, which heads saved before did not keep."""
 _MAP = choice("l2", "sqrt", "standardize")
 _MEMBER = record(
