@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from functools import cache
 from importlib.resources import files
+from statistics import mode
 from typing import Any
 
 from classify.errors import ConfigError
@@ -30,7 +31,7 @@ if sys.version_info >= (3, 11):
 else:  # the same parser under its older name
     import tomli as tomllib
 
-__all__ = ["Preset", "Statement", "find_preset", "presets", "read_experiments", "statements", "systems"]
+__all__ = ["Preset", "Statement", "citation", "find_preset", "presets", "read_experiments", "statements", "systems"]
 
 _ABOUT = ("name", "system", "title", "corpus", "widths", "paper")
 
@@ -166,3 +167,8 @@ def _texts() -> dict[str, str]:
     """Read the files of the presets."""
     paths = (path for path in files("classify").joinpath("presets").iterdir() if path.name.endswith(".toml"))
     return {path.name: path.read_text(encoding="utf-8") for path in sorted(paths, key=lambda path: path.name)}
+
+
+def citation(system: str) -> str:
+    """Return the paper of a system: the one that most of its experiments are of."""
+    return mode(one.paper["citation"] for one in systems()[system])

@@ -24,9 +24,9 @@ from extract.options import (
     Option,
     SkipUnreadable,
     corpus_place,
-    in_corpus,
     in_output,
     panel,
+    with_settings,
 )
 from features_store import console
 
@@ -34,9 +34,7 @@ if TYPE_CHECKING:
     from extract.corpora import Corpus
     from extract.encoders import EncoderSpec
 
-in_checks, in_encoders, in_speed, in_views, in_scale_out = map(
-    panel, ("Checks", "Encoders", "Speed", "Views", "Scale-out")
-)
+in_checks, in_encoders, in_scale_out = map(panel, ("Checks", "Encoders", "Scale-out"))
 app = typer.Typer(
     name="extract",
     help="Images to vectors of frozen networks, written once into a folder of dumps.",
@@ -60,12 +58,11 @@ def _program(
         "extract run csv --data labels.csv --option single=mood --encoders clip_vit_l14,lowlevel --device cuda:0",
     )
 )
+@with_settings
 def run(
     corpus: CorpusName,
     data: Data = None,
     option: Option = None,
-    limit: Annotated[int | None, in_corpus(min=1, help="Only the first N images; others stay pending.")] = None,
-    spread: Annotated[bool, in_corpus("--spread", help="Of --limit: N images from all over the corpus.")] = False,
     profile: Annotated[str | None, in_encoders(help="Named set of encoders. Default: the corpus' own.")] = None,
     encoders: Annotated[str | None, in_encoders(help="Comma-separated encoders; replaces --profile.")] = None,
     size: Annotated[
@@ -73,34 +70,9 @@ def run(
     ] = None,
     weights: Annotated[str, in_encoders(metavar="auto|random:SEED|FILE", help="FILE: of the one encoder.")] = "auto",
     store: Annotated[Path | None, in_output(help="Folder of the dumps. Default: features/CORPUS.")] = None,
-    retry_failed: Annotated[bool, in_output("--retry-failed", help="Try images again that failed before.")] = False,
-    max_failed: MaxFailed = "5%",
-    skip_unreadable: SkipUnreadable = False,
-    content: Annotated[bool, in_output("--content", help="Store the SHA-256 of every image in the index.")] = False,
     as_json: AsJson = False,
-    device: Annotated[
-        str, in_speed(metavar="auto|cpu|cuda[:N[,M]]|mps|xpu", help="auto: a GPU if one can be used.")
-    ] = "auto",
-    precision: Annotated[
-        str, in_speed(metavar="auto|float32|bfloat16|float16", help="auto: float16 on CUDA, else float32.")
-    ] = "auto",
-    batch_size: Annotated[int | None, in_speed(min=1, help="Images per forward pass: CPU 8, CUDA 128.")] = None,
-    decoder: Annotated[str, in_speed(metavar="torchvision|simplejpeg|pillow", help="Of JPEGs.")] = "torchvision",
-    compile_: Annotated[str, in_speed("--compile", metavar="auto|on|off", help="auto: where it pays.")] = "auto",
-    views: Annotated[int, in_views(min=1, help="Vectors per image: itself, and V - 1 augmentations.")] = 1,
-    policy: Annotated[
-        str, in_views(metavar="mediaeval|flip-rotate-crop|random-crop|strong", help="How images are augmented.")
-    ] = "mediaeval",
     rows: Annotated[str | None, in_scale_out(metavar="A:B", help="A shard, for `features-store merge`.")] = None,
-    engine: Annotated[str, in_scale_out(metavar="local|ray", help="ray joins RAY_ADDRESS, or starts here.")] = "local",
-    actors: Annotated[int, in_scale_out(min=1, help="Ray actors; each holds all networks.")] = 2,
-    actor_cpus: Annotated[
-        float,
-        in_scale_out(min=0.01, help="CPUs reserved per Ray actor; keep it below 1, or Ray's read tasks starve."),
-    ] = 0.5,
-    actor_gpus: Annotated[
-        float | None, in_scale_out(min=0, help="GPUs reserved per Ray actor. Default: 1 if there are any.")
-    ] = None,
+    **settings: Any,
 ) -> None:
     """Extract features for every image of a corpus; resumes an interrupted run."""
     from extract.corpora import find_corpus
@@ -117,25 +89,9 @@ def run(
             weights=weights,
             options=console.key_values("--option", option or [], "KEY=VALUE"),
             rows=rows,
-            device=device,
-            precision=precision,
-            batch_size=batch_size,
-            compile=compile_,
-            decoder=decoder,
-            views=views,
-            policy=policy,
-            limit=limit,
-            spread=spread,
-            engine=engine,
-            actors=actors,
-            actor_cpus=actor_cpus,
-            actor_gpus=actor_gpus,
-            retry_failed=retry_failed,
-            content=content,
-            max_failed=max_failed,
-            skip_unreadable=skip_unreadable,
             progress=sys.stderr.isatty(),
             echo=partial(typer.echo, err=True),
+            **settings,
         )
     except KeyboardInterrupt:
         again = shlex.join(["extract", *sys.argv[1:]])
@@ -168,7 +124,7 @@ def check(
     ] = 4,
     page: Annotated[
         Path | None,
-        in_output(help="Write the duplicates as pictures to this HTML file."),
+        in_output(metavar="FILE", help="Write the duplicates as pictures to this HTML file.", parser=console.new_file),
     ] = None,
     force: Annotated[bool, in_output("--force", help="Replace the page.")] = False,
     max_failed: MaxFailed = "5%",
@@ -184,7 +140,7 @@ def check(
     from features_store import ExistsError
     from features_store.atomic import recover
     from features_store.disk import try_place
-    from features_store.writer import FailureLimit
+    from features_store.writer import allowed_failures
 
     if page is not None and lists_only:
         raise CorpusError("--page shows images, and --lists-only reads none; give one of them")
@@ -193,17 +149,19 @@ def check(
         if page.exists() and not force:
             raise ExistsError(f"{page} exists; nothing is overwritten without --force")
         try_place(page)
-    limit, found = FailureLimit(max_failed), find_corpus(corpus)
+    allowed_failures(max_failed, 0)
+    found = find_corpus(corpus)
     dataset = found.read(corpus_place(found, data), console.key_values("--option", option or [], "KEY=VALUE"))
     if skip_unreadable:
         dataset = replace(dataset, files=SkippingFiles(dataset.files))
     shown = sys.stderr.isatty()
     done = checking.check(found, dataset, files=not lists_only, distance=distance, progress=shown)
-    typer.echo(json.dumps(checking.record_of(done)) if as_json else "\n".join(checking.lines_of(done)))
+    typer.echo(json.dumps(done) if as_json else "\n".join(checking.lines_of(done)))
     if page is not None:
-        write_page(done, dataset.files, page, force=force)
-    if limit.exceeded(done.n_failed, len(done.index)):
-        typer.echo(f"error: {done.n_failed} of {len(done.index)} images cannot be used; see --max-failed", err=True)
+        write_page(done, dataset.index, dataset.files, page, force=force)
+    n_failed, n_images = sum(map(len, done["failed"].values())), done["counts"]["images"]
+    if n_failed > allowed_failures(max_failed, n_images):
+        typer.echo(f"error: {n_failed} of {n_images} images cannot be used; see --max-failed", err=True)
         raise typer.Exit(3)
 
 
@@ -231,17 +189,13 @@ def corpora(
             typer.echo(f"  --option {key}={option.default}  {option.help}")
 
 
-ENCODER_EXAMPLES = """Examples:
-
-extract encoders
-
-extract encoders --json
-
-extract run folder --data pictures/ --encoders resnet50,timm:convnext_tiny.fb_in1k,clip_vit_l14@transformer:mean
-"""
-
-
-@app.command(epilog=ENCODER_EXAMPLES)
+@app.command(
+    epilog=console.examples(
+        "extract encoders",
+        "extract encoders --json",
+        "extract run folder --data photos --encoders resnet50,timm:convnext_tiny.fb_in1k,clip_vit_l14@transformer:mean",
+    )
+)
 def encoders(as_json: AsJson = False) -> None:
     """List the encoders, their blocks with the values per image, and the profiles."""
     from extract.encoders import ENCODERS, PROFILES

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from extract.settings import RunSettings
 from features_store import BlockSpec, BlockWriter, Index, Status, StoreError, open_store
 from features_store.passport import alternatives
 from features_store.schema import FAILURES
-from features_store.writer import FailureLimit, read_failures, write_failures
+from features_store.writer import allowed_failures, read_failures, write_failures
 
 
 def open_blocks(
@@ -36,21 +35,20 @@ def open_blocks(
     Blocks that are there come first, as they may refuse to be continued, and nobody wants to wait for a compiler to
     learn that. A block says whether compiled code made it and in which batches, and both stay as they are once it has
     rows: so a network is compiled, and tried, before its new blocks are created.
-
-    Raises MismatchError, DeviceError, DeviceMemoryError.
     """
     sinks: dict[int, BlockSink] = {}
-    plans = []
+    plans, chosen = [], settings.rows(len(index))
     for at, encoder in enumerate(encoders):
-        begun, n_views = _read_begun(encoder.spec, store), len(range(len(index))[: settings.limit]) * settings.views
+        begun, n_views = _read_begun(encoder.spec, store), len(chosen) * settings.views
         size, compiled = settings.batch_size or engine.facts.batch_size, None
         if begun is not None:
-            if settings.batch_size is None and begun.device == engine.facts.kind:
-                size = begun.batch_size or size
+            was_compiled, device, begun_size = begun
+            if settings.batch_size is None and device == engine.facts.kind:
+                size = begun_size or size
             # Actors never compile; by itself a run goes on as the blocks were begun.
-            compiled = {"on": True, "off": False}.get(settings.compile, begun.compiled) and settings.engine == "local"
+            compiled = {"on": True, "off": False}.get(settings.compile, was_compiled) and settings.engine == "local"
             sinks[at] = BlockSink(store, index, encoder, engine.facts, settings, size, compiled=compiled, stack=stack)
-            n_views = int(sinks[at].needed[: settings.limit].sum())
+            n_views = int(sinks[at].needed[chosen].sum())
         plans.append(Plan(encoder, n_views, size, compiled))
     for at, plan in enumerate(engine.prepare(plans, timings)):
         if at not in sinks:
@@ -62,13 +60,7 @@ def open_blocks(
 
 
 class BlockSink:
-    """The block files of one encoder in a store; a `Sink`.
-
-    Attributes
-    ----------
-    writers : dict
-        By tap.
-    """
+    """The block files of one encoder in a store, by tap in `writers`; a `Sink`."""
 
     def __init__(
         self,
@@ -104,7 +96,7 @@ class BlockSink:
             name = encoder.spec.name
             settings.echo(f"{name}: begun with / continued with {'; '.join(news)}; its passports name both")
         self._reasons: dict[int, str] = {}  # by row, of what failed in this run
-        self._ids = index.ids
+        self._ids, self._max_failed = index.ids, settings.max_failed
         stack.callback(self._keep_reasons)  # however the run ends
         self._pending = {tap: _pending_views(writer, len(index)) for tap, writer in self.writers.items()}
         self.needed: NDArray[np.bool_] = np.logical_or.reduce(list(self._pending.values()))
@@ -112,7 +104,6 @@ class BlockSink:
     def write(
         self, rows: NDArray[np.int64], views: NDArray[np.int64], vectors: Mapping[str, NDArray[np.float32]]
     ) -> None:
-        """See `Sink.write`."""
         for tap, writer in self.writers.items():
             # A run that was killed may have finished some taps of a row and not others.
             open_ = self._pending[tap][rows, views]
@@ -121,18 +112,17 @@ class BlockSink:
                 writer.write(rows[at], vectors[tap][at], view=view)
 
     def fail(self, row: int, status: Status, reason: str) -> None:
-        """See `Sink.fail`."""
         self._reasons[row] = reason
         for tap, writer in self.writers.items():
             for view in np.flatnonzero(self._pending[tap][row]).tolist():
                 writer.fail([row], status, view=view)
 
-    def finish(self, limit: FailureLimit) -> None:
+    def finish(self) -> None:
         """Make everything durable, and seal the blocks in which nothing is pending and not too much failed."""
+        n_allowed = allowed_failures(self._max_failed, len(self._ids))
         for writer in self.writers.values():
             writer.flush()
-            too_many = limit.exceeded(len(writer.failed()), len(self._ids))
-            if not writer.sealed and not too_many and not len(writer.pending()):
+            if not writer.sealed and len(writer.failed()) <= n_allowed and not len(writer.pending()):
                 writer.seal()
 
     def failures(self) -> dict[str, tuple[Status, str]]:
@@ -161,17 +151,8 @@ def _pending_views(writer: BlockWriter, n_images: int) -> NDArray[np.bool_]:
     return mask
 
 
-@dataclass(frozen=True)
-class _Begun:
-    """How the blocks of an encoder that are in a store were begun."""
-
-    compiled: bool
-    device: str
-    batch_size: int | None
-
-
-def _read_begun(encoder: EncoderSpec, store: Path) -> _Begun | None:
-    """Read how the blocks of an encoder were begun; None = there is no block."""
+def _read_begun(encoder: EncoderSpec, store: Path) -> tuple[bool, str, int | None] | None:
+    """Read how the blocks of an encoder were begun: compiled, on which kind of device, in which batches; None = not."""
     paths = [store / f"{encoder.block(tap.name)}.h5" for tap in encoder.taps]
     blocks = [block for path in paths if path.exists() for block in open_store(path).blocks.values()]
     if not blocks:
@@ -181,8 +162,8 @@ def _read_begun(encoder: EncoderSpec, store: Path) -> _Begun | None:
     sizes = {record.get("batch_size") for record in records}
     devices = {str(record.get("device")) for record in records}
     size = sizes.pop() if len(sizes) == 1 else None
-    return _Begun(
-        compiled=any(record.get("compiled") is True for record in records),
-        device=devices.pop() if len(devices) == 1 else "",
-        batch_size=size if isinstance(size, int) and size > 0 else None,
+    return (
+        any(record.get("compiled") is True for record in records),
+        devices.pop() if len(devices) == 1 else "",
+        size if isinstance(size, int) and size > 0 else None,
     )

@@ -1,24 +1,4 @@
-"""The branch of extraction in the tree of exceptions.
-
-::
-
-    AffectoryError
-    └── ExtractError
-        ├── CorpusError (ValueError)        the corpus is not there, or not in its layout
-        ├── EncoderError (ValueError)       no such encoder, or one that cannot be built as asked
-        │   ├── WeightsError                the weights are missing or do not fit
-        │   └── HubError (OSError)          the weights must be fetched and their host cannot be reached
-        ├── DeviceError (ValueError)        the device is not there
-        ├── TooManyFailedError              more images failed than may; exit code 3
-        ├── UnfinishedError                 the time for training is used up; exit code 3, resumable
-        ├── EngineError (RuntimeError)      the engine that spreads the work is missing
-        ├── MachineError                    a fault of the machine or of the way to the data; exit code 1, resumable
-        │   ├── UnreadableError (OSError)   a file cannot be read, for a reason that is not its own
-        │   ├── DeviceFault (RuntimeError)  the device failed in the middle of the work
-        │   │   └── DeviceMemoryError       its memory is used up
-        │   └── ActorsError (EngineError)   the actors gave up
-        └── RefusedImageError (ValueError)  one image has no pixels that could be trusted; carries its status
-"""
+"""The branch of extraction in the tree of exceptions; where no exit code is given, it is 2."""
 
 from __future__ import annotations
 
@@ -34,7 +14,7 @@ class CorpusError(ExtractError, ValueError):
 
 
 class EncoderError(ExtractError, ValueError):
-    """There is no such encoder, or it cannot be built as asked."""
+    """There is no such encoder, or it cannot be built."""
 
 
 class WeightsError(EncoderError):
@@ -46,7 +26,7 @@ class HubError(EncoderError, OSError):
 
 
 class DeviceError(ExtractError, ValueError):
-    """The device asked for is not there."""
+    """There is no such device."""
 
 
 class TooManyFailedError(ExtractError):
@@ -88,15 +68,7 @@ class ActorsError(EngineError, MachineError):
 
 
 class RefusedImageError(ExtractError, ValueError):
-    """One image cannot be used; the run goes on and records `status` for its row.
-
-    Parameters
-    ----------
-    status : Status
-        What the row gets in each block.
-    reason : str
-        One clause for people.
-    """
+    """One image cannot be used, for a reason in one clause; the run continues and records `status` for its row."""
 
     def __init__(self, status: Status, reason: str) -> None:
         super().__init__(reason)

@@ -37,10 +37,7 @@ _READERS = 8  # threads
 
 
 def check_or_write_index(store: Path, dataset: Dataset) -> None:
-    """Write ``index.h5`` if the store has none; else check that it lists the same images and means the same.
-
-    Raises MismatchError, ExistsError.
-    """
+    """Write ``index.h5`` if the store has none; else check that it lists the same images and means the same."""
     path, index = store / INDEX_FILE, dataset.index
     if not path.exists():
         try:
@@ -147,18 +144,18 @@ def _differs(there: Mapping[str, Any], here: Mapping[str, Any], key: str) -> boo
     return values[0] != values[1] and not paths  # where a table lies says nothing about what is in it
 
 
+def has_digests(store: Path) -> bool:
+    """Tell whether the index of a store knows the SHA-256 of any image file."""
+    content = open_store(store / INDEX_FILE).content
+    return content is not None and bool(content.any())
+
+
 class ContentDigests:
     """A source of images that records the SHA-256 of every file it reads.
 
     The index is one file that appears whole, so the digests wait in a journal next to it: 32 bytes per row, which lie
-    in one page of memory each and so are whole or zero after any kill. At the end the index is written anew.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        Its source gives the bytes.
-    store : Path
-        Folder with an index; its digests, and those of a journal that a killed run left, are taken over.
+    in one page of memory each and so are whole or zero after any kill. At the end the index is written anew. Digests of
+    the index, and those of a journal that a killed run left, are taken over.
     """
 
     def __init__(self, dataset: Dataset, store: Path) -> None:
@@ -186,10 +183,6 @@ class ContentDigests:
         return len(self._source)
 
     def read(self, row: int) -> bytes:
-        """See `extract.inputs.files.ImageFiles.read`.
-
-        Raises MismatchError.
-        """
         self._tried[row] = True
         data = self._source.read(row)
         digest, known = hashlib.sha256(data).digest(), self._digests[row].tobytes()
@@ -203,7 +196,6 @@ class ContentDigests:
         return data
 
     def modified(self, row: int) -> float:
-        """See `extract.inputs.files.ImageFiles.modified`."""
         return self._source.modified(row)
 
     def finish(self, rows: Iterable[int], extracted_now: Iterable[int]) -> list[str]:
@@ -211,8 +203,6 @@ class ContentDigests:
 
         Files without a digest are read. So are files that have one and were changed after it was recorded, and files
         that were extracted in this run by other processes: they are compared with their digest.
-
-        Raises MismatchError.
         """
         rows, extracted = list(rows), set(extracted_now)
         changed = [row for row in rows if self._known[row] and self._source.modified(row) > self._recorded_at]

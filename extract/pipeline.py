@@ -30,13 +30,12 @@ from extract.engines import Engine
 from extract.engines.local import LocalEngine
 from extract.engines.ray import RayEngine
 from extract.errors import EncoderError
-from extract.index import ContentDigests, check_or_write_index
+from extract.index import ContentDigests, check_or_write_index, has_digests
 from extract.inputs.files import SkipUnreadable
 from extract.progress import Summary, Timings, progress_bar, summarize
 from extract.settings import RunSettings
 from extract.shards import add_shards, choose_devices, extract_shards
 from features_store.errors import unknown_name
-from features_store.writer import FailureLimit
 
 
 def extract(
@@ -77,7 +76,8 @@ def extract(
     rows : str, optional
         "A:B", a shard of the corpus.
     **settings
-        Fields of `extract.settings.RunSettings`: device, precision, batch_size, views, limit, engine, max_failed, ...
+        The other options of ``extract run`` (device, precision, views, limit, ...), fields of
+        `extract.settings.RunSettings`.
 
     Returns
     -------
@@ -126,15 +126,13 @@ def extract(
 def run(
     dataset: Dataset, encoders: list[Encoder], store: Path, settings: RunSettings, engine: Engine | None = None
 ) -> Summary:
-    """Make the blocks of all encoders over one dataset, or resume them.
-
-    Raises MismatchError, ExtractError.
-    """
+    """Make the blocks of all encoders over one dataset, or resume them."""
     check_or_write_index(store, dataset)
-    timings, limit = Timings(), FailureLimit(settings.max_failed)
+    timings = Timings()
     if settings.skip_unreadable:
         dataset = replace(dataset, files=SkipUnreadable(dataset.files))
-    digests = ContentDigests(dataset, store) if settings.content else None
+    # Digests that are known are compared though new ones are not wanted: a block may not be of other pictures.
+    digests = ContentDigests(dataset, store) if settings.content or has_digests(store) else None
     images = dataset if digests is None or settings.engine == "ray" else replace(dataset, files=digests)
     with ExitStack() as stack:
         engine = stack.enter_context(engine or make_engine(settings))
@@ -146,16 +144,17 @@ def run(
             step = stack.enter_context(progress_bar(len(rows), timings, show=settings.progress))
             engine.run(images, rows, [sink for sink in sinks if sink.needed[rows].any()], timings, step)
         for sink in sinks:
-            sink.finish(limit)
+            sink.finish()
         notes = [f"{n} images were used although {remark}" for remark, n in engine.remarks.items()]
         if digests is not None:
             with timings.part("content"):
-                notes += digests.finish(chosen.tolist(), rows.tolist())
+                asked = chosen if settings.content else rows
+                notes += digests.finish(asked.tolist(), rows.tolist())
         return summarize(
             str(store),
             [writer for sink in sinks for writer in sink.writers.values()],
             {name: failure for sink in sinks for name, failure in sink.failures().items()},
-            limit,
+            settings.max_failed,
             timings,
             n_images=len(dataset.index),
             n_done=len(rows),
@@ -166,10 +165,7 @@ def run(
 
 
 def make_engine(settings: RunSettings) -> Engine:
-    """Return the engine that the settings name.
-
-    Raises DeviceError, EngineError.
-    """
+    """Return the engine that the settings name."""
     return RayEngine(settings) if settings.engine == "ray" else LocalEngine(settings)
 
 
@@ -179,10 +175,7 @@ def _dumps(store: Path, spec: EncoderSpec) -> dict[str, bool]:
 
 
 def name_encoders(corpus: Corpus, encoders: str | Iterable[str] | None, profile: str | None) -> list[str]:
-    """Return the names of encoders that were given, or those of a profile.
-
-    Raises EncoderError.
-    """
+    """Return the names of encoders that were given, or those of a profile."""
     if profile is not None and encoders is not None:
         raise EncoderError(f"--profile {profile} and --encoders {encoders} exclude each other; give one")
     if encoders is not None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from features_store import BlockWriter, Status
 from features_store.schema import FAILURES
-from features_store.writer import FailureLimit
+from features_store.writer import allowed_failures
 
 _WAITS = {"input": "wait for images", "forward": "wait for the device", "write": "wait for the writer"}
 """What the main thread waits for. Its waits are compared with each other, never with the time of other threads."""
@@ -164,7 +164,7 @@ def summarize(
     store: str,
     writers: Sequence[BlockWriter],
     failures: Mapping[str, tuple[Status, str]],
-    limit: FailureLimit,
+    max_failed: str,
     timings: Timings,
     *,
     n_images: int,
@@ -190,7 +190,7 @@ def summarize(
         bottleneck=find_bottleneck(parts, n_decoders=n_decoders, n_readers=n_readers),
         blocks=blocks,
         n_failed=len(failures),
-        n_allowed=limit.allowed(n_tried),
+        n_allowed=allowed_failures(max_failed, n_tried),
         n_open_failed=max((len(writer.failed()) for writer in writers if not writer.sealed), default=0),
         failed=tuple(reasons[:_SHOWN_FAILURES]),
         notes=tuple(notes),

@@ -64,10 +64,7 @@ class ImageEncoder:
         self._decode = make_decoder(decoder)
 
     def decode(self, data: bytes) -> NDArray[np.uint8]:
-        """Return the picture in the bytes of a file: (height, width, 3) uint8.
-
-        Raises RefusedImageError.
-        """
+        """Return the picture in the bytes of a file: (height, width, 3) uint8."""
         return self._decode(data)
 
     def vectors(self, pictures: Sequence[NDArray[np.uint8]]) -> dict[str, NDArray[np.float32]]:
@@ -86,10 +83,7 @@ class ImageEncoder:
         }
 
     def __call__(self, images: Sequence[Image | Path | str]) -> dict[str, NDArray[np.float32]]:
-        """Return by block the vectors of images: (n_images, n_features) float32.
-
-        Raises RefusedImageError.
-        """
+        """Return by block the vectors of images: (n_images, n_features) float32."""
         blocks = {tap: self.network.spec.block(tap) for tap in self.network.shapes}
         pictures = [self._picture(image) for image in images]
         return {blocks[tap]: vectors for tap, vectors in self.vectors(pictures).items()}
@@ -142,10 +136,7 @@ def load_encoder(name: str, *, weights: str = "auto", device: str = "auto", prec
 def recompute(
     passport: Mapping[str, Any], ids: Sequence[str], corpus: Mapping[str, Any], data: Path | Mapping[str, Path] | None
 ) -> list[NDArray[np.floating[Any]] | str]:
-    """Make the vectors of some images again, on the fastest device that there is.
-
-    Raises AffectoryError.
-    """
+    """Make the vectors of some images again, on the fastest device that there is."""
     dataset = _read_dataset(corpus, data)
     rows = {image_id: row for row, image_id in enumerate(dataset.index.ids.tolist())}
     network, views, device = _network(passport), _views(passport), choose_device()

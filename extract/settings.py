@@ -1,9 +1,10 @@
-"""How a run is done, whatever its corpus and encoders: each option of ``extract run`` of this kind is a field here."""
+"""How a run is done, whatever its corpus and encoders; a field with a panel is an option of ``extract run``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from extract.errors import EncoderError, EngineError
 from extract.inputs.images import find_decoder
 from extract.inputs.views import Views
 from features_store.errors import unknown_name
-from features_store.writer import FailureLimit
+from features_store.writer import allowed_failures
 
 ENGINES = ("local", "ray")
 COMPILE_MODES = ("auto", "on", "off")
@@ -22,79 +23,56 @@ def silent(_line: str) -> None:
     """Take a line for people, and show it to nobody."""
 
 
+def _option(panel: str, text: str, *, default: Any, **typers: Any) -> Any:
+    """Declare a field that is an option of the command line, in a panel of its help."""
+    return field(default=default, metadata={"rich_help_panel": panel, "help": text, **typers})
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """What all blocks of one run have in common, and how the work is done.
+    """What all blocks of one run have in common, and how the work is done."""
 
-    Parameters
-    ----------
-    device : str
-        "auto" (a GPU if one can be used), or a name of `extract.engines.DEVICES`, with ``:N`` for the N-th;
-        in `extract.extract` also with ``:N,M`` for several, in a process each.
-    precision : {"auto", "float32", "bfloat16", "float16"}
-        "auto" is float16 on GPUs with units for it, else float32.
-    batch_size : int, optional
-        Images per forward pass; the last bits of a vector depend on it. None = as the blocks were begun on such a
-        device, or what suits the device.
-    compile : {"auto", "on", "off"}
-        Whether networks are compiled (local engine only); see `extract.engines.forward.compile_if_faster`.
-    decoder : str
-        A row of `extract.inputs.images.DECODERS`; "pillow" is the reference, and slower.
-    decode_threads : int, optional
-        None = one per processor.
-    views, policy : int, str
-        Vectors per image: the image itself, and ``views - 1`` augmentations by a policy.
-    dtype : {"float16", "float32"}
-        In which vectors are stored.
-    limit : int, optional
-        Only the first `limit` images of the index are done, the others stay pending. None = all.
-    spread : bool
-        Those images are spread evenly over the index, so that one which is sorted by class shows all of them.
-    engine : {"local", "ray"}
-        Threads of this process, or actors of Ray.
-    actors, actor_cpus, actor_gpus : int, float, float, optional
-        Of Ray: how many, each holding all networks, and what is reserved for each. Actors that reserve every whole CPU
-        leave none to the tasks that feed them, and all wait for ever: keep `actor_cpus` below 1. `actor_gpus` None =
-        one for each if the cluster has one, and the CPU was not named.
-    actor_threads : int, optional
-        Of torch in each actor; vectors are equal to the bit between runs with equally many. None = the threads of
-        this process, shared among the actors.
-    retry_failed : bool
-        Images that failed in earlier runs are tried again.
-    content : bool
-        Store the SHA-256 of every image file in the index.
-    max_failed : str
-        Images that may fail, "5%" or a number; above it blocks stay open.
-    skip_unreadable : bool
-        A file that cannot be read counts as missing, whatever the cause. False = the run stops.
-    progress : bool
-        Show a bar on the standard error stream.
-    echo : callable
-        Takes one line for people.
-    """
-
-    device: str = "auto"
-    precision: str = "auto"
-    batch_size: int | None = None
-    compile: str = "auto"
-    decoder: str = "torchvision"
-    decode_threads: int | None = None
-    views: int = 1
-    policy: str = "mediaeval"
-    dtype: str = "float16"
-    limit: int | None = None
-    spread: bool = False
-    engine: str = "local"
-    actors: int = 2
-    actor_cpus: float = 0.5
-    actor_gpus: float | None = None
+    limit: int | None = _option("Corpus", "Only the first N images; others stay pending.", default=None, min=1)
+    spread: bool = _option("Corpus", "Of --limit: N images from all over the corpus.", default=False)
+    retry_failed: bool = _option("Output", "Try images again that failed before.", default=False)
+    max_failed: str = _option(
+        "Output", "Images that may fail: 5% or 40. Above: exit code 3.", default="5%", metavar="SHARE|N"
+    )
+    skip_unreadable: bool = _option(
+        "Output", "Count a file that cannot be read as missing; else the run stops.", default=False
+    )
+    content: bool = _option("Output", "Store the SHA-256 of every image in the index.", default=False)
+    device: str = _option(
+        "Speed", "auto: a GPU if one can be used.", default="auto", metavar="auto|cpu|cuda[:N[,M]]|mps|xpu"
+    )  # several only in `extract.extract`, which gives each a process
+    precision: str = _option(
+        "Speed", "auto: float16 on CUDA, else float32.", default="auto", metavar="auto|float32|bfloat16|float16"
+    )
+    # The last bits of a vector depend on it. None = as the blocks were begun on such a device, or what suits it.
+    batch_size: int | None = _option("Speed", "Images per forward pass: CPU 8, CUDA 128.", default=None, min=1)
+    decoder: str = _option("Speed", "Of JPEGs.", default="torchvision", metavar="torchvision|simplejpeg|pillow")
+    decode_threads: int | None = None  # None = one per processor
+    compile: str = _option("Speed", "auto: where it pays.", default="auto", metavar="auto|on|off")
+    views: int = _option("Views", "Vectors per image: itself, and V - 1 augmentations.", default=1, min=1)
+    policy: str = _option(
+        "Views",
+        "How images are augmented.",
+        default="mediaeval",
+        metavar="mediaeval|flip-rotate-crop|random-crop|strong",
+    )
+    dtype: str = "float16"  # in which vectors are stored; or float32
+    engine: str = _option("Scale-out", "ray joins RAY_ADDRESS, or starts here.", default="local", metavar="local|ray")
+    actors: int = _option("Scale-out", "Ray actors; each holds all networks.", default=2, min=1)
+    actor_cpus: float = _option(
+        "Scale-out", "CPUs reserved per Ray actor; keep it below 1, or Ray's read tasks starve.", default=0.5, min=0.01
+    )
+    actor_gpus: float | None = _option(
+        "Scale-out", "GPUs reserved per Ray actor. Default: 1 if there are any.", default=None, min=0
+    )
+    # Of torch; vectors are equal to the bit between runs with equally many. None = those of this process, shared.
     actor_threads: int | None = None
-    retry_failed: bool = False
-    content: bool = False
-    max_failed: str = "5%"
-    skip_unreadable: bool = False
-    progress: bool = False
-    echo: Callable[[str], None] = silent
+    progress: bool = False  # a bar on the standard error stream
+    echo: Callable[[str], None] = silent  # takes one line for people
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
@@ -111,7 +89,7 @@ class RunSettings:
                 raise EncoderError(f"{name} is {value}; give a whole number of at least 1")
         find_decoder(self.decoder)
         Views(self.views, self.policy)
-        FailureLimit(self.max_failed)
+        allowed_failures(self.max_failed, 0)
 
     def rows(self, n_images: int) -> NDArray[np.int64]:
         """Return the images of an index that are done."""

@@ -32,17 +32,14 @@ from features_store import open_store
 from features_store.dump import dumps_of
 from features_store.merge import merge
 from features_store.schema import INDEX_FILE, Status
-from features_store.writer import FailureLimit, failures_file, read_failures, write_failures
+from features_store.writer import allowed_failures, failures_file, read_failures, write_failures
 
 COMMAND = [sys.executable, "-m", "extract", "shard"]
 """Reads keyword arguments of `extract.extract` from its standard input, and prints the summary as JSON."""
 
 
 def choose_devices(settings: RunSettings, rows: str | None = None) -> list[str]:
-    """Return the name of each device; several are tried here, and unlike ones named.
-
-    Raises DeviceError.
-    """
+    """Return the name of each device; several are tried here, and unlike ones named."""
     kind, _, numbers = settings.device.partition(":")
     if "," not in numbers:
         return [settings.device]
@@ -74,10 +71,7 @@ def extract_shards(
     n_images: int,
     settings: RunSettings,
 ) -> list[Summary]:
-    """Make the blocks that a store lacks, as `call` describes them, on several devices; returns what each shard says.
-
-    Raises DeviceFault, TooManyFailedError, ExtractError.
-    """
+    """Make the blocks that a store lacks, as `call` describes them; returns the summary of each shard."""
     begun = time.perf_counter()
     folders, missing = shard_folders(store, n_images, len(devices)), [b for b in blocks if not _dump(store, b).exists()]
     if not missing:
@@ -92,10 +86,10 @@ def extract_shards(
     todo = [folder for folder in folders if settings.retry_failed or not all(_done(folder, block) for block in missing)]
     summaries = _run_children(call, devices, todo, settings) if todo else []
     n_failed = max(sum(_count_failed(_dump(folder, block)) for folder in folders) for block in missing)
-    limit = FailureLimit(settings.max_failed)
-    if limit.exceeded(n_failed, n_images):
+    n_allowed = allowed_failures(settings.max_failed, n_images)
+    if n_failed > n_allowed:
         raise TooManyFailedError(
-            f"unfinished: {n_failed} images failed and at most {limit.allowed(n_images)} may, so the shards in "
+            f"unfinished: {n_failed} images failed and at most {n_allowed} may, so the shards in "
             f"{folders[0].parent} are not merged; mend the images and add --retry-failed, or accept them with a higher "
             "--max-failed"
         )
@@ -131,6 +125,9 @@ def shard_folders(store: Path, n_images: int, n: int) -> list[Path]:
     """Return the folders of the shards, named A-B by their share of the rows: those that are there, or n new ones."""
     parent = store / "shards"
     names = [path.name for path in parent.glob("*") if re.fullmatch(r"\d+-\d+", path.name)]
+    for folder in (parent, *(parent / name for name in names)):
+        if folder.is_symlink():
+            raise ExtractError(f"{folder} is a symbolic link; remove it, for shards are removed when they are merged")
     cuts = sorted((int(first), int(last)) for first, last in (name.split("-") for name in names))
     edges = [0, *(last for _, last in cuts)]
     if cuts != list(pairwise(edges)) or edges[-1] != n_images:

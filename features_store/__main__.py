@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from enum import Enum
 from functools import partial
@@ -15,9 +14,9 @@ import numpy as np
 import typer
 
 from features_store import console
-from features_store.console import examples, on_one_line
+from features_store.console import examples, local_path, new_file, on_one_line
 from features_store.dump import find_dumps, open_store
-from features_store.errors import FormatError, MismatchError, StoreError
+from features_store.errors import FormatError, MismatchError
 from features_store.schema import VECTOR_DTYPES
 
 app = typer.Typer(
@@ -28,21 +27,6 @@ app = typer.Typer(
 )
 
 
-def local_path(text: str) -> Path:
-    """Return a path that the user typed; a URL is none, and would lose a slash as one."""
-    if "://" in text:
-        # No ValueError: that would be worded by the library that calls this.
-        raise StoreError(f"{text} is a URL, and only local paths are read; fetch it first")
-    return Path(text)
-
-
-def _out_path(text: str) -> Path:
-    path = local_path(text)
-    if text.endswith(("/", os.sep)) or path.is_dir():
-        raise StoreError(f"--out {text} names a folder; give the name of the file to make, such as {path / 'new.h5'}")
-    return path
-
-
 choice = partial(typer.Option, rich_help_panel="What is taken")
 source = partial(typer.Option, rich_help_panel="Where it comes from")
 again = partial(typer.Option, rich_help_panel="Extracting again")
@@ -50,11 +34,12 @@ output = partial(typer.Option, rich_help_panel="What is written")
 Dtype = Enum("Dtype", {name: name for name in VECTOR_DTYPES}, type=str)  # type: ignore[misc]
 
 StorePath = Annotated[
-    Path, typer.Argument(metavar="STORE", help="A dump (.h5), or a folder of dumps over one index.", parser=local_path)
+    Path,
+    typer.Argument(metavar="STORE", help="A dump (.h5), or a folder of dumps over one index.", parser=local_path),
 ]
 Out = Annotated[
     Path,
-    output("--out", "-o", metavar="FILE", help="The file to make; it appears whole or not at all.", parser=_out_path),
+    output("--out", "-o", metavar="FILE", help="The file to make; it appears whole or not at all.", parser=new_file),
 ]
 Force = Annotated[bool, output("--force", help="Replace FILE if it is there.")]
 Json = Annotated[bool, output("--json", help="Print one JSON object for programs.")]
@@ -259,7 +244,8 @@ def subset(
 def relabel(
     store: StorePath,
     labels: Annotated[
-        Path, typer.Argument(metavar="LABELS", help="The store whose labels and splits are wanted.", parser=local_path)
+        Path,
+        typer.Argument(metavar="LABELS", help="The store whose labels and splits are wanted.", parser=local_path),
     ],
     *,
     out: Out,

@@ -10,13 +10,13 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from features_store.dump import overlaid_content
 from features_store.errors import MismatchError
 from features_store.passport import union
 from features_store.schema import Index, Labels, Split, Status, Task
 from features_store.store import Block, Store
 
 PIECE_BYTES = 4 * 2**20  # of vectors, copied or compared at a time: memory does not grow with the dump
-_NONE = {"single": -1, "multi": 255, "regression": np.nan}
 Item = TypeVar("Item", Labels, Split)
 
 
@@ -79,26 +79,29 @@ def combined_index(raw_ids: NDArray[np.bytes_], placed: Sequence[Placed], *, one
     ids = np.array([raw.decode() for raw in raw_ids.tolist()], dtype=np.str_)
     tasks = {name: None for one in placed for name in one.store.labels}
     splits = {name: None for one in placed for name in one.store.splits}
+    contents = [
+        (one.store.paths[0], one.spread(one.store.content, 0)) for one in placed if one.store.content is not None
+    ]
     return Index(
         ids,
         {name: _labels(name, [one for one in placed if name in one.store.labels], ids) for name in sorted(tasks)},
         {name: _split(name, [one for one in placed if name in one.store.splits], ids) for name in sorted(splits)},
         _groups(placed, len(ids), one_numbering=one_numbering),
-        _content(placed, ids),
+        overlaid_content(contents, raw_ids),
         union([one.store.corpus for one in placed if one.store.corpus] or [{}]),
     )
 
 
 def on_rows(item: Item, placed: Placed) -> Item:
     """Bring labels or a split onto a new index; an image that the store has not is unlabelled, or unused."""
-    empty = -1 if isinstance(item, Split) else _NONE[item.task.kind]
+    empty = -1 if isinstance(item, Split) else item.task.form.none
     return replace(item, values=placed.spread(item.values, empty))
 
 
 def rows_that_differ(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.bool_]:
     """Tell in which rows two columns differ: (n,) bool. Two NaN are equal."""
     differs: NDArray[np.bool_] = np.asarray(np.not_equal(one, other))
-    if one.dtype.kind == "f" and other.dtype.kind == "f":
+    if np.issubdtype(one.dtype, np.floating) and np.issubdtype(other.dtype, np.floating):
         differs &= ~(np.isnan(one) & np.isnan(other))
     return np.asarray(differs.reshape(len(one), math.prod(one.shape[1:])).any(axis=1), dtype=np.bool_)
 
@@ -131,26 +134,6 @@ def _split(name: str, placed: Sequence[Placed], ids: NDArray[np.str_]) -> Split:
     return Split(name, _overlaid(columns, placed, ids, f"split {name!r}", "the part"), kinds[0], *sources)
 
 
-def _content(placed: Sequence[Placed], ids: NDArray[np.str_]) -> NDArray[np.uint8] | None:
-    content: NDArray[np.uint8] | None = None
-    for one in placed:
-        if one.store.content is None:
-            continue
-        column = one.spread(one.store.content, 0)
-        if content is None:
-            content = column
-            continue
-        both = np.asarray(content.any(axis=1) & column.any(axis=1))
-        clash = rows_that_differ(content, column) & both
-        if clash.any():
-            raise MismatchError(
-                f"{_path(one)} has other image bytes (SHA-256) than the dumps before it for {int(clash.sum())} images, "
-                f"the first is {str(ids[clash][0])!r}; only dumps of the same pictures can be merged"
-            )
-        content = np.where(content.any(axis=1, keepdims=True), content, column)
-    return content
-
-
 def _overlaid(
     columns: Sequence[NDArray[Any]], placed: Sequence[Placed], ids: NDArray[np.str_], what: str, value: str
 ) -> NDArray[Any]:
@@ -162,8 +145,8 @@ def _overlaid(
         differs = both[rows_that_differ(result[both], column[both])]
         if len(differs):
             raise MismatchError(
-                f"{what}: {_path(one)} contradicts the dumps before it about {value} of {len(differs)} images, the "
-                f"first is {str(ids[differs[0]])!r}; leave one out, or choose one's with `features-store relabel`"
+                f"{what}: {one.store.paths[0]} contradicts the dumps before it about {value} of {len(differs)} images, "
+                f"the first is {str(ids[differs[0]])!r}; leave one out, or choose one's with `features-store relabel`"
             )
         result[here] = column[here]
         filled |= here
@@ -203,7 +186,3 @@ def _connected(columns: Sequence[NDArray[np.int64]], n_images: int) -> NDArray[n
     groups = np.full(n_images, -1, dtype=np.int64)
     groups[together] = numbers
     return groups
-
-
-def _path(placed: Placed) -> str:
-    return str(placed.store.paths[0])

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 from features_store.disk import HELD, KINDS, disk_errors, exchange, lock, move_new, refuse_special, sync, sync_tree
 from features_store.errors import ExistsError, StoreError, UnsafeFileError
@@ -123,6 +123,22 @@ def read_up_to(file: BinaryIO, limit: int) -> tuple[bytes, int]:
     while len(data) <= limit and (more := file.read(min(2**20, limit + 1 - len(data)))):
         data += more
     return (data if len(data) <= limit else b""), len(data)
+
+
+class ZipSource:
+    """An open ZIP file for `zipfile`, which reads a directory as long as the file itself claims, in one piece."""
+
+    def __init__(self, file: BinaryIO, limit: int = 256 * 2**20) -> None:
+        self._file, self._limit = file, limit
+
+    def read(self, size: int = -1) -> bytes:
+        """Read at most the limit at once; a million members take half of it."""
+        if size > self._limit:
+            raise UnsafeFileError(f"its directory claims {size:,} bytes; at most {self._limit:,} are read")
+        return self._file.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def typed_path(path: Path | str) -> Path:

@@ -20,6 +20,7 @@ from features_store.errors import FormatError
 
 _CHECKSUM_BYTES = 4
 _MODULUS = 65_535
+NUMBERS = np.typecodes["Float"] + np.typecodes["AllInteger"]  # what numpy calls plain numbers
 _PIECE_BYTES = 4 * 2**20
 _SLACK = 1024  # deflate makes data that cannot be compressed a little longer
 
@@ -38,7 +39,7 @@ def read(dataset: h5py.Dataset) -> NDArray[Any]:
 
 def pieces(dataset: h5py.Dataset) -> Iterator[tuple[tuple[int, ...], NDArray[Any]]]:
     """Read a dataset of a file that `hdf5` has checked, a piece at a time, each with the place of its corner."""
-    raw = dataset.dtype if dataset.dtype.kind in "fiuS" else np.dtype(f"<u{dataset.id.get_type().get_size()}")
+    raw = dataset.dtype if dataset.dtype.char in f"{NUMBERS}S" else np.dtype(f"<u{dataset.id.get_type().get_size()}")
     if dataset.ndim == 0 or dataset.size == 0:
         raise FormatError(f"{dataset.name} is empty, or a single value")
     if dataset.chunks is None:

@@ -17,11 +17,20 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import NoReturn, TextIO
 
 import typer
 
-from features_store.errors import AffectoryError, UnknownNameError, first_line, unknown_name
+from features_store.errors import (
+    FULL_DISK,
+    MACHINE_FAULTS,
+    AffectoryError,
+    StoreError,
+    UnknownNameError,
+    first_line,
+    unknown_name,
+)
 
 PROGRAMS = {
     "extract": ("extract.__main__", "images to vectors of frozen networks, on a GPU, once"),
@@ -40,18 +49,9 @@ EXTRAS = {
 }
 """The extras of this distribution, and the packages that each brings, by the names under which they are imported."""
 _USERS_MISTAKES = {
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.EEXIST,
-    errno.ENOTEMPTY,
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP),
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
 }
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _LOGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s?#]*@")
 _SECRET = re.compile(
     r"([?&;#][^=&;#\s]*(?:sig|token|secret|pass|pwd|key|credential|auth|access|session|policy)[^=&;#\s]*=)[^&;#\s\"'<>)\],]+",
@@ -74,10 +74,7 @@ def wait_passively() -> None:
 
 
 def key_values(option: str, pairs: Iterable[str], example: str) -> dict[str, str]:
-    """Read the ``KEY=VALUE`` texts of a repeatable option; *example* shows one in the error.
-
-    Raises AffectoryError.
-    """
+    """Read the ``KEY=VALUE`` texts of a repeatable option; *example* shows one in the error."""
     found: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -149,6 +146,22 @@ def version_option(*, shown: bool) -> None:
     if shown:
         show_version()
         raise typer.Exit
+
+
+def local_path(text: str) -> Path:
+    """Return a path that the user typed; a URL is none, and would lose a slash as one."""
+    if "://" in text:
+        # No ValueError: that would be worded by the library that calls this.
+        raise StoreError(f"{text} is a URL, and only local paths are read; fetch it first")
+    return Path(text)
+
+
+def new_file(text: str) -> Path:
+    """Return the place of a file to make, as the user typed it; a folder is none."""
+    path = local_path(text)
+    if text.endswith(("/", os.sep)) or path.is_dir():
+        raise StoreError(f"{text} names a folder; give the name of the file to make, such as {path / 'NAME'}")
+    return path
 
 
 def examples(*lines: str) -> str:
@@ -223,7 +236,9 @@ def _warning_printer() -> Callable[..., None]:
 def _worded(error: Exception) -> tuple[str, int]:
     """Word an error and choose its exit code; no words for an error of the program itself."""
     if isinstance(error, AffectoryError):
-        return str(error), error.exit_code
+        cause = error.__cause__
+        fault = isinstance(cause, OSError) and cause.errno in (*FULL_DISK, *MACHINE_FAULTS)  # no mistake of the user
+        return str(error), 1 if fault and error.exit_code == 2 else error.exit_code
     if isinstance(error, ModuleNotFoundError):
         return missing_package(error), 2
     if isinstance(error, MemoryError):
@@ -241,7 +256,7 @@ def _worded(error: Exception) -> tuple[str, int]:
 
 def _worded_system_error(error: OSError) -> tuple[str, int]:
     where = f"{error.filename}: " if error.filename is not None else ""
-    if error.errno in _FULL:
+    if error.errno in FULL_DISK:
         return f"{where}the disk is full ({error.strerror}); free some space, or choose another place", 1
     words = error.strerror or first_line(error)
     return f"{where}{words[:1].lower()}{words[1:]}", 2 if error.errno in _USERS_MISTAKES else 1
@@ -293,20 +308,16 @@ def _prepare_streams() -> None:
 
 
 def _wrapped(stream: TextIO | None, fd: int, kind: type[_Pipe]) -> TextIO:
-    try:
-        if stream is not None and (isinstance(stream, _Redacting) or stream.fileno() != fd):
-            return stream  # wrapped before, or put there by somebody who listens
-        encoding = "utf-8" if stream is None else stream.encoding
-    except (OSError, ValueError):
-        return stream or _nowhere()
+    encoding = "utf-8"
     if stream is not None:
+        try:
+            if isinstance(stream, _Redacting) or stream.fileno() != fd:
+                return stream  # wrapped before, or put there by somebody who listens
+        except (OSError, ValueError):
+            return stream
+        encoding = stream.encoding
         stream.flush()
     terminal = os.isatty(fd)
     raw = kind(fd, "w", closefd=False)
     buffer = io.BufferedWriter(raw)  # type: ignore[type-var]
     return _Redacting(buffer, encoding, "backslashreplace", line_buffering=terminal or fd == 2)
-
-
-def _nowhere() -> NoReturn:
-    msg = "a standard stream is closed"
-    raise OSError(errno.EBADF, msg)

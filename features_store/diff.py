@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -98,13 +99,8 @@ def _values(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _named_rows(rows: NDArray[np.int64], left: Placed) -> dict[str, Any]:
-    if not len(rows):
-        return {}
-    return {"rows": len(rows), "examples": _examples(rows, left)}
-
-
-def _examples(rows: NDArray[np.int64], left: Placed) -> list[str]:
-    return [raw.decode() for raw in left.store.raw_ids[left.rows[rows[:_SHOWN]]].tolist()]
+    listed = left.store.raw_ids[left.rows[rows[:_SHOWN]]].tolist()
+    return {"rows": len(rows), "examples": [raw.decode() for raw in listed]} if len(rows) else {}
 
 
 # ---- blocks ---------------------------------------------------------------------------------------------------------
@@ -125,30 +121,23 @@ def _blocks(left: Placed, right: Placed) -> dict[str, Any]:
 
 def _block(one: Block, other: Block, left: Placed, right: Placed) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    fields: list[tuple[str, Any, Any]] = [
-        ("shape", list(one.item_shape), list(other.item_shape)),
-        ("views", one.shape[1], other.shape[1]),
-        ("dtype", one.dtype.name, other.dtype.name),
-        ("sealed", one.sealed, other.sealed),
+    facts = [
+        {"shape": list(at.item_shape), "views": at.shape[1], "dtype": at.dtype.name, "sealed": at.sealed}
+        for at in (one, other)
     ]
-    for name, a, b in fields:
-        if a != b:
-            found[name] = [a, b]
+    found |= {name: [a, facts[1][name]] for name, a in facts[0].items() if a != facts[1][name]}
     if one.names != other.names:
         found["names"] = True
     making = passport.differences(one.passport, other.passport)
     if making:
         found["passport"] = making
-    circumstances = _values(_circumstances(one), _circumstances(other))
+    sides = [{name: at[name] for name in passport.CIRCUMSTANCES if name in at} for at in (one.passport, other.passport)]
+    circumstances = _values(*sides)
     if circumstances:
         found["circumstances"] = circumstances
     if one.shape[1:] == other.shape[1:] and len(left.rows):
         found.update(_rows(one, other, left, right))
     return found
-
-
-def _circumstances(block: Block) -> dict[str, Any]:
-    return {name: block.passport[name] for name in passport.CIRCUMSTANCES if name in block.passport}
 
 
 def _rows(one: Block, other: Block, left: Placed, right: Placed) -> dict[str, Any]:
@@ -167,9 +156,7 @@ def _rows(one: Block, other: Block, left: Placed, right: Placed) -> dict[str, An
         }
     written = (status == Status.WRITTEN) & (others == Status.WRITTEN)
     vectors = _vectors(BlockRows(one, left.rows), BlockRows(other, right.rows), written, left)
-    if vectors:
-        found["vectors"] = vectors
-    return found
+    return {**found, **({"vectors": vectors} if vectors else {})}
 
 
 def _word(status: int) -> str:
@@ -180,13 +167,16 @@ def _vectors(one: BlockRows, other: BlockRows, written: NDArray[np.bool_], left:
     """Compare the vectors that both have, a few MiB at a time."""
     n_rows, largest, lowest = np.zeros(len(written), dtype=bool), 0.0, 1.0
     with progress_bar(int(written.sum()), f"comparing {one.block.name}", unit="row") as advance:
-        for piece, a, b in _pairs(one, other, written):
+        pieces = (gathered([one, other], np.flatnonzero(seen), view=view) for view, seen in enumerate(written.T))
+        for piece, (a, b) in chain.from_iterable(pieces):
             differs = rows_that_differ(a.view(np.uint8), b.view(np.uint8))
             if differs.any():
                 n_rows[piece[differs]] = True
                 x, y = a[differs].astype(np.float64), b[differs].astype(np.float64)
                 largest = max(largest, float(np.abs(x - y).max()))
-                lowest = min(lowest, float(_cosine(x, y).min()))
+                norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+                cosines = (x * y).sum(axis=1) / np.where(norms > 0, norms, 1.0)  # 0 for a zero vector
+                lowest = min(lowest, float(cosines.min()))
             advance(len(piece))
     if not n_rows.any():
         return {}
@@ -195,20 +185,6 @@ def _vectors(one: BlockRows, other: BlockRows, written: NDArray[np.bool_], left:
         "largest_difference": largest,
         "lowest_cosine": round(lowest, 8),
     }
-
-
-def _pairs(
-    one: BlockRows, other: BlockRows, written: NDArray[np.bool_]
-) -> Iterator[tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]]:
-    for view in range(written.shape[1]):
-        for piece, (a, b) in gathered([one, other], np.flatnonzero(written[:, view]), view=view):
-            yield piece, a, b
-
-
-def _cosine(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cosine of each pair of rows; a zero vector has cosine 0 with any other."""
-    norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
-    return np.asarray((x * y).sum(axis=1) / np.where(norms > 0, norms, 1.0), dtype=np.float64)
 
 
 def as_lines(found: Mapping[str, Any]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from features_store.errors import DiskSpaceError, ExistsError, StoreError
+from features_store.errors import FULL_DISK, DiskSpaceError, ExistsError, StoreError
 
 if sys.platform == "win32":
     import msvcrt
@@ -35,9 +35,6 @@ else:
 
 HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 """What `lock` says where another process holds the lock."""
-
-MACHINE_FAULTS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Errors that say nothing about the file: the same read may succeed later."""
 
 KINDS = {
     stat.S_IFDIR: "a folder",
@@ -66,7 +63,7 @@ def refuse_special(path: Path) -> None:
 
 
 def try_place(path: Path, what: str = "") -> None:
-    """Refuse a place that can't be written, by writing there: folders that this takes are removed again."""
+    """Refuse a place that cannot be written, by writing there: folders that this takes are removed again."""
     refuse_special(path)
     made: list[Path] = []
     try:
@@ -81,7 +78,7 @@ def try_place(path: Path, what: str = "") -> None:
                 pass
     except (OSError, ValueError) as error:  # ValueError: a null character
         raise StoreError(
-            f"can't write {what}{path}: {getattr(error, 'strerror', None) or error}; choose another place"
+            f"cannot write {what}{path}: {getattr(error, 'strerror', None) or error}; choose another place"
         ) from error
     finally:
         for folder in reversed(made):
@@ -97,9 +94,10 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, StoreError):
             raise
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         # HDF5 reports a full disk in words, without an errno.
-        if full or any(words in str(error) for words in ("No space left", "errno = 28", "File too large")):
+        if error.errno in FULL_DISK or any(
+            words in str(error) for words in ("No space left", "errno = 28", "File too large")
+        ):
             why = error.strerror or "no space left"
             raise DiskSpaceError(
                 f"{path} does not fit on its disk ({why}); free some space, or choose another place"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,12 +18,11 @@ from features_store import chunked
 from features_store.atomic import typed_path
 from features_store.errors import FormatError, MismatchError, UnsafeFileError
 from features_store.hdf5 import check_file, opened, text_of
+from features_store.label_kinds import LABEL_KINDS
 from features_store.passport import json_object, json_range, json_strings
 from features_store.schema import (
     FORMAT,
     FORMAT_VERSION,
-    KINDS,
-    LABEL_DTYPES,
     Labels,
     Split,
     Task,
@@ -81,7 +81,7 @@ def open_store(paths: str | Path | Sequence[str | Path]) -> Store:
         index_digest=first.index_digest,
         corpus=next((dump.corpus for dump in dumps if dump.corpus), {}),
         groups=_common_groups(dumps),
-        content=_common_content(dumps),
+        content=overlaid_content([(d.paths[0], d.content) for d in dumps if d.content is not None], first.raw_ids),
         labels=_join("task", [dump.labels for dump in dumps], dumps),
         splits=_join("split", [dump.splits for dump in dumps], dumps),
         blocks=_join("block", [dump.blocks for dump in dumps], dumps),
@@ -111,7 +111,8 @@ def find_dumps(paths: str | Path | Sequence[str | Path]) -> list[Path]:
 
 def dumps_of(folder: Path) -> list[Path]:
     """Return the dumps of a folder store; a name that begins with a dot is a temporary file or a lock."""
-    return sorted(file for file in folder.glob("*.h5") if not file.name.startswith("."))
+    names = os.listdir(folder)  # a folder that may not be read is an error, and not empty
+    return sorted(folder / name for name in names if name.endswith(".h5") and not name.startswith("."))
 
 
 # ---- several dumps --------------------------------------------------------------------------------------------------
@@ -122,32 +123,30 @@ def _common_groups(dumps: Sequence[Store]) -> NDArray[np.int64] | None:
     for other in having[1:]:
         differs = np.flatnonzero(np.asarray(having[0].groups != other.groups))
         if len(differs):
-            _contradiction("the group", having[0], other, differs)
+            _contradiction("the group", having[0].paths[0], other.paths[0], other.raw_ids[differs])
     return having[0].groups if having else None
 
 
-def _common_content(dumps: Sequence[Store]) -> NDArray[np.uint8] | None:
-    first: Store | None = None
-    known: NDArray[np.uint8] | None = None
-    for dump in dumps:
-        column = dump.content
-        if column is None:
-            continue
-        if first is None or known is None:
-            first, known = dump, column
-            continue
+def overlaid_content(
+    columns: Sequence[tuple[Path, NDArray[np.uint8]]], raw_ids: NDArray[np.bytes_]
+) -> NDArray[np.uint8] | None:
+    """Lay the SHA-256 of image files, (n_images, 32), of several dumps over each other; a row of zeros is none."""
+    if not columns:
+        return None
+    first, known = columns[0]
+    for path, column in columns[1:]:
         both = known.any(axis=1) & column.any(axis=1)
         differs = np.flatnonzero(both & (known != column).any(axis=1))
         if len(differs):
-            _contradiction("the bytes of the picture (SHA-256)", first, dump, differs)
+            _contradiction("the bytes of the picture (SHA-256)", first, path, raw_ids[differs])
         known = np.where(known.any(axis=1, keepdims=True), known, column)
     return known
 
 
-def _contradiction(what: str, one: Store, other: Store, rows: NDArray[np.int64]) -> NoReturn:
+def _contradiction(what: str, one: Path, other: Path, raw_ids: NDArray[np.bytes_]) -> NoReturn:
     raise MismatchError(
-        f"{one.paths[0]} and {other.paths[0]} contradict each other about {what} of {len(rows)} images, the first is "
-        f"{one.raw_ids[rows[0]].decode()!r}; keep one of them"
+        f"{one} and {other} contradict each other about {what} of {len(raw_ids)} images, the first is "
+        f"{raw_ids[0].decode()!r}; keep one of them"
     )
 
 
@@ -157,7 +156,7 @@ def _join(kind: str, tables: Sequence[Mapping[str, Any]], dumps: Sequence[Store]
     for table, dump in zip(tables, dumps, strict=True):
         for name, item in table.items():
             there = joined.get(name)
-            if there is not None and (kind == "block" or not _equal(there, item)):
+            if there is not None and (isinstance(item, Block) or not _equal(there, item)):
                 raise MismatchError(f"{kind} {name!r} is in {origin[name]} and in {dump.paths[0]}; keep one of them")
             if isinstance(there, Split) and there.source:
                 continue  # of two equal splits, the one that names its source
@@ -172,7 +171,7 @@ def _equal(one: Labels | Split, other: Labels | Split) -> bool:
         stated = {one.source, other.source} - {""}  # dumps of 1.0 do not record who made a split
         if one.kind != other.kind or len(stated) > 1:
             return False
-    return np.array_equal(one.values, other.values, equal_nan=one.values.dtype.kind == "f")
+    return np.array_equal(one.values, other.values, equal_nan=np.issubdtype(one.values.dtype, np.floating))
 
 
 # ---- one dump -------------------------------------------------------------------------------------------------------
@@ -231,7 +230,7 @@ class _Reading:
 
     def ids(self, like: Store | None) -> tuple[NDArray[np.bytes_], str]:
         dataset = self.dataset("images/id")
-        if dataset.dtype.kind != "S" or dataset.ndim != 1 or not dataset.shape[0]:
+        if dataset.dtype.char != "S" or dataset.ndim != 1 or not dataset.shape[0]:
             raise FormatError(
                 f"/images/id is {dataset.dtype} of shape {dataset.shape}; expected one row of fixed-length text"
             )
@@ -266,14 +265,14 @@ class _Reading:
 
     def labels(self, name: str) -> Labels:
         dataset = self.dataset(f"labels/{name}")
-        kind = text_of(dataset, "kind")
-        if kind not in KINDS:
-            raise FormatError(f"/labels/{name} has kind {kind!r}; valid: {', '.join(KINDS)}")
+        kind: Any = text_of(dataset, "kind")
+        form = LABEL_KINDS.get(kind)
+        if form is None:
+            raise FormatError(f"/labels/{name} has kind {kind!r}; valid: {', '.join(LABEL_KINDS)}")
         classes = json_strings(text_of(dataset, "classes"), f"/labels/{name} classes")
-        scale = json_range(text_of(dataset, "range"), f"/labels/{name} range") if kind == "regression" else None
+        scale = None if form.has_classes else json_range(text_of(dataset, "range"), f"/labels/{name} range")
         task = Task(name, kind, classes, scale, self.text(dataset, "source"))
-        shape = (self.n_images,) if kind == "single" else (self.n_images, len(classes))
-        return Labels(task, self.column(f"labels/{name}", LABEL_DTYPES[kind], shape))
+        return Labels(task, self.column(f"labels/{name}", form.dtype, form.shape(self.n_images, len(classes))))
 
     def split(self, name: str) -> Split:
         dataset = self.dataset(f"splits/{name}")
@@ -324,7 +323,7 @@ class _Reading:
 
     def item_shape(self, vectors: h5py.Dataset) -> tuple[int, ...]:
         stored = np.atleast_1d(np.asarray(vectors.attrs.get("shape", [])))
-        good = stored.dtype.kind in "iu" and stored.ndim == 1 and 1 <= stored.size <= 4
+        good = np.issubdtype(stored.dtype, np.integer) and stored.ndim == 1 and 1 <= stored.size <= 4
         shape = tuple(int(n) for n in stored) if good else ()
         if not shape or min(shape) < 1 or math.prod(shape) != vectors.shape[2]:
             raise FormatError(
@@ -336,7 +335,7 @@ class _Reading:
         if f"{where}/names" not in self.file:
             return None
         dataset = self.dataset(f"{where}/names")
-        if dataset.dtype.kind != "S" or dataset.shape != (n_features,):
+        if dataset.dtype.char != "S" or dataset.shape != (n_features,):
             raise FormatError(
                 f"/{where}/names is {dataset.dtype} of shape {dataset.shape}; expected text of shape ({n_features},)"
             )

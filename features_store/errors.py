@@ -1,27 +1,21 @@
 """The one tree of exceptions; the other packages hang their own branches under its root.
 
-::
-
-    AffectoryError
-    ├── StoreError
-    │   ├── FormatError (ValueError)          not a dump, or it breaks FORMAT.md
-    │   │   └── UnsafeFileError               refused before any dataset was read
-    │   ├── MismatchError (ValueError)        two things that must agree do not: index, passport, shape
-    │   ├── UnknownNameError (LookupError)    no block, task, split or image of that name
-    │   ├── FailedRowsError (ValueError)      rows without a vector were requested
-    │   ├── LockedError (RuntimeError)        another process writes this block
-    │   ├── ExistsError (FileExistsError)     the output is there already
-    │   └── DiskSpaceError (OSError)          the output does not fit on the disk
-    ├── extract.errors.ExtractError
-    └── classify.errors.ClassifyError
-
 Every message says what failed, quotes the offending value, lists what is valid, and says what to do.
 """
 
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the operating system reports where a disk, a quota or the largest size of a file is reached."""
+MACHINE_FAULTS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errors that mean nothing about the file: the same read may succeed later."""
+
+MACHINE_FAULTS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errors that say nothing about the file: the same read may succeed later."""
 
 
 class AffectoryError(Exception):

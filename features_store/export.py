@@ -17,7 +17,7 @@ from features_store.align import PIECE_BYTES
 from features_store.atomic import atomic_write
 from features_store.console import progress_bar
 from features_store.errors import FormatError, StoreError
-from features_store.schema import PART_NAMES, Labels, Split, Status
+from features_store.schema import Status
 from features_store.store import Block, Store
 
 
@@ -110,26 +110,11 @@ def _columns(store: Store) -> dict[str, list[Any]]:
     """Lay labels and splits out as columns of words and numbers; None where there is none."""
     columns: dict[str, list[Any]] = {}
     for name, labels in store.labels.items():
-        columns.update(_label_columns(name, labels))
+        columns.update(labels.task.form.columns(f"task:{name}", labels.values, labels.task.classes))
     for name, split in store.splits.items():
-        columns[f"split:{name}"] = [_part(split, value) for value in split.values.tolist()]
+        named = {value: split.name_of(value).removeprefix("fold ") for value in np.unique(split.values).tolist()}
+        columns[f"split:{name}"] = [named[value] if value >= 0 else None for value in split.values.tolist()]
     return columns
-
-
-def _label_columns(name: str, labels: Labels) -> dict[str, list[Any]]:
-    classes, known = labels.task.classes, labels.known.tolist()
-    if labels.task.kind == "single":
-        return {f"task:{name}": [classes[value] if value >= 0 else None for value in labels.values.tolist()]}
-    return {
-        f"task:{name}:{title}": [value if there else None for value, there in zip(column.tolist(), known, strict=True)]
-        for title, column in zip(classes, labels.values.T, strict=True)
-    }
-
-
-def _part(split: Split, value: int) -> str | None:
-    if value < 0:
-        return None
-    return PART_NAMES[value] if split.kind == "parts" else str(value)
 
 
 def _csv(store: Store, blocks: Sequence[Block], view: int, path: Path, advance: Advance) -> None:

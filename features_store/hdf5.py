@@ -26,8 +26,7 @@ from numpy.typing import NDArray
 
 from features_store import passport, seal
 from features_store.atomic import atomic_write, open_regular
-from features_store.disk import MACHINE_FAULTS
-from features_store.errors import FormatError, StoreError, UnsafeFileError, first_line
+from features_store.errors import MACHINE_FAULTS, FormatError, StoreError, UnsafeFileError, first_line
 from features_store.schema import ALIGNMENT, FORMAT, FORMAT_VERSION, BlockSpec, Index, checked_text, meaning_digest
 
 _MAX_OBJECTS = 10_000
@@ -112,10 +111,10 @@ class _Walk:
             raise self.refuse(prefix, f"is nested more than {_MAX_DEPTH} groups deep")
         for name in group:
             where = f"{prefix.rstrip('/')}/{_plain(name)}"
-            kind = group.links.get_info(name).type
-            if kind != h5py.h5l.TYPE_HARD:
+            link = group.links.get_info(name).type
+            if link != h5py.h5l.TYPE_HARD:
                 words = {h5py.h5l.TYPE_SOFT: "a soft link", h5py.h5l.TYPE_EXTERNAL: "an external link"}
-                raise self.refuse(where, f"is {words.get(kind, 'a user-defined link')}, and a dump holds none")
+                raise self.refuse(where, f"is {words.get(link, 'a user-defined link')}, and a dump holds none")
             self.object(h5py.h5o.open(group, name), where, depth + 1)
 
     def dataset(self, dataset: h5py.h5d.DatasetID, where: str) -> None:

@@ -98,7 +98,7 @@ def probe(values: NDArray[Any], labels: Labels, groups: NDArray[Any] | None = No
     if len(rows) < 2 * N_FOLDS or len(np.unique(target, axis=0)) < 2:
         return None
     keys = -1 - np.arange(len(rows)) if groups is None else np.where(groups[rows] >= 0, groups[rows], -1 - rows)
-    folds = _folds(target if labels.task.kind == "single" else np.zeros(len(rows), np.int64), keys)
+    folds = _folds(target if target.ndim == 1 else np.zeros(len(rows), np.int64), keys)
     if folds is None:
         return None
     scores = np.zeros((len(rows), len(labels.task.classes)))
@@ -137,12 +137,12 @@ def tree_scores(
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
     options: dict[str, Any] = {"max_depth": depth, "min_samples_leaf": min_leaf, "random_state": seed}
-    if task.kind == "regression":
+    if not task.form.has_classes:
         return np.asarray(DecisionTreeRegressor(**options).fit(x, y).predict(wanted), float).reshape(len(wanted), -1)
     options["class_weight"] = class_weight
     with warnings.catch_warnings():  # a task may have nearly as many classes as images
         warnings.filterwarnings("ignore", message="The number of unique classes")
-        if task.kind == "single":
+        if y.ndim == 1:
             tree = DecisionTreeClassifier(**options).fit(x, y)
             scores = np.zeros((len(wanted), len(task.classes)))
             scores[:, tree.classes_] = tree.predict_proba(wanted)
@@ -159,11 +159,11 @@ def tree_scores(
 
 def _judged(task: Task, truth: NDArray[Any], scores: NDArray[np.float64]) -> dict[str, float]:
     accuracy = float("nan")
-    if task.kind == "single":
+    if truth.ndim == 1:
         guess, present = scores.argmax(axis=1), np.unique(truth)
         score, chance = float(np.mean([(guess[truth == one] == one).mean() for one in present])), 1 / len(present)
         accuracy = float((guess == truth).mean())
-    elif task.kind == "multi":
+    elif task.form.has_classes:
         both = []
         for column, one in zip(truth.T, scores.T, strict=True):
             if 0 < column.sum() < len(column):

@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from features_store import chunked
-from features_store.atomic import open_regular, typed_path
+from features_store.atomic import ZipSource, open_regular, typed_path
 from features_store.errors import AffectoryError, FormatError, MismatchError, UnsafeFileError, first_line, unknown_name
 from features_store.hdf5 import check_storage, opened
 from features_store.passport import json_object
@@ -30,6 +30,7 @@ from features_store.schema import FORMAT, Status
 
 MAX_RATIO = 1000  # bytes of an array over bytes of its file; honest compression stays far below
 _TEXT_BYTES = 16 * 2**20
+_MAX_LINE = 16 * 2**20  # characters; a million numbers
 _MAX_NAME = 4096  # characters of one id in a MATLAB cell
 
 
@@ -62,7 +63,7 @@ def open_matrix(
     with ExitStack() as stack:
         with _readable(path):
             matrix = stack.enter_context(openers[path.suffix.lower()](path, key, ids_key, scratch or path.parent))
-        if len(matrix.shape) < 2 or min(matrix.shape) < 1 or matrix.dtype.kind not in "fiu":
+        if len(matrix.shape) < 2 or min(matrix.shape) < 1 or matrix.dtype.char not in chunked.NUMBERS:
             raise FormatError(
                 f"{path} holds {matrix.dtype} of shape {matrix.shape}; expected numbers of shape (n_rows, n_values)"
             )
@@ -112,7 +113,7 @@ def _npy(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
 
 @contextmanager
 def _npz(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Iterator[Matrix]:
-    with zipfile.ZipFile(path) as archive:
+    with path.open("rb") as file, zipfile.ZipFile(ZipSource(file)) as archive:  # type: ignore[arg-type]
         members = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         if len({*members}) < len(members):
             twice = next(name for name in members if members.count(name) > 1)
@@ -149,7 +150,7 @@ def _npz(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
 
 def _texts(array: NDArray[Any]) -> list[str]:
     """Return ids from an array of text or of UTF-8 bytes."""
-    if array.dtype.kind not in "SU" or array.ndim != 1:
+    if array.dtype.char not in "SU" or array.ndim != 1:
         raise FormatError(f"ids must be one row of text; got {array.dtype} of shape {array.shape}")
     return [one.decode() if isinstance(one, bytes) else one for one in array.tolist()]
 
@@ -160,7 +161,7 @@ def _texts(array: NDArray[Any]) -> list[str]:
 @contextmanager
 def _csv(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Iterator[Matrix]:
     with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.reader(file, strict=True)
+        rows = csv.reader(_lines(file, path), strict=True)
         header = next(rows, [])
         titled = len(header) > 1 and not all(_is_number(cell) for cell in header[1:])
         id_column, columns = _columns(header if titled else [str(n) for n in range(len(header))], key, ids_key, path)
@@ -187,6 +188,14 @@ def _csv(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
     plain = names == tuple(str(n) for n in range(len(columns)))
     status = np.where(empty, Status.MISSING, Status.WRITTEN).astype(np.uint8)
     yield _of_array(array, ids=ids, names=None if plain else names, status=status)
+
+
+def _lines(file: TextIO, path: Path) -> Iterator[str]:
+    """Yield lines; one that is endless, as in a file of holes, must not fill the memory."""
+    while line := file.readline(_MAX_LINE):
+        if len(line) == _MAX_LINE:
+            raise FormatError(f"{path} has a line of more than {_MAX_LINE:,} characters, so it is no table of numbers")
+        yield line
 
 
 def _numbered_rows(rows: Any, path: Path, *, titled: bool) -> Iterator[tuple[int, list[str]]]:
@@ -274,7 +283,7 @@ def _unpacked(
     """
     shape = dataset.shape[::-1] if turned else dataset.shape
     dtype = dataset.dtype
-    if dtype.kind not in "fiu" or not dataset.id.get_type().equal(h5py.h5t.py_create(dtype)):
+    if dtype.char not in chunked.NUMBERS or not dataset.id.get_type().equal(h5py.h5t.py_create(dtype)):
         raise FormatError(f"{path}: {dataset.name!r} holds {dtype}, or an unusual kind of it; expected plain numbers")
     if len(shape) < 2 or min(shape) < 1:
         raise FormatError(f"{path} holds {dtype} of shape {shape}; expected numbers of shape (n_rows, n_values)")
@@ -335,13 +344,13 @@ def _count(n: int, n_rows: int, path: Path) -> None:
 
 def _texts_of(dataset: h5py.Dataset, n_rows: int, path: Path) -> list[str]:
     """Read ids from one row of text, of fixed or of variable length."""
-    kind = h5py.check_string_dtype(dataset.dtype)
-    if kind is None or dataset.ndim != 1:
+    text = h5py.check_string_dtype(dataset.dtype)
+    if text is None or dataset.ndim != 1:
         raise FormatError(
             f"{path}: {dataset.name!r} is {dataset.dtype} of shape {dataset.shape}; ids must be one row of text"
         )
     _count(dataset.shape[0], n_rows, path)
-    if kind.length is not None:
+    if text.length is not None:
         return [one.decode() for one in chunked.read(dataset).tolist()]
     if dataset.id.get_create_plist().get_nfilters():
         raise FormatError(

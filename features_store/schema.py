@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features_store.errors import FormatError
+from features_store.label_kinds import LABEL_KINDS, LabelKind
 
 FORMAT = "affectory-features"
 FORMAT_VERSION = "1.1"  # of dumps that hold something that 1.0 does not know
@@ -30,7 +31,6 @@ PART_NAMES = ("train", "validation", "test")
 
 Kind = Literal["single", "multi", "regression"]
 KINDS: tuple[Kind, ...] = ("single", "multi", "regression")
-LABEL_DTYPES: dict[str, str] = {"single": "<i2", "multi": "|u1", "regression": "<f4"}
 MAX_ID_BYTES = 1024
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,119}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and new line
@@ -104,7 +104,7 @@ class Task:
 
     def __post_init__(self) -> None:
         check_name("task", self.name)
-        if self.kind not in KINDS:
+        if self.kind not in LABEL_KINDS:
             raise FormatError(f"task {self.name!r} has kind {self.kind!r}; valid: {', '.join(KINDS)}")
         # Plain text, in one Unicode form: numpy's own strings look odd in messages.
         names = tuple(unicodedata.normalize("NFC", str(name)) for name in self.classes)
@@ -126,7 +126,7 @@ class Task:
                 f"{MAX_PASSPORT_BYTES:,} fit into a dump: shorten them"
             )
         object.__setattr__(self, "classes", names)
-        if (self.kind == "regression") != (self.range is not None):
+        if self.form.has_classes != (self.range is None):
             raise FormatError(f"task {self.name!r} is {self.kind}; a regression has a scale, the other kinds have none")
         if self.range is not None:
             low, high = map(float, self.range)
@@ -136,6 +136,11 @@ class Task:
                     "both finite, such as 1 to 9"
                 )
             object.__setattr__(self, "range", (low, high))
+
+    @property
+    def form(self) -> LabelKind:
+        """What depends on the kind."""
+        return LABEL_KINDS[self.kind]
 
 
 @dataclass(frozen=True)
@@ -155,39 +160,25 @@ class Labels:
     values: NDArray[Any]
 
     def __post_init__(self) -> None:
-        raw = np.asarray(self.values)
+        raw, name, n_classes, form = np.asarray(self.values), self.task.name, len(self.task.classes), self.task.form
         with np.errstate(invalid="ignore", over="ignore"):
-            values = np.ascontiguousarray(raw).astype(LABEL_DTYPES[self.task.kind], copy=False)
-        if self.task.kind != "regression" and raw.dtype != values.dtype and not np.array_equal(values, raw):
+            values = np.ascontiguousarray(raw).astype(form.dtype, copy=False)
+        if form.has_classes and raw.dtype != values.dtype and not np.array_equal(values, raw):
             raise FormatError(
-                f"labels of task {self.task.name!r} must be whole numbers, the positions of their classes or 0 and 1"
+                f"labels of task {name!r} must be whole numbers, the positions of their classes or 0 and 1"
             )
         object.__setattr__(self, "values", values)
-        n_classes, name = len(self.task.classes), self.task.name
-        columns = () if self.task.kind == "single" else (n_classes,)
+        columns = form.shape(0, n_classes)[1:]
         if values.ndim == 0 or values.shape[1:] != columns:
             raise FormatError(f"labels of task {name!r} have shape {values.shape}; expected (n_images, *{columns})")
-        if self.task.kind == "single" and values.size and not (values.min() >= -1 and values.max() < n_classes):
-            raise FormatError(
-                f"labels of task {name!r} run from {values.min()} to {values.max()}; valid: -1 to {n_classes - 1}"
-            )
-        if self.task.kind == "multi":
-            none = values == 255
-            if np.any(values[~none] > 1) or np.any(none.any(axis=1) != none.all(axis=1)):
-                raise FormatError(f"labels of task {name!r} must be 0 or 1, or 255 in the whole row")
-        if self.task.kind == "regression" and np.isinf(values).any():
-            raise FormatError(f"labels of task {name!r} hold infinite values; use NaN where there is no label")
+        problem = form.problem(values, n_classes)
+        if problem:
+            raise FormatError(f"labels of task {name!r} {problem}")
 
     @property
     def known(self) -> NDArray[np.bool_]:
         """Which images carry a label: (n_images,) bool."""
-        if self.task.kind == "single":
-            known = self.values >= 0
-        elif self.task.kind == "multi":
-            known = self.values[:, 0] != 255
-        else:
-            known = ~np.isnan(self.values).any(axis=1)
-        return np.asarray(known, dtype=np.bool_)
+        return np.asarray(self.task.form.known(self.values), dtype=np.bool_)
 
 
 @dataclass(frozen=True)
@@ -216,8 +207,8 @@ class Split:
         raw = np.asarray(self.values)
         values = np.ascontiguousarray(raw, dtype=np.int8)
         object.__setattr__(self, "values", values)
-        top = 2 if self.kind == "parts" else 126
-        if self.kind not in ("parts", "folds"):
+        top = {"parts": 2, "folds": 126}.get(self.kind)
+        if top is None:
             raise FormatError(f"split {self.name!r} has kind {self.kind!r}; valid: parts, folds")
         if self.source not in SPLIT_SOURCES:
             raise FormatError(f"split {self.name!r} has source {self.source[:80]!r}; valid: published, made, or none")
@@ -225,11 +216,19 @@ class Split:
         if not inside:
             raise FormatError(f"split {self.name!r} must be one row of whole numbers from -1 to {top} ({self.kind})")
 
+    @property
+    def has_parts(self) -> bool:
+        """Whether the values are parts, and not folds."""
+        return self.kind == "parts"
+
+    def name_of(self, value: int) -> str:
+        """Name a value: a part, a fold, or "unused"."""
+        return "unused" if value < 0 else PART_NAMES[value] if self.has_parts else f"fold {value}"
+
     def counts(self) -> dict[str, int]:
         """Count the images of each part or fold by its name, empty ones left out."""
         values, counts = np.unique(self.values, return_counts=True)
-        named = ["unused" if v < 0 else PART_NAMES[v] if self.kind == "parts" else f"fold {v}" for v in values.tolist()]
-        return dict(zip(named, counts.tolist(), strict=True))
+        return dict(zip(map(self.name_of, values.tolist()), counts.tolist(), strict=True))
 
     def crossed(self, groups: NDArray[np.int64] | None) -> NDArray[np.bool_]:
         """Tell which images are in a group that lies in several parts: (n_images,) bool; unused images do not count."""
@@ -441,7 +440,7 @@ def meaning_digest(labels: Mapping[str, Labels], splits: Mapping[str, Split], gr
     for name, column in sorted(labels.items()):
         task = column.task
         header = {"task": name, "kind": task.kind, "classes": list(task.classes), "range": task.range}
-        add({**header, "source": task.source or "unknown"}, column.values, LABEL_DTYPES[task.kind])
+        add({**header, "source": task.source or "unknown"}, column.values, task.form.dtype)
     for name, split in sorted(splits.items()):
         add({"split": name, "kind": split.kind, "source": split.source}, split.values, "|i1")
     if groups is not None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,6 @@ from numpy.typing import NDArray
 from features_store.errors import MismatchError, StoreError, check_seed
 from features_store.schema import Labels, Split
 
-_QUANTILES = 4  # strata of each output of a regression
 _SMALL_FOLDS = 20  # from which parts are put together where groups must stay whole
 
 
@@ -46,7 +44,7 @@ def make_split(
     of_group, n_groups = _numbered(None if groups is None else groups[used], len(used))
     if n_groups < np.count_nonzero(shares):
         raise MismatchError(f"{n_groups} groups of images cannot be dealt out into {np.count_nonzero(shares)} parts")
-    strata = _strata(labels, used)
+    strata = None if labels is None else labels.task.form.strata(labels.values[used])
     grouped = n_groups < len(used)
     with _plain_errors(name):
         if strata is not None and strata.ndim == 2:
@@ -90,23 +88,6 @@ def _numbered(groups: NDArray[np.int64] | None, n: int) -> tuple[NDArray[np.int6
     named = np.where(lone, groups.max(initial=0) + 1 + np.arange(n), groups)
     unique, numbers = np.unique(named, return_inverse=True)
     return numbers.astype(np.int64), len(unique)
-
-
-def _strata(labels: Labels | None, used: NDArray[np.int64]) -> NDArray[Any] | None:
-    """Return the class of each image, (n,), or the classes that it has, (n, n_strata) bool; None without a task."""
-    if labels is None:
-        return None
-    values = labels.values[used]
-    if labels.task.kind == "single":
-        return values.astype(np.int64)
-    if labels.task.kind == "multi":
-        # An image of no class is a stratum of its own, so that these are spread too.
-        return np.column_stack([values == 1, ~(values == 1).any(axis=1)])
-    bins = []
-    for column in values.T:
-        edges = np.quantile(column, np.arange(1, _QUANTILES) / _QUANTILES)
-        bins.append(np.digitize(column, edges)[:, None] == np.arange(_QUANTILES))
-    return np.concatenate(bins, axis=1)
 
 
 def _by_group(strata: NDArray[np.bool_], of_group: NDArray[np.int64], n_groups: int) -> NDArray[np.bool_]:

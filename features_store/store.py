@@ -337,7 +337,7 @@ class Store:
         positions = np.asarray(rows)
         if positions.size == 0:
             return np.zeros(0, dtype=np.int64)
-        if positions.ndim != 1 or positions.dtype.kind not in "iu":
+        if positions.ndim != 1 or not np.issubdtype(positions.dtype, np.integer):
             raise MismatchError(
                 f"rows must be one row of whole numbers; got {positions.dtype} of shape {positions.shape}"
             )

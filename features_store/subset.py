@@ -14,7 +14,7 @@ from features_store.align import BlockRows, Placed, locate, on_rows
 from features_store.errors import MismatchError, UnknownNameError, check_seed, unknown_name
 from features_store.hdf5 import write_index
 from features_store.merge import NewBlock, write_dump
-from features_store.schema import PART_NAMES, Split, encode_ids
+from features_store.schema import Split, encode_ids
 from features_store.store import Store
 
 
@@ -43,11 +43,8 @@ def subset(
 
 def rows_of_parts(split: Split, parts: Sequence[str]) -> NDArray[np.int64]:
     """Return the rows of some parts (by name) or folds (by number) of a split: (n,) int64, ascending."""
-    if split.kind == "parts":
-        values = {name: value for value, name in enumerate(PART_NAMES)}
-    else:
-        values = {str(value): value for value in range(int(split.values.max(initial=-1)) + 1)}
-    values["unused"] = -1
+    top = 2 if split.has_parts else int(split.values.max(initial=-1))
+    values = {split.name_of(value).removeprefix("fold "): value for value in range(-1, top + 1)}
     for part in parts:
         if part not in values:
             raise UnknownNameError(unknown_name(f"part of split {split.name!r}", part, values))

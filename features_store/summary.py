@@ -37,15 +37,12 @@ def _labels(labels: Labels) -> dict[str, Any]:
     task, known = labels.task, labels.known
     described: dict[str, Any] = {"kind": task.kind, "classes": list(task.classes), "source": task.source}
     described["n_labelled"] = int(known.sum())
-    if task.kind == "regression":
+    if task.form.has_classes:
+        described["counts"] = task.form.counts(labels.values[known], task.classes)
+    else:
         described["range"] = list(task.range or ())
         means = labels.values[known].mean(axis=0, dtype=np.float64).round(4).tolist() if known.any() else None
         described["mean"] = means
-    elif task.kind == "multi":
-        described["counts"] = dict(zip(task.classes, labels.values[known].sum(axis=0, dtype=int).tolist(), strict=True))
-    else:
-        counts = np.bincount(labels.values[known], minlength=len(task.classes))
-        described["counts"] = dict(zip(task.classes, counts.tolist(), strict=True))
     return described
 
 

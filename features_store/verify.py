@@ -113,12 +113,9 @@ def verify(store: Store, *, recompute: int = 0, data: Place | None = None) -> Re
     n_bytes = sum(math.prod(block.shape) * block.dtype.itemsize for block in store.blocks.values())
     with progress_bar(n_bytes, "verifying") as advance, ThreadPoolExecutor(1) as beside:
         for block in store.blocks.values():
-            checking = _Checking(store, block, beside)
-            for rows, vectors in _pieces(block):
-                checking.update(rows, vectors)
-                advance(vectors.nbytes)
-            report.blocks.append(checking.facts())
-            report.findings += checking.findings()
+            facts, findings = _check_block(store, block, beside, advance)
+            report.blocks.append(facts)
+            report.findings += findings
     if report.blocks:
         sealed, digests = (sum(one[what] for one in report.blocks) for what in ("sealed", "digests"))
         report.checked.append(
@@ -154,76 +151,65 @@ def _pieces(block: Block) -> Iterator[tuple[slice, NDArray[np.floating]]]:
         yield slice(start, start + len(rows)), buffer[: len(rows)]
 
 
-class _Checking:
-    """One block while its rows go by."""
-
-    def __init__(self, store: Store, block: Block, beside: Executor) -> None:
-        self.beside = beside  # hashing leaves the interpreter, so the seal is computed beside the digests
-        self.store = store
-        self.block = block
-        # Copied first: a writer may be at work, and what becomes written later counts as pending here.
-        self.status = np.array(block.status)
-        self.stored = None if block.digests is None else np.array(block.digests)
-        self.stored_seal = block.stored_seal
-        self.sealing = seal.Sealing()
-        self.infinite = np.zeros(self.status.shape, dtype=bool)
-        self.changed = np.zeros(self.status.shape, dtype=bool)
-
-    def update(self, rows: slice, vectors: NDArray[np.floating]) -> None:
-        status = self.status[rows]
-        sealing = self.beside.submit(self.sealing.update, vectors, status)
-        self.infinite[rows] = (status == Status.WRITTEN) & ~np.isfinite(vectors).all(axis=2)
-        if self.stored is not None:
-            known = np.where(status > max(Status), Status.PENDING, status)
-            for view in range(status.shape[1]):
+def _check_block(
+    store: Store, block: Block, beside: Executor, advance: Callable[[int], object]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Read each vector of a block once; return facts about the block, and what is wrong, the most telling first."""
+    # Copied first: a writer may be at work, and what becomes written later counts as pending here.
+    status, stored_seal = np.array(block.status), block.stored_seal
+    stored = None if block.digests is None else np.array(block.digests)
+    sealing, infinite, changed = seal.Sealing(), np.zeros(status.shape, dtype=bool), np.zeros(status.shape, dtype=bool)
+    for rows, vectors in _pieces(block):
+        states = status[rows]
+        hashing = beside.submit(
+            sealing.update, vectors, states
+        )  # leaves the interpreter, so it runs beside the digests
+        infinite[rows] = (states == Status.WRITTEN) & ~np.isfinite(vectors).all(axis=2)
+        if stored is not None:
+            known = np.where(states > max(Status), Status.PENDING, states)
+            for view in range(states.shape[1]):
                 computed = seal.digest_rows(vectors[:, view], known[:, view])
-                self.changed[rows, view] = (computed != self.stored[rows, view]).any(axis=1)
-        sealing.result()
-
-    def facts(self) -> dict[str, Any]:
-        values, counts = np.unique(self.status, return_counts=True)
-        words = [Status(v).reason if v <= max(Status) else f"unknown {v}" for v in values.tolist()]
-        return {
-            "path": str(self.block.path),
-            "block": self.block.name,
-            "n_images": self.block.shape[0],
-            "n_views": self.block.shape[1],
-            "status": dict(zip(words, counts.tolist(), strict=True)),
-            "sealed": not seal.is_open(self.stored_seal),
-            "digests": self.stored is not None,
-        }
-
-    def findings(self) -> Iterator[dict[str, Any]]:
-        """Word what is wrong, the most telling first."""
-        sealed, pending = not seal.is_open(self.stored_seal), self.status == Status.PENDING
-        changed = self.changed & ~pending
-        n_images = len(self.status)
-        sealed_rows = seal.rows_of(self.stored_seal)
-        good_seal = not sealed or self.sealing.seal() == self.stored_seal
-        yield from self.at(self.status > max(Status), "has a status that does not exist")
-        yield from self.at(self.infinite, "has values that are not finite in vectors that count as written")
-        if sealed and good_seal:
-            yield from self.at(changed, "is as it was sealed, but the digests of some of its rows were changed")
-        else:
-            yield from self.at(changed, "has vectors, states or digests that were changed after they were written")
-        if sealed:
-            yield from self.at(pending, "is sealed, and yet has vectors that are pending")
-        if sealed_rows != n_images and sealed:
-            yield self.one(f"has the seal of {sealed_rows:,} rows, and {n_images:,} rows: it is another block's seal")
-        elif not good_seal and self.stored is None:
-            yield self.one("was changed after it was sealed; it keeps no row digests, so nobody can tell in which row")
-        elif not good_seal and not changed.any() and not pending.any():
-            yield self.one("does not agree with its seal, though each row agrees with its digest: the seal was changed")
-
-    def one(self, problem: str) -> dict[str, Any]:
-        facts = {"path": str(self.block.path), "block": self.block.name, "problem": problem}
-        return {**facts, "rows": 0, "row": None, "view": None, "image_id": None}
-
-    def at(self, bad: NDArray[np.bool_], problem: str) -> Iterator[dict[str, Any]]:
+                changed[rows, view] = (computed != stored[rows, view]).any(axis=1)
+        hashing.result()
+        advance(vectors.nbytes)
+    values, counts = np.unique(status, return_counts=True)
+    words = [Status(v).reason if v <= max(Status) else f"unknown {v}" for v in values.tolist()]
+    sealed, pending = not seal.is_open(stored_seal), status == Status.PENDING
+    place = {"path": str(block.path), "block": block.name}
+    facts = {
+        **place,
+        "n_images": block.shape[0],
+        "n_views": block.shape[1],
+        "status": dict(zip(words, counts.tolist(), strict=True)),
+        "sealed": sealed,
+        "digests": stored is not None,
+    }
+    good_seal = not sealed or sealing.seal() == stored_seal
+    changed &= ~pending
+    problems = {
+        "has a status that does not exist": status > max(Status),
+        "has values that are not finite in vectors that count as written": infinite,
+        "is as it was sealed, but the digests of some of its rows were changed"
+        if sealed and good_seal
+        else "has vectors, states or digests that were changed after they were written": changed,
+        "is sealed, and yet has vectors that are pending": pending & sealed,
+    }
+    findings = []
+    for problem, bad in problems.items():
         if bad.any():
             row, view = (int(n) for n in np.argwhere(bad)[0])
-            place = {"rows": int(bad.sum()), "row": row, "view": view, "image_id": self.store.raw_ids[row].decode()}
-            yield {**self.one(problem), **place}
+            image = {"rows": int(bad.sum()), "row": row, "view": view, "image_id": store.raw_ids[row].decode()}
+            findings.append({**place, "problem": problem, **image})
+    problem, n_sealed = "", seal.rows_of(stored_seal)
+    if sealed and n_sealed != len(status):
+        problem = f"has the seal of {n_sealed:,} rows, and {len(status):,} rows: it is another block's seal"
+    elif not good_seal and stored is None:
+        problem = "was changed after it was sealed; it keeps no row digests, so nobody can tell in which row"
+    elif not good_seal and not changed.any() and not pending.any():
+        problem = "does not agree with its seal, though each row agrees with its digest: the seal was changed"
+    if problem:
+        findings.append({**place, "problem": problem, "rows": 0, "row": None, "view": None, "image_id": None})
+    return facts, findings
 
 
 # ---- labels, splits, groups, list of blocks --------------------------------------------------------------------------

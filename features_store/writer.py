@@ -17,7 +17,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -370,36 +369,23 @@ def _sync(fd: int) -> None:
 # ---- failures --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class FailureLimit:
-    """How many failed images are accepted: a share ("5%", "0.05"), or a whole number of images ("40")."""
-
-    text: str = "5%"
-
-    def __post_init__(self) -> None:
-        self.allowed(0)
-
-    def allowed(self, n_images: int) -> int:
-        """Return how many of `n_images` may fail."""
-        text = self.text.strip()
-        try:
-            number = float(text.removesuffix("%"))
-            if not text.isascii() or not math.isfinite(number) or number < 0:
-                raise ValueError
-            if text.endswith("%") or "." in text:
-                share = number / 100 if text.endswith("%") else number
-                if share > 1:
-                    raise ValueError
-                return math.floor(share * n_images + 1e-9)
-            return int(text)
-        except ValueError:
-            raise MismatchError(
-                f"--max-failed {self.text!r} is no limit; give a share such as 5% or 0.05, or a number of images"
-            ) from None
-
-    def exceeded(self, n_failed: int, n_images: int) -> bool:
-        """Tell whether more images failed than are accepted."""
-        return n_failed > self.allowed(n_images)
+def allowed_failures(text: str, n_images: int) -> int:
+    """Return how many of `n_images` may fail: of a share ("5%", "0.05"), or a whole number of images ("40")."""
+    plain = text.strip()
+    try:
+        number = float(plain.removesuffix("%"))
+        if not plain.isascii() or not math.isfinite(number) or number < 0:
+            raise ValueError
+        if not plain.endswith("%") and "." not in plain:
+            return int(plain)
+        share = number / 100 if plain.endswith("%") else number
+        if share > 1:
+            raise ValueError
+        return math.floor(share * n_images + 1e-9)
+    except ValueError:
+        raise MismatchError(
+            f"--max-failed {text!r} is no limit; give a share such as 5% or 0.05, or a number of images"
+        ) from None
 
 
 def plain_words(reason: str) -> str:

@@ -106,7 +106,7 @@ def corpora_page() -> str:
 
 def fidelity_page() -> str:
     """Return the page of what five papers say and what is done here."""
-    from classify.preset import statements, systems
+    from classify.preset import citation, statements, systems
 
     states = ("agrees", "assumed", "differs")
     found = {system: statements()[system] for system in systems() if statements()[system]}
@@ -118,14 +118,12 @@ def fidelity_page() -> str:
     ]
     for system, rows in found.items():
         counts = [sum(one.state == state for one in rows) for state in states]
-        citation = systems()[system][0].paper["citation"]
-        lines.append(f"| {citation} | `{system}` | {len(rows)} | {counts[0]} | {counts[1]} | {counts[2]} |")
+        lines.append(f"| {citation(system)} | `{system}` | {len(rows)} | {counts[0]} | {counts[1]} | {counts[2]} |")
     every = [one for rows in found.values() for one in rows]
     counts = [sum(one.state == state for one in every) for state in states]
     lines.append(f"| all | | {len(every)} | {counts[0]} | {counts[1]} | {counts[2]} |")
     for system, rows in found.items():
-        citation = systems()[system][0].paper["citation"]
-        lines += ["", f"## `{system}`: {citation}", ""]
+        lines += ["", f"## `{system}`: {citation(system)}", ""]
         lines += ["| | the paper says | here | |", "|---|---|---|---|"]
         for one in rows:
             names = ", ".join(f"`{name}`" for name in one.of)

@@ -10,6 +10,7 @@ import typer
 
 from classify.cli import options
 from classify.console import note, progress_bar, say
+from features_store.console import new_file
 
 if TYPE_CHECKING:
     from classify.runs.folder import Run
@@ -46,9 +47,17 @@ def report(
     runs: options.Runs,
     *,
     data: options.Pictures = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.", rich_help_panel="Output")] = Path(
-        "report.html"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="The page to write. [default: report.html]",
+            rich_help_panel="Output",
+            parser=new_file,
+        ),
+    ] = None,
     empty: Annotated[
         int,
         typer.Option(
@@ -61,7 +70,7 @@ def report(
     from classify.pages.page import write_report_page
     from classify.runs.folder import find_runs
 
-    found = find_runs(runs)
+    found, out = find_runs(runs), out or Path("report.html")
     write_report_page(found, out, data=data, empty=empty, force=force)
     say(f"{out}: {len(found)} run{'s' if len(found) != 1 else ''}, {out.stat().st_size / 1024:.0f} KiB")
 
@@ -91,7 +100,13 @@ def audit(
     ] = 0.95,
     seed: options.Seed = 0,
     out: Annotated[
-        Path | None, typer.Option(help="File. [default: runs/CORPUS/TASK/audit.json]", rich_help_panel="Output")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File. [default: runs/CORPUS/TASK/audit.json]",
+            rich_help_panel="Output",
+            parser=new_file,
+        ),
     ] = None,
     force: options.Force = False,
 ) -> None:
@@ -178,7 +193,13 @@ def ablate(
     folds: Annotated[int, typer.Option(help="Folds of the cross-validation.", rich_help_panel="Training")] = 5,
     seed: options.Seed = 0,
     out: Annotated[
-        Path | None, typer.Option(help="File. [default: runs/CORPUS/TASK/ablation-HEAD.json]", rich_help_panel="Output")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File. [default: runs/CORPUS/TASK/ablation-HEAD.json]",
+            rich_help_panel="Output",
+            parser=new_file,
+        ),
     ] = None,
     force: options.Force = False,
     as_json: options.Json = False,
@@ -187,27 +208,17 @@ def ablate(
 
     The test part of the split is not used.
     """
-    from classify.config import parse_settings
     from classify.figures.charts import ABLATION_TITLE, ablation_chart
     from classify.figures.svg import standalone
     from classify.json_file import check_new, read_regular, write_json
     from classify.pages.page import write_text
     from classify.pages.tables import ablation_text
     from classify.runs.findings_json import read_ablation
-    from classify.studies import ablation
+    from classify.studies.ablation import ablate as ablate_blocks
 
-    config = ablation.AblationConfig(
-        store,
-        task,
-        head,
-        blocks=options.names(blocks),
-        split=split or "default",
-        folds=folds,
-        settings=parse_settings(settings or []),
-        seed=seed,
-        allow_split_groups=allow_split_groups,
-    )
-    path = out or ablation.ablation_folder(config) / f"ablation-{head}.json"
+    given: dict[str, Any] = {"store": store, "task": task, "head": head, "blocks": blocks, "split": split, "seed": seed}
+    config = options.run_config(**given, set=settings, allow_split_groups=allow_split_groups)
+    path = out or config.folder.with_name(f"ablation-{head}.json")
     chart = path.with_suffix(".svg")
     if path.exists() and not chart.exists() and not force and (left := read_ablation(path)):
         write_text(chart, standalone(ablation_chart(left)), force=False)
@@ -218,7 +229,7 @@ def ablate(
     ours = chart.is_file() and ABLATION_TITLE.encode() in read_regular(chart)[:2000]
     check_new(chart, force=force or ours)
     with progress_bar("fits") as progress:
-        found = ablation.ablate(config, notify=note, progress=progress)
+        found = ablate_blocks(config, folds=folds, notify=note, progress=progress)
     write_json(path, found, force=force)  # the result first: the chart is drawn from it
     write_text(chart, standalone(ablation_chart(found)), force=True)
     say(json.dumps(found, indent=2, ensure_ascii=False) if as_json else ablation_text(found))

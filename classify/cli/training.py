@@ -13,7 +13,7 @@ import typer
 from classify.cli import options
 from classify.console import note, progress_bar, say
 from classify.errors import ConfigError
-from features_store.console import key_values
+from features_store.console import key_values, new_file
 
 
 def run(
@@ -44,12 +44,10 @@ def run(
             rich_help_panel="Training",
         ),
     ] = False,
-    out: Annotated[
-        str | None, typer.Option(help="Run folder. [default: runs/CORPUS/TASK/HEAD]", rich_help_panel="Output")
-    ] = None,
+    out: options.Out = None,
     force: options.Force = False,
 ) -> None:
-    """Fit one head on one task, score it beside its baselines, and write a run folder.
+    """Fit one head on one task, score it beside its baselines, and write a run folder: runs/CORPUS/TASK/HEAD.
 
     If the time budget ends before training does, the exit code is 3, and only the state of training is written.
     """
@@ -88,12 +86,10 @@ def evaluate(
             rich_help_panel="Data",
         ),
     ] = None,
-    out: Annotated[
-        str | None, typer.Option(help="Run folder. [default: beside the runs of that store]", rich_help_panel="Output")
-    ] = None,
+    out: options.Out = None,
     force: options.Force = False,
 ) -> None:
-    """Score a fitted head, unchanged, on another corpus."""
+    """Score a fitted head, unchanged, on another corpus; the run lies beside the runs of that store."""
     from classify.pages.tables import run_text
     from classify.studies.cross_corpus import cross_corpus_test
 
@@ -114,12 +110,13 @@ def search(
     settings: options.Settings = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials of the whole search.", rich_help_panel="Training")] = 50,
     seed: options.OptionalSeed = None,
-    out: Annotated[
-        str | None, typer.Option(help="Folder. [default: runs/CORPUS/TASK/HEAD-search]", rich_help_panel="Output")
-    ] = None,
+    out: options.Out = None,
     force: options.Force = False,
 ) -> None:
-    """Search for a head's options on the validation part; score the best on the test part, once, at the end."""
+    """Search for a head's options on the validation part; score the best on the test part, once, at the end.
+
+    The journal and the best run lie in runs/CORPUS/TASK/HEAD-search.
+    """
     from classify.pages.tables import run_text
     from classify.studies.search import search as run_search
 
@@ -175,7 +172,7 @@ def presets(
         say(json.dumps(records if as_json else records[0], indent=2, ensure_ascii=False))
         return
     for system, members in table.systems().items():
-        say(f"{system}: {members[0].paper['citation']}")
+        say(f"{system}: {table.citation(system)}")
         rows = [[one.name, f"{one.corpus} · {one.run['task']}", one.run["head"], one.result] for one in members]
         say("\n".join(columns(rows)))
 
@@ -211,7 +208,13 @@ def reproduce(
     allow_split_groups: options.AllowSplitGroups = False,
     quick: options.Quick = False,
     out: Annotated[
-        Path | None, typer.Option(help="Also write the table as JSON to this file.", rich_help_panel="Output")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write the table as JSON to this file.",
+            rich_help_panel="Output",
+            parser=new_file,
+        ),
     ] = None,
     force: options.Force = False,
     as_json: options.Json = False,

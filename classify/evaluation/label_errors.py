@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from classify.data.folds import count_units, deal
+from classify.data.folds import count_units, cuts, deal_strata
 from classify.data.kinds import kind_of
 from classify.data.rows import RowMatrix
 from classify.evaluation.calibration import fit_calibration
@@ -24,8 +24,6 @@ from classify.evaluation.postprocessing import known_labels
 from classify.evaluation.verdict import N_DEALS, SHOWN, deals, movable
 from classify.heads import make_head
 from features_store.schema import Task
-
-__all__ = ["LabelError", "expected_count", "improbable_values", "judge_knows", "out_of_fold", "probable_errors"]
 
 N_FOLDS = 5
 N_WORLDS = 20  # sets of labels of which none is wrong
@@ -60,13 +58,12 @@ def out_of_fold(
 
     Shapes: matrix (n_images, n_features); groups (n_images,) int64.
     """
-    folds = deal(task, y, groups=groups, n_folds=min(N_FOLDS, count_units(y, groups)), seed=seed)
-    scores = kind_of(task).blank(len(y))
-    for fold in np.unique(folds):
-        held_out = folds == fold
+    kind, n_folds = kind_of(task), min(N_FOLDS, count_units(y, groups))
+    scores = kind.blank(len(y))
+    for train, held_out in cuts(deal_strata(kind.strata(y), groups=groups, n_folds=n_folds, seed=seed)):
         head = make_head("linear", task.kind, random_state=seed)
-        head.fit_in_groups(matrix[~held_out], y[~held_out], None if groups is None else groups[~held_out])
-        scores[held_out] = kind_of(task).scores(head, matrix[held_out])
+        head.fit_in_groups(matrix[train], y[train], None if groups is None else groups[train])
+        scores[held_out] = kind.scores(head, matrix[held_out])
     return scores
 
 
@@ -74,8 +71,8 @@ def probable_errors(task: Task, y: NDArray[Any], probabilities: Floats) -> list[
     """List the labels that confident learning doubts, the most certain first.
 
     A class's threshold is the mean probability of that class over the images labelled so (equation 2 of the paper).
-    An image belongs to the class of the highest probability among those that reach their threshold; where that isn't
-    its label, and is the most probable class of all besides, the label is doubted. (The second condition isn't in the
+    An image belongs to the class of the highest probability among those that reach their threshold; where that is not
+    its label, and is the most probable class of all besides, the label is doubted. (The second condition is not in the
     paper: without it, a weak head on uneven classes doubts a third of a corpus.) They are ranked by how much more
     probable the other class is, the normalised margin. Each label of a multi-label task is a task of two classes.
 
@@ -95,7 +92,7 @@ def _doubted(given: NDArray[Any], p: Floats, *, output: int) -> list[LabelError]
     count = np.bincount(given, minlength=n)
     of_given = p[np.arange(len(p)), given]
     means = np.bincount(given, weights=of_given, minlength=n) / np.maximum(count, 1)
-    thresholds = np.where(count > 0, means, np.inf)  # a class without an image can't be suggested
+    thresholds = np.where(count > 0, means, np.inf)  # a class without an image cannot be suggested
     reached = np.where(p >= thresholds, p, -1.0)
     suggested = reached.argmax(axis=1)
     places = np.flatnonzero((reached.max(axis=1) >= 0) & (suggested != given) & (suggested == p.argmax(axis=1)))
@@ -132,40 +129,43 @@ def improbable_values(y: NDArray[Any], predicted: Floats) -> list[LabelError]:
     return sorted(found, key=lambda error: (-error.score, error.position, error.output))
 
 
-def judge_knows(
+def known_outputs(
     task: Task, y: NDArray[Any], scores: Floats, groups: NDArray[np.int64] | None = None, *, seed: int = 0
-) -> bool:
-    """Tell whether the judge's scores are better than the same scores dealt to the images at random.
+) -> NDArray[np.bool_]:
+    """Tell for each label or output whether the judge's scores are better than the same scores dealt at random.
 
-    By the task's ranking metric; for a multi-label task it is enough to rank the images of one label better; for a
-    regression, to correlate with one output.
+    A task with one label an image has one entry, by its ranking metric; each label of a multi-label task must rank its
+    images better, each output of a regression correlate.
+
+    Shapes: groups (n_images,) int64; returns (n_outputs,) bool.
     """
-    if movable(len(y), groups) < 0.5:
-        return False
     kind = kind_of(task)
+    names = [f"cc/{name}" for name in task.classes] if not kind.has_classes else [primary_metric(task)]
     if kind.independent:
-        return bool(known_labels(np.asarray(y).astype(bool), scores, groups).any())
-    names = [primary_metric(task)] if kind.has_classes else [f"cc/{name}" for name in task.classes]
+        return known_labels(np.asarray(y).astype(bool), scores, groups)
+    if movable(len(y), groups) < 0.5:
+        return np.zeros(len(names), dtype=bool)
     real = metrics(task, y, scores)
     chunks = [dealt_metrics(task, y, scores, some) for some in deals(len(y), groups, n_deals=N_DEALS, seed=seed)]
-    for name in names:
-        as_good = (~(np.concatenate([chunk[name] for chunk in chunks]) < real[name] - 1e-9)).sum()
-        if (1 + as_good) / (1 + N_DEALS) * len(names) <= SHOWN:
-            return True
-    return False
+    as_good = [(~(np.concatenate([chunk[name] for chunk in chunks]) < real[name] - 1e-9)).sum() for name in names]
+    return (1 + np.array(as_good)) / (1 + N_DEALS) * len(names) <= SHOWN
 
 
-def expected_count(task: Task, y: NDArray[Any], scores: Floats, *, seed: int = 0) -> int:
-    """Return how many images would be listed where no label is wrong.
+def expected_count(
+    task: Task, y: NDArray[Any], scores: Floats, known: NDArray[np.bool_] | None = None, *, seed: int = 0
+) -> int:
+    """Return how many images would be listed where no label is wrong, of the labels or outputs that are *known*.
 
     Labels are drawn from the judge's own probabilities, after a temperature where they need one; of a regression, the
     residuals are taken as normal.
     """
     random, n, kind = np.random.default_rng(seed), len(y), kind_of(task)
+    known = np.ones(kind.n_columns, dtype=bool) if known is None else known
     if not kind.has_classes:
         beyond = math.erfc(OUTLIER / math.sqrt(2))
-        return round(n * (1 - (1 - beyond) ** kind.n_columns))
+        return round(n * (1 - (1 - beyond) ** int(known.sum())))
     calibration, _ = fit_calibration(task, y, scores)
     p = scores if calibration is None else calibration.apply(scores)
     worlds = [probable_errors(task, kind.draw(p, random), scores) for _ in range(N_WORLDS)]
-    return round(float(np.mean([len({error.position for error in doubted}) for doubted in worlds])))
+    counts = [len({error.position for error in doubted if known[error.output]}) for doubted in worlds]
+    return round(float(np.mean(counts)))

@@ -171,7 +171,7 @@ def _laid_out(run: Run) -> Layout:
             f"{run.folder} tests a head on another corpus; submit from a run that was fitted on the corpus itself"
         )
     layout = lay_out(replace(config, allow_split_groups=True))  # the run was scored on it already
-    check_same_data(run, config, layout.store, layout.blocks, layout.data)
+    check_same_data(run, config, layout)
     return layout
 
 
@@ -218,7 +218,7 @@ def _predictions(
             f"{len(lacking)} of {len(ids)} images have no vector in {', '.join(model.blocks)}, the first "
             f"{ids[lacking[0]]!r}; every image needs a prediction: extract them, or train on blocks that have them"
         )
-    scores = model.scores(store.matrix(model.blocks, rows))
+    scores = model.kind.bounded(model.scores(store.matrix(model.blocks, rows)))
     scored: dict[str, Any] = {}
     truth: dict[str, Any] = {}
     judged = store.index_digest == run.report.index_digest  # else its images are others, whatever their names
@@ -255,7 +255,7 @@ def write_submission(plan: Submission, path: Path, *, force: bool = False) -> di
     except AffectoryError:
         raise
     except OSError as error:
-        raise SubmissionError(f"can't write {path}: {error.strerror or error}") from error
+        raise SubmissionError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def check_submission(path: Path, plan: Submission) -> dict[str, dict[str, Any]]:
@@ -293,8 +293,8 @@ def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     """Read a CSV file: its titles, and its rows, each with as many cells."""
     try:
         text = read_regular(typed_path(path)).decode("utf-8-sig")
-        header, *rows = csv.reader(io.StringIO(text, newline=""))
-    except (OSError, ValueError, RunError) as error:
+        header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    except (OSError, ValueError, RunError, csv.Error) as error:
         raise SubmissionError(f"can't read {path} as a table: {error}") from error
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header):

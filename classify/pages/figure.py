@@ -16,17 +16,19 @@ from classify.errors import RunError
 from classify.figures.charts import confusion_chart, plane_chart
 from classify.figures.panels import curves_figure, histogram_figure, pictures_figure, side_by_side
 from classify.figures.svg import PALETTE, standalone
-from classify.json_file import parse_json, read_regular
+from classify.json_file import SchemaError, items, parse_json, read_regular, record
 from classify.pages.leaderboard import distinct_names
 from classify.pages.pictures import EXPLANATIONS, OVERLAY_SIDE, Pictures
 from classify.runs.findings_json import read_explanations
 from classify.runs.folder import Run, find_runs
+from classify.runs.report_json import EPOCH
 from features_store import open_store
 from features_store.errors import unknown_name
 
 __all__ = ["KINDS", "figure"]
 
 _NETWORK = "network.json"  # of a network that `extract fit` trained, with its history
+_WITH_HISTORY = record({"history": items(EPOCH)})
 _EACH_CLASS = 2  # pictures of each class that explanations show
 
 
@@ -69,22 +71,23 @@ def _curves(places: Sequence[Path]) -> str:
 
 
 def _network_history(folder: Path) -> list[dict[str, Any]]:
-    record = parse_json(read_regular(folder / _NETWORK), folder / _NETWORK)
-    rows = record.get("history") if isinstance(record, dict) else None
-    if not isinstance(rows, list) or not all(_is_epoch(row) for row in rows):
-        raise RunError(f"{folder / _NETWORK} holds no history of epochs; was it written by `extract fit`?")
+    values = parse_json(read_regular(folder / _NETWORK), folder / _NETWORK)
+    try:
+        found: dict[str, Any] = _WITH_HISTORY(values, _NETWORK)
+    except SchemaError as error:
+        raise RunError(f"{folder} holds no history of epochs: {error}; was it written by `extract fit`?") from error
+    rows: list[dict[str, Any]] = found["history"]
     return rows
-
-
-def _is_epoch(row: Any) -> bool:
-    return isinstance(row, dict) and "epoch" in row and all(isinstance(value, int | float) for value in row.values())
 
 
 def _confusion(places: Sequence[Path]) -> str:
     runs = {name: run for name, run in _named(places).items() if kind_of(run.task).exclusive}
     if not runs:
         raise RunError("none of the runs has one label an image, so there is no confusion; see --kind plane")
-    charts = [confusion_chart(run.report.confusion[run.report.judged_part], run.task.classes) for run in runs.values()]
+    tables = {name: run.report.confusion.get(run.report.judged_part) for name, run in runs.items()}
+    if lacking := [name for name, table in tables.items() if table is None]:
+        raise RunError(f"the report of {runs[lacking[0]].folder} holds no confusion; make the run again")
+    charts = [confusion_chart(table, runs[name].task.classes) for name, table in tables.items() if table is not None]
     return side_by_side(charts, names=list(runs), title="Confusion")
 
 

@@ -50,7 +50,7 @@ def write_text(path: Path, text: str, *, force: bool) -> None:
     """
     try:
         with atomic_write(path, force=force) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8", errors="replace")
     except AffectoryError:
         raise
     except OSError as error:

@@ -13,12 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classify.data.kinds import kind_of
-from classify.errors import RunError
 from classify.json_file import read_regular
 from classify.runs.findings_json import read_explanations
 from classify.runs.folder import Run
 from classify.runs.predictions import PartPredictions
-from features_store.atomic import typed_path
 from features_store.schema import Task
 
 __all__ = [
@@ -84,7 +82,7 @@ class Pictures:
     def of(self, image: str) -> Thumbnail | None:
         """Return the thumbnail of an image; None where it is not there, undecodable, or one too many."""
         path = self.path_of(image)
-        return None if path is None else self.of_file(path)
+        return None if path is None else self.of_file(path.resolve())
 
     def path_of(self, image: str) -> Path | None:
         """Return the file of an image, links followed; None where it is missing or would lie outside of the folder."""
@@ -105,7 +103,7 @@ class Pictures:
             return False
 
     def of_file(self, path: Path, *, side: int = SIDE) -> Thumbnail | None:
-        """Return the thumbnail of a picture file, its longer side *side* pixels."""
+        """Return the thumbnail of a picture file, which is no link, its longer side *side* pixels."""
         if (path, side) not in self._made:
             self._made[path, side] = None if self.full else _thumbnail(path, side)
         made = self._made[path, side]
@@ -123,7 +121,7 @@ def _thumbnail(path: Path, side: int) -> Thumbnail | None:
     try:
         Image.init()
         formats = [one for one in _FORMATS if one in Image.OPEN]  # a build of Pillow may lack one
-        with Image.open(io.BytesIO(read_regular(typed_path(path), _MAX_FILE)), formats=formats) as opened:
+        with Image.open(io.BytesIO(read_regular(path, _MAX_FILE)), formats=formats) as opened:
             if opened.width * opened.height > _MAX_PIXELS:
                 return None
             opened.draft("RGB", (side, side))
@@ -221,10 +219,8 @@ def duplicate_pairs(audit: Mapping[str, Any] | None, pictures: Pictures) -> list
 def explained_images(run: Run, pictures: Pictures) -> dict[str, Any] | None:
     """Return the overlays that `classify explain` left in a run, with their texts; None where there are none."""
     folder = run.folder / EXPLANATIONS
-    if folder.is_symlink():
-        raise RunError(f"{folder} is a symbolic link; the explanations of a run lie in it")
-    files = sorted(path for path in folder.glob("*.png") if not path.is_symlink())[:MAX_OVERLAYS]
     texts = read_explanations(folder / "explanations.json") or {"images": [], "deletion": None}
+    files = sorted(path for path in folder.glob("*.png") if not path.is_symlink())[:MAX_OVERLAYS]
     by_file = {entry["file"]: entry for entry in texts["images"]}
     items = []
     for path in files:

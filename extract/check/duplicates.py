@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -16,19 +15,6 @@ DISTANCE = 4  # bits of 64 in which the perceptual hashes of near-duplicates may
 _BITS = 64
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """Images that are the same picture: rows in ascending order, whether all have the same bytes, and the harm.
-
-    The harm: the splits in which they lie in more than one part, and the tasks in which they have different labels.
-    """
-
-    rows: tuple[int, ...]
-    exact: bool
-    crosses_splits: tuple[str, ...]
-    conflicting_tasks: tuple[str, ...]
-
-
 def find_clusters(
     index: Index,
     file_sha256: NDArray[np.uint8],
@@ -36,8 +22,11 @@ def find_clusters(
     has_phash: NDArray[np.bool_],
     *,
     distance: int = DISTANCE,
-) -> list[Cluster]:
+) -> list[dict[str, Any]]:
     """Find the exact and the near-duplicates of a corpus.
+
+    A cluster has the `ids` of images that are the same picture, whether all have equal bytes (`exact`), the splits in
+    which they lie in more than one part, and the tasks in which they have different labels.
 
     Each image of a near-duplicate cluster is at most `distance` bits from some other one in it. An exact cluster is
     listed by itself, and again within a near one only if that has other images too.
@@ -67,7 +56,7 @@ def _equal_rows(values: NDArray[Any]) -> list[NDArray[np.int64]]:
     return [rows for rows in groups if len(rows) > 1]
 
 
-def _cluster(index: Index, rows: list[int], *, exact: bool) -> Cluster:
+def _cluster(index: Index, rows: list[int], *, exact: bool) -> dict[str, Any]:
     crosses = [
         name for name, split in index.splits.items() if len(np.unique(split.values[rows][split.values[rows] >= 0])) > 1
     ]
@@ -76,7 +65,8 @@ def _cluster(index: Index, rows: list[int], *, exact: bool) -> Cluster:
         values = labels.values[rows][labels.known[rows]]
         if len(values) > 1 and (values != values[0]).any():
             conflicting.append(name)
-    return Cluster(tuple(rows), exact, tuple(crosses), tuple(conflicting))
+    ids = index.ids[rows].tolist()
+    return {"ids": ids, "exact": exact, "crosses_splits": crosses, "conflicting_tasks": conflicting}
 
 
 def _components(phash: NDArray[np.uint64], distance: int) -> NDArray[np.int32]:

@@ -5,78 +5,61 @@ from __future__ import annotations
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.engines.local import ordered
 from extract.errors import RefusedImageError
 from extract.inputs.files import ImageFiles
 from extract.inputs.images import make_decoder
 from features_store import Status
 from features_store.writer import plain_words
 
+FINGERPRINT = np.dtype(
+    [
+        ("status", np.uint8),  # `Status.WRITTEN` for an image that decodes
+        ("n_bytes", np.int64),  # -1 = no file
+        ("file_sha256", np.uint8, 32),  # zeros = no file
+        ("size", np.int32, 2),  # width and height in pixels, upright; -1 = not decodable
+        ("phash", np.uint64),
+        ("has_phash", np.bool_),  # neither what does not decode, nor an image of one colour
+        ("modified", np.float64),  # seconds since 1970; NaN = not known
+    ]
+)
 _FLAT = 2.0  # grey levels: an image with a smaller standard deviation has no structure to hash
 _SIDE = 128  # pixels: the longer side of the thumbnail that is hashed
+_AHEAD = 256  # images that the threads have at one time
 
 
-@dataclass(frozen=True)
-class Fingerprints:
-    """Columns with one row per image, and the reasons of failures by row.
-
-    `status` is `Status.WRITTEN` for an image that decodes; `file_sha256` is zeros, and `n_bytes` -1, for a missing
-    file; `phash` is meaningful where `has_phash`: not for what does not decode, nor for images of one colour.
-    """
-
-    status: NDArray[np.uint8]  # (n_images,)
-    n_bytes: NDArray[np.int64]  # (n_images,)
-    file_sha256: NDArray[np.uint8]  # (n_images, 32)
-    width: NDArray[np.int32]  # (n_images,), pixels, upright; -1 = not decodable
-    height: NDArray[np.int32]
-    phash: NDArray[np.uint64]  # (n_images,)
-    has_phash: NDArray[np.bool_]
-    modified: NDArray[np.float64]  # (n_images,), seconds since 1970; NaN = not known
-    reasons: dict[int, str] = field(default_factory=dict)
-
-
-def fingerprint_files(files: ImageFiles, *, progress: bool = True) -> Fingerprints:
-    """Read and decode every image of a corpus once."""
+def fingerprint_files(files: ImageFiles, *, progress: bool = True) -> tuple[NDArray[Any], dict[int, str]]:
+    """Read and decode every image once: (n_images,) of `FINGERPRINT`, and by row why an image cannot be used."""
     from tqdm import tqdm
 
     n_images, decode = len(files), make_decoder("pillow")
-    found = Fingerprints(
-        np.zeros(n_images, np.uint8),
-        np.full(n_images, -1, np.int64),
-        np.zeros((n_images, 32), np.uint8),
-        np.full(n_images, -1, np.int32),
-        np.full(n_images, -1, np.int32),
-        np.zeros(n_images, np.uint64),
-        np.zeros(n_images, np.bool_),
-        np.full(n_images, np.nan),
-    )
+    found, reasons = np.zeros(n_images, FINGERPRINT), {}
+    found["n_bytes"], found["size"] = -1, -1
 
     def fingerprint(row: int) -> None:  # each thread writes rows of its own
-        found.modified[row] = files.modified(row)
+        found["modified"][row] = files.modified(row)
         try:
             data = files.read(row)
-            found.n_bytes[row] = len(data)
-            found.file_sha256[row] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
+            found["n_bytes"][row] = len(data)
+            found["file_sha256"][row] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
             pixels = decode(data)
         except RefusedImageError as refused:
-            found.status[row], found.reasons[row] = refused.status, plain_words(str(refused))
+            found["status"][row], reasons[row] = refused.status, plain_words(str(refused))
             return
-        found.height[row], found.width[row] = pixels.shape[:2]
         phash = compute_phash(pixels)
-        found.status[row], found.phash[row], found.has_phash[row] = Status.WRITTEN, phash or 0, phash is not None
+        found["status"][row], found["size"][row] = Status.WRITTEN, pixels.shape[1::-1]
+        found["phash"][row], found["has_phash"][row] = phash or 0, phash is not None
 
-    n_threads = os.cpu_count() or 1
-    with ThreadPoolExecutor(n_threads) as pool:
-        done = ordered(pool, fingerprint, range(n_images), ahead=4 * n_threads)
-        for _ in tqdm(done, total=n_images, desc="checking", unit=" images", delay=1, disable=not progress):
-            pass
-    return found
+    bar = tqdm(total=n_images, desc="checking", unit=" images", delay=1, disable=not progress)
+    with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, n_images, _AHEAD):
+            for _ in pool.map(fingerprint, range(start, min(start + _AHEAD, n_images))):
+                bar.update()
+    return found, reasons
 
 
 def compute_phash(pixels: NDArray[np.uint8]) -> int | None:

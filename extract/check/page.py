@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from extract.check.duplicates import Cluster
-from extract.check.report import Check
 from extract.errors import RefusedImageError
 from extract.inputs.files import ImageFiles
 from extract.inputs.images import Decoder, make_decoder
 from features_store import Index
 from features_store.atomic import atomic_write
-from features_store.schema import PART_NAMES
 
 MAX_CLUSTERS, MAX_PICTURES, SIDE = 200, 8, 160
 
@@ -32,7 +30,7 @@ width:{{ side }}px;vertical-align:top}img{max-width:100%}figcaption{font-size:12
 <h1>Duplicates in {{ corpus }}</h1>
 <p>{{ total }} clusters{% if total > shown|length %}; the {{ shown|length }} most serious are shown{% endif %}.</p>
 {% for cluster in shown %}<section>
-<p>{{ "equal bytes" if cluster.exact else "near-duplicates" }}, {{ cluster.n_images }} images
+<p>{{ "equal bytes" if cluster.exact else "near-duplicates" }}, {{ cluster.ids|length }} images
 {%- if cluster.crosses_splits %}
  <span class="warn">across the parts of {{ cluster.crosses_splits|join(", ") }}</span>{% endif %}
 {%- if cluster.conflicting_tasks %}
@@ -45,28 +43,26 @@ width:{{ side }}px;vertical-align:top}img{max-width:100%}figcaption{font-size:12
 """
 
 
-def write_page(done: Check, files: ImageFiles, path: Path, *, force: bool = False) -> None:
-    """Write the page: clusters with different labels first, then those across splits, then the others.
-
-    Raises ExistsError.
-    """
+def write_page(record: Mapping[str, Any], index: Index, files: ImageFiles, path: Path, *, force: bool = False) -> None:
+    """Write the page of a check: clusters with different labels first, then those across splits, then the others."""
     from jinja2 import Environment
 
     decode = make_decoder("pillow")
-    order = sorted(done.clusters, key=lambda one: (not one.conflicting_tasks, not one.crosses_splits, not one.exact))
-    shown = [_shown(one, done.index, files, decode) for one in order[:MAX_CLUSTERS]]
+    harm = ("conflicting_tasks", "crosses_splits", "exact")
+    order = sorted(record["duplicates"], key=lambda one: [not one[key] for key in harm])
+    row_of = {name: row for row, name in enumerate(index.ids.tolist())}
+    shown = []
+    for cluster in order[:MAX_CLUSTERS]:
+        rows = {name: row_of[name] for name in cluster["ids"][:MAX_PICTURES]}
+        pictures = [
+            {"id": name, "data": _thumbnail(files, row, decode), "facts": _facts(row, index)}
+            for name, row in rows.items()
+        ]
+        shown.append({**cluster, "pictures": pictures})
     template = Environment(autoescape=True).from_string(_PAGE)
-    text = template.render(corpus=done.corpus, total=len(order), shown=shown, side=SIDE)
+    text = template.render(corpus=record["corpus"], total=len(order), shown=shown, side=SIDE)
     with atomic_write(path, force=force) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def _shown(cluster: Cluster, index: Index, files: ImageFiles, decode: Decoder) -> dict[str, Any]:
-    pictures = [
-        {"id": str(index.ids[row]), "data": _thumbnail(files, row, decode), "facts": _facts(row, index)}
-        for row in cluster.rows[:MAX_PICTURES]
-    ]
-    return {**vars(cluster), "n_images": len(cluster.rows), "pictures": pictures}
 
 
 def _thumbnail(files: ImageFiles, row: int, decode: Decoder) -> str:
@@ -89,16 +85,8 @@ def _facts(row: int, index: Index) -> list[str]:
     for name, split in index.splits.items():
         value = int(split.values[row])
         if value >= 0:
-            facts.append(f"{name}: {PART_NAMES[value] if split.kind == 'parts' else f'fold {value}'}")
+            facts.append(f"{name}: {split.name_of(value)}")
     for name, labels in index.labels.items():
-        if not labels.known[row]:
-            continue
-        values, classes = labels.values[row], labels.task.classes
-        if labels.task.kind == "single":
-            facts.append(f"{name}: {classes[int(values)]}")
-        elif labels.task.kind == "multi":
-            present = [one for one, value in zip(classes, values.tolist(), strict=True) if value]
-            facts.append(f"{name}: {', '.join(present) or 'none'}")
-        else:
-            facts.append(f"{name}: {', '.join(f'{value:.2f}' for value in values.tolist())}")
+        if labels.known[row]:
+            facts.append(f"{name}: {labels.task.form.words(labels.values[row], labels.task.classes)}")
     return facts

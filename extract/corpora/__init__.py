@@ -52,10 +52,7 @@ CORPORA = _corpora()
 
 
 def find_corpus(name: str) -> Corpus:
-    """Look a corpus up; ``union:A,B`` joins several.
-
-    Raises CorpusError.
-    """
+    """Look a corpus up; ``union:A,B`` joins several."""
     if name.startswith(union.PREFIX):
         members = [one.strip() for one in name.removeprefix(union.PREFIX).split(",") if one.strip()]
         return union.union_corpus(members, find_corpus)

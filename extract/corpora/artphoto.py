@@ -19,10 +19,7 @@ from extract.inputs.trees import open_tree
 
 
 def read_artphoto(name: str, data: Path, options: Mapping[str, Any]) -> Dataset:
-    """Read the emotion of each image from its file name, before the first ``_``.
-
-    Raises CorpusError.
-    """
+    """Read the emotion of each image from its file name, before the first ``_``."""
     tree = open_tree(data)
     images = tree.images()
     words = [emotion_word(path.rpartition("/")[2].partition("_")[0]) for path in images]
@@ -48,10 +45,7 @@ def read_artphoto(name: str, data: Path, options: Mapping[str, Any]) -> Dataset:
 
 
 def read_abstract(name: str, data: Path, options: Mapping[str, Any]) -> Dataset:
-    """Read the table of votes, with names in single quotes.
-
-    Raises CorpusError.
-    """
+    """Read the table of votes, with names in single quotes."""
     tree = open_tree(data)
     layout = "testImages_abstract/ and ABSTRACT_groundTruth.csv"
     table = read_table(tree, find_one(tree, ["ABSTRACT_groundTruth.csv", "abstract*.csv"], layout=layout), quote="'")

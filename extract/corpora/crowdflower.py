@@ -22,10 +22,7 @@ _REMEDY = "the columns are _unit_id, which_of_these_sentiment..., <the same>:con
 
 
 def read(name: str, data: Path, options: Mapping[str, Any]) -> Dataset:
-    """Read the table; ids are the unit ids.
-
-    Raises CorpusError.
-    """
+    """Read the table; ids are the unit ids."""
     try:
         least = float(options["confidence"])
     except ValueError as error:

@@ -19,9 +19,7 @@ from features_store import Index, Labels, Split
 from features_store.errors import unknown_name
 from features_store.schema import PART_NAMES
 
-Place = (
-    Path | str | Mapping[str, Path | str]
-)  # a text may be a URL; a mapping gives the place of each member of a union
+Place = Path | str | Mapping[str, Path | str]  # a text may be a URL; a mapping has the place of each member of a union
 
 
 @dataclass(frozen=True)
@@ -37,10 +35,7 @@ class Option:
     path: bool = False
 
     def parse(self, corpus: str, key: str, given: object) -> int | str:
-        """Turn what the user gave into a value.
-
-        Raises CorpusError.
-        """
+        """Turn what the user gave into a value."""
         if isinstance(self.default, str):
             return str(given)
         try:
@@ -76,6 +71,10 @@ class Dataset:
     def __post_init__(self) -> None:
         if len(self.index) != len(self.files):
             raise CorpusError(f"a reader gave {len(self.index)} ids and {len(self.files)} image files; they must match")
+
+    def take(self, rows: NDArray[np.int64]) -> Dataset:
+        """Return some rows, which remember the numbers that they have in the whole."""
+        return replace(self, index=self.index.take(rows), files=RowSubset(self.files, rows))
 
 
 def labelled(
@@ -122,10 +121,7 @@ class Corpus:
     members: tuple[str, ...] = ()
 
     def read(self, data: Place | None = None, given: Mapping[str, object] | None = None) -> Dataset:
-        """Read the corpus.
-
-        Raises CorpusError.
-        """
+        """Read the corpus."""
         given = given or {}
         wanted = " ".join(f"--data {member}=PATH" for member in self.members) or "one --data PATH"
         if data is None and not self.default_data:
@@ -167,11 +163,8 @@ def portable_path(path: str) -> str:
 def _empty_parts(split: Split) -> str:
     """Return the note on parts without images, or ""."""
     empty = [name for code, name in enumerate(PART_NAMES) if not (split.values == code).any()]
-    return (
-        f"split {split.name!r} has no image in its part {' and '.join(empty)}"
-        if split.kind == "parts" and empty
-        else ""
-    )
+    found = f"split {split.name!r} has no image in its part {' and '.join(empty)}"
+    return found if split.has_parts and empty else ""
 
 
 class RowSubset:
@@ -184,11 +177,9 @@ class RowSubset:
         return len(self._rows)
 
     def read(self, row: int) -> bytes:
-        """See `extract.inputs.files.ImageFiles.read`."""
         return self._files.read(int(self._rows[row]))
 
     def modified(self, row: int) -> float:
-        """See `extract.inputs.files.ImageFiles.modified`."""
         return self._files.modified(int(self._rows[row]))
 
 
@@ -197,8 +188,6 @@ def shard(dataset: Dataset, text: str) -> Dataset:
 
     A shard has an index of its own, so its store is only as large as its rows; the rows that it came from are kept,
     so that merging restores the order of the whole.
-
-    Raises CorpusError.
     """
     n_images = len(dataset.index)
     match = re.fullmatch(r"(\d*):(\d*)", text)
@@ -210,4 +199,4 @@ def shard(dataset: Dataset, text: str) -> Dataset:
     rows = np.arange(first, last)
     if len(rows) == n_images:
         return dataset
-    return replace(dataset, index=dataset.index.take(rows), files=RowSubset(dataset.files, rows))
+    return dataset.take(rows)

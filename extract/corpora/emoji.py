@@ -30,10 +30,7 @@ _SOURCE = "Emoji Sentiment Ranking 1.0: sentiment of the tweets that an emoji st
 
 
 def read(name: str, data: Path, options: Mapping[str, Any]) -> Dataset:
-    """Read the labels, and draw the pictures that are not in `data` yet.
-
-    Raises CorpusError.
-    """
+    """Read the labels, and draw the pictures that are not in `data` yet."""
     counts = _read_ranking(options["min_occurrences"])
     if not counts:
         raise CorpusError(

@@ -29,10 +29,7 @@ _ROW = "[emotion, image path, annotation path], perhaps with a fourth element"
 
 
 def read_emoset(name: str, data: Path, options: Mapping[str, Any]) -> Dataset:
-    """Read the three JSON lists; ids are the image paths in them.
-
-    Raises CorpusError.
-    """
+    """Read the three JSON lists; ids are the image paths in them."""
     tree = open_tree(data)
     rows: list[tuple[str, int, int]] = []
     folder = ""
@@ -75,10 +72,7 @@ def _read_json_list(tree: Tree, path: str) -> list[tuple[str, int]]:
 
 
 def read_distributions(name: str, data: Path, options: Mapping[str, Any]) -> Dataset:
-    """Read the votes of Flickr-LDL or Twitter-LDL, and the official parts where their .mat file is there.
-
-    Raises CorpusError.
-    """
+    """Read the votes of Flickr-LDL or Twitter-LDL, and the official parts where their .mat file is there."""
     tree = open_tree(data)
     table = read_table(tree, find_one(tree, ["ground_truth.txt"], layout=_LAYOUT_LDL), delimiter="")
     titles = [emotion_word(title) for title in table.header]

@@ -33,10 +33,7 @@ _FIRST_TEST = 232  # images 232 ... 330 of each class are the official test part
 
 
 def read_emotion6(name: str, data: Path, options: Mapping[str, Any]) -> Dataset:
-    """Read ``ground_truth.txt``; ids are as it names them, ``disgust/1.jpg``.
-
-    Raises CorpusError.
-    """
+    """Read ``ground_truth.txt``; ids are as it names them, ``disgust/1.jpg``."""
     tree = open_tree(data)
     table = read_table(tree, find_one(tree, ["ground_truth.txt"], layout=_LAYOUT_6), delimiter="\t")
     titles = [title.strip("[] ").removeprefix("prob.").strip().lower() for title in table.header]
@@ -71,10 +68,7 @@ def read_emotion6(name: str, data: Path, options: Mapping[str, Any]) -> Dataset:
 
 
 def read_emotionroi(name: str, data: Path, options: Mapping[str, Any]) -> Dataset:
-    """Read the class folders and the official lists.
-
-    Raises CorpusError.
-    """
+    """Read the class folders and the official lists."""
     tree = open_tree(data)
     root, names, values = find_class_folders(tree, EKMAN)
     official, note = _official_split(tree, names)

@@ -31,10 +31,7 @@ _VOTES = "'<number>,<url>,<disagree>,<agree>'"
 
 
 def read(name: str, data: Path, options: Mapping[str, Any]) -> Dataset:
-    """Read class folders, class folders below train/ and val/, or the tables of votes.
-
-    Raises CorpusError.
-    """
+    """Read class folders, class folders below train/ and val/, or the tables of votes."""
     if options["equal"] not in ("drop", "keep"):
         raise CorpusError(f"option 'equal' of corpus 'fi' is drop or keep; got {options['equal']!r}")
     if options["candidates"] not in ("majority", "all"):

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -16,6 +17,8 @@ from extract.corpora.tables import NUMBER, Table
 from extract.errors import CorpusError
 from extract.inputs.trees import Tree
 from features_store import Labels, Task
+from features_store.errors import unknown_name
+from features_store.label_kinds import LABEL_KINDS
 from features_store.schema import MAX_CLASSES
 
 POLARITY = ("negative", "neutral", "positive")
@@ -29,6 +32,7 @@ EMOTION_POLARITY = {
 """Polarity of Mikels' and of Ekman's emotions."""
 SPELLINGS = {"sad": "sadness", "content": "contentment", "happiness": "joy", "happy": "joy"}
 VALENCE_AROUSAL = ("valence", "arousal")
+Ends = tuple[float, float] | None  # of a scale
 _TRUE, _FALSE = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")
 _LIKELY_NONE = ("nan", "na", "n/a", "null", "none", "-", ".", "?")  # only to word an error
 
@@ -82,10 +86,15 @@ def shares(votes: NDArray[Any]) -> NDArray[np.float64]:
 
 def mapped(labels: Labels, to: Mapping[str, str], classes: Sequence[str], *, name: str) -> Labels:
     """Translate single-label labels into another vocabulary; classes that `to` does not name lose their label."""
-    table = [classes.index(to[one]) if one in to else -1 for one in labels.task.classes]
-    values = np.array([*table, -1], dtype=np.int16)[labels.values]  # the last entry is for -1
+    values = _recoded(labels, to, classes)
     pairs = ", ".join(f"{one} > {to[one]}" for one in labels.task.classes if one in to)
     return single(name, classes, values, f"{labels.task.source}; {pairs}")
+
+
+def _recoded(labels: Labels, to: Mapping[str, str], classes: Sequence[str]) -> NDArray[np.int16]:
+    """Return single-label values as positions in other classes; -1 for what `to` does not name."""
+    table = [classes.index(to[one]) if one in to else -1 for one in labels.task.classes]
+    return np.asarray(np.array([*table, -1], dtype=np.int16)[labels.values])  # the last entry is for -1
 
 
 def groups_of(keys: Sequence[str]) -> NDArray[np.int64]:
@@ -96,10 +105,7 @@ def groups_of(keys: Sequence[str]) -> NDArray[np.int64]:
 
 
 def class_codes(words: Sequence[str], place: object) -> tuple[tuple[str, ...], NDArray[np.int16]]:
-    """Sort the words of a column into classes, in Unicode form NFC; an empty word is no label, -1.
-
-    Raises CorpusError.
-    """
+    """Sort the words of a column into classes, in Unicode form NFC; an empty word is no label, -1."""
     plain = [unicodedata.normalize("NFC", word) for word in words]
     classes = tuple(sorted(set(plain) - {""}))
     if len(classes) > MAX_CLASSES:
@@ -118,10 +124,7 @@ def case_note(classes: Sequence[str]) -> str:
 
 
 def find_class_folders(tree: Tree, classes: Sequence[str]) -> tuple[str, list[str], NDArray[np.int16]]:
-    """Find the images in folders named after classes: the folder above those, the names below it, and the classes.
-
-    Raises CorpusError.
-    """
+    """Find the images in folders named after classes: the folder above those, the names below it, and the classes."""
     by_root: dict[str, list[tuple[str, int]]] = {}
     for path in tree.images():
         folders = path.split("/")[:-1]
@@ -147,36 +150,117 @@ def left_out_of_folders(tree: Tree, n_used: int) -> dict[str, int]:
     return {**tree.census().left_out, **({"in no folder of a class": n_others} if n_others else {})}
 
 
+# ---- one task from several corpora ----------------------------------------------------------------------------------
+
+Maps = dict[tuple[str, str], tuple[str, dict[str, str]]]
+"""By member and task: the new name of the task, and those of its classes."""
+
+
+def parse_maps(text: str, members: Sequence[str]) -> Maps:
+    """Read comma-separated ``MEMBER.TASK=TASK`` and ``MEMBER.TASK:CLASS>CLASS|CLASS>CLASS``."""
+    maps: Maps = {}
+    for item in filter(None, (one.strip() for one in text.split(","))):
+        head, colon, pairs = item.partition(":")
+        place, equals, to = head.partition("=")
+        member, dot, task = place.strip().partition(".")
+        if member not in members or not dot or not (colon or equals):
+            raise CorpusError(
+                f"option 'map': {item!r} is neither MEMBER.TASK=TASK nor MEMBER.TASK:CLASS>CLASS|CLASS>CLASS; "
+                f"members: {', '.join(members)}"
+            )
+        renamed, classes = maps.get((member, task), (task, {}))
+        for pair in filter(None, pairs.split("|")):
+            old, _, new = pair.partition(">")
+            classes[old.strip()] = new.strip() or old.strip()
+        maps[member, task] = (to.strip() if equals else renamed, classes)
+    return maps
+
+
+def translated(member: str, labels: Mapping[str, Labels], maps: Maps) -> dict[str, Labels]:
+    """Return the labels of a member with its tasks and classes renamed."""
+    for owner, task in maps:
+        if owner == member and task not in labels:
+            raise CorpusError(unknown_name(f"task of {member} in option 'map'", task, labels))
+    found: dict[str, Labels] = {}
+    for task, one in labels.items():
+        name, words = maps.get((member, task), (task, {}))
+        if name in found:
+            raise CorpusError(f"option 'map' gives {member} two tasks {name!r}; give one of them another name")
+        classes = one.task.classes if one.values.ndim == 1 else ()
+        for word in words:
+            if word not in classes:
+                raise CorpusError(unknown_name(f"class of {member}.{name} in option 'map'", word, classes))
+        found[name] = replace(one, task=replace(one.task, name=name))
+        if words:
+            to = {word: words.get(word, word) for word in classes}
+            source = f"{one.task.source}; {', '.join(f'{old} > {new}' for old, new in words.items())}"
+            united = tuple(dict.fromkeys(to.values()))
+            found[name] = single(name, united, _recoded(one, to, united), source)
+    return found
+
+
+def joined(
+    task: str, members: Mapping[str, Mapping[str, Labels]], sizes: Mapping[str, int], scale: tuple[float, float]
+) -> Labels | None:
+    """Join one task of several corpora; None if its kind, its outputs or its scale differ.
+
+    Classes are one class if their names are equal. Valence and arousal are brought to `scale`; images of a corpus
+    without the task have no label. `sizes` are the numbers of images.
+    """
+    present = {member: labels[task] for member, labels in members.items() if task in labels}
+    first, *others = (labels.task for labels in present.values())
+    classes, ends, form = first.classes, first.range, first.form
+    is_single = all(labels.values.ndim == 1 for labels in present.values())
+    if is_single:
+        words = dict.fromkeys(word for labels in present.values() for word in labels.task.classes)
+        classes = tuple(word for word in POLARITY if word in words) if {*words} <= {*POLARITY} else tuple(words)
+    elif any((other.form, other.classes) != (form, classes) for other in others):
+        return None
+    if ends is not None and classes == VALENCE_AROUSAL:
+        ends = scale
+    elif any(other.range != ends for other in others):
+        return None
+    parts = []
+    for member, size in sizes.items():
+        if member not in present:
+            parts.append(np.full(form.shape(size, len(classes)), form.none, dtype=form.dtype))
+        elif is_single:
+            parts.append(_recoded(present[member], {word: word for word in classes}, classes))
+        else:
+            old = present[member].task.range
+            values = present[member].values
+            parts.append(values if old is None or ends is None or old == ends else rescaled(values, old, ends))
+    source = "; ".join(f"{member}: {one.task.source}" for member, one in present.items())
+    return Labels(replace(first, name=task, classes=classes, range=ends, source=source), np.concatenate(parts))
+
+
+def rescaled(values: NDArray[Any], old: tuple[float, float], new: tuple[float, float]) -> NDArray[np.float32]:
+    """Carry ratings from one scale to another: ((v - oldmin) (newmax - newmin) / (oldmax - oldmin)) + newmin."""
+    wide = values.astype(np.float64)
+    return ((wide - old[0]) * (new[1] - new[0]) / (old[1] - old[0]) + new[0]).astype(np.float32)
+
+
 # ---- labels from columns of a user's table --------------------------------------------------------------------------
 
 
 def labels_of_columns(table: Table, kind: str, option: str, *, none: Set[str]) -> list[Labels]:
-    """Read the tasks of one kind from an option such as ``TASK=COLUMN|COLUMN@1..9``, several separated by commas.
-
-    Raises CorpusError.
-    """
+    """Read the tasks of one kind from an option such as ``TASK=COLUMN|COLUMN@1..9``, several separated by commas."""
     found: list[Labels] = []
     for text in filter(None, (one.strip() for one in option.split(","))):
         task, equals, titles = text.partition("=")
         titles = titles if equals else task
-        scale = re.fullmatch(r"(.*)@([^@]*\.\.[^@]*)", titles) if kind == "regression" else None
+        scale = None if LABEL_KINDS[kind].has_classes else re.fullmatch(r"(.*)@([^@]*\.\.[^@]*)", titles)
         titles = scale[1] if scale else titles
         columns = [one.strip() for one in titles.split("|")]
         # A column title may hold what the name of a task may not; the task is then named after what is left of it.
         name = task.strip() if equals else re.sub(r"[^A-Za-z0-9_.-]+", "_", columns[0]).strip("_.-")
-        if kind == "regression":
-            ends = scale_ends(scale[2], f"the scale of {text!r}") if scale else None
-            found.append(_regression(table, name, columns, ends, none))
-        else:
-            found.append((_single if kind == "single" else _multi)(table, name, columns, none))
+        ends = scale_ends(scale[2], f"the scale of {text!r}") if scale else None
+        found.append(_READERS[kind](table, name, columns, ends, none))
     return found
 
 
 def _cells(table: Table, column: str, none: Set[str]) -> list[str]:
-    """Return the cells of a column, "" where there is no label.
-
-    Raises CorpusError.
-    """
+    """Return the cells of a column, "" where there is no label."""
     cells = ["" if cell in none else cell for cell in table.cells(table.position(column, case=True))]
     if not any(cells):
         raise CorpusError(f"{table.place}: column {column!r} holds no label; is it the right one?")
@@ -188,7 +272,7 @@ def _refuse(table: Table, row: int, column: str, expected: str, found: str) -> N
     table.refuse(row, expected, found, hint, column=table.position(column, case=True))
 
 
-def _single(table: Table, task: str, columns: Sequence[str], none: Set[str]) -> Labels:
+def _single(table: Table, task: str, columns: Sequence[str], _ends: Ends, none: Set[str]) -> Labels:
     if len(columns) > 1:
         raise CorpusError(
             f"single={task}={'|'.join(columns)} names {len(columns)} columns, and a single label has one; several "
@@ -198,8 +282,8 @@ def _single(table: Table, task: str, columns: Sequence[str], none: Set[str]) -> 
     return single(task, classes, values, f"column {columns[0]}")
 
 
-def _multi(table: Table, task: str, columns: Sequence[str], none: Set[str]) -> Labels:
-    """Read columns of 0 and 1, or one column of names separated by ; or |."""
+def _multi(table: Table, task: str, columns: Sequence[str], _ends: Ends, none: Set[str]) -> Labels:
+    """Read columns of 0 and 1, or one column of names separated by ; or |; one of nothing but 0 and 1 is one label."""
     cells = [_cells(table, column, none) for column in columns]
     if len(columns) == 1 and not all(cell.lower() in (*_TRUE, *_FALSE) for cell in cells[0] if cell):
         words = [[one.strip() for one in re.split(r"[;|]", cell) if one.strip()] for cell in cells[0]]
@@ -216,9 +300,7 @@ def _multi(table: Table, task: str, columns: Sequence[str], none: Set[str]) -> L
     return Labels(Task(task, "multi", tuple(columns), source=f"columns {', '.join(columns)}"), codes)
 
 
-def _regression(
-    table: Table, task: str, columns: Sequence[str], ends: tuple[float, float] | None, none: Set[str]
-) -> Labels:
+def _regression(table: Table, task: str, columns: Sequence[str], ends: Ends, none: Set[str]) -> Labels:
     """Read columns of numbers; without `ends` the scale runs from the smallest to the largest of them."""
     values = np.full((len(table), len(columns)), np.nan, dtype=np.float32)
     for at, column in enumerate(columns):
@@ -239,11 +321,11 @@ def _regression(
     return Labels(Task(task, "regression", tuple(columns), ends, source), values)
 
 
-def scale_ends(text: str, what: str) -> tuple[float, float]:
-    """Read the ends of a scale, ``LOW..HIGH``.
+_READERS = {"single": _single, "multi": _multi, "regression": _regression}
 
-    Raises CorpusError.
-    """
+
+def scale_ends(text: str, what: str) -> tuple[float, float]:
+    """Read the ends of a scale, ``LOW..HIGH``."""
     low, _, high = (one.strip() for one in text.partition(".."))
     if not (NUMBER.fullmatch(low) and NUMBER.fullmatch(high)) or not -math.inf < float(low) < float(high) < math.inf:
         raise CorpusError(f"{what} must be LOW..HIGH, as in 1..9; got {text!r}")

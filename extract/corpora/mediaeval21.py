@@ -32,10 +32,7 @@ _SOURCE = "majority of at least five people (Microworkers)"
 
 
 def read(name: str, data: Path, options: Mapping[str, Any]) -> Dataset:
-    """Read the development set, and the test set where its labels are there.
-
-    Raises CorpusError.
-    """
+    """Read the development set, and the test set where its labels are there."""
     if options["all_zero"] not in ("keep", "unlabelled"):
         raise CorpusError(
             f"option 'all_zero' of corpus 'mediaeval21' is keep or unlabelled; got {options['all_zero']!r}"

@@ -36,10 +36,7 @@ Found = tuple[list[Table], tuple[int, int, int], str]  # tables; columns of imag
 
 
 def find_table(tree: Tree, layout: Layout, options: Mapping[str, Any]) -> Found:
-    """Find the one table of a corpus, and its columns of image, valence and arousal.
-
-    Raises CorpusError.
-    """
+    """Find the one table of a corpus, and its columns of image, valence and arousal."""
     files = [options["file"]] if options["file"] else list(layout.files)
     path = find_one(tree, files, layout=f"a table {' or '.join(layout.files)} and a folder of images")
     if path.lower().endswith((".xls", ".xlsx", ".ods", ".sav")):
@@ -229,10 +226,7 @@ LAYOUTS = {
 
 
 def read(name: str, data: Path, options: Mapping[str, Any]) -> Dataset:
-    """Read a corpus of mean ratings and a folder of images.
-
-    Raises CorpusError.
-    """
+    """Read a corpus of mean ratings and a folder of images."""
     tree, layout = open_tree(data), LAYOUTS[name]
     ends = scale_ends(options["range"], f"option 'range' of corpus {name!r}")
     tables, (image, valence, arousal), note = layout.tables(tree, layout, options)

@@ -1,23 +1,7 @@
 """Your own images: a folder of class folders, a CSV table, or a list of paths.
 
-The options of ``csv``
-======================
-
-==============  ===============================================================================
-``file``        the table, inside the folder or archive of ``--data`` (not needed where ``--data`` is the table)
-``image``       column with the path of the image, relative to ``root``
-``root``        folder, tar or zip of the images, relative to the table's folder
-``suffix``      is added to each path, for tables that name images without ``.jpg``
-``single``      ``COLUMN`` or ``TASK=COLUMN``, several separated by ``,``
-``multi``       ``TASK=COLUMN|COLUMN|...`` of 0 and 1; or one column of names separated by ``;`` or ``|`` (a column
-                of nothing but 0 and 1 is one label, of the column's name)
-``regression``  ``COLUMN``, ``TASK=COLUMN|COLUMN``; with the ends of the scale as ``TASK=COLUMN@1..9``
-``split``       column of train, val, test; or of fold numbers from 0
-``group``       column whose equal values stay in one part of a split (same tweet, same person)
-``none``        words separated by ``|`` that mean no label, as ``NA|nan``
-==============  ===============================================================================
-
-An empty cell is no label; every other word is a label, unless `none` names it.
+`extract corpora csv` describes the options of a table. An empty cell is no label; every other word is a label, unless
+`none` names it.
 """
 
 from __future__ import annotations
@@ -43,7 +27,7 @@ from extract.inputs.files import canonical, place_of
 from extract.inputs.images import SUFFIXES
 from extract.inputs.trees import Tree, open_tree
 from features_store import Split
-from features_store.schema import KINDS
+from features_store.label_kinds import LABEL_KINDS
 
 LAYOUTS = ("auto", "parts", "classes")
 _SHOWN = 5  # names in a message
@@ -55,10 +39,7 @@ _ARCHIVES = (".tar", ".zip")
 
 
 def read_folder(name: str, data: Path, options: Mapping[str, Any]) -> Dataset:
-    """Read a folder, tar or zip: sub-folders are classes, or ``train/``, ``val/``, ``test/`` above class folders.
-
-    Raises CorpusError.
-    """
+    """Read a folder, tar or zip: sub-folders are classes, or ``train/``, ``val/``, ``test/`` above class folders."""
     if options["layout"] not in LAYOUTS:
         raise CorpusError(f"option 'layout' of corpus 'folder' is {', '.join(LAYOUTS)}; got {options['layout']!r}")
     tree = _without_top(open_tree(data))
@@ -107,10 +88,7 @@ def _class_of(folders: Sequence[str], *, parted: bool) -> str:
 
 
 def _has_parts(place: Any, images: Sequence[str], layout: str) -> bool:
-    """Tell whether the top folders are parts; the folders decide, whatever files lie beside them.
-
-    Raises CorpusError.
-    """
+    """Tell whether the top folders are parts; the folders decide, whatever files lie beside them."""
     inside: dict[str, int] = {}  # of each top folder: the images in sub-folders, which would be classes
     for path in images:
         top, *below = path.split("/")
@@ -137,10 +115,7 @@ def _has_parts(place: Any, images: Sequence[str], layout: str) -> bool:
 
 
 def _refuse_hidden_parts(place: Any, images: Sequence[str]) -> None:
-    """Refuse folders that hold a split which a new draw would mix: ``a/train``, ``a/test``, or ``train_set``.
-
-    Raises CorpusError.
-    """
+    """Refuse folders that hold a split which a new draw would mix: ``a/train``, ``a/test``, or ``train_set``."""
     named: dict[str, str] = {}
     for folder in sorted({path.rpartition("/")[0] for path in images}):
         tops = folder.split("/")
@@ -172,10 +147,7 @@ def _without_top(tree: Tree) -> Tree:
 
 
 def read_csv(name: str, data: Any, options: Mapping[str, Any]) -> Dataset:
-    """Read a table of single-label, multi-label and regression columns, mapped by options.
-
-    Raises CorpusError.
-    """
+    """Read a table of single-label, multi-label and regression columns, mapped by options."""
     tree, path, images = _open_table(data, options)
     table = read_table(
         tree,
@@ -195,28 +167,25 @@ def read_csv(name: str, data: Any, options: Mapping[str, Any]) -> Dataset:
     names = [_image_path(images, cell, table.place, line) for cell, line in zip(suffixed, table.lines, strict=True)]
     table.refuse_twice(names)
     none = frozenset(plain_cell(word) for word in options["none"].split("|") if word.strip())
-    labels = [one for kind in KINDS for one in labels_of_columns(table, kind, options[kind], none=none)]
+    labels = [one for kind in LABEL_KINDS for one in labels_of_columns(table, kind, options[kind], none=none)]
     tasks = [one.task.name for one in labels]
     if len({*tasks}) < len(tasks):
         again = next(task for task in tasks if tasks.count(task) > 1)
         raise CorpusError(f"two tasks are named {again!r}; give them different names with TASK=COLUMN")
-    groups = _numbered(table, options["group"]) if options["group"] else None
+    groups = _group_numbers(table, options["group"]) if options["group"] else None
     if options["split"]:
         split = _split_of_column(table, options["split"])
     else:
-        strata = next((one.values for one in labels if one.task.kind == "single"), np.zeros(len(names), np.int16))
+        strata = next((one.values for one in labels if one.values.ndim == 1), np.zeros(len(names), np.int16))
         split = seeded_split("default", names, strata, seed=options["seed"], groups=groups)
-    notes = [case_note(one.task.classes) for one in labels if one.task.kind != "regression"]
+    notes = [case_note(one.task.classes) for one in labels if one.task.form.has_classes]
     notes.insert(0, "" if options["split"] else "split 'default' is 70/10/20, seeded: no split column was named")
     recorded, files = _recorded(data, options), Pictures(images).files(names)
     return labelled(name, recorded, names, files, labels=labels, splits=[split], groups=groups, notes=notes)
 
 
 def read_list(name: str, data: Any, options: Mapping[str, Any]) -> Dataset:
-    """Read a list; a line is ``PATH`` or ``PATH<tab>CLASS``, empty lines do not count.
-
-    Raises CorpusError.
-    """
+    """Read a list; a line is ``PATH`` or ``PATH<tab>CLASS``, empty lines do not count."""
     tree, path, images = _open_table(data, options)
     place, text = tree.place / path, read_text(tree, path, "utf-8-sig")
     numbered = [(number, row.split("\t")) for number, row in enumerate(text.split("\n"), start=1) if row.strip()]
@@ -248,10 +217,7 @@ def _table_of_data(data: Any, options: Mapping[str, Any]) -> tuple[Any, str]:
 
 
 def _open_table(data: Any, options: Mapping[str, Any]) -> tuple[Tree, str, Tree]:
-    """Open the tree of a table, and that of the images which it names; return both, the table's path between them.
-
-    Raises CorpusError.
-    """
+    """Open the tree of a table, and that of the images which it names; return both, the table's path between them."""
     place, file = _table_of_data(data, options)
     tree = open_tree(place) if place.is_dir() or place.is_file() else None
     if tree is None or not tree.has(file):
@@ -275,10 +241,7 @@ def _recorded(data: Any, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _image_path(images: Tree, cell: str, table: Any, line: int) -> str:
-    """Return the canonical path of an image below the folder of the images.
-
-    Raises CorpusError.
-    """
+    """Return the canonical path of an image below the folder of the images."""
     path = cell.strip().replace("\\", "/")
     if os.path.isabs(path) and images.on_disk:
         try:
@@ -306,7 +269,7 @@ def _split_of_column(table: Table, column: str) -> Split:
     return Split("default", np.array([PARTS[cell] if cell else -1 for cell in cells]), source="published")
 
 
-def _numbered(table: Table, column: str) -> NDArray[np.int64]:
+def _group_numbers(table: Table, column: str) -> NDArray[np.int64]:
     """Number the values of a column as groups; an empty cell is -1: (n_rows,) int64."""
     numbers: dict[str, int] = {}
     cells = table.cells(table.position(column, case=True))

@@ -31,10 +31,7 @@ class Pictures:
         return self._tree.source(np.array(self.paths(names, suffix=suffix)))
 
     def paths(self, names: Sequence[str], *, suffix: str = "") -> list[str]:
-        """Return the path of each image; one that is missing keeps its name, with `suffix` added.
-
-        Raises CorpusError.
-        """
+        """Return the path of each image; one that is missing keeps its name, with `suffix` added."""
         wanted = [canonical(name.strip().replace("\\", "/")) for name in names]
         found = [self._find(name) for name in wanted]
         owners: dict[str, int] = {}

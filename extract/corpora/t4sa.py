@@ -28,10 +28,7 @@ _SOURCE = "sentiment of the tweet's text, by a machine (distant supervision)"
 
 
 def read_t4sa(name: str, data: Path, options: Mapping[str, Any]) -> Dataset:
-    """Read the table of tweets, and give each image the label of its tweet.
-
-    Raises CorpusError.
-    """
+    """Read the table of tweets, and give each image the label of its tweet."""
     tree = open_tree(data)
     path = find_one(tree, [options["table"]], layout=_LAYOUT)
     tweets, probabilities = _read_tweets(tree, path)
@@ -97,10 +94,7 @@ def tweet_of(name: str) -> str:
 
 
 def read_b_t4sa(name: str, data: Path, options: Mapping[str, Any]) -> Dataset:
-    """Read the three lists of B-T4SA; the subset draws as many images of each class from each official part.
-
-    Raises CorpusError.
-    """
+    """Read the three lists of B-T4SA; the subset draws as many images of each class from each official part."""
     if "{part}" not in options["lists"]:
         raise CorpusError(f"option 'lists' must hold {{part}}, as in b-t4sa_{{part}}.txt; got {options['lists']!r}")
     sizes = [options[part] for part in ("train", "validation", "test")] if name == "b-t4sa-tfm" else []
@@ -108,10 +102,7 @@ def read_b_t4sa(name: str, data: Path, options: Mapping[str, Any]) -> Dataset:
 
 
 def read_t4sa2(name: str, data: Path, options: Mapping[str, Any]) -> Dataset:
-    """Read the lists of one variant of T4SA 2.0.
-
-    Raises CorpusError.
-    """
+    """Read the lists of one variant of T4SA 2.0."""
     variant = options["variant"]
     if "{" in variant or "/" in variant:
         raise CorpusError(f"option 'variant' is the name of the lists before _train.csv; got {variant!r}")

@@ -45,10 +45,7 @@ class Table:
         return cells
 
     def position(self, *names: str, remedy: str = "", case: bool = False) -> int:
-        """Return which column has one of these titles; without `case`, a title may differ in case.
-
-        Raises CorpusError.
-        """
+        """Return which column has one of these titles; without `case`, a title may differ in case."""
         exact = [plain_cell(title) for title in self.header]
         wanted = [plain_cell(name) for name in names]
         folded = [([title.casefold() for title in exact], [name.casefold() for name in wanted])]
@@ -68,10 +65,7 @@ class Table:
     def numbers(
         self, column: int, *, remedy: str = "", empty: Sequence[str] = ("",), comma: bool = True
     ) -> NDArray[np.float64]:
-        """Return a column of numbers that float32 can hold; NaN for cells in `empty`; `comma` allows decimal commas.
-
-        Raises CorpusError.
-        """
+        """Return a column of numbers that float32 can hold; NaN for cells in `empty`; `comma` allows decimal commas."""
         values = np.full(len(self.rows), np.nan)
         for row, cell in enumerate(self.cells(column)):
             if cell in empty:
@@ -94,10 +88,7 @@ class Table:
                 raise misfit(self.place, line, expected=expected, found=found, own=self._own)
 
     def refuse_twice(self, names: Sequence[str], remedy: str = "") -> None:
-        """Refuse a table that names an image twice.
-
-        Raises CorpusError.
-        """
+        """Refuse a table that names an image twice."""
         refuse_twice(self.place, names, self.lines, remedy=remedy, own=self._own)
 
     def refuse(self, row: int, expected: str, found: str, remedy: str = "", *, column: int | None = None) -> NoReturn:
@@ -131,8 +122,6 @@ def read_table(
     The header is the first row, or the first for which `is_header` is true; without `titled` there is no header, and
     rows may have any width. Published tables may have blanks before a quote and empty cells beyond the header; the
     user's `own` table may not.
-
-    Raises CorpusError.
     """
     place, text = tree.place / path, read_text(tree, path, encoding)
     table = Table(place, [], [], [], own=own)

@@ -32,10 +32,7 @@ def no_file(tree: Tree, pattern: str, *, layout: str) -> CorpusError:
 
 
 def find_one(tree: Tree, patterns: Sequence[str], *, layout: str) -> str:
-    """Return the one file that fits the first pattern that any file fits.
-
-    Raises CorpusError.
-    """
+    """Return the one file that fits the first pattern that any file fits."""
     for pattern in patterns:
         found = tree.find(pattern)
         if len(found) == 1:
@@ -49,10 +46,7 @@ def find_one(tree: Tree, patterns: Sequence[str], *, layout: str) -> str:
 
 
 def read_text(tree: Tree, path: str, encoding: str = "") -> str:
-    r"""Read a file with ``\n`` at the line ends; without `encoding`: UTF-8, or latin-1 where it is not valid UTF-8.
-
-    Raises CorpusError.
-    """
+    r"""Read a file with ``\n`` at the line ends; without `encoding`: UTF-8, or latin-1 where it is not valid UTF-8."""
     data = tree.read(path)
     try:
         text = data.decode(encoding or "utf-8-sig")
@@ -76,10 +70,7 @@ def read_lines(tree: Tree, path: str) -> list[str]:
 def refuse_twice(
     place: Any, names: Sequence[str], lines: Sequence[int], *, remedy: str = "", own: bool = False
 ) -> None:
-    """Refuse a table or list that names an image twice.
-
-    Raises CorpusError.
-    """
+    """Refuse a table or list that names an image twice."""
     first: dict[str, int] = {}
     for name, line in zip(names, lines, strict=True):
         if first.setdefault(name, line) != line:
@@ -90,10 +81,7 @@ def refuse_twice(
 def read_labelled_list(
     tree: Tree, path: str, codes: Mapping[str, int], *, expected: str, remedy: str = ""
 ) -> tuple[list[str], NDArray[np.int16]]:
-    """Read lines of an image path and a label code; a header is allowed.
-
-    Raises CorpusError.
-    """
+    """Read lines of an image path and a label code; a header is allowed."""
     place, lines = tree.place / path, read_lines(tree, path)
     first = next((line for line in lines if line), "")
     # Names may hold blanks and commas, codes do not: the last separator of the first line separates every line.

@@ -27,10 +27,7 @@ _CODES = {"0": 0, "1": 1}
 
 
 def read(name: str, data: Path, options: Mapping[str, Any]) -> Dataset:
-    """Read the lists of the images on which at least three, four and five people agreed.
-
-    Raises CorpusError.
-    """
+    """Read the lists of the images on which at least three, four and five people agreed."""
     tree = open_tree(data)
     lists = _read_subsets(tree)
     names = list(dict.fromkeys(image for found in lists.values() for image in found))
@@ -116,10 +113,7 @@ def media_of(name: str) -> str:
 
 
 def read_photo_tweets(name: str, data: Path, options: Mapping[str, Any]) -> Dataset:
-    """Read a list of image and label that the user names.
-
-    Raises CorpusError.
-    """
+    """Read a list of image and label that the user names."""
     tree = open_tree(data)
     patterns = [options["list"]] if options["list"] else ["ground_truth.*", "labels.*", "*.csv", "*.txt"]
     path = find_one(tree, patterns, layout="a list of lines '<image> <label>' that you name with --option list=FILE")

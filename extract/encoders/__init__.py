@@ -114,10 +114,7 @@ OLD_PROFILES = {"card": "fusion"}
 
 
 def find_encoders(names: Iterable[str]) -> list[EncoderSpec]:
-    """Look encoders up; layers of one network share its record.
-
-    Raises EncoderError.
-    """
+    """Look encoders up; layers of one network share its record."""
     found: dict[str, EncoderSpec] = {}
     for name in names:
         spec = _find_encoder(name)
@@ -176,12 +173,9 @@ def at_size(name: str, size: int | None) -> str:
 
 
 def build_encoders(specs: list[EncoderSpec], weights: Weights, resizer: str = "torchvision") -> list[Encoder]:
-    """Build all encoders, before anything is written.
-
-    Raises EncoderError, WeightsError, HubError.
-    """
+    """Build all encoders, before anything is written."""
     with_weights = [spec.name for spec in specs if spec.needs_weights]
-    if weights.kind == "file" and len(with_weights) != 1:
+    if weights.path is not None and len(with_weights) != 1:
         raise WeightsError(
             f"--weights {weights.path} is one file for {len(with_weights)} networks ({', '.join(with_weights)}); "
             "name the one that it belongs to with --encoders"

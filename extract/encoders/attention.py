@@ -13,12 +13,8 @@ class SelfAttention(nn.Module):
     """What ``torch.nn.MultiheadAttention`` computes where queries, keys and values are one, in evaluation.
 
     Torch's own turns the batch around before it projects; compiled for a CPU, each of these projections becomes one
-    product of matrices per token, four times as slow as the one product over all tokens that it is here.
-
-    Parameters
-    ----------
-    torchs : torch.nn.MultiheadAttention
-        Gives its parameters, which keep their names, so that a state dict fits both.
+    product of matrices per token, four times as slow as the one product over all tokens that it is here. The parameters
+    of torch's module keep their names, so that a state dict fits both.
     """
 
     def __init__(self, torchs: nn.MultiheadAttention) -> None:

@@ -31,21 +31,12 @@ _N_NAMED = 4
 
 @dataclass
 class Fit:
-    """How a state dict and a network differ.
+    """How a state dict and a network differ."""
 
-    Parameters
-    ----------
-    n_keys : int
-        Of the network.
-    missing, unexpected : list of str
-        Names that only the network has, and only the file.
-    shapes : dict
-        By name, the shape in the file and that in the network; these names are missing, too.
-    """
-
-    n_keys: int = 0
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
+    n_keys: int = 0  # of the network
+    missing: list[str] = field(default_factory=list)  # names that only the network has
+    unexpected: list[str] = field(default_factory=list)  # names that only the file has
+    # By name, the shape in the file and that in the network; these names are missing, too.
     shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
 
     def below(self, prefix: str) -> Fit:
@@ -58,10 +49,7 @@ class Fit:
 
 
 def read_state(what: str, path: Path) -> dict[str, torch.Tensor]:
-    """Read the tensors of a checkpoint, taken out of what a training program wraps around them.
-
-    Raises WeightsError.
-    """
+    """Read the tensors of a checkpoint, taken out of what a training program wraps around them."""
     import torch
 
     try:
@@ -155,10 +143,7 @@ def clear_missing(module: torch.nn.Module, fit: Fit) -> None:
 
 
 def check_fit(what: str, encoder: Encoder, fit: Fit, classifiers: Sequence[str] = ()) -> tuple[str, ...]:
-    """Refuse weights that lack what a tap needs, or that are of a larger network; return notes on the rest.
-
-    Raises WeightsError.
-    """
+    """Refuse weights that lack what a tap needs, or that are of a larger network; return notes on the rest."""
     lacking = _needed(encoder, fit)
     if lacking:
         raise WeightsError(missing_weights(what, fit, lacking))

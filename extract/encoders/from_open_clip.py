@@ -50,8 +50,6 @@ def build(spec: EncoderSpec, weights: Weights, resizer: str) -> Encoder:
     The embedding is kept as it leaves the projection, not scaled to length 1. *tokens* is the mean of the patch
     tokens of the last layer, after its layer normalisation, the class token left out. *concepts* are cosines with
     sentences; see `extract.encoders.concepts`.
-
-    Raises EncoderError, WeightsError, HubError.
     """
     architecture, config = find_published(spec.architecture)
     model, fit = _load(spec, weights, architecture, config)
@@ -61,7 +59,7 @@ def build(spec: EncoderSpec, weights: Weights, resizer: str) -> Encoder:
     if with_concepts and text_missing:
         raise WeightsError(missing_weights(what, fit, text_missing))
     clear_missing(model, fit)
-    record = weights_record(published(spec) if weights.kind == "auto" else weights.source, model.visual)
+    record = weights_record(published(spec) if weights.are_published else weights.source, model.visual)
     directions, text_sha256 = None, ""
     if with_concepts:
         text = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("visual.")}
@@ -137,10 +135,7 @@ def _outputs(module: Any, batch: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def find_published(name: str) -> tuple[str, dict[str, Any]]:
-    """Split ``ARCH/TAG`` and look up open_clip's configuration of these weights.
-
-    Raises EncoderError.
-    """
+    """Split ``ARCH/TAG`` and look up open_clip's configuration of these weights."""
     import open_clip
 
     architecture, _, tag = name.partition("/")
@@ -160,7 +155,7 @@ def _load(spec: EncoderSpec, weights: Weights, architecture: str, config: dict[s
     # The plain architecture has GELU; OpenAI's weights were trained with QuickGELU, and nothing fails without it:
     # the vectors are only silently worse.
     create: dict[str, Any] = {"force_quick_gelu": bool(config.get("quick_gelu", False))}
-    if weights.kind == "random":
+    if weights.are_random:
         with seeded_weights(weights.seed), silence_logging():
             model = open_clip.create_model(architecture, **create, pretrained_image=False)
             calibrate_batch_norm(model.visual, transform_of(model.visual, config).crop)
@@ -171,7 +166,7 @@ def _load(spec: EncoderSpec, weights: Weights, architecture: str, config: dict[s
             path = open_clip.download_pretrained(config)
     what = f"{path} does not fit {spec.name!r} (open_clip {architecture})"
     # Published files, and original ones of other programs, are read by open_clip itself
-    own = weights.kind == "auto" or path.suffix in (".npz", ".npy")
+    own = weights.are_published or path.suffix in (".npz", ".npy")
     try:
         with nullcontext(path) if own else unwrapped_file(what, path) as plain, silence_logging():
             if own:
@@ -188,10 +183,7 @@ def _load(spec: EncoderSpec, weights: Weights, architecture: str, config: dict[s
 
 
 def transform_of(visual: Any, config: Mapping[str, Any], resizer: str = "torchvision") -> Transform:
-    """Return the evaluation transform of open_clip's configuration of some weights.
-
-    Raises EncoderError.
-    """
+    """Return the evaluation transform of open_clip's configuration of some weights."""
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
     wanted = merge_preprocess_dict(asdict(PreprocessCfg()), {**config, "size": visual.image_size})

@@ -42,17 +42,14 @@ def published(spec: EncoderSpec) -> str:
 
 
 def build(spec: EncoderSpec, weights: Weights, resizer: str) -> Encoder:
-    """Build a timm model with its published weights, random ones, or those of a file.
-
-    Raises EncoderError, WeightsError, HubError.
-    """
+    """Build a timm model with its published weights, random ones, or those of a file."""
     import timm
 
     architecture = spec.architecture
     check_name(architecture)
     if weights.path is not None:
         return _from_file(spec, weights.path, resizer)
-    if weights.kind == "random":
+    if weights.are_random:
         with seeded_weights(weights.seed), silence_logging():
             module = timm.create_model(architecture, pretrained=False)
             calibrate_batch_norm(module, transform_of(module).crop)
@@ -93,10 +90,7 @@ def _from_file(spec: EncoderSpec, path: Path, resizer: str) -> Encoder:
 def wrap(
     spec: EncoderSpec, module: Any, weights: Mapping[str, Any], resizer: str, *, published: bool = False
 ) -> Encoder:
-    """Make an encoder of a timm model that has its weights already.
-
-    Raises EncoderError.
-    """
+    """Make an encoder of a timm model that has its weights already."""
     module.eval().requires_grad_(requires_grad=False)
     transform = transform_of(module, resizer, spec.geometry)
     taps = tuple(tap.name for tap in spec.taps)
@@ -118,7 +112,7 @@ def wrap(
     shapes = learn_shapes(spec.name, module, outputs, transform.crop)
     if len(shapes.get("pool", (1,))) != 1:
         raise EncoderError(
-            f"{spec.name} gives {shapes['pool']} where a pooled vector is asked for; choose a layer: NAME@MODULE"
+            f"{spec.name} gives {shapes['pool']} where a pooled vector is expected; choose a layer: NAME@MODULE"
         )
     return Encoder(
         spec=spec,
@@ -142,10 +136,7 @@ def pooled(module: Any, batch: torch.Tensor) -> torch.Tensor:
 
 
 def transform_of(module: Any, resizer: str = "torchvision", geometry: Mapping[str, Any] | None = None) -> Transform:
-    """Return the evaluation transform of timm's configuration of a model, changed where *geometry* says so.
-
-    Raises EncoderError.
-    """
+    """Return the evaluation transform of timm's configuration of a model, changed where *geometry* says so."""
     from timm.data.config import resolve_data_config
 
     config = resolve_data_config(dict(geometry or {}), model=module)

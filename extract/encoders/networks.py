@@ -238,7 +238,7 @@ def _timm(
         refuse_lacking(what, fit, (*CLASSIFIERS, *classifiers))
         module.pretrained_cfg.pop("state_dict", None)
     if top:
-        return module  # type: ignore[no-any-return]
+        return module
     n_features = int(module.num_features)
     module.prune_intermediate_layers(1, prune_head=True)
     return SmallNetwork(module, n_features, n_outputs, dropout or 0.0)
@@ -343,7 +343,9 @@ def probe(module: Any, n_outputs: int, size: int, name: str) -> int:
 
     with seeded(0):  # some draw on the CPU whatever the device
         shapes = learn_shapes(name, copy.deepcopy(module).train(), outputs, (size, size))
-    if shapes["outputs"] != (n_outputs,) or len(shapes["pool"]) != 1 or not callable(module.get_classifier()):
+    if not callable(module.get_classifier()):
+        raise EncoderError(f"{name} has several classifiers, or none, and cannot be trained here; choose another")
+    if shapes["outputs"] != (n_outputs,) or len(shapes["pool"]) != 1:
         raise EncoderError(f"{name} gives {shapes} in training and not a pooled vector and {n_outputs} outputs")
     batch = torch.linspace(-1, 1, 2 * 3 * size * size).view(2, 3, size, size)
     module.eval()

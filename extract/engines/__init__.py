@@ -30,43 +30,20 @@ __all__ = ["DEVICES", "Cpu", "Cuda", "Device", "Engine", "Mps", "Plan", "Sink", 
 
 @dataclass(frozen=True)
 class Plan:
-    """How one encoder is to run.
-
-    Parameters
-    ----------
-    n_views : int
-        Views that are pending in any of its blocks.
-    batch_size : int
-        Images per forward pass.
-    compiled : bool, optional
-        None = the engine decides, since no block was begun.
-    """
+    """How one encoder is to run."""
 
     encoder: Encoder
-    n_views: int
-    batch_size: int
-    compiled: bool | None
-
-    @property
-    def is_new(self) -> bool:
-        """Whether no block was begun, so that everything may still be chosen."""
-        return self.compiled is None
+    n_views: int  # pending in any of its blocks
+    batch_size: int  # images per forward pass
+    compiled: bool | None  # None = the engine decides, since no block was begun
 
 
 class Sink(Protocol):
-    """Where the vectors of one encoder go.
-
-    Attributes
-    ----------
-    batch_size : int
-        Images per forward pass.
-    needed : ndarray of shape (n_images, n_views), bool
-        Which views are still to be made, for any tap.
-    """
+    """Where the vectors of one encoder go."""
 
     encoder: Encoder
     batch_size: int
-    needed: NDArray[np.bool_]
+    needed: NDArray[np.bool_]  # (n_images, n_views): which views are still to be made, for any tap
 
     def write(
         self, rows: NDArray[np.int64], views: NDArray[np.int64], vectors: Mapping[str, NDArray[np.float32]]
@@ -78,28 +55,15 @@ class Sink(Protocol):
 
 
 class Engine(Protocol):
-    """Makes the vectors of encoders over the images of a corpus; it is a context manager, open during a run.
+    """Makes the vectors of encoders over the images of a corpus; it is a context manager, open during a run."""
 
-    Attributes
-    ----------
-    facts : DeviceFacts
-        The device that the networks run on.
-    n_readers, n_decoders : int
-        Threads, over all processes.
-    remarks : Counter
-        How many images were decoded although something beside their pixels is broken, by what it is.
-    """
-
-    facts: DeviceFacts
-    n_readers: int
+    facts: DeviceFacts  # of the device that the networks run on
+    n_readers: int  # threads, over all processes
     n_decoders: int
-    remarks: Counter[str]
+    remarks: Counter[str]  # images that were decoded although something beside their pixels is broken, by what it is
 
     def prepare(self, plans: Sequence[Plan], timings: Timings) -> list[Plan]:
-        """Build what runs the encoders; return the plans, with what was chosen for new blocks.
-
-        Raises DeviceError, DeviceMemoryError.
-        """
+        """Build what runs the encoders; return the plans, with what was chosen for new blocks."""
 
     def run(
         self,
@@ -109,10 +73,7 @@ class Engine(Protocol):
         timings: Timings,
         step: Callable[[int], None],
     ) -> None:
-        """Give the sinks what they need of some rows; `step` counts images.
-
-        Raises MachineError.
-        """
+        """Give the sinks what they need of some rows; `step` counts images."""
 
     def __enter__(self) -> Engine: ...
 
@@ -120,21 +81,18 @@ class Engine(Protocol):
 
 
 def choose_device(name: str = "auto") -> Device:
-    """Return a device that was tried: it runs a small convolution here.
-
-    Raises DeviceError.
-    """
+    """Return a device that was tried: it runs a small convolution here."""
     if name == "auto":
-        name = next((kind for kind in DEVICES if kind != "cpu" and DEVICES[kind].problem() is None), "cpu")
-        return DEVICES[name]()
-    kind, colon, number = name.partition(":")
-    if kind not in DEVICES or (colon and (kind == "cpu" or not re.fullmatch(r"\d{1,3}", number))):
+        cpu, *others = DEVICES.values()
+        return next((device for device in others if device.problem() is None), cpu)()
+    first, colon, number = name.partition(":")
+    device = DEVICES.get(first)
+    if device is None or (colon and (first == "cpu" or not re.fullmatch(r"\d{1,3}", number))):
         raise DeviceError(unknown_name("device", name, ("auto", *DEVICES, "cuda:N", "cuda:N,M")))
-    index = int(number or 0)
-    problem = DEVICES[kind].problem(index)
+    problem = device.problem(int(number or 0))
     if problem:
-        raise DeviceError(f"--device {name}: {problem}; use --device cpu, or {DEVICES[kind].remedy()}")
-    return DEVICES[kind](index)
+        raise DeviceError(f"--device {name}: {problem}; use --device cpu, or {device.remedy()}")
+    return device(int(number or 0))
 
 
 def unused_gpu() -> str | None:

@@ -10,23 +10,13 @@ import platform
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from numpy.typing import NDArray
 
-from extract.engines.device import (
-    Device,
-    Function,
-    Outputs,
-    Pending,
-    channels_last,
-    device_errors,
-    try_convolution,
-)
+from extract.engines.device import Device, Function, Landed, Left, Outputs, device_errors, try_convolution
 from features_store.errors import first_line
-
-if TYPE_CHECKING:
-    import torch
 
 
 class Blocking(Device):
@@ -40,13 +30,8 @@ class Blocking(Device):
         super().__init__(index)
         self._thread = ThreadPoolExecutor(1, self.kind)
 
-    def memory(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-        """See `Device.memory`."""
-        return channels_last(shape, dtype, pinned=False)
-
-    def start(self, function: Function, batch: NDArray[Any]) -> Pending:
-        """See `Device.start`; returns while the thread works."""
-        import torch
+    def start(self, function: Function, batch: NDArray[Any]) -> tuple[Left, Landed]:
+        """Return while the thread works."""
 
         def upload() -> torch.Tensor:
             with device_errors(self.name()):
@@ -60,7 +45,7 @@ class Blocking(Device):
             return outputs, time.perf_counter() - start
 
         uploaded = self._thread.submit(upload)
-        return Pending(uploaded.result, self._thread.submit(run, uploaded).result)
+        return uploaded.result, self._thread.submit(run, uploaded).result
 
 
 class Mps(Blocking):
@@ -70,36 +55,26 @@ class Mps(Blocking):
 
     @classmethod
     def problem(cls, index: int = 0) -> str | None:
-        """See `Device.problem`."""
-        import torch
-
         if not torch.backends.mps.is_available():
             return "torch sees no GPU of Apple here" if torch.backends.mps.is_built() else "this torch has no MPS"
         return "there is one GPU of Apple at most" if index else _failure(torch.device("mps"))
 
     @classmethod
     def remedy(cls) -> str:
-        """See `Device.remedy`."""
         return "an Apple computer with macOS 14 or newer and torch for arm64"
 
     def name(self) -> str:
-        """See `Device.name`."""
         return f"mps ({self.identity()['device_name']})"
 
     def identity(self) -> Mapping[str, Any]:
-        """See `Device.identity`; older releases of torch cannot name the chip."""
-        import torch
-
+        """Older releases of torch cannot name the chip."""
         return {"device": "mps", "device_name": getattr(torch.backends.mps, "get_name", platform.machine)()}
 
     def precisions(self) -> tuple[str, ...]:
-        """See `Device.precisions`."""
         return ("float16",)
 
     def memory_used(self) -> int:
-        """See `Device.memory_used`; now, as torch keeps no largest number."""
-        import torch
-
+        """Return what is taken now, as torch keeps no largest number."""
         return torch.mps.driver_allocated_memory()
 
 
@@ -110,35 +85,23 @@ class Xpu(Blocking):
 
     @classmethod
     def problem(cls, index: int = 0) -> str | None:
-        """See `Device.problem`."""
-        import torch
-
         n_devices = torch.xpu.device_count() if torch.xpu.is_available() else 0
         return f"torch sees {n_devices} XPU devices" if index >= n_devices else _failure(torch.device("xpu", index))
 
     @classmethod
     def remedy(cls) -> str:
-        """See `Device.remedy`."""
         return "pip install --force-reinstall torch torchvision --index-url https://download.pytorch.org/whl/xpu"
 
     def name(self) -> str:
-        """See `Device.name`."""
         return f"xpu:{self.index} ({self.identity()['device_name']})"
 
     def identity(self) -> Mapping[str, Any]:
-        """See `Device.identity`."""
-        import torch
-
         return {"device": "xpu", "device_name": torch.xpu.get_device_name(self.index)}
 
     def precisions(self) -> tuple[str, ...]:
-        """See `Device.precisions`."""
         return ("bfloat16", "float16")
 
     def memory_used(self) -> int:
-        """See `Device.memory_used`."""
-        import torch
-
         return torch.xpu.max_memory_reserved(self.index)
 
 

@@ -10,14 +10,12 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+import torch
 from numpy.typing import NDArray
 
-from extract.engines.device import Device, Function, Outputs, Pending, channels_last, device_errors
-
-if TYPE_CHECKING:
-    import torch
+from extract.engines.device import Device, Function, Landed, Left, Outputs, device_errors
 
 Result = TypeVar("Result")
 MOST_PASSES = 8
@@ -29,16 +27,11 @@ class ForwardPool:
 
     One pass over all cores waits for the slowest of them some hundred times, after every layer, and each decoder
     thread that takes a core for a while holds up all others. Passes that have a core each wait for nobody.
-
-    Parameters
-    ----------
-    n : int, optional
-        None = one for each thread that torch would use, at most `MOST_PASSES`; those threads are divided among them.
+    Without a number there is one for each thread that torch would use, at most `MOST_PASSES`; those threads are divided
+    among them.
     """
 
     def __init__(self, n: int | None = None) -> None:
-        import torch
-
         self._threads = torch.get_num_threads()
         self.n = n or min(self._threads, MOST_PASSES)
         share = max(1, self._threads // self.n)
@@ -52,8 +45,6 @@ class ForwardPool:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        import torch
-
         self._pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(self._threads)  # what a thread sets is also what torch gives to threads made later
 
@@ -62,14 +53,8 @@ class Cpu(Device):
     """The processor.
 
     float32 by itself: bfloat16 is slower on most CPUs, three times as fast on those with matrix units (AMX), and moves
-    vectors by a cosine of 0.9995 to 0.9999.
-
-    Parameters
-    ----------
-    index : int
-        Of no meaning here.
-    pool : ForwardPool, optional
-        Passes run side by side in it. None = in the calling thread, with all of torch's threads.
+    vectors by a cosine of 0.9995 to 0.9999. In a `pool` passes run side by side; without one they run in the calling
+    thread, with all of torch's threads.
     """
 
     kind = "cpu"
@@ -84,36 +69,25 @@ class Cpu(Device):
 
     @property
     def address(self) -> str:
-        """See `Device.address`."""
         return "cpu"
 
     def name(self) -> str:
-        """See `Device.name`."""
         return f"cpu ({platform.machine()}, {os.cpu_count()} processors)"
 
     def identity(self) -> Mapping[str, Any]:
-        """See `Device.identity`."""
         return {"device": "cpu", "device_name": platform.machine()}
 
     def precisions(self) -> tuple[str, ...]:
-        """See `Device.precisions`."""
         return ("bfloat16",)
 
     def place(self, module: torch.nn.Module) -> torch.nn.Module:
-        """See `Device.place`."""
         keep_freed_memory()
         return super().place(module)
 
-    def memory(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-        """See `Device.memory`."""
-        return channels_last(shape, dtype, pinned=False)
-
-    def start(self, function: Function, batch: NDArray[Any]) -> Pending:
-        """See `Device.start`; without a pool the pass is over when this returns."""
+    def start(self, function: Function, batch: NDArray[Any]) -> tuple[Left, Landed]:
+        """Start a pass; without a pool it is over when this returns."""
 
         def work() -> tuple[Outputs, float]:
-            import torch
-
             start = time.perf_counter()
             with device_errors("cpu"):
                 pixels = torch.from_numpy(batch).contiguous(memory_format=torch.channels_last)
@@ -123,9 +97,9 @@ class Cpu(Device):
 
         if self._pool is None:
             done = work()
-            return Pending(lambda: None, lambda: done)
+            return (lambda: None), (lambda: done)
         future = self._pool.submit(work)
-        return Pending(lambda: wait_for([future]), future.result)
+        return (lambda: wait_for([future])), future.result
 
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8  # of mallopt(3)

@@ -8,23 +8,22 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from numpy.typing import NDArray
 
 from extract.engines.device import (
     Device,
     Function,
+    Landed,
+    Left,
     Outputs,
-    Pending,
     channels_last,
     device_errors,
     try_convolution,
 )
 from features_store.errors import first_line
-
-if TYPE_CHECKING:
-    import torch
 
 _WHEELS = ((13, 0), (12, 8), (12, 6), (11, 8))
 """Versions of CUDA that torch has had wheels for, newest first."""
@@ -35,12 +34,7 @@ class Cuda(Device):
 
     By itself it computes in float16 rather than bfloat16 wherever there are tensor cores (compute capability 7): at the
     same speed float16 keeps 3 bits more of each activation. What is computed in float32 is really float32: TF32, whose
-    mantissas have 10 bits, is off.
-
-    Parameters
-    ----------
-    index : int
-        Among the GPUs that torch sees, which CUDA_VISIBLE_DEVICES decides.
+    mantissas have 10 bits, is off. The index is among the GPUs that torch sees, which CUDA_VISIBLE_DEVICES decides.
     """
 
     kind = "cuda"
@@ -49,7 +43,8 @@ class Cuda(Device):
 
     def __init__(self, index: int = 0) -> None:
         super().__init__(index)
-        _forbid_tf32()
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
 
     @classmethod
     def visible(cls) -> str | None:
@@ -64,8 +59,6 @@ class Cuda(Device):
     @classmethod
     def problem(cls, index: int = 0) -> str | None:
         """Say why torch cannot use the GPU; a small convolution is tried, for cards older than torch's kernels."""
-        import torch
-
         if torch.version.cuda is None:
             return f"torch {torch.__version__} is built without CUDA"
         try:
@@ -92,30 +85,19 @@ class Cuda(Device):
         return f"pip install --force-reinstall torch torchvision --index-url {index}"
 
     def name(self) -> str:
-        """See `Device.name`."""
-        import torch
-
         memory = torch.cuda.get_device_properties(self.index).total_memory / 2**30
         return f"cuda:{self.index} ({torch.cuda.get_device_name(self.index)}, {memory:.0f} GiB)"
 
     def identity(self) -> Mapping[str, Any]:
-        """See `Device.identity`."""
-        import torch
-
         return {"device": "cuda", "device_name": torch.cuda.get_device_name(self.index), "tf32": False}
 
     def precisions(self) -> tuple[str, ...]:
-        """See `Device.precisions`; emulated types are none."""
-        import torch
-
+        """Emulated types are none."""
         with torch.cuda.device(self.index):
             bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return ("float16", "bfloat16") if bfloat16 else ("float16",)
 
     def default_precision(self) -> str | None:
-        """See `Device.default_precision`."""
-        import torch
-
         return "float16" if torch.cuda.get_device_capability(self.index)[0] >= 7 else None
 
     def memory(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
@@ -123,10 +105,8 @@ class Cuda(Device):
         with device_errors(self.name()):
             return channels_last(shape, dtype, pinned=True)
 
-    def start(self, function: Function, batch: NDArray[Any]) -> Pending:
-        """See `Device.start`; returns while the GPU works."""
-        import torch
-
+    def start(self, function: Function, batch: NDArray[Any]) -> tuple[Left, Landed]:
+        """Return while the GPU works."""
         with device_errors(self.name()), torch.cuda.device(self.index):
             begun = _reached()
             pixels = torch.from_numpy(batch).to(self.address, non_blocking=True)
@@ -145,32 +125,20 @@ class Cuda(Device):
                 done.synchronize()
                 return [tensor.numpy() for tensor in landed], begun.elapsed_time(done) / 1000
 
-        return Pending(left, wait)
+        return left, wait
 
     def memory_used(self) -> int:
-        """See `Device.memory_used`."""
-        import torch
-
         return torch.cuda.max_memory_reserved(self.index)
 
 
 def _reached() -> torch.cuda.Event:
-    """Return the moment, in the device's time, at which all that it was told until now is done.
+    """Return the moment, in the device's time, at which all that it was given until now is done.
 
     A thread that waits for it sleeps: one that spins would take a processor from the decoders.
     """
-    import torch
-
     event = torch.cuda.Event(enable_timing=True, blocking=True)
     event.record()
     return event
-
-
-def _forbid_tf32() -> None:
-    import torch
-
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
 
 
 def _smi(*arguments: str) -> str:

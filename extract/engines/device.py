@@ -13,80 +13,43 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from extract.errors import DeviceError, DeviceFault, DeviceMemoryError, ExtractError
 from features_store.errors import first_line, unknown_name
 
-if TYPE_CHECKING:
-    import torch
-
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 Outputs = list[NDArray[np.float32]]
-Function = Callable[["torch.Tensor"], Sequence["torch.Tensor"]]
+Function = Callable[[torch.Tensor], Sequence[torch.Tensor]]
+Left = Callable[[], object]
+Landed = Callable[[], tuple[Outputs, float]]
+"""The two waits of a pass: the first returns when its batch may be filled again, the second gives the outputs, one
+array per tap, and the seconds that the device computed. Both are safe in other threads."""
 
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """What passports and a run must know of a device, in whichever process it is.
-
-    Parameters
-    ----------
-    identity : mapping
-        What the passport's environment says.
-    autocast : str, optional
-        Type of mixed precision. None = float32 throughout.
-    batch_size : int
-        Images per forward pass if nobody asks for another number.
-    """
+    """What passports and a run must know of a device, in whichever process it is."""
 
     kind: str
     name: str
-    identity: Mapping[str, Any]
-    autocast: str | None
-    batch_size: int
-
-
-@dataclass(frozen=True)
-class Pending:
-    """A pass that was started.
-
-    Parameters
-    ----------
-    left : callable
-        Returns when the batch has left its host memory, which may then be filled again.
-    landed : callable
-        Returns the outputs, one array per tap, and the seconds that the device computed. Safe in another thread.
-    """
-
-    left: Callable[[], object]
-    landed: Callable[[], tuple[Outputs, float]]
+    identity: Mapping[str, Any]  # for the environment of passports
+    autocast: str | None  # type of mixed precision; None = float32 throughout
+    batch_size: int  # images per forward pass, unless another number is given
 
 
 class Device(ABC):
-    """One device that runs networks; a process drives one.
+    """One device that runs networks; a process drives one."""
 
-    Attributes
-    ----------
-    kind : str
-        As torch calls it.
-    batch_size : int
-        Images per forward pass if nobody asks for another number.
-    n_slots : int
-        Batches that can be under way, or be filled, at one time.
-    proven : bool
-        False = each encoder is compared with the CPU on the first batch of a run.
-    compile_options : dict
-        Of torch's inductor. Frozen weights are constants, so that batch norms are folded and weights packed once.
-    """
-
-    kind: str
-    batch_size: int
-    n_slots: int
-    proven = True
+    kind: str  # as torch calls it
+    batch_size: int  # images per forward pass, unless another number is given
+    n_slots: int  # batches that can be under way, or be filled, at one time
+    proven = True  # False = each encoder is compared with the CPU on the first batch of a run
+    # Of torch's inductor. Frozen weights are constants, so that batch norms are folded and weights packed once.
     compile_options: Mapping[str, Any] = {"freezing": True}
 
     def __init__(self, index: int = 0) -> None:
@@ -119,7 +82,7 @@ class Device(ABC):
 
     @abstractmethod
     def identity(self) -> Mapping[str, Any]:
-        """Return what the passport's environment says of the device."""
+        """Return what the passport's environment holds of the device."""
 
     @abstractmethod
     def precisions(self) -> tuple[str, ...]:
@@ -130,10 +93,7 @@ class Device(ABC):
         return None
 
     def autocast(self, precision: str = "auto") -> str | None:
-        """Return the type of mixed precision, None for plain float32.
-
-        Raises DeviceError.
-        """
+        """Return the type of mixed precision, None for plain float32."""
         if precision not in PRECISIONS:
             raise DeviceError(unknown_name("precision", precision, PRECISIONS))
         if precision == "auto":
@@ -146,23 +106,21 @@ class Device(ABC):
         return precision
 
     def facts(self, precision: str = "auto") -> DeviceFacts:
-        """Return what passports and a run must know; raises DeviceError for a precision that is not possible."""
+        """Return what passports and a run must know; a precision that is not possible is refused."""
         return DeviceFacts(self.kind, self.name(), self.identity(), self.autocast(precision), self.batch_size)
 
     def place(self, module: torch.nn.Module) -> torch.nn.Module:
         """Move a network to the device, channels last: convolutions run about twice as fast on this layout."""
-        import torch
-
         placed: Any = module  # torch types no such call
         with device_errors(self.name()):
             return placed.to(device=self.address).to(memory_format=torch.channels_last)
 
-    @abstractmethod
     def memory(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
         """Return host memory for a batch of shape (n, channels, height, width), in the layout that is read fastest."""
+        return channels_last(shape, dtype)
 
     @abstractmethod
-    def start(self, function: Function, batch: NDArray[Any]) -> Pending:
+    def start(self, function: Function, batch: NDArray[Any]) -> tuple[Left, Landed]:
         """Start `function` over a batch of pixels."""
 
     def memory_used(self) -> int | None:
@@ -171,22 +129,15 @@ class Device(ABC):
 
 
 def try_convolution(device: torch.device) -> None:
-    """Run a small convolution.
-
-    Raises DeviceFault.
-    """
-    import torch
-
+    """Run a small convolution."""
     ones = torch.ones((1, 1, 8, 8), device=device)
     total = float(torch.nn.functional.conv2d(ones, ones[:, :, :3, :3]).sum())
     if total != 9.0 * 36:
         raise DeviceFault(f"a convolution of ones gives {total} instead of 324")
 
 
-def channels_last(shape: tuple[int, ...], dtype: str, *, pinned: bool) -> NDArray[Any]:
+def channels_last(shape: tuple[int, ...], dtype: str, *, pinned: bool = False) -> NDArray[Any]:
     """Return zeros of shape (n, channels, height, width) that lie as (n, height, width, channels)."""
-    import torch
-
     n, n_channels, height, width = shape
     memory = torch.zeros((n, height, width, n_channels), dtype=getattr(torch, dtype), pin_memory=pinned)
     return memory.permute(0, 3, 1, 2).numpy()
@@ -194,12 +145,7 @@ def channels_last(shape: tuple[int, ...], dtype: str, *, pinned: bool) -> NDArra
 
 @contextmanager
 def device_errors(name: str) -> Iterator[None]:
-    """Turn what a device dies of into one sentence.
-
-    Raises DeviceMemoryError, DeviceFault.
-    """
-    import torch
-
+    """Turn what a device dies of into one sentence."""
     try:
         yield
     except ExtractError:

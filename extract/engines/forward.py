@@ -6,20 +6,18 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from extract.encoders.spec import Encoder
 from extract.encoders.weights import silence_logging
 from extract.engines.cpu import Cpu
-from extract.engines.device import Device, Pending
+from extract.engines.device import Device, Function, Landed, Left
 from extract.errors import DeviceError
 from features_store.errors import first_line
-
-if TYPE_CHECKING:
-    import torch
 
 Vectors = dict[str, NDArray[np.float32]]
 
@@ -32,36 +30,23 @@ COMPILE_GAIN = 0.1
 
 
 class Running:
-    """A pass that was started: calling it waits for the vectors, by tap: (n, *shape) float32. Safe in another thread.
+    """A pass that was started: calling it waits for the vectors, (n, *shape) float32 by tap. Safe in other threads."""
 
-    Attributes
-    ----------
-    seconds : float
-        What the device took; known once the vectors are there.
-    """
-
-    def __init__(self, pending: Pending, taps: Sequence[str]) -> None:
-        self._pending, self._taps = pending, taps
-        self.seconds = 0.0
+    def __init__(self, landed: Landed, taps: Sequence[str]) -> None:
+        self._landed, self._taps = landed, taps
+        self.seconds = 0.0  # that the device took; known once the vectors are there
 
     def __call__(self) -> Vectors:
         """Wait for the vectors, and return them."""
-        outputs, self.seconds = self._pending.landed()
+        outputs, self.seconds = self._landed()
         return dict(zip(self._taps, outputs, strict=True))
 
 
 class Forward:
-    """Run batches of one network on a device.
+    """Run batches of one network, which is moved to the device.
 
-    Parameters
-    ----------
-    network : Encoder
-        Its module is moved to the device.
-    precision : {"auto", "float32", "bfloat16", "float16"}
-        See `Device.autocast`.
-    compiled : bool
-        Compile it with ``torch.compile``, weights frozen in. Happens at the first batch, which then takes minutes;
-        every batch must have the shape of that one.
+    With `compiled` the first batch compiles it, weights frozen in, and takes minutes; every batch must have the shape
+    of that one.
     """
 
     def __init__(self, network: Encoder, device: Device, *, precision: str = "auto", compiled: bool = False) -> None:
@@ -72,7 +57,7 @@ class Forward:
         self._taps = [tap.name for tap in network.spec.taps]
         self._function = None if network.module is None else self._on_device(device.place(network.module))
         self._slots: list[NDArray[Any]] = []
-        self._left: list[Callable[[], object]] = []  # by slot, the wait until its last batch has left it
+        self._left: list[Left] = []  # by slot
         self._n_started = 0
         self._compared = False
 
@@ -101,33 +86,29 @@ class Forward:
 
         The device works on while the caller fills the next buffer; `batch` must be left alone until the vectors are
         there, unless it came from `buffer`. On the CPU without a pool the pass is over when this returns.
-
-        Raises DeviceFault.
         """
         at = self._n_started % self.n_slots
         self._n_started += 1
         if self._function is None:  # what was prepared are the vectors, on every device
             vectors = batch.copy()
-            return Running(Pending(_at_once, lambda: ([vectors], 0.0)), self._taps)
-        pending = self.device.start(self._function, batch)
+            return Running(lambda: ([vectors], 0.0), self._taps)
+        left, landed = self.device.start(self._function, batch)
         if self._slots:
-            self._left[at] = pending.left
-        return Running(pending, self._taps)
+            self._left[at] = left
+        return Running(landed, self._taps)
 
     def __call__(self, batch: NDArray[Any]) -> Vectors:
         """Return the vectors of a batch; see `start`."""
         return self.start(batch)()
 
     def check_parity(self, batch: NDArray[Any]) -> None:
-        """Compare the first batch with the CPU in float32, where the device is not proven.
-
-        Raises DeviceError.
-        """
+        """Compare the first batch with the CPU in float32, where the device is not proven."""
         module = self.network.module
         if module is None or self._function is None or self.device.proven or self._compared:
             return
         self._compared = True
-        outputs, _ = self.device.start(self._function, batch).landed()
+        _, landed = self.device.start(self._function, batch)  # in no slot of ours
+        outputs, _ = landed()
         module.to("cpu")
         expected = Forward(self.network, Cpu(), precision="float32")(batch)
         self.device.place(module)
@@ -140,10 +121,8 @@ class Forward:
                     f"from the CPU by {drift:.2g} of its length in {tap}, and at most {most} may; give --device cpu"
                 )
 
-    def _on_device(self, module: torch.nn.Module) -> Callable[[torch.Tensor], Sequence[torch.Tensor]]:
+    def _on_device(self, module: torch.nn.Module) -> Function:
         """Return the function from uint8 pixels to one tensor per tap."""
-        import torch
-
         network, taps = self.network, self._taps
 
         def whole(pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -180,24 +159,17 @@ def compile_if_faster(
 ) -> Forward:
     """Return the forward pass of a network, compiled if the pending views times the measured gain repay it.
 
-    Parameters
-    ----------
-    n_views : int
-        Views that are pending.
-    mode : {"auto", "on", "off"}
-        "auto" measures for new blocks: where even the usual gain could not repay the compile, the plain network
-        runs; else it is compiled, and kept if it is faster (a vision transformer may be slower). On a GPU "auto"
-        never compiles.
-    begun : bool, optional
-        Whether the blocks were begun with compiled code: "auto" goes on so, and an interrupted run ends with the bytes
-        of an undisturbed one. None = they are new.
+    The mode "auto" measures for new blocks: where even the usual gain could not repay the compile, the plain network
+    runs; else it is compiled, and kept if it is faster (a vision transformer may be slower). On a GPU "auto" never
+    compiles. Blocks that were begun with compiled code, or without it, are continued so: an interrupted run ends with
+    the bytes of an undisturbed one. `begun` None = they are new.
     """
     plain, name = Forward(network, device, precision=precision), network.spec.name
     measured = mode == "auto" and begun is None
     if network.module is None or mode == "off" or (mode == "auto" and begun is False):
         return plain
     if measured:
-        if device.kind != "cpu":
+        if not isinstance(device, Cpu):
             return plain
         (seconds,) = time_passes([plain], batch_size, n_passes=2)  # the first pass is slow
         if n_views * seconds * COMPILE_GAIN < COMPILE_SECONDS:

@@ -14,11 +14,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from extract.corpora import Dataset
@@ -34,27 +35,17 @@ READERS = 4  # threads; they wait for the disk or the network, not for a process
 PATIENCE = 600.0
 """Seconds on the CPU that a run may take without a question, where a GPU is visible and cannot be used."""
 _DECODED_BYTES = 3 * 12 * 10**6  # of a photograph of 12 megapixels
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One image on its way: what each batcher needs of it, by batcher and view, or why there is nothing."""
-
-    row: int
-    prepared: Mapping[tuple[int, int], NDArray[Any]]
-    refused: RefusedImageError | None = None
-    remark: str = ""
+Prepared = dict[tuple[int, int], NDArray[Any]]
+"""What the batchers need of one image, by batcher and view."""
+Sample: TypeAlias = tuple[int, Prepared, RefusedImageError | None, str]
+"""One image on its way: its row, what is made of it, why there is nothing, and what is broken beside its pixels."""
 
 
 class LocalEngine:
     """Threads of this process; an `Engine`.
 
-    Parameters
-    ----------
-    device : Device, optional
-        None = as the settings say; a CPU then gets a pool of threads while the engine is open.
-    forwards : mapping, optional
-        Forward passes that are built already, by encoder.
+    Without a device it is the one of the settings; a CPU then gets a pool of threads while the engine is open.
+    `forwards` are passes that are built already, by encoder.
     """
 
     n_readers = READERS
@@ -66,7 +57,7 @@ class LocalEngine:
         self._device = device or choose_device(settings.device)
         self.facts = self._device.facts(settings.precision)
         self.n_decoders = settings.decode_threads or count_processors()
-        nobody_chose = device is None and settings.device == "auto" and self._device.kind == "cpu"
+        nobody_chose = device is None and settings.device == "auto" and isinstance(self._device, Cpu)
         self._unused_gpu = unused_gpu() if nobody_chose else None
         self._decode = make_decoder(settings.decoder)
         self._forwards = dict(forwards or {})
@@ -82,7 +73,7 @@ class LocalEngine:
         self._stack.close()
 
     def prepare(self, plans: Sequence[Plan], timings: Timings) -> list[Plan]:
-        """See `Engine.prepare`: networks are placed, compiled where it pays, and tried where memory may be short."""
+        """Networks are placed, compiled where it pays, and tried where memory may be short."""
         if self._unused_gpu is not None:
             self._check_patience(plans)
         for plan in plans:
@@ -92,7 +83,7 @@ class LocalEngine:
         for plan in plans:  # all networks are on the device by now
             forward = self._forwards.get(plan.encoder.spec.name)
             size = self._fitting_batch(forward, plan) if forward else plan.batch_size
-            compiled = forward.compiled if forward and plan.is_new else bool(plan.compiled)
+            compiled = forward.compiled if forward and plan.compiled is None else bool(plan.compiled)
             decided.append(replace(plan, batch_size=size, compiled=compiled))
         return decided
 
@@ -104,7 +95,6 @@ class LocalEngine:
         timings: Timings,
         step: Callable[[int], None],
     ) -> None:
-        """See `Engine.run`."""
         views = self._settings.augmentation
         # A slot depends on the row in the whole corpus, of which this may be a shard.
         numbers = np.arange(len(dataset.index)) if dataset.index.parent_rows is None else dataset.index.parent_rows
@@ -120,15 +110,16 @@ class LocalEngine:
             decoders = stack.enter_context(_pool(self.n_decoders, "decode", _alone))
             files = ordered(readers, lambda row: (row, _read(dataset, row, timings)), rows.tolist(), ahead=ahead)
             prepare = partial(self._prepare, dataset, batchers, timings)
-            for sample in _timed(ordered(decoders, lambda file: prepare(*file), files, ahead=ahead), timings):
-                if sample.refused is not None:
+            for row, prepared, refused, remark in _timed(
+                ordered(decoders, lambda file: prepare(*file), files, ahead=ahead), timings
+            ):
+                if refused is not None:
                     for batcher in batchers:
-                        batcher.fail(sample.row, sample.refused)
-                if sample.remark:
-                    self.remarks[sample.remark] += 1
-                number = int(numbers[sample.row]) * views.n
-                for (at, view), pixels in sample.prepared.items():
-                    batchers[at].take(sample.row, view, number + view, pixels)
+                        batcher.fail(row, refused)
+                if remark:
+                    self.remarks[remark] += 1
+                for (at, view), pixels in prepared.items():
+                    batchers[at].take(row, view, int(numbers[row]) * views.n + view, pixels)
                 step(1)
             for batcher in batchers:
                 batcher.run()
@@ -138,24 +129,24 @@ class LocalEngine:
     def _prepare(
         self, dataset: Dataset, batchers: Sequence[Batcher], timings: Timings, row: int, data: bytes | RefusedImageError
     ) -> Sample:
-        """Decode one file and make the input of each batcher that needs it, in each view."""
+        """Decode one file, and make the input of each batcher that needs it, in each view; or return why not."""
         if isinstance(data, RefusedImageError):
-            return Sample(row, {}, data)
+            return row, {}, data, ""
         try:
             with timings.part("decode"):
                 rgb, remark = self._decode.decode(data)
         except RefusedImageError as refused:
-            return Sample(row, {}, refused)
+            return row, {}, refused, ""
         except MemoryError as error:
             raise _out_of_memory(dataset, row) from error
         views, name = self._settings.augmentation, str(dataset.index.ids[row])
-        prepared: dict[tuple[int, int], NDArray[Any]] = {}
+        prepared: Prepared = {}
         with timings.part("transform"):
             for view in range(views.n):
                 wanting = [at for at, batcher in enumerate(batchers) if batcher.sink.needed[row, view]]
                 pixels = views.make(rgb, name, view) if wanting else rgb
                 prepared.update({(at, view): batchers[at].sink.encoder.prepare(pixels) for at in wanting})
-        return Sample(row, prepared, remark=remark)
+        return row, prepared, None, remark
 
     def _place(self, plan: Plan, timings: Timings) -> Forward:
         with timings.part("compile"):
@@ -178,7 +169,7 @@ class LocalEngine:
         try:
             forward(forward.buffer(size))
         except DeviceMemoryError as error:
-            if not plan.is_new or size == 1:
+            if plan.compiled is not None or size == 1:
                 raise
             size //= 2
             self._settings.echo(f"{plan.encoder.spec.name}: {error}; {size} is tried")
@@ -297,10 +288,10 @@ class SerialWorker:
     def __enter__(self) -> SerialWorker:
         return self
 
-    def __exit__(self, kind: object, *_error: object) -> None:
+    def __exit__(self, error: object, *_more: object) -> None:
         """End the thread; what was handed over before an error is still done."""
         self._pool.shutdown(wait=True)
-        if kind is None:
+        if error is None:
             self.finish()
 
 
@@ -380,6 +371,4 @@ def _pool(n_threads: int, name: str, begin: Callable[[], None] | None = None) ->
 
 def _alone() -> None:
     """Let torch's kernels run in the calling thread, beside others that do the same."""
-    import torch
-
     torch.set_num_threads(1)

@@ -12,14 +12,14 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from extract.corpora import Dataset
-from extract.corpora.dataset import RowSubset
 from extract.encoders import Encoder
 from extract.engines import Plan, Sink, choose_device
 from extract.engines.device import DeviceFacts
@@ -46,8 +46,6 @@ class RayEngine:
         self.n_decoders = (settings.decode_threads or 1) * settings.actors
 
     def __enter__(self) -> RayEngine:
-        import torch
-
         self._session = session()
         self._ray = self._session.__enter__()
         try:
@@ -62,7 +60,7 @@ class RayEngine:
         self._session.__exit__(*error)
 
     def prepare(self, plans: Sequence[Plan], timings: Timings) -> list[Plan]:
-        """See `Engine.prepare`: each actor builds its own networks, and none compiles."""
+        """Each actor builds its own networks, and none compiles."""
         del timings
         return [replace(plan, compiled=False) for plan in plans]
 
@@ -74,7 +72,6 @@ class RayEngine:
         timings: Timings,
         step: Callable[[int], None],
     ) -> None:
-        """See `Engine.run`."""
         settings, ray = self._settings, self._ray
         words = ", ".join(describe_passes(self.facts.name, self.facts.autocast, sinks))
         settings.echo(f"{settings.actors} actors of Ray, each on {words}")
@@ -96,7 +93,8 @@ class RayEngine:
             compile="off",
             echo=silent,
         )
-        shared = ray.put(_Shared(dataset, inside, [sink.encoder for sink in sinks], [one.batch_size for one in sinks]))
+        encoders = [(sink.encoder, sink.batch_size) for sink in sinks]
+        shared = ray.put((dataset, inside, encoders))  # once on each host
         vectors = ray.data.from_numpy(calls).map_batches(
             _Actor,
             fn_constructor_args=[(shared,), self._threads],
@@ -116,43 +114,30 @@ class RayEngine:
             step(len(found["row"]))
 
 
-@dataclass(frozen=True)
-class _Shared:
-    """What every actor needs; it is stored once on each host."""
-
-    dataset: Dataset
-    settings: RunSettings
-    encoders: list[Encoder]
-    batch_sizes: list[int]
-
-
 class _Actor:
     """One actor: all networks, and a local engine."""
 
     def __init__(self, shared: tuple[Any], threads: int) -> None:
         import ray
-        import torch
 
         torch.set_num_threads(threads)
-        self._shared: _Shared = ray.get(shared[0])
-        settings, sizes = self._shared.settings, self._shared.batch_sizes
+        self._dataset, self._settings, self._encoders = ray.get(shared[0])
         # In passes of one thread after another: the actors themselves run side by side.
-        self._engine = LocalEngine(settings, choose_device(settings.device))
-        plans = [Plan(one, 1, size, compiled=False) for one, size in zip(self._shared.encoders, sizes, strict=True)]
+        self._engine = LocalEngine(self._settings, choose_device(self._settings.device))
+        plans = [Plan(encoder, 1, size, compiled=False) for encoder, size in self._encoders]
         self._engine.prepare(plans, Timings())
 
     def __call__(self, call: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return row, status, seconds by part (in the first row) and vectors (n, n_views, ...) of each block."""
-        encoders, rows, n_views = self._shared.encoders, call["data"][:, 0], self._shared.settings.views
-        needed = call["data"][:, 1:].reshape(len(rows), len(encoders), n_views).astype(bool)
+        rows, n_encoders = call["data"][:, 0], len(self._encoders)
+        needed = call["data"][:, 1:].reshape(len(rows), n_encoders, self._settings.views).astype(bool)
         status, reasons = np.full(len(rows), Status.WRITTEN, dtype=np.uint8), [""] * len(rows)
         sinks = [
-            _Kept(encoder, size, needed[:, at], status, reasons)
-            for at, (encoder, size) in enumerate(zip(encoders, self._shared.batch_sizes, strict=True))
+            _Kept(encoder, size, needed[:, at], status, reasons) for at, (encoder, size) in enumerate(self._encoders)
         ]
         timings, seconds = Timings(), np.zeros((len(rows), len(_PARTS)))
         self._engine.remarks.clear()
-        self._engine.run(_take(self._shared.dataset, rows), np.arange(len(rows)), sinks, timings, lambda _: None)
+        self._engine.run(self._dataset.take(rows), np.arange(len(rows)), sinks, timings, lambda _: None)
         seconds[0] = [timings.seconds().get(name, 0.0) for name in _PARTS]
         found = {"row": rows, "status": status, "seconds": seconds, "reason": np.array(reasons)}
         found["remarks"] = np.full(len(rows), json.dumps(self._engine.remarks))
@@ -188,11 +173,6 @@ class _Kept:
         self._status[row], self._reasons[row] = status, reason
 
 
-def _take(dataset: Dataset, rows: NDArray[np.int64]) -> Dataset:
-    """Return some rows of a corpus, with the numbers that they have in the whole one."""
-    return replace(dataset, index=dataset.index.take(rows), files=RowSubset(dataset.files, rows))
-
-
 def _write(found: Mapping[str, NDArray[Any]], at: int, sink: Sink) -> None:
     """Give a sink what came back of its encoder."""
     rows, status = found["row"], found["status"]
@@ -225,16 +205,13 @@ def _results(ray: Any, vectors: Any, timings: Timings) -> Iterator[Mapping[str, 
 
 
 def ask_cluster(ray: Any, settings: RunSettings) -> tuple[float, DeviceFacts]:
-    """Return the GPUs of each actor, and the device that it will have: a task of the cluster looks.
-
-    Raises DeviceError, EngineError.
-    """
+    """Return the GPUs of each actor, and the device that it will have: a task of the cluster reads it."""
     gpus = settings.actor_gpus
     if gpus is None:
         gpus = 1.0 if settings.device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
     if not gpus:
-        return gpus, _look(settings.device, settings.precision)
-    task = ray.remote(num_cpus=min(settings.actor_cpus, 0.5), num_gpus=gpus)(_look)
+        return gpus, _read_facts(settings.device, settings.precision)
+    task = ray.remote(num_cpus=min(settings.actor_cpus, 0.5), num_gpus=gpus)(_read_facts)
     try:
         return gpus, ray.get(task.remote(settings.device, settings.precision), timeout=_PATIENCE)
     except ray.exceptions.GetTimeoutError as error:
@@ -248,15 +225,12 @@ def ask_cluster(ray: Any, settings: RunSettings) -> tuple[float, DeviceFacts]:
         raise
 
 
-def _look(device: str, precision: str) -> DeviceFacts:
+def _read_facts(device: str, precision: str) -> DeviceFacts:
     return choose_device(device).facts(precision)
 
 
 def import_ray() -> Any:
-    """Import Ray, quietly.
-
-    Raises EngineError.
-    """
+    """Import Ray, quietly."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports its use to its makers unless this is set
     # It also warns on the terminal that actors made anew need the networks again; they are held until the end.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Checkpoint", "check_state", "seconds_of"]
 
 _ARRAYS, _RECORD = "state.safetensors", "state.json"
-_MOST_BYTES = 64 << 20  # of the record
+_MOST_BYTES, _MOST_ARRAYS = 64 << 20, 16 << 30  # of record and tensors
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -139,14 +139,18 @@ class Checkpoint:
                 save_file(copies, temporary / _ARRAYS)
                 text = json.dumps({"identity": self.identity, **record}, allow_nan=False)
                 (temporary / _RECORD).write_text(text, encoding="utf-8")
+        except StoreError:  # a full disk, or a link in the place of the folder
+            raise
         except OSError as error:
-            raise EncoderError(f"cannot keep the state of training in {self.folder}: {error.strerror}") from error
+            words = error.strerror or first_line(error)
+            raise EncoderError(f"cannot keep the state of training in {self.folder}: {words}") from error
 
     def _restore(self, training: Resumable) -> None:
-        from safetensors.torch import load_file
+        from safetensors.torch import load
 
         try:
             record = json.loads(read_regular(self.folder / _RECORD, _MOST_BYTES))
+            arrays = load(read_regular(self.folder / _ARRAYS, _MOST_ARRAYS))
         except StoreError as error:
             raise EncoderError(str(error)) from error
         names = self.identity.keys() | record["identity"].keys()
@@ -156,4 +160,4 @@ class Checkpoint:
                 f"{self.folder} is of another training ({', '.join(other)} differ); give the command that began it, or "
                 "remove it"
             )
-        training.restore(load_file(self.folder / _ARRAYS), record)
+        training.restore(arrays, record)

@@ -121,7 +121,7 @@ class Recipe:
         if not groups:
             raise EncoderError(f"rates {list(self.rates)} and trainable {self.trainable} leave no layer to train")
         given: list[dict[str, Any]] = [{"params": found, "factor": factor} for factor, found in groups.items()]
-        common = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+        common: dict[str, Any] = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
         if self.optimizer == "sgd":
             return torch.optim.SGD(given, momentum=self.momentum, nesterov=self.momentum > 0, **common)
         return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.optimizer](given, **common)

@@ -14,6 +14,7 @@ import time
 import zipfile
 import zlib
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,6 +25,7 @@ from extract.errors import CorpusError, RefusedImageError
 from extract.inputs.files import MAX_BYTES, canonical, is_escaped, same_name
 from extract.inputs.shared_file import SharedFile
 from features_store import Status
+from features_store.atomic import ZipSource
 from features_store.errors import first_line
 
 MAX_TABLE = 1 << 30  # bytes of a list or table; a forged size must not fill the memory
@@ -56,12 +58,13 @@ _LEFT_OUT = {
     b"6": "a named pipe in the archive",
     _SPARSE: "a file with holes in the archive (pack it without --sparse)",
 }
-_FIELDS = struct.Struct("100s24x12s12s8sc100s6s82x155s12x")  # name, size, moment, checksum, kind, link, magic, prefix
+# Name, size, moment, checksum, type flag, link, magic, prefix
+_FIELDS = struct.Struct("100s24x12s12s8sc100s6s82x155s12x")
 _EXTRAS = (b"L", b"K", b"x", b"g")
 _LENGTH = re.compile(rb"([0-9]{1,8}) ")
 _DIGITS = re.compile(rb" *([0-7]*)[ ]*")
 
-# name, kind, offset, size, modified, target of a hard link; a class costs 1 s in 6
+# name, type flag, offset, size, modified, target of a hard link; a class costs 1 s in 6
 _Header: TypeAlias = tuple[str, bytes, int, int, float, str]
 
 
@@ -69,10 +72,7 @@ _Header: TypeAlias = tuple[str, bytes, int, int, float, str]
 
 
 def read_member(file: SharedFile, member: Any, limit: int = MAX_BYTES) -> bytes:
-    """Return the bytes of a member, a row of `MEMBER`.
-
-    Raises RefusedImageError, OSError.
-    """
+    """Return the bytes of a member, a row of `MEMBER`."""
     size, largest = int(member["size"]), int(max(member["size"], member["packed"]))
     if largest > limit:
         raise RefusedImageError(Status.TOO_LARGE, f"{largest} bytes; at most {limit} are read")
@@ -120,40 +120,21 @@ def _unzip(file: SharedFile, member: Any, limit: int = -1) -> bytes:
 
 
 class MemberTable:
-    """The files of an archive, or behind a URL: canonical name to row, and what is known of each row.
-
-    Attributes
-    ----------
-    position : dict
-        Canonical name to row; a hard link has the row of its target.
-    members : structured ndarray of `MEMBER`
-    left_out : dict of str to int
-        Members that can be no image (links, devices, names that lead out), by reason.
-    n_escaped : int
-        Members whose names are not UTF-8.
-    names : list of str
-        By row, how a server spells the name of a remote file; empty = an archive.
-    """
+    """The files of an archive, or behind a URL: canonical name to row, and what is known of each row."""
 
     def __init__(self, place: Any) -> None:
         self.place = place
-        self.position: dict[str, int] = {}
+        self.position: dict[str, int] = {}  # a hard link has the row of its target
         self.members = np.zeros(0, MEMBER)
-        self.left_out: dict[str, int] = {}
-        self.n_escaped = 0
-        self.names: list[str] = []
-
-    def leave_out(self, reason: str) -> None:
-        self.left_out[reason] = self.left_out.get(reason, 0) + 1
+        self.left_out: Counter[str] = Counter()  # what can be no image (links, devices, names that lead out), by reason
+        self.n_escaped = 0  # members whose names are not UTF-8
+        self.names: list[str] = []  # by row, how a server spells the name of a remote file; empty = an archive
 
     def enter(self, raw: str, row: int, *, leads_out: str) -> bool:
-        """Enter a member by its canonical name; False = its name leads out, and it is counted under that reason.
-
-        Raises CorpusError.
-        """
+        """Enter a member by its canonical name; False = its name leads out, and it is counted under that reason."""
         name = member_name(raw)
         if name is None:
-            self.leave_out(leads_out)
+            self.left_out[leads_out] += 1
             return False
         if self.position.get(name, row) != row:
             raise same_name(self.place, name)
@@ -182,10 +163,7 @@ _LEADS_OUT = "a name that leads out of the archive, or has a backslash"
 
 
 def read_table(path: Any, file: SharedFile) -> MemberTable:
-    """Read the table of members of a tar or zip.
-
-    Raises CorpusError.
-    """
+    """Read the table of members of a tar or zip."""
     start = file.read(0, _BLOCK)
     for magic, tool in _PACKED.items():
         if start.startswith(magic):
@@ -203,20 +181,20 @@ def read_table(path: Any, file: SharedFile) -> MemberTable:
 def _tar_table(path: Path, file: SharedFile) -> MemberTable:
     table = MemberTable(path)
     offsets, sizes, modified = array("q"), array("q"), array("d")
-    for raw, kind, offset, size, moment, target in _headers(path, file):
-        if kind in _REGULAR:
+    for raw, flag, offset, size, moment, target in _headers(path, file):
+        if flag in _REGULAR:
             if table.enter(raw, len(offsets), leads_out=_LEADS_OUT):
                 offsets.append(offset)
                 sizes.append(size)
                 modified.append(moment)
-        elif kind == _HARD_LINK:  # the target comes first, by the format
+        elif flag == _HARD_LINK:  # the target comes first, by the format
             row = table.position.get(member_name(target) or "", -1)
             if row >= 0:
                 table.enter(raw, row, leads_out=_LEADS_OUT)
             else:
-                table.leave_out("a hard link whose file is not in the archive")
-        elif kind != _FOLDER:
-            table.leave_out(_LEFT_OUT.get(kind, "a member of an unknown kind in the archive"))
+                table.left_out["a hard link whose file is not in the archive"] += 1
+        elif flag != _FOLDER:
+            table.left_out[_LEFT_OUT.get(flag, "a member of an unknown kind in the archive")] += 1
     return table.fill(offset=offsets, packed=sizes, size=sizes, modified=modified, method=PLAIN)
 
 
@@ -238,26 +216,26 @@ def _headers(path: Path, file: SharedFile) -> Iterator[_Header]:
                 return
             if len(block) < _BLOCK:
                 break
-            name, kind, offset, size, modified, target = _parse(path, block, at)
-            if extra and kind not in _EXTRAS:
+            name, flag, offset, size, modified, target = _parse(path, block, at)
+            if extra and flag not in _EXTRAS:
                 name, digits = extra.get("path", name), extra.get("size", str(size))
                 if re.fullmatch("[0-9]{1,18}", digits) is None:  # 18 digits are more bytes than any file has
                     raise _damaged(path, at, f"the size of the member is {digits[:40]!r}, which is no number of bytes")
                 size = int(digits)
                 target = extra.get("linkpath", target)
-                kind = _SPARSE if kind in _REGULAR and any(key.startswith("GNU.sparse") for key in extra) else kind
-            size = 0 if kind in _WITHOUT_BYTES else size
+                flag = _SPARSE if flag in _REGULAR and any(key.startswith("GNU.sparse") for key in extra) else flag
+            size = 0 if flag in _WITHOUT_BYTES else size
             if offset + size > end:
                 name = name if len(name) <= 200 else f"{name[:200]}..."
                 raise CorpusError(
                     f"{path} is cut: its member {name!r} would end at byte {offset + size}, and the file at {end}; "
                     "fetch it again"
                 )
-            if kind in _EXTRAS:
-                if kind != b"g":
-                    extra = {**extra, **_extra(path, file, kind, offset, size)}
+            if flag in _EXTRAS:
+                if flag != b"g":
+                    extra = {**extra, **_extra(path, file, flag, offset, size)}
             else:
-                yield name, kind, offset, size, modified, target
+                yield name, flag, offset, size, modified, target
                 extra = {}
             step = offset + -(-size // _BLOCK) * _BLOCK - at
             at += step
@@ -293,14 +271,14 @@ def _damaged(path: Path, at: int, what: str) -> CorpusError:
 
 
 def _parse(path: Path, block: bytes, at: int) -> _Header:
-    raw, size_field, moment_field, check_field, kind, link, magic, prefix = _FIELDS.unpack(block)
+    raw, size_field, moment_field, check_field, flag, link, magic, prefix = _FIELDS.unpack(block)
     if not _is_header(block, check_field):
         raise _damaged(path, at, "there should be the header of a member")
     raw = raw.partition(b"\0")[0]
     if magic == b"ustar\0" and prefix[0]:
         raw = prefix.partition(b"\0")[0] + b"/" + raw
-    if kind == b"\0" and raw.endswith(b"/"):  # so folders were written before 1988
-        kind = _FOLDER
+    if flag == b"\0" and raw.endswith(b"/"):  # so folders were written before 1988
+        flag = _FOLDER
     try:
         size = _number(size_field)
     except ValueError as error:
@@ -309,8 +287,8 @@ def _parse(path: Path, block: bytes, at: int) -> _Header:
         modified = float(_number(moment_field))
     except ValueError:  # before 1970, or nonsense; no image depends on it
         modified = math.nan
-    target = _decoded(link.partition(b"\0")[0]) if kind == _HARD_LINK else ""
-    return _decoded(raw), kind, at + _BLOCK, size, modified, target
+    target = _decoded(link.partition(b"\0")[0]) if flag == _HARD_LINK else ""
+    return _decoded(raw), flag, at + _BLOCK, size, modified, target
 
 
 def _decoded(raw: bytes) -> str:
@@ -339,13 +317,13 @@ def _number(field: bytes) -> int:
     return int(digits[1] or b"0", 8)
 
 
-def _extra(path: Path, file: SharedFile, kind: bytes, offset: int, size: int) -> dict[str, str]:
+def _extra(path: Path, file: SharedFile, flag: bytes, offset: int, size: int) -> dict[str, str]:
     """Read a long name or link (GNU), or an extended header (POSIX)."""
     if size > _MAX_NAME:
         raise CorpusError(f"{path} has a name of {size} bytes at byte {offset}; at most {_MAX_NAME} are read")
     data = file.read(offset, size)
-    if kind in (b"L", b"K"):
-        return {"path" if kind == b"L" else "linkpath": _decoded(data.split(b"\0", 1)[0])}
+    if flag in (b"L", b"K"):
+        return {"path" if flag == b"L" else "linkpath": _decoded(data.split(b"\0", 1)[0])}
     found: dict[str, str] = {}
     at = 0
     while at < len(data) and data[at]:  # some writers fill it up with zeros
@@ -362,7 +340,7 @@ def _extra(path: Path, file: SharedFile, kind: bytes, offset: int, size: int) ->
 def _zip_table(path: Path) -> MemberTable:
     n_bytes = path.stat().st_size
     try:
-        with path.open("rb") as raw, zipfile.ZipFile(raw) as archive:
+        with path.open("rb") as raw, zipfile.ZipFile(ZipSource(raw)) as archive:  # type: ignore[arg-type]
             listed, end = archive.infolist(), archive.start_dir
     except Exception as error:  # `zipfile` meets damage with errors of many kinds
         raise CorpusError(f"{path} is no whole zip ({first_line(error)}); fetch it again") from error
@@ -372,9 +350,9 @@ def _zip_table(path: Path) -> MemberTable:
         if info.is_dir():
             continue
         if info.external_attr >> 28 == 0xA:  # the Unix type of a symbolic link
-            table.leave_out("a symbolic link in the archive")
+            table.left_out["a symbolic link in the archive"] += 1
         elif info.flag_bits & 1:
-            table.leave_out("an encrypted member of the archive")
+            table.left_out["an encrypted member of the archive"] += 1
         elif table.enter(info.filename, len(kept), leads_out=_LEADS_OUT):
             if not 0 <= info.file_size < 1 << 62 or not 0 <= info.header_offset <= n_bytes:
                 what = f"its member {info.filename[:200]!r} has an impossible size or place"

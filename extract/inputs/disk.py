@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,36 +15,20 @@ from features_store import open_regular
 _N_REASONS = 8  # that a note lists
 
 
-@dataclass
 class Census:
-    """The pictures of a tree, and what was left out.
+    """The pictures of a tree, and what was left out."""
 
-    Parameters
-    ----------
-    images : list of str
-        Canonical names, sorted.
-    left_out : dict of str to int
-        Files by reason.
-    n_escaped : int
-        Images whose file names are not UTF-8.
-    folders : set of str
-        Those with files that were left out, hidden ones apart.
-    """
-
-    images: list[str] = field(default_factory=list)
-    left_out: dict[str, int] = field(default_factory=dict)
-    n_escaped: int = 0
-    folders: set[str] = field(default_factory=set)
-
-    def leave_out(self, reason: str) -> None:
-        """Count a file that is left out."""
-        self.left_out[reason] = self.left_out.get(reason, 0) + 1
+    def __init__(self, left_out: Mapping[str, int] | None = None, n_escaped: int = 0) -> None:
+        self.images: list[str] = []  # canonical names, sorted
+        self.left_out = Counter(left_out or {})  # files by reason
+        self.n_escaped = n_escaped  # images whose file names are not UTF-8
+        self.folders: set[str] = set()  # those with files that were left out, hidden ones apart
 
     def take(self, path: str, start: Callable[[], bytes]) -> bool:
         """Count one file, whose first bytes are read only if its name does not decide; tell whether it is a picture."""
         reason = why_not(path.rpartition("/")[2], start)
         if reason:
-            self.leave_out(reason)
+            self.left_out[reason] += 1
             if reason != HIDDEN:
                 self.folders.add(path.rpartition("/")[0])
         else:
@@ -56,9 +39,10 @@ class Census:
         """Return the part in a folder; what was left out remains that of the whole."""
         if not prefix:
             return self
-        inside = [name[len(prefix) :] for name in self.images if name.startswith(prefix)]
-        folders = {f"{name}/"[len(prefix) : -1] for name in self.folders if f"{name}/".startswith(prefix)}
-        return Census(inside, self.left_out, self.n_escaped, folders)
+        part = Census(self.left_out, self.n_escaped)
+        part.images = [name[len(prefix) :] for name in self.images if name.startswith(prefix)]
+        part.folders = {f"{name}/"[len(prefix) : -1] for name in self.folders if f"{name}/".startswith(prefix)}
+        return part
 
 
 def left_out_words(left_out: Mapping[str, int]) -> str:
@@ -67,15 +51,6 @@ def left_out_words(left_out: Mapping[str, int]) -> str:
     listed = ", ".join(f"{count} {reason}" for reason, count in some[:_N_REASONS])
     more = f", and {sum(count for _, count in some[_N_REASONS:])} for other reasons" if len(some) > _N_REASONS else ""
     return f"files left out: {sum(left_out.values())}: {listed}{more}"
-
-
-def merged(counts: Iterable[tuple[str, Mapping[str, int]]]) -> dict[str, int]:
-    """Add counts up; the words of each go before its reasons."""
-    total: dict[str, int] = {}
-    for words, some in counts:
-        for reason, count in some.items():
-            total[f"{words}{reason}"] = total.get(f"{words}{reason}", 0) + count
-    return total
 
 
 class _Listing(NamedTuple):
@@ -97,10 +72,7 @@ class Disk:
         self._census: Census | None = None
 
     def listing(self, folder: str) -> _Listing:
-        """Return the entries of a folder; none if it is not there.
-
-        Raises CorpusError.
-        """
+        """Return the entries of a folder; none if it is not there."""
         if folder not in self._listings:
             raw = self.folder(folder)
             self._listings[folder] = _Listing({}, {}, set()) if raw is None else _list_folder(self.root, raw)
@@ -134,19 +106,19 @@ class Disk:
             if folder:
                 identity = _identity(self.root / above)
                 if identity in seen:
-                    census.leave_out("a link to a folder that is read already, or to one above")
+                    census.left_out["a link to a folder that is read already, or to one above"] += 1
                     continue
                 seen.add(identity)
             listing = self.listing(folder)
             if listing.shut:
-                census.leave_out("a folder that may not be read")
+                census.left_out["a folder that may not be read"] += 1
             for name, raw in listing.files.items():
                 place = self.root / above / raw
                 if census.take(_joined(folder, name), lambda place=place: _start(place)):  # type: ignore[misc]
                     census.n_escaped += is_escaped(raw)
             for name in sorted(listing.folders):
                 if name.startswith("."):
-                    census.leave_out(HIDDEN)
+                    census.left_out[HIDDEN] += 1
                 else:
                     (links if name in listing.links else folders).append(_joined(folder, name))
         census.images.sort()

@@ -34,15 +34,8 @@ ATTEMPTS, PAUSE = 3, 0.5  # of a read that failed for a reason that is not the f
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")  # how Python holds single bytes of a file name (PEP 383)
 _OF_THE_FILE = frozenset(
     (
-        errno.ENOENT,
-        errno.ENOTDIR,
-        errno.EISDIR,
-        errno.ELOOP,
-        errno.EACCES,
-        errno.EPERM,
-        errno.ENAMETOOLONG,
-        errno.ENXIO,  # a socket, or a device without a driver
-        errno.ENODEV,
+        *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG),
+        *(errno.ENXIO, errno.ENODEV),  # a socket, or a device without a driver
     )
 )
 _OF_HTTP = frozenset((403, 404, 410))  # forbidden, not found, gone
@@ -86,10 +79,7 @@ def same_name(place: object, name: str) -> CorpusError:
 
 
 def read_file(path: Path, limit: int = MAX_BYTES) -> bytes:
-    """Return the bytes of a regular file, links followed; nothing else is waited for or read.
-
-    Raises RefusedImageError, OSError.
-    """
+    """Return the bytes of a regular file, links followed; nothing else is waited for or read."""
     try:
         with open_regular(path, links=True) as file:
             data, size = read_up_to(file, limit)
@@ -103,10 +93,7 @@ def read_file(path: Path, limit: int = MAX_BYTES) -> bytes:
 
 
 def read_persistently(place: object, read: Callable[[], Any], *, of_the_file: bool = True) -> Any:
-    """Read; refuse the image for what is a property of its file, and try again whatever else goes wrong.
-
-    Raises RefusedImageError, UnreadableError.
-    """
+    """Read; refuse the image for what is a property of its file, and try again whatever else goes wrong."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return read()
@@ -149,10 +136,7 @@ class ImageFiles(Protocol):
         ...
 
     def read(self, row: int) -> bytes:
-        """Return the bytes of the image file in `row`.
-
-        Raises RefusedImageError, UnreadableError.
-        """
+        """Return the bytes of the image file in `row`."""
         ...
 
     def modified(self, row: int) -> float:
@@ -161,13 +145,9 @@ class ImageFiles(Protocol):
 
 
 class Files:
-    """Image files under one folder.
+    """Image files under one folder, by their paths in it as the file system spells them, (n_images,).
 
-    Parameters
-    ----------
-    names : ndarray of shape (n_images,), str
-        Paths relative to `root` as the file system spells them, POSIX separators. Usually the very array of
-        the ids; another one where a name had to be normalised to become an id.
+    These are usually the very array of the ids; another one where a name had to be normalised to become an id.
     """
 
     def __init__(self, root: Path, names: NDArray[Any]) -> None:
@@ -248,23 +228,14 @@ def place_of(data: Path | RemotePath | str) -> Any:
 
 
 class RemotePath:
-    """A place behind a URL (``s3://``, ``gs://``, ``https://`` ...), by fsspec: as much of `pathlib.Path` as is needed.
-
-    Parameters
-    ----------
-    path : str
-        As the file system writes it, without protocol.
-    """
+    """A place behind a URL (``s3://``, ``https://`` ...), by fsspec: as much of `pathlib.Path` as is needed."""
 
     def __init__(self, fs: Any, path: str) -> None:
-        self.fs, self.path = fs, path.rstrip("/")
+        self.fs, self.path = fs, path.rstrip("/")  # as the file system writes it, without protocol
 
     @classmethod
     def of(cls, url: str) -> RemotePath:
-        """Open the file system of a URL.
-
-        Raises CorpusError.
-        """
+        """Open the file system of a URL."""
         try:
             from fsspec.core import url_to_fs
 

@@ -161,10 +161,7 @@ _OLD_NAMES = {"fast": "torchvision"}
 
 
 def find_decoder(name: str) -> DecoderSpec:
-    """Look a decoder up.
-
-    Raises EncoderError.
-    """
+    """Look a decoder up."""
     name = _OLD_NAMES.get(name, name)
     if name not in DECODERS:
         raise EncoderError(unknown_name("decoder", name, DECODERS))
@@ -178,10 +175,7 @@ def decoder_words(name: str) -> str:
 
 
 def make_decoder(name: str = "torchvision") -> Decoder:
-    """Return the function that turns the bytes of a file into an RGB array.
-
-    Raises EncoderError.
-    """
+    """Return the function that turns the bytes of a file into an RGB array."""
     return Decoder(find_decoder(name))
 
 
@@ -205,17 +199,11 @@ class Decoder:
             self(file.getvalue())
 
     def __call__(self, data: bytes) -> NDArray[np.uint8]:
-        """Return the pixels.
-
-        Raises RefusedImageError.
-        """
+        """Return the pixels."""
         return self.decode(data).pixels
 
     def decode(self, data: bytes) -> Decoded:
-        """Return the pixels, and a remark on what is broken beside them.
-
-        Raises RefusedImageError.
-        """
+        """Return the pixels, and a remark on what is broken beside them."""
         from PIL import Image
 
         if not data:
@@ -344,9 +332,9 @@ def _needed_chunks(data: bytes) -> Iterator[bytes]:
     at = 8
     while at + 12 <= len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        kind, chunk = data[at + 4 : at + 8], data[at:end]
+        name, chunk = data[at + 4 : at + 8], data[at:end]
         whole = len(chunk) >= 12 and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
-        if kind[:1].isupper() or kind == b"tRNS" or (kind == b"eXIf" and whole):
+        if name[:1].isupper() or name == b"tRNS" or (name == b"eXIf" and whole):
             yield chunk
         at = end
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,30 +35,14 @@ _HIGH_BITS = np.uint64(0x8080808080808080)
 _NO_CONTROL = np.uint64(0x7878787878787878)  # brings bytes from 8 on to the high bit
 
 
-@dataclass
 class Structure:
-    """The markers of a JPEG.
+    """The markers of a JPEG; one that lacks a scan, or has other restart markers than its picture needs, is refused."""
 
-    Parameters
-    ----------
-    data : bytes
-        The file.
-
-    Raises
-    ------
-    RefusedImageError
-        If a scan is missing or the restart markers are not those that the picture needs.
-    """
-
-    data: bytes
-    size: tuple[int, int] = (0, 0)
-    frame: int = 0
-    restart_interval: int = 0
-    components: dict[int, tuple[int, int]] = field(default_factory=dict)  # horizontal and vertical sampling, by id
-    parts: list[tuple[int, int]] = field(default_factory=list)  # begin and end of coded data: scans, cut at restarts
-    n_scans: int = 0
-
-    def __post_init__(self) -> None:
+    def __init__(self, data: bytes) -> None:
+        self.data, self.size, self.frame = data, (0, 0), 0
+        self.restart_interval = self.n_scans = 0
+        self.components: dict[int, tuple[int, int]] = {}  # horizontal and vertical sampling, by id
+        self.parts: list[tuple[int, int]] = []  # begin and end of coded data: scans, cut at restarts
         self._missing: dict[int, list[int]] = {}  # by component, bits of each coefficient still to come; -1 = all
         at = 2
         while True:
@@ -195,10 +178,7 @@ class _Feeder:
 
 
 def decode_checked(image: Any, structure: Structure) -> None:
-    """Decode an open JPEG of Pillow into itself, and check that each of its scans is whole.
-
-    Raises RefusedImageError.
-    """
+    """Decode an open JPEG of Pillow into itself, and check that each of its scans is whole."""
     data, feeder, at = structure.data, _Feeder(image), 0
     for begin, last in structure.checked_parts():
         end = begin + len(data[begin:last].rstrip(b"\xff"))  # fill bytes may stand before a marker

@@ -31,10 +31,7 @@ _NO_SCALE = "their scale is not declared; convert them to 8 or 16 bits without a
 
 
 def to_rgb(image: Any, data: bytes) -> NDArray[np.uint8]:
-    """Return an open Pillow image, made from `data`, as (height, width, 3) values.
-
-    Raises RefusedImageError.
-    """
+    """Return an open Pillow image, made from `data`, as (height, width, 3) values."""
     from PIL import Image
 
     if image.mode == "F":

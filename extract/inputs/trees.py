@@ -6,6 +6,7 @@ import fnmatch
 import math
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.errors import CorpusError, RefusedImageError
-from extract.inputs.archives import (
-    MAX_TABLE,
-    MEMBER,
-    MemberTable,
-    read_member,
-    read_start,
-    read_table,
-)
+from extract.inputs.archives import MAX_TABLE, MemberTable, read_member, read_start, read_table
 from extract.inputs.disk import Census, Disk
 from extract.inputs.files import (
     MAX_BYTES,
@@ -37,24 +31,17 @@ from extract.inputs.shared_file import RemoteFile, SharedFile
 from features_store import Status
 
 DEPTH = 4  # folders below the top in which a list or table is looked for
-_N_REASONS = 8  # that a note lists
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")  # what file systems call it
 
 
 class Tree:
-    """Files by their canonical names (see `extract.inputs.files`), in a folder of a folder, archive or URL.
+    """Files by their canonical names (see `extract.inputs.files`), in a folder of a folder, archive or URL."""
 
-    Parameters
-    ----------
-    prefix : str
-        The folder inside, with a slash at its end; "" = the whole.
-    """
-
-    place: Any  # Path or RemotePath
     on_disk = False  # as a folder
 
     def __init__(self, place: Any, prefix: str = "") -> None:
-        self.place, self.prefix = place, prefix
+        self.place = place  # Path or RemotePath
+        self.prefix = prefix  # the folder inside, with a slash at its end; "" = the whole
 
     def has(self, path: str) -> bool:
         """Tell whether there is a file of that path."""
@@ -77,10 +64,7 @@ class Tree:
         raise NotImplementedError
 
     def read(self, path: str) -> bytes:
-        """Return the bytes of a list or table.
-
-        Raises CorpusError.
-        """
+        """Return the bytes of a list or table."""
         raise NotImplementedError
 
     def below(self, folder: str) -> Tree:
@@ -96,19 +80,18 @@ class Tree:
 
 
 def open_tree(data: Path | RemotePath | str) -> Tree:
-    """Open a folder, or a tar or zip, on a disk or behind a URL.
-
-    Raises CorpusError.
-    """
+    """Open a folder, or a tar or zip, on a disk or behind a URL."""
     place = place_of(data)
     if isinstance(place, RemotePath) and place.is_dir():
-        return RemoteFolder(place, _list_remote(place))
+        table = _list_remote(place)
+        return Archive(place, table, RemoteMembers(place, table))
     if place.is_dir():
         return Folder(place)
     if not place.is_file():
         raise CorpusError(f"--data {data}: there is no such folder or archive")
     file = RemoteFile(place) if isinstance(place, RemotePath) else SharedFile(place)
-    return Archive(place, read_table(place, file), file)
+    table = read_table(place, file)
+    return Archive(place, table, Members(file, table))
 
 
 class Folder(Tree):
@@ -179,11 +162,11 @@ class Folder(Tree):
 
 
 class Archive(Tree):
-    """A tar or zip."""
+    """A tar or zip, or a folder behind a URL, whose list is like the table of an archive."""
 
-    def __init__(self, place: Any, table: MemberTable, file: Any = None, prefix: str = "") -> None:
+    def __init__(self, place: Any, table: MemberTable, members: Members, prefix: str = "") -> None:
         super().__init__(place / prefix.rstrip("/") if prefix else place, prefix)
-        self._top, self._table, self._file = place, table, file
+        self._top, self._table, self._members = place, table, members
         self._counted: list[Census] = []  # of the whole; shared with the folders inside, and made when it is needed
 
     def _row(self, path: str) -> int:
@@ -208,12 +191,12 @@ class Archive(Tree):
 
     def census(self) -> Census:
         if not self._counted:
-            whole = Census(left_out=dict(self._table.left_out), n_escaped=self._table.n_escaped)
+            whole = Census(self._table.left_out, self._table.n_escaped)
             for name, row in self._table.position.items():
                 if name.startswith(".") or "/." in name:
-                    whole.leave_out(HIDDEN)
+                    whole.left_out[HIDDEN] += 1
                 else:
-                    whole.take(name, lambda row=row: self._read_start(row))  # type: ignore[misc]
+                    whole.take(name, partial(self._members.start, row))
             whole.images.sort()
             self._counted.append(whole)
         return self._counted[0].below(self.prefix)
@@ -227,113 +210,83 @@ class Archive(Tree):
         if row < 0:
             raise CorpusError(f"{self.place} holds no {path}")
         try:
-            return self._read(row)
+            return self._members.read(row, MAX_TABLE)
         except (RefusedImageError, OSError) as error:
             raise CorpusError(f"{self.place / path} cannot be read: {error}") from error
 
     def below(self, folder: str) -> Tree:
         if not folder:
             return self
-        inside = type(self)(self._top, self._table, self._file, self._inside(folder))
+        inside = Archive(self._top, self._table, self._members, self._inside(folder))
         inside._counted = self._counted
         return inside
 
     def source(self, paths: NDArray[Any]) -> ImageFiles:
         rows = np.fromiter((self._row(path) for path in paths.tolist()), np.int64, len(paths))
-        return self._members(paths, rows)
-
-    def _read_start(self, row: int) -> bytes:
-        return read_start(self._file, self._table.members[row], len(JPEG_START))
-
-    def _read(self, row: int) -> bytes:
-        return read_member(self._file, self._table.members[row], MAX_TABLE)
-
-    def _members(self, paths: NDArray[Any], rows: NDArray[np.int64]) -> ImageFiles:
-        return ArchivedFiles(self._file, paths, rows, self._table)
+        return ArchivedFiles(self._members, paths, rows, self._table.left_out)
 
 
-class RemoteFolder(Archive):
-    """A folder behind a URL; its list is like the table of an archive, its files are read as they are."""
+class Members:
+    """The members of an archive, by their rows in its table."""
 
-    def _read_start(self, row: int) -> bytes:  # one request a file is too dear: names decide
-        del row
+    def __init__(self, file: SharedFile, table: MemberTable) -> None:
+        self.name, self.rows, self._file = file.path.name, table.members, file
+
+    def start(self, row: int) -> bytes:
+        """Return the first bytes of a member; none if it cannot be read."""
+        return read_start(self._file, self.rows[row], len(JPEG_START))
+
+    def read(self, row: int, limit: int) -> bytes:
+        """Return the bytes of a member."""
+        # An error of the system is one of the whole archive, and no property of this member.
+        data: bytes = read_persistently(
+            self._file.path, lambda: read_member(self._file, self.rows[row], limit), of_the_file=False
+        )
+        return data
+
+
+class RemoteMembers(Members):
+    """The files of a folder behind a URL; each is read whole."""
+
+    def __init__(self, root: RemotePath, table: MemberTable) -> None:
+        self.name, self.rows, self._root, self._names = str(root), table.members, root, np.array(table.names)
+
+    def start(self, row: int) -> bytes:
+        del row  # one request a file is too dear: names decide
         return b""
 
-    def _read(self, row: int) -> bytes:
-        path = self._top / self._table.names[row]
-        size = int(self._table.members[row]["size"])
-        if size > MAX_TABLE:
-            raise CorpusError(f"{path} has {size} bytes; at most {MAX_TABLE} are read")
+    def read(self, row: int, limit: int) -> bytes:
+        path, size = self._root / str(self._names[row]), int(self.rows[row]["size"])
+        if size > limit:
+            raise RefusedImageError(Status.TOO_LARGE, f"{size} bytes; at most {limit} are read")
         data: bytes = read_persistently(path, lambda: path.fs.cat_file(path.path))
         return data
 
-    def _members(self, paths: NDArray[Any], rows: NDArray[np.int64]) -> ImageFiles:
-        raw = [self._table.names[row] if row >= 0 else "" for row in rows.tolist()]
-        return RemoteFiles(self._top, paths, rows, self._table, np.array(raw))
-
 
 class ArchivedFiles:
-    """Images inside an archive.
+    """Images among the members of an archive; `rows` are those of its table, -1 = it has no such image."""
 
-    Parameters
-    ----------
-    paths : ndarray of shape (n_images,), str
-        For messages.
-    rows : ndarray of shape (n_images,), int64
-        Row of each image in the table; -1 = it is not there.
-
-    Attributes
-    ----------
-    left_out : mapping of str to int
-        Members of the archive that can be no image, by reason.
-    """
-
-    def __init__(self, file: Any, paths: NDArray[Any], rows: NDArray[np.int64], table: MemberTable) -> None:
-        self._file, self._paths, self.left_out = file, paths, table.left_out
-        self._there = rows >= 0
-        self._members = np.zeros(len(rows), MEMBER)
-        self._members[self._there] = table.members[rows[self._there]]
+    def __init__(
+        self, members: Members, paths: NDArray[Any], rows: NDArray[np.int64], left_out: Mapping[str, int]
+    ) -> None:
+        self._members, self._paths, self._rows = members, paths, rows
+        self.left_out = left_out  # members that can be no image, by reason
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def read(self, row: int) -> bytes:
-        if not self._there[row]:
-            raise RefusedImageError(Status.MISSING, f"{self._file.path.name} holds no {self._paths[row]}")
-        # An error of the system is one of the whole archive, and no property of this member.
-        data: bytes = read_persistently(
-            self._file.path, lambda: read_member(self._file, self._members[row]), of_the_file=False
-        )
-        return data
+        if self._rows[row] < 0:
+            raise RefusedImageError(Status.MISSING, f"{self._members.name} holds no {self._paths[row]}")
+        return self._members.read(int(self._rows[row]), MAX_BYTES)
 
     def modified(self, row: int) -> float:
-        return float(self._members[row]["modified"]) if self._there[row] else math.nan
-
-
-class RemoteFiles(ArchivedFiles):
-    """Image files behind a URL; each is read whole."""
-
-    def __init__(
-        self, top: RemotePath, paths: NDArray[Any], rows: NDArray[np.int64], table: MemberTable, raw: NDArray[Any]
-    ) -> None:
-        super().__init__(None, paths, rows, table)
-        self._top, self._raw = top, raw
-
-    def read(self, row: int) -> bytes:
-        if not self._there[row]:
-            raise RefusedImageError(Status.MISSING, f"{self._top} holds no {self._paths[row]}")
-        path, size = self._top / str(self._raw[row]), int(self._members[row]["size"])
-        if size > MAX_BYTES:
-            raise RefusedImageError(Status.TOO_LARGE, f"{size} bytes; at most {MAX_BYTES} are read")
-        data: bytes = read_persistently(path, lambda: path.fs.cat_file(path.path))
-        return data
+        member = int(self._rows[row])
+        return float(self._members.rows[member]["modified"]) if member >= 0 else math.nan
 
 
 def _list_remote(root: RemotePath) -> MemberTable:
-    """List all files below a folder behind a URL.
-
-    Raises CorpusError, UnreadableError.
-    """
+    """List all files below a folder behind a URL."""
     found = read_persistently(root, lambda: root.fs.find(root.path, detail=True), of_the_file=False)
     table = MemberTable(root)
     entries: list[Mapping[str, Any]] = []

@@ -100,7 +100,7 @@ class Views:
         if self.policy not in POLICIES:
             raise EncoderError(unknown_name("policy of views", self.policy, POLICIES))
         if not 1 <= self.n <= MAX_VIEWS:
-            raise EncoderError(f"{self.n} views were asked for; 1 (the image itself) to {MAX_VIEWS} can be made")
+            raise EncoderError(f"{self.n} views were requested; 1 (the image itself) to {MAX_VIEWS} can be made")
 
     def record(self) -> Mapping[str, Any] | None:
         """Return the entry of a passport; None where there is the image alone."""

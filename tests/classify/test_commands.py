@@ -66,3 +66,11 @@ def test_reproduce_and_evaluate_and_search(classify, store, polarity_run, tmp_pa
     assert code == 0, err
     assert "wrote runs/planted/polarity/svm-search/best" in out
     assert "best of 1 trials" in err
+
+
+def test_the_file_to_make_is_no_folder(classify, polarity_run, tmp_path):
+    """Each command that makes a file refuses a name that ends as that of a folder, and makes nothing."""
+    for words in (["bundle", polarity_run.folder], ["submit", polarity_run.folder], ["report", polarity_run.folder]):
+        code, _, err = classify(*words, "--out", f"{tmp_path}/new/")
+        assert (code, "names a folder" in err) == (2, True), words
+    assert not (tmp_path / "new").exists()

@@ -149,3 +149,41 @@ def test_only_svg_and_nothing_overwritten(classify, networks) -> None:
     Path("a.svg").write_text("mine")
     assert classify("figure", *networks, "--kind", "confusion", "-o", "a.svg").code != 0
     assert Path("a.svg").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("confusion", {"confusion": {}}),
+        ("curves", {"history": [{"epoch": 1, "accuracy": "x"}, {"epoch": 2, "accuracy": []}]}),
+        ("curves", {"history": [{"epoch": 1, "loss": 1e308}, {"epoch": 2}]}),
+    ],
+)
+def test_reports_of_anybody(classify, networks, tmp_path, kind, change) -> None:
+    """What a report lacks, or has of another type, is one sentence."""
+    report = json.loads((networks[0] / "report.json").read_text())
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "report.json").write_text(json.dumps(report | change))
+    done = classify("figure", tmp_path / "run", "--kind", kind, "-o", "x.svg")
+    assert done.code == 2
+    assert done.err.startswith("error: ")
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "network.json").write_text(json.dumps({"history": [{"epoch": 1, "loss": 1e308}] * 2}))
+    assert classify("figure", tmp_path / "net", "--kind", "curves", "-o", "x.svg").code == 2
+
+
+def test_explanations_show_no_picture_of_elsewhere(classify, networks, tmp_path) -> None:
+    """An overlay that is a link, or lies in a linked folder, would put the user's own pictures into the figure."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "private.png")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_bytes((networks[0] / "report.json").read_bytes())
+    entry = {"file": "private.png", "id": "x", "truth": ["neutral"], "predicted": ["neutral"]}
+    (tmp_path / "explanations.json").write_text(json.dumps({"images": [entry]}))
+    (tmp_path / "a" / "explanations").mkdir()
+    (tmp_path / "a" / "explanations" / "private.png").symlink_to(tmp_path / "private.png")
+    (tmp_path / "a" / "explanations" / "explanations.json").write_text(json.dumps({"images": [entry]}))
+    assert not list(drawn(classify, "explanations", tmp_path / "a").iter(f"{SVG}image"))
+    (tmp_path / "b" / "explanations").symlink_to(tmp_path)
+    done = classify("figure", tmp_path / "b", "--kind", "explanations", "-o", "x.svg")
+    assert (done.code, "symbolic link" in done.err) == (2, True)

@@ -13,8 +13,9 @@ from mutants import mutant
 
 from classify.errors import RunError
 from classify.inference.cards import data_card_text, model_card_text
+from classify.json_file import parse_json, write_json
 from classify.pages.leaderboard import leaderboards
-from classify.pages.page import report_page
+from classify.pages.page import report_page, write_text
 from classify.pages.tables import leaderboard_text, run_text
 from classify.runs.folder import find_runs, read_run
 from features_store.errors import AffectoryError
@@ -86,7 +87,7 @@ def test_a_report_is_a_regular_file(copied, kind) -> None:
     else:
         path.unlink()
         path.mkdir() if kind == "folder" else os.mkfifo(path)
-    with pytest.raises(RunError, match=r"symbolic link|regular file|isn't a run|Is a directory"):
+    with pytest.raises(RunError, match=r"symbolic link|regular file|is not a run|Is a directory"):
         read_run(copied)
 
 
@@ -105,3 +106,17 @@ def test_changed_predictions_are_refused(copied, change) -> None:
     path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
     with pytest.raises(RunError):
         report_page([read_run(copied)])
+
+
+def test_a_small_file_of_many_values_does_not_fill_the_memory() -> None:
+    """A list in three bytes takes sixty in memory."""
+    with pytest.raises(RunError, match="more than 6,000,000 values"):
+        parse_json(b"[" + b"[]," * 6_000_001 + b"[]]", "it")
+
+
+def test_names_that_are_not_utf8_are_written(tmp_path) -> None:
+    """A file has such a name where another system wrote it; JSON has a way to write it, a page a question mark."""
+    write_json(tmp_path / "x.json", {"id": "caf\udce9.png"})
+    assert json.loads((tmp_path / "x.json").read_text()) == {"id": "caf\udce9.png"}
+    write_text(tmp_path / "x.html", "caf\udce9.png", force=False)
+    assert (tmp_path / "x.html").read_text() == "caf?.png"

@@ -1,10 +1,12 @@
 """Run folders: whole or not at all, never over something else, and read back as they were."""
 
+import errno
 import json
 import os
 import shlex
 import shutil
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,7 +86,7 @@ def test_something_else_is_never_replaced(tmp_path):
     (tmp_path / "pictures" / "cat.jpg").touch()
     (tmp_path / "file").touch()
     for place in ("pictures", "file"):
-        with pytest.raises(RunError, match="isn't a run"), new_folder(tmp_path / place, force=True):
+        with pytest.raises(RunError, match="is not a run"), new_folder(tmp_path / place, force=True):
             pass
     assert names(tmp_path / "pictures") == ["cat.jpg"]
     (tmp_path / "empty").mkdir()
@@ -96,7 +98,7 @@ def test_something_else_is_never_replaced(tmp_path):
 def test_place_that_cannot_be_written_is_an_error(tmp_path):
     """A parent that is a file is one sentence, not a traceback."""
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="can't write the run"), new_folder(tmp_path / "file" / "run"):
+    with pytest.raises(RunError, match="cannot write the run"), new_folder(tmp_path / "file" / "run"):
         pass
 
 
@@ -129,7 +131,7 @@ def test_predictions_read_back_to_the_last_digit(tmp_path, task):
 
 @pytest.mark.parametrize("text", ["", "id,part\n", "id,part,truth,probability/a,probability/b\nx,test,c,1,0\n"])
 def test_foreign_predictions_are_refused(tmp_path, text):
-    """Other columns, or a class that the task hasn't, are an error that names the file."""
+    """Other columns, or a class that the task has not, are an error that names the file."""
     (tmp_path / "p.csv").write_text(text)
     with pytest.raises(RunError, match=r"p\.csv"):
         read_predictions(tmp_path / "p.csv", Task("t", "single", ("a", "b")))
@@ -163,8 +165,8 @@ def test_the_settings_of_a_run_are_no_link(polarity_run, tmp_path):
 
 
 def test_places_without_runs_are_refused(tmp_path):
-    """A missing place, an empty one, and a report that isn't one are told apart."""
-    with pytest.raises(RunError, match="doesn't exist"):
+    """A missing place, an empty one, and a report that is not one are told apart."""
+    with pytest.raises(RunError, match="does not exist"):
         find_runs([tmp_path / "none"])
     with pytest.raises(RunError, match="holds no run"):
         find_runs([tmp_path])
@@ -172,8 +174,24 @@ def test_places_without_runs_are_refused(tmp_path):
     with pytest.raises(RunError, match="lacks task, kind"):
         read_run(tmp_path / "run")
     (tmp_path / "run" / "report.json").write_text("{")
-    with pytest.raises(RunError, match="isn't valid JSON"):
+    with pytest.raises(RunError, match="is not valid JSON"):
         find_runs([tmp_path])
+
+
+def test_runs_that_may_not_be_read_are_not_left_out(polarity_run, tmp_path, monkeypatch):
+    """A comparison without them would look whole."""
+    shutil.copytree(polarity_run.folder, tmp_path / "runs" / "mine")
+    (tmp_path / "runs" / "theirs").mkdir()
+    scan = os.scandir
+
+    def refuse(place):
+        if Path(place).name == "theirs":
+            raise PermissionError(errno.EACCES, "Permission denied", str(place))
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match="theirs"):
+        find_runs([tmp_path / "runs"])
 
 
 def test_a_head_of_the_first_version_is_refused_with_the_line_that_makes_it_again(store, tmp_path):

@@ -227,6 +227,10 @@ def test_refusals(disaster_runs, plan, written, tmp_path) -> None:
         plan_submission([disaster_runs[0], disaster_runs[0]])
     with pytest.raises(SubmissionError, match="can't read"):
         check_submission(tmp_path / "none.csv", plan)
+    text = written.read_text()
+    (tmp_path / "open.csv").write_text(text.replace("\n", '\n"', 1))  # a quote that is never closed
+    with pytest.raises(SubmissionError, match=r"open\.csv as a table: unexpected end of data"):
+        check_submission(tmp_path / "open.csv", plan)
     other = Run(disaster_runs[0].folder, Report.of({**disaster_runs[0].report, "part_digests": {}}))
     with pytest.raises(RunError, match="other images or labels"):
         plan_submission([other])

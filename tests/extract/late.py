@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from extract.engines.device import Device, Function, Outputs, Pending, channels_last, device_errors
+from extract.engines.device import Device, Function, Landed, Left, Outputs, channels_last, device_errors
 
 
 class Late(Device):
@@ -57,7 +57,7 @@ class Late(Device):
     def memory_used(self) -> int:
         return 2**28
 
-    def start(self, function: Function, batch: NDArray[Any]) -> Pending:
+    def start(self, function: Function, batch: NDArray[Any]) -> tuple[Left, Landed]:
         left: Future[None] = Future()
         done = self._pool.submit(self._run, function, batch, left, crc32(batch.tobytes()))
 
@@ -69,7 +69,7 @@ class Late(Device):
             with device_errors(self.name()):
                 return done.result()
 
-        return Pending(wait_left, landed)
+        return wait_left, landed
 
     def _run(self, function: Function, batch: NDArray[Any], left: Future[None], sum_: int) -> tuple[Outputs, float]:
         try:

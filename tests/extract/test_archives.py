@@ -5,16 +5,24 @@ from __future__ import annotations
 import gzip
 import io
 import pickle
+import struct
 import tarfile
+import tempfile
+import tracemalloc
+import warnings
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from extract.errors import CorpusError, RefusedImageError, UnreadableError
+from extract.inputs.files import canonical
 from extract.inputs.trees import open_tree
 from features_store import Status
 
@@ -394,3 +402,56 @@ def test_random_damage_of_zips_never_escapes(tmp_path: Path) -> None:
                     assert source.read(row) in files.values()
                 except RefusedImageError:
                     continue
+
+
+MEMBERS = st.lists(
+    st.tuples(
+        st.sampled_from(["a/1.jpg", "a/2.jpg", "b/1.jpg", "b/caf\u00e9.jpg", "b/cafe\u0301.jpg", "./a/1.jpg"]),
+        st.binary(max_size=40),
+        st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=40, deadline=None, database=None)
+@given(members=MEMBERS, place=st.integers(0, 999), flip=st.integers(1, 255))
+def test_any_zip_gives_its_members_or_is_refused(members: list, place: int, flip: int) -> None:
+    """Two members of one name are refused; with one byte changed, what is read is what was written, or nothing."""
+    names = [canonical(name) for name, _, _ in members]
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of zipfile, about names that are there twice
+        path = Path(folder) / "x.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content, method in members:
+                archive.writestr(zipfile.ZipInfo(name), content, compress_type=method)
+        if len({*names}) < len(names):
+            with pytest.raises(CorpusError, match="two files or folders of the name"):
+                open_tree(path)
+            return
+        files = open_tree(path).source(np.array(names))
+        assert [files.read(row) for row in range(len(names))] == [content for _, content, _ in members]
+        data = bytearray(path.read_bytes())
+        data[place * len(data) // 1000] ^= flip
+        path.write_bytes(data)
+        try:
+            files = open_tree(path).source(np.array(names))
+        except CorpusError:
+            return
+        for row, (_, content, _) in enumerate(members):
+            with suppress(RefusedImageError):
+                assert files.read(row) == content
+
+
+def test_a_zip_of_holes_does_not_fill_the_memory(tmp_path: Path) -> None:
+    """Two gigabytes that take no space on a disk, and an end that calls all of it the directory."""
+    with (tmp_path / "x.zip").open("wb") as file:
+        file.write(b"PK\3\4")
+        file.seek(2**31 - 22)
+        file.write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, 2**31 - 100, 78, 0))
+    tracemalloc.start()
+    with pytest.raises(CorpusError, match="directory claims"):
+        open_tree(tmp_path / "x.zip")
+    assert tracemalloc.get_traced_memory()[1] < 2**28
+    tracemalloc.stop()

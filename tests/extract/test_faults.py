@@ -22,7 +22,7 @@ from extract.inputs import files as sources
 from extract.inputs.files import Files
 from extract.settings import RunSettings
 from features_store import DiskSpaceError, Index, MismatchError, Status, open_store
-from features_store.writer import FailureLimit, failures_file, read_failures
+from features_store.writer import allowed_failures, failures_file, read_failures
 
 CommandLine = Callable[..., tuple[int, str, str]]
 BROKEN = Path("/proc/self/mem")  # a regular file whose first byte cannot be read: EIO, without any mock
@@ -214,7 +214,7 @@ def test_a_wrong_limit_is_one_sentence(pictures, command_line, text) -> None:
     assert "give a share such as 5% or 0.05, or a number of images" in err
     assert not (pictures.parent / "store").exists()
     with pytest.raises(MismatchError):
-        FailureLimit(text)
+        allowed_failures(text, 0)
 
 
 def test_nothing_that_could_be_read_is_no_success(tmp_path: Path, command_line) -> None:

@@ -1,12 +1,14 @@
 """Networks that are trained here: training that learns, freezes, stops and goes on; checkpoints that are encoders."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from extract.corpora import find_corpus
 from extract.encoders import Weights, build_encoders, find_encoders
@@ -215,9 +217,16 @@ def test_a_damaged_state_is_refused(few, tmp_path):
     recipe = {"epochs": 2, "batch_size": 96}
     with pytest.raises(UnfinishedError):
         train(few, "resnet32", tmp_path / "net", TINY, {"seconds": 1e-6}, **recipe)
-    (tmp_path / "net.checkpoint" / "state.safetensors").write_bytes(b"x")
-    with pytest.raises(EncoderError, match="is damaged"):
-        train(few, "resnet32", tmp_path / "net", TINY, {"resume": True}, **recipe)
+    state = tmp_path / "net.checkpoint" / "state.safetensors"
+    arrays = load_file(state)
+    for prefix in ("optimizer.", "best.", ""):
+        if prefix:
+            key = next(name for name in arrays if name.startswith(prefix) and arrays[name].ndim)
+            save_file({**arrays, key: torch.zeros(3)}, state)
+        else:
+            state.write_bytes(b"x")
+        with pytest.raises(EncoderError, match="is damaged"):
+            train(few, "resnet32", tmp_path / "net", TINY, {"resume": True}, **recipe)
 
 
 def test_training_stops_where_the_loss_no_longer_falls(few, tmp_path):
@@ -354,6 +363,14 @@ def test_the_test_part_is_never_read(bar_folder):
     assert set(reading.index.splits["default"].values[read]) == {0, 1}
 
 
+@pytest.fixture(scope="module")
+def checkpoint(few, tmp_path_factory):
+    """Return the folder of a trained network."""
+    folder = tmp_path_factory.mktemp("fit") / "net"
+    train(few, "fractalnet", folder, SMALL, epochs=1, batch_size=96)
+    return folder
+
+
 def spoil_record(net, **values) -> None:
     """Change values of a record."""
     path = net / "network.json"
@@ -376,9 +393,9 @@ def spoil_record(net, **values) -> None:
         (lambda net: (net / "network.json").write_text("{}"), "is not a network of format version 1"),
     ],
 )
-def test_damaged_checkpoints_are_refused(few, tmp_path, spoil, words):
+def test_damaged_checkpoints_are_refused(checkpoint, tmp_path, spoil, words):
     """One sentence for each thing that can be wrong."""
-    train(few, "fractalnet", tmp_path / "net", SMALL, epochs=1, batch_size=96)
+    shutil.copytree(checkpoint, tmp_path / "net")
     spoil(tmp_path / "net")
     with pytest.raises(WeightsError, match=words):
         build_encoders(find_encoders([f"fit:{tmp_path / 'net'}"]), Weights())

@@ -125,8 +125,8 @@ def peak_mib() -> float:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_thousand_mutated_images_shift_nothing(tmp_path, toy, photos):
-    n_images = 2000  # a thousand of them mutated
+def test_mutated_images_shift_nothing(tmp_path, toy, photos):
+    n_images = 1000  # half of them mutated
     source = Files(n_images, photos["chelsea"][60:100, 80:140])
     index = Index(np.array([f"{row}.img" for row in range(n_images)]))
     watched = Path("/proc/self/clear_refs").exists()

@@ -163,9 +163,9 @@ def test_a_missing_file_has_no_digest(class_folder, tmp_path, networks):
     assert open_store(tmp_path).content.any(axis=1).tolist() == [True, True, False, True, True, True, False, False]
 
 
-@pytest.mark.parametrize("journal", [False, True])
-def test_a_picture_that_was_replaced_is_noticed_before_its_vector(class_folder, tmp_path, networks, journal):
-    """Another encoder does not see another picture under one name, and the known digest stays."""
+@pytest.mark.parametrize(("journal", "asked"), [(False, True), (True, True), (False, False)])
+def test_a_picture_that_was_replaced_is_noticed_before_its_vector(class_folder, tmp_path, networks, journal, asked):
+    """Another encoder does not see another picture under one name, digests asked for or not; the known one stays."""
     reading = find_corpus("folder").read(class_folder)
     settings = replace(SETTINGS, content=True)
     pipeline.run(reading, networks[1:], tmp_path, settings)
@@ -176,11 +176,12 @@ def test_a_picture_that_was_replaced_is_noticed_before_its_vector(class_folder, 
     old = picture.read_bytes()
     picture.write_bytes((class_folder / "cats" / "0.jpg").read_bytes())
     with pytest.raises(MismatchError, match=r"'cats/1\.jpg' was another picture"):
-        pipeline.run(reading, networks[:1], tmp_path, settings)
+        pipeline.run(reading, networks[:1], tmp_path, replace(settings, content=asked))
     assert open_store(tmp_path).blocks[BLOCK].status[:, 0].tolist()[1] == Status.PENDING
     assert stored_digests(tmp_path) == before
     picture.write_bytes(old)
-    pipeline.run(reading, networks[:1], tmp_path, settings)
+    assert not pipeline.run(reading, networks[:1], tmp_path, replace(settings, content=asked)).notes
+    assert not (tmp_path / JOURNAL).exists()
     assert stored_digests(tmp_path) == before
 
 

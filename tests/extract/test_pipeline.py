@@ -302,3 +302,10 @@ def test_a_store_that_is_no_folder(class_folder, tmp_path, command_line, taken):
     assert code == 2
     assert f"error: --store {place} cannot be made" in err
     assert store.is_symlink() or store.read_text() == "mine"
+
+
+def test_a_limit_can_be_spread_over_the_corpus() -> None:
+    """So that a few images of a corpus which is sorted by class show all classes."""
+    assert replace(SETTINGS, limit=5).rows(100).tolist() == [0, 1, 2, 3, 4]
+    assert replace(SETTINGS, limit=5, spread=True).rows(100).tolist() == [0, 24, 49, 74, 99]
+    assert replace(SETTINGS, limit=5, spread=True).rows(3).tolist() == [0, 1, 2]

@@ -11,6 +11,7 @@ from late import Late
 
 from extract import shards
 from extract.engines import DEVICES
+from extract.errors import ExtractError
 from features_store import open_store
 
 POOL = "timm-test_efficientnet.pool"
@@ -123,3 +124,13 @@ def test_one_precision_is_needed(run, monkeypatch):
     code, _, err, _ = run("cuda:0,1")
     assert code == 2
     assert "(cuda:0 (card 0): float32 / cuda:1 (card 1): float16); give --precision float32" in err
+
+
+@pytest.mark.parametrize("name", ["shards", "shards/0-9"])
+def test_shards_that_are_links_are_left_alone(tmp_path, name) -> None:
+    """What is merged is removed, and what lies behind a link is not ours."""
+    (tmp_path / "mine" / "0-9").mkdir(parents=True)
+    (tmp_path / "store" / name).parent.mkdir(parents=True)
+    (tmp_path / "store" / name).symlink_to(tmp_path / "mine")
+    with pytest.raises(ExtractError, match="symbolic link"):
+        shards.shard_folders(tmp_path / "store", 9, 1)

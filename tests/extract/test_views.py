@@ -136,7 +136,7 @@ def test_awkward_shapes_have_views_of_bounded_size(policy, shape):
 def test_mistakes_are_named():
     with pytest.raises(EncoderError, match=r"unknown policy of views 'strnog' \(did you mean 'strong'\?\)"):
         Views(2, "strnog")
-    with pytest.raises(EncoderError, match="0 views were asked for; 1"):
+    with pytest.raises(EncoderError, match="0 views were requested; 1"):
         Views(0)
 
 
@@ -184,11 +184,11 @@ def test_another_policy_or_number_of_views_is_refused(class_folder, tmp_path, to
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
 def test_views_after_kills_are_those_of_an_undisturbed_run(tmp_path):
     done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("zygote.py"), tmp_path, "8", "1", "3"],
+        [sys.executable, Path(__file__).with_name("zygote.py"), tmp_path, "4", "1", "3"],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[0]) >= 8
+    assert int(done.stdout.split()[0]) >= 4

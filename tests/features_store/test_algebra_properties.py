@@ -21,7 +21,7 @@ from features_store.merge import merge
 from features_store.subset import subset
 
 settings.register_profile(
-    "algebra", max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    "algebra", max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 LAW = settings.get_profile("algebra")
 _number = itertools.count()

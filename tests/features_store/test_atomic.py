@@ -23,6 +23,7 @@ from features_store import (
     StoreError,
     UnsafeFileError,
     open_regular,
+    open_store,
     read_regular,
 )
 from features_store.atomic import atomic_folder, atomic_write, recover, typed_path
@@ -440,3 +441,15 @@ def test_many_write_into_one_folder(tmp_path) -> None:
     ]
     assert [one.communicate(timeout=100)[1] for one in many] == [""] * 4
     assert sorted(os.listdir(tmp_path)) == ["0", "1", "2", "3"]
+
+
+def test_a_folder_that_may_not_be_read_is_not_called_empty(tmp_path, monkeypatch) -> None:
+    """Else its dumps would be missing without a word."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
+
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, refuse)
+    with pytest.raises(PermissionError):
+        open_store(tmp_path)

@@ -23,6 +23,12 @@ class SafetensorError(Exception):
     """Named as that of a library which is not imported here."""
 
 
+def _caused_by(number: int) -> fs.StoreError:
+    error = fs.StoreError("it cannot be written")
+    error.__cause__ = OSError(number, os.strerror(number))
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
@@ -33,6 +39,8 @@ class SafetensorError(Exception):
         (OSError(errno.EIO, "Input/output error", "z"), 1, "z: input/output error"),
         (OSError(errno.ENOSPC, "No space left on device", "z"), 1, "z: the disk is full"),
         (OSError("Can't read data"), 1, "can't read data"),
+        (_caused_by(errno.EIO), 1, "cannot be written"),
+        (_caused_by(errno.EACCES), 2, "cannot be written"),
         (MemoryError(), 1, "not enough memory"),
         (RecursionError(), 1, "nested too deeply"),
         (SafetensorError("Error while serializing: No space left on device"), 1, "the disk is full"),

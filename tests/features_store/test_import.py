@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import struct
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 import zlib
 
@@ -585,3 +587,22 @@ def test_impossible_exports_end_in_one_sentence(tmp_path, make_store, run_comman
     code, _, err = run_command("export", tmp_path / "a", *arguments)
     assert code == 2
     assert words in err
+
+
+@pytest.mark.parametrize("ending", [".csv", ".npz"])
+def test_a_matrix_of_holes_does_not_fill_the_memory(tmp_path, make_store, run_command, ending) -> None:
+    """Two gigabytes that take no space on a disk: one line, or the directory that the end of a ZIP file claims."""
+    make_store(tmp_path / "s")
+    place = tmp_path / f"m{ending}"
+    place.touch()
+    os.truncate(place, 2**31)
+    if ending == ".npz":
+        with place.open("r+b") as file:
+            file.seek(2**31 - 22)
+            file.write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, 2**31 - 100, 78, 0))
+    tracemalloc.start()
+    code, _, said = run_command("import", tmp_path / "s", place, "-n", "x", "-o", tmp_path / "m.h5")
+    assert tracemalloc.get_traced_memory()[1] < 2**28
+    tracemalloc.stop()
+    assert code == 2
+    assert "characters" in said or "directory claims" in said

@@ -13,7 +13,7 @@ from layouts import MAKERS, picture, text
 from PIL import Image
 
 from extract.check.duplicates import find_clusters
-from extract.check.report import check, lines_of, record_of
+from extract.check.report import check, lines_of
 from extract.corpora import find_corpus
 from features_store import Index, Labels, Split, Status, Task
 from features_store.leakage import probe, traces_of_ids, tree_scores
@@ -28,8 +28,8 @@ def test_planted_defects(name: str, tmp_path: Path) -> None:
     corpus = find_corpus(name)
     options = {"equal": "keep"} if name == "fi" else {}
     reading = corpus.read(made.data, options)
-    done = check(corpus, reading, progress=False)
-    record, words = record_of(done), "\n".join(lines_of(done))
+    record = check(corpus, reading, progress=False)
+    words = "\n".join(lines_of(record))
     json.dumps(record)
     if name == "mediaeval21":
         pair = record["duplicates"][0]
@@ -113,6 +113,10 @@ def test_duplicates_and_page(tmp_path: Path, command_line: Callable[..., tuple[i
     assert "1 cross the parts of split 'default'" in out
 
 
+def rows_of(cluster: dict) -> list[int]:
+    return [int(name.removesuffix(".jpg")) for name in cluster["ids"]]
+
+
 def test_clusters_against_all_pairs() -> None:
     """The search by bands finds what comparing all pairs finds."""
     random = np.random.default_rng(0)
@@ -126,7 +130,7 @@ def test_clusters_against_all_pairs() -> None:
         found = find_clusters(index, content, phash, np.ones(300, bool), distance=distance)
         apart = [[(int(a) ^ int(b)).bit_count() for b in phash] for a in phash]
         wanted = {(a, b) for a in range(300) for b in range(a) if apart[a][b] <= distance}
-        joined = {(a, b) for one in found for a in one.rows for b in one.rows if a > b}
+        joined = {(a, b) for one in found for a in rows_of(one) for b in rows_of(one) if a > b}
         assert wanted <= joined
         assert len(joined) <= len(wanted) + 5  # chains join a few more
 
@@ -199,7 +203,7 @@ def test_other_shortcuts(tmp_path: Path) -> None:
     text(tmp_path / "labels.csv", "image,when\n" + "".join(rows))
     corpus = find_corpus("csv")
     done = check(corpus, corpus.read(tmp_path, {"single": "when"}), progress=False)
-    scores = {one["family"]: one["score"] for one in done.shortcuts}
+    scores = {one["family"]: one["score"] for one in done["shortcuts"]}
     assert scores["modification time"] == 1.0
     assert scores["width and height"] == 1.0
     assert scores["digits"] < 0.8

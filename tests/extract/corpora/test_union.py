@@ -10,9 +10,9 @@ import pytest
 from layouts import MAKERS, picture
 
 from extract.corpora import CORPORA, find_corpus
+from extract.corpora.labels import rescaled
 from extract.errors import CorpusError
 from features_store import AffectoryError
-from features_store.union import rescaled
 
 
 @pytest.fixture

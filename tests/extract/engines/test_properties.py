@@ -119,8 +119,8 @@ class Careless(Late):
     delay = 0.02
 
     def start(self, function, batch):
-        pending = super().start(function, batch)
-        return type(pending)(lambda: None, pending.landed)
+        _, landed = super().start(function, batch)
+        return (lambda: None), landed
 
 
 class Swapped(Late):
@@ -134,13 +134,13 @@ class Early(Late):
     """A device whose vectors are taken from their memory before they have landed there."""
 
     def start(self, function, batch):
-        pending, memory = super().start(function, batch), np.zeros((2, len(batch), 2), np.float32)
+        (left, landed), memory = super().start(function, batch), np.zeros((2, len(batch), 2), np.float32)
 
         def land() -> None:
-            memory[:] = pending.landed()[0]
+            memory[:] = landed()[0]
 
         threading.Thread(target=land).start()
-        return type(pending)(pending.left, lambda: (list(memory), 0.0))
+        return left, lambda: (list(memory), 0.0)
 
 
 @pytest.mark.parametrize("device", [Careless, Swapped, Early])
