@@ -80,8 +80,8 @@ def test_a_published_split_goes_on_and_is_scored_again_without_what_crosses(runs
     kept = said.groups >= 60
     mine = f1_score(said.y_true[kept], said.y_score[kept].argmax(axis=1), average="weighted", zero_division=0)
     assert clean["metrics"]["weighted_f1"]["value"] == pytest.approx(mine)
-    assert found["metrics"]["test"]["weighted_f1"]["value"] > mine + 0.2
-    assert 0.2 < mine < 0.5
+    assert found["metrics"]["test"]["weighted_f1"]["value"] > mine + 0.1
+    assert 0.2 < mine < 0.55
     judged = found["verdicts"]["test"]["head"]["weighted_f1"]
     assert judged["verdict"] == "unclear"  # labels were drawn by group: there is nothing to know
 
