@@ -16,7 +16,7 @@ TASK    ?= polarity
 HEAD    ?= mlp
 
 DEMO_TASKS := polarity evokes valence
-DEMO_HEADS := mlp moe svm gbm
+DEMO_HEADS := mlp moe svm gbm auto
 
 .DEFAULT_GOAL := help
 .PHONY: help install extract classify report demo test test-fast test-all coverage check format bench bench-gpu fuzz clean
@@ -43,7 +43,7 @@ classify: $(STAMP) ## stage 2: vectors -> one head      (DATASET=emoji TASK=pola
 report: $(STAMP) ## one page over all runs of DATASET
 	$(BIN)/classify report runs/$(DATASET) -o report.html --force
 
-demo: $(STAMP) ## emoji pictures -> vectors -> 12 heads -> explanations -> report.html, with real weights and no model hub
+demo: $(STAMP) ## emoji pictures -> vectors -> 15 heads -> explanations -> report.html, with real weights and no model hub
 	$(MAKE) --no-print-directory extract DATASET=emoji PROFILE=offline
 	@set -e; for task in $(DEMO_TASKS); do for head in $(DEMO_HEADS); do \
 	    test -f runs/emoji/$$task/$$head/report.json \

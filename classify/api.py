@@ -1,4 +1,4 @@
-"""The same powers from Python: open a store, fit a head, cross-validate, report, predict.
+"""The Python interface: open a store, fit a head, cross-validate, report, predict.
 
 ::
 
@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from classify.config import KEYS, RunConfig, load_config
 from classify.console import columns, html_table, paragraph
-from classify.data.folds import deal
+from classify.data.folds import cuts, deal_strata
 from classify.data.kinds import kind_of
+from classify.data.tasks import joined
 from classify.errors import ConfigError
 from classify.evaluation.baselines import constant_scores
 from classify.evaluation.bootstrap import LEAST_UNITS, Interval, Spread, intervals
@@ -39,8 +40,6 @@ from features_store.schema import Task
 
 if TYPE_CHECKING:
     from classify.inference.predictor import Predictor
-
-__all__ = ["CrossValidation", "cross_validate", "load", "open_run", "open_store", "report", "run"]
 
 StoreLike = str | Path | Store
 _RUNS_ONLY = ("calibration", "force", "map", "out", "preset", "refit", "tested")  # mean nothing without a run folder
@@ -106,22 +105,23 @@ def _place(store: StoreLike) -> str:
     if len(folders) == 1 and set(open_store(folder).paths) == set(store.paths):
         return str(folder)
     listed = ", ".join(map(str, store.paths))
-    message = f"the store was opened from several places ({listed}); put the dumps into one folder and give that"
-    raise ConfigError(message)
+    raise ConfigError(
+        f"the store was opened from several places ({listed}); put the dumps into one folder and give that"
+    )
 
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """What cross-validation found.
+    """The result of a cross-validation.
 
     Parameters
     ----------
     metrics, majority : mapping of str to Interval
-        Of the head over all images, each answered for by a head that was fitted without it; and of the most common
-        answer (or the mean) of all these images, the same for each. (Found anew without each fold, it would fall below
-        a guess: what is left out of the others is what they have too little of.)
+        Of the head over all images, each scored by a head that was fitted without it; and of the most common label (or
+        the mean) of all these images, the same for each. (Found anew without each fold, it would fall below a guess:
+        what is left out of the others is what they have too little of.)
     verdicts : mapping of str to Judgement
-        By metric, whether the head knows anything of the images; empty where that can't be told.
+        By metric, whether the head knows anything of the images; empty where too few images can be dealt.
     by_fold : list of dict
         The metrics of each fold.
     scores : ndarray
@@ -174,7 +174,7 @@ def cross_validate(
     folds: int = 5,
     **options: Any,
 ) -> CrossValidation:
-    """Answer for each image by a head that was fitted without it; nothing is written.
+    """Score each image with a head that was fitted without it; nothing is written.
 
     The train and validation parts of the split are dealt to folds, groups whole and classes evenly; the test part is
     left alone.
@@ -202,40 +202,36 @@ def cross_validate(
 
     for name in _RUNS_ONLY:
         if name in options:
-            message = f"{name} is given, and a cross-validation leaves no run for it to act on; leave it out"
-            raise ConfigError(message)
+            raise ConfigError(f"{name} is given, and a cross-validation leaves no run for it to act on; leave it out")
     if not isinstance(folds, int) or folds < 2:
-        message = f"folds is {folds}; an image can only be answered for by others with at least 2"
-        raise ConfigError(message)
+        raise ConfigError(f"folds is {folds}; an image can only be predicted from others with at least 2")
     config = _config(store, task, head, blocks, options)
     layout = lay_out(config, store if isinstance(store, Store) else None)
     unfitted_head(config, layout)  # options are checked before anything is fitted
-    parts = [layout.data.parts[name] for name in ("train", "validation") if name in layout.data.parts]
-    rows, y = np.concatenate([part.rows for part in parts]), np.concatenate([part.y for part in parts])
-    groups = None if parts[0].groups is None else np.concatenate([np.asarray(part.groups) for part in parts])
-    dealt = deal(layout.data.task, y, groups=groups, n_folds=folds, seed=config.seed)
-    matrix = RowMatrix(layout.store, layout.blocks, rows)
-    scores = kind_of(layout.data.task).blank(len(y))
-    for fold in np.unique(dealt):
-        train, held = np.flatnonzero(dealt != fold), np.flatnonzero(dealt == fold)
-        one = task_head(head, layout.data.task, y[train], config.settings, seed=config.seed, shape=layout.map_shape)
-        fitted = one.fit_in_groups(matrix[train], y[train], None if groups is None else groups[train])
-        scores[held] = head_scores(fitted, layout.data.task, matrix[held])
+    data, target = layout.data, layout.data.task
+    part, kind = joined(data.parts[name] for name in ("train", "validation") if name in data.parts), kind_of(target)
+    y, groups = part.y, part.groups
+    fold_of = deal_strata(kind.strata(y), groups=groups, n_folds=folds, seed=config.seed)
+    matrix, scores = RowMatrix(layout.store, layout.blocks, part.rows), kind.blank(len(y))
+    for train, held_out in cuts(fold_of):
+        unfitted = task_head(head, target, y[train], config.settings, seed=config.seed, shape=layout.map_shape)
+        fitted = unfitted.fit_in_groups(matrix[train], y[train], None if groups is None else groups[train])
+        scores[held_out] = head_scores(fitted, target, matrix[held_out])
     resampling: dict[str, Any] = {"groups": groups, "n_resamples": config.resamples, "seed": config.seed}
-    constant = constant_scores(layout.data.task, y, len(y))
-    found, majority = (Spread.of(layout.data.task, y, said, **resampling) for said in (scores, constant))
-    enough = found.n_units >= LEAST_UNITS
+    spread = Spread.of(target, y, scores, **resampling)
+    majority = Spread.of(target, y, constant_scores(target, y, len(y)), **resampling)
+    enough = spread.n_units >= LEAST_UNITS
     return CrossValidation(
-        task=layout.data.task,
+        task=target,
         head=head,
-        metrics=intervals(found, part="training and validation"),
+        metrics=intervals(spread, part="training and validation"),
         majority=intervals(majority, part="training and validation"),
-        by_fold=[metrics(layout.data.task, y[dealt == fold], scores[dealt == fold]) for fold in np.unique(dealt)],
-        ids=layout.store.ids[rows],
-        folds=dealt,
+        by_fold=[metrics(target, y[rows], scores[rows]) for _, rows in cuts(fold_of)],
+        ids=part.ids,
+        folds=fold_of,
         scores=scores,
-        crossing=layout.data.crossing.words_on_folds() if layout.data.crossing else "",
-        verdicts=judge(layout.data.task, y, found, majority, groups, seed=config.seed) if enough else {},
+        crossing=data.crossing.words_on_folds() if data.crossing else "",
+        verdicts=judge(target, y, spread, majority, groups, seed=config.seed) if enough else {},
     )
 
 
@@ -273,11 +269,11 @@ def report(
 
 
 def load(place: Run | str | Path, *, device: str = "auto", allow_download: bool = False) -> Predictor:
-    """Open a run or a bundle, and load its encoders: what comes back answers for image files.
+    """Open a run or a bundle, and load its encoders: what comes back predicts image files.
 
     ``next(load("polarity.zip")(["holiday.jpg"])).calibrated``
 
-    Weights that aren't on this machine are fetched from a model hub only with *allow_download*.
+    Weights that are not on this machine are fetched from a model hub only with *allow_download*.
     """
     from classify.inference.bundle import open_model
     from classify.inference.model import run_model

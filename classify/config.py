@@ -12,20 +12,8 @@ from typing import Any, Literal
 
 from classify.errors import ConfigError
 from classify.preset import find_preset
-from classify.toml_text import parse_settings, plain_value, read_toml, toml_key, toml_value
+from classify.toml_text import plain_value, read_toml, toml_key, toml_value
 from features_store.errors import unknown_name
-
-__all__ = [
-    "KEYS",
-    "RunConfig",
-    "check_out",
-    "dump_config",
-    "load_config",
-    "parse_settings",
-    "read_toml",
-    "shared_store",
-    "user_path",
-]
 
 ON_FAILED, CALIBRATIONS = ("drop", "error"), ("temperature", "isotonic", "none")
 VIEWS = ("all", "canonical", "everywhere")
@@ -140,8 +128,6 @@ def load_config(
     """Read a run's settings from a preset, under a TOML file, under *overrides*; each may be absent.
 
     This is the one way from arguments to a `RunConfig`, for the command line, for files and for Python.
-
-    Raises ConfigError.
     """
     values = _checked(read_toml(path), str(path)) if path else {}
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
@@ -166,10 +152,7 @@ def load_config(
 
 
 def check_out(out: str | None, path: Path) -> None:
-    """Refuse a place outside of the working folder that a file, which may be a stranger's, chooses.
-
-    Raises ConfigError.
-    """
+    """Refuse a place outside of the working folder that a file, which may be a stranger's, chooses."""
     _check_place("out", out or "")
     if out and not Path(os.path.realpath(user_path(out))).is_relative_to(Path.cwd().resolve()):
         raise ConfigError(f"{path} sets out = {out!r}, outside of the working folder; to write there, give --out {out}")

@@ -12,8 +12,6 @@ import typer
 from classify.json_file import clean_text
 from features_store.console import on_one_line
 
-__all__ = ["columns", "html_table", "note", "on_one_line", "paragraph", "progress_bar", "say"]
-
 
 def say(text: str, *, err: bool = False) -> None:
     """Print text to the standard output, or to the error stream."""

@@ -1,33 +1,9 @@
-"""Every error that ``classify`` raises on purpose, in one tree.
+"""Every error that ``classify`` raises on purpose: what failed, the value, what is valid and what to do.
 
-::
-
-    AffectoryError                      (features_store.errors)
-    └── ClassifyError
-        ├── ConfigError(ValueError)     a setting that doesn't exist, or has no such value
-        ├── HeadError(ValueError)       a head that can't do what it was asked
-        ├── TaskError(ValueError)       labels, split and vectors that don't make a task
-        ├── RunError(OSError)           a run folder that can't be written or read
-        ├── ModelError(ValueError)      a run or bundle that can't answer for new images
-        │   └── BundleError             a bundle that isn't whole, or isn't what it says
-        └── SubmissionError(ValueError) a file of answers that must not be handed in
-
-Each text says what failed, the value, what is valid and what to do.
+`ClassifyError` is an `AffectoryError` of `features_store.errors`, and the base of all others.
 """
 
 from features_store.errors import AffectoryError
-
-__all__ = [
-    "BundleError",
-    "ClassifyError",
-    "ConfigError",
-    "HeadError",
-    "ModelError",
-    "OutdatedHeadError",
-    "RunError",
-    "SubmissionError",
-    "TaskError",
-]
 
 
 class ClassifyError(AffectoryError):
@@ -35,11 +11,11 @@ class ClassifyError(AffectoryError):
 
 
 class ConfigError(ClassifyError, ValueError):
-    """A setting has an unknown name or a value it can't have."""
+    """A setting has an unknown name or a value that it does not take."""
 
 
 class HeadError(ClassifyError, ValueError):
-    """A head was asked for something it can't do, or given data it can't take."""
+    """A head has an option or data that it does not take."""
 
 
 class OutdatedHeadError(HeadError):
@@ -47,20 +23,20 @@ class OutdatedHeadError(HeadError):
 
 
 class TaskError(ClassifyError, ValueError):
-    """The labels, the split and the vectors don't make a task that can be run."""
+    """The labels, the split and the vectors do not make a task that can be run."""
 
 
 class RunError(ClassifyError, OSError):
-    """A run folder exists already, is incomplete, or can't be read."""
+    """A run folder exists already, is incomplete, or cannot be read or written."""
 
 
 class ModelError(ClassifyError, ValueError):
-    """A run or a bundle can't answer for new images: an encoder can't be rebuilt, or would give other vectors."""
+    """A run or a bundle cannot predict new images: an encoder cannot be rebuilt, or would give other vectors."""
 
 
 class BundleError(ModelError):
-    """A bundle isn't whole, isn't what it says, or holds what no bundle holds."""
+    """A bundle is not whole, or holds what no bundle holds."""
 
 
 class SubmissionError(ClassifyError, ValueError):
-    """A file of answers isn't what the run said, or isn't in the form that is asked for."""
+    """A file of predictions is not that of the run, or not in the required form."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Callable, Mapping
 from copy import copy
@@ -24,31 +23,6 @@ from classify.errors import RunError
 from features_store import atomic, disk
 from features_store.atomic import atomic_write
 from features_store.errors import AffectoryError, ExistsError, StoreError, UnsafeFileError
-
-__all__ = [
-    "MAX_JSON",
-    "Check",
-    "SchemaError",
-    "anything",
-    "check_new",
-    "choice",
-    "clean_text",
-    "flag",
-    "items",
-    "number",
-    "optional",
-    "parse_json",
-    "read_json",
-    "read_regular",
-    "record",
-    "table",
-    "text",
-    "try_place",
-    "umask",
-    "whole",
-    "write_json",
-    "wrong",
-]
 
 MAX_JSON = 64 * 2**20  # bytes; the report of a run on 1,000 classes has 30 MB
 _MAX_DEPTH = 32
@@ -61,21 +35,16 @@ _MAX_ITEMS = 5_000_000
 
 
 def check_new(path: Path, *, force: bool) -> None:
-    """Refuse a file that is there or can't be written, before any work is done for it.
-
-    Raises ExistsError, RunError.
-    """
+    """Refuse a file that is there or cannot be written, before any work is done for it."""
     try_place(path)
     if path.exists() and not force:
         raise ExistsError(f"{path} exists; replace it with --force (force=True)")
 
 
 def try_place(path: Path, what: str = "") -> None:
-    """Refuse a place that can't be written, by writing there, and sweep what killed processes left there.
+    """Refuse a place that cannot be written, by writing there, and sweep what killed processes left there.
 
     Folders that this takes are removed again.
-
-    Raises RunError.
     """
     try:
         disk.try_place(path, what)
@@ -85,10 +54,7 @@ def try_place(path: Path, what: str = "") -> None:
 
 
 def write_json(path: Path, values: Any, *, force: bool = False) -> None:
-    """Write plain values, whole or not at all; a NaN among them is an error, and the folder is made.
-
-    Raises ExistsError, RunError.
-    """
+    """Write plain values, whole or not at all; a NaN among them is an error, and the folder is made."""
     check_new(path, force=force)
     text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     try:
@@ -102,15 +68,7 @@ def write_json(path: Path, values: Any, *, force: bool = False) -> None:
 
 
 def read_regular(path: Path, limit: int = MAX_JSON) -> bytes:
-    """Return the bytes of a regular file.
-
-    Raises
-    ------
-    FileNotFoundError
-        It isn't there.
-    RunError
-        It is a link, a pipe or a device, has a second name, may not be read, or has more than *limit* bytes.
-    """
+    """Return the bytes of a regular file, at most *limit*; a link, a pipe, a device, a second name is refused."""
     try:
         return atomic.read_regular(path, limit)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -118,9 +76,9 @@ def read_regular(path: Path, limit: int = MAX_JSON) -> bytes:
     except UnsafeFileError as error:
         raise RunError(str(error)) from error
     except OSError as error:
-        raise RunError(f"{path} can't be read: {error.strerror or error}") from error
+        raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # a name with a zero byte in it
-        raise RunError(f"{str(path)!r} can't be the name of a file: {error}") from error
+        raise RunError(f"{str(path)!r} cannot be the name of a file: {error}") from error
 
 
 def clean_text(text: str) -> str:
@@ -128,21 +86,11 @@ def clean_text(text: str) -> str:
     return _CONTROL.sub("�", text)
 
 
-def umask() -> int:
-    """Return which permissions new files don't get."""
-    now = os.umask(0o022)
-    os.umask(now)
-    return now
-
-
 def parse_json(data: bytes, what: object, *, clean: bool = True) -> Any:
-    """Parse JSON that isn't trusted; characters that would steer a terminal are taken out (*clean*), or refused.
-
-    Raises RunError.
-    """
+    """Parse JSON that is not trusted; characters that would steer a terminal are taken out (*clean*), or refused."""
 
     def refuse(reason: str) -> NoReturn:
-        raise RunError(f"{what} isn't valid JSON: {reason}")
+        raise RunError(f"{what} is not valid JSON: {reason}")
 
     def integer(digits: str) -> int:
         return int(digits) if len(digits) <= _MAX_DIGITS else refuse(f"{digits[:30]}… has too many digits")
@@ -193,10 +141,7 @@ def _cleaned(value: Any, depth: int, refuse: Any) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Read an object; None where there is no such file.
-
-    Raises RunError.
-    """
+    """Read an object; None where there is no such file."""
     try:
         values = parse_json(read_regular(path), path)
     except FileNotFoundError:
@@ -207,7 +152,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 class SchemaError(RunError):
-    """A value of a file isn't what the file's kind has there."""
+    """A value of a file is not what the file's kind has there."""
 
 
 def wrong(where: str, value: Any, wanted: str) -> NoReturn:

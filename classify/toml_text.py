@@ -19,8 +19,6 @@ if sys.version_info >= (3, 11):
 else:  # the same parser under its older name
     import tomli as tomllib
 
-__all__ = ["parse_settings", "plain_value", "read_toml", "toml_key", "toml_value"]
-
 _MAX_BYTES = 4 * 2**20
 
 
@@ -82,8 +80,6 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
 
     A value that is valid TOML is taken as such (``300``, ``1e-5``, ``true``, ``[1000, 200]``); any other is a
     text, and ``none`` is None.
-
-    Raises AffectoryError.
     """
     texts = key_values("--set", pairs, "epochs=50")
     return {key: plain_value(_value(text.strip())) for key, text in texts.items()}

@@ -26,6 +26,7 @@ from features_store.errors import ExistsError, StoreError, UnsafeFileError
 Mode = Literal["rb", "r+b", "ab", "a+b"]
 
 _ATTEMPTS = 20
+_MAX_DIRECTORY = 256 * 2**20  # bytes; a million members take half of it
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.part")
 _LOCK, _OLD = ".lock", "old"
 _ABANDONED_SECONDS = 24 * 3600  # without a change: nobody works on it any more, wherever
@@ -125,16 +126,18 @@ def read_up_to(file: BinaryIO, limit: int) -> tuple[bytes, int]:
     return (data if len(data) <= limit else b""), len(data)
 
 
-class ZipSource:
-    """An open ZIP file for `zipfile`, which reads a directory as long as the file itself claims, in one piece."""
+def zip_source(file: BinaryIO) -> Any:
+    """Give an open ZIP file to `zipfile`, which reads a directory as long as the file itself claims, in one piece."""
+    return _ZipSource(file)
 
-    def __init__(self, file: BinaryIO, limit: int = 256 * 2**20) -> None:
-        self._file, self._limit = file, limit
+
+class _ZipSource:
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
 
     def read(self, size: int = -1) -> bytes:
-        """Read at most the limit at once; a million members take half of it."""
-        if size > self._limit:
-            raise UnsafeFileError(f"its directory claims {size:,} bytes; at most {self._limit:,} are read")
+        if size > _MAX_DIRECTORY:
+            raise UnsafeFileError(f"its directory claims {size:,} bytes; at most {_MAX_DIRECTORY:,} are read")
         return self._file.read(size)
 
     def __getattr__(self, name: str) -> Any:

@@ -22,8 +22,15 @@ from typing import NoReturn, TextIO
 
 import typer
 
-from features_store.disk import MACHINE_FAULTS
-from features_store.errors import FULL_DISK, AffectoryError, StoreError, UnknownNameError, first_line, unknown_name
+from features_store.errors import (
+    FULL_DISK,
+    MACHINE_FAULTS,
+    AffectoryError,
+    StoreError,
+    UnknownNameError,
+    first_line,
+    unknown_name,
+)
 
 PROGRAMS = {
     "extract": ("extract.__main__", "images to vectors of frozen networks, on a GPU, once"),

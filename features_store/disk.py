@@ -36,9 +36,6 @@ else:
 HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 """What `lock` says where another process holds the lock."""
 
-MACHINE_FAULTS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Errors that say nothing about the file: the same read may succeed later."""
-
 KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFLNK: "a symbolic link",

@@ -26,8 +26,7 @@ from numpy.typing import NDArray
 
 from features_store import passport, seal
 from features_store.atomic import atomic_write, open_regular
-from features_store.disk import MACHINE_FAULTS
-from features_store.errors import FormatError, StoreError, UnsafeFileError, first_line
+from features_store.errors import MACHINE_FAULTS, FormatError, StoreError, UnsafeFileError, first_line
 from features_store.schema import ALIGNMENT, FORMAT, FORMAT_VERSION, BlockSpec, Index, checked_text, meaning_digest
 
 _MAX_OBJECTS = 10_000

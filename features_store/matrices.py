@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features_store import chunked
-from features_store.atomic import ZipSource, open_regular, typed_path
+from features_store.atomic import open_regular, typed_path, zip_source
 from features_store.errors import AffectoryError, FormatError, MismatchError, UnsafeFileError, first_line, unknown_name
 from features_store.hdf5 import check_storage, opened
 from features_store.passport import json_object
@@ -113,7 +113,7 @@ def _npy(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
 
 @contextmanager
 def _npz(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Iterator[Matrix]:
-    with path.open("rb") as file, zipfile.ZipFile(ZipSource(file)) as archive:  # type: ignore[arg-type]
+    with path.open("rb") as file, zipfile.ZipFile(zip_source(file)) as archive:
         members = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         if len({*members}) < len(members):
             twice = next(name for name in members if members.count(name) > 1)

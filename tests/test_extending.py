@@ -19,9 +19,12 @@ TEXT = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", TEXT, re.DOTALL | re.MULTILINE))
 STEP = re.compile(r"^(\S[^\n]*):\n\n```(?:python|toml)\n(.*?)```", re.DOTALL | re.MULTILINE)
 RUN = """
-import sys
+import runpy, sys
 from tests.command import run_program
 for line in sys.stdin:
+    if line.startswith("python "):
+        runpy.run_path(line.split()[1])
+        continue
     done = run_program(line.strip())
     print(done.out, flush=True)
     if done.code:
@@ -64,7 +67,7 @@ def apply(folder: Path, where: str, code: str) -> None:
 def test_the_recipes_run_in_their_order(copy: Path) -> None:
     """Every command ends 0; the vectors, the head and the metric are there."""
     blocks = [block for text in SECTIONS.values() for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)]
-    assert len(blocks) == len(SECTIONS) == 6
+    assert len(blocks) == len(SECTIONS) == 7
     environment = {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     given = {"input": "".join(blocks), "cwd": copy, "env": environment}
     done = subprocess.run([sys.executable, "-c", RUN], **given, capture_output=True, text=True, check=False)
@@ -74,6 +77,9 @@ def test_the_recipes_run_in_their_order(copy: Path) -> None:
     assert report["metrics"]["train"]["accuracy"]["value"] > 0.9  # calm is blue and tense is red
     linear = json.loads((copy / "runs/colour/mood/linear/report.json").read_text())["metrics"]["train"]
     assert linear["error_rate"]["value"] == pytest.approx(1 - linear["accuracy"]["value"])
+    ordered = json.loads((copy / "runs/ordered/report.json").read_text())
+    assert ordered["kind"] == "ordinal"
+    assert ordered["metrics"]["train"].keys() == linear.keys()
     for store in ("careful", "second"):
         assert (copy / f"features/{store}/lowlevel.features.h5").is_file()
     assert "error_rate" in done.stdout

@@ -1,4 +1,4 @@
-"""The commands that answer for images, explain answers, and package runs: predict, explain, bundle, submit."""
+"""The commands that predict images, explain predictions, and package runs: predict, explain, bundle, submit."""
 
 from __future__ import annotations
 
@@ -30,15 +30,11 @@ def predict(
         typer.Argument(metavar="IMAGES|FOLDER|-", help="Images, folders, or - for paths on the standard input."),
     ],
     *,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a line of JSON for each image.", rich_help_panel="Output")
-    ] = False,
+    as_json: options.Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.", rich_help_panel="Output")] = False,
     max_failed: Annotated[
         str,
-        typer.Option(
-            help="Images that may stay unanswered, 5% or a number; above it exit code 3.", rich_help_panel="Output"
-        ),
+        typer.Option(help="Images that may fail, 5% or a number; above it exit code 3.", rich_help_panel="Output"),
     ] = "5%",
     device: options.Device = "auto",
     weights: options.WeightFiles = None,
@@ -46,7 +42,8 @@ def predict(
 ) -> None:
     """Predict new images: calibrated probabilities and the decision, or why an image cannot be used.
 
-    The encoders are rebuilt from the passports of the run, and refused if their weights differ.
+    With --json each image is a line. The encoders are rebuilt from the passports of the run, and refused if their
+    weights differ.
     """
     from classify.inference.bundle import open_model
     from classify.inference.model import random_weights
@@ -58,22 +55,21 @@ def predict(
         raise ConfigError("--json and --csv exclude each other; give one")
     if "-" in images and len(images) > 1:
         raise ConfigError("- stands for paths on the standard input, and cannot be mixed with others")
-    asked = None if images == ["-"] else image_paths(images)
+    paths_given = None if images == ["-"] else image_paths(images)
     model = open_model(place)
     for warning in random_weights(model.passports):
         say(f"warning: {warning}", err=True)
     files = _weight_files(weights)
     predictor = Predictor(model, device=device, weights=files, allow_download=allow_download)
-    if asked is None:
-        paths = _typed_lines()
-        n_failed, n_images = _print_predictions(model, predictor(paths), as_json=as_json, as_csv=as_csv)
+    if paths_given is None:
+        n_failed, n_images = _print_predictions(model, predictor(_typed_lines()), as_json=as_json, as_csv=as_csv)
         if not n_images:
             raise ConfigError("no path came on the standard input; write one a line, or name the images instead of -")
     else:
         from tqdm import tqdm
 
-        with tqdm(total=len(asked), unit=" images", delay=2, leave=False, disable=not sys.stderr.isatty()) as bar:
-            found = predictor.many(asked, step=bar.update)
+        with tqdm(total=len(paths_given), unit=" images", delay=2, leave=False, disable=not sys.stderr.isatty()) as bar:
+            found = predictor.many(paths_given, step=bar.update)
             n_failed, n_images = _print_predictions(model, found, as_json=as_json, as_csv=as_csv)
     if n_failed > allowed_failures(max_failed, n_images):
         raise typer.Exit(3)
@@ -104,7 +100,7 @@ def _print_predictions(
         sys.stdout.flush()  # a program that sends one path at a time waits for this line
         failed += bool(prediction.reason)
     if failed:
-        say(f"note: {failed} image{'s' if failed > 1 else ''} without an answer", err=True)
+        say(f"note: {failed} image{'s' if failed > 1 else ''} without a prediction", err=True)
     return failed, n_images
 
 
@@ -203,7 +199,7 @@ def submit(
         Path | None, typer.Option(metavar="FILE", help="A CSV file whose ids give the order, like testset.csv.")
     ] = None,
     part: Annotated[
-        options.Part, typer.Option(help="The part that is answered for.", rich_help_panel="Data")
+        options.Part, typer.Option(help="The part that is predicted.", rich_help_panel="Data")
     ] = options.Part.test,
     store: Annotated[
         str | None,

@@ -10,9 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from classify.config import RunConfig, load_config, parse_settings
+from classify.config import RunConfig, load_config
 from classify.console import say
 from classify.heads import ALL_HEADS
+from classify.toml_text import parse_settings
 
 DATA, HEAD, TRAINING, OUTPUT, ENCODERS = "Data", "Head", "Training", "Output", "Encoders"
 UNFINISHED = 3  # exit code of a run whose time budget ended, and of too many failed images
@@ -116,6 +117,7 @@ Quick = Annotated[
         "--quick", help="Few images and epochs: a trial that everything works, no result.", rich_help_panel=TRAINING
     ),
 ]
+Out = Annotated[str | None, typer.Option(help="Folder to write.", rich_help_panel=OUTPUT)]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.", rich_help_panel=OUTPUT)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.", rich_help_panel=OUTPUT)]
 

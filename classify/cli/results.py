@@ -208,27 +208,17 @@ def ablate(
 
     The test part of the split is not used.
     """
-    from classify.config import parse_settings
     from classify.figures.charts import ABLATION_TITLE, ablation_chart
     from classify.figures.svg import standalone
     from classify.json_file import check_new, read_regular, write_json
     from classify.pages.page import write_text
     from classify.pages.tables import ablation_text
     from classify.runs.findings_json import read_ablation
-    from classify.studies import ablation
+    from classify.studies.ablation import ablate as ablate_blocks
 
-    config = ablation.AblationConfig(
-        store,
-        task,
-        head,
-        blocks=options.names(blocks),
-        split=split or "default",
-        folds=folds,
-        settings=parse_settings(settings or []),
-        seed=seed,
-        allow_split_groups=allow_split_groups,
-    )
-    path = out or ablation.ablation_folder(config) / f"ablation-{head}.json"
+    given: dict[str, Any] = {"store": store, "task": task, "head": head, "blocks": blocks, "split": split, "seed": seed}
+    config = options.run_config(**given, set=settings, allow_split_groups=allow_split_groups)
+    path = out or config.folder.with_name(f"ablation-{head}.json")
     chart = path.with_suffix(".svg")
     if path.exists() and not chart.exists() and not force and (left := read_ablation(path)):
         write_text(chart, standalone(ablation_chart(left)), force=False)
@@ -239,7 +229,7 @@ def ablate(
     ours = chart.is_file() and ABLATION_TITLE.encode() in read_regular(chart)[:2000]
     check_new(chart, force=force or ours)
     with progress_bar("fits") as progress:
-        found = ablation.ablate(config, notify=note, progress=progress)
+        found = ablate_blocks(config, folds=folds, notify=note, progress=progress)
     write_json(path, found, force=force)  # the result first: the chart is drawn from it
     write_text(chart, standalone(ablation_chart(found)), force=True)
     say(json.dumps(found, indent=2, ensure_ascii=False) if as_json else ablation_text(found))

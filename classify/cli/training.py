@@ -44,12 +44,10 @@ def run(
             rich_help_panel="Training",
         ),
     ] = False,
-    out: Annotated[
-        str | None, typer.Option(help="Run folder. [default: runs/CORPUS/TASK/HEAD]", rich_help_panel="Output")
-    ] = None,
+    out: options.Out = None,
     force: options.Force = False,
 ) -> None:
-    """Fit one head on one task, score it beside its baselines, and write a run folder.
+    """Fit one head on one task, score it beside its baselines, and write a run folder: runs/CORPUS/TASK/HEAD.
 
     If the time budget ends before training does, the exit code is 3, and only the state of training is written.
     """
@@ -88,12 +86,10 @@ def evaluate(
             rich_help_panel="Data",
         ),
     ] = None,
-    out: Annotated[
-        str | None, typer.Option(help="Run folder. [default: beside the runs of that store]", rich_help_panel="Output")
-    ] = None,
+    out: options.Out = None,
     force: options.Force = False,
 ) -> None:
-    """Score a fitted head, unchanged, on another corpus."""
+    """Score a fitted head, unchanged, on another corpus; the run lies beside the runs of that store."""
     from classify.pages.tables import run_text
     from classify.studies.cross_corpus import cross_corpus_test
 
@@ -114,12 +110,13 @@ def search(
     settings: options.Settings = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials of the whole search.", rich_help_panel="Training")] = 50,
     seed: options.OptionalSeed = None,
-    out: Annotated[
-        str | None, typer.Option(help="Folder. [default: runs/CORPUS/TASK/HEAD-search]", rich_help_panel="Output")
-    ] = None,
+    out: options.Out = None,
     force: options.Force = False,
 ) -> None:
-    """Search for a head's options on the validation part; score the best on the test part, once, at the end."""
+    """Search for a head's options on the validation part; score the best on the test part, once, at the end.
+
+    The journal and the best run lie in runs/CORPUS/TASK/HEAD-search.
+    """
     from classify.pages.tables import run_text
     from classify.studies.search import search as run_search
 

@@ -13,8 +13,6 @@ from classify.errors import TaskError
 from features_store import Split
 from features_store.schema import PART_NAMES
 
-__all__ = ["Crossing", "find_crossing", "refuse_crossing"]
-
 _WHO = {
     "published": "was published so",
     "made": "says that it was made here, where groups stay whole",
@@ -24,23 +22,13 @@ _WHO = {
 
 @dataclass(frozen=True)
 class Crossing:
-    """The groups that a split parts, among the images of a task.
-
-    Parameters
-    ----------
-    split, source : str
-        Name of the split, and whether it was published or made ("" = not stated).
-    n_groups, n_images : int
-        Groups with images in several parts, and all images of these groups.
-    clean : mapping of str to ndarray of shape (n_images of the part,), bool
-        By part that is scored: images of no group that an earlier part has.
-    """
+    """The groups that a split puts into several parts, among the images of a task."""
 
     split: str
-    source: str
+    source: str  # whether the split was published or made; "" = not stated
     n_groups: int
-    n_images: int
-    clean: Mapping[str, NDArray[np.bool_]]
+    n_images: int  # of these groups
+    clean: Mapping[str, NDArray[np.bool_]]  # by part that is scored, its images of no group that an earlier part has
 
     @property
     def counts(self) -> str:
@@ -49,17 +37,17 @@ class Crossing:
         return f"split {self.split!r} parts {self.n_groups:,} group{groups} of {self.n_images:,} image{images}"
 
     def words(self) -> str:
-        """Say what crosses, and what is done about it in a run."""
+        """Say what crosses, and how a run treats it."""
         name = "test" if "test" in self.clean else "validation"
         n_out, n = int((~self.clean[name]).sum()), len(self.clean[name])
         mates = "the training images" if name == "validation" else "training or validation"
-        told = f"none of the {n:,} {name} images has a group mate in {mates}"
+        effect = f"none of the {n:,} {name} images has a group mate in {mates}"
         if n_out:
-            told = (
+            effect = (
                 f"{n_out:,} of {n:,} {name} images have a group mate in {mates}: values without them stand beside, and "
                 "verdicts leave them out"
             )
-        return f"{self.counts[0].upper()}{self.counts[1:]} and {_WHO[self.source]}; {told}."
+        return f"{self.counts[0].upper()}{self.counts[1:]} and {_WHO[self.source]}; {effect}."
 
     def words_on_folds(self) -> str:
         """Say what crosses where all is dealt to folds anew."""
@@ -94,10 +82,7 @@ def find_crossing(
 
 
 def refuse_crossing(crossing: Crossing | None, *, allow: bool) -> None:
-    """Refuse a split that parts groups, unless it was published so or the user allows it.
-
-    Raises TaskError.
-    """
+    """Refuse a split that parts groups, unless it was published so or the user allows it."""
     if crossing is None or allow or crossing.source == "published":
         return
     raise TaskError(

@@ -12,16 +12,12 @@ from classify.errors import TaskError
 from features_store import Labels
 from features_store.errors import unknown_name
 
-__all__ = ["merge_classes"]
-
 
 def merge_classes(labels: Labels, merge: Mapping[str, Sequence[str]]) -> Labels:
     """Return the labels with some classes put together.
 
     A merged class stands where the first of its members stood. Of several labels an image, the merged one is there
     where any of its members is.
-
-    Raises TaskError.
     """
     if not merge:
         return labels
@@ -37,7 +33,7 @@ def merge_classes(labels: Labels, merge: Mapping[str, Sequence[str]]) -> Labels:
     taken = sorted(set(merge) & (set(task.classes) - set(new_of)))
     if taken:
         raise TaskError(
-            f"merge makes a class {taken[0]!r}, and task {task.name!r} has one that isn't merged; name it too"
+            f"merge makes a class {taken[0]!r}, and task {task.name!r} has one that is not merged; name it too"
         )
     classes = tuple(dict.fromkeys(new_of.get(name, name) for name in task.classes))
     if len(classes) < 2:

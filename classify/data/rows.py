@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -17,21 +16,6 @@ if TYPE_CHECKING:
     import torch
 
     from features_store import Store
-
-__all__ = [
-    "ORDERS",
-    "ArrayRows",
-    "Gather",
-    "RowMatrix",
-    "Rows",
-    "ViewedRows",
-    "batches",
-    "choose_maps",
-    "n_views",
-    "physical_memory",
-    "shuffled_by_blocks",
-    "shuffles_by_blocks",
-]
 
 
 class Rows(Protocol):
@@ -46,13 +30,7 @@ class Rows(Protocol):
 
 
 class ArrayRows:
-    """An array seen as `Rows`.
-
-    Parameters
-    ----------
-    array : numpy.ndarray of shape (n_rows, n_features)
-        Kept by reference, never changed.
-    """
+    """An array seen as `Rows`; it is kept by reference, and never changed."""
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
@@ -73,18 +51,8 @@ class RowMatrix:
     """A lazy float32 matrix ``(n_rows, n_features)`` over some rows and blocks of a store.
 
     Nothing is read before rows are asked for, and only those rows are: a head that learns from
-    mini-batches never holds the matrix. The vectors of the blocks stand side by side, in the order named.
-
-    Parameters
-    ----------
-    store : features_store.Store
-        The open store.
-    blocks : sequence of str
-        Names of the blocks to put side by side.
-    rows : array of int of shape (n_rows,), default=None
-        Rows of the store, in this order. None: every row.
-    view : int, default=0
-        Which view of each image.
+    mini-batches never holds the matrix. The vectors of the *blocks* stand side by side, in this order; *rows* are those
+    of the store, in this order (None: all), and *view* says which view of each image.
     """
 
     def __init__(self, store: Store, blocks: Sequence[str], rows: np.ndarray | None = None, *, view: int = 0) -> None:
@@ -129,28 +97,11 @@ class RowMatrix:
 
     def take(self, positions: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Return the rows at *positions* as float32 ``(n, n_features)``, into *out* where given."""
-        if out is None:
-            out = np.empty((len(positions), self._n_features), dtype=np.float32)
-        if self._gather is None:
-            return self.store.matrix(self.blocks, self.rows[positions], out=out, view=self.view)
-        return self._gather.into(self.rows[positions], out)
-
-    @cached_property
-    def _gather(self) -> Gather | None:
-        """The quick way to the vectors, where each row has one; else the store says which are missing."""
-        whole = self.store.usable(self.blocks, view=self.view)[self.rows].all()
-        return Gather(self.store, self.blocks, self.view) if whole else None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_gather"}
-
-    def batches(self, positions: np.ndarray | None = None, size: int = 1024) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield ``(positions, rows)`` for *size* rows at a time; the rows are one reused buffer."""
-        return batches(self, positions, size)
+        return self.store.matrix(self.blocks, self.rows[positions], out=out, view=self.view)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001 - numpy's own signature
         if copy is False:
-            raise ValueError("a RowMatrix reads its rows from disk: it can't be had without a copy")
+            raise ValueError("a RowMatrix reads its rows from disk: it cannot be had without a copy")
         whole = self.take(np.arange(len(self)))
         return whole if dtype is None else whole.astype(dtype, copy=False)
 
@@ -158,10 +109,7 @@ class RowMatrix:
 def batches(
     rows: Rows, positions: np.ndarray | None = None, size: int = 1024
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield ``(positions, float32 rows)`` for *size* rows at a time.
-
-    Shapes: positions (n,).
-    """
+    """Yield ``(positions, float32 rows)`` for *size* rows at a time."""
     order = np.arange(rows.shape[0]) if positions is None else np.asarray(positions)
     buffer = np.empty((min(size, max(len(order), 1)), rows.shape[1]), dtype=np.float32)
     for start in range(0, len(order), size):
@@ -169,53 +117,8 @@ def batches(
         yield chosen, rows.take(chosen, out=buffer[: len(chosen)])
 
 
-class Gather:
-    """Copies rows of some blocks into the columns of a buffer, allocating nothing once it has seen a size.
-
-    Scattered rows go through one reused buffer of the block's own type: fancy indexing would allocate, fault in and
-    free a fresh one for every batch, which costs more than the copy itself.
-
-    Parameters
-    ----------
-    blocks : sequence of str
-        Each stored contiguously.
-    """
-
-    def __init__(self, store: Store, blocks: Sequence[str], view: int) -> None:
-        self.sources = []
-        for name in blocks:
-            block = store.block(name)
-            n_images, n_views, n_features = block.shape
-            self.sources.append((block.vectors.reshape(n_images * n_views, n_features), n_views))
-        self.view = view
-        self._buffers: list[np.ndarray] = [np.empty((0, table.shape[1]), table.dtype) for table, _ in self.sources]
-
-    def into(self, rows: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """Fill *out*, (n, n_features), with the vectors of *rows*, (n,), converted to its type; return it."""
-        column = 0
-        first, last = (int(rows[0]), int(rows[-1])) if len(rows) else (0, -1)
-        neighbours = last - first + 1 == len(rows) and bool((np.diff(rows) == 1).all())
-        for i, (table, n_views) in enumerate(self.sources):
-            into = out[:, column : column + table.shape[1]]
-            if neighbours and n_views == 1:
-                into[...] = table[first : last + 1]
-            else:
-                if len(self._buffers[i]) < len(rows):
-                    self._buffers[i] = np.empty((len(rows), table.shape[1]), table.dtype)
-                # mode="clip" lets numpy write into `out` directly; the default mode goes through a copy.
-                into[...] = np.take(
-                    table, rows * n_views + self.view, axis=0, out=self._buffers[i][: len(rows)], mode="clip"
-                )
-            column += table.shape[1]
-        return out
-
-
 def choose_maps(store: Store, names: Sequence[str] = ()) -> tuple[tuple[str, ...], tuple[int, int, int]]:
-    """Return the blocks of maps to put side by side, and the shape of the whole.
-
-    Shapes: shape (int, int, int).
-    Raises UnknownNameError, TaskError.
-    """
+    """Return the blocks of maps to put side by side, and the shape of the whole."""
     maps = sorted(name for name, block in store.blocks.items() if len(block.item_shape) == 3)
     if not names and len(maps) != 1:
         found = f"several: {', '.join(maps)}; name those to use with --blocks" if maps else "none"
@@ -245,11 +148,6 @@ class ViewedRows(RowMatrix):
     Until the first `redraw` every row is view 0, so that whatever reads the rows once sees the canonical images. A
     block with fewer views than others stays at its view 0 where the drawn one is beyond it; so does an image whose
     drawn view failed.
-
-    Parameters
-    ----------
-    store, blocks, rows
-        As of `RowMatrix`.
     """
 
     def __init__(self, store: Store, blocks: Sequence[str], rows: np.ndarray | None = None) -> None:
@@ -321,7 +219,7 @@ def shuffles_by_blocks(choice: str, rows: Rows) -> bool:
 
 
 def physical_memory() -> int:
-    """Return the machine's memory in bytes; where the system doesn't say, a laptop's 8 GiB."""
+    """Return the machine's memory in bytes; where the system does not say, a laptop's 8 GiB."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

@@ -14,17 +14,12 @@ import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.linalg.lapack import dpstrf
 
-__all__ = ["Projection", "inner_products"]
-
 _COLUMNS = 1024  # features widened to float64 at a time
 _TOLERANCE = 1e-10  # a direction that holds less than this share of the longest row's squared length is rounding
 
 
 def inner_products(a: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
-    """Return ``a @ b.T`` (with *b* None, ``a @ a.T``) accumulated in float64, without a wide copy of either side.
-
-    Shapes: a (n_a, n_features); b (n_b, n_features) default.
-    """
+    """Return ``a @ b.T`` (without *b*, ``a @ a.T``), float64 (n_a, n_b), without a wide copy of either side."""
     total = np.zeros((len(a), len(a if b is None else b)))
     for start in range(0, a.shape[1], _COLUMNS):
         left = a[:, start : start + _COLUMNS].astype(np.float64)
@@ -38,20 +33,11 @@ class Projection:
 
     The basis is never formed: by a pivoted Cholesky factorisation of the rows' Gram matrix,
     ``anchors = factor @ basis``, and products with the basis are products with the anchors and a triangular solve.
-
-    Parameters
-    ----------
-    anchors : numpy.ndarray of float32, shape (rank, n_features)
-        Rows that span all of them.
-    factor : numpy.ndarray of float64, shape (rank, rank)
-        Lower triangular.
-    coordinates : numpy.ndarray of float64, shape (n_rows, rank)
-        The rows themselves: ``rows = coordinates @ basis``.
     """
 
-    anchors: np.ndarray
-    factor: np.ndarray
-    coordinates: np.ndarray
+    anchors: np.ndarray  # float32 (rank, n_features): rows that span all of them
+    factor: np.ndarray  # float64 (rank, rank), lower triangular
+    coordinates: np.ndarray  # float64 (n_rows, rank), of the rows themselves: ``rows = coordinates @ basis``
 
     @classmethod
     def fit(cls, rows: np.ndarray) -> Projection:

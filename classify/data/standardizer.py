@@ -11,8 +11,6 @@ import numpy as np
 from classify.data.rows import Rows, batches
 from classify.errors import HeadError
 
-__all__ = ["Standardizer", "finite_batches", "refuse_non_finite"]
-
 _CHUNK = 512  # rows read at once outside training: 23 MB at 11,414 features
 _CHUNK_VALUES = 2**23  # and no more values than that: a map of 2048 x 8 x 8 is 131,072 of them
 

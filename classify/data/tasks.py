@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,31 +19,20 @@ from features_store.errors import FailedRowsError
 from features_store.schema import PART_NAMES, Status, Task
 
 if TYPE_CHECKING:
-    from features_store import Labels, Split, Store
-
-__all__ = ["Part", "TaskRows", "choose_blocks", "sampled", "task_rows"]
+    from features_store import Store
 
 
 @dataclass(frozen=True)
 class Part:
-    """The images of one part of a split that have a label and all their vectors.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (n_images,), int64
-        Rows of the store, ascending.
-    y : ndarray
-        single: (n_images,) int64 codes into the task's classes; multi: (n_images, n_classes) uint8;
-        regression: (n_images,) float64 for one output, (n_images, n_outputs) for several.
-    groups : ndarray of shape (n_images,), int64, or None
-        Images of one group belong together; -1 = alone. None = all alone.
-    """
+    """The images of one part of a split that have a label and all their vectors."""
 
     name: str
-    rows: NDArray[np.int64]
+    rows: NDArray[np.int64]  # of the store, ascending
+    # single: (n_images,) int64 codes; multi: (n_images, n_classes) uint8; regression: float64, (n_images,) for one
+    # output, (n_images, n_outputs) for several
     y: NDArray[Any]
     ids: NDArray[np.str_]
-    groups: NDArray[np.int64] | None = None
+    groups: NDArray[np.int64] | None = None  # images of one group belong together; -1 = alone. None = all alone
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -55,32 +43,31 @@ class Part:
         text = "\0".join(self.ids.tolist()).encode()
         return hashlib.sha256(text + b"\0\0" + np.ascontiguousarray(self.y).tobytes()).hexdigest()
 
+    def some(self, chosen: NDArray[Any]) -> Part:
+        """Return some of the images, by position or by a mask."""
+        groups = None if self.groups is None else self.groups[chosen]
+        return replace(self, rows=self.rows[chosen], y=self.y[chosen], ids=self.ids[chosen], groups=groups)
+
+
+def joined(parts: Iterable[Part]) -> Part:
+    """Return the images of several parts as one, in their order."""
+    each = list(parts)
+    rows, y, ids = (np.concatenate([getattr(part, what) for part in each]) for what in ("rows", "y", "ids"))
+    known = [part.groups for part in each if part.groups is not None]
+    return Part("+".join(part.name for part in each), rows, y, ids, np.concatenate(known) if known else None)
+
 
 @dataclass(frozen=True)
 class TaskRows:
-    """A task laid out for a run.
-
-    Parameters
-    ----------
-    parts : mapping of str to Part
-        Only parts that hold images; ``train`` is always there.
-    dropped : mapping of str to mapping of str to int
-        Part, then reason, then how many of its images are left out for it.
-    unused : int
-        Images that the split leaves out.
-    warnings : tuple of str
-        What a reader of the results has to know: classes without images, and the like.
-    split, split_source : str
-        Name of the split, and whether it was published or made ("" = not stated).
-    """
+    """A task laid out for a run."""
 
     task: Task
-    parts: Mapping[str, Part]
-    dropped: Mapping[str, Mapping[str, int]]
-    unused: int = 0
-    warnings: tuple[str, ...] = ()
+    parts: Mapping[str, Part]  # only those that hold images; ``train`` is always there
+    dropped: Mapping[str, Mapping[str, int]]  # by part and reason, how many of its images are left out
+    unused: int = 0  # images that the split leaves out
+    warnings: tuple[str, ...] = ()  # for a reader of the results: classes without images, and the like
     split: str = ""
-    split_source: str = ""
+    split_source: str = ""  # published or made; "" = not stated
 
     @cached_property
     def crossing(self) -> Crossing | None:
@@ -90,10 +77,7 @@ class TaskRows:
 
 
 def choose_blocks(store: Store, names: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return the blocks to concatenate.
-
-    Raises UnknownNameError, TaskError.
-    """
+    """Return the blocks to concatenate."""
     flat = sorted(name for name, block in store.blocks.items() if len(block.item_shape) == 1)
     for name in names:
         shape = store.block(name).item_shape
@@ -115,75 +99,47 @@ def task_rows(
     merge: Mapping[str, Sequence[str]] | None = None,
     allow_split_groups: bool = False,
 ) -> TaskRows:
-    """Lay out a task: which rows and targets each part of the split has, and what is left out and why.
-
-    Raises UnknownNameError, FailedRowsError, TaskError.
-    """
-    labels = merge_classes(store.task_labels(task), merge or {})
-    _refuse_twins(labels.task)
-    places = _parts_of(store.split(split))
-    reasons = _failures(store, blocks)
+    """Lay out a task: which rows and targets each part of the split has, and what is left out and why."""
+    labels, chosen = merge_classes(store.task_labels(task), merge or {}), store.split(split)
+    if not chosen.has_parts:
+        raise TaskError(f"split {split!r} holds folds; a run needs one with train, validation and test parts")
+    places, reasons = chosen.values, _failures(store, blocks)
     parts: dict[str, Part] = {}
     dropped: dict[str, dict[str, int]] = {}
     for code, name in enumerate(PART_NAMES):
-        inside = places == code
-        kept = inside & labels.known & (reasons == "")
-        counts = _count(inside & labels.known, reasons)
+        labelled = (places == code) & labels.known
+        why, n_images = np.unique(reasons[labelled], return_counts=True)
+        counts = {str(reason): int(n) for reason, n in zip(why, n_images, strict=True) if reason}
         if on_failed == "error" and counts:
             remedy = 'extract them, or leave them out with on_failed = "drop"'
             raise FailedRowsError(f"{_worded(counts)} of the {name} part lack a vector; {remedy}")
-        unlabelled = int((inside & ~labels.known).sum())
-        counts = {"no label": unlabelled, **counts} if unlabelled else counts
+        if unlabelled := int(((places == code) & ~labels.known).sum()):
+            counts = {"no label": unlabelled, **counts}
         if counts:
             dropped[name] = counts
-        if kept.any():
-            parts[name] = _part(store, name, np.flatnonzero(kept), labels)
+        rows = np.flatnonzero(labelled & (reasons == ""))
+        if len(rows):
+            y = kind_of(labels.task).targets(labels.values[rows])
+            groups = None if store.groups is None else np.asarray(store.groups)[rows]
+            parts[name] = Part(name, rows, y, np.asarray(store.ids)[rows], groups)
     unused = int((places < 0).sum())
-    gaps, source = _gaps(labels.task, parts), store.split(split).source
+    gaps, source = _gaps(labels.task, parts), chosen.source
     laid_out = TaskRows(labels.task, parts, dropped, unused=unused, warnings=gaps, split=split, split_source=source)
     _check(laid_out, split)
     refuse_crossing(laid_out.crossing, allow=allow_split_groups)
     return laid_out
 
 
-def _refuse_twins(task: Task) -> None:
-    """Refuse one name in two Unicode forms: a reader can't tell the two classes apart."""
-    forms: dict[str, str] = {}
-    for name in task.classes:
-        other = forms.setdefault(unicodedata.normalize("NFC", name), name)
-        if other != name:
-            raise TaskError(
-                f"task {task.name!r} has the class {name!r} in two Unicode forms ({other!a}, {name!a}); "
-                "import the labels again with one of them, or join them with [merge]"
-            )
-
-
-def _parts_of(split: Split) -> NDArray[np.int8]:
-    if split.kind != "parts":
-        raise TaskError(f"split {split.name!r} holds folds; a run needs one with train, validation and test parts")
-    return split.values
-
-
 def _failures(store: Store, blocks: Sequence[str]) -> NDArray[np.str_]:
     """Why each image lacks a vector, in words, by the first block that lacks it; "" = it lacks none."""
-    words = np.full(256, "of a status that this version doesn't know")
-    words[list(Status)] = [_reason(status) for status in Status]
+    words = np.full(256, "of a status that this version does not know")
+    words[list(Status)] = [status.reason for status in Status]
+    words[[Status.WRITTEN, Status.PENDING]] = "", "not extracted yet"
     reasons = np.zeros(store.n_images, dtype=words.dtype)
     for name in blocks:
         status = np.asarray(store.block(name).status)[:, 0]
         reasons = np.where(reasons == "", words[status], reasons)
     return reasons
-
-
-def _reason(status: Status) -> str:
-    if status is Status.WRITTEN:
-        return ""
-    return "not extracted yet" if status is Status.PENDING else status.reason
-
-
-def _count(rows: NDArray[np.bool_], reasons: NDArray[np.str_]) -> dict[str, int]:
-    names, counts = np.unique(reasons[rows], return_counts=True)
-    return {str(name): int(count) for name, count in zip(names, counts, strict=True) if name}
 
 
 def _worded(counts: Mapping[str, int]) -> str:
@@ -192,19 +148,13 @@ def _worded(counts: Mapping[str, int]) -> str:
     return f"{total} {images} ({', '.join(f'{reason}: {count}' for reason, count in counts.items())})"
 
 
-def _part(store: Store, name: str, rows: NDArray[np.int64], labels: Labels) -> Part:
-    y = kind_of(labels.task).targets(labels.values[rows])
-    groups = None if store.groups is None else np.asarray(store.groups)[rows]
-    return Part(name, rows, y, np.asarray(store.ids)[rows], groups)
-
-
 def _gaps(task: Task, parts: Mapping[str, Part]) -> tuple[str, ...]:
     """Say which classes have no image in a part."""
     warnings = []
     for part in parts.values():
         for name, count in kind_of(task).class_counts(part.y).items():
             if not count:
-                effect = "it can't be learned" if part.name == "train" else "its row stays, empty"
+                effect = "it cannot be learned" if part.name == "train" else "its row stays, empty"
                 warnings.append(f"No image of the {part.name} part has the class {name!r}: {effect}.")
     return tuple(warnings)
 
@@ -228,16 +178,15 @@ def sampled(data: TaskRows, limit: int | None, *, seed: int) -> TaskRows:
     """Return at most *limit* images of each part, drawn by *seed*; the first of each class is always among them."""
     if limit is None:
         return data
-    parts = {name: _sampled_part(part, limit, seed) for name, part in data.parts.items()}
+    exclusive = kind_of(data.task).exclusive
+    parts = {name: _sampled_part(part, limit, seed, exclusive=exclusive) for name, part in data.parts.items()}
     text = f"At most {limit} images of each part were used: this shows that the run works, and is no result."
     return replace(data, parts=parts, warnings=(*data.warnings, text))
 
 
-def _sampled_part(part: Part, limit: int, seed: int) -> Part:
+def _sampled_part(part: Part, limit: int, seed: int, *, exclusive: bool) -> Part:
     order = np.random.default_rng(seed).permutation(len(part))
-    if part.y.ndim == 1 and part.y.dtype.kind in "iu":
+    if exclusive:
         _, first = np.unique(part.y[order], return_index=True)
         order = np.concatenate([order[first], np.delete(order, first)])
-    kept = np.sort(order[:limit])
-    groups = None if part.groups is None else part.groups[kept]
-    return replace(part, rows=part.rows[kept], y=part.y[kept], ids=part.ids[kept], groups=groups)
+    return part.some(np.sort(order[:limit]))

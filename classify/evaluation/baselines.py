@@ -14,16 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from classify.data.folds import count_units, deal
+from classify.data.folds import count_units, cuts, deal_strata
 from classify.data.kinds import kind_of
-from classify.data.tasks import Part, TaskRows
+from classify.data.tasks import Part, TaskRows, joined
 from classify.evaluation.bootstrap import LEVEL, Interval
 from classify.evaluation.metrics import find_metric, greater_is_better, metrics, primary_metric
 from classify.heads import make_head
 from features_store.leakage import traces_of_ids, tree_scores
 from features_store.schema import Task
-
-__all__ = ["BASELINES", "chance", "constant_scores", "fitted_labels", "id_only_scores", "majority_scores"]
 
 BASELINES = {
     "majority": "always the most common label of the images that the head was fitted on",
@@ -38,21 +36,16 @@ Floats = NDArray[np.float64]
 Scores = Mapping[str, Floats]  # by part
 
 
-def _fitted_parts(data: TaskRows, part: str, *, refit: bool) -> list[Part]:
-    """Return the parts that the head which scores *part* was fitted on."""
+def fitted_part(data: TaskRows, part: str, *, refit: bool) -> Part:
+    """Return the images that the head which scores *part* was fitted on."""
     both = refit and part == "test" and "validation" in data.parts
-    return [data.parts[name] for name in (("train", "validation") if both else ("train",))]
-
-
-def fitted_labels(data: TaskRows, part: str, *, refit: bool) -> NDArray[Any]:
-    """Return the labels that the head which scores *part* was fitted on."""
-    return np.concatenate([one.y for one in _fitted_parts(data, part, refit=refit)])
+    return joined([data.parts["train"], data.parts["validation"]]) if both else data.parts["train"]
 
 
 def majority_scores(data: TaskRows, *, refit: bool = False) -> Scores:
     """Return the scores of the constant head on each part."""
     return {
-        name: constant_scores(data.task, fitted_labels(data, name, refit=refit), len(part))
+        name: constant_scores(data.task, fitted_part(data, name, refit=refit).y, len(part))
         for name, part in data.parts.items()
     }
 
@@ -91,25 +84,25 @@ def id_only_scores(data: TaskRows, *, refit: bool = False, class_weight: Any = N
 
     Its depth is chosen by cross-validation within the images that it is fitted on.
     """
-    parts = data.parts
-    ids, rows = (np.concatenate([getattr(part, what) for part in parts.values()]) for what in ("ids", "rows"))
+    parts, every = data.parts, joined(data.parts.values())
     codes = np.repeat(np.arange(len(parts)), [len(part) for part in parts.values()])
-    order = np.argsort(rows)
-    ordered = _id_features(data.task, ids[order], codes[order])
+    order = np.argsort(every.rows)
+    ordered = _id_features(data.task, every.ids[order], codes[order])
     features = np.empty_like(ordered)
     features[order] = ordered
     places = {name: np.flatnonzero(codes == code) for code, name in enumerate(parts)}
+    options = {"seed": seed, "class_weight": class_weight}
     found: dict[str, Floats] = {}
+    depths: dict[str, int] = {}
     for name in parts:
         if name == "train":
             continue
-        fitted = _fitted_parts(data, name, refit=refit)
-        x = features[np.concatenate([places[part.name] for part in fitted])]
-        y = np.concatenate([part.y for part in fitted])
-        groups = None if fitted[0].groups is None else np.concatenate([np.asarray(part.groups) for part in fitted])
-        options = {"seed": seed, "class_weight": class_weight}
-        depth = _best_depth(data.task, x, y, groups, options)
-        scores = tree_scores(data.task, x, y, features[places[name]], depth=depth, **options)
+        fitted = fitted_part(data, name, refit=refit)
+        x = features[np.isin(every.rows, fitted.rows)]
+        if fitted.name not in depths:
+            depths[fitted.name] = _best_depth(data.task, x, fitted, options)
+        depth = depths[fitted.name]
+        scores = tree_scores(data.task, x, fitted.y, features[places[name]], depth=depth, **options)
         found[name] = kind_of(data.task).shaped(scores)
     return found
 
@@ -121,21 +114,19 @@ def _id_features(task: Task, ids: NDArray[np.str_], parts: NDArray[np.int64]) ->
     return np.concatenate([*families.values()], axis=1)
 
 
-def _best_depth(
-    task: Task, x: Floats, y: NDArray[Any], groups: NDArray[np.int64] | None, options: Mapping[str, Any]
-) -> int:
-    n_folds, metric = min(N_FOLDS, count_units(y, groups)), primary_metric(task)
+def _best_depth(task: Task, x: Floats, part: Part, options: Mapping[str, Any]) -> int:
+    y, kind, metric = part.y, kind_of(task), primary_metric(task)
+    n_folds = min(N_FOLDS, count_units(y, part.groups))
     if n_folds < 2:  # nothing can be held out
         return DEPTHS[0]
-    folds = deal(task, y, groups=groups, n_folds=n_folds, seed=options["seed"])
+    folds = cuts(deal_strata(kind.strata(y), groups=part.groups, n_folds=n_folds, seed=options["seed"]))
     sign = 1 if greater_is_better(metric) else -1
 
     def held_out(depth: int) -> float:
-        scores = kind_of(task).blank(len(y))
-        for fold in np.unique(folds):
-            held = folds == fold
-            held_out_scores = tree_scores(task, x[~held], y[~held], x[held], depth=depth, **options)
-            scores[held] = kind_of(task).shaped(held_out_scores).reshape(scores[held].shape)
+        scores = kind.blank(len(y))
+        for train, held in folds:
+            found = tree_scores(task, x[train], y[train], x[held], depth=depth, **options)
+            scores[held] = kind.shaped(found).reshape(scores[held].shape)
         return sign * metrics(task, y, scores)[metric]
 
     return max(DEPTHS, key=held_out)  # the shallowest of equals

@@ -25,19 +25,6 @@ from classify.data.kinds import kind_of
 from classify.evaluation.metrics import Metric, mean_over_classes, metrics_of, relative_errors, resampled_columns
 from features_store.schema import Task
 
-__all__ = [
-    "LEAST_UNITS",
-    "LEVEL",
-    "SECONDS",
-    "Interval",
-    "Spread",
-    "bootstrap",
-    "draws",
-    "intervals",
-    "student",
-    "too_few",
-]
-
 LEVEL = 0.95
 LEAST_UNITS = 10  # independent images or groups; the spread of fewer says nothing
 _UNDEFINED = 0.05  # share of resamples in which a metric may be undefined
@@ -50,25 +37,16 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Interval:
-    """A metric, or the difference of two runs in one, with the ends of its 95% interval; NaN where it is not defined.
-
-    Parameters
-    ----------
-    reason : str
-        Why there is no interval, where there is a value and none.
-    over : dict or None
-        Of a mean over classes of which some have too few images: the mean over the others with its interval,
-        ``n_classes``, ``value``, ``low``, ``high``.
-    p : float or None
-        Of a difference: two-sided.
-    """
+    """A metric, or the difference of two runs in one, with the ends of its 95% interval; NaN where undefined."""
 
     value: float
     low: float = math.nan
     high: float = math.nan
-    reason: str = ""
+    reason: str = ""  # why there is no interval, where there is a value and none
+    # Of a mean over classes of which some have too few images: the mean over the others with its interval, by the names
+    # ``n_classes``, ``value``, ``low``, ``high``.
     over: dict[str, float] | None = None
-    p: float | None = None
+    p: float | None = None  # of a difference: two-sided
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values, None for NaN: JSON has no other word for it."""
@@ -94,10 +72,7 @@ def bootstrap(
     seed: int = 0,
     part: str = "test",
 ) -> dict[str, Interval]:
-    """Score once on all images, and give each metric a 95% interval where one can be had.
-
-    Shapes: groups (n_images,) int64.
-    """
+    """Score once on all images, and give each metric a 95% interval where one can be had."""
     return intervals(Spread.of(task, y_true, y_score, groups, n_resamples=n_resamples, seed=seed), part=part)
 
 
@@ -111,13 +86,13 @@ def intervals(spread: Spread, *, part: str = "test") -> dict[str, Interval]:
 
 
 def too_few(n_units: int, *, grouped: bool, part: str) -> str:
-    """Say that units are too few for any interval; empty where they aren't."""
+    """Say that units are too few for any interval; empty where they are not."""
     if n_units >= LEAST_UNITS:
         return ""
     if grouped:
         groups = f"{n_units} group{'s' if n_units > 1 else ''}"
-        return f"the {part} images come from {groups}; the spread between groups can't be told from so few"
-    return f"there are only {n_units} {part} images; the spread between images can't be told from so few"
+        return f"the {part} images come from {groups}; the spread between groups cannot be told from so few"
+    return f"there are only {n_units} {part} images; the spread between images cannot be told from so few"
 
 
 @functools.cache
@@ -323,6 +298,6 @@ def _drawn_once(n_units: int, n_resamples: int, seed: int) -> Floats:
 
 def _draw(random: np.random.Generator, n_resamples: int, n_units: int) -> Floats:
     weights = np.empty((n_resamples, n_units))
-    for row in weights:  # one at a time: the counts of one resample fit the cache, those of many don't
+    for row in weights:  # one at a time: the counts of one resample fit the cache, those of many do not
         row[:] = np.bincount(random.integers(n_units, size=n_units), minlength=n_units)
     return weights

@@ -7,7 +7,7 @@ beside them under their own name.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -18,14 +18,12 @@ from classify.data.kinds import KINDS, TaskKind, kind_of
 from classify.errors import ConfigError, TaskError
 from features_store.schema import Task
 
-__all__ = ["METHODS", "Calibration", "calibration_error", "expected_errors", "fit_calibration", "reliability"]
-
 Method = Literal["temperature", "isotonic"]
 METHODS: tuple[Method, ...] = ("temperature", "isotonic")
 N_BINS = 10
 MIN_IMAGES = 20  # on fewer, a fit says more about them than about the head
 MIN_ISOTONIC = 1000  # a free curve through fewer costs more log loss than it saves
-TEMPERATURES = (0.05, 20.0)  # a temperature beyond these means that the validation part can't tell
+TEMPERATURES = (0.05, 20.0)  # a temperature beyond these means that the validation part cannot tell
 _CHI_SQUARE = 3.841458820694124  # exceeded by chance in 5 of 100, one degree of freedom
 _TINY = 1e-7
 
@@ -69,23 +67,11 @@ class Calibration:
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values, which `from_json` takes back."""
-        return {
-            "method": self.method,
-            "kind": self.kind,
-            "temperature": self.temperature,
-            "curves": [[list(x), list(y)] for x, y in self.curves],
-            "n_images": self.n_images,
-            "interval": None if self.interval is None else list(self.interval),
-            "unseen": list(self.unseen),
-            "fitted_on": "validation",
-        }
+        return {**asdict(self), "fitted_on": "validation"}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Calibration:
-        """Take back what `as_json` gave.
-
-        Raises ConfigError.
-        """
+        """Take back what `as_json` gave."""
         try:
             temperature = None if values["temperature"] is None else float(values["temperature"])
             curves = tuple((tuple(map(float, x)), tuple(map(float, y))) for x, y in values["curves"])
@@ -97,8 +83,8 @@ class Calibration:
                 n_images = int(values["n_images"])
                 return cls(values["method"], values["kind"], temperature, curves, n_images, interval, unseen)
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise ConfigError(f"these values aren't a calibration: {error!r}") from error
-        raise ConfigError(f"these values aren't a calibration: method {values['method']!r} of kind {values['kind']!r}")
+            raise ConfigError(f"these values are not a calibration: {error!r}") from error
+        raise ConfigError(f"these values are not a calibration: method {values['method']!r} of kind {values['kind']!r}")
 
 
 def fit_calibration(
@@ -117,9 +103,6 @@ def fit_calibration(
     excludes 1: on fewer images it harms a calibrated head more often than it helps an uncalibrated one.
     Isotonic regression (Zadrozny and Elkan 2002) bends each class's probabilities freely, takes 1,000 images, and stays
     within ``1 / (n + 2)`` and its complement (Laplace's rule).
-
-    Shapes: groups (n_images,) int64.
-    Raises TaskError.
     """
     kind, n = kind_of(task), len(y_true)
     if not kind.has_classes:
@@ -136,7 +119,7 @@ def fit_calibration(
     units = np.arange(n) if groups is None else units_of(groups)
     temperature, (low, high) = _fit_temperature(kind, truth, scores, units)
     if low <= 1 <= high:
-        return None, f"{n} images don't tell T from 1: T = {temperature:.2f} [{low:.2f}, {high:.2f}]"
+        return None, f"{n} images do not tell T from 1: T = {temperature:.2f} [{low:.2f}, {high:.2f}]"
     return Calibration("temperature", kind.name, temperature, (), n, (low, high), tuple(unseen)), ""
 
 

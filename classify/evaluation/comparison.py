@@ -16,8 +16,6 @@ from classify.evaluation.metrics import metrics_of
 from classify.evaluation.sums import Ranked
 from features_store.schema import Task
 
-__all__ = ["McNemar", "difference", "holm", "less", "mcnemar"]
-
 
 class McNemar(NamedTuple):
     """The images that only one of two runs predicts wholly right, and the exact two-sided p of so uneven a count."""
@@ -39,10 +37,7 @@ def less(one: Spread, other: Spread, name: str) -> Interval:
 
 
 def difference(value: float, resampled: NDArray[np.float64], n_units: int, differing: int | None = None) -> Interval:
-    """Give a difference its interval and two-sided p, ``d ± t[n - 1] · sd`` of what it is on resamples.
-
-    Shapes: resampled (n_resamples,).
-    """
+    """Give a difference its interval and two-sided p, ``d ± t[n - 1] · sd`` of what it is on resamples."""
     known = resampled[~np.isnan(resampled)]
     nothing = Interval(value, p=math.nan)
     if math.isnan(value) or len(known) < 2 or n_units < LEAST_UNITS:
@@ -71,9 +66,6 @@ def mcnemar(task: Task, y_true: NDArray[Any], scores: tuple[NDArray[Any], NDArra
 
     For a multi-label task an image is right when all its labels are. The test takes images as independent: where
     they come in groups, its p is too small, and it is not for them.
-
-    Shapes: scores (ndarray, ndarray).
-    Raises TaskError.
     """
     kind = kind_of(task)
     if not kind.has_classes:

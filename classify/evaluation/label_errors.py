@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from classify.data.folds import count_units, deal
+from classify.data.folds import count_units, cuts, deal_strata
 from classify.data.kinds import kind_of
 from classify.data.rows import RowMatrix
 from classify.evaluation.calibration import fit_calibration
@@ -24,8 +24,6 @@ from classify.evaluation.postprocessing import known_labels
 from classify.evaluation.verdict import N_DEALS, SHOWN, deals, movable
 from classify.heads import make_head
 from features_store.schema import Task
-
-__all__ = ["LabelError", "expected_count", "improbable_values", "known_outputs", "out_of_fold", "probable_errors"]
 
 N_FOLDS = 5
 N_WORLDS = 20  # sets of labels of which none is wrong
@@ -60,13 +58,12 @@ def out_of_fold(
 
     Shapes: matrix (n_images, n_features); groups (n_images,) int64.
     """
-    folds = deal(task, y, groups=groups, n_folds=min(N_FOLDS, count_units(y, groups)), seed=seed)
-    scores = kind_of(task).blank(len(y))
-    for fold in np.unique(folds):
-        held_out = folds == fold
+    kind, n_folds = kind_of(task), min(N_FOLDS, count_units(y, groups))
+    scores = kind.blank(len(y))
+    for train, held_out in cuts(deal_strata(kind.strata(y), groups=groups, n_folds=n_folds, seed=seed)):
         head = make_head("linear", task.kind, random_state=seed)
-        head.fit_in_groups(matrix[~held_out], y[~held_out], None if groups is None else groups[~held_out])
-        scores[held_out] = kind_of(task).scores(head, matrix[held_out])
+        head.fit_in_groups(matrix[train], y[train], None if groups is None else groups[train])
+        scores[held_out] = kind.scores(head, matrix[held_out])
     return scores
 
 
@@ -74,8 +71,8 @@ def probable_errors(task: Task, y: NDArray[Any], probabilities: Floats) -> list[
     """List the labels that confident learning doubts, the most certain first.
 
     A class's threshold is the mean probability of that class over the images labelled so (equation 2 of the paper).
-    An image belongs to the class of the highest probability among those that reach their threshold; where that isn't
-    its label, and is the most probable class of all besides, the label is doubted. (The second condition isn't in the
+    An image belongs to the class of the highest probability among those that reach their threshold; where that is not
+    its label, and is the most probable class of all besides, the label is doubted. (The second condition is not in the
     paper: without it, a weak head on uneven classes doubts a third of a corpus.) They are ranked by how much more
     probable the other class is, the normalised margin. Each label of a multi-label task is a task of two classes.
 
@@ -95,7 +92,7 @@ def _doubted(given: NDArray[Any], p: Floats, *, output: int) -> list[LabelError]
     count = np.bincount(given, minlength=n)
     of_given = p[np.arange(len(p)), given]
     means = np.bincount(given, weights=of_given, minlength=n) / np.maximum(count, 1)
-    thresholds = np.where(count > 0, means, np.inf)  # a class without an image can't be suggested
+    thresholds = np.where(count > 0, means, np.inf)  # a class without an image cannot be suggested
     reached = np.where(p >= thresholds, p, -1.0)
     suggested = reached.argmax(axis=1)
     places = np.flatnonzero((reached.max(axis=1) >= 0) & (suggested != given) & (suggested == p.argmax(axis=1)))

@@ -9,6 +9,7 @@ scikit-learn's numbers.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,30 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from classify.data.kinds import kind_of
+from classify.data.kinds import KINDS, kind_of
 from classify.errors import TaskError
 from classify.evaluation.sums import AGREEMENT, COUNTS, ERRORS, LOSS, MISTAKES, PRODUCTS, RANKS, Additive, Ranked
 
 if TYPE_CHECKING:
     from features_store import Task
-
-__all__ = [
-    "METRICS",
-    "Metric",
-    "confusion",
-    "dealt_metrics",
-    "find_metric",
-    "greater_is_better",
-    "mean_over_classes",
-    "metrics",
-    "metrics_of",
-    "per_class",
-    "primary_metric",
-    "relative_errors",
-    "resampled_columns",
-    "resampled_metrics",
-    "shown_metrics",
-]
 
 Floats = NDArray[np.float64]
 Kind = Literal["single", "multi", "regression"]
@@ -211,9 +194,11 @@ METRICS: tuple[Metric, ...] = (
 """Every metric. Adding one is one record here."""
 
 
-def metrics_of(task: Task) -> dict[str, Metric]:
+@functools.lru_cache(maxsize=64)
+def metrics_of(task: Task) -> Mapping[str, Metric]:
     """Return the metrics of a task by name, ``NAME/OUTPUT`` for those of one output, in the order of reports."""
-    ours = [metric for metric in METRICS if task.kind in metric.kinds]
+    names = kind_of(task).names()
+    ours = [metric for metric in METRICS if not names.isdisjoint(metric.kinds)]
     found = {f"{metric.name}/{name}": metric for name in task.classes for metric in ours if metric.per_output}
     return found | {metric.name: metric for metric in ours if not metric.per_output}
 
@@ -235,7 +220,8 @@ def primary_metric(task: Task) -> str:
 
 def shown_metrics(kind: str, classes: tuple[str, ...] | list[str]) -> tuple[str, ...]:
     """Return the metrics that a leaderboard of this kind of task shows, the one that ranks first."""
-    shown = [one for one in METRICS if kind in one.shown and (len(classes) == 1 or not one.shown_alone)]
+    names = KINDS[kind].names()
+    shown = [one for one in METRICS if not names.isdisjoint(one.shown) and (len(classes) == 1 or not one.shown_alone)]
     outputs = [[f"{one.name}/{name}" for name in classes] if one.per_output else [one.name] for one in shown]
     return tuple(name for names in outputs for name in names)
 
@@ -253,8 +239,6 @@ def metrics(task: Task, y_true: Any, y_score: Any) -> dict[str, float]:
     predicted, so that their meaning does not change with the part it is computed on; balanced accuracy is the mean
     recall of the classes that are present. A number that is undefined (the correlation of a constant, the mean average
     precision without a positive) is NaN.
-
-    Raises TaskError.
     """
     found = resampled_metrics(task, y_true, y_score, np.ones((1, len(np.asarray(y_score)))))
     return {name: float(value[0]) for name, value in found.items()}

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from classify.data.seen import first_equal
 from classify.evaluation.bootstrap import SECONDS
 
 if TYPE_CHECKING:
     from features_store import Store
-
-__all__ = ["THRESHOLD", "Pair", "find_duplicates", "safe_threshold", "same_content"]
 
 THRESHOLD = 0.95
 _PIECE_BYTES = 64 * 2**20  # of each of the two sides of one matrix product
@@ -60,9 +59,12 @@ def find_duplicates(
 
     Each block is centred on its mean over *others* (vectors that come out of a rectifier all point the same way
     otherwise) and scaled to length one; the cosine is the mean over the blocks. Every pair is looked at: the product
-    of the two matrices is taken piece by piece, in memory that doesn't grow with them.
+    of the two matrices is taken piece by piece, in memory that does not grow with them.
     """
-    exact = same_content(store.content, rows, others)
+    exact: dict[int, int] = {}
+    if store.content is not None:
+        equal = first_equal(store.content[rows], store.content[others])
+        exact = {int(rows[i]): int(others[equal[i]]) for i in np.flatnonzero(equal >= 0)}
     best = np.full(len(rows), -1.0, dtype=np.float32)
     nearest = np.zeros(len(rows), dtype=np.int64)
     means = _means(store, blocks, others)
@@ -87,23 +89,6 @@ def find_duplicates(
         if value >= threshold and int(row) not in exact
     ]
     return sorted(found, key=lambda pair: (-round(pair.cosine, 5), pair.row))  # further digits are rounding's
-
-
-def same_content(
-    content: NDArray[np.uint8] | None, rows: NDArray[np.int64], others: NDArray[np.int64]
-) -> Mapping[int, int]:
-    """Find images whose files are equal byte for byte.
-
-    Shapes: content (n_images, 32) uint8.
-    """
-    if content is None:
-        return {}
-    first: dict[bytes, int] = {}
-    for other in others.tolist():
-        if content[other].any():
-            first.setdefault(content[other].tobytes(), other)
-    digests = {row: content[row].tobytes() for row in rows.tolist()}
-    return {row: first[digest] for row, digest in digests.items() if digest in first}
 
 
 def _means(store: Store, blocks: Sequence[str], rows: NDArray[np.int64]) -> Floats:

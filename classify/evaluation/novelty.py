@@ -20,15 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t
 
-from classify.data.folds import count_units, deal
+from classify.data.folds import count_units, cuts, deal_strata
+from classify.data.kinds import kind_of
 from classify.data.rows import Rows
 from classify.errors import ModelError, RunError
 from classify.evaluation.bootstrap import LEAST_UNITS
 from classify.json_file import choice, items, number, optional, parse_json, record, text, whole
 from features_store.errors import first_line
 from features_store.schema import Task
-
-__all__ = ["NOT_RECORDED", "BlockNovelty", "Novelty", "fit_novelty", "read_novelty"]
 
 NOT_RECORDED = "novelty not recorded"
 MAX_BYTES = 5_000_000
@@ -83,30 +82,14 @@ class BlockNovelty:
 
 @dataclass(frozen=True)
 class Novelty:
-    """Where the training images of a run lie, block by block.
+    """Where the training images of a run lie, block by block."""
 
-    Parameters
-    ----------
-    widths : mapping of str to int
-        Features of each block, in the order in which they stand side by side.
-    blocks : tuple of BlockNovelty
-        Those that are measured.
-    unmeasured : mapping of str to str
-        By block, why it is not.
-    n_rows : int
-        Training images it was fitted on.
-    expected : float or None
-        The share of images like the training images that is flagged; under 200 training images at most so many.
-    reason : str
-        Why nothing is measured, where nothing is.
-    """
-
-    widths: Mapping[str, int]
-    blocks: tuple[BlockNovelty, ...] = ()
-    unmeasured: Mapping[str, str] | None = None
-    n_rows: int = 0
-    expected: float | None = None
-    reason: str = ""
+    widths: Mapping[str, int]  # features of each block, in the order in which they stand side by side
+    blocks: tuple[BlockNovelty, ...] = ()  # those that are measured
+    unmeasured: Mapping[str, str] | None = None  # by block, why it is not
+    n_rows: int = 0  # training images it was fitted on
+    expected: float | None = None  # share of images like them that is flagged; of few training images at most so many
+    reason: str = ""  # why nothing is measured, where nothing is
 
     def ratios(self, x: NDArray[Any]) -> dict[str, Floats]:
         """Return by measured block how far each row lies beyond a threshold: (n_rows, n_features) to (n_rows,)."""
@@ -128,7 +111,7 @@ class Novelty:
         if ratio <= 1:
             return ratio, ""
         what = "times the threshold" if above >= below else "times too near their mean"
-        return ratio, f"unlike the training images in block {name!r} ({ratio:.3g} {what}); do not trust this answer"
+        return ratio, f"unlike the training images in block {name!r} ({ratio:.3g} {what}); do not trust this prediction"
 
     def share(self, rows: Rows, *, seed: int = 0) -> dict[str, Any] | None:
         """Count the flagged among some rows, a sample where there are very many; None where nothing is measured."""
@@ -187,10 +170,7 @@ _KEYS = {"mean": np.float64, "scale": np.float64, "directions": np.float32, "var
 def fit_novelty(
     blocks: Mapping[str, Rows], task: Task, y: NDArray[Any], groups: NDArray[np.int64] | None = None, *, seed: int = 0
 ) -> Novelty:
-    """Measure the training images.
-
-    Shapes: groups (n_images,) int64.
-    """
+    """Measure the training images."""
     widths = {name: rows.shape[1] for name, rows in blocks.items()}
     rows = _sample(len(y), min(_MAX_ROWS, max(LEAST_UNITS, _MAX_VALUES // max(widths.values()))), seed)
     y, groups = y[rows], None if groups is None else groups[rows]
@@ -198,7 +178,8 @@ def fit_novelty(
     if units < LEAST_UNITS:
         what = "images" if groups is None else "groups of images"
         return Novelty(widths, n_rows=len(y), reason=f"{units} training {what}; at least {LEAST_UNITS} are needed")
-    folds = deal(task, y, groups=groups, n_folds=min(units, 10 if len(y) < _MIN_ORDERED else 5), seed=seed)
+    n_folds = min(units, 10 if len(y) < _MIN_ORDERED else 5)
+    folds = cuts(deal_strata(kind_of(task).strata(y), groups=groups, n_folds=n_folds, seed=seed))
     sizes, unmeasured = _sizes(widths, len(y) // 5), {}
     found, held = [], []
     for name, width in widths.items():
@@ -211,10 +192,10 @@ def fit_novelty(
             unmeasured[name] = "it is the same for all training images"
             continue
         distances = np.empty((len(x), 2))
-        for fold in np.unique(folds):
-            beside = _directions(name, x[folds != fold], sizes[name], seed)
+        for train, held_out in folds:
+            beside = _directions(name, x[train], sizes[name], seed)
             # A fold without the only image that differs has no directions: those of all images measure it.
-            distances[folds == fold] = (beside or block).distances(x[folds == fold])
+            distances[held_out] = (beside or block).distances(x[held_out])
         found.append(block)
         held.append(distances)
     if not found:
@@ -341,10 +322,7 @@ _ABOUT = record(
 
 
 def read_novelty(files: Mapping[str, bytes], blocks: Sequence[str], n_features: int) -> Novelty | None:
-    """Take back what `Novelty.files` gave.
-
-    Raises ModelError.
-    """
+    """Take back what `Novelty.files` gave."""
     from safetensors.numpy import load
 
     there = [name for name in (_RECORD, _ARRAYS) if name in files]
@@ -362,10 +340,10 @@ def read_novelty(files: Mapping[str, bytes], blocks: Sequence[str], n_features: 
         measured = [one for one in about["blocks"] if one["thresholds"] is not None]
         arrays = load(files[_ARRAYS]) if _ARRAYS in files else {}
         if set(arrays) != {f"{i}.{key}" for i in range(len(measured)) for key in _KEYS}:
-            raise ModelError(f"its arrays aren't those of {len(measured)} blocks")
+            raise ModelError(f"its arrays are not those of {len(measured)} blocks")
         made = tuple(_block(i, one, arrays) for i, one in enumerate(measured))
     except (ModelError, RunError) as error:
-        raise ModelError(f"the novelty of the model can't be used: {error}; run `classify run` again") from error
+        raise ModelError(f"the novelty of the model cannot be used: {error}; run `classify run` again") from error
     except Exception as error:  # whatever a damaged file provokes in safetensors
         raise ModelError(
             f"the novelty of the model is damaged ({type(error).__name__}: {first_line(error)})"

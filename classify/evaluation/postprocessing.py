@@ -31,18 +31,6 @@ from classify.evaluation.verdict import SHOWN, deals, movable
 from classify.json_file import read_json
 from features_store.schema import Task
 
-__all__ = [
-    "MIN_POSITIVES",
-    "POSTPROCESSING",
-    "Postprocessing",
-    "at_thresholds",
-    "best_thresholds",
-    "fit_postprocessing",
-    "known_labels",
-    "postprocessed_report",
-    "read_postprocessing",
-]
-
 POSTPROCESSING = "adjustment.json"
 MIN_POSITIVES = 10  # a label with fewer validation images (or as few without it) keeps one half
 SHRINKAGE = 20  # images at which a threshold goes half of the way from one half
@@ -74,25 +62,19 @@ class Postprocessing:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Postprocessing:
-        """Take back what `as_json` gave.
-
-        Raises ConfigError.
-        """
+        """Take back what `as_json` gave."""
         try:
             found, at = values["calibration"], values["thresholds"]
             thresholds = None if at is None else tuple(float(threshold) for threshold in at)
             calibration, reason = None if found is None else Calibration.from_json(found), str(values["reason"])
         except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"these values aren't a calibration and thresholds: {error}") from error
+            raise ConfigError(f"these values are not a calibration and thresholds: {error}") from error
         if not all(0 < threshold < 1 for threshold in thresholds or ()):
             raise ConfigError(f"thresholds lie between 0 and 1; got {list(thresholds or ())}")
         return cls(calibration, thresholds, reason)
 
     def check(self, task: Task) -> Postprocessing:
-        """Return it if it fits a task, as one that was read may not.
-
-        Raises ConfigError.
-        """
+        """Return it if it fits a task, as one that was read may not."""
         n, found, at = len(task.classes), self.calibration, self.thresholds
         reason = ""
         if at is not None and (not kind_of(task).independent or len(at) != n):
@@ -104,7 +86,7 @@ class Postprocessing:
         elif found is not None and not found.sound:
             reason = "its calibration has a temperature or a curve that no fit gives"
         if reason:
-            raise ConfigError(f"the postprocessing and the {n} classes of task {task.name!r} don't fit: {reason}")
+            raise ConfigError(f"the postprocessing and the {n} classes of task {task.name!r} do not fit: {reason}")
         return self
 
 
@@ -177,10 +159,7 @@ def _state(task: Task, y: NDArray[Any], scores: NDArray[np.float64]) -> dict[str
 
 
 def read_postprocessing(folder: Path) -> Postprocessing:
-    """Read the postprocessing of a run; an empty one where the run has none.
-
-    Raises RunError.
-    """
+    """Read the postprocessing of a run; an empty one where the run has none."""
     path = folder / POSTPROCESSING
     values = read_json(path)
     if values is None:
@@ -188,7 +167,7 @@ def read_postprocessing(folder: Path) -> Postprocessing:
     try:
         return Postprocessing.from_json(values)
     except ConfigError as error:
-        raise RunError(f"can't read {path}: {error}") from error
+        raise RunError(f"cannot read {path}: {error}") from error
 
 
 def best_thresholds(
@@ -208,7 +187,6 @@ def best_thresholds(
     at *shrinkage* images with the label (or without it, where those are fewer).
 
     Shapes: y_true, scores (n_images, n_classes); groups (n_images,) int64.
-    Raises TaskError.
     """
     if not kind_of(task).independent:
         raise TaskError(f"task {task.name!r} is {task.kind}; thresholds are for multi-label tasks")

@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from classify.data.kinds import kind_of
 from features_store.schema import Task
 
-__all__ = ["AGREEMENT", "COUNTS", "ERRORS", "LOSS", "MISTAKES", "PRODUCTS", "RANKS", "Additive", "Ranked"]
-
 Floats = NDArray[np.float64]
 Deals = NDArray[np.int64]
 Units = NDArray[np.int64] | None

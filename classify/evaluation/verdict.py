@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -23,8 +23,6 @@ from classify.evaluation.bootstrap import SECONDS, Interval, Spread, intervals, 
 from classify.evaluation.comparison import less
 from classify.evaluation.metrics import dealt_metrics, metrics_of
 from features_store.schema import Task
-
-__all__ = ["N_DEALS", "SHOWN", "Judgement", "Verdict", "clean_scores", "deals", "judge", "judge_head", "movable"]
 
 Verdict = Literal["better", "unclear", "worse", "undefined"]
 Spreads = Mapping[str, Spread]  # by part
@@ -39,32 +37,19 @@ _ROUNDING = 1e-9
 class Judgement:
     """The verdict on a head by one metric.
 
-    Parameters
-    ----------
-    verdict : {"better", "unclear", "worse", "undefined"}
-        "better": than its own predictions dealt at random, and where a constant may win, than the majority. "worse":
-        than the majority, by a metric by which a constant may win.
-    p : float
-        Share of deals at least as good, the real one among them; NaN where there is no verdict.
-    dealt : float
-        Mean of the deals.
-    over_majority : Interval or None
-        The head less the majority, where a constant may win.
+    "better": than its own predictions dealt at random, and where a constant may win, than the majority. "worse": than
+    the majority, by a metric by which a constant may win.
     """
 
     verdict: Verdict
-    p: float
-    dealt: float
-    over_majority: Interval | None = None
+    p: float  # share of deals at least as good, the real one among them; NaN where there is no verdict
+    dealt: float  # mean of the deals
+    over_majority: Interval | None = None  # the head less the majority, where a constant may win
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain values, None for NaN."""
-        numbers = {"p": self.p, "dealt": self.dealt}
-        found: dict[str, Any] = {"verdict": self.verdict}
-        found |= {name: number if math.isfinite(number) else None for name, number in numbers.items()}
-        if self.over_majority is not None:
-            found["over_majority"] = self.over_majority.as_json()
-        return found
+        """Return the judgement as a report has it."""
+        found: dict[str, Any] = {"verdict": self.verdict, "p": self.p, "dealt": self.dealt}
+        return found if self.over_majority is None else {**found, "over_majority": self.over_majority.as_json()}
 
 
 def _movable_groups(n_images: int, groups: NDArray[np.int64] | None) -> list[NDArray[np.int64]]:
@@ -115,10 +100,7 @@ def judge(
     n_deals: int = N_DEALS,
     seed: int = 0,
 ) -> dict[str, Judgement]:
-    """Say by which metrics a head is shown to know something of the images; nothing where too few can be dealt.
-
-    Shapes: groups (n_images,) int64.
-    """
+    """Say by which metrics a head is shown to know something of the images; nothing where too few can be dealt."""
     if movable(len(y_true), groups) < 0.5:
         return {}
     drawn = deals(len(y_true), groups, n_deals=n_deals, seed=seed)
@@ -163,7 +145,7 @@ def judge_head(
         if not clean.any():
             reason = f"No verdict: every {name} image has a group mate among the images that the head was fitted on."
             return {name: {"reason": reason, "head": {}, "id_only": {}, "over_id_only": {}}}
-        part = _kept(part, clean)
+        part = part.some(clean)
         of_part = {
             key: Spread.of(data.task, part.y, spread.y_score[clean], part.groups, seed=seed, **resampling)
             for key, spread in of_part.items()
@@ -208,14 +190,9 @@ def clean_scores(data: TaskRows, spreads: Mapping[str, Spreads], **resampling: i
         parts[name] = {"n_images": int(clean.sum()), "n_left_out": int((~clean).sum()), "metrics": {}, "majority": {}}
         if not clean.any():
             continue
-        part = _kept(data.parts[name], clean)
+        part = data.parts[name].some(clean)
         for key, head in (("metrics", "head"), ("majority", "majority")):
             score = spreads[head][name].y_score[clean]
             spread = Spread.of(data.task, part.y, score, part.groups, **resampling)
             parts[name][key] = {metric: one.as_json() for metric, one in intervals(spread, part=name).items()}
     return {**crossing.as_json(), "parts": parts}
-
-
-def _kept(part: Part, clean: NDArray[np.bool_]) -> Part:
-    groups = None if part.groups is None else part.groups[clean]
-    return replace(part, rows=part.rows[clean], y=part.y[clean], ids=part.ids[clean], groups=groups)

@@ -8,8 +8,6 @@ from typing import Any
 
 from classify.evaluation.metrics import METRICS
 
-__all__ = ["distinct_metrics", "interval_text", "interval_words", "metric_title", "p_text"]
-
 _TITLES = {metric.name: metric.title for metric in METRICS}
 
 

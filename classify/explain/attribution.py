@@ -21,8 +21,6 @@ from classify.runs.folder import Run
 from classify.runs.layout import lay_out
 from features_store.schema import Task
 
-__all__ = ["Target", "block_shares", "block_values", "choose_target", "feature_values", "gradient", "training_mean"]
-
 Floats = NDArray[np.float64]
 Vector = NDArray[np.float32]
 Logits = Callable[[Vector], Floats]  # (n, n_features) to (n,)
@@ -32,20 +30,11 @@ _CHUNK_VALUES = 2**22  # of vectors held at once
 
 @dataclass(frozen=True)
 class Target:
-    """The class or output of a task that is explained.
-
-    Parameters
-    ----------
-    column : int
-        Its place among the classes.
-    sign : {1, -1}
-        regression: 1 where the value lies above that of the mean image, -1 where below, so that what draws it away from
-        the mean is positive.
-    """
+    """The class or output of a task that is explained."""
 
     task: Task
-    column: int
-    sign: float = 1.0
+    column: int  # its place among the classes
+    sign: float = 1.0  # -1 for a value below that of the mean image, so that what draws it from the mean is positive
 
     @property
     def name(self) -> str:
@@ -68,10 +57,7 @@ def choose_target(task: Task, scores: Floats, centre: Floats, name: str | None =
 
 
 def training_mean(model: Model, run: Run) -> Vector:
-    """Return the mean vector of the training images, (n_features,): the head's own, else that of the store.
-
-    Raises AffectoryError.
-    """
+    """Return the mean vector of the training images, (n_features,): the head's own, else that of the store."""
     standardizer = getattr(model.head, "standardizer_", None)
     if standardizer is not None and np.any(standardizer.mean):
         return np.asarray(standardizer.mean, dtype=np.float32)

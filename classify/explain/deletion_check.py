@@ -15,8 +15,6 @@ from classify.explain.saliency import cell_means, covered
 if TYPE_CHECKING:
     from classify.explain.explainer import Explainer, Picture
 
-__all__ = ["deletion_check", "deletion_text", "summarize"]
-
 GRID = 8  # the picture is cut into 8 x 8 cells
 HOTTEST = 13  # of 64 cells: a fifth of the picture
 N_DRAWS = 5  # of as many cells at random, and of the shape of the hottest ones moved elsewhere

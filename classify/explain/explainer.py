@@ -46,9 +46,6 @@ from classify.runs.folder import Run
 from features_store.atomic import atomic_folder, recover
 from features_store.errors import ExistsError
 
-__all__ = ["Explainer", "Explanation", "Picture", "check_explanations", "chosen_images", "explain_images"]
-__all__ += ["matching_id", "scored_images"]
-
 GRID = 7  # rows and columns that are covered one by one, as many as the last map of most networks has
 MAX_CONCEPTS = 5
 NUMBERS = "explanations.json"
@@ -57,40 +54,27 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded image with its vectors; *pixels* are (height, width, 3) uint8, by network, of its decoder."""
+    """A decoded image with its vectors."""
 
     path: str
-    pixels: list[NDArray[np.uint8]]
+    pixels: list[NDArray[np.uint8]]  # (height, width, 3), by network, of its decoder
     vector: Vector
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What one decision rests on.
-
-    Parameters
-    ----------
-    logit, mean_logit : float
-        Log-odds of the target (or its value) for the image, and for the mean training image.
-    blocks : mapping of str to float
-        Shapley value of each block; they sum to the difference of the two. For a value below that of the mean image,
-        the blocks that draw it down are negative.
-    concepts : list of (str, float)
-        Named features without which the decision loses most, and their contribution.
-    maps : mapping of str to SaliencyMap
-        By encoder.
-    field : ndarray of shape (64, 64)
-        All maps together, see `Explainer.field`.
-    """
+    """What one decision rests on."""
 
     prediction: Prediction
     target: Target
-    logit: float
-    mean_logit: float
+    logit: float  # log-odds of the target (or its value) for the image
+    mean_logit: float  # the same for the mean training image
+    # Shapley value of each block; they sum to the difference of the two. For a value below that of the mean image, the
+    # blocks that draw it down are negative.
     blocks: Mapping[str, float]
-    concepts: list[tuple[str, float]]
-    maps: Mapping[str, SaliencyMap]
-    field: Floats
+    concepts: list[tuple[str, float]]  # named features without which the decision loses most, and their contribution
+    maps: Mapping[str, SaliencyMap]  # by encoder
+    field: Floats  # all maps together, (64, 64), see `Explainer.field`
 
     @property
     def shares(self) -> dict[str, float]:
@@ -142,20 +126,14 @@ class Explanation:
 
 
 class Explainer:
-    """Explains the decisions of a run, its encoders kept loaded; see `Predictor` for the options.
-
-    Raises
-    ------
-    ClassifyError
-        The run cannot predict for new images, or Captum is not installed.
-    """
+    """Explains the decisions of a run, its encoders kept loaded; see `Predictor` for the options."""
 
     def __init__(self, run: Run, *, weights: Mapping[str, Path] | None = None, allow_download: bool = False) -> None:
         try:
             import captum.attr  # noqa: F401
         except ImportError as error:
             raise ClassifyError(
-                "explaining needs Captum, which isn't installed; install it with: pip install 'affectory[explain]'"
+                "explaining needs Captum, which is not installed; install it with: pip install 'affectory[explain]'"
             ) from error
         self.model = run_model(run)
         predictor = Predictor(self.model, device="cpu", weights=weights, allow_download=allow_download)
@@ -167,16 +145,13 @@ class Explainer:
         self._last_maps = [last_map(network) for network in self.encoders.networks]
 
     def open(self, path: str) -> Picture:
-        """Decode an image and make its vectors.
-
-        Raises ModelError.
-        """
+        """Decode an image and make its vectors."""
         from extract.errors import RefusedImageError
 
         try:
             pixels = self.encoders.decode(path)
         except RefusedImageError as refused:
-            raise ModelError(f"{path} can't be explained: {refused}") from refused
+            raise ModelError(f"{path} cannot be explained: {refused}") from refused
         return Picture(path, pixels, self.vectors([pixels])[0])
 
     def vectors(self, pictures: list[list[NDArray[np.uint8]]]) -> NDArray[np.float32]:
@@ -266,10 +241,7 @@ def explain_images(
     force: bool = False,
     step: Callable[[], object] = lambda: None,
 ) -> list[Explanation]:
-    """Explain images, and write the folder of explanations into the run, whole or not at all.
-
-    Raises ExistsError, ModelError.
-    """
+    """Explain images, and write the folder of explanations into the run, whole or not at all."""
     check_explanations(run, force=force)
     found, entries = [], []
     with atomic_folder(run.folder / EXPLANATIONS, force=force) as folder:
@@ -332,10 +304,7 @@ def _truth(run: Run, image: str) -> list[str] | None:
 
 
 def scored_images(run: Run, data: Path | None) -> dict[str, str]:
-    """Return the picture files of the judged part, by id; those that are not there are left out.
-
-    Raises RunError.
-    """
+    """Return the picture files of the judged part, by id; those that are not there are left out."""
     pictures = Pictures.of_corpus(run.report.corpus, data)
     ids = run.part(run.report.judged_part).ids.tolist()
     found = {image: str(path) for image in ids if (path := pictures.path_of(image)) is not None}

@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Region", "SaliencyMap", "cell_means", "combined", "covered", "grad_cam", "last_map", "overlay", "region_of"]
-
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 FIELD = 64  # rows and columns of saliency over a whole picture

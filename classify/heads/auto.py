@@ -116,9 +116,11 @@ class _AutoHead(Head):
 
     def _tried(self, products: Products, targets: np.ndarray, folds: Folds) -> list[_Trial]:
         """Try candidates until the budget is used; one is always tried."""
-        timed = isinstance(self.budget, str)
-        most = math.inf if timed else int(self.budget)
-        deadline = time.monotonic() + float(self.budget[:-1]) if timed else math.inf
+        most, deadline = math.inf, math.inf
+        if isinstance(self.budget, str):
+            deadline = time.monotonic() + float(self.budget[:-1])
+        else:
+            most = self.budget
         trials, seen, pairs, kept = list[_Trial](), None, np.empty(0), dict[Any, Any]()
         with ThreadPoolExecutor(os.cpu_count()) as threads:  # libsvm and LAPACK work without the interpreter's lock
             for one in _candidates(self.maps_, len(self.widths_), trials):
@@ -200,7 +202,7 @@ class _AutoHead(Head):
     def _keep(self, vectors: np.ndarray, targets: np.ndarray) -> None:
         """Keep the rows and blocks that a member looks at; a block of no weight is 0 in every row."""
         if not any(one["family"] == "knn" for one in self.members_):
-            used = self.dual_.any(axis=(0, 1))
+            used = np.asarray(self.dual_.any(axis=(0, 1)))
             used[:1] |= not used.any()
             vectors, targets, self.dual_ = vectors[used], targets[used], self.dual_[:, :, used]
         self.vectors_, self.targets_ = vectors[:, self._columns()], targets

@@ -13,9 +13,7 @@ from sklearn.utils.validation import check_array, check_consistent_length, check
 from classify.data.rows import ArrayRows, RowMatrix, Rows
 from classify.data.standardizer import refuse_non_finite
 from classify.errors import HeadError
-from classify.heads.options import check_options
-
-__all__ = ["ClassifierHead", "Head", "RegressorHead"]
+from classify.heads.options import check_options, refuse_one_label_options
 
 _STEP = 0.02  # of a feature's deviation, for a difference
 _DIFFERENCE_VALUES = 2**22  # of rows held at once
@@ -69,7 +67,7 @@ class Head(BaseEstimator):
 
     def fit_in_groups(self, X: Any, y: Any, groups: Any = None, **options: Any) -> Any:
         """Fit; a head that chooses by folds of its own keeps the rows of a group, (n_images,), in one of them."""
-        return self.fit(X, y, **options, **({"groups": groups} if self.takes_groups else {}))  # type: ignore[attr-defined]
+        return self.fit(X, y, **options, **({"groups": groups} if self.takes_groups else {}))
 
     def gradient(self, x: np.ndarray, output: int) -> np.ndarray | None:
         """Return the slope of an output at one row, (n_features,); None where the head has none.
@@ -123,7 +121,7 @@ class Head(BaseEstimator):
     def _check_lazy(self, X: RowMatrix, *, reset: bool) -> RowMatrix:
         if reset:
             if not len(X):
-                raise HeadError(f"{type(self).__name__} can't be fitted on 0 rows")
+                raise HeadError(f"{type(self).__name__} cannot be fitted on 0 rows")
             self.n_features_in_, self.blocks_in_ = X.shape[1], list(X.blocks)
             if hasattr(self, "feature_names_in_"):
                 del self.feature_names_in_
@@ -140,6 +138,23 @@ class Head(BaseEstimator):
                 f"features as input; the blocks of X are {', '.join(X.blocks)}"
             )
         return X
+
+    def _training_rows(self, X: Any, y: Any) -> tuple[Rows, np.ndarray]:
+        """Check what ``fit`` was given; return the rows and their codes or targets, see `_encode`."""
+        rows = self._rows(X, reset=True)
+        if y is None:
+            raise HeadError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+        targets = self._encode(y)
+        self._check_pair(rows, targets)
+        return rows, targets
+
+    def _encode(self, y: Any) -> np.ndarray:
+        """Check the training labels or targets, and return them as numbers."""
+        raise NotImplementedError
+
+    def _held_out(self, X: Any, y: Any) -> tuple[Rows, np.ndarray] | None:
+        """Return validation rows with their codes or targets; None where no row can be scored."""
+        raise NotImplementedError
 
     @staticmethod
     def _check_pair(rows: Rows, y: np.ndarray) -> None:
@@ -166,16 +181,8 @@ class ClassifierHead(ClassifierMixin, Head):
         tags.classifier_tags.multi_label = True
         return tags
 
-    def _training_rows(self, X: Any, y: Any) -> tuple[Rows, np.ndarray]:
-        """Check what ``fit`` was given; return the rows and their codes, see `_encode`."""
-        rows, codes = self._rows(X, reset=True), self._encode(y)
-        self._check_pair(rows, codes)
-        return rows, codes
-
     def _encode(self, y: Any) -> np.ndarray:
         """Check the training labels, set ``classes_``, return int64 codes (n,) or 0/1 (n, n_labels)."""
-        if y is None:
-            raise HeadError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         try:
             y = check_array(y, ensure_2d=False, dtype=None, input_name="y")
             check_classification_targets(y)
@@ -185,6 +192,7 @@ class ClassifierHead(ClassifierMixin, Head):
         one_label = y.ndim == 2 and y.shape[1] == 1 and bool(np.isin(y, (0, 1)).all())
         self.multilabel_ = target == "multilabel-indicator" or one_label
         if self.multilabel_:
+            refuse_one_label_options(self)
             self.classes_ = np.arange(y.shape[1])
             return self._indicators(y)
         if target not in ("binary", "multiclass"):
@@ -208,7 +216,7 @@ class ClassifierHead(ClassifierMixin, Head):
     def _held_out(self, X: Any, y: Any) -> tuple[Rows, np.ndarray] | None:
         """Return validation rows and codes; None where no row can be scored.
 
-        A row of a class that no training row has can't be scored by a head that doesn't know it.
+        A row of a class that no training row has cannot be scored by a head that does not know it.
         """
         rows, y = self._rows(X, reset=False), np.asarray(y)
         self._check_pair(rows, y)
@@ -258,16 +266,8 @@ class RegressorHead(RegressorMixin, Head):
         tags.target_tags.multi_output = True
         return tags
 
-    def _training_rows(self, X: Any, y: Any) -> tuple[Rows, np.ndarray]:
-        """Check what ``fit`` was given; return the rows and their targets, see `_targets`."""
-        rows, targets = self._rows(X, reset=True), self._targets(y)
-        self._check_pair(rows, targets)
-        return rows, targets
-
-    def _targets(self, y: Any) -> np.ndarray:
+    def _encode(self, y: Any) -> np.ndarray:
         """Check the training targets and return them as float64 (n, n_outputs)."""
-        if y is None:
-            raise HeadError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         try:
             y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
         except ValueError as error:
@@ -276,7 +276,6 @@ class RegressorHead(RegressorMixin, Head):
         return y[:, None] if y.ndim == 1 else y
 
     def _held_out(self, X: Any, y: Any) -> tuple[Rows, np.ndarray]:
-        """Return validation rows and their targets (n, n_outputs)."""
         rows, y = self._rows(X, reset=False), np.asarray(y, dtype=np.float64)
         self._check_pair(rows, y)
         return rows, y[:, None] if y.ndim == 1 else y

@@ -9,8 +9,6 @@ import numpy as np
 
 from classify.heads.base import ClassifierHead, RegressorHead
 
-__all__ = ["DummyClassifier", "DummyRegressor"]
-
 
 @dataclass(kw_only=True, repr=False, eq=False)
 class DummyClassifier(ClassifierHead):

@@ -1,11 +1,9 @@
-"""The first layer of a network over thousands of features: with a gradient that keeps its memory, or in the rows' span.
+"""The first layer of a network over thousands of features, trained in the coordinates of the training rows' span.
 
 The weights of such a layer are tens of megabytes, and most of a training step is spent on them.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,59 +13,14 @@ from classify.data.rows import ArrayRows, Rows, ViewedRows
 from classify.data.span import Projection
 from classify.data.standardizer import Standardizer, finite_batches
 
-__all__ = ["PROJECTIONS", "ProjectedLinear", "WideLinear", "lifted", "project_first", "projects"]
-
 PROJECTIONS = ("always", "auto", "never")
-
-
-class WideLinear(nn.Linear):
-    """`torch.nn.Linear` with a gradient that keeps its memory from step to step.
-
-    The weights of a first layer are tens of megabytes. torch takes fresh memory for their gradient at each step, which
-    the system first has to find and to clear: a fifth of the whole step. Parameters, state and results are those of
-    the base class; only training on inputs that need no gradient goes this way.
-    """
-
-    _gradient: torch.Tensor | None = None
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``(batch, out_features)``."""
-        if self.training and torch.is_grad_enabled() and self.weight.requires_grad and not x.requires_grad:
-            product: torch.Tensor = _Product.apply(x, self.weight, self.bias, self)
-            return product
-        return super().forward(x)
-
-    def release(self) -> None:
-        """Give the memory of the gradient back."""
-        self._gradient = self.weight.grad = None
-
-
-class _Product(torch.autograd.Function):
-    """``x W' + b``; puts the gradient of W in place by itself."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, layer: WideLinear) -> torch.Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.layer = layer
-        return nn.functional.linear(x, weight, bias)
-
-    @staticmethod
-    def backward(ctx: Any, *upper: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (rising,), layer = upper, ctx.layer
-        x, weight = ctx.saved_tensors
-        if weight.grad is not None:  # of another batch, to be added to
-            return None, rising.T @ x, rising.sum(0), None
-        if layer._gradient is None:
-            layer._gradient = torch.empty_like(weight)
-        weight.grad = torch.mm(rising.T, x, out=layer._gradient)
-        return None, None, rising.sum(0), None
 
 
 def first_linear(module: nn.Module, n_features: int) -> tuple[str, nn.Linear] | None:
     """Return name and layer where a fully connected layer takes the features, None where another, or dropout, does."""
     for name, layer in module.named_modules():
         if isinstance(layer, nn.Dropout) and layer.p > 0:
-            return None  # dropping features isn't the same as dropping coordinates of their span
+            return None  # dropping features is not the same as dropping coordinates of their span
         if next(layer.parameters(recurse=False), None) is not None:
             return (name, layer) if isinstance(layer, nn.Linear) and layer.in_features == n_features else None
     return None
@@ -109,23 +62,10 @@ class ProjectedLinear(nn.Module):
     With V the basis of the span, ``W = W V V' + W (I - V V')``. A gradient step moves the first part only: each
     gradient is a sum of training rows. The second part stays as it was drawn and acts on unseen rows as a fixed
     random map; under weight decay it shrinks by a factor that follows from the optimiser alone, and is trained
-    here as one number with gradient 0.
+    here as one number with gradient 0. Without *keep_outside* it is dropped, which regularises. *decays* says whether
+    the optimiser decays weights.
 
-    Parameters
-    ----------
-    layer : torch.nn.Linear
-        With its initial weights.
-    projection : Projection
-        Of the standardized training rows.
-    keep_outside : bool
-        Whether the part outside the span is kept, which makes this layer equal to *layer*; else it is dropped,
-        which regularises.
-    decays : bool
-        Whether the optimiser decays weights.
-
-    Shape
-    -----
-    Input ``(batch, rank)`` for training rows, ``(batch, rank + out_features)`` for others, from `rows`.
+    Input: ``(batch, rank)`` for training rows, ``(batch, rank + out_features)`` for others, from `rows`.
     """
 
     def __init__(self, layer: nn.Linear, projection: Projection, *, keep_outside: bool, decays: bool) -> None:

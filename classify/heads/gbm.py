@@ -25,8 +25,6 @@ from classify.heads.one_vs_rest import constant_log_odds
 from classify.heads.options import number, random_seed, whole
 from classify.heads.trees import read_trees
 
-__all__ = ["GBMClassifier", "GBMRegressor", "without_fatal_lines"]
-
 _ERRORS = 2  # the file descriptor of the error stream
 
 
@@ -53,7 +51,7 @@ class _BoostedHead(Head):
     _learned: ClassVar[tuple[str, ...]] = ("boosters_",)
 
     n_rounds: int | list[int] = whole(200, "trees of each class, label or output", most=100_000, several=True)
-    learning_rate: float = number(0.05, "what each tree's answer is multiplied by", least=1e-9, most=1e3)
+    learning_rate: float = number(0.05, "what each tree's output is multiplied by", least=1e-9, most=1e3)
     num_leaves: int = whole(15, "leaves of a tree, at most", least=2, most=131_072)
     min_leaf: int = whole(10, "training rows in a leaf, at least", most=2**31 - 1)
     feature_fraction: float = number(
@@ -128,7 +126,7 @@ class _BoostedHead(Head):
             callbacks = [lightgbm.early_stopping(self.patience, verbose=False)] if self.patience else []
         rounds = options.pop("num_iterations")
         booster = lightgbm.train(options, train, rounds, valid_sets=sets, callbacks=callbacks)
-        # Rounds past the best are dropped here, so that a saved head and this one can't differ in them.
+        # Rounds past the best are dropped here, so that a saved head and this one cannot differ in them.
         text = booster.model_to_string(num_iteration=booster.best_iteration or None)
         return lightgbm.Booster(model_str=text)
 
@@ -149,7 +147,7 @@ class _BoostedHead(Head):
         idle = sum(all(tree["num_leaves"] == 1 for tree in trees) for trees in dumps)
         if idle:
             which = "no tree" if idle == len(dumps) else f"of {idle} of {len(dumps)} labels or outputs no tree"
-            text = f"{which} found a split, so every image gets the same answer; lower min_leaf ({self.min_leaf})"
+            text = f"{which} found a split, so every image gets the same prediction; lower min_leaf ({self.min_leaf})"
             warnings.warn(text, UserWarning, stacklevel=2)
         self.n_parameters_ = sum(tree["num_leaves"] for trees in dumps for tree in trees)
 
@@ -204,7 +202,7 @@ class GBMClassifier(ClassifierHead, _BoostedHead):
     """Boosted trees for one label an image (softmax; logistic for two classes) or several (a booster for each).
 
     A label that never varies in the training rows gets its smoothed share as a constant. Rows are not
-    standardized: trees don't change under it. Parameters and attributes are those of the base class, with
+    standardized: trees do not change under it. Parameters and attributes are those of the base class, with
     ``classes_`` and ``multilabel_``.
     """
 
@@ -263,7 +261,7 @@ class GBMClassifier(ClassifierHead, _BoostedHead):
 class GBMRegressor(RegressorHead, _BoostedHead):
     """Boosted trees for one or several real outputs, a booster for each, on the squared error.
 
-    Rows are not standardized: trees don't change under it. Parameters and attributes are those of the base
+    Rows are not standardized: trees do not change under it. Parameters and attributes are those of the base
     class.
     """
 

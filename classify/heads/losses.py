@@ -1,4 +1,4 @@
-"""What a wrong answer costs in training: classes that weigh more, and mistakes that are worse than others."""
+"""What a wrong prediction costs in training: classes that weigh more, and mistakes that are worse than others."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from classify.errors import HeadError
 from classify.heads.one_vs_rest import class_weights
 from classify.heads.training import Loss
 
-__all__ = ["cost_matrix", "labels_loss", "refuse_class_options", "single_loss"]
-
 
 def single_loss(head: Any, codes: np.ndarray, row_losses: Loss, probabilities: Callable[..., torch.Tensor]) -> Loss:
     """Return the loss of a classifier for one label an image.
 
     ``mean over rows of w_y * (loss + sum over k of cost[y, k] * p_k)``: the weights are those of
     ``head.class_weight``, 1 on average over the training rows where "balanced"; the second term is the expected
-    cost of what the head says, and vanishes without ``head.cost``.
+    cost of the predictions, and vanishes without ``head.cost``.
     """
     cost = None if head.cost is None else torch.from_numpy(cost_matrix(head.cost, head.classes_))
     weights = None
@@ -44,8 +42,6 @@ def labels_loss(head: Any, codes: np.ndarray) -> Loss:
 
     With ``head.class_weight="balanced"`` the two sides of each label weigh the same over the training rows.
     """
-    if head.cost is not None:
-        raise HeadError("cost is for tasks with one label an image; with several, every label is its own decision")
     if head.class_weight is None:
         return nn.functional.binary_cross_entropy_with_logits
     weights = class_weights(codes, head.classes_, head.class_weight)  # (n, K), of two values a column
@@ -59,10 +55,7 @@ def labels_loss(head: Any, codes: np.ndarray) -> Loss:
 
 
 def cost_matrix(cost: Any, classes: np.ndarray) -> np.ndarray:
-    """Check a matrix of costs and return it as float32 ``(n_classes, n_classes)``.
-
-    Raises HeadError.
-    """
+    """Check a matrix of costs and return it as float32 ``(n_classes, n_classes)``."""
     try:
         matrix = np.asarray(cost, dtype=np.float32)
     except (TypeError, ValueError):
@@ -70,14 +63,7 @@ def cost_matrix(cost: Any, classes: np.ndarray) -> np.ndarray:
     n = len(classes)
     if matrix.shape != (n, n) or not np.isfinite(matrix).all() or (matrix < 0).any() or np.diag(matrix).any():
         raise HeadError(
-            f"cost is {cost!r}; it takes a square matrix with a row (the truth) and a column (what is said) for each "
-            f"of the {n} classes {classes.tolist()}, numbers from 0 up, and 0 on the diagonal"
+            f"cost is {cost!r}; it takes a square matrix with a row (the truth) and a column (what is predicted) for "
+            f"each of the {n} classes {classes.tolist()}, numbers from 0 up, and 0 on the diagonal"
         )
     return matrix
-
-
-def refuse_class_options(head: Any) -> None:
-    """Refuse options that mean nothing without classes."""
-    for name in ("class_weight", "cost"):
-        if getattr(head, name) is not None:
-            raise HeadError(f"{name} is {getattr(head, name)!r}, and a regression has no classes; leave it out")

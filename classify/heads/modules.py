@@ -17,15 +17,6 @@ from classify.errors import HeadError
 from classify.heads.network import LayeredHead, NetworkClassifier, NetworkHead, NetworkRegressor, hidden_layers
 from classify.heads.options import flag, layers, map_shape, number, whole
 
-__all__ = [
-    "ConvClassifier",
-    "ConvRegressor",
-    "MLPClassifier",
-    "MLPRegressor",
-    "MoEClassifier",
-    "MoERegressor",
-]
-
 
 class _Perceptron(LayeredHead):
     search_space: ClassVar[Mapping[str, tuple[Any, ...]]] = {
@@ -53,12 +44,6 @@ class MLPClassifier(NetworkClassifier, _Perceptron):
 
     Parameters and attributes are those of `classify.heads.network.LayeredHead`, with ``classes_``.
     """
-
-    def _row_losses(self, outputs: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        return nn.functional.cross_entropy(outputs, codes, reduction="none")
-
-    def _single_probabilities(self, outputs: torch.Tensor) -> torch.Tensor:
-        return outputs.softmax(dim=1)
 
 
 class MLPRegressor(NetworkRegressor, _Perceptron):
@@ -279,12 +264,6 @@ class ConvClassifier(NetworkClassifier, _ConvHead):
 
     Parameters and attributes are those named in its bases, with ``classes_``.
     """
-
-    def _row_losses(self, outputs: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        return nn.functional.cross_entropy(outputs, codes, reduction="none")
-
-    def _single_probabilities(self, outputs: torch.Tensor) -> torch.Tensor:
-        return outputs.softmax(dim=1)
 
 
 class ConvRegressor(NetworkRegressor, _ConvHead):

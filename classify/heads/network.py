@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 from torch import nn
+from tqdm import tqdm
 
 from classify.data.rows import ORDERS, Rows, shuffles_by_blocks
 from classify.data.standardizer import Standardizer, finite_batches
 from classify.heads.base import ClassifierHead, Head, RegressorHead
-from classify.heads.first_layer import PROJECTIONS, WideLinear, lifted, project_first, projects
-from classify.heads.losses import labels_loss, refuse_class_options, single_loss
+from classify.heads.first_layer import PROJECTIONS, lifted, project_first, projects
+from classify.heads.losses import labels_loss, single_loss
 from classify.heads.options import (
     choice,
     costs_of_mistakes,
@@ -24,20 +25,16 @@ from classify.heads.options import (
     layers,
     number,
     random_seed,
+    refuse_class_options,
     weights_of_classes,
     whole,
 )
-from classify.heads.training import KEPT, OPTIMIZERS, Batches, Checkpoint, Hits, Loss, Plan, Progress, Session
+from classify.heads.training import KEPT, OPTIMIZERS, Batches, Checkpoint, Hits, Loss, Training
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["INITS", "LayeredHead", "NetworkClassifier", "NetworkHead", "NetworkRegressor", "hidden_layers"]
-
 _TINY = 1e-12
-
-Training = tuple[Rows, torch.Tensor, tuple[Rows, torch.Tensor] | None, Loss]
-"""Rows and targets, those for validation, and the loss: what a network is trained on."""
 
 INITS: dict[str, Callable[[torch.Tensor], torch.Tensor] | None] = {
     "glorot_normal": nn.init.xavier_normal_,
@@ -52,7 +49,7 @@ def hidden_layers(n_features: int, sizes: Sequence[int], dropout: float) -> list
     """Return fully connected layers of *sizes*, each followed by ReLU and dropout (of a fraction of units)."""
     layers: list[nn.Module] = []
     for n_in, n_out in zip((n_features, *sizes[:-1]), sizes, strict=True):
-        layers += [nn.Linear(n_in, n_out) if layers else WideLinear(n_in, n_out), nn.ReLU(), nn.Dropout(dropout)]
+        layers += [nn.Linear(n_in, n_out), nn.ReLU(), nn.Dropout(dropout)]
     return layers
 
 
@@ -105,7 +102,7 @@ class NetworkHead(Head):
         "the two sides of each label the same"
     )
     cost: Any = costs_of_mistakes(
-        "what it costs to say class k (column) of an image of class c (row); the expected cost of what the head says "
+        "what it costs to predict class k (column) for an image of class c (row); the expected cost of the predictions "
         "is added to the loss"
     )
     standardize: bool = flag("bring each feature to mean 0 and variance 1, measured on the training rows", default=True)
@@ -158,15 +155,25 @@ class NetworkHead(Head):
         Raises
         ------
         HeadError
-            When X or y can't be used, an option is out of range, or training diverges.
+            When X or y cannot be used, an option is out of range, or training diverges.
         """
-        session = self._train(*self._training(X, y, validation), checkpoint)
-        self._finish(session)
-        return self
+        # Dropout and initial weights draw from torch's global generator: lend it out, seeded, and put it back.
+        with torch.random.fork_rng(devices=[]):
+            training = self.training(X, y, validation)
+            out_of_time = checkpoint.attached(training) if checkpoint else lambda: False
+            done = {"total": self.epochs, "initial": len(training.history), "disable": not self.verbose}
+            with tqdm(desc="epochs", unit="epoch", delay=2, **done) as bar:
 
-    def _training(self, X: Any, y: Any, validation: tuple[Any, Any] | None) -> Training:
-        """Check what ``fit`` was given, and return what is trained: rows, targets, validation rows, and the loss."""
-        raise NotImplementedError
+                def stop() -> bool:
+                    record = training.history[-1]
+                    losses = {name: f"{record[name]:.4f}" for name in ("loss", "validation_loss") if name in record}
+                    bar.set_postfix(losses, refresh=False)
+                    bar.update()
+                    return out_of_time()
+
+                training.run(stop)
+        self._finish(training)
+        return self
 
     def _build(self, n_features: int, n_outputs: int) -> nn.Module:
         """Return the untrained module."""
@@ -181,69 +188,52 @@ class NetworkHead(Head):
         """Return how many outputs the fitted task has."""
         raise NotImplementedError
 
-    def _train(
-        self,
-        rows: Rows,
-        targets: torch.Tensor,
-        validation: tuple[Rows, torch.Tensor] | None,
-        loss: Loss,
-        checkpoint: Checkpoint | None,
-    ) -> Session:
-        # Dropout and initial weights draw from torch's global generator: lend it out, seeded, and put it back.
-        with torch.random.fork_rng(devices=[]):
-            session = self._session(rows, targets, validation, loss)
-            rule = checkpoint.attached(session) if checkpoint else None
-            with _EpochBar(self.epochs, shown=self.verbose, done=len(session.progress.history)) as shown:
-                session.run(lambda progress: shown(progress) or bool(rule and rule(progress)))
-        return session
+    def _tensor(self, targets: np.ndarray) -> torch.Tensor:
+        """Return codes or targets as the loss takes them."""
+        raise NotImplementedError
 
-    def _session(
-        self,
-        rows: Rows,
-        targets: torch.Tensor,
-        validation: tuple[Rows, torch.Tensor] | None,
-        loss: Loss,
-    ) -> Session:
+    def _loss(self, targets: np.ndarray) -> Loss:
+        raise NotImplementedError
+
+    def training(self, X: Any, y: Any, validation: tuple[Any, Any] | None = None) -> Training:
         """Draw the module and lay out the batches; torch's global generator is seeded, and left for the loop."""
-        plan = self._plan()
+        rows, targets = self._training_rows(X, y)
+        found = None if validation is None else self._held_out(*validation)
+        held_out = None if found is None else (found[0], self._tensor(found[1]))
+        loss = self._loss(targets)
         drawn = check_random_state(self.random_state).randint(2**31 - 1)
-        self.standardizer_ = standardizer = self._standardizer(rows)
+        self.standardizer_ = self._standardizer(rows)
+        scale: Standardizer | None = self.standardizer_
         torch.manual_seed(drawn)
         module = self._initialised(self._build(rows.shape[1], self._n_outputs()))
-        scale: Standardizer | None = standardizer
-        if projects(self.project, module, rows, plan.optimizer):
-            decays = plan.weight_decay > 0 and plan.optimizer == "sgd"
-            layer, rows = project_first(module, rows, standardizer, keep_outside=self.keep_outside, decays=decays)
-            validation = validation and (layer.rows(validation[0], standardizer), validation[1])
+        if projects(self.project, module, rows, self.optimizer):
+            decays = self.weight_decay > 0 and self.optimizer == "sgd"
+            measured = self.standardizer_
+            layer, rows = project_first(module, rows, measured, keep_outside=self.keep_outside, decays=decays)
+            held_out = held_out and (layer.rows(held_out[0], measured), held_out[1])
             scale = None
         generator = torch.Generator().manual_seed(drawn)
-        batched = functools.partial(Batches, size=plan.batch_size, standardizer=scale)
-        train = batched(rows, targets, generator=generator, by_blocks=shuffles_by_blocks(self.shuffle, rows))
-        held_out = None if validation is None else batched(*validation)
-        return Session(module, loss, train, held_out, plan, Progress(plan.build_optimizer(module)), self._hits())
+        batched = functools.partial(Batches, size=self.batch_size, standardizer=scale)
+        train = batched(
+            rows, self._tensor(targets), generator=generator, by_blocks=shuffles_by_blocks(self.shuffle, rows)
+        )
+        return Training(self, module, loss, train, None if held_out is None else batched(*held_out), self._hits())
 
     def _hits(self) -> Hits | None:
-        """Return the count of right answers for the history; None where answers are not right or wrong."""
+        """Return the count of right predictions for the history; None where predictions are not right or wrong."""
         return None
 
     def _standardizer(self, rows: Rows) -> Standardizer:
         """Measure the training rows."""
         return Standardizer.fit(rows, standardize=self.standardize)
 
-    def _finish(self, session: Session) -> None:
+    def _finish(self, training: Training) -> None:
         """Take over a trained module, its first layer mapped back to the features."""
-        self.module_, self.history_ = lifted(session.module), session.progress.history
-        for layer in self.module_.modules():
-            if isinstance(layer, WideLinear):
-                layer.release()
+        self.module_, self.history_ = lifted(training.module), training.history
         losses = [record["validation_loss"] for record in self.history_ if "validation_loss" in record]
         kept = len(losses) if self.keep == "last" else int(np.argmin(losses or [0.0])) + 1
         self.best_length_ = kept if losses and self.patience else None
         self.n_parameters_ = sum(p.numel() for p in self.module_.parameters() if p.requires_grad)
-
-    def _plan(self) -> Plan:
-        names = ("epochs", "batch_size", "optimizer", "learning_rate", "momentum", "decay", "weight_decay")
-        return Plan(**{name: getattr(self, name) for name in (*names, "halve_every", "patience", "keep")})
 
     def _initialised(self, module: nn.Module) -> nn.Module:
         draw = INITS[self.init]
@@ -307,24 +297,17 @@ class LayeredHead(NetworkHead):
 
 
 class NetworkClassifier(ClassifierHead, NetworkHead):
-    """Base of the trained classifiers; a subclass says how outputs become a loss and probabilities."""
+    """Base of the trained classifiers: softmax and cross-entropy, for several labels a sigmoid each."""
 
     def _row_losses(self, outputs: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """Return the loss of each row with one label, (n,)."""
-        raise NotImplementedError
+        return nn.functional.cross_entropy(outputs, codes, reduction="none")
 
     def _single_probabilities(self, outputs: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
+        return outputs.softmax(dim=1)
 
     def _n_outputs(self) -> int:
         return len(self.classes_)
-
-    def _training(self, X: Any, y: Any, validation: tuple[Any, Any] | None) -> Training:
-        """Check everything, and return what is trained: rows, targets, validation rows with theirs, and the loss."""
-        rows, codes = self._training_rows(X, y)
-        found = None if validation is None else self._held_out(*validation)
-        held_out = None if found is None else (found[0], self._tensor(found[1]))
-        return rows, self._tensor(codes), held_out, self._loss(codes)
 
     def _loss(self, codes: np.ndarray) -> Loss:
         if self.multilabel_:
@@ -374,17 +357,15 @@ class NetworkRegressor(RegressorHead, NetworkHead):
     def _n_outputs(self) -> int:
         return len(self.target_mean_)
 
-    def _training(self, X: Any, y: Any, validation: tuple[Any, Any] | None) -> Training:
-        """Check everything, and return what is trained: rows, targets, validation rows with theirs, and the loss."""
-        rows, targets = self._training_rows(X, y)
+    def _encode(self, y: Any) -> np.ndarray:
+        targets = super()._encode(y)
         deviation = targets.std(axis=0)
         self.target_mean_ = targets.mean(axis=0)
         self.target_scale_ = np.where(deviation > 0, deviation, 1.0)
-        held_out = None
-        if validation is not None:
-            found = self._held_out(*validation)
-            held_out = (found[0], self._tensor(found[1]))
-        return rows, self._tensor(targets), held_out, nn.functional.mse_loss
+        return targets
+
+    def _loss(self, targets: np.ndarray) -> Loss:
+        return nn.functional.mse_loss
 
     def _tensor(self, y: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(((y - self.target_mean_) / self.target_scale_).astype(np.float32))
@@ -401,27 +382,3 @@ class NetworkRegressor(RegressorHead, NetworkHead):
 
     def _traced(self, outputs: torch.Tensor, output: int) -> torch.Tensor:
         return outputs[output] * self.target_scale_[output] + self.target_mean_[output]
-
-
-class _EpochBar:
-    """A progress bar over epochs, as the loop's stop rule that never stops; shown after two seconds."""
-
-    def __init__(self, epochs: int, *, shown: bool, done: int = 0) -> None:
-        self.epochs, self.shown, self.done = epochs, shown, done
-
-    def __enter__(self) -> Callable[[Progress], bool]:
-        from tqdm import tqdm
-
-        options = {"total": self.epochs, "initial": self.done, "disable": not self.shown}
-        self.bar = tqdm(desc="epochs", unit="epoch", delay=2, **options)
-        return self.advance
-
-    def advance(self, progress: Progress) -> bool:
-        record = progress.history[-1]
-        losses = {name: f"{record[name]:.4f}" for name in ("loss", "validation_loss") if name in record}
-        self.bar.set_postfix(losses, refresh=False)
-        self.bar.update()
-        return False
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()

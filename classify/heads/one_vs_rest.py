@@ -11,16 +11,6 @@ from sklearn.utils import compute_class_weight
 
 from classify.errors import HeadError
 
-__all__ = [
-    "class_weights",
-    "constant_log_odds",
-    "fit_sigmoid",
-    "indicator_columns",
-    "log_loss",
-    "probabilities",
-    "stratified_folds",
-]
-
 
 def indicator_columns(codes: np.ndarray, n_classes: int) -> np.ndarray:
     """Return codes (n,) or 0/1 (n, K) as binary columns; two exclusive classes are one column, of the second."""
@@ -43,8 +33,8 @@ def probabilities(log_odds: np.ndarray, *, multilabel: bool) -> np.ndarray:
 def class_weights(codes: np.ndarray, classes: np.ndarray, class_weight: Any) -> np.ndarray:
     """Return the weight of each row in each binary column, float64 (n, n_columns).
 
-    One label an image: a row weighs as its class does, in every column. Several labels: "balanced" makes the
-    two sides of each column weigh the same; a dict has no meaning there.
+    One label an image: a row weighs as its class does, in every column. Several labels: the
+    two sides of each column weigh the same ("balanced").
     """
     columns = indicator_columns(codes, len(classes))
     if class_weight is None:
@@ -59,14 +49,12 @@ def class_weights(codes: np.ndarray, classes: np.ndarray, class_weight: Any) -> 
                 f"class_weight is {class_weight!r}; at least two classes of the training rows need a weight above 0"
             )
         return np.repeat(by_class[codes][:, None], columns.shape[1], axis=1)
-    if class_weight != "balanced":
-        raise HeadError(f'class_weight is {class_weight!r}; a multi-label task takes "balanced" or none')
     share = columns.mean(axis=0).clip(0.5 / len(columns), 1 - 0.5 / len(columns))
     return np.where(columns == 1, 0.5 / share, 0.5 / (1 - share))
 
 
 def constant_log_odds(y: np.ndarray) -> float:
-    """Return the log-odds of a column that can't be learned: its share, with one row of each side added."""
+    """Return the log-odds of a column that cannot be learned: its share, with one row of each side added."""
     return float(logit((y.sum() + 1) / (len(y) + 2)))
 
 
@@ -96,8 +84,9 @@ def stratified_folds(y: np.ndarray, n_folds: int, random: np.random.RandomState)
 def fit_sigmoid(decision: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Fit ``P(y = 1) = sigmoid(a * decision + b)`` and return ``[a, b]``.
 
-    Platt (1999), with the targets drawn off 0 and 1 as if each side had one row more. The slope is kept at or
-    above 0: a machine whose held-out values point the wrong way knows nothing, it is not an oracle reversed.
+    Platt (1999), with the targets drawn off 0 and 1 as if each side had one row more. The slope is constrained
+    to be non-negative: if held-out scores are anti-correlated with the labels, the output is constant, not an inverted
+    ranking.
     """
     n_positive, n_negative = y.sum(), len(y) - y.sum()
     target = np.where(y == 1, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))

@@ -19,23 +19,6 @@ import numpy as np
 
 from classify.errors import HeadError
 
-__all__ = [
-    "Option",
-    "anything",
-    "budget",
-    "check_options",
-    "choice",
-    "costs_of_mistakes",
-    "flag",
-    "layers",
-    "map_shape",
-    "number",
-    "options_of",
-    "random_seed",
-    "weights_of_classes",
-    "whole",
-]
-
 _LARGEST = 10**9  # of a count without a limit of its own
 _WIDEST = 2**20  # units of a layer
 
@@ -55,10 +38,7 @@ def options_of(head: Any) -> dict[str, Option]:
 
 
 def check_options(head: Any) -> None:
-    """Refuse the first option of a head that is not one of the values it takes.
-
-    Raises HeadError.
-    """
+    """Refuse the first option of a head that is not one of the values it takes."""
     for name, option in options_of(head).items():
         value = getattr(head, name)
         if not option.valid(value):
@@ -68,11 +48,6 @@ def check_options(head: Any) -> None:
 
 def _declared(default: Any, about: str, takes: str, valid: Callable[[Any], bool]) -> Any:
     return dataclasses.field(default=default, metadata={"option": Option(about, takes, valid)})
-
-
-def anything(default: Any, about: str) -> Any:
-    """Declare an option that takes every value."""
-    return _declared(default, about, "any value", lambda value: True)
 
 
 def number(
@@ -198,6 +173,22 @@ def random_seed(about: str) -> Any:
         return value is None or isinstance(value, np.random.RandomState) or (is_whole(value) and 0 <= value < 2**32)
 
     return _declared(None, about, "a whole number from 0 to 4294967295, a RandomState, or none", valid)
+
+
+def refuse_one_label_options(head: Any) -> None:
+    """Refuse options that mean nothing where an image has several labels."""
+    weight = getattr(head, "class_weight", None)
+    if getattr(head, "cost", None) is not None:
+        raise HeadError("cost is for tasks with one label an image; with several, every label is its own decision")
+    if weight is not None and weight != "balanced":
+        raise HeadError(f'class_weight is {weight!r}; a multi-label task takes "balanced" or none')
+
+
+def refuse_class_options(head: Any) -> None:
+    """Refuse options that mean nothing without classes."""
+    for name in ("class_weight", "cost"):
+        if getattr(head, name) is not None:
+            raise HeadError(f"{name} is {getattr(head, name)!r}, and a regression has no classes; leave it out")
 
 
 def is_whole(value: Any) -> bool:

@@ -9,17 +9,15 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
 import re
 import shlex
-import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from classify.data.kinds import KINDS
 from classify.data.standardizer import Standardizer
 from classify.errors import HeadError, OutdatedHeadError, RunError
 from classify.heads import ALL_HEADS, head_class, head_options
@@ -36,14 +34,11 @@ from classify.json_file import (
     record,
     table,
     text,
-    umask,
     whole,
     wrong,
 )
+from features_store.atomic import atomic_folder
 from features_store.errors import first_line
-from features_store.schema import KINDS
-
-__all__ = ["head_files", "load_head", "load_model", "restored_head", "save_head"]
 
 FORMAT = "affectory-head"
 FORMAT_VERSION = 3
@@ -54,31 +49,17 @@ _LIBRARIES = ("affectory", "lightgbm", "numpy", "scikit-learn", "torch")
 
 
 def save_head(head: Any, folder: Path, beside: Mapping[str, bytes] | None = None) -> None:
-    """Write a fitted head to a new folder, whole or not at all.
-
-    Raises HeadError.
-    """
+    """Write a fitted head to a new folder, whole or not at all."""
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise HeadError(f"can't save the head to {folder}: there is something already; choose another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        _write(head, scratch, beside or {})
-        scratch.chmod(0o777 & ~umask())
-        if folder.exists():
-            folder.rmdir()
-        scratch.replace(folder)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
+        raise HeadError(f"cannot save the head to {folder}: it exists and is not empty; choose another folder")
+    with atomic_folder(folder) as temporary:
+        for file, data in _files(head, beside or {}).items():
+            (temporary / file).write_bytes(data)
 
 
 def load_head(folder: Path) -> Any:
-    """Read a head that `save_head` wrote; it predicts the same.
-
-    Raises HeadError.
-    """
+    """Read a head that `save_head` wrote; it predicts the same."""
     return load_model(folder)[0]
 
 
@@ -90,16 +71,13 @@ def load_model(folder: Path) -> tuple[Any, dict[str, bytes]]:
     except OutdatedHeadError as error:
         run = Path(folder).parent
         line = shlex.join(["classify", "run", "--config", str(run / "config.toml"), "--out", str(run), "--force"])
-        raise OutdatedHeadError(f"can't load a head from {folder}: {error}; make it again with: {line}") from error
+        raise OutdatedHeadError(f"cannot load a head from {folder}: {error}; make it again with: {line}") from error
     except HeadError as error:
-        raise HeadError(f"can't load a head from {folder}: {error}") from error
+        raise HeadError(f"cannot load a head from {folder}: {error}") from error
 
 
 def head_files(folder: Path) -> dict[str, bytes]:
-    """Return the files of a head by name: ``head.json`` and those that it lists, each as its digest says.
-
-    Raises HeadError.
-    """
+    """Return the files of a head by name: ``head.json`` and those that it lists, each as its digest says."""
     if folder.is_symlink():
         raise HeadError(f"{folder} is a symbolic link; a head is a folder")
     try:
@@ -117,10 +95,7 @@ def head_files(folder: Path) -> dict[str, bytes]:
 
 
 def restored_head(files: Mapping[str, bytes], *, foreign: bool = False) -> Any:
-    """Make a head from its files.
-
-    Raises HeadError.
-    """
+    """Make a head from its files."""
     from safetensors.numpy import load
 
     try:
@@ -138,7 +113,7 @@ def restored_head(files: Mapping[str, bytes], *, foreign: bool = False) -> Any:
         raise HeadError(f"damaged or not a head ({type(error).__name__}: {first_line(error)})") from error
 
 
-def _write(head: Any, folder: Path, beside: Mapping[str, bytes]) -> None:
+def _files(head: Any, beside: Mapping[str, bytes]) -> dict[str, bytes]:
     from safetensors.numpy import save
 
     name, kind = _place(head)
@@ -155,7 +130,7 @@ def _write(head: Any, folder: Path, beside: Mapping[str, bytes]) -> None:
             arrays |= {f"{key}.mean": value.mean, f"{key}.scale": value.scale}
         elif hasattr(value, "state_dict"):
             arrays |= {f"{key}.{part}": tensor.numpy() for part, tensor in value.state_dict().items()}
-        elif isinstance(value, np.ndarray) and value.dtype.kind in "iuf":
+        elif isinstance(value, np.ndarray) and _is_numeric(value):
             arrays[key] = value
         else:
             attributes[key] = _plain(key, value)
@@ -169,14 +144,9 @@ def _write(head: Any, folder: Path, beside: Mapping[str, bytes]) -> None:
         "params": {key: _plain(key, value) for key, value in head.get_params(deep=False).items()},
         "attributes": attributes,
         "files": {file: hashlib.sha256(data).hexdigest() for file, data in files.items()},
-        "versions": _versions(),
+        "versions": library_versions(_LIBRARIES),
     }
-    files[RECORD] = (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode()
-    for file, data in files.items():  # by our own hand: then a full disk is an OSError, and the umask holds
-        with (folder / file).open("wb") as handle:
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
+    return files | {RECORD: (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode()}
 
 
 def _restored(record: dict[str, Any], arrays: dict[str, np.ndarray], texts: dict[str, str], *, foreign: bool) -> Any:
@@ -184,7 +154,7 @@ def _restored(record: dict[str, Any], arrays: dict[str, np.ndarray], texts: dict
     known = head_options(record["head"], record["kind"])
     unknown = sorted(set(record["params"]) - set(known))
     if unknown:
-        raise HeadError(f"it has options that this version doesn't know: {', '.join(unknown)}")
+        raise HeadError(f"it has options that this version does not know: {', '.join(unknown)}")
     hidden = record["params"].get("hidden")  # layers are made one by one before their weights are filled in
     if isinstance(hidden, list) and len(hidden) > len(arrays):
         raise HeadError(f"its option hidden is {str(hidden)[:60]}, and it has {len(arrays)} arrays")
@@ -217,8 +187,12 @@ def _check_arrays(arrays: Mapping[str, np.ndarray]) -> None:
     for name, array in arrays.items():
         # The scale of a feature that does not vary may be infinite: it is 0 in every row.
         finite = not np.isnan(array).any() if name.endswith(".scale") else np.isfinite(array).all()
-        if array.dtype.kind not in "fiu" or not finite:
-            raise HeadError(f"its array {ascii(name)[:60]} is {array.dtype}, or holds a number that isn't finite")
+        if not _is_numeric(array) or not finite:
+            raise HeadError(f"its array {ascii(name)[:60]} is {array.dtype}, or holds a number that is not finite")
+
+
+def _is_numeric(array: np.ndarray) -> bool:
+    return np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)
 
 
 def _dtype(value: Any, where: str) -> str:
@@ -283,7 +257,7 @@ def _record(data: bytes) -> dict[str, Any]:
     try:
         found = parse_json(data, RECORD, clean=False)
         if not isinstance(found, dict) or found.get("format") != FORMAT:
-            raise HeadError(f'{RECORD} doesn\'t say "format": "{FORMAT}"')
+            raise HeadError(f'{RECORD} does not say "format": "{FORMAT}"')
         if found.get("format_version") in (1, 2):
             raise OutdatedHeadError(
                 "it was saved by an earlier version of affectory, whose heads this one does not read (of a bundle: "
@@ -307,12 +281,12 @@ def _record(data: bytes) -> dict[str, Any]:
 def _place(head: Any) -> tuple[str, str]:
     """Return the name in the table and the kind of task of a fitted head."""
     for name, entry in ALL_HEADS.items():
-        for place in (entry.classifier, entry.regressor):
-            if place == f"{type(head).__module__}:{type(head).__name__}":
+        for has_classes in (True, False):
+            if entry.class_name(has_classes=has_classes) == f"{type(head).__module__}:{type(head).__name__}":
                 if not hasattr(head, "n_features_in_"):
-                    raise HeadError(f"the {name} head isn't fitted; call fit before saving it")
+                    raise HeadError(f"the {name} head is not fitted; call fit before saving it")
                 classifier = "multi" if getattr(head, "multilabel_", False) else "single"
-                return name, "regression" if place == entry.regressor else classifier
+                return name, classifier if has_classes else "regression"
     raise HeadError(f"{type(head).__name__} is not in the table of heads, so it could not be loaded again")
 
 
@@ -330,13 +304,14 @@ def _plain(name: str, value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise HeadError(
-        f"{name} is a {type(value).__name__}, which can't be saved without code; use numbers, texts and lists"
+        f"{name} is a {type(value).__name__}, which cannot be saved without code; use numbers, texts and lists"
     )
 
 
-def _versions() -> dict[str, str]:
+def library_versions(libraries: Iterable[str]) -> dict[str, str]:
+    """Return the versions of libraries; what is used from a checkout without being installed has none."""
     found = {}
-    for library in _LIBRARIES:
+    for library in libraries:
         try:
             found[library] = importlib.metadata.version(library)
         except importlib.metadata.PackageNotFoundError:

@@ -187,8 +187,8 @@ class SVMClassifier(ClassifierHead, _KernelHead):
     )
     calibration_folds: int = whole(
         5,
-        "folds behind the sigmoid, fewer where a class has fewer rows; a class with one row can't be calibrated: every "
-        "image gets its share of the training rows",
+        "folds behind the sigmoid, fewer where a class has fewer rows; a class with one row cannot be calibrated, so "
+        "every image gets its share of the training rows",
         least=2,
         most=1000,
     )
@@ -226,7 +226,7 @@ class SVMClassifier(ClassifierHead, _KernelHead):
     ) -> tuple[np.ndarray, float, np.ndarray]:
         """Return dual coefficients (n,), intercept and sigmoid (2,) of one binary machine."""
         dual, used = np.zeros(len(y)), np.flatnonzero(weights > 0)
-        if len(used) < len(y):  # a row without weight is as if it weren't there
+        if len(used) < len(y):  # a row without weight is as if it were not there
             gram, y, weights = gram[np.ix_(used, used)], y[used], weights[used]
         dual[used], intercept, sigmoid = self._fitted(gram, y, weights, random)
         return dual, intercept, sigmoid
@@ -282,7 +282,7 @@ class SVMClassifier(ClassifierHead, _KernelHead):
 class SVMRegressor(RegressorHead, _KernelHead):
     """Support vector regression, one machine for each output, all on one precomputed Gram matrix.
 
-    The targets are brought to mean 0 and variance 1, so that C and epsilon don't depend on their scale.
+    The targets are brought to mean 0 and variance 1, so that C and epsilon do not depend on their scale.
     """
 
     epsilon: float = number(0.1, "errors below it cost nothing, in deviations of the target", least=0, most=1e6)

@@ -8,7 +8,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,20 +23,8 @@ from features_store.errors import AffectoryError, first_line
 if TYPE_CHECKING:
     from classify.data.standardizer import Standardizer
 
-__all__ = [
-    "KEPT",
-    "OPTIMIZERS",
-    "Batches",
-    "Checkpoint",
-    "Plan",
-    "Progress",
-    "Session",
-    "fit_loop",
-    "refuse_divergence",
-]
-
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-Hits = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # outputs and targets to the number of right answers
+Hits = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # outputs and targets to the number of right predictions
 Pair = tuple[torch.Tensor, torch.Tensor]
 OPTIMIZERS = ("adam", "nadam", "sgd")
 KEPT = ("best", "last")
@@ -64,85 +51,17 @@ _STATE = record(
 )
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How to train: every size and rate of the loop, in the ranges that `classify.heads.network` declares.
-
-    Parameters
-    ----------
-    epochs : int
-        At most so many passes over the training rows.
-    batch_size : int
-        Rows in a step.
-    optimizer : {"adam", "nadam", "sgd"}
-        sgd has Nesterov momentum.
-    learning_rate : float
-        At the start.
-    momentum : float
-        Of sgd. 0: plain steps.
-    decay : float
-        Per step: the rate of step t is ``learning_rate / (1 + decay * t)``.
-    weight_decay : float
-        L2 penalty, added to the gradient.
-    halve_every : int or None
-        Halve the rate after each so many epochs. None: never.
-    patience : int or None
-        Stop after so many epochs without a lower validation loss. None: never.
-    keep : {"best", "last"}
-        The weights after training: of the epoch with the lowest validation loss, or of the last epoch.
-    """
-
-    epochs: int
-    batch_size: int
-    optimizer: str = "adam"
-    learning_rate: float = 1e-3
-    momentum: float = 0.9
-    decay: float = 0.0
-    weight_decay: float = 0.0
-    halve_every: int | None = None
-    patience: int | None = None
-    keep: str = "best"
-
-    def rate(self, *, epoch: int, step: int) -> float:
-        """Return the learning rate of a step; *epoch* and *step* count from 0."""
-        halvings = epoch // self.halve_every if self.halve_every else 0
-        return self.learning_rate * 0.5**halvings / (1 + self.decay * step)
-
-    def build_optimizer(self, module: torch.nn.Module) -> torch.optim.Optimizer:
-        """Return the optimiser of *module*'s parameters; one fused kernel a step where torch has it."""
-        parameters = [p for p in module.parameters() if p.requires_grad]
-        common: dict[str, Any] = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
-        if self.optimizer == "adam":
-            return torch.optim.Adam(parameters, fused=True, **common)
-        if self.optimizer == "nadam":
-            return torch.optim.NAdam(parameters, **common)
-        nesterov = self.momentum > 0
-        return torch.optim.SGD(parameters, momentum=self.momentum, nesterov=nesterov, fused=True, **common)
-
-
 class Batches:
     """Standardized batches of rows with their targets, gathered into one reused float32 buffer.
 
-    Parameters
-    ----------
-    rows : Rows
-        Where the features come from.
-    targets : torch.Tensor of shape (n_rows,) or (n_rows, n_outputs)
-        Aligned with the rows.
-    size : int
-        Rows in a batch; the last may be smaller.
-    standardizer : Standardizer or None
-        Measured on the training rows. None: the rows are standardized already.
-    generator : torch.Generator or None
-        Draws a new order for each pass. None: the rows in order.
-    by_blocks : bool
-        Draw that order by blocks of neighbours, for a file that is larger than memory.
+    The last batch may be smaller than *size*; without a *standardizer* the rows are standardized already. A *generator*
+    draws a new order for each pass, *by_blocks* of neighbours for a file that is larger than memory.
     """
 
     def __init__(
         self,
         rows: Rows,
-        targets: torch.Tensor,
+        targets: torch.Tensor,  # (n_rows,) or (n_rows, n_outputs)
         *,
         size: int,
         standardizer: Standardizer | None,
@@ -174,100 +93,104 @@ class Batches:
         return torch.randperm(self.rows.shape[0], generator=self.generator).numpy()
 
 
-@dataclass
-class Progress:
-    """Where training stands: with the module's weights, all that going on from here takes.
+class Training:
+    """One training: a module, what it is trained on, and where it stands; `run` continues from there.
 
-    Parameters
-    ----------
-    optimizer : torch.optim.Optimizer
-        With its moments.
-    history : list of dict
-        One record an epoch: ``epoch`` (from 1), ``learning_rate``, ``loss``, of one label an image ``accuracy`` (in
-        training with dropout, over the epoch), and both as ``validation_...``, given validation rows; means over rows.
-    step : int
-        Batches seen.
-    best_loss, best_epoch, best_weights
-        The lowest validation loss, when, and the weights that had it (None where the last are kept).
+    Sizes and rates are the options of *head*, as `classify.heads.network.NetworkHead` declares them.
     """
 
-    optimizer: torch.optim.Optimizer
-    history: list[dict[str, float]] = field(default_factory=list)
-    step: int = 0
-    best_loss: float = math.inf
-    best_epoch: int = 0
-    best_weights: dict[str, torch.Tensor] | None = None
+    def __init__(
+        self,
+        head: Any,
+        module: torch.nn.Module,
+        loss: Loss,
+        train: Batches,
+        held_out: Batches | None = None,
+        hits: Hits | None = None,
+    ) -> None:
+        self.head, self.module, self.loss, self.train, self.held_out = head, module, loss, train, held_out
+        self.hits = hits
+        self.optimizer = build_optimizer(head, module)
+        # By epoch: ``epoch`` (from 1), ``learning_rate``, ``loss``, with *hits* ``accuracy`` (in training with dropout,
+        # over the epoch), and given validation rows both as ``validation_...``.
+        self.history: list[dict[str, float]] = []
+        self.step = 0
+        self.best_loss, self.best_epoch = math.inf, 0  # the lowest validation loss, and its epoch
+        self.best_weights: dict[str, torch.Tensor] | None = None  # of that epoch; None where the last are kept
 
-    def note(self, record: dict[str, float], module: torch.nn.Module, *, keep: str = "best") -> None:
-        """Add an epoch's record; keep the weights if the validation loss is the lowest so far, and *keep* says so."""
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        halvings = len(self.history) // self.head.halve_every if self.head.halve_every else 0
+        rate: float = self.head.learning_rate * 0.5**halvings / (1 + self.head.decay * self.step)
+        return rate
+
+    @property
+    def done(self) -> bool:
+        """Whether all epochs are done, or *patience* epochs have passed since the best one."""
+        n, patience = len(self.history), self.head.patience
+        return n >= self.head.epochs or bool(patience and self.best_epoch and n - self.best_epoch >= patience)
+
+    def run(self, stop: Callable[[], bool] = lambda: False) -> None:
+        """Train the module in place until it is done, or *stop*, called after each epoch, is true."""
+        while not self.done:
+            record = {"epoch": len(self.history) + 1, "learning_rate": self.rate}
+            self.module.train()
+            record |= _means(self.train, self.train_step, self.hits)
+            if self.held_out is not None:
+                self.module.eval()
+                means = _means(self.held_out, self._score, self.hits)
+                record |= {f"validation_{name}": value for name, value in means.items()}
+            _refuse_divergence(record)
+            self._add(record)
+            if stop():
+                break
+        if self.best_weights is not None:
+            self.module.load_state_dict(self.best_weights)
+        self.module.eval()
+
+    def train_step(self, x: torch.Tensor, y: torch.Tensor) -> Pair:
+        """Take one step on a batch; return the loss before it, and the outputs."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate
+        outputs = self.module(x)
+        value = self.loss(outputs, y)
+        self.optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        self.optimizer.step()
+        self.step += 1
+        return value.detach(), outputs.detach()
+
+    @torch.no_grad()
+    def _score(self, x: torch.Tensor, y: torch.Tensor) -> Pair:
+        outputs = self.module(x)
+        return self.loss(outputs, y), outputs
+
+    def _add(self, record: dict[str, float]) -> None:
+        """Add an epoch's record; keep the weights if its validation loss is the lowest so far."""
         self.history.append(record)
         loss = record.get("validation_loss", math.inf)
         if loss < self.best_loss:
             self.best_loss, self.best_epoch = loss, len(self.history)
-            if keep == "best":
-                self.best_weights = {k: v.detach().clone() for k, v in module.state_dict().items()}
-
-    def stalled(self, patience: int | None) -> bool:
-        """Tell whether *patience* epochs have passed since the best one."""
-        return bool(patience and self.best_epoch and len(self.history) - self.best_epoch >= patience)
+            if self.head.keep == "best":
+                self.best_weights = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
 
 
-@dataclass
-class Session:
-    """One training, laid out and not yet run: a module with its initial weights, and what it is trained on."""
-
-    module: torch.nn.Module
-    loss: Loss
-    train: Batches
-    held_out: Batches | None
-    plan: Plan
-    progress: Progress
-    hits: Hits | None = None
-
-    def run(self, stop: Callable[[Progress], bool] = lambda progress: False) -> None:
-        """Train the module in place, see `fit_loop`."""
-        batches = (self.train, self.held_out)
-        fit_loop(self.module, self.loss, *batches, plan=self.plan, progress=self.progress, stop=stop, hits=self.hits)
-
-
-def fit_loop(
-    module: torch.nn.Module,
-    loss: Loss,
-    train: Iterable[Pair],
-    validation: Iterable[Pair] | None = None,
-    *,
-    plan: Plan,
-    progress: Progress,
-    stop: Callable[[Progress], bool] = lambda progress: False,
-    hits: Hits | None = None,
-) -> list[dict[str, float]]:
-    """Train *module* in place until the plan is done, the validation loss stalls, or *stop* says so; count *hits*.
-
-    Raises HeadError.
-    """
-    while len(progress.history) < plan.epochs and not progress.stalled(plan.patience):
-        epoch = len(progress.history)
-        record = {"epoch": epoch + 1, "learning_rate": plan.rate(epoch=epoch, step=progress.step)}
-        module.train()
-        record |= _means(train, lambda x, y: _train_step(module, loss, (x, y), plan, progress), hits)
-        if validation is not None:
-            module.eval()
-            means = _means(validation, lambda x, y: _score_step(module, loss, (x, y)), hits)
-            record |= {f"validation_{name}": value for name, value in means.items()}
-        refuse_divergence(record)
-        progress.note(record, module, keep=plan.keep)
-        if stop(progress):
-            break
-    if progress.best_weights is not None:
-        module.load_state_dict(progress.best_weights)
-    module.eval()
-    return progress.history
+def build_optimizer(head: Any, module: torch.nn.Module) -> torch.optim.Optimizer:
+    """Return the optimiser of *module*'s parameters; one fused kernel a step where torch has it."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    common: dict[str, Any] = {"lr": head.learning_rate, "weight_decay": head.weight_decay}
+    if head.optimizer == "adam":
+        return torch.optim.Adam(parameters, fused=True, **common)
+    if head.optimizer == "nadam":
+        return torch.optim.NAdam(parameters, **common)
+    return torch.optim.SGD(parameters, momentum=head.momentum, nesterov=head.momentum > 0, fused=True, **common)
 
 
 def _means(
     pairs: Iterable[Pair], step: Callable[[torch.Tensor, torch.Tensor], Pair], hits: Hits | None
 ) -> dict[str, float]:
-    """The one loop over batches: run *step* on each, and average the loss and the hits of its outputs over the rows."""
+    """Run *step* on each batch, and average the loss, and the hits of its outputs, over the rows."""
     total, right, count = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.int64), 0
     for x, y in pairs:
         loss, outputs = step(x, y)
@@ -279,26 +202,7 @@ def _means(
     return means if hits is None else {**means, "accuracy": float(right) / max(count, 1)}
 
 
-def _train_step(module: torch.nn.Module, loss: Loss, pair: Pair, plan: Plan, progress: Progress) -> Pair:
-    for group in progress.optimizer.param_groups:
-        group["lr"] = plan.rate(epoch=len(progress.history), step=progress.step)
-    outputs = module(pair[0])
-    value = loss(outputs, pair[1])
-    progress.optimizer.zero_grad(set_to_none=True)
-    value.backward()
-    progress.optimizer.step()
-    progress.step += 1
-    return value.detach(), outputs.detach()
-
-
-@torch.no_grad()
-def _score_step(module: torch.nn.Module, loss: Loss, pair: Pair) -> Pair:
-    outputs = module(pair[0])
-    return loss(outputs, pair[1]), outputs
-
-
-def refuse_divergence(record: dict[str, float]) -> None:
-    """Raise a `HeadError` if a loss of an epoch's record is not finite."""
+def _refuse_divergence(record: dict[str, float]) -> None:
     wrong = [name for name in ("loss", "validation_loss") if not math.isfinite(record.get(name, 0.0))]
     if wrong:
         raise HeadError(
@@ -307,80 +211,59 @@ def refuse_divergence(record: dict[str, float]) -> None:
         )
 
 
-@dataclass
 class Checkpoint:
-    """Where one training is kept.
+    """Where one training is kept: ``state.json`` in a folder, and the arrays that it names.
 
-    Parameters
-    ----------
-    folder : Path
-        Holds ``state.json`` and the arrays that it names; made on the first save.
-    identity : mapping of str to str
-        What is trained on what. A state of another identity is refused, not gone on with.
-    seconds : float
-        Time budget from the making of this object. Training stops after an epoch when another one like the longest so
-        far would not fit.
-    every : float
-        Seconds between saves. The state is always saved when training stops.
-    resume : bool
-        Whether to go on from what lies in the folder.
-    clock : callable
-        Seconds, never backwards.
-
-    Attributes
-    ----------
-    unfinished : bool
-        Whether training was stopped by the budget before it was done.
-
-    Notes
-    -----
     The state is the weights, the optimiser's moments, the best weights so far, the history, and the states of the two
     generators that training draws from: torch's own, for dropout, and the one for the order of rows and for views.
+
+    *identity* says what is trained on what; a state of another identity is refused. Training stops after an epoch when
+    another one like the longest so far would not fit into *seconds* from now, and is `unfinished` then. Its state is
+    saved *every* so many seconds and when it stops; *resume* continues from the state in the folder.
     """
 
-    folder: Path
-    identity: Mapping[str, str]
-    seconds: float = math.inf
-    every: float = 60.0
-    resume: bool = False
-    clock: Callable[[], float] = time.monotonic
-    unfinished: bool = field(default=False, init=False)
-
-    def __post_init__(self) -> None:
-        if self.folder.is_symlink():
-            raise RunError(f"{self.folder} is a symbolic link; the state of training lies in a folder of its own")
-        self._started = self._saved = self._epoch_began = self.clock()
+    def __init__(
+        self,
+        folder: Path,
+        identity: Mapping[str, str],
+        *,
+        seconds: float = math.inf,
+        every: float = 60.0,
+        resume: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if folder.is_symlink():
+            raise RunError(f"{folder} is a symbolic link; the state of training lies in a folder of its own")
+        self.folder, self.identity, self.seconds = folder, dict(identity), seconds
+        self.every, self.resume, self.clock = every, resume, clock
+        self.unfinished = False
+        self._started = self._saved = self._epoch_began = clock()
         self._longest = 0.0
 
-    def attached(self, session: Session) -> Callable[[Progress], bool]:
-        """Fill *session* with the saved state, if there is one to go on from; return the rule for its loop.
-
-        Raises RunError.
-        """
+    def attached(self, training: Training) -> Callable[[], bool]:
+        """Fill *training* with the saved state, if there is one to resume; return the stop rule for its loop."""
         if self.resume and os.path.lexists(self.folder / _RECORD):
-            self._restore(session)
+            self._restore(training)
         self._epoch_began = self.clock()
-        return lambda progress: self._after_epoch(session, progress)
+        return lambda: self._after_epoch(training)
 
-    def _after_epoch(self, session: Session, progress: Progress) -> bool:
+    def _after_epoch(self, training: Training) -> bool:
         now = self.clock()
         self._longest = max(self._longest, now - self._epoch_began)
         self._epoch_began = now
-        done = len(progress.history) >= session.plan.epochs or progress.stalled(session.plan.patience)
         out_of_time = now - self._started + self._longest > self.seconds
-        if done or out_of_time or now - self._saved >= self.every:
-            self._save(session)
+        if training.done or out_of_time or now - self._saved >= self.every:
+            self._save(training)
             self._saved = self._epoch_began = self.clock()
-        self.unfinished = out_of_time and not done
+        self.unfinished = out_of_time and not training.done
         return self.unfinished
 
-    def _save(self, session: Session) -> None:
+    def _save(self, training: Training) -> None:
         from safetensors.torch import save
 
-        progress, module = session.progress, session.module
-        state = progress.optimizer.state_dict()
-        arrays = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
-        arrays |= {f"best.{name}": tensor for name, tensor in (progress.best_weights or {}).items()}
+        state = training.optimizer.state_dict()
+        arrays = {f"module.{name}": tensor for name, tensor in training.module.state_dict().items()}
+        arrays |= {f"best.{name}": tensor for name, tensor in (training.best_weights or {}).items()}
         scalars: dict[str, dict[str, Any]] = {}
         for index, moments in state["state"].items():
             for name, value in moments.items():
@@ -389,17 +272,17 @@ class Checkpoint:
                 elif value is not None:
                     scalars.setdefault(str(index), {})[name] = value
         arrays["generator.torch"] = torch.get_rng_state()
-        if session.train.generator is not None:
-            arrays["generator.batches"] = session.train.generator.get_state()
+        if training.train.generator is not None:
+            arrays["generator.batches"] = training.train.generator.get_state()
         record = {
             "format_version": FORMAT_VERSION,
-            "identity": dict(self.identity),
-            "arrays": _ARRAYS.format(len(progress.history)),
+            "identity": self.identity,
+            "arrays": _ARRAYS.format(len(training.history)),
             "optimizer": {"moments": sorted(map(str, state["state"])), "scalars": scalars},
-            "history": progress.history,
-            "step": progress.step,
-            "best_loss": progress.best_loss if math.isfinite(progress.best_loss) else None,
-            "best_epoch": progress.best_epoch,
+            "history": training.history,
+            "step": training.step,
+            "best_loss": training.best_loss if math.isfinite(training.best_loss) else None,
+            "best_epoch": training.best_epoch,
         }
         # Copies: safetensors refuses tensors that share memory, as a restored state and its module may.
         copies = {name: tensor.detach().clone().contiguous() for name, tensor in arrays.items()}
@@ -414,12 +297,12 @@ class Checkpoint:
         except AffectoryError:
             raise
         except OSError as error:
-            raise RunError(f"can't keep the state of training in {self.folder}: {error.strerror or error}") from error
+            raise RunError(f"cannot keep the state of training in {self.folder}: {error.strerror or error}") from error
 
-    def _restore(self, session: Session) -> None:
+    def _restore(self, training: Training) -> None:
         record, arrays = self._read()
         try:
-            self._fill(session, record, arrays)
+            self._fill(training, record, arrays)
         except Exception as error:  # whatever arrays that do not fit provoke in torch
             raise self._damaged(error) from error
 
@@ -429,22 +312,20 @@ class Checkpoint:
             "start without --resume"
         )
 
-    def _fill(self, session: Session, record: Mapping[str, Any], arrays: Mapping[str, torch.Tensor]) -> None:
-        progress = session.progress
-        session.module.load_state_dict(_named(arrays, "module."))
-        fresh = progress.optimizer.state_dict()
+    def _fill(self, training: Training, record: Mapping[str, Any], arrays: Mapping[str, torch.Tensor]) -> None:
+        training.module.load_state_dict(_named(arrays, "module."))
         moments = {int(index): _named(arrays, f"optimizer.{index}.") for index in record["optimizer"]["moments"]}
         for index, values in record["optimizer"]["scalars"].items():
             moments[int(index)].update(values)
-        progress.optimizer.load_state_dict({**fresh, "state": moments})
-        progress.history[:] = record["history"]
-        progress.step, progress.best_epoch = record["step"], record["best_epoch"]
-        progress.best_loss = math.inf if record["best_loss"] is None else record["best_loss"]
-        progress.best_weights = _named(arrays, "best.") or None
-        _check_shapes(session)
+        training.optimizer.load_state_dict({**training.optimizer.state_dict(), "state": moments})
+        training.history[:] = record["history"]
+        training.step, training.best_epoch = record["step"], record["best_epoch"]
+        training.best_loss = math.inf if record["best_loss"] is None else record["best_loss"]
+        training.best_weights = _named(arrays, "best.") or None
+        _check_shapes(training)
         torch.set_rng_state(arrays["generator.torch"])
-        if session.train.generator is not None:
-            session.train.generator.set_state(arrays["generator.batches"])
+        if training.train.generator is not None:
+            training.train.generator.set_state(arrays["generator.batches"])
 
     def _read(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         from safetensors.torch import load
@@ -459,12 +340,12 @@ class Checkpoint:
             raise self._damaged(error) from error
         if version != FORMAT_VERSION:
             raise RunError(f"the state in {self.folder} has format version {version!r}; start without --resume")
-        kept, asked = record["identity"], dict(self.identity)
-        other = sorted(name for name in kept.keys() | asked.keys() if kept.get(name) != asked.get(name))
+        kept = record["identity"]
+        other = sorted(name for name in kept.keys() | self.identity.keys() if kept.get(name) != self.identity.get(name))
         if other:
             raise RunError(
                 f"the state in {self.folder} is of another training: {', '.join(other)} differ; "
-                "ask for the same run again, or start without --resume"
+                "repeat the command of that run, or start without --resume"
             )
         return record, arrays
 
@@ -473,13 +354,13 @@ def _named(arrays: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.T
     return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
 
 
-def _check_shapes(session: Session) -> None:
+def _check_shapes(training: Training) -> None:
     """Refuse moments and kept weights that are not of the shapes of the network."""
-    for parameter, moments in session.progress.optimizer.state.items():
+    for parameter, moments in training.optimizer.state.items():
         if any(isinstance(one, torch.Tensor) and one.ndim and one.shape != parameter.shape for one in moments.values()):
             raise ValueError("a moment of the optimiser has another shape than its weight")
-    best = session.progress.best_weights
-    if best is not None and _shapes(best) != _shapes(session.module.state_dict()):
+    best = training.best_weights
+    if best is not None and _shapes(best) != _shapes(training.module.state_dict()):
         raise ValueError("the best weights are not those of the network")
 
 

@@ -1,8 +1,8 @@
 """Boosted trees read from LightGBM's text: checked line by line, and evaluated with numpy.
 
-LightGBM's own parser trusts its text: a changed child or count makes it read memory that isn't its own, or walk for
-ever. So nothing reaches it that `read_trees` hasn't looked at, and the boosters of strangers never reach it: `Trees`
-answers for them, with the same numbers.
+LightGBM's own parser trusts its text: a changed child or count makes it read memory that is not its own, or walk for
+ever. So nothing reaches it that `read_trees` has not looked at, and the boosters of strangers never reach it: `Trees`
+evaluates them, with the same numbers.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from typing import Any, NoReturn
 import numpy as np
 
 from classify.errors import HeadError
-
-__all__ = ["Trees", "read_trees"]
 
 MAX_TREES, MAX_LEAVES = 1_000_000, 131_072
 _END = "\nend of trees\n"
@@ -48,33 +46,19 @@ _CELLS = 2**21  # pairs of row and tree that are walked at once
 
 @dataclass(frozen=True)
 class Trees:
-    """Boosted trees, all nodes side by side.
+    """Boosted trees, all nodes side by side."""
 
-    Parameters
-    ----------
-    text : str
-        LightGBM's, up to the end of the trees: what `read_trees` has checked.
-    n_outputs : int
-        Trees of one round.
-    sigmoid : float
-        binary: the steepness.
-    roots : ndarray of shape (n_trees,)
-        Positions of the roots; below 0 where a tree is one leaf.
-    feature, decision, left, right : ndarray of shape (n_nodes,), int64
-        A child below 0 is the leaf at ``-1 - child``.
-    """
-
-    text: str
+    text: str  # LightGBM's, up to the end of the trees: what `read_trees` has checked
     objective: str
-    n_outputs: int
-    sigmoid: float
-    roots: np.ndarray
-    feature: np.ndarray
+    n_outputs: int  # trees of one round
+    sigmoid: float  # the steepness of a binary objective
+    roots: np.ndarray  # (n_trees,); below 0 where a tree is one leaf
+    feature: np.ndarray  # (n_nodes,), like the four below
     decision: np.ndarray
-    left: np.ndarray
+    left: np.ndarray  # a child below 0 is the leaf at ``-1 - child``
     right: np.ndarray
     threshold: np.ndarray
-    values: np.ndarray
+    values: np.ndarray  # (n_leaves,)
 
     def model_to_string(self) -> str:
         """Return LightGBM's text."""
@@ -115,13 +99,10 @@ class Trees:
 
 
 def read_trees(text: str, *, n_features: int) -> Trees:
-    """Read trees from LightGBM's text.
-
-    Raises HeadError.
-    """
+    """Read trees from LightGBM's text."""
     body, end, _ = text.partition(_END)
     if not end or not text.isascii():
-        _refuse("it isn't LightGBM's text, or is cut short")
+        _refuse("it is not LightGBM's text, or is cut short")
     top, *chunks = re.split(r"(?m)^(?=Tree=)", body + "\n")
     head = _header(top, n_features)
     objective = _OBJECTIVE.fullmatch(head["objective"])
@@ -134,13 +115,13 @@ def read_trees(text: str, *, n_features: int) -> Trees:
     if not chunks or len(chunks) % n_outputs or len(chunks) > MAX_TREES:
         _refuse(f"it has {len(chunks)} trees for {n_outputs} outputs")
     if head["tree_sizes"].split(" ") != [str(len(chunk)) for chunk in chunks]:
-        _refuse("its tree_sizes aren't those of its trees")
+        _refuse("its tree_sizes are not those of its trees")
     trees = [_tree(chunk, number, n_features) for number, chunk in enumerate(chunks)]
     return _together(trees, text=body + _END, objective=name, n_outputs=n_outputs, sigmoid=float(objective[3] or 1.0))
 
 
 def _refuse(reason: str) -> NoReturn:
-    raise HeadError(f"its trees can't be read: {reason}")
+    raise HeadError(f"its trees cannot be read: {reason}")
 
 
 def _lines(text: str, where: str) -> dict[str, str]:
@@ -172,18 +153,18 @@ def _header(text: str, n_features: int) -> dict[str, str]:
 def _tree(text: str, number: int, n_features: int) -> dict[str, Any]:
     """Return the arrays of one tree, once they are those of a tree."""
     where = f"tree {number}"
-    told = _lines(text, where)
-    if told.pop("Tree", None) != str(number) or set(told) != {*_OF_TREE, *_OF_NODES, *_OF_LEAVES}:
-        _refuse(f"{where} has {', '.join(told)[:300]}")
-    if told["num_cat"] != "0" or told["is_linear"] != "0":
+    lines = _lines(text, where)
+    if lines.pop("Tree", None) != str(number) or set(lines) != {*_OF_TREE, *_OF_NODES, *_OF_LEAVES}:
+        _refuse(f"{where} has {', '.join(lines)[:300]}")
+    if lines["num_cat"] != "0" or lines["is_linear"] != "0":
         _refuse(f"{where} splits by categories or has linear leaves; neither is read")
-    if not re.fullmatch(r"[0-9]{1,6}", told["num_leaves"]) or not 1 <= (n := int(told["num_leaves"])) <= MAX_LEAVES:
-        _refuse(f"{where} has {told['num_leaves'][:20]!r} leaves")
-    _numbers(told["shrinkage"], 1, f"the shrinkage of {where}")
+    if not re.fullmatch(r"[0-9]{1,6}", lines["num_leaves"]) or not 1 <= (n := int(lines["num_leaves"])) <= MAX_LEAVES:
+        _refuse(f"{where} has {lines['num_leaves'][:20]!r} leaves")
+    _numbers(lines["shrinkage"], 1, f"the shrinkage of {where}")
     sizes = {**dict.fromkeys(_OF_NODES, n - 1), **dict.fromkeys(_OF_LEAVES, n)}
     if n == 1:  # a tree of one leaf has its value, and says nothing else
-        sizes = {name: 1 if told[name] else 0 for name in sizes} | {"leaf_value": 1}
-    made = {name: _numbers(told[name], size, f"{name} of {where}") for name, size in sizes.items()}
+        sizes = {name: 1 if lines[name] else 0 for name in sizes} | {"leaf_value": 1}
+    made = {name: _numbers(lines[name], size, f"{name} of {where}") for name, size in sizes.items()}
     if n > 1:
         _check_shape(made, n, where, n_features)
     return {"n": n, **made}
@@ -206,7 +187,7 @@ def _numbers(text: str, size: int, where: str) -> np.ndarray:
     if name not in _WHOLE:
         return values
     if (values % 1 != 0).any() or np.abs(values).max(initial=0.0) > 2**31 - 1:
-        _refuse(f"{where} holds a number that isn't whole, or too large")
+        _refuse(f"{where} holds a number that is not whole, or too large")
     return values.astype(np.int64)
 
 
@@ -215,13 +196,13 @@ def _check_shape(made: dict[str, np.ndarray], n: int, where: str, n_features: in
     parents = np.tile(np.arange(n - 1), 2)
     # A node is numbered after its parent, so that each is reached, and no walk goes round.
     if not np.array_equal(np.sort(sons), np.concatenate([np.arange(-n, 0), np.arange(1, n - 1)])):
-        _refuse(f"{where} doesn't reach each of its nodes and leaves once")
+        _refuse(f"{where} does not reach each of its nodes and leaves once")
     if (sons[sons >= 0] <= parents[sons >= 0]).any():
         _refuse(f"{where} goes round")
     if made["split_feature"].min() < 0 or made["split_feature"].max() >= n_features:
         _refuse(f"{where} splits by a feature beyond the {n_features} of the head")
     if not np.isin(made["decision_type"], _DECISIONS).all():
-        _refuse(f"{where} has a decision_type that isn't of numbers")
+        _refuse(f"{where} has a decision_type that is not of numbers")
 
 
 def _together(trees: list[dict[str, Any]], **about: Any) -> Trees:

@@ -27,6 +27,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from classify.data.kinds import KINDS
 from classify.errors import BundleError
 from classify.evaluation.novelty import read_novelty
 from classify.evaluation.postprocessing import Postprocessing
@@ -50,9 +51,7 @@ from classify.runs.folder import Run, read_run
 from classify.runs.report_json import MAX_CLASSES
 from features_store.atomic import atomic_write, open_regular, typed_path
 from features_store.errors import AffectoryError
-from features_store.schema import KINDS, Task
-
-__all__ = ["open_model", "read_bundle", "write_bundle"]
+from features_store.schema import Task
 
 FORMAT, VERSION = "affectory-bundle", 1
 MANIFEST = "manifest.json"
@@ -64,10 +63,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that the format knows
 
 
 def write_bundle(run: Run, path: Path, *, force: bool = False) -> list[str]:
-    """Pack a run into a bundle, whole or not at all; the file is opened again before it gets its name.
-
-    Raises ExistsError, BundleError.
-    """
+    """Pack a run into a bundle, whole or not at all; the file is opened again before it gets its name."""
     check_new(path, force=force)
     model = run_model(run)
     files = _contents(run, model)
@@ -112,7 +108,7 @@ def _contents(run: Run, model: Model) -> dict[str, bytes]:
     for path in sorted(folder.iterdir()):
         if path.name not in listed and not path.name.startswith("."):
             raise BundleError(
-                f"{path} isn't listed in {folder / RECORD}, so it is no file of the head; a bundle holds no other"
+                f"{path} is not listed in {folder / RECORD}, so it is no file of the head; a bundle holds no other"
             )
     return files | {f"model/{name}": data for name, data in sorted(listed.items())}
 
@@ -126,10 +122,7 @@ def _digest(data: bytes) -> str:
 
 
 def open_model(place: Path) -> Model:
-    """Open the model of a run's folder, or of a bundle.
-
-    Raises RunError, ModelError.
-    """
+    """Open the model of a run's folder, or of a bundle."""
     if place.is_dir() or not place.exists():
         return run_model(read_run(place))
     return read_bundle(place)
@@ -140,8 +133,6 @@ def read_bundle(path: Path) -> Model:
 
     Nothing is unpacked under a name that the bundle chose, nothing in it is run, and every file is compared with the
     manifest before it is parsed.
-
-    Raises BundleError.
     """
     try:
         # The path that a user types may be a link. Only the members are read: a file of holes fills no memory.
@@ -151,10 +142,10 @@ def read_bundle(path: Path) -> Model:
     except AffectoryError as error:
         raise BundleError(f"{path} is refused: {error}") from error
     except OSError as error:
-        raise BundleError(f"{path} can't be read: {error.strerror or error}") from error
+        raise BundleError(f"{path} cannot be read: {error.strerror or error}") from error
     except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
         raise BundleError(
-            f"{path} isn't a bundle: it isn't a whole ZIP file ({error}); `classify bundle` makes one of a run"
+            f"{path} is not a bundle: it is not a whole ZIP file ({error}); `classify bundle` makes one of a run"
         ) from error
     except Exception as error:  # whatever a damaged archive provokes in zipfile
         raise BundleError(f"{path} is refused: it is damaged ({type(error).__name__}: {str(error)[:200]})") from error
@@ -188,7 +179,9 @@ def _checked(archive: zipfile.ZipFile, size: int) -> dict[str, bytes]:
     files = {name: archive.read(name) for name in sorted(present)}
     for name, data in files.items():
         if record[name] != {"sha256": _digest(data), "bytes": len(data)}:
-            raise BundleError(f"{name!r} isn't the file that was packed: its SHA-256 or length differs from {MANIFEST}")
+            raise BundleError(
+                f"{name!r} is not the file that was packed: its SHA-256 or length differs from {MANIFEST}"
+            )
     return files
 
 
@@ -197,12 +190,12 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
     if name not in (MANIFEST, *_TEXTS) and not _MODEL_FILES.fullmatch(name):
         raise BundleError(f"it holds {name[:200]!r}, which no bundle has")
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG):  # 0: an archive made where files have no kind
-        raise BundleError(f"{name!r} isn't a plain file (mode {mode:o})")
+        raise BundleError(f"{name!r} is not a plain file (mode {mode:o})")
     if entry.flag_bits & 0x1:
         raise BundleError(f"{name!r} is encrypted")
     if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
         raise BundleError(
-            f"{name!r} is compressed; the files of a bundle are stored as they are, so that it can't be a bomb"
+            f"{name!r} is compressed; the files of a bundle are stored as they are, so that it cannot be a bomb"
         )
     if name in (MANIFEST, *_TEXTS) and entry.file_size > _MAX_TEXT:
         raise BundleError(f"{name!r} has {entry.file_size} bytes; at most {_MAX_TEXT} are read")
@@ -232,7 +225,7 @@ def _model(files: Mapping[str, bytes]) -> Model:
     about = _TASK(_object(files["task.json"], "task.json"), "task.json")
     passports = table(table(anything))(_object(files["passports.json"], "passports.json"), "passports.json")
     if list(passports) != about["blocks"]:
-        raise BundleError("its passports aren't those of its blocks")
+        raise BundleError("its passports are not those of its blocks")
     span = None if about["range"] is None else (float(about["range"][0]), float(about["range"][1]))
     task = Task(about["name"], about["kind"], tuple(about["classes"]), span, about["source"])
     postprocessing = Postprocessing.from_json(_object(files["adjustment.json"], "adjustment.json")).check(task)

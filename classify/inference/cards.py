@@ -11,12 +11,11 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from classify.data.kinds import kind_of
 from classify.evaluation.wording import interval_text, metric_title
 from classify.pages.leaderboard import leaderboards, missing_intervals, standing_words
 from classify.runs.folder import Run
 from classify.runs.report_json import UNDEFINED, Report, passport_weights
-
-__all__ = ["data_card_text", "model_card_text"]
 
 
 class _Markdown(str):
@@ -48,7 +47,7 @@ def model_card_text(run: Run) -> str:
     scale = "" if task.range is None else f" on a scale from {task.range[0]:g} to {task.range[1]:g}"
     about = {
         **{name: report[name] for name in ("task", "head", "created", "n_features", "n_train")},
-        "kind": _PREDICTED[task.kind],
+        "kind": kind_of(task).predicted_as,
         "classes": _joined(task.classes),
         "scale": scale,
         "parameters": _number(report.n_parameters),
@@ -86,9 +85,6 @@ def model_card_text(run: Run) -> str:
     return "\n\n".join(lines).replace("\n\n- ", "\n- ") + "\n"
 
 
-_PREDICTED = {"single": "one of", "multi": "any of", "regression": "a value of"}
-
-
 def _verdict(run: Run) -> list[str]:
     """Return the verdict on the head, and why numbers have no interval."""
     (board,) = leaderboards([run])
@@ -119,7 +115,7 @@ def _calibration(run: Run) -> str:
 def _limits(report: Report) -> list[str]:
     limits = [
         "It was evaluated on images of its own corpus only; on others it may do worse.",
-        "It predicts the labels that annotators gave on average; it doesn't know what a person feels.",
+        "It predicts the labels that annotators gave on average; it does not know what a person feels.",
     ]
     return [_card("{text}", text=text) for text in (*limits, *report.warnings)]
 

@@ -23,68 +23,36 @@ from classify.evaluation.postprocessing import Postprocessing
 from classify.heads.persistence import load_model
 from classify.runs.folder import Run
 from classify.runs.report_json import passport_weights
-from classify.runs.train import head_scores
 from features_store.errors import first_line
 from features_store.schema import Task
-
-__all__ = ["Model", "Prediction", "csv_header", "random_weights", "run_model", "tried"]
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction for one image; `reason` says why there is none.
+    """The prediction for one image."""
 
-    Parameters
-    ----------
-    image : str
-        As the caller named it.
-    scores : ndarray of shape (n_classes,), or None
-        Probabilities of the head, or values; None where the image cannot be used.
-    calibrated : ndarray of shape (n_classes,), or None
-        Probabilities after the run's calibration, where it has one.
-    predicted : tuple of str
-        The predicted class, or classes.
-    out_of_range : mapping of str to float
-        By output, the value of the head, where it lay outside the scale of the task and was clipped.
-    novelty : float or None
-        Distance from the training images over its threshold, the largest of any block; above 1 the image is unlike
-        them. None: not measured.
-    novelty_note : str
-        That the image is unlike the training images, or why nothing is measured.
-    """
-
-    image: str
-    scores: Floats | None = None
-    calibrated: Floats | None = None
-    predicted: tuple[str, ...] = ()
-    reason: str = ""
-    out_of_range: Mapping[str, float] = field(default_factory=dict)
-    novelty: float | None = None
-    novelty_note: str = ""
+    image: str  # as the caller named it
+    scores: Floats | None = None  # probabilities, or values: (n_classes,); None where the image cannot be used
+    calibrated: Floats | None = None  # probabilities after the run's calibration, where it has one
+    predicted: tuple[str, ...] = ()  # the predicted class, or classes
+    reason: str = ""  # why there is no prediction
+    out_of_range: Mapping[str, float] = field(default_factory=dict)  # by output, the value that was cut to the scale
+    novelty: float | None = None  # distance from the training images over its threshold; None: not measured
+    novelty_note: str = ""  # that the image is unlike the training images, or why nothing is measured
 
 
 @dataclass(frozen=True)
 class Model:
-    """A fitted head and what a prediction needs beside it.
-
-    Parameters
-    ----------
-    blocks : tuple of str
-        Blocks whose vectors are concatenated, in order.
-    passports : mapping of str to mapping
-        By block, how its vectors were made.
-    novelty : Novelty or None
-        None: the model is of a version that did not record it.
-    """
+    """A fitted head and what a prediction needs beside it."""
 
     task: Task
     head: Any
-    blocks: tuple[str, ...]
-    passports: Mapping[str, Mapping[str, Any]]
+    blocks: tuple[str, ...]  # whose vectors are concatenated, in order
+    passports: Mapping[str, Mapping[str, Any]]  # by block, how its vectors were made
     postprocessing: Postprocessing
-    novelty: Novelty | None = None
+    novelty: Novelty | None = None  # None: of a version that did not record it
 
     @property
     def kind(self) -> TaskKind:
@@ -92,9 +60,8 @@ class Model:
         return kind_of(self.task)
 
     def scores(self, vectors: NDArray[np.float32]) -> Floats:
-        """Return probabilities, or values of a regression: (n_images, n_features) to (n_images, n_classes)."""
-        rows: Any = vectors  # heads take arrays as well as rows of a store
-        return head_scores(self.head, self.task, rows).reshape(len(vectors), -1)
+        """Return probabilities, or values as the head gives them: (n_images, n_features) to (n_images, n_classes)."""
+        return self.kind.scores(self.head, vectors).reshape(len(vectors), -1)
 
     def predict(self, image: str, scores: Floats, vector: NDArray[np.float32] | None = None) -> Prediction:
         """Return the prediction for one image from its row of `scores`; its *vector* also gives its novelty."""
@@ -102,7 +69,7 @@ class Model:
         if vector is not None:
             novelty, note = (None, NOT_RECORDED) if self.novelty is None else self.novelty.judge(vector)
         if not self.kind.has_classes:
-            clipped = scores if self.task.range is None else np.clip(scores, *self.task.range)
+            clipped = self.kind.bounded(scores)
             values = zip(self.task.classes, scores.tolist(), clipped.tolist(), strict=True)
             outside = {name: value for name, value, inside in values if value != inside}
             return Prediction(image, clipped, out_of_range=outside, novelty=novelty, novelty_note=note)
@@ -151,7 +118,7 @@ class Model:
     def as_text(self, prediction: Prediction) -> str:
         """Return a prediction as one line for people: the classes, the largest first, and the calibrated values."""
         if prediction.scores is None:
-            return on_one_line(f"{prediction.image}: no answer ({prediction.reason})")
+            return on_one_line(f"{prediction.image}: no prediction ({prediction.reason})")
         classes, scores, novelty = self.task.classes, prediction.scores.tolist(), _novelty_text(prediction)
         if not self.kind.has_classes:
             clipped = prediction.out_of_range
@@ -204,10 +171,7 @@ def random_weights(passports: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def run_model(run: Run) -> Model:
-    """Load the model of a run.
-
-    Raises ModelError, HeadError.
-    """
+    """Load the model of a run."""
     blocks = tuple(run.passports)
     head, files = load_model(run.folder / "model")
     novelty = read_novelty(files, blocks, head.n_features_in_)
@@ -215,10 +179,7 @@ def run_model(run: Run) -> Model:
 
 
 def tried(model: Model) -> Model:
-    """Predict once from zeros, so that parts that do not fit each other are found here and not at the first image.
-
-    Raises ModelError.
-    """
+    """Predict once from zeros, so that parts that do not fit each other are found here and not at the first image."""
     task, n_classes = model.task, len(model.task.classes)
     try:
         scores = model.scores(np.zeros((1, model.head.n_features_in_), dtype=np.float32))
@@ -227,12 +188,12 @@ def tried(model: Model) -> Model:
         fits = shapes == {(1, n_classes)} and bool(np.isfinite(scores).all())
     except ModelError:
         raise
-    except Exception as error:  # whatever arrays and options that don't fit provoke in numpy or torch
+    except Exception as error:  # whatever arrays and options that do not fit provoke in numpy or torch
         raise ModelError(
-            f"the head and task {task.name!r} don't fit: {type(error).__name__}: {first_line(error)}"
+            f"the head and task {task.name!r} do not fit: {type(error).__name__}: {first_line(error)}"
         ) from error
     if not fits:
         raise ModelError(
-            f"the head, calibration and thresholds don't fit the {n_classes} classes of task {task.name!r}"
+            f"the head, calibration and thresholds do not fit the {n_classes} classes of task {task.name!r}"
         )
     return model

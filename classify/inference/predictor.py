@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from extract.encoders import Encoder
     from extract.engines.forward import Forward
 
-__all__ = ["BlockOutput", "Encoders", "Predictor", "image_paths"]
-
 Prepared = list[NDArray[Any]]
 _READ_AHEAD = 4  # images that are decoded while others are in the networks
 
@@ -48,25 +46,12 @@ class BlockOutput:
 
 
 class Encoders:
-    """The networks behind some blocks.
+    """The networks behind some blocks, in the order in which their vectors are concatenated.
 
-    Parameters
-    ----------
-    passports : mapping of str to mapping
-        By block, in the order in which their vectors are concatenated.
-    weights : mapping of str to Path, optional
-        By encoder, the checkpoint file, for those that were extracted with one.
-    allow_download : bool
-        Whether weights that are not on this machine may be fetched from a model hub: a passport, which may be a
-        stranger's, chooses which.
-
-    Raises
-    ------
-    ModelError
-        A block was not made by an encoder, or the encoder here has other weights, another architecture or another
-        input than the passport says.
-    ExtractError
-        An encoder cannot be built.
+    *passports* are by block, *weights* the checkpoint files by encoder, for those that were extracted with one. With
+    *allow_download* weights that are not on this machine are fetched from a model hub: a passport, which may be a
+    stranger's, chooses which. A block that no encoder made, or an encoder that here has other weights, another
+    architecture or another input than the passport says, is refused (ModelError).
     """
 
     def __init__(
@@ -109,10 +94,7 @@ class Encoders:
             forward(np.zeros((1, *forward.network.input_shape), dtype=forward.network.input_dtype))
 
     def decode(self, path: str) -> list[NDArray[np.uint8]]:
-        """Read an image file; return it as each network's decoder gives it: (height, width, 3) uint8, by network.
-
-        Raises RefusedImageError.
-        """
+        """Read an image file; return it as each network's decoder gives it: (height, width, 3) uint8, by network."""
         from extract.inputs.files import Files
 
         data = Files(Path(), np.array([path])).read(0)
@@ -161,7 +143,7 @@ def _check_passport(block: str, passport: Mapping[str, Any]) -> None:
     except SchemaError as error:
         shown = json.dumps({key: passport[key] for key in list(passport)[:4]}, ensure_ascii=False)
         raise ModelError(
-            f"block {block!r} wasn't made by an encoder of this program ({error}; its passport begins {shown[:160]}), "
+            f"block {block!r} was not made by an encoder of this program ({error}; its passport begins {shown[:160]}), "
             "so no vector can be made for a new image; train a head without it: classify run ... --blocks"
         ) from error
 
@@ -182,7 +164,7 @@ def _check_encoder(block: str, passport: Mapping[str, Any], network: Encoder) ->
         differing.append(f"tap: {tap!r} / absent")
     if differing:
         raise ModelError(
-            f"the encoder {network.spec.name!r} here isn't the one that made block {block!r} (block / here): "
+            f"the encoder {network.spec.name!r} here is not the one that made block {block!r} (block / here): "
             f"{'; '.join(differing[:5])}; predict with the encoder that the head was trained on, or extract again and "
             "train anew"
         )
@@ -196,7 +178,7 @@ def _encoder_name(block: str, passport: Mapping[str, Any]) -> str:
     try:
         known = {one.name for one in find_encoders([name])[0].taps}
     except EncoderError as error:
-        raise ModelError(f"block {block!r} can't be made for new images: {error}") from error
+        raise ModelError(f"block {block!r} cannot be made for new images: {error}") from error
     return f"{name}@{layer['module']}:{layer['pooling']}" if layer and tap not in known else name
 
 
@@ -226,7 +208,7 @@ def _rebuilt(
         if allow_download:
             raise
         raise ModelError(
-            f"block {block!r} needs the weights of {name!r}, which aren't on this machine; --allow-download fetches "
+            f"block {block!r} needs the weights of {name!r}, which are not on this machine; --allow-download fetches "
             f"them from the model hub of {spec.library}, --weights {name}=FILE takes a file"
         ) from error
     return network
@@ -248,18 +230,7 @@ def _no_network() -> Iterator[None]:
 
 
 class Predictor:
-    """Predicts for image files, with encoders that stay loaded.
-
-    Parameters
-    ----------
-    weights, allow_download
-        See `Encoders`.
-
-    Raises
-    ------
-    ModelError
-        See `Encoders`; or the head takes another number of features than its blocks have.
-    """
+    """Predicts for image files, with encoders that stay loaded; see `Encoders` for the options."""
 
     def __init__(
         self,
@@ -318,7 +289,7 @@ class Predictor:
             return Prediction(path, reason=prepared)
         vectors = self.encoders.vectors([prepared])
         if not np.isfinite(vectors).all():
-            return Prediction(path, reason="non-finite: an encoder gave values that the store can't hold")
+            return Prediction(path, reason="non-finite: an encoder gave values that the store cannot hold")
         scores = self.model.scores(vectors)[0]
         if not np.isfinite(scores).all():
             return Prediction(path, reason="non-finite: the head gives no number for this image")
@@ -336,10 +307,7 @@ def _paths(images: Iterable[Any]) -> Iterator[str]:
 
 
 def image_paths(places: Iterable[str]) -> list[str]:
-    """List image files: files as they are given, folders with all images below them.
-
-    Raises ModelError.
-    """
+    """List image files: files as they are given, folders with all images below them."""
     from extract.inputs.disk import find_images
 
     found: list[str] = []

@@ -171,7 +171,7 @@ def _laid_out(run: Run) -> Layout:
             f"{run.folder} tests a head on another corpus; submit from a run that was fitted on the corpus itself"
         )
     layout = lay_out(replace(config, allow_split_groups=True))  # the run was scored on it already
-    check_same_data(run, config, layout.store, layout.blocks, layout.data)
+    check_same_data(run, config, layout)
     return layout
 
 
@@ -218,7 +218,7 @@ def _predictions(
             f"{len(lacking)} of {len(ids)} images have no vector in {', '.join(model.blocks)}, the first "
             f"{ids[lacking[0]]!r}; every image needs a prediction: extract them, or train on blocks that have them"
         )
-    scores = model.scores(store.matrix(model.blocks, rows))
+    scores = model.kind.bounded(model.scores(store.matrix(model.blocks, rows)))
     scored: dict[str, Any] = {}
     truth: dict[str, Any] = {}
     judged = store.index_digest == run.report.index_digest  # else its images are others, whatever their names

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from classify.data.kinds import KINDS
 from classify.errors import RunError
 from classify.json_file import (
     Check,
@@ -24,9 +25,6 @@ from classify.json_file import (
     wrong,
 )
 from classify.runs.report_json import ENDS, SHARE, UNDEFINED, interval
-from features_store.schema import KINDS
-
-__all__ = ["check_ablation", "read_ablation", "read_audit", "read_curve", "read_explanations"]
 
 _PAIR = record({"id": text, "other": text, "cosine": number(-1.01, 1.01)}, {"same_bytes": (flag, False)})
 _ACROSS = record({"n_images": whole(), "ids": items(text), "pairs": items(_PAIR)})
@@ -128,7 +126,7 @@ def _read(path: Path, check: Check, what: str) -> dict[str, Any] | None:
     try:
         found: dict[str, Any] = check(values, what)
     except SchemaError as error:
-        raise RunError(f"{path} can't be used: {error}; make it again, or take it away") from error
+        raise RunError(f"{path} cannot be used: {error}; make it again, or take it away") from error
     return found
 
 

@@ -24,8 +24,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from classify.config import RunConfig, dump_config, load_config, shared_store
 from classify.console import html_table
+from classify.data.tasks import Part
 from classify.errors import ConfigError, ModelError, RunError
 from classify.evaluation.novelty import Novelty
 from classify.evaluation.postprocessing import POSTPROCESSING, Postprocessing, read_postprocessing
@@ -38,8 +42,6 @@ from classify.runs.report_json import REPORT, Report, read_report, report_task
 from features_store.atomic import atomic_folder
 from features_store.errors import ExistsError
 from features_store.schema import Task
-
-__all__ = ["REPORT", "Run", "check_free", "find_runs", "new_folder", "read_run", "write_run"]
 
 CONFIG, PREDICTIONS = "config.toml", "predictions.csv"
 
@@ -74,14 +76,11 @@ class Run:
         """How each of the run's blocks was made, in their order; a run that does not say it is refused."""
         blocks, known = self.report.blocks, self.report.passports
         if not blocks or not set(blocks) <= set(known):
-            raise ModelError(f"{self.folder} doesn't say how its blocks were made; run it again with this version")
+            raise ModelError(f"{self.folder} does not say how its blocks were made; run it again with this version")
         return {name: known[name] for name in blocks}
 
     def part(self, name: str) -> PartPredictions:
-        """Return the predictions of one part.
-
-        Raises RunError.
-        """
+        """Return the predictions of one part."""
         if name not in self.predictions:
             raise RunError(f"{self.folder / PREDICTIONS} has no {name} images, and the report of the run has")
         return self.predictions[name]
@@ -92,7 +91,7 @@ class Run:
         try:
             return read_postprocessing(self.folder).check(self.task)
         except ConfigError as error:
-            raise RunError(f"can't read {self.folder / POSTPROCESSING}: {error}") from error
+            raise RunError(f"cannot read {self.folder / POSTPROCESSING}: {error}") from error
 
     def _repr_html_(self) -> str:
         report, part = self.report, self.report.judged_part
@@ -108,17 +107,14 @@ class Run:
 
 
 def check_free(folder: Path, *, force: bool) -> None:
-    """Refuse a place that is taken or can't be written, before any work is done for it.
-
-    Raises RunError.
-    """
+    """Refuse a place that is taken or cannot be written, before any work is done for it."""
     try_place(folder, "the run ")
     if not folder.exists() and not folder.is_symlink():
         return
     if folder.is_dir() and not any(folder.iterdir()):
         return
     if not (folder / REPORT).is_file():
-        raise RunError(f"{folder} exists and isn't a run, so it won't be replaced; choose another place with --out")
+        raise RunError(f"{folder} exists and is not a run, so it will not be replaced; choose another place with --out")
     if not force:
         raise RunError(
             f"{folder} holds a run already; replace it with --force (force=True), or choose another place with --out"
@@ -127,10 +123,7 @@ def check_free(folder: Path, *, force: bool) -> None:
 
 @contextmanager
 def new_folder(folder: Path, *, force: bool = False) -> Iterator[Path]:
-    """Give a temporary folder to write into, and put it in its place when the block ends without an error.
-
-    Raises RunError.
-    """
+    """Give a temporary folder to write into, and put it in its place when the block ends without an error."""
     check_free(folder, force=force)
     try:
         with atomic_folder(folder, force=force) as temporary:
@@ -141,24 +134,21 @@ def new_folder(folder: Path, *, force: bool = False) -> Iterator[Path]:
 
 
 def write_run(
-    folder: Path,
     config: RunConfig,
-    *,
     report: Report,
-    predictions: Mapping[str, PartPredictions],
+    parts: Mapping[str, Part],
+    scores: Mapping[str, NDArray[np.float64]],
+    *,
     head: Any,
     postprocessing: Postprocessing,
     novelty: Novelty | None = None,
-) -> None:
-    """Fill the folder of a run."""
-    shared = dataclasses.replace(config, store=shared_store(config.store, config.folder.absolute()))
-    (folder / CONFIG).write_text(dump_config(shared), encoding="utf-8")
-    text = json.dumps(dict(report), indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / REPORT).write_text(text + "\n", encoding="utf-8")
-    text = json.dumps(postprocessing.as_json(), indent=2, allow_nan=False)
-    (folder / POSTPROCESSING).write_text(text + "\n", encoding="utf-8")
-    write_predictions(folder / PREDICTIONS, report_task(report), predictions)
-    save_head(head, folder / "model", None if novelty is None else novelty.files())
+    force: bool = False,
+) -> Run:
+    """Write the folder of a run whose head gave *scores* of *parts*, whole or not at all, and open it."""
+    predictions = {
+        name: PartPredictions(part.ids, part.y, scores[name], part.groups, postprocessing.calibrated(scores[name]))
+        for name, part in parts.items()
+    }
     judged = predictions[report.judged_part]
     figures = run_figures(
         report_task(report),
@@ -167,29 +157,38 @@ def write_run(
         y_true=judged.y_true,
         y_score=judged.y_score,
     )
-    (folder / "plots").mkdir()
-    for name, figure in figures.items():
-        (folder / "plots" / f"{name}.svg").write_text(figure, encoding="utf-8")
+    shared = dataclasses.replace(config, store=shared_store(config.store, config.folder.absolute()))
+    texts = {
+        CONFIG: dump_config(shared),
+        REPORT: _json(dict(report)),
+        POSTPROCESSING: _json(postprocessing.as_json()),
+        **{f"plots/{name}.svg": figure for name, figure in figures.items()},
+    }
+    with new_folder(config.folder, force=force) as folder:
+        (folder / "plots").mkdir()
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        write_predictions(folder / PREDICTIONS, report_task(report), predictions)
+        save_head(head, folder / "model", None if novelty is None else novelty.files())
+    return read_run(config.folder)
+
+
+def _json(values: Any) -> str:
+    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_run(folder: Path) -> Run:
-    """Open one run.
-
-    Raises RunError.
-    """
+    """Open one run."""
     return Run(folder, read_report(folder))
 
 
 def find_runs(places: Iterable[Path]) -> list[Run]:
-    """Open the runs at and below the given places, each once, sorted by path.
-
-    Raises RunError.
-    """
+    """Open the runs at and below the given places, each once, sorted by path."""
     found: dict[Path, Path] = {}
     for place in places:
         folders = list(_run_folders(place))
         if not folders:
-            state = "holds no run" if place.exists() else "doesn't exist"
+            state = "holds no run" if place.exists() else "does not exist"
             raise RunError(f"{place} {state}; give run folders, or folders that hold some, like runs/emoji")
         found.update({folder.resolve(): folder for folder in folders})
     return [read_run(folder) for _, folder in sorted(found.items())]

@@ -10,29 +10,28 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from classify.config import RunConfig
 from classify.errors import RunError
 from classify.heads import head_options
+from classify.runs.layout import Layout, lay_out
 
 if TYPE_CHECKING:
-    from classify.config import RunConfig
-    from classify.data.tasks import TaskRows
     from classify.runs.folder import Run
     from features_store import Store
-
-__all__ = ["check_same_data", "differing_aspects", "digest_of", "run_identity"]
 
 _WITHOUT_EFFECT = ("store", "out", "preset", "head", "settings", "tested", "class_map", "allow_split_groups")
 _OF_SETTINGS = ("head", "run")  # aspects that follow from the settings, and not from the data
 
 
-def run_identity(config: RunConfig, store: Store, blocks: Sequence[str], data: TaskRows) -> dict[str, dict[str, Any]]:
+def run_identity(config: RunConfig, layout: Layout) -> dict[str, dict[str, Any]]:
     """Return the identity of a run as plain values: by aspect, then by name."""
-    task, parts = data.task, data.parts
+    task, parts = layout.data.task, layout.data.parts
     known = {name: value for name, value in head_options(config.head, task.kind).items() if name != "random_state"}
     options = {**known, **config.settings}
     options.pop("verbose", None)
@@ -50,9 +49,9 @@ def run_identity(config: RunConfig, store: Store, blocks: Sequence[str], data: T
         "labels": {name: part.digest for name, part in parts.items()},
         "groups": {name: _groups(part.groups) for name, part in parts.items()},
         "rows": {name: _hash(part.rows) for name, part in parts.items()},
-        "vectors": {name: _vectors(store, name, used) for name in blocks},
+        "vectors": {name: _vectors(layout.store, name, used) for name in layout.blocks},
         "head": {"name": config.head, **{name: _number(value) for name, value in options.items()}},
-        "run": {**{name: _number(value) for name, value in settings.items()}, "blocks": list(blocks)},
+        "run": {**{name: _number(value) for name, value in settings.items()}, "blocks": list(layout.blocks)},
     }
 
 
@@ -76,16 +75,24 @@ def differing_aspects(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[
     return found
 
 
-def check_same_data(run: Run, config: RunConfig, store: Store, blocks: Sequence[str], data: TaskRows) -> None:
-    """Refuse a store that holds anything else now than a run was made from.
+def lay_out_again(run: Run) -> tuple[RunConfig, Layout]:
+    """Return the configuration of a run, and its data, which must be those that it was made from."""
+    config = run.config
+    if config.tested or run.report.transfer:
+        raise RunError(f"{run.folder} tests a head that was fitted elsewhere; give the run of that head")
+    layout = lay_out(replace(config, allow_split_groups=True))  # the run was scored on it already
+    check_same_data(run, config, layout)
+    return config, layout
 
-    Raises RunError.
-    """
-    before, parts = run.report.part_digests or {}, data.parts
-    found = [f"labels of {name}" for name in {**before, **parts} if before.get(name) != _digest(parts.get(name))]
-    found += ["classes"] if list(data.task.classes) != list(run.report.classes) else []
+
+def check_same_data(run: Run, config: RunConfig, layout: Layout) -> None:
+    """Refuse a store that holds anything else now than a run was made from."""
+    before, parts = run.report.part_digests or {}, layout.data.parts
+    now = {name: part.digest for name, part in parts.items()}
+    found = [f"labels of {name}" for name in before | now if before.get(name) != now.get(name)]
+    found += ["classes"] if list(layout.data.task.classes) != list(run.report.classes) else []
     if len(run.report.identity) > 1:  # a report of an earlier version knows no more than the above
-        each = (run.report.identity, run_identity(config, store, blocks, data))
+        each = (run.report.identity, run_identity(config, layout))
         found += differing_aspects(*({k: v for k, v in one.items() if k not in _OF_SETTINGS} for one in each))
     if found:
         found = list(dict.fromkeys(found))
@@ -93,10 +100,6 @@ def check_same_data(run: Run, config: RunConfig, store: Store, blocks: Sequence[
             f"{config.store} holds other images or labels, or other vectors, than {run.folder} was made from "
             f"(different: {', '.join(found[:5])}); run it again first"
         )
-
-
-def _digest(part: Any) -> str | None:
-    return None if part is None else part.digest
 
 
 def _groups(groups: np.ndarray | None) -> str | None:

@@ -21,8 +21,6 @@ from features_store.errors import unknown_name
 from features_store.polarity import polarity_costs
 from features_store.schema import Task
 
-__all__ = ["Layout", "class_options", "lay_out", "quick", "task_head", "unfitted_head"]
-
 QUICK_IMAGES, QUICK_EPOCHS, QUICK_RESAMPLES = 120, 3, 40
 
 
@@ -65,10 +63,7 @@ class Layout:
 
 
 def lay_out(config: RunConfig, store: Store | None = None) -> Layout:
-    """Choose blocks and rows of the run from its store, which is opened unless it is given.
-
-    Raises AffectoryError.
-    """
+    """Choose blocks and rows of the run from its store, which is opened unless it is given."""
     store, shape = store or open_store(user_path(config.store)), None
     if config.head in HEADS and HEADS[config.head].maps:
         blocks, shape = choose_maps(store, config.blocks)
@@ -87,14 +82,11 @@ def lay_out(config: RunConfig, store: Store | None = None) -> Layout:
 
 
 def unfitted_head(config: RunConfig, layout: Layout) -> Any:
-    """Make the head of a run, its options turned from names of classes into what the estimator takes.
-
-    Raises AffectoryError.
-    """
+    """Make the head of a run, its options turned from names of classes into what the estimator takes."""
     for name in ("random_state", "name", "kind", "shape"):
         if name in config.settings:
             instead = {"random_state": "give the seed of the run instead", "shape": "it follows from the blocks"}
-            raise ConfigError(f"{name!r} isn't an option of a head: {instead.get(name, 'the task decides it')}")
+            raise ConfigError(f"{name!r} is not an option of a head: {instead.get(name, 'the task decides it')}")
     data = layout.data
     if config.head == NONE.name:
         _check_outputs(layout)
@@ -129,10 +121,7 @@ def task_head(
     seed: int,
     shape: tuple[int, int, int] | None = None,
 ) -> Any:
-    """Make a head for training labels of a task: options that name classes are brought to the classes among them.
-
-    Raises AffectoryError.
-    """
+    """Make a head for training labels of a task: options that name classes are brought to the classes among them."""
     settings = {**settings, "shape": shape} if shape else dict(settings)
     cost = settings.get("cost")
     plain = {key: value for key, value in settings.items() if key != "cost" or not isinstance(cost, str)}

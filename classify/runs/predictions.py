@@ -18,8 +18,6 @@ from classify.errors import RunError
 from classify.json_file import clean_text, read_regular
 from features_store.schema import PART_NAMES, Task
 
-__all__ = ["PartPredictions", "read_predictions", "write_predictions"]
-
 MAX_BYTES = 2 * 2**30
 _ROUNDING = 1e-6  # by which a probability may lie beside 0 to 1
 
@@ -63,10 +61,7 @@ def _header(kind: TaskKind, *, grouped: bool, calibrated: bool) -> list[str]:
 
 
 def read_predictions(path: Path, task: Task) -> dict[str, PartPredictions]:
-    """Read what `write_predictions` wrote.
-
-    Raises RunError.
-    """
+    """Read what `write_predictions` wrote."""
     try:
         data = read_regular(path, MAX_BYTES)
         if b"\0" in data:  # a file of holes takes no space, and would become four times as large in memory
@@ -75,9 +70,9 @@ def read_predictions(path: Path, task: Task) -> dict[str, PartPredictions]:
         header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
         return _parts(kind_of(task), header, rows)
     except FileNotFoundError as error:
-        raise RunError(f"can't read the predictions {path}: there is no such file") from error
+        raise RunError(f"cannot read the predictions {path}: there is no such file") from error
     except (ValueError, csv.Error) as error:
-        raise RunError(f"can't read the predictions {path}: {str(error)[:200]}") from error
+        raise RunError(f"cannot read the predictions {path}: {str(error)[:200]}") from error
 
 
 def _parts(kind: TaskKind, header: list[str], rows: list[list[str]]) -> dict[str, PartPredictions]:
@@ -85,7 +80,7 @@ def _parts(kind: TaskKind, header: list[str], rows: list[list[str]]) -> dict[str
     extras = header[2 + n_truths + n_scores :]
     grouped, calibrated = "group" in extras[:1], any(name.startswith("calibrated/") for name in extras)
     if header != _header(kind, grouped=grouped, calibrated=calibrated):
-        raise ValueError(f"its columns aren't those of predictions of task {kind.task.name!r}")
+        raise ValueError(f"its columns are not those of predictions of task {kind.task.name!r}")
     by_part: dict[str, list[list[str]]] = {}
     for line, row in enumerate(rows, start=2):
         if len(row) != len(header) or row[1] not in PART_NAMES:
@@ -112,5 +107,5 @@ def _parts(kind: TaskKind, header: list[str], rows: list[list[str]]) -> dict[str
 def _numbers(cells: list[list[str]]) -> NDArray[np.float64]:
     values = np.array(cells, dtype=np.float64)
     if not np.isfinite(values).all():
-        raise ValueError("it holds a number that isn't finite")
+        raise ValueError("it holds a number that is not finite")
     return values

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 import re
 from collections.abc import Mapping, Sequence
@@ -15,17 +14,16 @@ from numpy.typing import NDArray
 
 from classify.config import RunConfig
 from classify.data.kinds import kind_of
-from classify.data.tasks import TaskRows
 from classify.evaluation.bootstrap import LEVEL
 from classify.evaluation.metrics import confusion, per_class, primary_metric
+from classify.heads.persistence import library_versions
 from classify.runs.identity import run_identity
 from classify.runs.report_json import FORMAT_VERSION, Report, passport_weights
 from features_store.schema import PART_NAMES, Task
 
 if TYPE_CHECKING:
+    from classify.runs.layout import Layout
     from features_store import Store
-
-__all__ = ["by_kind", "plain", "run_report"]
 
 MAX_ALIKE = 5  # warnings of one kind that are printed one by one
 MIN_UNLIKE = 5  # images unlike the training images, and times their expected share, that are warned of
@@ -35,9 +33,7 @@ _LIBRARIES = ("affectory", "numpy", "h5py", "scikit-learn", "torch", "lightgbm")
 
 def run_report(
     config: RunConfig,
-    store: Store,
-    blocks: Sequence[str],
-    data: TaskRows,
+    layout: Layout,
     *,
     head: Any,
     scores: Mapping[str, NDArray[np.float64]],
@@ -45,8 +41,8 @@ def run_report(
     **results: Any,
 ) -> Report:
     """Return the report of a fitted head and its scores by part; *results* are fields of `Report`."""
-    task, parts = data.task, data.parts
-    kind = kind_of(task)
+    store, blocks, data = layout.store, layout.blocks, layout.data
+    task, parts, kind = data.task, data.parts, kind_of(data.task)
     refit, novelty = results.get("refit"), results.get("novelty")
     stamp = [data.crossing.words()] if data.crossing else []
     texts = [*stamp, *data.warnings, *_random_weights(store, blocks), *_refit_words(refit), *_novelty_words(novelty)]
@@ -88,9 +84,9 @@ def run_report(
         "warnings": by_kind([*texts, *warnings]),
         "index_digest": store.index_digest,
         "part_digests": {name: part.digest for name, part in parts.items()},
-        "identity": run_identity(config, store, blocks, data),
+        "identity": run_identity(config, layout),
         "passports": {name: store.blocks[name].passport for name in blocks},
-        "versions": _versions(),
+        "versions": {"python": platform.python_version(), **library_versions(_LIBRARIES)},
     }
     return Report(**{name: plain(value) for name, value in (values | results).items()})
 
@@ -151,16 +147,6 @@ def _novelty_words(novelty: Mapping[str, Any] | None) -> list[str]:
         for part, found in (novelty or {"parts": {}})["parts"].items()
         if found["flagged"] >= MIN_UNLIKE and found["share"] >= MIN_UNLIKE * expected
     ]
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # used from a checkout without being installed
-    return versions
 
 
 def plain(value: Any) -> Any:

@@ -13,7 +13,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from classify.data.kinds import kind_of
+from classify.data.kinds import KINDS, kind_of
 from classify.errors import RunError
 from classify.evaluation.metrics import shown_metrics
 from classify.json_file import (
@@ -33,21 +33,7 @@ from classify.json_file import (
     wrong,
 )
 from features_store.errors import FormatError
-from features_store.schema import KINDS, PART_NAMES, SPLIT_SOURCES, Kind, Task
-
-__all__ = [
-    "ENDS",
-    "EPOCH",
-    "FORMAT_VERSION",
-    "REPORT",
-    "SHARE",
-    "UNDEFINED",
-    "Report",
-    "interval",
-    "passport_weights",
-    "read_report",
-    "report_task",
-]
+from features_store.schema import PART_NAMES, SPLIT_SOURCES, Kind, Task
 
 REPORT = "report.json"
 FORMAT_VERSION = 2
@@ -222,10 +208,7 @@ class Report(Mapping[str, Any]):
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Report:
-        """Take the values of ``report.json``.
-
-        Raises SchemaError, FormatError.
-        """
+        """Take the values of ``report.json``."""
         known = {one.name: one for one in fields(cls) if one.name != "others"}
         lacking = [name for name, one in known.items() if one.default_factory is MISSING and name not in values]
         if lacking:
@@ -260,15 +243,12 @@ class Report(Mapping[str, Any]):
 
 
 def read_report(folder: Path) -> Report:
-    """Read the report of a run.
-
-    Raises RunError.
-    """
+    """Read the report of a run."""
     path = folder / REPORT
     try:
         values = parse_json(read_regular(path), path)
     except FileNotFoundError as error:
-        raise RunError(f"{folder} isn't a run: it has no {REPORT}") from error
+        raise RunError(f"{folder} is not a run: it has no {REPORT}") from error
     if not isinstance(values, dict):
         raise RunError(f"{path} holds no JSON object; was it written by `classify run`?")
     version = values.get("format_version", 1)
@@ -279,7 +259,7 @@ def read_report(folder: Path) -> Report:
     try:
         return Report.of(values)
     except (SchemaError, FormatError) as error:
-        raise RunError(f"{path} can't be used: {error}; was it written by `classify run`?") from error
+        raise RunError(f"{path} cannot be used: {error}; was it written by `classify run`?") from error
 
 
 def report_task(report: Report) -> Task:
@@ -314,7 +294,7 @@ def _agreeing(report: Report) -> Report:
 
 
 def _check_sizes(report: Report, task: Task) -> None:
-    """Refuse counts, rates and confusions that aren't of the task's classes."""
+    """Refuse counts, rates and confusions that are not of the task's classes."""
     n_classes = len(task.classes)
     for part, matrix in report.confusion.items():
         if len(matrix) != n_classes or any(len(row) != n_classes for row in matrix):

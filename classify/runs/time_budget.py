@@ -16,16 +16,11 @@ from classify.errors import ConfigError, RunError
 if TYPE_CHECKING:
     from classify.heads.training import Checkpoint
 
-__all__ = ["Interruption", "UnfinishedError", "interruption", "parse_duration"]
-
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def interruption(folder: Path, budget: str | None, *, resume: bool, force: bool) -> Interruption | None:
-    """Return the guard of a run with a time *budget* like ``9h``, or one that resumes; None where it is neither.
-
-    Raises RunError.
-    """
+    """Return the guard of a run with a time *budget* like ``9h``, or one that resumes; None where it is neither."""
     if budget is None and not resume:
         return None
     seconds = parse_duration(budget) if budget else math.inf
@@ -33,17 +28,14 @@ def interruption(folder: Path, budget: str | None, *, resume: bool, force: bool)
 
 
 def parse_duration(text: str) -> float:
-    """Read a time like ``9h``, ``90m``, ``45s`` or ``1.5h`` as seconds.
-
-    Raises RunError.
-    """
+    """Read a time like ``9h``, ``90m``, ``45s`` or ``1.5h`` as seconds."""
     number, unit = text.strip()[:-1], text.strip()[-1:]
     try:
         seconds = float(number) * _UNITS[unit]
     except (KeyError, ValueError):
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise RunError(f"{text!r} isn't a time; write a number with s, m, h or d, like 9h or 90m")
+        raise RunError(f"{text!r} is not a time; write a number with s, m, h or d, like 9h or 90m")
     return seconds
 
 
@@ -88,15 +80,12 @@ class Interruption:
         self.identity.update({name: _digest(value) for name, value in facts.items()})
 
     def checkpoint(self, stage: str, head: Any) -> Checkpoint:
-        """Return the checkpoint of one fit of the run.
-
-        Raises ConfigError.
-        """
+        """Return the checkpoint of one fit of the run."""
         from classify.heads.training import Checkpoint
 
         if not head.resumable:
             raise ConfigError(
-                f"{type(head).__name__} isn't trained by epochs, so it can't be stopped and resumed; "
+                f"{type(head).__name__} is not trained by epochs, so it cannot be stopped and resumed; "
                 "leave out --time-budget and --resume"
             )
         return Checkpoint(

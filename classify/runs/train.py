@@ -15,21 +15,18 @@ from sklearn.base import clone
 from classify.config import RunConfig, dump_config
 from classify.data.kinds import kind_of
 from classify.data.rows import RowMatrix
-from classify.data.tasks import TaskRows
+from classify.data.tasks import TaskRows, joined
 from classify.errors import ConfigError
-from classify.evaluation.baselines import chance, fitted_labels, id_only_scores, majority_scores
+from classify.evaluation.baselines import chance, fitted_part, id_only_scores, majority_scores
 from classify.evaluation.bootstrap import Interval, Spread, intervals
 from classify.evaluation.novelty import fit_novelty
 from classify.evaluation.postprocessing import fit_postprocessing, postprocessed_report
 from classify.evaluation.verdict import clean_scores, judge_head
-from classify.runs.folder import Run, check_free, new_folder, read_run, write_run
+from classify.runs.folder import Run, check_free, write_run
 from classify.runs.layout import Layout, lay_out, unfitted_head
-from classify.runs.predictions import PartPredictions
 from classify.runs.record import by_kind, run_report
 from classify.runs.time_budget import Interruption
 from features_store.schema import Task
-
-__all__ = ["fit_head", "head_scores", "run"]
 
 Scores = Mapping[str, NDArray[np.float64]]  # by part
 
@@ -83,7 +80,7 @@ def run(
         verdicts = judge_head(data, spreads, **resampling)
         of_spreads = {name: _intervals(spreads[name]) for name in ("head", "majority", "id-only")}
         guesses = {
-            name: chance(task, fitted_labels(data, name, refit=config.refit), part.y, seed=config.seed)
+            name: chance(task, fitted_part(data, name, refit=config.refit).y, part.y, seed=config.seed)
             for name, part in parts.items()
             if name != "train"
         }
@@ -98,9 +95,7 @@ def run(
         unlike = novelty.as_json(held_out, seed=config.seed)
     report = run_report(
         config,
-        layout.store,
-        layout.blocks,
-        data,
+        layout,
         head=heads["test"],
         scores=scores,
         warnings=caught,
@@ -115,16 +110,11 @@ def run(
         timings=timings,
         **postprocessed,
     )
-    predictions = {
-        name: PartPredictions(part.ids, part.y, scores[name], part.groups, postprocessing.calibrated(scores[name]))
-        for name, part in parts.items()
-    }
-    with new_folder(config.folder, force=force) as folder:
-        kept = {"head": heads["test"], "postprocessing": postprocessing, "novelty": novelty}
-        write_run(folder, config, report=report, predictions=predictions, **kept)
+    kept = {"head": heads["test"], "postprocessing": postprocessing, "novelty": novelty}
+    done = write_run(config, report, parts, scores, **kept, force=force)
     if interruption is not None:
         interruption.done()
-    return read_run(config.folder)
+    return done
 
 
 @contextmanager
@@ -152,12 +142,9 @@ def _intervals(spreads: Mapping[str, Spread]) -> dict[str, dict[str, Interval]]:
 
 
 def head_scores(head: Any, task: Task, matrix: RowMatrix) -> NDArray[np.float64]:
-    """Return the scores of a fitted head; values are clipped to the range of the task.
-
-    Shapes: matrix (n_images, n_features).
-    """
-    scores = kind_of(task).scores(head, matrix)
-    return scores if task.range is None else np.clip(scores, *task.range)
+    """Return the scores of a fitted head, values cut to the scale of the task."""
+    kind = kind_of(task)
+    return kind.bounded(kind.scores(head, matrix))
 
 
 def fit_head(
@@ -169,8 +156,6 @@ def fit_head(
     epochs (rounds, of trees, label by label) as were best for the first where it stopped early, else for as many as
     are set. Returns the head that scores each part (``test`` has the one that is kept), the facts of the second fit for
     the report, and the warnings of libraries.
-
-    Raises ConfigError, UnfinishedError.
     """
     parts = layout.data.parts
     if refit and "validation" not in parts:
@@ -182,11 +167,9 @@ def fit_head(
     if refit:
         length = {head.length: head.best_length_} if head.best_length_ else {}
         kept = clone(head).set_params(**length)
-        both = [parts["train"], parts["validation"]]
-        x, y = layout.to_train_on(np.concatenate([p.rows for p in both])), np.concatenate([p.y for p in both])
-        groups = None if both[0].groups is None else np.concatenate([p.groups for p in both])
-        caught += _fit(kept, x, y, groups, None, "refit", interruption)
-        facts = {"parts": ["train", "validation"], "n": len(y), **length}
+        both = joined([parts["train"], parts["validation"]])
+        caught += _fit(kept, layout.to_train_on(both.rows), both.y, both.groups, None, "refit", interruption)
+        facts = {"parts": ["train", "validation"], "n": len(both), **length}
     return {"train": head, "validation": head, "test": kept}, facts, list(dict.fromkeys(caught))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from classify.config import user_path
 from classify.data.kinds import kind_of
 from classify.data.rows import RowMatrix
-from classify.data.tasks import TaskRows, choose_blocks, task_rows
+from classify.data.tasks import TaskRows, choose_blocks, joined, task_rows
 from classify.errors import ConfigError
 from classify.evaluation.label_errors import (
     N_FOLDS,
@@ -31,8 +31,6 @@ from features_store import open_store
 
 if TYPE_CHECKING:
     from features_store import Store
-
-__all__ = ["AUDIT", "audit"]
 
 AUDIT = "audit.json"
 MAX_JUDGED = 20_000  # images whose labels are judged; of more, a random sample
@@ -53,8 +51,6 @@ def audit(
     """Find near-duplicates across the parts of a split, and labels that a judge disagrees with.
 
     Without *blocks* every block of vectors counts. Two images are near-duplicates from a cosine of *threshold* on.
-
-    Raises AffectoryError.
     """
     if not 0 < threshold <= 1:
         raise ConfigError(f"threshold is {threshold}; it takes a cosine above 0 and at most 1, like {THRESHOLD}")
@@ -110,16 +106,14 @@ def _pair(store: Store, pair: Pair) -> dict[str, Any]:
 def _label_errors(
     store: Store, blocks: Sequence[str], data: TaskRows, seed: int, notify: Callable[[str], None]
 ) -> dict[str, Any]:
-    task, parts, has_classes = data.task, list(data.parts.values()), kind_of(data.task).has_classes
-    rows, y, ids = (np.concatenate([getattr(part, what) for part in parts]) for what in ("rows", "y", "ids"))
-    groups = None if parts[0].groups is None else np.concatenate([p.groups for p in parts if p.groups is not None])
-    names = np.repeat([part.name for part in parts], [len(part) for part in parts])
-    if len(rows) > MAX_JUDGED:
-        notify(f"labels: {MAX_JUDGED} of {len(rows)} images are judged, drawn at random")
-        chosen = np.sort(np.random.default_rng(seed).choice(len(rows), MAX_JUDGED, replace=False))
-        rows, y, ids, names = rows[chosen], y[chosen], ids[chosen], names[chosen]
-        groups = None if groups is None else groups[chosen]
-    y_score = out_of_fold(task, RowMatrix(store, blocks, rows), y, groups=groups, seed=seed)
+    task, has_classes, judged = data.task, kind_of(data.task).has_classes, joined(data.parts.values())
+    names = np.repeat(list(data.parts), [len(part) for part in data.parts.values()])
+    if len(judged) > MAX_JUDGED:
+        notify(f"labels: {MAX_JUDGED} of {len(judged)} images are judged, drawn at random")
+        chosen = np.sort(np.random.default_rng(seed).choice(len(judged), MAX_JUDGED, replace=False))
+        judged, names = judged.some(chosen), names[chosen]
+    y, groups = judged.y, judged.groups
+    y_score = out_of_fold(task, RowMatrix(store, blocks, judged.rows), y, groups=groups, seed=seed)
     known = known_outputs(task, y, y_score, groups, seed=seed)
     knows = bool(known.any())
     found: list[LabelError] = []
@@ -134,11 +128,11 @@ def _label_errors(
         "judge_value": metrics(task, y, y_score)[name],
         "judge_knows": knows,
         "n_expected": expected_count(task, y, y_score, known, seed=seed) if knows else None,
-        "n_judged": len(rows),
+        "n_judged": len(judged),
         "n_images": len(np.unique([error.position for error in found])),
         "n_doubted": len(found),
         "images": [
-            {"id": str(ids[error.position]), "part": str(names[error.position]), **_doubt(data, error)}
+            {"id": str(judged.ids[error.position]), "part": str(names[error.position]), **_doubt(data, error)}
             for error in found[:MAX_LISTED]
         ],
     }

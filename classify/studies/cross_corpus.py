@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from classify.config import RunConfig, user_path
 from classify.data.kinds import kind_of
 from classify.data.rows import RowMatrix
-from classify.data.seen import Seen, find_seen
+from classify.data.seen import Seen, count_seen, find_seen, seen_words
 from classify.data.tasks import Part, TaskRows
 from classify.errors import TaskError
 from classify.evaluation.baselines import chance, constant_scores
@@ -25,14 +25,12 @@ from classify.evaluation.postprocessing import postprocessed_report
 from classify.evaluation.verdict import judge_head
 from classify.heads.persistence import load_model
 from classify.runs import train
-from classify.runs.folder import Run, check_free, new_folder, read_run, write_run
-from classify.runs.predictions import PartPredictions
+from classify.runs.folder import Run, check_free, read_run, write_run
+from classify.runs.layout import Layout
 from classify.runs.record import run_report
 from features_store import Labels, Store, Task, open_store
 from features_store import passport as passports
 from features_store.errors import AffectoryError, MismatchError, unknown_name
-
-__all__ = ["cross_corpus_test", "run_config"]
 
 LEFT_OUT = "none"
 
@@ -73,8 +71,6 @@ def cross_corpus_test(
     Images that the head was fitted on, or that calibrated it, are left out and counted: by name, by the bytes of the
     picture where both stores know them, by equal vectors, and as group mates of one of them. A class of the head that
     the store lacks keeps its row, with support 0. Nothing is fitted; calibration and thresholds are those of the run.
-
-    Raises MismatchError, TaskError.
     """
     run, started, class_map = read_run(tested), time.perf_counter(), dict(class_map or {})
     other = open_store(user_path(store))
@@ -103,12 +99,11 @@ def cross_corpus_test(
     metrics = {name: {"test": intervals(spread["test"])} for name, spread in spreads.items()}
     guesses = {"test": chance(run_task, truth, part.y, seed=seed)}
     scorable = known & other.usable(blocks)
-    data = TaskRows(run_task, {"test": part}, dropped, warnings=_warnings(run, run_task, part, seen.words(scorable)))
+    warnings = _warnings(run, run_task, part, seen_words(seen, scorable))
+    data = TaskRows(run_task, {"test": part}, dropped, warnings=warnings)
     report = run_report(
         config,
-        other,
-        blocks,
-        data,
+        Layout(other, blocks, data),
         head=head,
         scores=scores,
         metrics=metrics["head"],
@@ -119,18 +114,14 @@ def cross_corpus_test(
             "trained_on": run.report.corpus,
             "index_digest": run.report.index_digest,
             "class_map": class_map,
-            "left_out": seen.counts(scorable),
+            "left_out": count_seen(seen, scorable),
         },
         timings={"fit": 0.0, "score": round(time.perf_counter() - started, 3)},
         history=[],
         **postprocessed_report(run_task, {"test": part}, scores, run.postprocessing, **options),
     )
-    calibrated = run.postprocessing.calibrated(scores["test"])
-    predictions = {"test": PartPredictions(part.ids, part.y, scores["test"], part.groups, calibrated)}
-    with new_folder(config.folder, force=force) as folder:
-        kept = {"head": head, "postprocessing": run.postprocessing, "novelty": novelty}
-        write_run(folder, config, report=report, predictions=predictions, **kept)
-    return read_run(config.folder)
+    kept = {"head": head, "postprocessing": run.postprocessing, "novelty": novelty}
+    return write_run(config, report, data.parts, scores, **kept, force=force)
 
 
 def _config(
@@ -212,17 +203,17 @@ def _unseen_part(
     store: Store, blocks: tuple[str, ...], y: NDArray[Any], known: NDArray[np.bool_], seen: Seen
 ) -> tuple[Part, dict[str, dict[str, int]]]:
     """Return the images that are scored, and how many are dropped for which reason."""
-    whole = store.usable(blocks)
-    rows = np.flatnonzero(known & whole & ~seen.rows)
+    whole, left_out = store.usable(blocks), np.any(list(seen.values()), axis=0)
+    rows = np.flatnonzero(known & whole & ~left_out)
     if not len(rows) and (known & whole).any():
         raise TaskError(
             f"the head was fitted on or chosen by all images of the store that could be scored, "
-            f"{seen.words(known & whole)}, so nothing is left to test; give a store of other images"
+            f"{seen_words(seen, known & whole)}, so nothing is left to test; give a store of other images"
         )
     if not len(rows):
         raise TaskError("no image of the store has both a label and its vectors, so there is nothing to score")
     counts = {"no label": int((~known).sum()), "no vector": int((known & ~whole).sum())}
-    counts["seen in training"] = int((known & whole & seen.rows).sum())
+    counts["seen in training"] = int((known & whole & left_out).sum())
     groups = None if store.groups is None else np.asarray(store.groups)[rows]
     dropped = {reason: count for reason, count in counts.items() if count}
     return Part("test", rows, y[rows], np.asarray(store.ids)[rows], groups), {"test": dropped} if dropped else {}

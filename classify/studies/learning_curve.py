@@ -12,17 +12,14 @@ from tqdm import tqdm
 
 from classify.data.folds import units_of
 from classify.data.kinds import kind_of
-from classify.data.tasks import Part
-from classify.errors import ConfigError, RunError, TaskError
+from classify.errors import ConfigError, TaskError
 from classify.evaluation.bootstrap import Interval, bootstrap
 from classify.evaluation.metrics import primary_metric
 from classify.runs.folder import Run
-from classify.runs.identity import check_same_data
-from classify.runs.layout import lay_out, unfitted_head
+from classify.runs.identity import lay_out_again
+from classify.runs.layout import unfitted_head
 from classify.runs.train import fit_head, head_scores
 from features_store.schema import Task
-
-__all__ = ["CURVE", "check_sizes", "fit_learning_curve", "growing_subsets"]
 
 CURVE = "curve.json"
 SMALLEST = 20  # training images of the first point, at least
@@ -37,17 +34,10 @@ def check_sizes(n_points: int, n_repeats: int) -> None:
 
 
 def fit_learning_curve(run: Run, *, n_points: int = 6, n_repeats: int = 3, seed: int = 0) -> dict[str, Any]:
-    """Fit the head of a run again on growing parts of its training images, added in *n_repeats* orders.
-
-    Raises ConfigError, RunError.
-    """
+    """Fit the head of a run again on growing parts of its training images, added in *n_repeats* orders."""
     check_sizes(n_points, n_repeats)
-    config = run.config
-    if config.tested or run.report.transfer:
-        raise RunError(f"{run.folder} tests a head that was fitted elsewhere, so it has no learning curve")
-    layout = lay_out(replace(config, allow_split_groups=True))  # the run was scored on it already
+    config, layout = lay_out_again(run)
     data = layout.data
-    check_same_data(run, config, layout.store, layout.blocks, data)
     part, train = data.parts["test" if "test" in data.parts else "validation"], data.parts["train"]
     metric = primary_metric(data.task)
     warnings: dict[str, None] = {}
@@ -57,9 +47,8 @@ def fit_learning_curve(run: Run, *, n_points: int = 6, n_repeats: int = 3, seed:
             for chosen in growing_subsets(data.task, train.y, n_points, groups=train.groups, seed=seed + repeat):
                 if len(chosen) == len(train) and repeat:
                     break  # all images in another order are the same images
-                groups = None if train.groups is None else train.groups[chosen]
-                smaller = Part("train", train.rows[chosen], train.y[chosen], train.ids[chosen], groups)
-                fewer = replace(layout, data=replace(data, parts={**data.parts, "train": smaller}))
+                parts = {**data.parts, "train": train.some(chosen)}
+                fewer = replace(layout, data=replace(data, parts=parts))
                 head = unfitted_head(replace(config, seed=config.seed + seed + repeat), fewer)
                 heads, _, caught = fit_head(head, fewer, refit=config.refit)
                 warnings.update(dict.fromkeys(f"with {len(chosen)} training images: {text}" for text in caught))
@@ -97,9 +86,6 @@ def growing_subsets(
 
     Groups come whole. The first images are one of each class (or as near to it as groups allow), so that no set
     lacks a class that a larger one has.
-
-    Shapes: groups (n_images,) int64.
-    Raises TaskError.
     """
     n_images = len(y)
     if n_images < 2 * SMALLEST:

@@ -11,10 +11,10 @@ from typing import Any
 from classify.config import RunConfig, load_config, user_path
 from classify.errors import ConfigError, RunError
 from classify.preset import Preset, Statement, statements, systems
-from classify.runs.folder import REPORT, Run, read_run
+from classify.runs.folder import Run, read_run
 from classify.runs.identity import differing_aspects, run_identity
 from classify.runs.layout import Layout, lay_out, quick
-from classify.runs.report_json import UNDEFINED
+from classify.runs.report_json import REPORT, UNDEFINED
 from classify.runs.train import run as run_experiment
 from classify.studies.cross_corpus import cross_corpus_test
 from classify.studies.preparation import Command, Preparation, place_data, run_command
@@ -124,7 +124,7 @@ def reproduce(
     places = {str(store.corpus.get("name")): path for path, store in reversed(opened.items())}
     how: dict[str, Any] = {"is_quick": is_quick, "options": tuple(extract_options), "stores": places}
     plan = Preparation(system, place_data(system, data), **how)
-    settings = {"force": force, "allow_split_groups": allow_split_groups, "notify": notify}
+    settings: dict[str, Any] = {"force": force, "allow_split_groups": allow_split_groups, "notify": notify}
     rows = []
     for preset in systems()[system]:
         if only and preset.name not in only:
@@ -236,7 +236,7 @@ def _run(config: RunConfig, *, force: bool, notify: Callable[[str], None]) -> Ru
         return run_experiment(config, force=force, notify=notify)
     run, layout = read_run(config.folder), lay_out(config)
     if run.report.format_version > 1:
-        identity = run_identity(config, layout.store, layout.blocks, layout.data)
+        identity = run_identity(config, layout)
         different = differing_aspects(run.report.identity, identity)
     else:
         different = _known_differences(run, config, layout)

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +48,6 @@ from features_store.lock import FileLock
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["BEST", "JOURNAL", "TRIALS", "search"]
-
 JOURNAL, TRIALS, BEST = "journal.log", "trials.json", "best"
 FORMAT, VERSION = "affectory-search", 1
 
@@ -65,8 +64,6 @@ def search(
 
     A trial is fitted on the training part and scored on the validation part by the task's primary metric; no trial
     reads a test image. Trials are drawn by the tree-structured Parzen estimator (Bergstra et al. 2011).
-
-    Raises ConfigError, RunError, UnfinishedError.
     """
     space, folder = _space(config), config.folder
     recover(folder)
@@ -84,7 +81,7 @@ def search(
         )
     unfitted_head(config, layout)  # refuses options that are out of range
     check_free(folder / BEST, force=force)
-    identity = digest_of(run_identity(config, layout.store, layout.blocks, layout.data))
+    identity = digest_of(run_identity(config, layout))
     metric = primary_metric(layout.data.task)
     with closing(Journal(folder / JOURNAL, identity, notify)) as journal:
         study = _study(config, journal, distributions, greater=greater_is_better(metric))
@@ -123,16 +120,13 @@ def _distributions(space: Mapping[str, tuple[Any, ...]]) -> dict[str, optuna.dis
         raise ConfigError(
             "the search needs Optuna, which is not installed; install it with: pip install 'affectory[search]'"
         ) from error
-    made: dict[str, Any] = {}
-    for name, (kind, *between) in space.items():
-        if kind == "int":
-            made[name] = distributions.IntDistribution(*between)
-        elif kind in ("log", "uniform"):
-            low, high = between
-            made[name] = distributions.FloatDistribution(low, high, log=kind == "log")
-        else:
-            made[name] = distributions.CategoricalDistribution(between)
-    return made
+    makers: dict[str, Callable[..., Any]] = {
+        "int": distributions.IntDistribution,
+        "uniform": distributions.FloatDistribution,
+        "log": partial(distributions.FloatDistribution, log=True),
+        **dict.fromkeys(("choice", "layers"), lambda *values: distributions.CategoricalDistribution(values)),
+    }
+    return {name: makers[how](*between) for name, (how, *between) in space.items()}
 
 
 def _options(params: Mapping[str, Any], space: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
@@ -150,13 +144,7 @@ _TRIAL = record(
 
 
 class Journal:
-    """The finished trials of one search, locked for this process.
-
-    Raises
-    ------
-    RunError
-        It belongs to another search, or is damaged before its last line.
-    """
+    """The finished trials of one search, locked for this process; those of another search are refused."""
 
     def __init__(self, path: Path, identity: str, notify: Callable[[str], None]) -> None:
         self.path = path
@@ -213,7 +201,7 @@ class Journal:
             except RunError as error:
                 if at < len(lines) - 1:
                     raise RunError(
-                        f"{self.path} can't be read from line {at + 1} on ({error}); choose another place with --out, "
+                        f"{self.path} cannot be read from line {at + 1} on ({error}); choose another place with --out, "
                         "or remove it"
                     ) from error
                 notify(f"the last line of {self.path} is cut off; its trial is done anew")
@@ -235,7 +223,7 @@ def _study(config: RunConfig, journal: Journal, distributions: Mapping[str, Any]
             study.add_trial(optuna.trial.create_trial(state=state, value=one["value"], **drawn))
         except ValueError as error:
             raise RunError(
-                f"trial {one['number']} in {journal.path} can't be one of this search ({error}); choose another place "
+                f"trial {one['number']} in {journal.path} cannot be one of this search ({error}); choose another place "
                 "with --out"
             ) from error
     return study

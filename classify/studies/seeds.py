@@ -18,11 +18,9 @@ from classify.data.rows import RowMatrix
 from classify.errors import RunError
 from classify.evaluation.metrics import metrics, shown_metrics
 from classify.runs.folder import Run
-from classify.runs.identity import check_same_data
-from classify.runs.layout import Layout, lay_out, unfitted_head
+from classify.runs.identity import lay_out_again
+from classify.runs.layout import Layout, unfitted_head
 from classify.runs.train import fit_head, head_scores
-
-__all__ = ["SEEDS", "seeds_of"]
 
 SEEDS = "seeds.json"
 MAX_VALUES = 2**28  # of the vectors that are moved: 1 GiB
@@ -47,18 +45,12 @@ class _Moved(Layout):
 
 
 def seeds_of(run: Run, n_seeds: int = 5) -> dict[str, Any]:
-    """Fit the head of a run with *n_seeds* seeds, its own the first, and once on vectors moved by 1e-6.
-
-    Raises RunError.
-    """
-    config, report = run.config, run.report
-    if config.tested or report.transfer:
-        raise RunError(f"{run.folder} tests a head that was fitted elsewhere; give the run of that head")
+    """Fit the head of a run with *n_seeds* seeds, its own the first, and once on vectors moved by 1e-6."""
     if n_seeds < 2:
         raise RunError(f"a spread over seeds takes at least 2 seeds; got {n_seeds}")
-    layout = lay_out(replace(config, allow_split_groups=True))  # the run was scored on it already
-    check_same_data(run, config, layout.store, layout.blocks, layout.data)
-    name, task = report.judged_part, layout.data.task
+    config, layout = lay_out_again(run)
+    report, task = run.report, layout.data.task
+    name = report.judged_part
     part = layout.data.parts[name]
 
     def fitted(seed: int, on: Layout) -> dict[str, float]:

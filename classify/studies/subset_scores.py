@@ -11,16 +11,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.svm import SVC, SVR
 
+from classify.config import RunConfig
 from classify.data.folds import cuts
 from classify.data.kinds import TaskKind, kind_of
-from classify.data.rows import RowMatrix
+from classify.data.rows import RowMatrix, batches
 from classify.data.standardizer import Standardizer
 from classify.errors import HeadError
 from classify.heads import HEADS, make_head
@@ -33,13 +34,10 @@ if TYPE_CHECKING:
     from features_store import Store
     from features_store.schema import Task
 
-__all__ = ["PATHS", "Images", "Plan", "path_scores", "subset_scores"]
-
 MAX_ROWS = 20_000  # a Gram matrix of 1.6 GB
 Subset = tuple[str, ...]
-Scores = dict[Subset, np.ndarray]
 Paths = dict[Subset, list[np.ndarray]]
-Advance = Callable[[int], object]
+Advance = Callable[[], object]
 _OPTIONS: dict[str, dict[str, Any]] = {
     "svm": {"C": 1.0, "kernel": "rbf", "gamma": "scale", "class_weight": None, "epsilon": 0.1},
     "ridge": {"alpha": 1.0},
@@ -50,18 +48,12 @@ PATHS = {"svm": "C", "ridge": "alpha"}
 
 @dataclass(frozen=True)
 class Images:
-    """Images of a task, assigned to folds.
-
-    Parameters
-    ----------
-    y : numpy.ndarray
-        As `classify.data.tasks.Part` has it.
-    """
+    """Images of a task, assigned to folds."""
 
     store: Store
     task: Task
     rows: np.ndarray
-    y: np.ndarray
+    y: np.ndarray  # as `classify.data.tasks.Part` has it
     folds: np.ndarray
     groups: np.ndarray | None = None
 
@@ -81,85 +73,60 @@ class Images:
         return cuts(self.folds)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is fitted: a head of the table or ``ridge``, with its options."""
+def path_values(config: RunConfig) -> list[Any]:
+    """Return the values of the option that has several, ascending; of one that has one, this one."""
+    name = PATHS.get(config.head, "")
+    given = _shared_options(config)[name] if name else None
+    if not isinstance(given, list | tuple):
+        return [given]
+    numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in given)
+    if not given or not numbers or len(set(given)) < len(given):
+        raise HeadError(
+            f"{name} is {list(given)}; it takes a number, or a list of numbers, each once, like [0.1, 1, 10]"
+        )
+    return sorted(given)
 
-    head: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    seed: int = 0
 
-    def __post_init__(self) -> None:
-        if self.head in HEADS and HEADS[self.head].maps:
-            raise HeadError(
-                f"head {self.head!r} takes maps, and an ablation joins blocks of vectors; take another head"
-            )
+def _shared_options(config: RunConfig) -> dict[str, Any]:
+    """Return the options of a head that shares its work between subsets, those given over the defaults."""
+    known = _OPTIONS[config.head]
+    for name in config.settings:
+        if name not in known:
+            raise HeadError(f"the {config.head} head of an ablation takes {', '.join(known)}; not {name!r}")
+    return {**known, **config.settings}
 
-    @property
-    def values(self) -> list[Any]:
-        """The values of the option that has several, ascending; of one that has one, this one."""
-        name = PATHS.get(self.head, "")
-        given = self.options()[name] if name else None
-        if not isinstance(given, list | tuple):
-            return [given]
-        numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in given)
-        if not given or not numbers or len(set(given)) < len(given):
-            raise HeadError(
-                f"{name} is {list(given)}; it takes a number, or a list of numbers, each once, like [0.1, 1, 10]"
-            )
-        return sorted(given)
 
-    def at(self, value: Any) -> Plan:
-        """Return the plan with one of the values."""
-        name = PATHS.get(self.head, "")
-        return replace(self, settings={**self.settings, name: value}) if name in self.settings else self
-
-    def check(self, images: Images) -> None:
-        """Refuse an option that is unknown or out of range, before anything is fitted."""
-        for value in self.values:
-            self.at(value)._check(images)
-
-    def _check(self, images: Images) -> None:
-        settings = dict(self.settings)
-        if self.head in _OPTIONS:
-            self.options()
-        if self.head == "ridge":
+def _check_options(config: RunConfig, images: Images) -> None:
+    """Refuse an option that is unknown or out of range, before anything is fitted."""
+    if config.head in HEADS and HEADS[config.head].maps:
+        raise HeadError(f"head {config.head!r} takes maps, and an ablation joins blocks of vectors; take another head")
+    path = PATHS.get(config.head, "")
+    for value in path_values(config):
+        settings = {**config.settings, path: value} if path in config.settings else dict(config.settings)
+        if config.head == "ridge":
             make_head("linear", "regression", **settings)
-            return
-        if self.head == "svm" and images.kind.has_classes:
+            continue
+        if config.head == "svm" and images.kind.has_classes:
             make_head("svm", "regression", epsilon=settings.pop("epsilon", 0.1))
-        elif self.head == "svm" and settings.pop("class_weight", None) is not None:
+        elif config.head == "svm" and settings.pop("class_weight", None) is not None:
             raise HeadError("class_weight is given, and a regression has no classes; leave it out")
-        task_head(self.head, images.task, images.y, settings, seed=self.seed)
-
-    def options(self) -> dict[str, Any]:
-        """Return the options of a head that shares its work, those given over the defaults."""
-        known = _OPTIONS[self.head]
-        for name in self.settings:
-            if name not in known:
-                raise HeadError(f"the {self.head} head of an ablation takes {', '.join(known)}; not {name!r}")
-        return {**known, **self.settings}
+        task_head(config.head, images.task, images.y, settings, seed=config.seed)
 
 
-def subset_scores(
-    images: Images, subsets: Sequence[Subset], plan: Plan, *, advance: Advance = lambda n: None
-) -> Scores:
-    """Score every image with every subset of blocks."""
-    return {subset: path[0] for subset, path in path_scores(images, subsets, plan, advance=advance).items()}
-
-
-def path_scores(images: Images, subsets: Sequence[Subset], plan: Plan, *, advance: Advance = lambda n: None) -> Paths:
-    """Score every image with every subset of blocks, by each of the values of `Plan.values`."""
-    plan.check(images)
+def path_scores(
+    images: Images, subsets: Sequence[Subset], config: RunConfig, *, advance: Advance = lambda: None
+) -> Paths:
+    """Score every image with every subset of blocks, by each of the `path_values`; *advance* is called after a fit."""
+    _check_options(config, images)
     ways = {"svm": _by_kernel, "ridge": _by_sums}
-    return ways.get(plan.head, _by_head)(images, subsets, plan, advance)
+    return ways.get(config.head, _by_head)(images, subsets, config, advance)
 
 
-def _by_kernel(images: Images, subsets: Sequence[Subset], plan: Plan, advance: Advance) -> Paths:
+def _by_kernel(images: Images, subsets: Sequence[Subset], config: RunConfig, advance: Advance) -> Paths:
     if len(images.rows) > MAX_ROWS:
         n = len(images.rows)
         raise HeadError(f"a Gram matrix of {n} x {n} rows is too large; at most {MAX_ROWS} (use the ridge head)")
-    options, costs = plan.options(), [float(cost) for cost in plan.values]
+    options, costs = _shared_options(config), [float(cost) for cost in path_values(config)]
     scores = {subset: [images.blank for _ in costs] for subset in subsets}
     widths = {name: images.store.block(name).n_features for subset in subsets for name in subset}
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # libsvm works without the interpreter's lock
@@ -179,7 +146,7 @@ def _by_kernel(images: Images, subsets: Sequence[Subset], plan: Plan, advance: A
                     scores[subset], _machines(images, kernel, train, held, costs, options), strict=True
                 ):
                     into[held] = found
-                advance(1)
+                advance()
 
             list(threads.map(fit, subsets))
     return scores
@@ -274,7 +241,7 @@ def svm_path(
     return values
 
 
-def _by_sums(images: Images, subsets: Sequence[Subset], plan: Plan, advance: Advance) -> Paths:
+def _by_sums(images: Images, subsets: Sequence[Subset], config: RunConfig, advance: Advance) -> Paths:
     """Ridge regression; of classes, on their indicators: least squares, a linear discriminant in all but name."""
     blocks = list(dict.fromkeys(name for subset in subsets for name in subset))
     starts = dict(zip(blocks, np.cumsum([0, *(images.store.block(name).n_features for name in blocks)]), strict=False))
@@ -283,15 +250,16 @@ def _by_sums(images: Images, subsets: Sequence[Subset], plan: Plan, advance: Adv
     y = images.kind.indicators(images.y) if images.kind.has_classes else images.y.reshape(len(images.y), -1)
     standardizer = Standardizer.fit(matrix)
     sums = [sum_products(matrix, standardizer, y.astype(np.float64), held) for _, held in images.cuts]
-    scores = {subset: [images.blank for _ in plan.values] for subset in subsets}
+    alphas = path_values(config)
+    scores = {subset: [images.blank for _ in alphas] for subset in subsets}
     for i, (_, held) in enumerate(images.cuts):
         training = reduce(ProductSums.plus, [one for j, one in enumerate(sums) if j != i])
         fitted = {}
         for subset in subsets:
             columns = np.concatenate([features[name] for name in blocks if name in subset])
-            fitted[subset] = columns, ridge_path(training.of_columns(columns), plan.values)
-            advance(1)
-        for positions, x in matrix.batches(held):
+            fitted[subset] = columns, ridge_path(training.of_columns(columns), alphas)
+            advance()
+        for positions, x in batches(matrix, held):
             z = standardizer(x)
             for subset, (columns, path) in fitted.items():
                 for into, (coef, intercept) in zip(scores[subset], path, strict=True):
@@ -320,18 +288,18 @@ def ridge_path(sums: ProductSums, alphas: Sequence[float]) -> list[tuple[np.ndar
 
 
 def _bounded(kind: TaskKind, values: np.ndarray) -> np.ndarray:
-    """Bring least-squares answers into (0, 1); the largest stays the largest, and one half stays one half."""
+    """Bring least-squares values into (0, 1); the largest stays the largest, and one half stays one half."""
     return kind.normalized(1 / (1 + np.exp(-4 * (values - 0.5))))
 
 
-def _by_head(images: Images, subsets: Sequence[Subset], plan: Plan, advance: Advance) -> Paths:
+def _by_head(images: Images, subsets: Sequence[Subset], config: RunConfig, advance: Advance) -> Paths:
     scores = {subset: images.blank for subset in subsets}
     for subset in subsets:
         matrix = RowMatrix(images.store, subset, images.rows)
         for train, held in images.cuts:
-            head = task_head(plan.head, images.task, images.y[train], plan.settings, seed=plan.seed)
+            head = task_head(config.head, images.task, images.y[train], config.settings, seed=config.seed)
             groups = None if images.groups is None else images.groups[train]
             head.fit_in_groups(matrix[train], images.y[train], groups)
             scores[subset][held] = images.kind.scores(head, matrix[held]).reshape(len(held), -1)
-            advance(1)
+            advance()
     return {subset: [found] for subset, found in scores.items()}

@@ -15,12 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classify.config import RunConfig, check_out, load_config, read_toml, user_path
+from classify.config import RunConfig, check_out, load_config, user_path
 from classify.errors import ConfigError, RunError
 from classify.heads import HEADS
-from classify.runs.folder import REPORT
 from classify.runs.identity import digest_of, run_identity
 from classify.runs.layout import Layout, lay_out, unfitted_head
+from classify.runs.report_json import REPORT
+from classify.toml_text import read_toml
 from features_store import open_store
 from features_store.atomic import recover
 from features_store.errors import AffectoryError
@@ -28,31 +29,17 @@ from features_store.errors import AffectoryError
 if TYPE_CHECKING:
     from features_store import Store
 
-__all__ = ["MAX_RUNS", "GridPoint", "read_sweep", "sweep"]
-
 MAX_RUNS = 10_000  # of one grid: three lists of a thousand values would never end
 
 
 @dataclass(frozen=True)
 class GridPoint:
-    """One run of a sweep.
+    """One run of a sweep."""
 
-    Parameters
-    ----------
-    config : RunConfig
-        With a folder of its own.
-    digest : str
-        Of everything that decides the run's numbers, in hexadecimal.
-    choices : mapping
-        The values that the grid gives it.
-    problem : str
-        Why it can't be run; empty where it can.
-    """
-
-    config: RunConfig
-    digest: str
-    choices: Mapping[str, Any]
-    problem: str = ""
+    config: RunConfig  # with a folder of its own
+    digest: str  # of everything that decides the run's numbers, in hexadecimal
+    choices: Mapping[str, Any]  # the values that the grid gives it
+    problem: str = ""  # why it cannot be run; empty where it can
 
     @property
     def done(self) -> bool:
@@ -69,10 +56,7 @@ def sweep(
     notify: Callable[[str], None] = lambda line: None,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> None:
-    """Do every run that is missing; one that fails is reported, and the others are done.
-
-    Raises RunError.
-    """
+    """Do every run that is missing; one that fails is reported, and the others are done."""
     from classify.runs.train import run
 
     for place in {point.config.folder.parent: point.config.folder for point in points if not point.problem}.values():
@@ -84,7 +68,7 @@ def sweep(
     if n_there:
         notify(f"{n_there} of {len(points)} runs are there already")
     for point in failed:
-        notify(f"can't be run: {point}: {point.problem}")
+        notify(f"cannot be run: {point}: {point.problem}")
     for n_done, point in enumerate(missing, start=n_there + len(failed)):
         progress(n_done, len(points))
         try:
@@ -107,8 +91,6 @@ def read_sweep(path: Path, *, out: Path | None = None, allow_split_groups: bool 
     values, and so may each option in its table ``set``; a value that is itself a list stands in a second list
     (``hidden = [[1000, 200], [256]]``). A grid gives every combination, several grids add up, and equal points count
     once.
-
-    Raises ConfigError, AffectoryError.
     """
     values = read_toml(path)
     grids = values.pop("grid", None)
@@ -139,7 +121,7 @@ def _combinations(grid: Any, path: Path) -> Iterator[dict[str, Any]]:
     if not isinstance(grid, dict):
         raise ConfigError(f"{path}: grid is {grid!r}; write [[grid]] with a key and its values on each line")
     if "out" in grid:
-        raise ConfigError(f"{path}: out can't be part of a grid; each run has its own folder within the sweep's")
+        raise ConfigError(f"{path}: out cannot be part of a grid; each run has its own folder within the sweep's")
     options = grid.get("set", {})
     if not isinstance(options, dict):
         raise ConfigError(
@@ -195,6 +177,6 @@ class _Layouts:
 def _point(config: RunConfig, choices: Mapping[str, Any], layouts: _Layouts, folder: Path | None) -> GridPoint:
     layout = layouts.open(config)
     unfitted_head(config, layout)  # refuses options that are out of range
-    digest = digest_of(run_identity(config, layout.store, layout.blocks, layout.data))
+    digest = digest_of(run_identity(config, layout))
     place = (folder or Path("runs", config.corpus, "sweep")) / config.task / f"{config.head}-{digest[:12]}"
     return GridPoint(replace(config, out=str(place)), digest, choices)

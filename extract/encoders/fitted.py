@@ -67,6 +67,8 @@ def save_checkpoint(folder: Path, record: Mapping[str, Any], module: torch.nn.Mo
             (temporary / _WEIGHTS).write_bytes(save(state))
             (temporary / _RECORD).write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n", encoding="utf-8")
             (temporary / _HISTORY).write_text("".join(",".join(line) + "\n" for line in lines), encoding="utf-8")
+    except StoreError:  # a full disk, which is no mistake of the user
+        raise
     except OSError as error:
         raise WeightsError(f"cannot write the network {folder}: {error.strerror or error}") from error
     return whole

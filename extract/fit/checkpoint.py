@@ -139,8 +139,11 @@ class Checkpoint:
                 save_file(copies, temporary / _ARRAYS)
                 text = json.dumps({"identity": self.identity, **record}, allow_nan=False)
                 (temporary / _RECORD).write_text(text, encoding="utf-8")
+        except StoreError:  # a full disk, or a link in the place of the folder
+            raise
         except OSError as error:
-            raise EncoderError(f"cannot keep the state of training in {self.folder}: {error.strerror}") from error
+            words = error.strerror or first_line(error)
+            raise EncoderError(f"cannot keep the state of training in {self.folder}: {words}") from error
 
     def _restore(self, training: Resumable) -> None:
         from safetensors.torch import load

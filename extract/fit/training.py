@@ -187,7 +187,14 @@ class Training:
             moments.setdefault(int(index), {})[key] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.best_weights = {name: one.to(self.device) for name, one in below("best.").items()}
-        self.history, self.step, self.best_epoch = list(record["history"]), record["step"], record["best_epoch"]
+        for parameter, kept in self.optimizer.state.items():
+            if any(one.ndim and one.shape != parameter.shape for one in kept.values()):
+                raise ValueError("a moment of the optimizer has another shape than its weight")
+        ours = {name: one.shape for name, one in self.module.state_dict().items()}
+        if self.best_weights and {name: one.shape for name, one in self.best_weights.items()} != ours:
+            raise ValueError("the best weights are not those of the network")
+        self.history, self.step = [dict(one) for one in record["history"]], int(record["step"])
+        self.best_epoch = int(record["best_epoch"])
         self.best_loss = min(
             (one["validation_loss"] for one in self.history if "validation_loss" in one), default=math.inf
         )

@@ -25,7 +25,7 @@ from extract.errors import CorpusError, RefusedImageError
 from extract.inputs.files import MAX_BYTES, canonical, is_escaped, same_name
 from extract.inputs.shared_file import SharedFile
 from features_store import Status
-from features_store.atomic import ZipSource
+from features_store.atomic import zip_source
 from features_store.errors import first_line
 
 MAX_TABLE = 1 << 30  # bytes of a list or table; a forged size must not fill the memory
@@ -340,7 +340,7 @@ def _extra(path: Path, file: SharedFile, flag: bytes, offset: int, size: int) ->
 def _zip_table(path: Path) -> MemberTable:
     n_bytes = path.stat().st_size
     try:
-        with path.open("rb") as raw, zipfile.ZipFile(ZipSource(raw)) as archive:  # type: ignore[arg-type]
+        with path.open("rb") as raw, zipfile.ZipFile(zip_source(raw)) as archive:
             listed, end = archive.infolist(), archive.start_dir
     except Exception as error:  # `zipfile` meets damage with errors of many kinds
         raise CorpusError(f"{path} is no whole zip ({first_line(error)}); fetch it again") from error

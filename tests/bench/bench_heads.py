@@ -20,7 +20,7 @@ from torch import nn
 
 from classify.data.rows import RowMatrix
 from classify.heads import make_head
-from classify.heads.training import Session
+from classify.heads.training import Training
 from features_store import Store
 from tests.bench.results import record
 from tests.bench.synthetic import CARD, make_store
@@ -48,17 +48,17 @@ def network(optimizer: str, *, project: str, learning_rate: float) -> object:
 
 
 class Ours:
-    """A session of the product, one epoch at a time."""
+    """A training of the product, one epoch at a time."""
 
     def __init__(self, x: RowMatrix, y: np.ndarray, optimizer: str, *, project: str, learning_rate: float) -> None:
         start = time.perf_counter()
         head = network(optimizer, project=project, learning_rate=learning_rate)
-        self.session: Session = head._session(*head._training(x, y, None))
+        self.training: Training = head.training(x, y)
         self.prepared = time.perf_counter() - start
 
     def epoch(self) -> float:
-        self.session.run(lambda progress: True)
-        return self.session.progress.history[-1]["loss"]
+        self.training.run(lambda: True)
+        return self.training.history[-1]["loss"]
 
 
 class PlainLoop:
@@ -189,8 +189,8 @@ def networks(store: Store) -> None:
     classes = store.labels["polarity"].values
     y[:, :3] |= classes[:, None] == np.arange(3)
     ours = Ours(x, y, "adam", project="never", learning_rate=1e-4)
-    start = copy.deepcopy(ours.session.module)
-    rest = ours.session.train
+    start = copy.deepcopy(ours.training.module)
+    rest = ours.training.train
     z = (np.asarray(x) - rest.mean.numpy()) * rest.factor.numpy()
     competitors = {
         "affectory": ours.epoch,
@@ -210,7 +210,7 @@ def networks(store: Store) -> None:
     }
     title = "SGD with Nesterov momentum, the same network, one epoch"
     table(title, take_turns(competitors), "affectory, projected")
-    rank = projected.session.train.rows.shape[1]
+    rank = projected.training.train.rows.shape[1]
     print(f"  projecting 11,414 features to {rank} took {projected.prepared:.1f} s, once")
 
 
@@ -218,12 +218,12 @@ def grid(store: Store) -> None:
     """Compare 15 subsets x 8 costs x 5 folds with scikit-learn's grid search, extrapolated from timed fits."""
     from sklearn.svm import SVC
 
-    from classify.data.folds import deal
+    from classify.data.folds import deal_strata
     from classify.data.standardizer import Standardizer
     from classify.studies.ablation import subsets_of
 
     y, rows = store.labels["polarity"].values.astype(np.int64), np.arange(N)
-    folds = deal(store.labels["polarity"].task, y, n_folds=5)
+    folds = deal_strata(y)
     start, spent = time.perf_counter(), time.process_time()
     right = all_machines(store, subsets_of(list(CARD)), y, folds)
     taken, spent = time.perf_counter() - start, time.process_time() - spent
@@ -257,10 +257,12 @@ def all_machines(
     store: Store, subsets: list[tuple[str, ...]], y: np.ndarray, folds: np.ndarray
 ) -> dict[tuple[str, ...], list[np.ndarray]]:
     """Do what `ablate --set C=[...]` does; return the accuracy by subset, fold and cost."""
-    from classify.studies.subset_scores import Images, Plan, path_scores
+    from classify.config import RunConfig
+    from classify.studies.subset_scores import Images, path_scores
 
     images = Images(store, store.labels["polarity"].task, np.arange(N), y, folds)
-    paths = path_scores(images, subsets, Plan("svm", {"kernel": "linear", "C": list(COSTS)}))
+    config = RunConfig("card", "polarity", "svm", settings={"kernel": "linear", "C": list(COSTS)})
+    paths = path_scores(images, subsets, config)
     return {
         subset: [
             np.array([(one[folds == fold].argmax(axis=1) == y[folds == fold]).mean() for one in path])

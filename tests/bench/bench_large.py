@@ -18,7 +18,6 @@ from classify.data.rows import RowMatrix
 from classify.data.standardizer import Standardizer
 from classify.heads import make_head
 from classify.heads.product_sums import sum_products
-from classify.heads.training import Session, _train_step
 from classify.studies.ablation import subsets_of
 from classify.studies.subset_scores import ridge_path
 from features_store import Store
@@ -45,8 +44,8 @@ def epoch(store: Store, shuffle: str) -> None:
     # The scale of a sample stands for that of all rows: measuring it is not part of an epoch.
     head._standardizer = lambda rows: Standardizer.fit(rows[np.arange(0, len(rows), 97)], standardize=True)
     with torch.random.fork_rng(devices=[]):
-        session = head._session(*head._training(x, y, None))
-        batches = iter(session.train)
+        training = head.training(x, y)
+        batches = iter(training.train)
         first = next(batches)
         ready = (first[0].clone(), first[1].clone())
         times: dict[str, list[float]] = {"gathered": [], "ready": [], "gathering": []}
@@ -55,11 +54,11 @@ def epoch(store: Store, shuffle: str) -> None:
             start = time.perf_counter()
             pair = next(batches)
             gathered = time.perf_counter()
-            step(session, pair)
+            training.train_step(*pair)
             times["gathered"].append(time.perf_counter() - start)
             times["gathering"].append(gathered - start)
             start = time.perf_counter()
-            step(session, ready)
+            training.train_step(*ready)
             times["ready"].append(time.perf_counter() - start)
             if turn % 50 == 0:
                 peak = max(peak, anonymous_memory())
@@ -77,11 +76,6 @@ def epoch(store: Store, shuffle: str) -> None:
         step_against_a_ready_batch=(middle["gathered"] / middle["ready"], "x"),
         anonymous_memory=(peak, "GiB"),
     )
-
-
-def step(session: Session, pair: tuple[torch.Tensor, torch.Tensor]) -> None:
-    """Take one step of training."""
-    _train_step(session.module, session.loss, pair, session.plan, session.progress)
 
 
 def ridge(store: Store) -> None:

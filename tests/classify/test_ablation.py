@@ -7,24 +7,29 @@ import numpy as np
 import pytest
 
 from classify.__main__ import app
+from classify.config import RunConfig
 from classify.errors import ConfigError, HeadError
 from classify.figures.charts import ablation_chart
 from classify.pages.tables import ablation_text
-from classify.studies.ablation import AblationConfig, ablate, subsets_of
+from classify.studies.ablation import ablate, subsets_of
 from features_store import Labels, Split, Task, open_store
 
-QUICK = {"resamples": 60, "folds": 3}
 NETWORK = {"epochs": 4, "hidden": 8}
+
+
+def ablated(store, task, head="svm", *, folds=3, notify=lambda line: None, **more):
+    """Return a quick ablation."""
+    return ablate(RunConfig(str(store), task, head, **{"resamples": 60, **more}), folds=folds, notify=notify)
 
 
 @pytest.fixture(scope="module")
 def found(store):
     """Return the ablation of ``polarity``, whose signal lies in alpha.pool alone."""
-    return ablate(AblationConfig(str(store), "polarity", **QUICK))
+    return ablated(store, "polarity")
 
 
 def test_the_block_with_the_signal_is_found(found):
-    """The best subset holds it; it gains, alone and on top; the other doesn't; the gains add up."""
+    """The best subset holds it; it gains, alone and on top; the other does not; the gains add up."""
     assert [subset["blocks"] for subset in found["subsets"]][-1] == ["beta.pool"]
     alpha, beta = (found["gains"][f"{name}.pool"] for name in ("alpha", "beta"))
     assert min(alpha[key]["low"] for key in ("alone", "on_average", "on_top_of_the_others")) > 0
@@ -43,7 +48,7 @@ def test_a_block_of_noise_is_not_shown_to_pay(make_store):
         labels = [Labels(Task("t", "single", tuple("abc")), random.permutation(np.arange(150) % 3))]
         blocks = {name: random.normal(size=(150, 6)) for name in ("a.pool", "b.pool")}
         noise = make_store(blocks, labels, [Split("default", np.repeat([0, 2], [130, 20]))])
-        got = ablate(AblationConfig(str(noise), "t", "ridge", **QUICK))
+        got = ablated(noise, "t", "ridge")
         assert got["baseline"]["weighted_f1"]["value"] < 0.2 < got["blind"]
         shown += got["gains"]["a.pool"]["alone"]["low"] > 0
     assert shown <= 1
@@ -62,7 +67,7 @@ def test_what_a_pair_gains_is_the_difference_of_its_subsets(found):
 def test_every_kind_of_task_and_way_of_fitting(store, task, head):
     """The planted block is better than the baseline and than the empty one; an error counts downwards."""
     settings = NETWORK if head == "mlp" else {}
-    got = ablate(AblationConfig(str(store), task, head, settings=settings, **QUICK))
+    got = ablated(store, task, head, settings=settings)
     if head != "mlp":
         assert "alpha.pool" in got["subsets"][0]["blocks"]
         assert got["gains"]["alpha.pool"]["alone"]["low"] > 0
@@ -96,7 +101,7 @@ def test_seven_blocks_have_gains(make_store, store):
     blocks = {f"b{i}.pool": random.normal(size=(len(index), 4)) for i in range(6)} | {"told.pool": told}
     notes = []
     folder = make_store(blocks, [labels], [split])
-    got = ablate(AblationConfig(str(folder), "polarity", "ridge", **QUICK), notify=notes.append)
+    got = ablated(folder, "polarity", "ridge", notify=notes.append)
     assert got["gains"]["told.pool"]["on_top_of_the_others"]["low"] > 0
     assert got["gains"]["b0.pool"]["on_top_of_the_others"]["low"] <= 0
     assert got["pairs"] == []
@@ -107,7 +112,7 @@ def test_seven_blocks_have_gains(make_store, store):
 def test_the_same_seed_gives_the_same_numbers_and_leaves_the_store_alone(store, found):
     """Threads change nothing, and nothing is written beside the dumps."""
     before = sorted(os.listdir(store))
-    again = ablate(AblationConfig(str(store), "polarity", **QUICK))
+    again = ablated(store, "polarity")
     assert {**again, "created": 0} == {**found, "created": 0}
     assert sorted(os.listdir(store)) == before
 
@@ -124,10 +129,7 @@ def test_a_list_of_values_is_a_path_of_which_each_subset_shows_the_best(store, t
     printed = CliRunner().invoke(app, [*arguments, *place])
     assert printed.exit_code == 0, printed.output
     got = json.loads(printed.stdout)
-    alone = {
-        value: ablate(AblationConfig(str(store), "polarity", head, settings={option: value}, **QUICK))
-        for value in values
-    }
+    alone = {value: ablated(store, "polarity", head, settings={option: value}) for value in values}
     by_value = {
         value: {tuple(s["blocks"]): s["metrics"]["weighted_f1"]["value"] for s in one["subsets"]}
         for value, one in alone.items()
@@ -148,19 +150,19 @@ def test_a_list_of_values_is_a_path_of_which_each_subset_shows_the_best(store, t
 def test_lists_that_are_no_path_are_refused(store, given):
     """Before anything is fitted."""
     with pytest.raises((ConfigError, HeadError), match="C is"):
-        ablate(AblationConfig(str(store), "polarity", settings={"C": given}, **QUICK))
+        ablated(store, "polarity", settings={"C": given})
 
 
 def test_options_that_make_no_sense_are_refused(store):
     """By name."""
     with pytest.raises(ConfigError, match="folds is 1"):
-        AblationConfig(str(store), "polarity", folds=1)
+        ablated(store, "polarity", folds=1)
     with pytest.raises(ConfigError, match="resamples is 3"):
-        AblationConfig(str(store), "polarity", resamples=3)
+        ablated(store, "polarity", resamples=3)
     with pytest.raises(HeadError, match="ridge head of an ablation takes alpha; not 'C'"):
-        ablate(AblationConfig(str(store), "polarity", "ridge", settings={"C": 1}, **QUICK))
+        ablated(store, "polarity", "ridge", settings={"C": 1})
     with pytest.raises(HeadError, match="unknown head 'svn'"):
-        ablate(AblationConfig(str(store), "polarity", "svn", **QUICK))
+        ablated(store, "polarity", "svn")
 
 
 def test_command(store, tmp_path, monkeypatch):

@@ -106,7 +106,7 @@ PASSPORT = {
 )
 def test_odd_passports_are_refused(field, value) -> None:
     """What a passport says is of its type, before anything is built as it says."""
-    with pytest.raises(ModelError, match="wasn't made by an encoder of this program"):
+    with pytest.raises(ModelError, match="was not made by an encoder of this program"):
         Encoders({"a.pool": PASSPORT | {field: value}})
 
 

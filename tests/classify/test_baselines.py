@@ -72,7 +72,7 @@ def test_random_names_tell_nothing():
 
 
 def test_a_class_in_its_own_folder_is_no_discovery():
-    """Folders named after the classes aren't looked at."""
+    """Folders named after the classes are not looked at."""
     y = np.random.default_rng(0).integers(2, size=300)
     ids = [f"{SINGLE.classes[label]}/{i:04}.jpg" for i, label in enumerate(y)]
     assert scores_of_names(ids, y)["accuracy"] < 0.65

@@ -102,7 +102,7 @@ def test_exact_heads_are_left_alone():
         truth, said = overconfident(60, 1.0, seed=seed)
         found, reason = fit_calibration(SINGLE, truth, said)
         kept += found is not None
-        assert found is not None or "60 images don't tell T from 1" in reason
+        assert found is not None or "60 images do not tell T from 1" in reason
     assert kept <= 150 * 0.05 + 3 * np.sqrt(150 * 0.05 * 0.95)
 
 
@@ -168,10 +168,10 @@ def test_calibration_survives_json(method):
     [{"method": "magic"}, {"temperature": None}, {"temperature": "hot"}, {"curves": 3}, {"kind": "regression"}],
 )
 def test_damaged_calibrations_are_refused(change):
-    """Whatever isn't a calibration is an error of ours, not a wrong probability."""
+    """Whatever is not a calibration is an error of ours, not a wrong probability."""
     good = Calibration("temperature", "single", 1.5, (), 30).as_json()
     assert Calibration.from_json(good).temperature == 1.5
-    with pytest.raises(ConfigError, match="aren't a calibration"):
+    with pytest.raises(ConfigError, match="are not a calibration"):
         Calibration.from_json(good | change)
 
 

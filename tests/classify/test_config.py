@@ -2,10 +2,10 @@
 
 import pytest
 
-from classify.config import RunConfig, dump_config, load_config, parse_settings, shared_store
+from classify.config import RunConfig, dump_config, load_config, shared_store
 from classify.errors import ConfigError
 from classify.runs.layout import lay_out
-from classify.toml_text import toml_value
+from classify.toml_text import parse_settings, toml_value
 from features_store.errors import AffectoryError
 
 

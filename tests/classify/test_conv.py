@@ -83,7 +83,7 @@ def test_a_run_on_maps(store, tmp_path):
         run(RunConfig(str(store), "polarity", "conv", blocks=("alpha.pool",), out=str(tmp_path / "a")))
     with pytest.raises(TaskError, match="holds maps"):
         run(RunConfig(str(store), "polarity", "mlp", blocks=("alpha.map",), out=str(tmp_path / "b")))
-    with pytest.raises(ConfigError, match="'shape' isn't an option of a head: it follows from the blocks"):
+    with pytest.raises(ConfigError, match="'shape' is not an option of a head: it follows from the blocks"):
         run(RunConfig(str(store), "polarity", "conv", settings={"shape": [1, 1, 16]}, out=str(tmp_path / "c")))
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from classify.data.rows import ArrayRows, Gather, RowMatrix, shuffled_by_blocks, shuffles_by_blocks
+from classify.data.rows import ArrayRows, RowMatrix, shuffled_by_blocks, shuffles_by_blocks
 from classify.errors import HeadError
 from classify.heads import make_head
 from features_store import BlockSpec, BlockWriter, Index, open_store, write_index
@@ -45,11 +45,12 @@ def views(tmp_path_factory):
 @pytest.mark.parametrize("rows", [[3, 4, 5, 6], [40, 2, 2, 17], [9], []], ids=str)
 def test_gathered_rows_are_the_vectors_of_the_file(views, view, rows):
     """Neighbours, scattered rows, repeated rows, one row and none, of either view, as float32."""
-    gather, rows = Gather(views, ["a.pool", "b.pool"], view), np.array(rows, dtype=np.int64)
+    rows = np.array(rows, dtype=np.int64)
     expected = np.hstack([np.asarray(views.blocks[n].vectors)[:, view] for n in ("a.pool", "b.pool")])[rows]
-    for _ in range(2):  # the second time the buffers are there already
-        out = gather.into(rows, np.full((len(rows), 8), np.nan, dtype=np.float32))
-        assert np.array_equal(out, expected.astype(np.float32))
+    into = np.full((len(rows), 8), np.nan, dtype=np.float32)
+    taken = RowMatrix(views, ["a.pool", "b.pool"], view=view).take(rows, into)
+    assert np.array_equal(taken, expected.astype(np.float32))
+    assert np.shares_memory(taken, into) or not len(rows)
 
 
 def test_an_order_by_blocks_is_a_permutation_that_keeps_blocks_together():
@@ -112,7 +113,7 @@ def test_training_by_blocks_learns_what_a_full_shuffle_learns():
 
 
 def test_rows_are_shuffled_by_blocks_only_beyond_memory(views):
-    """Arrays are in memory already; a choice that doesn't exist is refused."""
+    """Arrays are in memory already; a choice that does not exist is refused."""
     assert not shuffles_by_blocks("auto", ArrayRows(X))
     assert not shuffles_by_blocks("auto", RowMatrix(views, ["a.pool"]))
     assert shuffles_by_blocks("blocks", ArrayRows(X))

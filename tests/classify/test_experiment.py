@@ -128,7 +128,7 @@ def test_random_weights_are_warned_about(store, tmp_path):
 
 
 def test_split_without_validation_runs(store, tmp_path):
-    """Two parts: no validation metrics, no error; the loss of validation isn't in the history."""
+    """Two parts: no validation metrics, no error; the loss of validation is not in the history."""
     config = RunConfig(str(store), "polarity", "mlp", ("alpha.pool",), "holdout", settings={"epochs": 2}, resamples=20)
     report = run(replace(config, out=str(tmp_path / "r"))).report
     assert set(report["metrics"]) == {"train", "test"}
@@ -141,7 +141,7 @@ def test_no_local_path_leaks_into_the_report(polarity_run, store):
 
 
 def test_taken_place_is_refused_before_the_store_is_opened(polarity_run):
-    """A place that is taken costs no work: even a store that doesn't exist isn't looked at."""
+    """A place that is taken costs no work: even a store that does not exist is not looked at."""
     config = RunConfig("no/such/store", "polarity", "linear", out=str(polarity_run.folder))
     with pytest.raises(RunError, match="--force"):
         run(config)

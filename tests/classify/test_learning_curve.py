@@ -56,7 +56,7 @@ def test_last_point_is_the_run(runs_folder, task):
 
 
 def test_a_changed_store_is_refused(runs_folder):
-    """If the labels aren't those that the run was scored on, the curve would be of something else."""
+    """If the labels are not those that the run was scored on, the curve would be of something else."""
     run = read_run(runs_folder / "polarity" / "linear")
     other = Run(run.folder, Report.of({**run.report, "part_digests": {"test": "other"}}))
     with pytest.raises(RunError, match="holds other images or labels"):

@@ -103,7 +103,7 @@ def test_merged_several_labels():
     [
         ({"bad": ["anger", "feer"]}, "did you mean 'fear'"),
         ({"a": ["anger"], "b": ["anger"]}, "names a class twice"),
-        ({"awe": ["anger", "fear"]}, "one that isn't merged"),
+        ({"awe": ["anger", "fear"]}, "one that is not merged"),
         ({"all": list(EMOTION.classes)}, "leaves the one class 'all'"),
     ],
 )

@@ -66,7 +66,7 @@ def test_batches_cover_each_row_once_in_one_buffer(opened, expected):
     """Each position comes once; within a batch they ascend; the buffer is reused."""
     order = np.array([4, 1, 5, 0, 3, 2])
     seen, buffers = [], set()
-    for positions, x in RowMatrix(opened, BLOCKS, ROWS).batches(order, 4):
+    for positions, x in batches(RowMatrix(opened, BLOCKS, ROWS), order, 4):
         assert np.array_equal(x, expected[ROWS[positions]])
         seen.append(positions.tolist())
         buffers.add(x.__array_interface__["data"][0])

@@ -1,7 +1,5 @@
 """The training loop: its steps against optimisers written out by hand, and its rules of rate and stopping."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,8 @@ from torch import nn
 from classify.data.rows import ArrayRows
 from classify.data.standardizer import Standardizer
 from classify.errors import HeadError
-from classify.heads.training import Batches, Plan, Progress, fit_loop
+from classify.heads import make_head
+from classify.heads.training import Batches, Training
 
 X = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
 Y = torch.from_numpy((X @ np.arange(5, dtype=np.float32))[:, None])
@@ -29,12 +28,17 @@ def linear():
     return layer
 
 
-def train(plan, *, validation=None, size=40, **more):
+def laid_out(*, validation=None, size=40, **options):
+    """Return the training of a linear layer, with the options of a head."""
+    head = make_head("mlp", "regression", **{"learning_rate": 1e-3, "patience": None, **options})
+    return Training(head, linear(), nn.functional.mse_loss, batches(size), validation)
+
+
+def train(**options):
     """Train the linear layer and return it with the history."""
-    module = linear()
-    progress = Progress(plan.build_optimizer(module))
-    history = fit_loop(module, nn.functional.mse_loss, batches(size), validation, plan=plan, progress=progress, **more)
-    return module, history
+    training = laid_out(**options)
+    training.run()
+    return training.module, training.history
 
 
 def gradient(w):
@@ -45,8 +49,7 @@ def gradient(w):
 
 def test_sgd_with_nesterov_momentum_and_per_step_decay_by_hand():
     """Twelve steps equal the published recurrence, with the rate lr / (1 + decay t), halved each 5 epochs."""
-    plan = Plan(epochs=12, batch_size=40, optimizer="sgd", learning_rate=0.01, decay=0.1, halve_every=5)
-    module, history = train(plan)
+    module, history = train(epochs=12, optimizer="sgd", learning_rate=0.01, decay=0.1, halve_every=5)
     w, velocity = np.zeros(5), np.zeros(5)
     for t in range(12):
         rate = 0.01 / (1 + 0.1 * t) * 0.5 ** (t // 5)
@@ -58,7 +61,7 @@ def test_sgd_with_nesterov_momentum_and_per_step_decay_by_hand():
 
 def test_adam_by_hand():
     """Ten steps of the fused optimiser equal Kingma and Ba's recurrence."""
-    module, _ = train(Plan(epochs=10, batch_size=40, learning_rate=0.05))
+    module, _ = train(epochs=10, learning_rate=0.05)
     w, m, v = np.zeros(5), np.zeros(5), np.zeros(5)
     for t in range(1, 11):
         g = gradient(w)
@@ -71,22 +74,21 @@ def test_adam_by_hand():
 def test_every_optimiser_finds_the_plane(optimizer):
     """A linear task without noise is solved, in small batches."""
     rate = 0.01 if optimizer == "sgd" else 0.1
-    module, history = train(Plan(epochs=60, batch_size=8, optimizer=optimizer, learning_rate=rate), size=8)
+    module, history = train(epochs=60, size=8, optimizer=optimizer, learning_rate=rate)
     assert np.allclose(module.weight.detach().numpy()[0], np.arange(5), atol=0.05)
     assert history[-1]["loss"] < 0.01
 
 
 def test_epoch_loss_is_the_mean_over_rows():
     """A last batch that is smaller weighs less: with rate almost 0 the loss is the plain mean."""
-    _, history = train(Plan(epochs=1, batch_size=16, learning_rate=1e-12), size=16)
+    _, history = train(epochs=1, size=16, learning_rate=1e-12)
     assert history[0]["loss"] == pytest.approx(float((Y**2).mean()), rel=1e-5)
 
 
 def test_early_stopping_returns_and_keeps_the_best_weights():
     """With validation rows that contradict the training rows the loop stops and goes back to its best epoch."""
-    plan = Plan(epochs=50, batch_size=40, optimizer="sgd", learning_rate=0.01, patience=3)
-    opposite = batches(y=0.3 * Y)
-    module, history = train(plan, validation=opposite)
+    options = {"epochs": 50, "optimizer": "sgd", "learning_rate": 0.01, "patience": 3}
+    module, history = train(**options, validation=batches(y=0.3 * Y))
     losses = [record["validation_loss"] for record in history]
     best = int(np.argmin(losses))
     assert len(history) == best + 1 + 3 < 50
@@ -97,9 +99,9 @@ def test_early_stopping_returns_and_keeps_the_best_weights():
 
 def test_the_last_weights_are_kept_where_asked_for():
     """With ``keep="last"`` the losses are the same ones, and the weights those of the last epoch that was run."""
-    plan = Plan(epochs=50, batch_size=40, optimizer="sgd", learning_rate=0.01, patience=3, keep="last")
-    module, history = train(plan, validation=batches(y=0.3 * Y))
-    assert history == train(replace(plan, keep="best"), validation=batches(y=0.3 * Y))[1]
+    options = {"epochs": 50, "optimizer": "sgd", "learning_rate": 0.01, "patience": 3}
+    module, history = train(**options, keep="last", validation=batches(y=0.3 * Y))
+    assert history == train(**options, validation=batches(y=0.3 * Y))[1]
     losses = [record["validation_loss"] for record in history]
     with torch.no_grad():
         kept = float(nn.functional.mse_loss(module(torch.from_numpy(X)), 0.3 * Y))
@@ -109,20 +111,17 @@ def test_the_last_weights_are_kept_where_asked_for():
 
 def test_without_validation_rows_patience_is_nothing():
     """Training then runs to its last epoch, and ends with the last weights."""
-    assert len(train(Plan(epochs=9, batch_size=40, patience=1))[1]) == 9
+    assert len(train(epochs=9, patience=1)[1]) == 9
 
 
 def test_a_stop_rule_ends_training_and_training_goes_on_from_there():
     """Stopped after 4 epochs and called again, the weights equal those of training that never stopped."""
-    plan = Plan(epochs=9, batch_size=40)
-    whole, _ = train(plan)
-    module = linear()
-    progress = Progress(plan.build_optimizer(module))
-    common = {"plan": plan, "progress": progress}
-    fit_loop(module, nn.functional.mse_loss, batches(), stop=lambda p: len(p.history) == 4, **common)
-    assert len(progress.history) == 4
-    fit_loop(module, nn.functional.mse_loss, batches(), **common)
-    assert torch.equal(module.weight, whole.weight)
+    whole, _ = train(epochs=9)
+    training = laid_out(epochs=9)
+    training.run(stop=lambda: len(training.history) == 4)
+    assert len(training.history) == 4
+    training.run()
+    assert torch.equal(training.module.weight, whole.weight)
 
 
 def test_shuffling_follows_from_the_generator():
@@ -162,4 +161,4 @@ def test_statistics_are_exact_far_from_zero_and_constant_features_keep_scale_one
 def test_divergence_is_an_error_that_says_so():
     """A rate far too high ends in one sentence, not in a network of NaN."""
     with pytest.raises(HeadError, match=r"diverged in epoch \d+.*learning_rate"):
-        train(Plan(epochs=200, batch_size=40, optimizer="sgd", learning_rate=1e6))
+        train(epochs=200, optimizer="sgd", learning_rate=1e3)

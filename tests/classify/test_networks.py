@@ -2,10 +2,8 @@
 
 import numpy as np
 import pytest
-import torch
 
 from classify.heads import make_head
-from classify.heads.first_layer import WideLinear
 
 X = np.random.default_rng(0).normal(size=(240, 20)).astype(np.float32)
 HIDDEN = X @ np.random.default_rng(9).normal(size=(20, 2)).astype(np.float32)
@@ -96,30 +94,3 @@ def test_regression_starts_from_the_mean(name):
     y = TARGETS["regression"]
     head = quick(name, "regression", epochs=1, learning_rate=1e-12).fit(X, y)
     assert np.allclose(head.predict(X), y.mean(axis=0), atol=1e-6)
-
-
-def test_a_wide_first_layer_trains_to_the_bits_of_torchs_own():
-    torch.manual_seed(0)
-    plain, x = torch.nn.Linear(40, 8), torch.randn(5, 16, 40)
-    wide = WideLinear(40, 8)
-    wide.load_state_dict(plain.state_dict())
-    optimizers = [torch.optim.Adam(layer.parameters(), 0.01) for layer in (plain, wide)]
-    places = set()
-    for batch in x:
-        for layer, optimizer in zip((plain, wide), optimizers, strict=True):
-            optimizer.zero_grad()
-            layer(batch).relu().square().sum().backward()
-            optimizer.step()
-        places.add(wide.weight.grad.data_ptr())
-    assert torch.equal(wide.weight, plain.weight)
-    assert torch.equal(wide.bias, plain.bias)
-    assert len(places) == 1
-    for layer in (plain, wide):  # a second batch without a step between them adds to the gradient
-        layer(x[0]).sum().backward()
-    assert torch.equal(wide.weight.grad, plain.weight.grad)
-    asked = [x[0].clone().requires_grad_() for _ in range(2)]
-    for layer, one in zip((plain, wide), asked, strict=True):
-        layer(one).sum().backward()
-    assert torch.equal(asked[0].grad, asked[1].grad)
-    wide.release()
-    assert wide.weight.grad is None

@@ -75,9 +75,8 @@ def test_another_world_is_flagged(n, n_features) -> None:
     value, note = found.judge(far)
     assert value is not None
     assert value > 1
-    assert (
-        note == f"unlike the training images in block 'b1' ({value:.3g} times the threshold); do not trust this answer"
-    )
+    start = f"unlike the training images in block 'b1' ({value:.3g} times the threshold); "
+    assert note == start + "do not trust this prediction"
 
 
 @pytest.mark.parametrize(("n", "n_features"), [(400, 16), (120, 500)])
@@ -88,10 +87,8 @@ def test_what_lies_at_the_centre_is_flagged(n, n_features) -> None:
     value, note = found.judge(known.mean(axis=0))
     assert value is not None
     assert np.isfinite(value)
-    assert (
-        note
-        == f"unlike the training images in block 'b0' ({value:.3g} times too near their mean); do not trust this answer"
-    )
+    start = f"unlike the training images in block 'b0' ({value:.3g} times too near their mean); "
+    assert note == start + "do not trust this prediction"
 
 
 def test_alone_and_together_are_equal() -> None:
@@ -175,7 +172,7 @@ def test_every_head_has_it(store, tmp_path, head) -> None:
     model = run_model(done)
     vector = np.full(model.head.n_features_in_, 40, dtype=np.float32)
     prediction = model.predict("a.jpg", model.scores(vector[None])[0], vector)
-    assert "do not trust this answer" in prediction.novelty_note
+    assert "do not trust this prediction" in prediction.novelty_note
 
 
 @pytest.mark.parametrize("task", ["polarity", "evokes", "valence", "affect"])
@@ -231,10 +228,10 @@ def _about(files: dict[str, bytes], **changed: object) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda f: {"novelty.json": b"{"}, "isn't valid JSON"),
+        (lambda f: {"novelty.json": b"{"}, "is not valid JSON"),
         (lambda f: {"novelty.json": b"[]"}, "an object"),
         (lambda f: {"novelty.json": None}, "is missing"),
-        (lambda f: {"novelty.safetensors": None}, "arrays aren't those"),
+        (lambda f: {"novelty.safetensors": None}, "arrays are not those"),
         (lambda f: {"novelty.safetensors": b"\xff" * 64}, "damaged"),
         (lambda f: {"novelty.safetensors": bytes(5_000_001)}, "more than 5000000 bytes"),
         (lambda f: _about(f, format_version=2), "format_version"),
@@ -245,7 +242,7 @@ def _about(files: dict[str, bytes], **changed: object) -> dict[str, bytes]:
         (lambda f: _arrays(f, mean=np.zeros(12, np.float32)), "type or range"),
         (lambda f: _arrays(f, directions=np.zeros((3, 11), np.float32)), "type or range"),
         (lambda f: _arrays(f, directions=np.full((3, 12), 1e30, np.float32), variances=np.ones(3)), "type or range"),
-        (lambda f: _arrays(f, more=np.zeros(1)), "arrays aren't those"),
+        (lambda f: _arrays(f, more=np.zeros(1)), "arrays are not those"),
         (lambda f: fitted(np.random.default_rng(0).normal(size=(40, 12))).files(), "alpha.pool"),
         (lambda f: {n: d.replace(b"12,", b"13,") for n, d in f.items() if n == "novelty.json"}, "12 features"),
     ],
@@ -315,11 +312,11 @@ def test_pictures_of_another_world(pictured_runs, pictures, tmp_path) -> None:
     told = runner.invoke(app, ["predict", place, *asked, "--json", *limit])
     lines = [json.loads(line) for line in told.stdout.splitlines() if line.startswith("{")]
     assert [(line["novelty"] or 0) > 1 for line in lines] == [True, True, True, False, False]
-    assert all("do not trust this answer" in line["novelty_note"] for line in lines[:3])
+    assert all("do not trust this prediction" in line["novelty_note"] for line in lines[:3])
     assert [line["novelty_note"] for line in lines[3:]] == [None, None]
     told = runner.invoke(app, ["predict", place, *asked, "--csv", *limit])
     rows = list(csv.DictReader(io.StringIO(told.stdout[told.stdout.index("image,") :])))
     assert [row["novelty"] for row in rows[:5]] == ["" if x["novelty"] is None else str(x["novelty"]) for x in lines]
     told = runner.invoke(app, ["predict", place, *asked, *limit])
-    assert told.stdout.count("do not trust this answer") == 3
+    assert told.stdout.count("do not trust this prediction") == 3
     assert told.stdout.count("; novelty ") == 4

@@ -15,10 +15,17 @@ from classify.heads.options import options_of
 from classify.pages.tables import head_card
 
 KINDS = ("single", "multi", "regression")
-QUICK = {"epochs": 2, "n_rounds": 2, "hidden": 3, "n_jobs": 1, "min_leaf": 2, "batch_size": 8, "maps_per_class": 1}
+QUICK = {
+    "epochs": 2, "n_rounds": 2, "hidden": 3, "n_jobs": 1, "min_leaf": 2, "batch_size": 8, "maps_per_class": 1,
+    "candidates": 2,
+}  # fmt: skip
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(24, 4)).astype(np.float32)
 Y = {"single": np.arange(24) % 3, "multi": RANDOM.integers(2, size=(24, 2)), "regression": RANDOM.normal(size=24)}
+NEVER = [
+    object(), b"x", 1j, set(), math.nan, math.inf, -math.inf, -1.5, 10**400, 1e308, np.zeros(2), np.float64(math.nan),
+    {0: -1}, {0: math.nan}, {0: 1e300}, [[math.nan] * 3] * 3, [[1, 1], [1, 1]], ["x"], [True], [-1, 2**30],
+]  # fmt: skip
 STRANGE = [
     object(), "x", "", "none", None, True, False, math.nan, math.inf, -math.inf, -1, -1.5, 0, 0.0, 1, 2.5, 1e-320,
     1e308, 10**12, 10**400, 1j, b"x", [], [0], [1], ["x"], [[1]], [True], {}, {"a": 1}, {0: -1}, {0: math.nan},
@@ -56,13 +63,14 @@ ALL = [(name, kind, option) for name in HEADS for kind in KINDS for option in op
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_option_is_declared_and_refuses_what_it_cannot_mean(name, kind):
-    """Each has help, a range in words, a default within it, and no place for an object of another kind."""
+    """Each has help, a range in words, a default within it, and refuses what is in the range of no option."""
     made = head_class(name, kind)
     assert [field.name for field in dataclasses.fields(made)] == list(options_of(made))
     for option, declared in options_of(made).items():
         assert declared.help
         assert declared.takes
         assert declared.valid(getattr(made(), option))
+        assert [value for value in NEVER if declared.valid(value)] == []
         with pytest.raises(HeadError, match=f"^{option} is .*; it takes "):
             make_head(name, kind, **{option: object()})
         head = made(**{option: object()})

@@ -86,7 +86,7 @@ def test_a_flipped_byte_is_found(saved):
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     path.write_bytes(bytes(content))
-    with pytest.raises(HeadError, match=r"can't load a head from .*model\.safetensors .*checksum"):
+    with pytest.raises(HeadError, match=r"cannot load a head from .*model\.safetensors .*checksum"):
         load_head(saved)
 
 
@@ -95,7 +95,7 @@ def test_a_flipped_byte_is_found(saved):
     [
         ("", "damaged or not a head"),
         ("{", "damaged or not a head"),
-        ("[]", 'doesn\'t say "format"'),
+        ("[]", 'does not say "format"'),
         ('{"format": "affectory-head", "format_version": 4}', "format version 4, this program reads 3; update"),
         (
             '{"format": "affectory-head", "format_version": 2}',
@@ -107,7 +107,7 @@ def test_a_flipped_byte_is_found(saved):
 def test_a_wrong_record_is_one_clear_error(saved, content, said):
     """Whatever stands in head.json, the error names the folder and says what is wrong."""
     (saved / "head.json").write_text(content, encoding="utf-8")
-    with pytest.raises(HeadError, match=f"can't load a head from .*{said}"):
+    with pytest.raises(HeadError, match=f"cannot load a head from .*{said}"):
         load_head(saved)
 
 
@@ -116,7 +116,7 @@ def test_a_wrong_record_is_one_clear_error(saved, content, said):
     [
         ("head", "os.system", "unknown head 'os.system'"),
         ("kind", "regression", "options|damaged"),
-        ("params", {"surprise": 1}, "options that this version doesn't know: surprise"),
+        ("params", {"surprise": 1}, "options that this version does not know: surprise"),
         ("params", {"hidden": [9]}, "damaged"),
         ("files", {"../../etc/passwd": "0"}, "takes model.safetensors"),
         ("attributes", {"n_features_in_": 6, "fit": 1}, "attributes is 'fit'; it takes n_features_in_"),
@@ -142,10 +142,10 @@ def test_a_missing_file_is_named(saved):
 
 
 def test_nothing_is_overwritten_and_nothing_half_written(saved, tmp_path):
-    """A folder with content is refused; a head that can't be saved leaves no trace."""
-    with pytest.raises(HeadError, match="something already"):
+    """A folder with content is refused; a head that cannot be saved leaves no trace."""
+    with pytest.raises(HeadError, match="is not empty"):
         save_head(fitted("dummy"), saved)
-    with pytest.raises(HeadError, match="isn't fitted"):
+    with pytest.raises(HeadError, match="is not fitted"):
         save_head(make_head("mlp", "single"), tmp_path / "other")
     with pytest.raises(HeadError, match="LogisticRegression is not in the table"):
         save_head(LogisticRegression(), tmp_path / "other")

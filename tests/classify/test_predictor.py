@@ -82,7 +82,7 @@ def test_other_weights_are_refused(pictured_runs) -> None:
     [
         ("transform", {"resize": 1}, "transform"),
         ("architecture", "other", "architecture"),
-        ("encoder", None, "wasn't made by an encoder"),
+        ("encoder", None, "was not made by an encoder"),
         ("encoder", "nonesuch", "nonesuch"),
     ],
 )
@@ -118,7 +118,7 @@ def test_command(pictured_runs, pictures, tmp_path) -> None:
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert (done.exit_code, [line["reason"] is None for line in lines]) == (3, [True, False])
     assert list(lines[0]["probabilities"].values()) == pytest.approx(_said(run)[image], abs=2e-4)
-    assert "1 image without an answer" in done.stderr
+    assert "1 image without a prediction" in done.stderr
     done = CliRunner().invoke(app, ["predict", str(run.folder), str(pictures / "cold"), str(bad), "--csv"])
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert len(rows) == 19
@@ -171,4 +171,4 @@ def test_paths_that_are_no_text(pictured_runs, monkeypatch) -> None:
     data = b"caf\xe9.png\nnone.png\na\0b.png\n" + b"x" * 200_000 + b"\nlast.png\n"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), "utf-8"))
     ended = run_program("classify", "predict", pictured_runs["svm"].folder, "-", "--max-failed", "9")
-    assert (ended.code, ended.out.count("no answer")) == (0, 5), ended.err
+    assert (ended.code, ended.out.count("no prediction")) == (0, 5), ended.err

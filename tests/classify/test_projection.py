@@ -39,7 +39,7 @@ def test_coordinates_keep_all_inner_products():
 
 @pytest.mark.parametrize("rank", [0, 1, 7])
 def test_dependent_rows_have_as_many_coordinates_as_their_rank(rank):
-    """Repeated rows and rows of zeros don't add coordinates, and don't divide by zero."""
+    """Repeated rows and rows of zeros do not add coordinates, and do not divide by zero."""
     rows = (RANDOM.normal(size=(20, rank)) @ RANDOM.normal(size=(rank, 50))).astype(np.float32)
     rows[3] = 0
     projection = Projection.fit(rows)

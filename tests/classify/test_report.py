@@ -141,7 +141,7 @@ def test_boards_hold_only_comparable_runs(runs_folder, polarity_run):
 
 
 def test_file_is_written_once(polarity_run, tmp_path):
-    """An existing page stays unless force is given; a place that can't be written is an error of ours."""
+    """An existing page stays unless force is given; a place that cannot be written is an error of ours."""
     write_report_page([polarity_run], tmp_path / "page.html")
     with pytest.raises(ExistsError):
         write_report_page([polarity_run], tmp_path / "page.html")
@@ -159,7 +159,7 @@ def test_run_without_its_predictions_says_so(runs_folder, tmp_path):
 
 
 def test_figures_are_well_formed(runs_folder):
-    """Every SVG in the run folders parses, has a title and no number that isn't one."""
+    """Every SVG in the run folders parses, has a title and no number that is not one."""
     figures = sorted(runs_folder.rglob("*.svg"))
     assert {path.stem for path in figures} == {"confusion", "scatter-valence", "scatter-arousal"}
     for path in figures:

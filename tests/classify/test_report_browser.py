@@ -38,11 +38,11 @@ def program(variable, *names):
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     """Return a browser with an empty profile."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium isn't installed: the page isn't looked at")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: the page is not looked at")
     chromium = program("AFFECTORY_CHROMIUM", "chromium", "chromium-browser", "google-chrome")
     driver = program("AFFECTORY_CHROMEDRIVER", "chromedriver")
     if not (chromium and driver):
-        pytest.skip("no chromium with chromedriver is installed: the page isn't looked at in a browser")
+        pytest.skip("no chromium with chromedriver is installed: the page is not looked at in a browser")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):

@@ -211,7 +211,7 @@ def test_figures_are_well_formed():
 
 
 def test_findings_of_other_images_are_left_out(hostile, tmp_path):
-    """An audit of other labels isn't shown beside these runs."""
+    """An audit of other labels is not shown beside these runs."""
     shutil.copytree(hostile[0] / "kind", tmp_path / "kind")
     path = tmp_path / "kind" / "audit.json"
     found = json.loads(path.read_text())

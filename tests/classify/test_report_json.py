@@ -87,7 +87,7 @@ def test_a_report_is_a_regular_file(copied, kind) -> None:
     else:
         path.unlink()
         path.mkdir() if kind == "folder" else os.mkfifo(path)
-    with pytest.raises(RunError, match=r"symbolic link|regular file|isn't a run|Is a directory"):
+    with pytest.raises(RunError, match=r"symbolic link|regular file|is not a run|Is a directory"):
         read_run(copied)
 
 

@@ -86,7 +86,7 @@ def test_something_else_is_never_replaced(tmp_path):
     (tmp_path / "pictures" / "cat.jpg").touch()
     (tmp_path / "file").touch()
     for place in ("pictures", "file"):
-        with pytest.raises(RunError, match="isn't a run"), new_folder(tmp_path / place, force=True):
+        with pytest.raises(RunError, match="is not a run"), new_folder(tmp_path / place, force=True):
             pass
     assert names(tmp_path / "pictures") == ["cat.jpg"]
     (tmp_path / "empty").mkdir()
@@ -131,7 +131,7 @@ def test_predictions_read_back_to_the_last_digit(tmp_path, task):
 
 @pytest.mark.parametrize("text", ["", "id,part\n", "id,part,truth,probability/a,probability/b\nx,test,c,1,0\n"])
 def test_foreign_predictions_are_refused(tmp_path, text):
-    """Other columns, or a class that the task hasn't, are an error that names the file."""
+    """Other columns, or a class that the task has not, are an error that names the file."""
     (tmp_path / "p.csv").write_text(text)
     with pytest.raises(RunError, match=r"p\.csv"):
         read_predictions(tmp_path / "p.csv", Task("t", "single", ("a", "b")))
@@ -165,8 +165,8 @@ def test_the_settings_of_a_run_are_no_link(polarity_run, tmp_path):
 
 
 def test_places_without_runs_are_refused(tmp_path):
-    """A missing place, an empty one, and a report that isn't one are told apart."""
-    with pytest.raises(RunError, match="doesn't exist"):
+    """A missing place, an empty one, and a report that is not one are told apart."""
+    with pytest.raises(RunError, match="does not exist"):
         find_runs([tmp_path / "none"])
     with pytest.raises(RunError, match="holds no run"):
         find_runs([tmp_path])
@@ -174,7 +174,7 @@ def test_places_without_runs_are_refused(tmp_path):
     with pytest.raises(RunError, match="lacks task, kind"):
         read_run(tmp_path / "run")
     (tmp_path / "run" / "report.json").write_text("{")
-    with pytest.raises(RunError, match="isn't valid JSON"):
+    with pytest.raises(RunError, match="is not valid JSON"):
         find_runs([tmp_path])
 
 

@@ -105,7 +105,7 @@ def test_an_interrupted_search_goes_on(store, tmp_path, monkeypatch):
 
 
 def test_networks_are_searched_with_layers_as_lists(store, tmp_path):
-    """Layers are text in the journal and sizes in the run; a trial that diverges doesn't end the search."""
+    """Layers are text in the journal and sizes in the run; a trial that diverges does not end the search."""
     settings = {"epochs": 1, "learning_rate": 0.01, "batch_size": 64}
     run = search(config_of(store, tmp_path / "mlp-search", "mlp", settings=settings), trials=2)
     assert all(isinstance(size, int) for size in run.report["parameters"]["hidden"])
@@ -158,7 +158,7 @@ def test_only_scored_trials_count_and_a_journal_that_was_cut_off_is_mended(store
     assert states.count("COMPLETE") == 3
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join([lines[0], b"nonsense\n", *lines[1:]]))
-    with pytest.raises(RunError, match="can't be read from line 2"):
+    with pytest.raises(RunError, match="cannot be read from line 2"):
         search(config, trials=4, force=True)
 
 

@@ -6,10 +6,11 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 
+from classify.config import RunConfig
 from classify.data.kinds import kind_of
 from classify.errors import HeadError
 from classify.heads.one_vs_rest import probabilities
-from classify.studies.subset_scores import MAX_ROWS, Images, Plan, path_scores, subset_scores
+from classify.studies.subset_scores import MAX_ROWS, Images, path_scores
 from features_store import Labels, Task, open_store
 
 WIDTHS = {"a.pool": 12, "b.pool": 7, "c.pool": 20}
@@ -39,6 +40,11 @@ def opened(make_store):
     return open_store(make_store(blocks, labels))
 
 
+def fit_of(head, **settings):
+    """Return what is fitted."""
+    return RunConfig("store", "task", head, settings=settings)
+
+
 def images_of(opened, task):
     """Return the images of a task."""
     y = kind_of(task).targets(opened.labels[task.name].values[ROWS])
@@ -57,7 +63,7 @@ def standardized(opened, subset, train):
 def test_machines_equal_svc_for_every_subset_and_cost(opened, task, kernel, weight):
     """One class against the rest and label by label; the path stops early where no row is bound, and is still right."""
     images, costs = images_of(opened, task), [0.01, 1.0, 100.0]
-    paths = path_scores(images, SUBSETS, Plan("svm", {"kernel": kernel, "C": costs, "class_weight": weight}))
+    paths = path_scores(images, SUBSETS, fit_of("svm", kernel=kernel, C=costs, class_weight=weight))
     truth = kind_of(task).indicators(images.y).astype(int)
     counts = truth[FOLDS != 0].mean(axis=0)
     for subset, path in paths.items():
@@ -80,7 +86,7 @@ def test_machines_equal_svc_for_every_subset_and_cost(opened, task, kernel, weig
 def test_regression_machines_equal_svr(opened):
     """Targets are brought to mean 0 and variance 1, and answers back."""
     images, costs = images_of(opened, VALUES), [0.1, 10.0]
-    paths = path_scores(images, SUBSETS[1:2], Plan("svm", {"C": costs, "epsilon": 0.2}))
+    paths = path_scores(images, SUBSETS[1:2], fit_of("svm", C=costs, epsilon=0.2))
     train, held = images.cuts[1]
     x, y = standardized(opened, SUBSETS[1], train), images.y
     for cost, found in zip(costs, paths[SUBSETS[1]], strict=True):
@@ -95,7 +101,7 @@ def test_regression_machines_equal_svr(opened):
 def test_ridge_equals_scikit_learn_for_every_fold_and_penalty(opened, subset):
     """Standardized on the fold's own training rows, which follows from the sums."""
     images, alphas = images_of(opened, VALUES), [0.01, 1.0, 100.0]
-    paths = path_scores(images, SUBSETS, Plan("ridge", {"alpha": alphas}))[subset]
+    paths = path_scores(images, SUBSETS, fit_of("ridge", alpha=alphas))[subset]
     for train, held in images.cuts:
         x = standardized(opened, subset, train)
         for alpha, found in zip(alphas, paths, strict=True):
@@ -106,7 +112,7 @@ def test_ridge_equals_scikit_learn_for_every_fold_and_penalty(opened, subset):
 def test_ridge_decides_labels_at_one_half(opened):
     """As least squares on 0 and 1 would, brought into (0, 1)."""
     images = images_of(opened, MULTI)
-    scores = subset_scores(images, SUBSETS[:1], Plan("ridge"))[SUBSETS[0]]
+    (scores,) = path_scores(images, SUBSETS[:1], fit_of("ridge"))[SUBSETS[0]]
     train, held = images.cuts[0]
     x = standardized(opened, SUBSETS[0], train)
     np.testing.assert_array_equal(scores[held] >= 0.5, Ridge().fit(x[train], images.y[train]).predict(x[held]) >= 0.5)
@@ -119,7 +125,7 @@ def test_a_label_that_never_varies_is_decided_by_its_value(make_store):
     y[:, 1] = 1
     store = open_store(make_store({"a.pool": np.random.default_rng(0).normal(size=(30, 4))}, [Labels(MULTI_2, y)]))
     images = Images(store, MULTI_2, np.arange(30), y, np.arange(30) % 2)
-    (scores,) = subset_scores(images, [("a.pool",)], Plan("svm")).values()
+    (scores,) = path_scores(images, [("a.pool",)], fit_of("svm"))["a.pool",]
     assert ((scores >= 0.5) == y).all()
 
 
@@ -131,4 +137,4 @@ def test_too_many_rows_for_a_gram_matrix_are_refused(opened):
     rows = np.zeros(MAX_ROWS + 1, dtype=np.int64)
     images = Images(opened, SINGLE, rows, rows % 3, rows)
     with pytest.raises(HeadError, match="too large; at most 20000"):
-        subset_scores(images, SUBSETS, Plan("svm"))
+        path_scores(images, SUBSETS, fit_of("svm"))

@@ -131,7 +131,7 @@ def test_grids_combine_scalars_lists_and_options(store, tmp_path):
 
 
 def test_the_digest_follows_the_data(store, tmp_path):
-    """Other labels, other vectors or other passports make other cells; another place doesn't."""
+    """Other labels, other vectors or other passports make other cells; another place does not."""
     copied = tmp_path / "copy"
     shutil.copytree(store, copied)
 
@@ -165,7 +165,7 @@ def test_a_run_that_fails_does_not_stop_the_others(store, tmp_path):
         ('task = "polarity"\n', r"no \[\[grid\]\]"),
         ("[grid]\nseed = [1]\n", r"no \[\[grid\]\]"),
         ('[[grid]]\ntask = "polarity"\nhead = "svm"\nsede = [0]\n', "sede"),
-        ('[[grid]]\ntask = "polarity"\nhead = "svm"\nout = ["a"]\n', "out can't be part"),
+        ('[[grid]]\ntask = "polarity"\nhead = "svm"\nout = ["a"]\n', "out cannot be part"),
         ('[[grid]]\nhead = "svm"\n', "lacks task"),
     ],
     ids=["none", "no list", "unknown key", "out", "no task"],

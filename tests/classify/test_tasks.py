@@ -88,7 +88,7 @@ def test_unknown_names_list_the_valid_ones(store, options, said):
 
 
 def test_folds_and_failures_are_refused_when_asked(store):
-    """A split of folds isn't one of parts; with on_failed="error" a missing vector stops the run."""
+    """A split of folds is not one of parts; with on_failed="error" a missing vector stops the run."""
     with pytest.raises(TaskError, match="holds folds"):
         lay_out(store, split="folds")
     with pytest.raises(FailedRowsError, match="lack a vector"):
@@ -116,10 +116,10 @@ def tiny(folder, places, polarity):
 
 
 def test_class_absent_from_a_part_is_told(tmp_path):
-    """A class without test images keeps its place; one without training images can't be learned."""
+    """A class without test images keeps its place; one without training images cannot be learned."""
     found = lay_out(tiny(tmp_path / "s", [0, 0, 0, 2, 2], [0, 2, 2, 0, 1]))
     assert found.warnings == (
-        "No image of the train part has the class 'neutral': it can't be learned.",
+        "No image of the train part has the class 'neutral': it cannot be learned.",
         "No image of the test part has the class 'positive': its row stays, empty.",
     )
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from extract.corpora import find_corpus
 from extract.encoders import Weights, build_encoders, find_encoders
@@ -216,9 +217,16 @@ def test_a_damaged_state_is_refused(few, tmp_path):
     recipe = {"epochs": 2, "batch_size": 96}
     with pytest.raises(UnfinishedError):
         train(few, "resnet32", tmp_path / "net", TINY, {"seconds": 1e-6}, **recipe)
-    (tmp_path / "net.checkpoint" / "state.safetensors").write_bytes(b"x")
-    with pytest.raises(EncoderError, match="is damaged"):
-        train(few, "resnet32", tmp_path / "net", TINY, {"resume": True}, **recipe)
+    state = tmp_path / "net.checkpoint" / "state.safetensors"
+    arrays = load_file(state)
+    for prefix in ("optimizer.", "best.", ""):
+        if prefix:
+            key = next(name for name in arrays if name.startswith(prefix) and arrays[name].ndim)
+            save_file({**arrays, key: torch.zeros(3)}, state)
+        else:
+            state.write_bytes(b"x")
+        with pytest.raises(EncoderError, match="is damaged"):
+            train(few, "resnet32", tmp_path / "net", TINY, {"resume": True}, **recipe)
 
 
 def test_training_stops_where_the_loss_no_longer_falls(few, tmp_path):
