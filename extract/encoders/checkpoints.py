@@ -164,8 +164,8 @@ def check_fit(what: str, encoder: Encoder, fit: Fit, classifiers: Sequence[str] 
     return (*notes, *([f"the checkpoint has {_named(left)} besides, which no tap needs"] if left else []))
 
 
-def refuse_lacking(what: str, fit: Fit, classifiers: Sequence[str]) -> None:
-    """Refuse weights to start training from that lack more than the last layer.
+def refuse_lacking(what: str, fit: Fit, classifiers: Sequence[str]) -> bool:
+    """Refuse weights to start training from that lack more than the last layer; tell whether they lack that.
 
     Raises WeightsError.
     """
@@ -173,6 +173,7 @@ def refuse_lacking(what: str, fit: Fit, classifiers: Sequence[str]) -> None:
     lacking = [name for name, module, last in modules if module not in classifiers and last not in _COUNTERS]
     if lacking or not fit.n_keys:
         raise WeightsError(missing_weights(what, fit, lacking))
+    return any(module in classifiers for _, module, _ in modules)
 
 
 def missing_weights(what: str, fit: Fit, names: Sequence[str]) -> str:

@@ -94,6 +94,10 @@ class Architecture:
             self._check_option(name, value)
         given = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
         keras = given.pop("init", "own") == "keras"
+        if keras and initial is not False:
+            raise EncoderError(
+                "init=keras draws all weights anew; leave it out, or start without --weights and --pretrained"
+            )
         try:
             with torch.device("meta"), silence_logging():
                 n_parameters = sum(p.numel() for p in self.make(n_outputs, size=size, **given).parameters())
@@ -201,8 +205,16 @@ def _load(module: Any, what: str, state: Mapping[str, torch.Tensor]) -> None:
     """Load all weights but those of a last layer for other classes."""
     found = compare_states(module, state)
     last = next(name for name, one in module.named_modules() if one is module.get_classifier())
-    refuse_lacking(what, found, (last,))
+    new = refuse_lacking(what, found, (last,))
     module.load_state_dict({name: value for name, value in state.items() if name not in found.shapes}, strict=False)
+    if new:
+        _start_at_zero(module)
+
+
+def _start_at_zero(module: Any) -> None:
+    """Let a new last layer say nothing at first: large random answers would spoil what the others know."""
+    for parameter in module.get_classifier().parameters():
+        parameter.data.zero_()
 
 
 def _timm(
@@ -235,7 +247,8 @@ def _timm(
     with asked, recorded_fit() as fit:
         module: Any = timm.create_model(name, pretrained=initial is not False, **given)
     if initial is not False:
-        refuse_lacking(what, fit, (*CLASSIFIERS, *classifiers))
+        if refuse_lacking(what, fit, (*CLASSIFIERS, *classifiers)):
+            _start_at_zero(module)
         module.pretrained_cfg.pop("state_dict", None)
     if top:
         return module

@@ -185,9 +185,12 @@ def test_training_starts_at_the_weights_of_a_file(tmp_path):
             last = {key for key in after.state_dict() if key.startswith(("dense", "fc"))}
             assert same >= after.state_dict().keys() - last
             assert (last <= same) == (n_outputs == 5)
+            assert after.get_classifier().weight.any() == (n_outputs == 5)  # a new last layer says nothing yet
     with pytest.raises(WeightsError, match="does not fit: it lacks"):
         find_architecture("resnet32").build(2, {}, initial=tmp_path / "test_resnet.safetensors")
     with pytest.raises(EncoderError, match="does not fit test_resnet"):
         find_architecture("test_resnet").build(2, {}, initial=tmp_path / "resnet32.safetensors")
+    with pytest.raises(EncoderError, match="init=keras draws all weights anew"):
+        find_architecture("resnet32").build(5, {"init": "keras"}, initial=tmp_path / "resnet32.safetensors")
     with pytest.raises(WeightsError, match="nobody publishes"):
         find_architecture("emosepar").build(2, {}, initial=True)
