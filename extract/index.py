@@ -28,6 +28,7 @@ from features_store import (
     write_index,
 )
 from features_store.align import rows_that_differ
+from features_store.atomic import recover
 from features_store.schema import INDEX_FILE
 
 JOURNAL = "content.sha256.part"
@@ -49,6 +50,7 @@ def check_or_write_index(store: Path, dataset: Dataset) -> None:
             ) from error
         write_index(path, index)
         return
+    recover(path)  # what a killed run left beside the files that it had just made
     there = open_store(path)
     if there.index_digest != index.digest:
         raise MismatchError(
