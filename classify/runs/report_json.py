@@ -81,6 +81,7 @@ _CALIBRATION = record(
     {"method": optional(text)},
     {
         "temperature": (optional(number(1e-6, 1e6)), None),
+        "temperature_interval": (optional(items(number(), 2, 2)), None),
         "n_images": (whole(), 0),
         "reason": (text, ""),
         "parts": (_parts(record({"before": _STATE, "after": optional(_STATE)})), {}),
