@@ -95,7 +95,7 @@ def find_dumps(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     given = [paths] if isinstance(paths, (str, Path)) else list(paths)
     found: list[Path] = []
     for path in map(Path, given):
-        if not path.exists():
+        if not os.path.exists(path):  # also of a name that is too long
             if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)", str(path)):  # a path has lost one of the slashes
                 url = f"{scheme[0]}/{str(path)[scheme.end() :]}"
                 raise FormatError(f"{url} is a URL, and only local paths are read; fetch it first")

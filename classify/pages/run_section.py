@@ -172,7 +172,7 @@ def _calibration_rows(report: Report, part: str) -> list[dict[str, Any]]:
     return [
         {"name": name, "before": state["before"][key], "after": (state["after"] or {}).get(key)}
         for key, name in names.items()
-        if key in state["before"]
+        if state["before"].get(key) is not None
     ]
 
 

@@ -76,7 +76,13 @@ def _parts(inner: Check) -> Check:
 
 SHARE = number(0, 1)
 _BIN = record({"n": whole(), "said": SHARE, "true": SHARE, "low": SHARE})
-_STATE = record({"bins": items(_BIN, most=1000)}, {name: (number(), 0.0) for name in ("ece", "ece_of_exact", "brier")})
+_STATE = record(
+    {"bins": items(_BIN, most=1000)},
+    {
+        **{name: (number(), 0.0) for name in ("ece", "ece_of_exact", "brier")},
+        **{name: (optional(number()), None) for name in ("ece_of_exact_95", "log_loss")},
+    },
+)
 _CALIBRATION = record(
     {"method": optional(text)},
     {
