@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import importlib
 import io
+import math
 import os
 import re
 import sys
@@ -37,6 +38,7 @@ PROGRAMS = {
     "store": ("features_store.__main__", "look at stores of vectors, check them, cut and join them (features-store)"),
     "classify": ("classify.__main__", "train shallow heads on the vectors, and report how good they are"),
 }
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _BOTH = ("jinja2", "safetensors", "scipy", "sklearn", "tomli", "torch")
 EXTRAS = {
     "classify": ("iterstrat", "lightgbm", *_BOTH),
@@ -146,6 +148,15 @@ def version_option(*, shown: bool) -> None:
     if shown:
         show_version()
         raise typer.Exit
+
+
+def seconds_of(text: str) -> float:
+    """Return a time such as ``9h``, ``90m``, ``45s`` or ``1.5h`` in seconds; NaN if the text is none."""
+    try:
+        seconds = float(text.strip()[:-1]) * _UNITS[text.strip()[-1:]]
+    except (KeyError, ValueError):
+        return math.nan
+    return seconds if 0 < seconds < math.inf else math.nan
 
 
 def local_path(text: str) -> Path:

@@ -244,17 +244,19 @@ def reproduce(
 def _draw(system: str, rows: Any) -> None:
     """Write the figures that the runs of a system allow, and that are not there yet."""
     from classify.errors import RunError
+    from classify.figures.svg import PALETTE
     from classify.pages.figure import figure
     from classify.pages.page import write_text
     from classify.studies.reproduction import run_folders
 
-    for kind in ("curves", "confusion", "plane"):
-        for task, folders in run_folders(rows).items():
+    for task, folders in run_folders(rows).items():
+        for kind in ("curves", "confusion", "plane"):
             path = folders[0].parent / f"{system}-{task}-{kind}.svg"
+            if path.exists():
+                continue
             try:
-                text = figure(kind, folders[:8])
+                text = figure(kind, folders[: len(PALETTE)])
             except RunError:  # no run of a network, or no such task
                 continue
-            if not path.exists():
-                write_text(path, text, force=False)
-                note(f"wrote {path}")
+            write_text(path, text, force=False)
+            note(f"wrote {path}")

@@ -31,6 +31,7 @@ __all__ = [
     "MAX_GRID",
     "ablation_chart",
     "confusion_chart",
+    "curve_points",
     "interval_chart",
     "learning_chart",
     "loss_chart",
@@ -43,6 +44,7 @@ __all__ = [
 MAX_GRID, MAX_CONFUSIONS = 50, 30  # classes of a confusion matrix; of more, bars that are drawn instead
 MAX_POINTS, MAX_ARROWS = 2000, 250  # images in a scatter and in a plane; more make a page slow and a picture black
 MAX_SUBSETS = 24  # of an ablation
+_MOST_POINTS = 600  # of a curve
 ABLATION_TITLE = " of each subset of blocks"  # at the end of the title, by which a chart is known
 Floats = NDArray[np.float64]
 
@@ -135,8 +137,7 @@ def _strongest(matrix: NDArray[np.int64], classes: Sequence[str]) -> str:
 def loss_chart(history: Sequence[Mapping[str, Any]], name: str = "loss") -> str:
     """Draw training and validation loss (or accuracy) by epoch, and mark the epoch of the best validation value."""
     names = {name: ("accent", "training"), f"validation_{name}": ("second", "validation")}
-    lines = {key: [(row["epoch"], row[key]) for row in history if row.get(key) is not None] for key in names}
-    lines = {key: points[:: max(1, len(points) // 600)] for key, points in lines.items() if points}
+    lines = {key: curve for key in names if (curve := curve_points(history, key))}
     values = [value for points in lines.values() for _, value in points] or [0.0, 1.0]
     epochs = [epoch for points in lines.values() for epoch, _ in points] or [0, 1]
     frame = Frame(66, 34, 420, 216, (min(epochs), max(epochs)), padded(values, 0.06))
@@ -148,6 +149,12 @@ def loss_chart(history: Sequence[Mapping[str, Any]], name: str = "loss") -> str:
         parts.append(dot(*frame.place(epoch, value), 4.5, "second"))
         parts.append(label(320, 18, f"● {word} at epoch {epoch}", fill="second"))
     return svg(500, 296, f"{name.capitalize()} by epoch", parts)
+
+
+def curve_points(history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    """Return epoch and value of one curve, as many as can be told apart; empty where nothing is recorded."""
+    points = [(row["epoch"], row[key]) for row in history if row.get(key) is not None]
+    return points[:: max(1, len(points) // _MOST_POINTS)]
 
 
 def _legend(left: float, entries: Sequence[tuple[str, str]]) -> list[str]:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from classify.figures.charts import curve_points
 from classify.figures.svg import PALETTE, Frame, label, padded, path, shorten, svg
 
 __all__ = ["curves_figure", "histogram_figure", "pictures_figure", "side_by_side"]
 
 Histories = Mapping[str, Sequence[Mapping[str, Any]]]
-_CURVES = {"loss": "loss", "accuracy": "accuracy"}
-_WIDTH, _HEIGHT, _MOST_POINTS, _BINS = 420, 230, 600, 32
+_CURVES = ("loss", "accuracy")
+_WIDTH, _HEIGHT, _BINS = 420, 230, 32
 _GAP = 24
 
 
@@ -25,29 +26,26 @@ def curves_figure(histories: Histories) -> str:
     panels = [_curves(histories, name) for name in shown]
     keys = (
         ["training", "validation"]
-        if any(_points(rows, f"validation_{one}") for rows in histories.values() for one in shown)
+        if any(curve_points(rows, f"validation_{one}") for rows in histories.values() for one in shown)
         else ["training"]
     )
     return side_by_side(panels, head=_legend(list(histories), keys), title="Curves by epoch")
 
 
 def _curves(histories: Histories, name: str) -> str:
-    lines = {(run, key): _points(rows, key) for run, rows in histories.items() for key in (name, f"validation_{name}")}
+    lines = {
+        (run, key): curve_points(rows, key) for run, rows in histories.items() for key in (name, f"validation_{name}")
+    }
     lines = {which: points for which, points in lines.items() if points}
     epochs = [epoch for points in lines.values() for epoch, _ in points]
     values = [value for points in lines.values() for _, value in points]
     frame = Frame(66, 8, _WIDTH, _HEIGHT, (min(epochs), max(*epochs, min(epochs) + 1)), padded(values, 0.06))
-    parts = [*frame.y_axis(_CURVES[name]), *frame.x_axis("epoch")]
+    parts = [*frame.y_axis(name), *frame.x_axis("epoch")]
     colours = dict(zip(histories, PALETTE, strict=False))
     for (run, key), points in lines.items():
         dash = "" if key.startswith("validation") else "5 4"
         parts.append(path([frame.place(*point) for point in points], colours[run], width=2, dash=dash))
-    return svg(frame.right + 14, frame.bottom + 46, f"{_CURVES[name]} by epoch", parts)
-
-
-def _points(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
-    points = [(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
-    return points[:: max(1, len(points) // _MOST_POINTS)]
+    return svg(frame.right + 14, frame.bottom + 46, f"{name} by epoch", parts)
 
 
 def _legend(names: Sequence[str], keys: Sequence[str] = ()) -> tuple[float, float, list[str]]:

@@ -21,7 +21,6 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from classify.data.folds import inner_cuts
-from classify.data.kinds import KINDS
 from classify.data.rows import ArrayRows, RowMatrix, Rows
 from classify.data.standardizer import Standardizer, finite_batches
 from classify.errors import HeadError
@@ -323,7 +322,7 @@ class AutoClassifier(ClassifierHead, _AutoHead):
         """
         rows, codes = self._training_rows(X, y)
         columns = indicator_columns(codes, len(self.classes_)).astype(np.float64)
-        self._search(rows, columns, KINDS["multi" if self.multilabel_ else "single"].strata(codes), groups)
+        self._search(rows, columns, self._strata(codes), groups)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -376,7 +375,7 @@ class AutoRegressor(RegressorHead, _AutoHead):
         deviation = targets.std(axis=0)
         self.units_ = np.stack([targets.mean(axis=0), np.where(deviation > 0, deviation, 1.0)])
         scaled = (targets - self.units_[0]) / self.units_[1]
-        self._search(rows, scaled, KINDS["regression"].strata(targets), groups)
+        self._search(rows, scaled, self._strata(targets), groups)
         return self
 
     def predict(self, X: Any) -> np.ndarray:

@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
+from classify.data.kinds import KINDS
 from classify.data.rows import ArrayRows, RowMatrix, Rows
 from classify.data.standardizer import refuse_non_finite
 from classify.errors import HeadError
@@ -205,6 +206,10 @@ class ClassifierHead(ClassifierMixin, Head):
             )
         return codes.astype(np.int64)
 
+    def _strata(self, codes: np.ndarray) -> np.ndarray:
+        """Return the stratum of each training row, (n,), which inner folds spread evenly."""
+        return KINDS["multi" if self.multilabel_ else "single"].strata(codes)
+
     def _indicators(self, y: np.ndarray) -> np.ndarray:
         wrong = ~np.isin(y, (0, 1))
         if wrong.any():
@@ -274,6 +279,10 @@ class RegressorHead(RegressorMixin, Head):
             raise HeadError(str(error)) from error
         self.single_output_ = y.ndim == 1
         return y[:, None] if y.ndim == 1 else y
+
+    def _strata(self, targets: np.ndarray) -> np.ndarray:
+        """Return the stratum of each training row, (n,), which inner folds spread evenly."""
+        return KINDS["regression"].strata(targets)
 
     def _held_out(self, X: Any, y: Any) -> tuple[Rows, np.ndarray]:
         rows, y = self._rows(X, reset=False), np.asarray(y, dtype=np.float64)

@@ -11,7 +11,6 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from classify.data.folds import inner_cuts
-from classify.data.kinds import KINDS
 from classify.data.rows import Rows
 from classify.data.span import inner_products
 from classify.data.standardizer import Standardizer, finite_batches
@@ -142,7 +141,7 @@ class KNNClassifier(ClassifierHead, _NearestHead):
         """
         rows, codes = self._training_rows(X, y)
         columns = indicator_columns(codes, len(self.classes_)).astype(np.float64)
-        self._remember(rows, columns, KINDS["multi" if self.multilabel_ else "single"].strata(codes), groups)
+        self._remember(rows, columns, self._strata(codes), groups)
         return self
 
     def _answers(self, means: np.ndarray, n: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -179,7 +178,7 @@ class KNNRegressor(RegressorHead, _NearestHead):
         self
         """
         rows, targets = self._training_rows(X, y)
-        self._remember(rows, targets, KINDS["regression"].strata(targets), groups)
+        self._remember(rows, targets, self._strata(targets), groups)
         return self
 
     def _answers(self, means: np.ndarray, n: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -15,7 +15,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from classify.data.folds import count_units, inner_cuts, units_of
-from classify.data.kinds import KINDS
 from classify.data.rows import Rows
 from classify.data.span import Projection
 from classify.data.standardizer import Standardizer, finite_batches
@@ -183,7 +182,7 @@ class LinearClassifier(ClassifierHead, _LinearHead):
         Each fold's regression goes on from the one at the C before.
         """
         columns = codes.reshape(len(codes), -1)
-        strata = KINDS["multi" if self.multilabel_ else "single"].strata(codes)
+        strata = self._strata(codes)
         problems = [
             (LogisticRegression(max_iter=100, warm_start=True), columns[:, k], weights[:, k], train, held)
             for train, held in inner_cuts(strata, groups, N_FOLDS, 0)

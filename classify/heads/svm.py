@@ -11,7 +11,6 @@ from sklearn.svm import SVC, SVR
 from sklearn.utils import check_random_state
 
 from classify.data.folds import count_units, deal_strata, inner_cuts
-from classify.data.kinds import KINDS
 from classify.data.rows import Rows
 from classify.data.standardizer import Standardizer, finite_batches
 from classify.errors import HeadError
@@ -211,7 +210,7 @@ class SVMClassifier(ClassifierHead, _KernelHead):
         rows, codes = self._training_rows(X, y)
         columns = indicator_columns(codes, len(self.classes_))  # (n, n_machines)
         weights = class_weights(codes, self.classes_, self.class_weight)
-        strata = KINDS["multi" if self.multilabel_ else "single"].strata(codes)
+        strata = self._strata(codes)
         vectors, gram = self._gram(rows, columns, weights, strata, groups)
         random = check_random_state(self.random_state)
         pairs = zip(columns.T.copy(), weights.T.copy(), strict=True)  # contiguous, as libsvm wants them
@@ -303,7 +302,7 @@ class SVMRegressor(RegressorHead, _KernelHead):
         mean, deviation = targets.mean(axis=0), targets.std(axis=0)
         deviation = np.where(deviation > 0, deviation, 1.0)
         scaled, weights = (targets - mean) / deviation, np.ones(targets.shape)
-        vectors, gram = self._gram(rows, scaled, weights, KINDS["regression"].strata(targets), groups)
+        vectors, gram = self._gram(rows, scaled, weights, self._strata(targets), groups)
         machines = [self._dual(gram, *column) for column in zip(scaled.T, weights.T, strict=True)]
         dual, intercept = (np.stack(parts) for parts in zip(*machines, strict=True))
         self._keep(vectors, dual * deviation[:, None], intercept * deviation + mean)

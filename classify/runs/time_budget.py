@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classify.errors import ConfigError, RunError
+from features_store.console import seconds_of
 
 if TYPE_CHECKING:
     from classify.heads.training import Checkpoint
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def interruption(folder: Path, budget: str | None, *, resume: bool, force: bool) -> Interruption | None:
@@ -29,12 +28,8 @@ def interruption(folder: Path, budget: str | None, *, resume: bool, force: bool)
 
 def parse_duration(text: str) -> float:
     """Read a time like ``9h``, ``90m``, ``45s`` or ``1.5h`` as seconds."""
-    number, unit = text.strip()[:-1], text.strip()[-1:]
-    try:
-        seconds = float(number) * _UNITS[unit]
-    except (KeyError, ValueError):
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
+    seconds = seconds_of(text)
+    if math.isnan(seconds):
         raise RunError(f"{text!r} is not a time; write a number with s, m, h or d, like 9h or 90m")
     return seconds
 

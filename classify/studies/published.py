@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from classify.config import load_config
-from classify.preset import Preset, find_preset
+from classify.preset import Preset
 from classify.runs.folder import Run
 from classify.runs.report_json import passport_weights
 from classify.studies.preparation import Preparation
@@ -110,7 +110,7 @@ def _field(passport: Mapping[str, Any], path: str) -> Any:
 
 def _settings(preset: Preset, done: Any, again: str) -> list[Difference]:
     """Compare the configuration of a run with the preset's."""
-    published = load_config(None, {"store": done.store, "preset": find_preset(preset.name).name})
+    published = load_config(None, {"store": done.store, "preset": preset.name})
     quick = f"{done.limit} images of each part (--quick)"
     found = [Difference("only", quick, "", again)] if done.limit else []
     for name in ("task", "split", "head", "blocks", "refit", "merge", "calibration", "on_failed", "views"):

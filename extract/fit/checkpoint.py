@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 from extract.errors import EncoderError, UnfinishedError
 from features_store import StoreError
 from features_store.atomic import atomic_folder, read_regular
+from features_store.console import seconds_of
 from features_store.errors import first_line
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Checkpoint", "check_state", "seconds_of"]
+__all__ = ["Checkpoint", "budget_seconds", "check_state"]
 
 _ARRAYS, _RECORD = "state.safetensors", "state.json"
 _MOST_BYTES, _MOST_ARRAYS = 64 << 20, 16 << 30  # of record and tensors
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Resumable(Protocol):
@@ -37,18 +37,13 @@ class Resumable(Protocol):
         """Take over a state."""
 
 
-def seconds_of(text: str | None) -> float:
+def budget_seconds(text: str | None) -> float:
     """Read a time like ``9h``, ``90m`` or ``1.5h`` as seconds; None is without end.
 
     Raises EncoderError.
     """
-    if text is None:
-        return math.inf
-    try:
-        seconds = float(text.strip()[:-1]) * _UNITS[text.strip()[-1:]]
-    except (KeyError, ValueError):
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
+    seconds = math.inf if text is None else seconds_of(text)
+    if math.isnan(seconds):
         raise EncoderError(f"--time-budget {text} is no time; write a number with s, m, h or d, like 9h or 90m")
     return seconds
 

@@ -104,7 +104,7 @@ def fit(  # noqa: PLR0913 - each is an option of the command line
     from extract.encoders.networks import find_architecture, probe
     from extract.engines import choose_device
     from extract.engines.device import device_errors
-    from extract.fit.checkpoint import check_state, seconds_of
+    from extract.fit.checkpoint import budget_seconds, check_state
     from extract.fit.data import labels_and_parts, read_examples
     from extract.fit.losses import make_loss
     from extract.fit.recipe import recipe_for
@@ -122,7 +122,7 @@ def fit(  # noqa: PLR0913 - each is an option of the command line
     folder = out or Path("networks") / f"{name}-{corpus.replace(':', '-')}-{task}"
     check_new(folder)
     check_state(folder, resume=resume)
-    seconds, chosen = seconds_of(time_budget), choose_device(device)
+    seconds, chosen = budget_seconds(time_budget), choose_device(device)
     autocast = chosen.autocast(precision)
     reading = found.read(corpus_place(found, data), key_values("--option", option or [], "KEY=VALUE"))
     for note in reading.notes:
