@@ -25,7 +25,7 @@ from classify.runs.record import plain
 from classify.studies.subset_scores import PATHS, Images, Subset, path_scores, path_values
 from features_store import open_store
 
-Step = tuple[float, NDArray[np.float64], int]  # a difference, what it is on resamples, and of how many units
+Step = tuple[float, NDArray[np.float64], int]  # a difference, what it is without each unit, and of how many units
 MAX_BLOCKS = 6  # up to so many blocks every subset is tried: 63 of them
 _BLIND_DEALS = 20  # of the scores of all blocks, which stand for knowing nothing
 
@@ -136,8 +136,8 @@ def _blind(
     orders = np.concatenate(list(deals(len(images.y), groups, n_deals=_BLIND_DEALS, seed=resampling["seed"])))
     dealt = [Spread.of(images.task, images.y, whole.y_score[order], groups, **resampling) for order in orders]
     values = {metric: float(np.mean([one.values[metric] for one in dealt]))}
-    resampled = {metric: np.mean([one.resampled[metric] for one in dealt], axis=0)}
-    return replace(whole, values=values, resampled=resampled, by_class={})
+    left_out = {metric: np.mean([one.left_out[metric] for one in dealt], axis=0)}
+    return replace(whole, values=values, left_out=left_out, by_class={})
 
 
 def _metrics(config: RunConfig, spread: Spread) -> dict[str, dict[str, Any]]:
@@ -187,18 +187,18 @@ def _gain(spreads: Mapping[Subset, Spread], block: str, metric: str) -> dict[str
 
 def _improvement(step: Step, metric: str) -> dict[str, float | None]:
     """Return by how much a step is for the better: above 0 whichever way the metric points."""
-    value, resampled, n_units = step
+    value, left_out, n_units = step
     sign = 1 if greater_is_better(metric) else -1
-    return difference(sign * value, sign * resampled, n_units).as_json()
+    return difference(sign * value, sign * left_out, n_units).as_json()
 
 
 def _step(one: Spread, other: Spread, metric: str) -> Step:
-    return one.values[metric] - other.values[metric], one.resampled[metric] - other.resampled[metric], one.n_units
+    return one.values[metric] - other.values[metric], one.left_out[metric] - other.left_out[metric], one.n_units
 
 
 def _mean(steps: Sequence[Step]) -> Step:
-    values, resampled, units = zip(*steps, strict=True)
-    return float(np.mean(values)), np.mean(resampled, axis=0), units[0]
+    values, left_out, units = zip(*steps, strict=True)
+    return float(np.mean(values)), np.mean(left_out, axis=0), units[0]
 
 
 def _pairs(spreads: Mapping[Subset, Spread], blocks: Sequence[str], metric: str) -> list[dict[str, Any]]:
