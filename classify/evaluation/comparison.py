@@ -36,9 +36,9 @@ def less(one: Spread, other: Spread, name: str) -> Interval:
     predicted = [s.y_score if exact else kind_of(s.task).decide(s.y_score) for s in (one, other)]
     apart = (predicted[0] != predicted[1]).reshape(len(one.units), -1).any(axis=1)
     found = difference(one.values[name] - other.values[name], one.left_out[name] - other.left_out[name], one.n_units)
-    if not found.p < 1:  # NaN where there is none
+    if found.p is None or math.isnan(found.p):
         return found
-    return replace(found, p=min(1.0, max(found.p, 2.0 ** (1 - len(np.unique(one.units[apart]))))))
+    return replace(found, p=max(found.p, 2.0 ** (1 - max(1, len(np.unique(one.units[apart]))))))
 
 
 def difference(value: float, left_out: NDArray[np.float64], n_units: int) -> Interval:
