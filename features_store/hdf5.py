@@ -12,7 +12,6 @@ which costs a quarter of a second and is therefore not done for every file.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -40,7 +39,6 @@ _MAX_CHUNK_BYTES = 32 * 2**20
 _FREE_CHUNKS = 10_000  # more than that in a file, and each must take some bytes of it
 _BYTES_OF_A_CHUNK = 16
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
-_SEALED = ("vectors", "status", "digests", "seal")
 _PLAIN = {h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING}
 _DAMAGE = (OSError, RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, MemoryError, SystemError)
 
@@ -189,34 +187,6 @@ def text_of(item: h5py.HLObject, name: str) -> str:
     if not isinstance(value, (str, bytes)):
         raise FormatError(f"{where} is not text")
     return checked_text(value, where)
-
-
-def record_digest(path: Path) -> str:
-    """Return the SHA-256 of what no digest inside a dump covers: corpus, contents, rows, names of values, attributes.
-
-    Left out are vectors and states, which have a seal, and labels, splits and groups, of whose digest only the presence
-    counts; of a block's passport its key is compared elsewhere.
-    """
-    sha = hashlib.sha256()
-
-    def add(name: str, item: h5py.HLObject) -> None:
-        kind, last = name.partition("/")[0], name.rpartition("/")[2]
-        if kind in ("labels", "splits") or name == "images/group":
-            return
-        values = {key: item.attrs[key] for key in sorted(item.attrs) if (kind, key) != ("blocks", "passport")}
-        if "meaning_digest" in values:
-            values["meaning_digest"] = ""
-        if isinstance(item, h5py.Dataset) and not (kind == "blocks" and last in _SEALED):
-            values[""] = item[()]
-        for key, value in values.items():
-            data = np.asarray(value.encode() if isinstance(value, str) else value)
-            sha.update(f"{name}\0{key}\0{data.dtype.str}\0{data.shape}\0".encode() + data.tobytes())
-
-    with opened(path) as file:
-        check_file(file, path)
-        add("", file)
-        file.visititems(add)
-    return sha.hexdigest()
 
 
 # ---- creating --------------------------------------------------------------------------------------------------------

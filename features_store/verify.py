@@ -42,7 +42,6 @@ from features_store.atomic import atomic_write, read_regular
 from features_store.console import progress_bar
 from features_store.dump import dumps_of, read_dump
 from features_store.errors import FormatError, MismatchError, StoreError
-from features_store.hdf5 import record_digest
 from features_store.passport import json_object
 from features_store.schema import Status, meaning_digest
 from features_store.store import Block, Store
@@ -250,10 +249,7 @@ def _check_list(store: Store, folder: Path, report: Report) -> None:
     try:
         listed = json_object(read_regular(path, _MAX_LIST_BYTES).decode("utf-8"), str(path))
     except FileNotFoundError:
-        report.not_checked.append(
-            f"whether blocks are missing from {folder}, and the rest of its dumps: corpus, contents, names, passports "
-            "(--write-list writes them down)"
-        )
+        report.not_checked.append(f"whether blocks are missing from {folder} (--write-list writes them down)")
         return
     except UnicodeDecodeError as error:
         raise FormatError(f"{path} is not UTF-8; write it again with `features-store verify --write-list`") from error
@@ -270,18 +266,6 @@ def _check_list(store: Store, folder: Path, report: Report) -> None:
             report.contradictions.append(f"{folder}: block {name[:120]!r} is in {LIST_FILE}, and its file is gone")
         elif known.get("passport") != block.digest or known.get("seal") not in (None, block.stored_seal.hex()):
             report.contradictions.append(f"{folder}: block {name!r} is another one than {LIST_FILE} names")
-    records = listed.get("records")
-    for name, digest in records.items() if isinstance(records, dict) else ():
-        dump = folder / str(name)
-        if dump not in store.paths:
-            report.contradictions.append(f"{folder}: {name[:120]!r} is in {LIST_FILE}, and is gone")
-        elif record_digest(dump) != digest:
-            report.contradictions.append(
-                f"{dump}: the corpus, the contents of images, the names of values or an attribute were changed after "
-                f"{LIST_FILE} was written; if that was you, delete {LIST_FILE} and write it again"
-            )
-    if isinstance(records, dict):
-        report.checked.append(f"corpus, contents and names of {len(records)} dump(s) against {path}")
     new = sorted(here.keys() - blocks.keys())
     if new:
         report.notes.append(f"{folder}: {', '.join(new)} came after {LIST_FILE} was written (--write-list renews it)")
@@ -296,9 +280,7 @@ def write_list(store: Store, folder: Path) -> Path:
     for name, block in sorted(store.blocks.items()):
         stored = block.stored_seal.hex() if block.sealed else None
         blocks[name] = {"file": block.path.name, "passport": block.digest, "seal": stored}
-    records = {path.name: record_digest(path) for path in sorted(store.paths) if path.parent == folder}
     values = {"format": _LIST_FORMAT, "version": 1, "index_digest": store.index_digest, "blocks": blocks}
-    values["records"] = records
     path = folder / LIST_FILE
     with atomic_write(path, force=True) as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

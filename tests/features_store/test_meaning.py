@@ -136,51 +136,6 @@ def test_the_list_of_blocks(tmp_path, make_store, run_command) -> None:
     assert "two.pool" in (folder / "store.json").read_text()
 
 
-def _other_corpus(file: h5py.File) -> None:
-    file.attrs["corpus"] = np.bytes_(b'{"name": "another"}')
-
-
-def _other_content(file: h5py.File) -> None:
-    if "images/content" in file:
-        del file["images/content"]
-    file["images/content"] = np.full((12, 32), 7, np.uint8)
-
-
-def _no_digest(file: h5py.File) -> None:
-    del file.attrs["meaning_digest"]
-
-
-def _other_names(file: h5py.File) -> None:
-    del file["blocks/one.pool/names"]
-
-
-@pytest.mark.parametrize(
-    ("name", "edit"),
-    [
-        ("index.h5", _other_corpus),
-        ("index.h5", _other_content),
-        ("index.h5", _no_digest),
-        ("one.pool.h5", _other_corpus),
-        ("one.pool.h5", _other_names),
-    ],
-)
-def test_what_no_seal_covers_is_in_the_list(tmp_path, make_store, run_command, name, edit) -> None:
-    """Corpus, contents, names of values, and that there is a digest of the labels; new labels are no contradiction."""
-    make_store(tmp_path / "s")
-    assert "corpus, contents, names" in run_command("verify", tmp_path / "s")[1].partition("not checked: whether")[2]
-    if edit is _other_names:
-        with h5py.File(tmp_path / "s" / name, "r+") as file:
-            width = file["blocks/one.pool/vectors"].shape[2]
-            file["blocks/one.pool/names"] = np.array([f"v{i}" for i in range(width)], dtype="S9")
-    assert run_command("verify", tmp_path / "s", "--write-list")[0] == 0
-    assert "names of 3 dump(s) against" in run_command("verify", tmp_path / "s")[1]
-    with h5py.File(tmp_path / "s" / name, "r+") as file:
-        edit(file)
-    code, _, wrong = run_command("verify", tmp_path / "s")
-    assert code == 1
-    assert f"{name}: the corpus, the contents of images, the names of values or an attribute were changed" in wrong
-
-
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "affectory-store", "blocks": [1]}', "\xff", "{" * 9999])
 def test_a_list_that_is_none(tmp_path, make_store, run_command, text) -> None:
     """It is refused in one sentence."""
