@@ -423,7 +423,7 @@ def _check_id(row: int, raw: bytes) -> None:
         raise FormatError(f"image id {text[:60]!r} in row {row} {rule}")
 
 
-# ---- digests of what is beside the vectors, section 4 -----------------------------------------------------------------
+# ---- digests of what is beside the vectors, section 4 ---------------------------------------------------------------
 
 
 def meaning_digest(labels: Mapping[str, Labels], splits: Mapping[str, Split], groups: NDArray[np.int64] | None) -> str:

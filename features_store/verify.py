@@ -2,8 +2,9 @@
 
 The structure of every file is checked when the store is opened. Here each vector is read once: its status must be
 known, its values finite, its digest and the seal of its block the ones that were stored. Labels, splits and groups are
-compared with their digest, and so are the corpus and the digests of the image files. ``store.json`` in the folder of a store names its blocks with their seals, so that a block
-that was removed or exchanged is noticed; it is written when the user asks for it, and is no part of any seal.
+compared with their digest, and so are the corpus and the digests of the image files. ``store.json`` in the folder of a
+store names its blocks with their seals, so that a block that was removed or exchanged is noticed; it is written when
+the user asks for it, and is no part of any seal.
 
 Some rows can be extracted again and compared. This package knows no network. A distribution that does registers one
 function under the entry point group ``affectory.recompute``, by any name::
@@ -233,7 +234,8 @@ def _check_meaning(store: Store, path: Path, report: Report) -> None:
     ):
         if stored and stored != computed:
             report.contradictions.append(
-                f"{path}: {what.replace(' and ', ' or ')} do not agree with their digest; they were changed after they were made"
+                f"{path}: {what.replace(' and ', ' or ')} do not agree with their digest; they were changed after they "
+                "were made"
             )
         elif stored:
             report.checked.append(f"{what} of {path.name} against their digest")
