@@ -26,21 +26,6 @@ from classify.figures.svg import (
 )
 from features_store.schema import Task
 
-__all__ = [
-    "ABLATION_TITLE",
-    "MAX_GRID",
-    "ablation_chart",
-    "confusion_chart",
-    "curve_points",
-    "interval_chart",
-    "learning_chart",
-    "loss_chart",
-    "plane_chart",
-    "reliability_chart",
-    "run_figures",
-    "scatter_chart",
-]
-
 MAX_GRID, MAX_CONFUSIONS = 50, 30  # classes of a confusion matrix; of more, bars that are drawn instead
 MAX_POINTS, MAX_ARROWS = 2000, 250  # images in a scatter and in a plane; more make a page slow and a picture black
 MAX_SUBSETS = 24  # of an ablation

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,15 +22,12 @@ from classify.heads.one_vs_rest import class_weights, constant_log_odds, probabi
 from classify.heads.options import choice, flag, number, weights_of_classes, whole
 from classify.heads.product_sums import CHUNK_BYTES, WIDE, solve_ridge, sum_products
 
-__all__ = ["LinearClassifier", "LinearRegressor"]
-
 COSTS = tuple(10.0 ** np.arange(-4, 4.1, 0.5))
 ALPHAS = 10.0 ** np.linspace(-6, 5, 45)  # for rows of squared length 1
 N_FOLDS = 3
 _HELD_BYTES = 2**31
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class _LinearHead(Head):
     """Weights (n_outputs, n_features) over standardized features, and intercepts."""
 
@@ -92,7 +88,6 @@ class _LinearHead(Head):
         )
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class LinearClassifier(ClassifierHead, _LinearHead):
     """Logistic regression: softmax over the classes, or one binary regression for each label.
 
@@ -243,7 +238,6 @@ class LinearClassifier(ClassifierHead, _LinearHead):
         return softmax(values, axis=1)
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class LinearRegressor(RegressorHead, _LinearHead):
     """Ridge regression, all outputs at once.
 

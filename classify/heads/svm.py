@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,8 +25,6 @@ from classify.heads.one_vs_rest import (
 )
 from classify.heads.options import choice, flag, number, random_seed, weights_of_classes, whole
 
-__all__ = ["MAX_STEPS", "SVMClassifier", "SVMRegressor"]
-
 MAX_STEPS = 10_000_000
 """Of one machine, as in LIBSVM itself: with a C far too high for the data the last digits would take days."""
 
@@ -37,7 +34,6 @@ WIDTHS = (1.0, 0.5, 2.0)  # gamma, over 1 / n_features
 SEARCHED = 2000  # rows by which C and gamma are chosen, at most
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class _KernelHead(Head):
     """The kernel and the support vectors; a fitted head is ``kernel(x, support) @ dual.T + intercept``."""
 
@@ -163,7 +159,6 @@ class _KernelHead(Head):
         return np.concatenate(found)
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class SVMClassifier(ClassifierHead, _KernelHead):
     """Support vector machines, one against the rest, with calibrated probabilities.
 
@@ -277,7 +272,6 @@ class SVMClassifier(ClassifierHead, _KernelHead):
         return probabilities(log_odds, multilabel=self.multilabel_)
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class SVMRegressor(RegressorHead, _KernelHead):
     """Support vector regression, one machine for each output, all on one precomputed Gram matrix.
 

@@ -32,8 +32,6 @@ from features_store.atomic import atomic_write, typed_path
 from features_store.errors import AffectoryError
 from features_store.schema import PART_NAMES, Task
 
-__all__ = ["SUBTASKS", "Submission", "TaskPredictions", "check_submission", "plan_submission", "write_submission"]
-
 Floats = NDArray[np.float64]
 SUBTASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "subtask1": (("negative", "neutral", "positive"), ("T1",)),
@@ -120,8 +118,6 @@ def plan_submission(
     """Predict for all images of a part of the index, labelled or not, by each run; or for all of another *store*.
 
     Each label is given from a probability of one half, as in the run's report, or from the run's *own_thresholds*.
-
-    Raises SubmissionError, RunError.
     """
     names = [run.task.name for run in runs]
     if len(set(names)) != len(names):
@@ -239,10 +235,7 @@ def _predictions(
 
 
 def write_submission(plan: Submission, path: Path, *, force: bool = False) -> dict[str, dict[str, Any]]:
-    """Write the file whole, and only if its check passes; return the scores as `check_submission` does.
-
-    Raises ExistsError, SubmissionError.
-    """
+    """Write the file whole, and only if its check passes; return the scores as `check_submission` does."""
     columns = [one.cells() for one in plan.tasks]
     try:
         with atomic_write(path, force=force) as temporary:
@@ -259,10 +252,7 @@ def write_submission(plan: Submission, path: Path, *, force: bool = False) -> di
 
 
 def check_submission(path: Path, plan: Submission) -> dict[str, dict[str, Any]]:
-    """Read a file back and check it; return its score by task, with the number of labelled images.
-
-    Raises SubmissionError.
-    """
+    """Read a file back and check it; return its score by task, with the number of labelled images."""
     header, rows = _read_table(path)
     if header != plan.titles:
         raise SubmissionError(

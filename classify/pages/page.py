@@ -22,8 +22,6 @@ from classify.runs.folder import Run
 from features_store.atomic import atomic_write
 from features_store.errors import AffectoryError
 
-__all__ = ["report_page", "write_report_page", "write_text"]
-
 _TEMPLATES = Path(__file__).parent / "templates"
 _CREDITS = {
     "emoji": "Emoji pictures: OpenMoji, the open-source emoji and icon project (openmoji.org), licence CC BY-SA 4.0."
@@ -33,10 +31,7 @@ _CREDITS = {
 def write_report_page(
     runs: Sequence[Run], path: Path, *, data: Path | None = None, empty: int = 0, force: bool = False
 ) -> None:
-    """Write the page about *runs* to *path*, whole or not at all.
-
-    Raises ExistsError.
-    """
+    """Write the page about *runs* to *path*, whole or not at all."""
     check_new(path, force=force)
     if data is not None and not data.is_dir():
         raise RunError(f"{data} is not a folder; --data takes the one that holds the pictures of the corpus")
@@ -44,10 +39,7 @@ def write_report_page(
 
 
 def write_text(path: Path, text: str, *, force: bool) -> None:
-    """Write a page or a figure, whole or not at all.
-
-    Raises ExistsError, RunError.
-    """
+    """Write a page or a figure, whole or not at all."""
     try:
         with atomic_write(path, force=force) as temporary:
             temporary.write_text(text, encoding="utf-8", errors="replace")

@@ -18,8 +18,6 @@ from classify.evaluation.metrics import greater_is_better
 from classify.pages.leaderboard import Leaderboard
 from classify.runs.folder import Run
 
-__all__ = ["LEVEL", "PairOfRuns", "pairs"]
-
 LEVEL = 0.05
 
 
@@ -63,8 +61,6 @@ def pairs(board: Leaderboard, *, n_resamples: int = 2000, seed: int = 0) -> list
 
     Images whose group mates were trained on, where the split puts groups into two parts, are left out, and so are
     baselines: a head's verdict compares it with them. All pairs are one family of tests, corrected together.
-
-    Raises RunError.
     """
     rows = board.heads
     if len(rows) < 2:

@@ -27,21 +27,6 @@ if TYPE_CHECKING:
     from classify.pages.pairs import PairOfRuns
     from classify.studies.sweep import GridPoint
 
-__all__ = [
-    "ablation_text",
-    "audit_text",
-    "curve_text",
-    "head_card",
-    "head_list",
-    "head_records",
-    "leaderboard_text",
-    "pairs_text",
-    "run_text",
-    "sweep_records",
-    "sweep_text",
-    "tried_words",
-]
-
 
 def leaderboard_text(board: Leaderboard) -> str:
     """Lay out one leaderboard, the baselines as its last rows."""

@@ -16,8 +16,6 @@ from features_store import open_store
 from features_store.errors import unknown_name
 from features_store.schema import Status
 
-__all__ = ["Command", "Preparation", "corpora_of", "place_data", "run_command"]
-
 Command = tuple[str, ...]
 N_VIEWS, QUICK_IMAGES, QUICK_VIEWS = 8, 240, 2
 _FIT = "fit:"
@@ -64,10 +62,7 @@ class Preparation:
         return "-quick" if self.is_quick else ""
 
     def missing(self, preset: Preset, blocks: Iterable[str] | None = None, corpus: str = "") -> list[Command]:
-        """Return the commands that are still needed, in order; *corpus* is another one than the experiment's own.
-
-        Raises ConfigError.
-        """
+        """Return the commands that are still needed, in order; *corpus* is another one than the experiment's own."""
         where = corpus or preset.corpus
         lacking = [name for name in blocks or preset.run["blocks"] if not self._whole(where, name)]
         if imported := [name for name in lacking if name in preset.paper.get("imported", ())]:
@@ -157,8 +152,6 @@ def place_data(system: str, given: Sequence[str]) -> dict[str, Command]:
     """Sort values of ``--data`` by corpus: ``CORPUS=PATH``, or ``PATH`` alone for the first of a system.
 
     What a system of one corpus is given under another name belongs to its members, as of ``extract run``.
-
-    Raises ConfigError.
     """
     corpora = corpora_of(system)
     found: dict[str, Command] = {}
@@ -173,10 +166,7 @@ def place_data(system: str, given: Sequence[str]) -> dict[str, Command]:
 
 
 def run_command(command: Command, notify: Callable[[str], None]) -> None:
-    """Print a command and run it as a child process; what it reports goes to the error stream.
-
-    Raises RunError.
-    """
+    """Print a command and run it as a child process; what it reports goes to the error stream."""
     notify(f"$ {shlex.join(command)}")
     module = command[0].replace("-", "_")
     done = subprocess.run([sys.executable, "-m", module, *command[1:]], stdout=subprocess.PIPE, text=True, check=False)

@@ -23,8 +23,6 @@ from features_store import Store, open_store
 from features_store import passport as passports
 from features_store.errors import AffectoryError, unknown_name
 
-__all__ = ["Row", "paper_numbers", "reproduce", "run_folders", "table"]
-
 _NOT_COMPARABLE = ("corpus", "only")  # what makes two numbers two things
 
 
@@ -112,8 +110,6 @@ def reproduce(
     A run that lies in its place is taken as it is if it was made of the same data and settings. Stores are the given
     ones and ``features/CORPUS``; where those lack something, *do* fits, extracts and tests on other corpora what is
     missing, from pictures in *data*, by commands that are printed first.
-
-    Raises ConfigError.
     """
     if system not in systems():
         raise ConfigError(unknown_name("system", system, systems()))
