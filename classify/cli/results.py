@@ -34,7 +34,7 @@ def compare(
     if as_json:
         values = leaderboard.as_json(boards)
         for value, found in zip(values, tests, strict=True):
-            value.update({"pairs": [pair.as_json() for pair in found]} if paired else {})
+            value.update({"pairs": found} if paired else {})
         say(json.dumps(values, indent=2, ensure_ascii=False))
         return
     for i, (board, found) in enumerate(zip(boards, tests, strict=True)):

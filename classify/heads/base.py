@@ -241,25 +241,14 @@ class ClassifierHead(ClassifierMixin, Head):
         return (self._rows(X[known], reset=False), codes[known]) if known.any() else None
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the most probable label of each row, or for multi-label 0/1 at one half.
-
-        Returns
-        -------
-        numpy.ndarray
-            (n_images,) labels, or (n_images, n_labels) int64.
-        """
+        """Return the most probable label of each row, or for multi-label int64 0/1 (n_images, n_labels) at one half."""
         probabilities = self.predict_proba(X)
         if self.multilabel_:
             return (probabilities >= 0.5).astype(np.int64)
         return self.classes_[np.argmax(probabilities, axis=1)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return probabilities, float64 (n_images, n_classes); rows sum to 1 unless multi-label.
-
-        Returns
-        -------
-        numpy.ndarray of float64
-        """
+        """Return probabilities, float64 (n_images, n_classes); rows sum to 1 unless multi-label."""
         raise NotImplementedError
 
     def _explained(self, X: np.ndarray, output: int) -> np.ndarray:

@@ -207,19 +207,7 @@ class GBMClassifier(ClassifierHead, _BoostedHead):
     _learned = ("constants_", "boosters_")
 
     def fit(self, X: Any, y: Any, *, validation: tuple[Any, Any] | None = None) -> GBMClassifier:
-        """Fit the boosters.
-
-        Parameters
-        ----------
-        y : array
-            single-label: (n_images,) labels; multi-label: (n_images, n_labels) of 0 and 1.
-        validation : (X, y), default=None
-            Rows for early stopping; never trained on.
-
-        Returns
-        -------
-        self
-        """
+        """Fit the boosters; rows of *validation* stop them early, and are never trained on."""
         rows, codes = self._training_rows(X, y)
         held_out = None if validation is None else self._held_out(*validation)
         if self.multilabel_:
@@ -264,17 +252,7 @@ class GBMRegressor(RegressorHead, _BoostedHead):
     """
 
     def fit(self, X: Any, y: Any, *, validation: tuple[Any, Any] | None = None) -> GBMRegressor:
-        """Fit the boosters.
-
-        Parameters
-        ----------
-        validation : (X, y), default=None
-            Rows for early stopping; never trained on.
-
-        Returns
-        -------
-        self
-        """
+        """Fit the boosters; rows of *validation* stop them early, and are never trained on."""
         rows, targets = self._training_rows(X, y)
         held_out = None if validation is None else self._held_out(*validation)
         rounds = self._rounds(targets.shape[1])

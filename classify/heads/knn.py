@@ -124,17 +124,7 @@ class KNNClassifier(ClassifierHead, _NearestHead):
     """
 
     def fit(self, X: Any, y: Any, *, validation: object = None, groups: Any = None) -> KNNClassifier:
-        """Keep the rows; *validation* is ignored.
-
-        Parameters
-        ----------
-        groups : array, shape (n_images,), default=None
-            Images of one group stay in one inner fold.
-
-        Returns
-        -------
-        self
-        """
+        """Keep the rows; images of one group stay in one inner fold, *validation* is ignored."""
         rows, codes = self._training_rows(X, y)
         columns = indicator_columns(codes, len(self.classes_)).astype(np.float64)
         self._remember(rows, columns, self._strata(codes), groups)
@@ -162,17 +152,7 @@ class KNNRegressor(RegressorHead, _NearestHead):
     """
 
     def fit(self, X: Any, y: Any, *, validation: object = None, groups: Any = None) -> KNNRegressor:
-        """Keep the rows; *validation* is ignored.
-
-        Parameters
-        ----------
-        groups : array, shape (n_images,), default=None
-            Images of one group stay in one inner fold.
-
-        Returns
-        -------
-        self
-        """
+        """Keep the rows; images of one group stay in one inner fold, *validation* is ignored."""
         rows, targets = self._training_rows(X, y)
         self._remember(rows, targets, self._strata(targets), groups)
         return self

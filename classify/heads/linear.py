@@ -115,19 +115,7 @@ class LinearClassifier(ClassifierHead, _LinearHead):
     max_iter: int = whole(1000, "iterations of L-BFGS, at most", most=10**6)
 
     def fit(self, X: Any, y: Any, *, validation: object = None, groups: Any = None) -> LinearClassifier:
-        """Fit by full-batch L-BFGS; *validation* is ignored.
-
-        Parameters
-        ----------
-        y : array
-            single-label: (n_images,) labels; multi-label: (n_images, n_labels) of 0 and 1.
-        groups : array, shape (n_images,), default=None
-            Images of one group stay in one inner fold.
-
-        Returns
-        -------
-        self
-        """
+        """Fit by full-batch L-BFGS; images of one group stay in one inner fold, *validation* is ignored."""
         rows, codes = self._training_rows(X, y)
         self.n_iter_, self.search_ = 0, {}
         self.C_ = 1.0 if isinstance(self.C, str) else float(self.C)
@@ -259,17 +247,7 @@ class LinearRegressor(RegressorHead, _LinearHead):
     )
 
     def fit(self, X: Any, y: Any, *, validation: object = None, groups: Any = None) -> LinearRegressor:
-        """Solve for the weights; *validation* is ignored.
-
-        Parameters
-        ----------
-        groups : array, shape (n_images,), default=None
-            Images of one group are left out together.
-
-        Returns
-        -------
-        self
-        """
+        """Solve for the weights; images of one group are left out together, *validation* is ignored."""
         rows, targets = self._training_rows(X, y)
         self.search_, self.alpha_ = {}, 1.0 if isinstance(self.alpha, str) else float(self.alpha)
         if self.standardize and self._streams(rows):

@@ -189,19 +189,7 @@ class SVMClassifier(ClassifierHead, _KernelHead):
     random_state: Any = random_seed("deals the rows to the calibration folds")
 
     def fit(self, X: Any, y: Any, *, validation: object = None, groups: Any = None) -> SVMClassifier:
-        """Fit and calibrate the machines; *validation* is ignored.
-
-        Parameters
-        ----------
-        y : array
-            single-label: (n_images,) labels; multi-label: (n_images, n_labels) of 0 and 1.
-        groups : array, shape (n_images,), default=None
-            Images of one group stay in one inner fold.
-
-        Returns
-        -------
-        self
-        """
+        """Fit and calibrate the machines; images of one group stay in one inner fold, *validation* is ignored."""
         rows, codes = self._training_rows(X, y)
         columns = indicator_columns(codes, len(self.classes_))  # (n, n_machines)
         weights = class_weights(codes, self.classes_, self.class_weight)
@@ -281,17 +269,7 @@ class SVMRegressor(RegressorHead, _KernelHead):
     epsilon: float = number(0.1, "errors below it cost nothing, in deviations of the target", least=0, most=1e6)
 
     def fit(self, X: Any, y: Any, *, validation: object = None, groups: Any = None) -> SVMRegressor:
-        """Fit a machine for each output; *validation* is ignored.
-
-        Parameters
-        ----------
-        groups : array, shape (n_images,), default=None
-            Images of one group stay in one inner fold.
-
-        Returns
-        -------
-        self
-        """
+        """Fit a machine for each output; images of one group stay in one inner fold, *validation* is ignored."""
         rows, targets = self._training_rows(X, y)
         mean, deviation = targets.mean(axis=0), targets.std(axis=0)
         deviation = np.where(deviation > 0, deviation, 1.0)

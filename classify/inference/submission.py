@@ -56,25 +56,13 @@ included."""
 
 @dataclass(frozen=True)
 class TaskPredictions:
-    """The predictions of one run for the images of a submission.
-
-    Parameters
-    ----------
-    scores : ndarray of shape (n_images, n_classes)
-        In the order of the submission.
-    thresholds : tuple of float or None
-        multi: the probability from which a class is given; None = one half.
-    truth : mapping of str to value
-        By id, the label, for the images that have one.
-    run : str
-        Its folder, for messages.
-    """
+    """The predictions of one run for the images of a submission."""
 
     task: Task
-    scores: Floats
-    thresholds: tuple[float, ...] | None
-    truth: Mapping[str, Any]
-    run: str
+    scores: Floats  # (n_images, n_classes), in the order of the submission
+    thresholds: tuple[float, ...] | None  # multi: the probability from which a class is given; None = one half
+    truth: Mapping[str, Any]  # by id, the label, for the images that have one
+    run: str  # its folder, for messages
 
     @property
     def titles(self) -> tuple[str, ...]:

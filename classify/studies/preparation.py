@@ -23,30 +23,13 @@ _FIT = "fit:"
 
 @dataclass(frozen=True)
 class Preparation:
-    """How the experiments of a system are prepared.
+    """How the experiments of a system are prepared."""
 
-    Parameters
-    ----------
-    system : str
-        Its experiments on one corpus share a store, so one policy of views.
-    data : mapping of str to tuple of str
-        Values of ``--data``, by corpus.
-    is_quick : bool
-        A few images and epochs, in places of their own.
-    n_views : int
-        Of each image, where an experiment trains on distorted ones.
-    options : tuple of str
-        Further options of ``extract run``.
-    stores : mapping of str to str
-        Places of vectors by corpus, where they are not ``features/CORPUS``.
-    """
-
-    system: str
-    data: Mapping[str, Command] = field(default_factory=dict)
-    is_quick: bool = False
-    n_views: int = N_VIEWS
-    options: Command = ()
-    stores: Mapping[str, str] = field(default_factory=dict)
+    system: str  # its experiments on one corpus share a store, so one policy of views
+    data: Mapping[str, Command] = field(default_factory=dict)  # values of ``--data``, by corpus
+    is_quick: bool = False  # a few images and epochs, in places of their own
+    options: Command = ()  # further options of ``extract run``
+    stores: Mapping[str, str] = field(default_factory=dict)  # places by corpus, where not ``features/CORPUS``
 
     def store(self, corpus: str) -> Path:
         """Return the folder of a corpus' vectors."""
@@ -91,7 +74,7 @@ class Preparation:
         words += ["--encoders", ",".join(names)]
         policy = self.policy(where)
         if policy:
-            words += ["--policy", policy, "--views", str(QUICK_VIEWS if self.is_quick else self.n_views)]
+            words += ["--policy", policy, "--views", str(QUICK_VIEWS if self.is_quick else N_VIEWS)]
         words += ["--limit", str(QUICK_IMAGES), "--spread"] if self.is_quick else []
         return (*words, *self.options, "--store", str(self.store(where)))
 
