@@ -187,13 +187,9 @@ def _whole(rows: Rows) -> np.ndarray:
 
 
 def _threads(n_jobs: int | None) -> int:
-    """Return how many threads are started: never more than there are cores."""
-    return max(1, min(n_jobs or _usable_cores(), _usable_cores()))
-
-
-def _usable_cores() -> int:
-    """Return how many cores this process may run on; never 0, which LightGBM takes for "find out"."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many threads are started: no more than cores, and never 0, which LightGBM takes for "find out"."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(n_jobs or cores, cores))
 
 
 class GBMClassifier(ClassifierHead, _BoostedHead):

@@ -207,30 +207,17 @@ class SVMClassifier(ClassifierHead, _KernelHead):
         self, gram: np.ndarray, y: np.ndarray, weights: np.ndarray, random: np.random.RandomState
     ) -> tuple[np.ndarray, float, np.ndarray]:
         """Return dual coefficients (n,), intercept and sigmoid (2,) of one binary machine."""
-        dual, used = np.zeros(len(y)), np.flatnonzero(weights > 0)
-        if len(used) < len(y):  # a row without weight is as if it were not there
-            gram, y, weights = gram[np.ix_(used, used)], y[used], weights[used]
-        dual[used], intercept, sigmoid = self._fitted(gram, y, weights, random)
-        return dual, intercept, sigmoid
-
-    def _fitted(
-        self, gram: np.ndarray, y: np.ndarray, weights: np.ndarray, random: np.random.RandomState
-    ) -> tuple[np.ndarray, float, np.ndarray]:
-        """Do the same for rows that all weigh something."""
-        rarer = int(min(y.sum(), len(y) - y.sum()))
-        if rarer == 0:
-            return np.zeros(len(y)), 0.0, np.array([0.0, constant_log_odds(y)])
+        used = np.flatnonzero(weights > 0)  # a row without weight is as if it were not there
         dual, intercept = self._dual(gram, y, weights)
-        folds = min(self.calibration_folds, rarer)
+        folds = min(self.calibration_folds, int(y[used].sum()), int((1 - y[used]).sum()))
         if folds < 2:
-            return dual, intercept, np.array([0.0, constant_log_odds(y)])
-        held_out = np.empty(len(y))
-        fold_of = stratified_folds(y, folds, random)
+            return dual, intercept, np.array([0.0, constant_log_odds(y[used])])
+        held_out, fold_of = np.empty(len(used)), stratified_folds(y[used], folds, random)
         for fold in range(folds):
-            inside = np.flatnonzero(fold_of != fold)
+            inside, outside = used[fold_of != fold], used[fold_of == fold]
             a, b = self._dual(gram[np.ix_(inside, inside)], y[inside], weights[inside])
-            held_out[fold_of == fold] = gram[np.ix_(fold_of == fold, inside)] @ a + b
-        return dual, intercept, fit_sigmoid(held_out, y, weights)
+            held_out[fold_of == fold] = gram[np.ix_(outside, inside)] @ a + b
+        return dual, intercept, fit_sigmoid(held_out, y[used], weights[used])
 
     def _dual(self, gram: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:
         dual, used = np.zeros(len(y)), np.flatnonzero(weights > 0)
@@ -243,16 +230,13 @@ class SVMClassifier(ClassifierHead, _KernelHead):
         return dual, float(machine.intercept_[0])
 
     def _loss(self, values: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
-        fitted = [self._sigmoid(*column) for column in zip(values.T, targets.T, weights.T, strict=True)]
+        fitted = []
+        for column, y, weight in zip(values.T, targets.T, weights.T, strict=True):
+            both = y[weight > 0].min() < y[weight > 0].max()
+            fitted.append(fit_sigmoid(column, y, weight) if both else np.array([0.0, constant_log_odds(y)]))
         slope, offset = np.stack(fitted, axis=1)
         p = probabilities(values * slope + offset, multilabel=self.multilabel_)
         return log_loss(p, targets, multilabel=self.multilabel_, weights=weights)
-
-    @staticmethod
-    def _sigmoid(values: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Fit a sigmoid where both sides are there."""
-        both = y[weights > 0].min() < y[weights > 0].max()
-        return fit_sigmoid(values, y, weights) if both else np.array([0.0, constant_log_odds(y)])
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return calibrated probabilities, float64 (n_images, n_classes); rows sum to 1 unless multi-label."""
