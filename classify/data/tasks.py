@@ -191,15 +191,12 @@ def sampled(data: TaskRows, limit: int | None, *, seed: int) -> TaskRows:
     """Return at most *limit* images of each part, drawn by *seed*; the first of each class is always among them."""
     if limit is None:
         return data
-    exclusive = kind_of(data.task).exclusive
-    parts = {name: _sampled_part(part, limit, seed, exclusive=exclusive) for name, part in data.parts.items()}
+    parts = {}
+    for name, part in data.parts.items():
+        order = np.random.default_rng(seed).permutation(len(part))
+        if kind_of(data.task).exclusive:
+            _, first = np.unique(part.y[order], return_index=True)
+            order = np.concatenate([order[first], np.delete(order, first)])
+        parts[name] = part.some(np.sort(order[:limit]))
     text = f"At most {limit} images of each part were used: this shows that the run works, and is no result."
     return replace(data, parts=parts, warnings=(*data.warnings, text))
-
-
-def _sampled_part(part: Part, limit: int, seed: int, *, exclusive: bool) -> Part:
-    order = np.random.default_rng(seed).permutation(len(part))
-    if exclusive:
-        _, first = np.unique(part.y[order], return_index=True)
-        order = np.concatenate([order[first], np.delete(order, first)])
-    return part.some(np.sort(order[:limit]))

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from classify.figures.charts import curve_points
 from classify.figures.svg import PALETTE, Frame, label, padded, path, shorten, svg
 
-__all__ = ["curves_figure", "histogram_figure", "pictures_figure", "side_by_side"]
-
 Histories = Mapping[str, Sequence[Mapping[str, Any]]]
 _CURVES = ("loss", "accuracy")
 _WIDTH, _HEIGHT, _BINS = 420, 230, 32

@@ -9,7 +9,6 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import lightgbm
@@ -28,7 +27,6 @@ from classify.heads.trees import read_trees
 _ERRORS = 2  # the file descriptor of the error stream
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class _BoostedHead(Head):
     """Base of the boosted heads.
 
@@ -189,13 +187,9 @@ def _whole(rows: Rows) -> np.ndarray:
 
 
 def _threads(n_jobs: int | None) -> int:
-    """Return how many threads are started: never more than there are cores."""
-    return max(1, min(n_jobs or _usable_cores(), _usable_cores()))
-
-
-def _usable_cores() -> int:
-    """Return how many cores this process may run on; never 0, which LightGBM takes for "find out"."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many threads are started: no more than cores, and never 0, which LightGBM takes for "find out"."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(n_jobs or cores, cores))
 
 
 class GBMClassifier(ClassifierHead, _BoostedHead):
@@ -209,19 +203,7 @@ class GBMClassifier(ClassifierHead, _BoostedHead):
     _learned = ("constants_", "boosters_")
 
     def fit(self, X: Any, y: Any, *, validation: tuple[Any, Any] | None = None) -> GBMClassifier:
-        """Fit the boosters.
-
-        Parameters
-        ----------
-        y : array
-            single-label: (n_images,) labels; multi-label: (n_images, n_labels) of 0 and 1.
-        validation : (X, y), default=None
-            Rows for early stopping; never trained on.
-
-        Returns
-        -------
-        self
-        """
+        """Fit the boosters; rows of *validation* stop them early, and are never trained on."""
         rows, codes = self._training_rows(X, y)
         held_out = None if validation is None else self._held_out(*validation)
         if self.multilabel_:
@@ -266,17 +248,7 @@ class GBMRegressor(RegressorHead, _BoostedHead):
     """
 
     def fit(self, X: Any, y: Any, *, validation: tuple[Any, Any] | None = None) -> GBMRegressor:
-        """Fit the boosters.
-
-        Parameters
-        ----------
-        validation : (X, y), default=None
-            Rows for early stopping; never trained on.
-
-        Returns
-        -------
-        self
-        """
+        """Fit the boosters; rows of *validation* stop them early, and are never trained on."""
         rows, targets = self._training_rows(X, y)
         held_out = None if validation is None else self._held_out(*validation)
         rounds = self._rounds(targets.shape[1])

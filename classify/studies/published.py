@@ -14,8 +14,6 @@ from classify.runs.report_json import passport_weights
 from classify.studies.preparation import Preparation
 from features_store import Store
 
-__all__ = ["Difference", "differences"]
-
 
 @dataclass(frozen=True)
 class Difference:
