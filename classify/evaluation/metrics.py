@@ -81,6 +81,7 @@ def _hits_over(column: int, nothing: float = 0.0) -> Formula:
 
 
 _recalls, _precisions = _hits_over(1), _hits_over(2)
+_recall_of_present_classes = _hits_over(1, np.nan)
 
 
 def _weighted(by_class: Formula) -> Formula:
@@ -164,7 +165,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("micro_f1", "micro F1", _S, COUNTS, _micro_f1, **_RIGHT),
     Metric("micro_f1", "micro F1", _M, COUNTS, _micro_f1, shown=_M),
     Metric("accuracy", "accuracy", _S, COUNTS, _accuracy, shown=_S, **_RIGHT),
-    Metric("balanced_accuracy", "balanced accuracy", _S, COUNTS, _hits_over(1, np.nan), shown=_S, **_BY_CLASS),
+    Metric("balanced_accuracy", "balanced accuracy", _S, COUNTS, _recall_of_present_classes, shown=_S, **_BY_CLASS),
     Metric("macro_precision", "macro precision", _CLASSES, COUNTS, _precisions, unsimulated=True, averaged=True),
     Metric("macro_recall", "macro recall", _CLASSES, COUNTS, _recalls, unsimulated=True, averaged=True),
     Metric("weighted_precision", "weighted precision", _CLASSES, COUNTS, _weighted(_precisions), unsimulated=True),

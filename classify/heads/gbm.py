@@ -206,30 +206,21 @@ class GBMClassifier(ClassifierHead, _BoostedHead):
         """Fit the boosters; rows of *validation* stop them early, and are never trained on."""
         rows, codes = self._training_rows(X, y)
         held_out = None if validation is None else self._held_out(*validation)
-        if self.multilabel_:
-            self._fit_labels(rows, codes, held_out)
-            return self
-        n = len(self.classes_)
-        objective = {"objective": "binary"} if n == 2 else {"objective": "multiclass", "num_class": n}
-        self.constants_ = np.zeros(1)
-        columns = None if held_out is None else (held_out[0], held_out[1][:, None])
-        self._finish(
-            self._boost(rows, codes[:, None], columns, objective, self._rounds(1)), validated=columns is not None
-        )
-        return self
-
-    def _fit_labels(self, rows: Rows, codes: np.ndarray, held_out: tuple[Rows, np.ndarray] | None) -> None:
-        self.constants_ = np.array([constant_log_odds(column) for column in codes.T])
-        varied = np.flatnonzero(codes.min(axis=0) != codes.max(axis=0))
-        boosters: list[Any] = [None] * codes.shape[1]
-        rounds = self._rounds(codes.shape[1])
+        n, columns = len(self.classes_), codes.reshape(len(codes), -1)
+        objective: dict[str, Any] = {"objective": "multiclass", "num_class": n}
+        if n == 2 or self.multilabel_:
+            objective = {"objective": "binary"}
+        self.constants_ = np.array([constant_log_odds(y) for y in columns.T]) if self.multilabel_ else np.zeros(1)
+        varied = np.flatnonzero(columns.min(axis=0) != columns.max(axis=0))
+        boosters: list[Any] = [None] * columns.shape[1]
+        rounds = self._rounds(len(boosters))
         if len(varied):
-            columns = None if held_out is None else (held_out[0], held_out[1][:, varied])
-            binary = {"objective": "binary"}
-            fitted = self._boost(rows, codes[:, varied], columns, binary, [rounds[k] for k in varied])
+            scored = held_out and (held_out[0], held_out[1].reshape(len(held_out[1]), -1)[:, varied])
+            fitted = self._boost(rows, columns[:, varied], scored, objective, [rounds[k] for k in varied])
             for k, booster in zip(varied, fitted, strict=True):
                 boosters[k] = booster
         self._finish(boosters, validated=held_out is not None)
+        return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return probabilities, float64 (n_images, n_classes); rows sum to 1 unless multi-label."""

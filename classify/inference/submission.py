@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,8 +24,8 @@ from classify.evaluation.metrics import metrics, primary_metric
 from classify.inference.model import run_model
 from classify.json_file import read_regular, whole_file
 from classify.runs.folder import Run
-from classify.runs.identity import check_same_data
-from classify.runs.layout import Layout, lay_out
+from classify.runs.identity import lay_out_again
+from classify.runs.layout import Layout
 from features_store import Store, open_store
 from features_store import passport as passports
 from features_store.atomic import typed_path
@@ -153,9 +153,7 @@ def _laid_out(run: Run) -> Layout:
         raise SubmissionError(
             f"{run.folder} tests a head on another corpus; submit from a run that was fitted on the corpus itself"
         )
-    layout = lay_out(replace(config, allow_split_groups=True))  # the run was scored on it already
-    check_same_data(run, config, layout)
-    return layout
+    return lay_out_again(run)[1]
 
 
 def _part_ids(layout: Layout, run: Run, part: str) -> list[str]:

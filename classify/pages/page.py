@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +92,9 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["interval"] = interval_text
-    environment.filters["metric"] = metric_title
-    environment.filters["reason"] = interval_words
-    environment.filters["plain"] = lambda value: _number(value, ".3f")
-    environment.filters["p"] = p_text
-    environment.filters["short"] = lambda value: _number(value, ".2f")
-    environment.filters["signed"] = lambda value: _number(value, "+.3f")
+    environment.filters |= {"interval": interval_text, "metric": metric_title, "reason": interval_words, "p": p_text}
+    for name, form in {"plain": ".3f", "short": ".2f", "signed": "+.3f"}.items():
+        environment.filters[name] = partial(_number, form=form)
     return environment
 
 

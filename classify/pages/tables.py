@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from classify.console import columns, paragraph
 from classify.evaluation.metrics import greater_is_better
 from classify.evaluation.wording import distinct_metrics, interval_text, interval_words, metric_title, p_text
+from classify.heads import ALL_HEADS, head_class, head_options
+from classify.heads.options import Option, options_of
 from classify.pages.leaderboard import (
     STANDINGS,
     Leaderboard,
@@ -20,10 +22,10 @@ from classify.pages.leaderboard import (
 )
 from classify.pages.run_section import run_notes
 from classify.runs.folder import Run, read_run
+from classify.runs.record import plain
 from classify.runs.report_json import UNDEFINED, shown_metrics
 
 if TYPE_CHECKING:
-    from classify.heads.options import Option
     from classify.studies.sweep import GridPoint
 
 
@@ -283,9 +285,6 @@ def seeds_text(run: Run, found: Mapping[str, Any]) -> str:
 
 def head_records() -> list[dict[str, Any]]:
     """Return the table of heads as plain values, with the default of every option by kind of task."""
-    from classify.heads import ALL_HEADS, head_options
-    from classify.runs.record import plain
-
     return [
         {
             "name": head.name,
@@ -299,17 +298,12 @@ def head_records() -> list[dict[str, Any]]:
 
 def head_list() -> str:
     """Lay out the table of heads, a line for each; no head is imported for it."""
-    from classify.heads import ALL_HEADS
-
     lines = [f"{head.name:<8} {head.description} ({', '.join(head.kinds)})" for head in ALL_HEADS.values()]
     return "\n".join([*lines, "", "`classify heads HEAD` lists the options of one."])
 
 
 def head_card(name: str) -> str:
     """Lay out one head: what it is, and its options with defaults as ``--set`` takes them, meaning and range."""
-    from classify.heads import ALL_HEADS, head_class, head_options
-    from classify.heads.options import options_of
-
     kinds = ALL_HEADS[name].kinds if name in ALL_HEADS else ("single",)
     head_class(name, kinds[0])  # an unknown name is answered with the valid ones
     options: dict[str, Any] = {}

@@ -58,7 +58,7 @@ class Row:
         return {
             **vars(self),
             "also": dict(self.also or {}),
-            "differs": [{**one.as_json(), "text": str(one)} for one in self.differs],
+            "differs": [{**vars(one), "text": str(one)} for one in self.differs],
             "standing": [{**vars(one), "of": list(one.of), "state": one.state} for one in self.standing],
             "to_do": [list(command) for command in self.to_do],
             "verdict": self.verdict,

@@ -19,6 +19,7 @@ from classify.runs.folder import Run, find_runs
 from classify.runs.report_json import Report
 from classify.runs.train import run
 from features_store import ExistsError, Labels, Split, Task
+from features_store.errors import StoreError
 
 from .conftest import EVOKES
 
@@ -146,7 +147,7 @@ def test_file_is_written_once(polarity_run, tmp_path):
     with pytest.raises(ExistsError):
         write_report_page([polarity_run], tmp_path / "page.html")
     write_report_page([polarity_run], tmp_path / "page.html", force=True)
-    with pytest.raises(RunError, match="write"):
+    with pytest.raises(StoreError, match="write"):
         write_report_page([polarity_run], tmp_path / "page.html" / "below.html")
 
 
