@@ -234,8 +234,12 @@ def table(inner: Check) -> Check:
     return check
 
 
-def record(needed: Mapping[str, Check], free: Mapping[str, tuple[Check, Any]] | None = None) -> Check:
-    """Take an object: *needed* names with their checks, *free* ones with check and default; others pass as they are."""
+def record(
+    needed: Mapping[str, Check],
+    free: Mapping[str, tuple[Check, Any]] | None = None,
+    known: Mapping[str, Check] | None = None,
+) -> Check:
+    """Take an object: *needed* names, *free* ones with their defaults, *known* ones if they are there; no others."""
 
     def check(value: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
@@ -243,11 +247,12 @@ def record(needed: Mapping[str, Check], free: Mapping[str, tuple[Check, Any]] | 
         lacking = [name for name in needed if name not in value]
         if lacking:
             raise SchemaError(f"{where} lacks {', '.join(lacking)}")
-        made = dict(value)
-        for name, inner in needed.items():
-            made[name] = inner(value[name], f"{where}.{name}")
-        for name, (inner, default) in (free or {}).items():
-            made[name] = inner(value[name], f"{where}.{name}") if name in value else copy(default)
-        return made
+        defaults = {name: default for name, (_, default) in (free or {}).items()}
+        checks = {**needed, **{name: inner for name, (inner, _) in (free or {}).items()}, **(known or {})}
+        return {
+            name: inner(value[name], f"{where}.{name}") if name in value else copy(defaults[name])
+            for name, inner in checks.items()
+            if name in value or name in defaults
+        }
 
     return check

@@ -104,10 +104,13 @@ def verify(
     from features_store import verify as checking
 
     files, place = find_dumps(store), _place(data or [])
+    opened = None
     try:
         opened = open_store(files)
         report = checking.verify(opened, recompute=recompute, data=place)
-    except FormatError as error:  # the files are there, so what is wrong with them is damage
+    except (FormatError, MismatchError) as error:  # the files are there, so what is wrong with them is damage
+        if opened is not None and isinstance(error, MismatchError):  # of what was asked for
+            raise
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
     facts = dataclasses.asdict(report)

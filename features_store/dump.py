@@ -212,6 +212,8 @@ class _Reading:
             parent_digest=parent_digest,
             parent_rows=parent_rows,
             meaning_digest=self.text(self.file, "meaning_digest"),
+            images_digest=self.text(self.file, "images_digest"),
+            format_version=text_of(self.file, "format_version"),
         )
 
     def version(self) -> None:

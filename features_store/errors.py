@@ -12,7 +12,7 @@ from collections.abc import Iterable
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the operating system reports where a disk, a quota or the largest size of a file is reached."""
 MACHINE_FAULTS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Errors that say nothing about the file: the same read may succeed later."""
+"""Errors that mean nothing about the file: the same read may succeed later."""
 
 
 class AffectoryError(Exception):

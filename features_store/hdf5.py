@@ -28,7 +28,16 @@ from numpy.typing import NDArray
 from features_store import passport, seal
 from features_store.atomic import atomic_write, open_regular
 from features_store.errors import FULL_DISK, MACHINE_FAULTS, FormatError, StoreError, UnsafeFileError, first_line
-from features_store.schema import ALIGNMENT, FORMAT, FORMAT_VERSION, BlockSpec, Index, checked_text, meaning_digest
+from features_store.schema import (
+    ALIGNMENT,
+    FORMAT,
+    FORMAT_VERSION,
+    BlockSpec,
+    Index,
+    checked_text,
+    images_digest,
+    meaning_digest,
+)
 
 _MAX_OBJECTS = 10_000
 _MAX_ATTRIBUTES = 10_000
@@ -264,12 +273,16 @@ def fill_index(file: h5py.File, index: Index, *, labels: bool = True) -> None:
                 f"split {split.name!r} divides the groups of {n_crossing:,} images, and splits that are made keep "
                 "groups whole; make it again with `features-store splits`"
             )
-    meaning = meaning_digest(tasks, splits, index.groups) if labels else ""
+    digests = {
+        "meaning_digest": meaning_digest(tasks, splits, index.groups) if labels else "",
+        "images_digest": images_digest(index.corpus, index.content) if labels else "",
+    }
     _set_text(file, "format", FORMAT)
-    _set_text(file, "format_version", FORMAT_VERSION if meaning else "1.0")
+    _set_text(file, "format_version", FORMAT_VERSION if any(digests.values()) else "1.0")
     _set_text(file, "index_digest", index.digest)
-    if meaning:
-        _set_text(file, "meaning_digest", meaning)
+    for name, digest in digests.items():
+        if digest:
+            _set_text(file, name, digest)
     if index.corpus:
         _set_text(file, "corpus", passport.canonical(index.corpus))
     _set_strings(file, "images/id", index.raw_ids)

@@ -423,19 +423,17 @@ def _check_id(row: int, raw: bytes) -> None:
         raise FormatError(f"image id {text[:60]!r} in row {row} {rule}")
 
 
-# ---- digest of labels, splits and groups, section 4 -----------------------------------------------------------------
+# ---- digests of what is beside the vectors, section 4 ---------------------------------------------------------------
 
 
 def meaning_digest(labels: Mapping[str, Labels], splits: Mapping[str, Split], groups: NDArray[np.int64] | None) -> str:
     """Return the SHA-256 over labels, splits and groups, in hexadecimal; "" if there are none."""
     if not labels and not splits and groups is None:
         return ""
-    sha = hashlib.sha256()
+    parts: list[bytes] = []
 
     def add(header: Mapping[str, Any], values: NDArray[Any], dtype: str) -> None:
-        text = json.dumps(dict(header), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        sha.update(text.encode() + b"\0")
-        sha.update(np.ascontiguousarray(values, dtype=dtype).tobytes())
+        parts.extend((_canonical(header), b"\0", np.ascontiguousarray(values, dtype=dtype).tobytes()))
 
     for name, column in sorted(labels.items()):
         task = column.task
@@ -445,4 +443,16 @@ def meaning_digest(labels: Mapping[str, Labels], splits: Mapping[str, Split], gr
         add({"split": name, "kind": split.kind, "source": split.source}, split.values, "|i1")
     if groups is not None:
         add({"groups": len(groups)}, groups, "<i8")
-    return sha.hexdigest()
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def images_digest(corpus: Mapping[str, Any], content: NDArray[np.uint8] | None) -> str:
+    """Return the SHA-256 over corpus and digests of the image files, in hexadecimal; "" if there are none."""
+    if not corpus and content is None:
+        return ""
+    rows = b"" if content is None else np.ascontiguousarray(content, dtype=np.uint8).tobytes()
+    return hashlib.sha256(_canonical(corpus) + b"\0" + rows).hexdigest()
+
+
+def _canonical(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(dict(record), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

@@ -105,7 +105,7 @@ def _accuracy(task: Task, sums: Floats) -> Floats:
     return found
 
 
-def _recall(task: Task, sums: Floats) -> Floats:
+def _recall_of_present_classes(task: Task, sums: Floats) -> Floats:
     hit, true, _ = _counted(task, sums)
     return ratio(hit, true, nothing=np.nan)
 
@@ -171,7 +171,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("micro_f1", "micro F1", _S, COUNTS, _micro_f1, **_RIGHT),
     Metric("micro_f1", "micro F1", _M, COUNTS, _micro_f1, shown=_M),
     Metric("accuracy", "accuracy", _S, COUNTS, _accuracy, shown=_S, **_RIGHT),
-    Metric("balanced_accuracy", "balanced accuracy", _S, COUNTS, _recall, shown=_S, **_BY_CLASS),
+    Metric("balanced_accuracy", "balanced accuracy", _S, COUNTS, _recall_of_present_classes, shown=_S, **_BY_CLASS),
     Metric("macro_precision", "macro precision", _CLASSES, COUNTS, _precisions, unsimulated=True, averaged=True),
     Metric("macro_recall", "macro recall", _CLASSES, COUNTS, _recalls, unsimulated=True, averaged=True),
     Metric("weighted_precision", "weighted precision", _CLASSES, COUNTS, _weighted(_precisions), unsimulated=True),

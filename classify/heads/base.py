@@ -201,7 +201,7 @@ class ClassifierHead(ClassifierMixin, Head):
         self.classes_, codes = np.unique(column_or_1d(y, warn=True), return_inverse=True)
         if len(self.classes_) < self._min_classes:
             raise HeadError(
-                f"the training rows are all of one class ({self.classes_[0]!r}); "
+                f"the training rows are all of one class ({self.classes_[0]}); "
                 f"{type(self).__name__} needs at least {self._min_classes} classes"
             )
         return codes.astype(np.int64)

@@ -27,7 +27,7 @@ __all__ = ["LinearClassifier", "LinearRegressor"]
 
 COSTS = tuple(10.0 ** np.arange(-4, 4.1, 0.5))
 ALPHAS = 10.0 ** np.linspace(-6, 5, 45)  # for rows of squared length 1
-N_FOLDS = 5
+N_FOLDS = 3
 _HELD_BYTES = 2**31
 
 

@@ -241,14 +241,19 @@ _ATTRIBUTES: dict[str, Check] = {
     "search_": table(anything),
 }
 """Attributes that stand in ``head.json``, with what each takes."""
+
+
+def _attributes(value: Any, where: str) -> dict[str, Any]:
+    made: dict[str, Any] = table(anything)(value, where)
+    for name, one in made.items():
+        if name not in _ATTRIBUTES:
+            wrong(where, name, ", ".join(_ATTRIBUTES))
+        _ATTRIBUTES[name](one, f"{where}.{name}")
+    return made if "n_features_in_" in made else wrong(where, sorted(made), "n_features_in_ among them")
+
+
 _HEAD = record(
-    {
-        "head": text,
-        "kind": choice(*KINDS),
-        "params": table(anything),
-        "attributes": record({"n_features_in_": whole(1)}),
-        "files": _file,
-    }
+    {"head": text, "kind": choice(*KINDS), "params": table(anything), "attributes": _attributes, "files": _file}
 )
 
 
@@ -269,10 +274,6 @@ def _record(data: bytes) -> dict[str, Any]:
                 "update affectory"
             )
         made: dict[str, Any] = _HEAD(found, "the head")
-        for name, value in made["attributes"].items():
-            if name not in _ATTRIBUTES:
-                wrong("the head.attributes", name, ", ".join(_ATTRIBUTES))
-            _ATTRIBUTES[name](value, f"the head.attributes.{name}")
     except RunError as error:
         raise HeadError(f"damaged or not a head ({error})") from error
     return made

@@ -88,7 +88,7 @@ def pairs_text(board: Leaderboard, found: Sequence[PairOfRuns]) -> str:
             ]
         )
     crossing = next((row.crossing for row in board.rows if row.crossing), None)
-    note = f"Student's t of the resampled difference, Holm over all {len(found)} pairs, baselines left out"
+    note = f"Student's t of the difference (jackknife), Holm over all {len(found)} pairs, baselines left out"
     if any(pair.mcnemar for pair in found):
         note += "; McNemar counts the images that only one of the two gets right, its p is not corrected"
     lines = [f"  differences {clean_title(crossing)}"] if crossing else []

@@ -27,7 +27,10 @@ from classify.json_file import (
 from classify.runs.report_json import ENDS, SHARE, UNDEFINED, interval
 
 _PAIR = record({"id": text, "other": text, "cosine": number(-1.01, 1.01)}, {"same_bytes": (flag, False)})
-_ACROSS = record({"n_images": whole(), "ids": items(text), "pairs": items(_PAIR)})
+_ACROSS = record(
+    {"n_images": whole(), "ids": items(text), "pairs": items(_PAIR)},
+    known={"threshold": number(), "n_same_bytes": whole()},
+)
 _DUPLICATES = record(
     {"across": table(_ACROSS)}, {"threshold": (number(), 0.0), "same_bytes_known": (flag, False), "method": (text, "")}
 )
@@ -51,6 +54,7 @@ _LABEL_ERRORS = record(
         "judge_metric": (text, ""),
         "judge_value": (optional(number()), None),
     },
+    {"judge_knows": flag, "n_expected": optional(number()), "n_doubted": whole()},
 )
 _AUDIT = record(
     {"duplicates": _DUPLICATES, "label_errors": _LABEL_ERRORS}, {"part_digests": (table(text), {}), "task": (text, "")}

@@ -71,7 +71,7 @@ def read_predictions(path: Path, task: Task) -> dict[str, PartPredictions]:
         return _parts(kind_of(task), header, rows)
     except FileNotFoundError as error:
         raise RunError(f"cannot read the predictions {path}: there is no such file") from error
-    except (ValueError, csv.Error) as error:
+    except (ValueError, OverflowError, csv.Error) as error:
         raise RunError(f"cannot read the predictions {path}: {str(error)[:200]}") from error
 
 
