@@ -151,13 +151,19 @@ def _worded(counts: Mapping[str, int]) -> str:
 
 
 def _gaps(task: Task, parts: Mapping[str, Part]) -> tuple[str, ...]:
-    """Say which classes have no image in a part."""
+    """Say which classes have no image in a part, and which labels or outputs never vary in training."""
     warnings = []
     for part in parts.values():
         for name, count in kind_of(task).class_counts(part.y).items():
             if not count:
                 effect = "it cannot be learned" if part.name == "train" else "its row stays, empty"
                 warnings.append(f"No image of the {part.name} part has the class {name!r}: {effect}.")
+    if "train" in parts and not kind_of(task).exclusive:
+        train = parts["train"].y.reshape(len(parts["train"]), -1)
+        fixed = (train == train[0]).all(axis=0) & (train[0] != 0 if kind_of(task).has_classes else True)
+        for name in np.array(task.classes)[fixed].tolist():
+            shared = f"has the class {name!r}" if kind_of(task).has_classes else f"has the same {name!r}"
+            warnings.append(f"Every image of the train part {shared}: it cannot be learned.")
     return tuple(warnings)
 
 

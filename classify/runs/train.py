@@ -74,6 +74,9 @@ def run(
         heads, refit, caught = fit_head(head, layout, refit=config.refit, interruption=interruption)
     with _timed(timings, "score"):
         scores = {name: head_scores(heads[name], task, x) for name, x in layout.matrices.items()}
+        every = np.concatenate(list(scores.values()))
+        if np.ptp(every, axis=0).max() <= 1e-9 * np.abs(every).max() and config.head != "dummy" and not caught:
+            caught.append("Every image gets the same prediction: the head learned nothing from these features.")
     with _timed(timings, "intervals"):
         spreads["head"] = _spreads(data, scores, **resampling)
         crossing = clean_scores(data, spreads, **resampling)
