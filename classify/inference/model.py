@@ -119,7 +119,9 @@ class Model:
         """Return a prediction as one line for people: the classes, the largest first, and the calibrated values."""
         if prediction.scores is None:
             return on_one_line(f"{prediction.image}: no prediction ({prediction.reason})")
-        classes, scores, novelty = self.task.classes, prediction.scores.tolist(), _novelty_text(prediction)
+        classes, scores = self.task.classes, prediction.scores.tolist()
+        novelty = "" if prediction.novelty is None else f"; novelty {prediction.novelty:.3g}"
+        novelty += f"; {prediction.novelty_note}" if prediction.novelty_note else ""
         if not self.kind.has_classes:
             clipped = prediction.out_of_range
             values = [
@@ -153,11 +155,6 @@ def _csv_line(cells: list[Any]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow(cells)
     return text.getvalue()
-
-
-def _novelty_text(prediction: Prediction) -> str:
-    value = "" if prediction.novelty is None else f"; novelty {prediction.novelty:.3g}"
-    return f"{value}; {prediction.novelty_note}" if prediction.novelty_note else value
 
 
 def random_weights(passports: Mapping[str, Mapping[str, Any]]) -> list[str]:

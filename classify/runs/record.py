@@ -51,7 +51,10 @@ def run_report(
         "numbers that rest on it are no result."
         for name, source in random_sources(passports).items()
     ]
-    texts += [*_refit_words(refit), *_novelty_words(novelty)]
+    if refit is not None:
+        text = f"The head was fitted again on the {refit['n']} images of training and validation together: only the"
+        texts.append(f"{text} test part is scored by it; the other parts, and calibration, are of the head before.")
+    texts += _novelty_words(novelty)
     values = {
         "format_version": FORMAT_VERSION,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -120,13 +123,6 @@ def by_kind(texts: Sequence[str]) -> list[str]:
         for alike in kinds.values()
         for line in (alike if len(alike) <= MAX_ALIKE else [f"{alike[0]} ({len(alike) - 1} more of this kind)"])
     ]
-
-
-def _refit_words(refit: Mapping[str, Any] | None) -> list[str]:
-    if refit is None:
-        return []
-    text = f"The head was fitted again on the {refit['n']} images of training and validation together: only the"
-    return [f"{text} test part is scored by it; the other parts, and calibration, are of the head before."]
 
 
 def _novelty_words(novelty: Mapping[str, Any] | None) -> list[str]:

@@ -114,8 +114,7 @@ def test_regions() -> None:
     """Edge 256 and crop 224 show seven eighths of the shorter side, and less of the longer one."""
     assert saliency.region_of({"resize": [128, 128]}, 10, 20) == saliency.WHOLE
     region = saliency.region_of({"resize": 256, "crop": [224, 224]}, 100, 200)
-    assert (region.top, region.bottom) == pytest.approx((1 / 16, 15 / 16))
-    assert (region.left, region.right) == pytest.approx((0.5 - 7 / 32, 0.5 + 7 / 32))
+    assert region == pytest.approx((1 / 16, 0.5 - 7 / 32, 15 / 16, 0.5 + 7 / 32))
 
 
 def test_combined_maps_keep_weights_and_places() -> None:
@@ -127,9 +126,7 @@ def test_combined_maps_keep_weights_and_places() -> None:
     )
     assert field[:32, :32].sum() / field.sum() == pytest.approx(0.75, abs=0.01)
     assert field[32:, 32:].sum() / field.sum() == pytest.approx(0.25, abs=0.01)
-    inner = saliency.combined(
-        [saliency.SaliencyMap(np.ones((7, 7)), saliency.Region(0.25, 0.25, 0.75, 0.75), "")], [1.0]
-    )
+    inner = saliency.combined([saliency.SaliencyMap(np.ones((7, 7)), (0.25, 0.25, 0.75, 0.75), "")], [1.0])
     assert (inner > 0).mean() == pytest.approx(0.25)
 
 
