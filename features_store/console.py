@@ -54,7 +54,7 @@ _USERS_MISTAKES = {
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP),
     *(errno.EACCES, errno.EPERM, errno.EROFS),
 }
-_LOGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s?#]*@")
+_LOGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:/{1,2})[^/\s?#]*@")  # as a path, a URL has lost a slash
 _SECRET = re.compile(
     r"([?&;#][^=&;#\s]*(?:sig|token|secret|pass|pwd|key|credential|auth|access|session|policy)[^=&;#\s]*=)[^&;#\s\"'<>)\],]+",
     re.IGNORECASE,
@@ -301,7 +301,7 @@ class _Redacting(io.TextIOWrapper):
     """A standard stream that lets no secret and no mark of direction pass, and that no character can stop."""
 
     def write(self, text: str, /) -> int:
-        shown = redacted(text) if "://" in text else text
+        shown = redacted(text) if ":/" in text else text
         super().write(_STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", shown) if not shown.isascii() else shown)
         return len(text)
 

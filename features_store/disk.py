@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import shutil
 import stat
 import sys
@@ -65,6 +66,8 @@ def refuse_special(path: Path) -> None:
 def try_place(path: Path, what: str = "") -> None:
     """Refuse a place that cannot be written, by writing there: folders that this takes are removed again."""
     refuse_special(path)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+        raise StoreError(f"cannot write {what}{path}: it is a URL, and only local paths are written")
     made: list[Path] = []
     try:
         for folder in reversed(path.absolute().parents):
