@@ -74,6 +74,8 @@ def refuse_special(path: Path) -> None:
 def try_place(path: Path, what: str = "") -> None:
     """Refuse a place that cannot be written, by writing there: folders that this takes are removed again."""
     refuse_special(path)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+        raise StoreError(f"cannot write {what}{path}: it is a URL, and only local paths are written")
     made: list[Path] = []
     try:
         for folder in reversed(path.absolute().parents):

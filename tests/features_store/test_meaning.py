@@ -298,6 +298,14 @@ def test_class_names_in_two_forms() -> None:
         fs.Task("t", "single", (composed, "tea", decomposed))
 
 
+def test_an_empty_class_name_and_groups_that_are_no_numbers() -> None:
+    """An empty cell means no label, so no class is called so; groups are numbers."""
+    with pytest.raises(fs.FormatError, match="empty class name"):
+        fs.Task("mood", "single", ("", "b"))
+    with pytest.raises(fs.FormatError, match="number them"):
+        fs.Index(np.array(["a", "b"]), groups=np.array(["g", "h"]))
+
+
 def test_more_classes_than_codes(tmp_path) -> None:
     """The largest number of classes goes through a dump; one more, or names that fill it, end in a sentence."""
     names = tuple(np.base_repr(i, 36) for i in range(8000))
