@@ -29,6 +29,7 @@ from features_store import (
 )
 from features_store.align import rows_that_differ
 from features_store.atomic import recover
+from features_store.disk import refuse_special
 from features_store.schema import INDEX_FILE
 
 JOURNAL = "content.sha256.part"
@@ -41,6 +42,7 @@ def check_or_write_index(store: Path, dataset: Dataset) -> None:
     """Write ``index.h5`` if the store has none; else check that it lists the same images and means the same."""
     path, index = store / INDEX_FILE, dataset.index
     if not path.exists():
+        refuse_special(store)
         try:
             store.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:

@@ -12,6 +12,7 @@ which costs a quarter of a second and is therefore not done for every file.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 
 from features_store import passport, seal
 from features_store.atomic import atomic_write, open_regular
-from features_store.errors import MACHINE_FAULTS, FormatError, StoreError, UnsafeFileError, first_line
+from features_store.errors import FULL_DISK, MACHINE_FAULTS, FormatError, StoreError, UnsafeFileError, first_line
 from features_store.schema import ALIGNMENT, FORMAT, FORMAT_VERSION, BlockSpec, Index, checked_text
 
 _MAX_OBJECTS = 10_000
@@ -63,7 +64,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
     except PermissionError as error:
         raise FormatError(f"{path} cannot be read: {error.strerror or 'permission denied'}") from error
     except _DAMAGE as error:
-        if isinstance(error, OSError) and error.errno in MACHINE_FAULTS:
+        if isinstance(error, OSError) and error.errno in (*FULL_DISK, *MACHINE_FAULTS):  # of what is written beside
             raise
         raise FormatError(
             f"{path} cannot be read as HDF5: it is damaged, cut short, or another kind of file ({first_line(error)})"
@@ -211,16 +212,46 @@ def write_index(path: Path | str, index: Index, *, force: bool = False) -> None:
         fill_index(file, index)
 
 
-def new_dump(path: Path) -> h5py.File:
-    """Create an empty HDF5 file with the settings that FORMAT.md asks for."""
-    return h5py.File(
-        path,
-        "x",
-        libver=("earliest", "v110"),
-        alignment_threshold=ALIGNMENT,
-        alignment_interval=ALIGNMENT,
-        locking=False,
-    )
+class _Recording(io.FileIO):
+    """A file that HDF5 writes to, which keeps the first fault: HDF5 itself loses some, and crashes at others."""
+
+    fault: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        left = memoryview(data).cast("B")
+        n_bytes = len(left)
+        try:
+            while left:
+                left = left[super().write(left) or 0 :]
+        except OSError as error:
+            self.fault = self.fault or error
+        return n_bytes
+
+    def truncate(self, size: int | None = None, /) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.fault = self.fault or error
+        return size or 0
+
+
+@contextmanager
+def new_dump(path: Path, mode: str = "x") -> Iterator[h5py.File]:
+    """Create an empty HDF5 file with the settings that FORMAT.md asks for; what cannot be written is an error."""
+    with _Recording(path, f"{mode}+" if mode == "x" else mode) as raw:
+        try:
+            with h5py.File(
+                raw,
+                mode,
+                libver=("earliest", "v110"),
+                alignment_threshold=ALIGNMENT,
+                alignment_interval=ALIGNMENT,
+                locking=False,
+            ) as file:
+                yield file
+        finally:
+            if raw.fault is not None:
+                raise OSError(raw.fault.errno, raw.fault.strerror, str(path)) from raw.fault
 
 
 def fill_index(file: h5py.File, index: Index, *, labels: bool = True) -> None:
@@ -284,7 +315,7 @@ def add_block(file: h5py.File, spec: BlockSpec, n_images: int) -> None:
 
 def replace_passport(path: Path, block: str, record: Mapping[str, Any]) -> None:
     """Give a block another passport; only for a file that nobody else has seen yet."""
-    with h5py.File(path, "r+", libver=("earliest", "v110"), locking=False) as file:
+    with new_dump(path, "r+") as file:
         _set_text(file[f"blocks/{block}"], "passport", passport.canonical(record))
 
 

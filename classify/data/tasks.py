@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from classify.data.crossing import Crossing, find_crossing, refuse_crossing
 from classify.data.kinds import kind_of
 from classify.data.merging import merge_classes
+from classify.data.seen import find_trained, refuse_trained
 from classify.errors import TaskError
 from features_store.errors import FailedRowsError
 from features_store.schema import PART_NAMES, Status, Task
@@ -123,10 +124,11 @@ def task_rows(
             groups = None if store.groups is None else np.asarray(store.groups)[rows]
             parts[name] = Part(name, rows, y, np.asarray(store.ids)[rows], groups)
     unused = int((places < 0).sum())
-    gaps, source = _gaps(labels.task, parts), chosen.source
-    laid_out = TaskRows(labels.task, parts, dropped, unused=unused, warnings=gaps, split=split, split_source=source)
+    warnings, source = (*_gaps(labels.task, parts), *_trained(store, blocks, parts)), chosen.source
+    laid_out = TaskRows(labels.task, parts, dropped, unused=unused, warnings=warnings, split=split, split_source=source)
     _check(laid_out, split)
     refuse_crossing(laid_out.crossing, allow=allow_split_groups)
+    refuse_trained(store, blocks, {name: part.rows for name, part in parts.items() if name != "train"})
     return laid_out
 
 
@@ -149,14 +151,31 @@ def _worded(counts: Mapping[str, int]) -> str:
 
 
 def _gaps(task: Task, parts: Mapping[str, Part]) -> tuple[str, ...]:
-    """Say which classes have no image in a part."""
+    """Say which classes have no image in a part, and which labels or outputs never vary in training."""
     warnings = []
     for part in parts.values():
         for name, count in kind_of(task).class_counts(part.y).items():
             if not count:
                 effect = "it cannot be learned" if part.name == "train" else "its row stays, empty"
                 warnings.append(f"No image of the {part.name} part has the class {name!r}: {effect}.")
+    if "train" in parts and not kind_of(task).exclusive:
+        train = parts["train"].y.reshape(len(parts["train"]), -1)
+        fixed = (train == train[0]).all(axis=0) & (train[0] != 0 if kind_of(task).has_classes else True)
+        for name in np.array(task.classes)[fixed].tolist():
+            shared = f"has the class {name!r}" if kind_of(task).has_classes else f"has the same {name!r}"
+            warnings.append(f"Every image of the train part {shared}: it cannot be learned.")
     return tuple(warnings)
+
+
+def _trained(store: Store, blocks: Sequence[str], parts: Mapping[str, Part]) -> list[str]:
+    """Say which networks know the training images already."""
+    if "train" not in parts:
+        return []
+    names = [name for name, images in find_trained(store, blocks).items() if images[parts["train"].rows].any()]
+    if not names:
+        return []
+    text = f"Networks were trained on these training images ({', '.join(names)}): their vectors tell more of them than "
+    return [text + "of other images, so whatever a head chooses by inner folds leans on these blocks."]
 
 
 def _check(laid_out: TaskRows, split: str) -> None:
@@ -178,15 +197,12 @@ def sampled(data: TaskRows, limit: int | None, *, seed: int) -> TaskRows:
     """Return at most *limit* images of each part, drawn by *seed*; the first of each class is always among them."""
     if limit is None:
         return data
-    exclusive = kind_of(data.task).exclusive
-    parts = {name: _sampled_part(part, limit, seed, exclusive=exclusive) for name, part in data.parts.items()}
+    parts = {}
+    for name, part in data.parts.items():
+        order = np.random.default_rng(seed).permutation(len(part))
+        if kind_of(data.task).exclusive:
+            _, first = np.unique(part.y[order], return_index=True)
+            order = np.concatenate([order[first], np.delete(order, first)])
+        parts[name] = part.some(np.sort(order[:limit]))
     text = f"At most {limit} images of each part were used: this shows that the run works, and is no result."
     return replace(data, parts=parts, warnings=(*data.warnings, text))
-
-
-def _sampled_part(part: Part, limit: int, seed: int, *, exclusive: bool) -> Part:
-    order = np.random.default_rng(seed).permutation(len(part))
-    if exclusive:
-        _, first = np.unique(part.y[order], return_index=True)
-        order = np.concatenate([order[first], np.delete(order, first)])
-    return part.some(np.sort(order[:limit]))

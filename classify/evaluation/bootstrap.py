@@ -29,6 +29,7 @@ LEVEL = 0.95
 LEAST_UNITS = 10  # independent images or groups; the spread of fewer says nothing
 _UNDEFINED = 0.05  # share of resamples in which a metric may be undefined
 _NAMED = 4  # classes that a sentence names
+MAX_LEFT_OUT = 500
 _CHUNK = 4_000_000  # weights held at once, 32 MB
 SECONDS = 2.0  # work that takes longer shows a progress bar, on a terminal
 
@@ -96,7 +97,7 @@ def too_few(n_units: int, *, grouped: bool, part: str) -> str:
 
 
 @functools.cache
-def student(freedom: int, level: float = LEVEL) -> float:
+def student(freedom: float, level: float = LEVEL) -> float:
     """Return the number of standard deviations on either side that cover *level* of Student's distribution."""
     from scipy.special import stdtrit
 
@@ -217,6 +218,7 @@ class Spread:
     task: Task
     values: Mapping[str, float]  # on all images; NaN where undefined
     resampled: Mapping[str, Floats]  # (n_resamples,) each
+    left_out: Mapping[str, Floats]  # without each unit in turn, or each of MAX_LEFT_OUT random sets of units
     by_class: Mapping[str, tuple[Floats, Floats]]  # of averaged metrics, the same of each class: (.., n_classes)
     # Of the metrics of scale "positive": the standard error of the logarithm, and for each resample how many of its
     # own standard errors its logarithm lies from that of all images.
@@ -250,6 +252,8 @@ class Spread:
         if of_images is None:
             units = np.arange(n_units)
         whole = resampled_columns(task, y_true, y_score, np.ones((1, len(y_true))))
+        chunks = [resampled_columns(task, y_true, y_score, weights, units=of_images) for weights in leave_out(n_units)]
+        left_out = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in whole}
         logs = relative_errors(task, y_true, y_score, np.ones((1, n_units)), units=of_images)
         chunks, far = [], []
         with tqdm(total=n_resamples, desc="intervals", leave=False, disable=None, delay=SECONDS) as bar:
@@ -262,7 +266,7 @@ class Spread:
         every = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in whole}
         averaged = [name for name, metric in metrics_of(task).items() if metric.averaged]
         by_class = {name: (whole[name][0], every[name]) for name in averaged}
-        for found in (whole, every):
+        for found in (whole, every, left_out):
             found.update({name: mean_over_classes(found[name]) for name in averaged})
         values = {name: float(value[0]) for name, value in whole.items()}
         grouped = groups is not None and n_units < len(units)
@@ -271,7 +275,7 @@ class Spread:
         }
         of_class = [len(np.unique(units[images])) for images in kind_of(task).indicators(y_true).T]
         class_units = np.array(of_class, dtype=np.int64)
-        return cls(task, values, every, by_class, studentized, y_score, units, grouped, class_units)
+        return cls(task, values, every, left_out, by_class, studentized, y_score, units, grouped, class_units)
 
 
 def draws(n_units: int, n_resamples: int, *, seed: int) -> Iterator[Floats]:
@@ -286,6 +290,18 @@ def draws(n_units: int, n_resamples: int, *, seed: int) -> Iterator[Floats]:
     step = max(1, _CHUNK // n_units)
     for start in range(0, n_resamples, step):
         yield _draw(random, min(step, n_resamples - start), n_units)
+
+
+def leave_out(n_units: int) -> Iterator[Floats]:
+    """Yield weights without each unit in turn, or without each of `MAX_LEFT_OUT` random sets of them.
+
+    Shapes: yields (n, n_units) float64, a few rows at a time.
+    """
+    sets = np.random.default_rng(0).permutation(n_units) % MAX_LEFT_OUT
+    n_sets = min(n_units, MAX_LEFT_OUT)
+    step = max(1, _CHUNK // max(1, n_units))
+    for start in range(0, n_sets, step):
+        yield (sets != np.arange(start, min(start + step, n_sets))[:, None]).astype(np.float64)
 
 
 @functools.lru_cache(maxsize=4)

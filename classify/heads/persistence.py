@@ -166,7 +166,9 @@ def _restored(record: dict[str, Any], arrays: dict[str, np.ndarray], texts: dict
         if name == "boosters_":
             head.boosters_ = head.read_boosters(attributes[name], texts, foreign=foreign)
         elif name in attributes:
-            setattr(head, name, _attribute(attributes[name]))
+            value = attributes[name]
+            is_array = isinstance(value, dict) and "dtype" in value
+            setattr(head, name, np.array(value["values"], dtype=value["dtype"]) if is_array else value)
         elif name in arrays:
             setattr(head, name, arrays.pop(name))
         else:
@@ -176,11 +178,6 @@ def _restored(record: dict[str, Any], arrays: dict[str, np.ndarray], texts: dict
     if odd:
         raise HeadError(f"it has {ascii(odd[0])[:60]}, which a {record['head']} head has not")
     return head
-
-
-def _attribute(value: Any) -> Any:
-    """Return an attribute from its form in JSON."""
-    return np.array(value["values"], dtype=value["dtype"]) if isinstance(value, dict) and "dtype" in value else value
 
 
 def _check_arrays(arrays: Mapping[str, np.ndarray]) -> None:
@@ -241,14 +238,19 @@ _ATTRIBUTES: dict[str, Check] = {
     "search_": table(anything),
 }
 """Attributes that stand in ``head.json``, with what each takes."""
+
+
+def _attributes(value: Any, where: str) -> dict[str, Any]:
+    made: dict[str, Any] = table(anything)(value, where)
+    for name, one in made.items():
+        if name not in _ATTRIBUTES:
+            wrong(where, name, ", ".join(_ATTRIBUTES))
+        _ATTRIBUTES[name](one, f"{where}.{name}")
+    return made if "n_features_in_" in made else wrong(where, sorted(made), "n_features_in_ among them")
+
+
 _HEAD = record(
-    {
-        "head": text,
-        "kind": choice(*KINDS),
-        "params": table(anything),
-        "attributes": record({"n_features_in_": whole(1)}),
-        "files": _file,
-    }
+    {"head": text, "kind": choice(*KINDS), "params": table(anything), "attributes": _attributes, "files": _file}
 )
 
 
@@ -269,10 +271,6 @@ def _record(data: bytes) -> dict[str, Any]:
                 "update affectory"
             )
         made: dict[str, Any] = _HEAD(found, "the head")
-        for name, value in made["attributes"].items():
-            if name not in _ATTRIBUTES:
-                wrong("the head.attributes", name, ", ".join(_ATTRIBUTES))
-            _ATTRIBUTES[name](value, f"the head.attributes.{name}")
     except RunError as error:
         raise HeadError(f"damaged or not a head ({error})") from error
     return made

@@ -22,7 +22,7 @@ from classify.evaluation.novelty import NOT_RECORDED, Novelty, read_novelty
 from classify.evaluation.postprocessing import Postprocessing
 from classify.heads.persistence import load_model
 from classify.runs.folder import Run
-from classify.runs.report_json import passport_weights
+from classify.runs.report_json import random_sources
 from features_store.errors import first_line
 from features_store.schema import Task
 
@@ -162,11 +162,9 @@ def _novelty_text(prediction: Prediction) -> str:
 
 def random_weights(passports: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return a warning for each block of an untrained network."""
-    sources = {name: str(passport_weights(passport).get("source", "")) for name, passport in passports.items()}
     return [
         f"block {name!r} comes from a network with random weights ({source}): its predictions mean nothing"
-        for name, source in sources.items()
-        if source.startswith("random")
+        for name, source in random_sources(passports).items()
     ]
 
 

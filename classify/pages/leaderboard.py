@@ -13,18 +13,6 @@ from classify.evaluation.verdict import Verdict
 from classify.evaluation.wording import metric_title
 from classify.runs.folder import Run
 
-__all__ = [
-    "STANDINGS",
-    "Leaderboard",
-    "Row",
-    "as_json",
-    "choice_words",
-    "clean_title",
-    "leaderboards",
-    "missing_intervals",
-    "standing_words",
-]
-
 Interval = Mapping[str, Any]
 Standing = Literal["better", "mixed", "unclear", "worse", "undefined", "baseline"]
 

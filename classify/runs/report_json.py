@@ -1,8 +1,8 @@
 """The schema of the report of a run: the one way in for ``report.json``.
 
 A report that was read has every field of `Report`, each of its type, with finite numbers and sizes that agree, so
-pages, tables and cards check nothing again. Names that this version does not know pass as they are. Reports of 0.1,
-which have no ``format_version``, are read; what they lack is completed.
+pages, tables and cards check nothing again. Names that this version does not know are left out. Reports of 0.1, which
+have no ``format_version``, are read; what they lack is completed.
 """
 
 from __future__ import annotations
@@ -44,19 +44,14 @@ ENDS = {"value": optional(number()), "low": optional(number()), "high": optional
 _OVER = record({"n_classes": number(), "value": number(), "low": number(), "high": number()})
 _interval = record(
     {"value": ENDS["value"]},
-    {
-        "low": (ENDS["low"], None),
-        "high": (ENDS["high"], None),
-    },
+    {"low": (ENDS["low"], None), "high": (ENDS["high"], None)},
+    {"reason": text, "over": optional(_OVER), "p": optional(number(0, 1))},
 )
-_REMARKS: Mapping[str, Check] = {"reason": text, "over": optional(_OVER)}
 
 
 def interval(value: Any, where: str) -> dict[str, Any]:
     """Take a value between two ends; both ends are there, or none is."""
     made: dict[str, Any] = _interval(value, where)
-    for name in _REMARKS.keys() & made.keys():
-        made[name] = _REMARKS[name](made[name], f"{where}.{name}")
     if made["value"] is None or made["low"] is None or made["high"] is None:
         made["low"] = made["high"] = None
     return made
@@ -75,7 +70,7 @@ def _parts(inner: Check) -> Check:
 
 
 SHARE = number(0, 1)
-_BIN = record({"n": whole(), "said": SHARE, "true": SHARE, "low": SHARE})
+_BIN = record({"n": whole(), "said": SHARE, "true": SHARE, "low": SHARE}, known={"high": SHARE})
 _STATE = record(
     {"bins": items(_BIN, most=1000)},
     {
@@ -92,8 +87,9 @@ _CALIBRATION = record(
         "reason": (text, ""),
         "parts": (_parts(record({"before": _STATE, "after": optional(_STATE)})), {}),
     },
+    {"fitted_on": text},
 )
-_THRESHOLDS = record({"values": table(SHARE), "metrics": _parts(table(interval))})
+_THRESHOLDS = record({"values": table(SHARE), "metrics": _parts(table(interval))}, known={"chosen_on": text})
 _CLASS = record(
     {"class": text, "support": whole()}, dict.fromkeys(("precision", "recall", "f1"), (optional(SHARE), None))
 )
@@ -102,10 +98,19 @@ _CURVES = ("loss", "accuracy")
 EPOCH = record(
     {"epoch": whole()},
     {name: (optional(number()), None) for name in (*_CURVES, *(f"validation_{name}" for name in _CURVES))},
+    {"learning_rate": number()},
 )
-_INTERVALS = record({}, {"method": (text, "not recorded"), "resamples": (whole(), 0), "resampled": (text, "images")})
-_JUDGED = record({"verdict": choice("better", "unclear", "worse", "undefined")}, {"p": (optional(SHARE), None)})
-_OVER_NAMES = record({}, {"value": (optional(number()), None), "p": (optional(SHARE), None)})
+_INTERVALS = record(
+    {},
+    {"method": (text, "not recorded"), "resamples": (whole(), 0), "resampled": (text, "images")},
+    {"level": SHARE},
+)
+_JUDGED = record(
+    {"verdict": choice("better", "unclear", "worse", "undefined")},
+    {"p": (optional(SHARE), None)},
+    {"dealt": optional(number()), "over_majority": interval},
+)
+_OVER_NAMES = record({}, {"value": (optional(number()), None), "p": (optional(SHARE), None)}, ENDS)
 _VERDICT = record(
     {},
     {
@@ -143,7 +148,8 @@ _SEARCH = record(
         **dict.fromkeys(("C", "alpha", "gamma", "k", "sharpness"), (optional(number()), None)),
     },
 )
-_IDENTITY = record({}, {"vectors": (table(anything), {})})
+_ASPECTS = dict.fromkeys(("run", "task", "labels", "groups", "rows", "head"), anything)
+_IDENTITY = record({}, {"vectors": (table(anything), {})}, _ASPECTS)
 _READER = record({}, {"name": (text, ""), "options": (optional(table(anything)), None)})
 
 
@@ -157,10 +163,7 @@ def _free(check: Check, default: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Report(Mapping[str, Any]):
-    """What ``report.json`` holds: each name with its type; also a mapping, as in ``report["metrics"]``.
-
-    `others` keeps the names that this version does not know.
-    """
+    """What ``report.json`` holds: each name with its type; also a mapping, as in ``report["metrics"]``."""
 
     task: str = _needed(text)
     kind: Kind = _needed(choice(*KINDS))
@@ -211,12 +214,11 @@ class Report(Mapping[str, Any]):
     n_tried: int = _free(whole(1), 1)
     chosen_on: str | None = _free(optional(choice(*PART_NAMES)), None)
     midpoint: dict[str, float] = _free(_parts(SHARE), {})
-    others: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Report:
         """Take the values of ``report.json``."""
-        known = {one.name: one for one in fields(cls) if one.name != "others"}
+        known = {one.name: one for one in fields(cls)}
         lacking = [name for name, one in known.items() if one.default_factory is MISSING and name not in values]
         if lacking:
             raise SchemaError(f"the report lacks {', '.join(lacking)}")
@@ -225,7 +227,7 @@ class Report(Mapping[str, Any]):
             for name, one in known.items()
             if name in values
         }
-        return _agreeing(cls(**taken, others={name: value for name, value in values.items() if name not in known}))
+        return _agreeing(cls(**taken))
 
     @property
     def judged_part(self) -> str:
@@ -237,16 +239,15 @@ class Report(Mapping[str, Any]):
         return int(getattr(self, f"n_{part}"))
 
     def __getitem__(self, name: str) -> Any:
-        if name == "others" or name not in self.__dataclass_fields__:
-            return self.others[name]
+        if name not in self.__dataclass_fields__:
+            raise KeyError(name)
         return getattr(self, name)
 
     def __iter__(self) -> Iterator[str]:
-        yield from (one.name for one in fields(self) if one.name != "others")
-        yield from self.others
+        return iter(self.__dataclass_fields__)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self.__dataclass_fields__)
 
 
 def read_report(folder: Path) -> Report:
@@ -321,3 +322,9 @@ def passport_weights(passport: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the record of the weights in a passport; empty where there is none, or none of this form."""
     weights = passport.get("weights")
     return weights if isinstance(weights, Mapping) else {}
+
+
+def random_sources(passports: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return by block of an untrained network how its weights were drawn."""
+    sources = {name: str(passport_weights(passport).get("source", "")) for name, passport in passports.items()}
+    return {name: source for name, source in sources.items() if source.startswith("random")}

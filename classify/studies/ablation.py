@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from classify.config import RunConfig, user_path
 from classify.data.folds import deal_strata
 from classify.data.kinds import kind_of
+from classify.data.seen import refuse_trained
 from classify.data.tasks import choose_blocks, joined, task_rows
 from classify.errors import ConfigError
 from classify.evaluation.baselines import constant_scores
@@ -25,7 +26,7 @@ from classify.runs.record import plain
 from classify.studies.subset_scores import PATHS, Images, Subset, path_scores, path_values
 from features_store import open_store
 
-Step = tuple[float, NDArray[np.float64], int]  # a difference, what it is on resamples, and of how many units
+Step = tuple[float, NDArray[np.float64], int]  # a difference, what it is without each unit, and of how many units
 MAX_BLOCKS = 6  # up to so many blocks every subset is tried: 63 of them
 _BLIND_DEALS = 20  # of the scores of all blocks, which stand for knowing nothing
 
@@ -51,6 +52,7 @@ def ablate(
     allow = config.allow_split_groups
     data = task_rows(store, config.task, split=config.split, blocks=blocks, allow_split_groups=allow)
     part = joined(data.parts[name] for name in ("train", "validation") if name in data.parts)
+    refuse_trained(store, blocks, {"cross-validated": part.rows})
     y, groups = part.y, part.groups
     fold_of = deal_strata(kind_of(data.task).strata(y), groups=groups, n_folds=folds, seed=config.seed)
     images, subsets = Images(store, data.task, part.rows, y, fold_of, groups), subsets_of(blocks)
@@ -136,8 +138,8 @@ def _blind(
     orders = np.concatenate(list(deals(len(images.y), groups, n_deals=_BLIND_DEALS, seed=resampling["seed"])))
     dealt = [Spread.of(images.task, images.y, whole.y_score[order], groups, **resampling) for order in orders]
     values = {metric: float(np.mean([one.values[metric] for one in dealt]))}
-    resampled = {metric: np.mean([one.resampled[metric] for one in dealt], axis=0)}
-    return replace(whole, values=values, resampled=resampled, by_class={})
+    left_out = {metric: np.mean([one.left_out[metric] for one in dealt], axis=0)}
+    return replace(whole, values=values, left_out=left_out, by_class={})
 
 
 def _metrics(config: RunConfig, spread: Spread) -> dict[str, dict[str, Any]]:
@@ -187,18 +189,18 @@ def _gain(spreads: Mapping[Subset, Spread], block: str, metric: str) -> dict[str
 
 def _improvement(step: Step, metric: str) -> dict[str, float | None]:
     """Return by how much a step is for the better: above 0 whichever way the metric points."""
-    value, resampled, n_units = step
+    value, left_out, n_units = step
     sign = 1 if greater_is_better(metric) else -1
-    return difference(sign * value, sign * resampled, n_units).as_json()
+    return difference(sign * value, sign * left_out, n_units).as_json()
 
 
 def _step(one: Spread, other: Spread, metric: str) -> Step:
-    return one.values[metric] - other.values[metric], one.resampled[metric] - other.resampled[metric], one.n_units
+    return one.values[metric] - other.values[metric], one.left_out[metric] - other.left_out[metric], one.n_units
 
 
 def _mean(steps: Sequence[Step]) -> Step:
-    values, resampled, units = zip(*steps, strict=True)
-    return float(np.mean(values)), np.mean(resampled, axis=0), units[0]
+    values, left_out, units = zip(*steps, strict=True)
+    return float(np.mean(values)), np.mean(left_out, axis=0), units[0]
 
 
 def _pairs(spreads: Mapping[Subset, Spread], blocks: Sequence[str], metric: str) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ import numpy as np
 from classify.config import user_path
 from classify.data.kinds import kind_of
 from classify.data.rows import RowMatrix
+from classify.data.seen import refuse_trained
 from classify.data.tasks import TaskRows, choose_blocks, joined, task_rows
 from classify.errors import ConfigError
 from classify.evaluation.label_errors import (
@@ -26,7 +27,7 @@ from classify.evaluation.label_errors import (
     probable_errors,
 )
 from classify.evaluation.metrics import metrics, primary_metric
-from classify.evaluation.near_duplicates import THRESHOLD, Pair, find_duplicates, safe_threshold
+from classify.evaluation.near_duplicates import THRESHOLD, find_duplicates, safe_threshold
 from features_store import open_store
 
 if TYPE_CHECKING:
@@ -84,7 +85,15 @@ def _duplicates(store: Store, blocks: Sequence[str], data: TaskRows, threshold: 
                 "threshold": round(least, 4),
                 "n_same_bytes": sum(pair.same_bytes for pair in found),
                 "ids": [str(store.ids[pair.row]) for pair in found],
-                "pairs": [_pair(store, pair) for pair in found[:MAX_LISTED]],
+                "pairs": [
+                    {
+                        "id": str(store.ids[pair.row]),
+                        "other": str(store.ids[pair.other]),
+                        "cosine": round(pair.cosine, 4),
+                        "same_bytes": pair.same_bytes,
+                    }
+                    for pair in found[:MAX_LISTED]
+                ],
             }
     return {
         "method": "cosine, mean over the blocks, each centred on its mean over the searched part",
@@ -94,19 +103,11 @@ def _duplicates(store: Store, blocks: Sequence[str], data: TaskRows, threshold: 
     }
 
 
-def _pair(store: Store, pair: Pair) -> dict[str, Any]:
-    return {
-        "id": str(store.ids[pair.row]),
-        "other": str(store.ids[pair.other]),
-        "cosine": round(pair.cosine, 4),
-        "same_bytes": pair.same_bytes,
-    }
-
-
 def _label_errors(
     store: Store, blocks: Sequence[str], data: TaskRows, seed: int, notify: Callable[[str], None]
 ) -> dict[str, Any]:
     task, has_classes, judged = data.task, kind_of(data.task).has_classes, joined(data.parts.values())
+    refuse_trained(store, blocks, {"judged": judged.rows})
     names = np.repeat(list(data.parts), [len(part) for part in data.parts.values()])
     if len(judged) > MAX_JUDGED:
         notify(f"labels: {MAX_JUDGED} of {len(judged)} images are judged, drawn at random")

@@ -190,7 +190,7 @@ def shard(dataset: Dataset, text: str) -> Dataset:
     so that merging restores the order of the whole.
     """
     n_images = len(dataset.index)
-    match = re.fullmatch(r"(\d*):(\d*)", text)
+    match = re.fullmatch("([0-9]{0,15}):([0-9]{0,15})", text)
     first, last = (int(match[1] or 0), int(match[2] or n_images)) if match else (0, 0)
     if not first < last <= n_images:
         raise CorpusError(

@@ -106,7 +106,6 @@ def test_target() -> None:
     single, value = Task("t", "single", ("a", "b")), Task("v", "regression", ("v",), range=(0.0, 1.0))
     scores, mean = np.array([0.2, 0.8]), np.array([0.5, 0.5])
     assert choose_target(single, scores, mean).name == "b"
-    assert choose_target(single, scores, mean, "a").name == "a"
     assert choose_target(value, scores[:1], mean[:1]).logits(np.array([[3.0]])) == [-3]
     assert choose_target(single, scores, mean).logits(scores[None]) == pytest.approx([math.log(4)])
 

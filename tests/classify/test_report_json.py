@@ -18,6 +18,7 @@ from classify.pages.leaderboard import leaderboards
 from classify.pages.page import report_page, write_text
 from classify.pages.tables import leaderboard_text, run_text
 from classify.runs.folder import find_runs, read_run
+from classify.runs.report_json import read_report
 from features_store.errors import AffectoryError
 
 
@@ -47,6 +48,30 @@ def test_a_changed_report_is_shown_or_refused(runs_folder, tmp_path, seed) -> No
         text = str(refused)
     assert "\x1b" not in text
     assert "<script>alert(1)" not in text
+
+
+@pytest.mark.parametrize("task", ["polarity", "evokes", "valence", "affect"])
+def test_nothing_that_is_written_is_lost_and_nothing_else_comes_in(runs_folder, tmp_path, task) -> None:
+    """Each name of a written report is one that the schema knows; a name that it does not know stays outside."""
+    for run in sorted((runs_folder / task).iterdir()):
+        folder = shutil.copytree(run, tmp_path / run.name)
+        written = json.loads((folder / "report.json").read_text())
+        read = json.loads(json.dumps(dict(read_report(folder))))
+        assert names(written) <= names(read)
+        part, metric = next(iter(written["metrics"])), next(iter(written["metrics"]["train"]))
+        for one in (written, written["metrics"][part][metric], written["intervals"], written["verdicts"]["test"]):
+            one["stranger"] = {"low": "<script>"}
+        (folder / "report.json").write_text(json.dumps(written))
+        assert "stranger" not in json.dumps(dict(read_report(folder)))
+
+
+def names(value, place="") -> set[str]:
+    """Return the paths of all names in a JSON value; items of a list count as one."""
+    if isinstance(value, list):
+        return set().union(*(names(one, f"{place}[]") for one in value))
+    if not isinstance(value, dict):
+        return {place} if value is not None else set()
+    return set().union({place}, *(names(one, f"{place}/{name}") for name, one in value.items()))
 
 
 def test_escapes_of_names_are_taken_out(copied) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import h5py
@@ -223,3 +224,22 @@ def test_the_layout_is_what_the_format_says(tmp_path, index) -> None:
         assert file.libver[1] in ("v110", "v112", "v114", "v200", "latest")
     blocks = (tmp_path / "b.h5").stat().st_blocks * 512
     assert blocks >= N * 1024 * 2, "the space of every row is reserved before the first one is written"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits of resources")
+def test_a_file_that_cannot_grow_is_an_error_wherever_it_ends(tmp_path) -> None:
+    """HDF5 loses some faults and crashes at others; none may leave a dump that lacks something."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    rows = np.arange(400)
+    index = fs.Index(np.array([f"{i}.jpg" for i in rows]), splits={"s": fs.Split("s", rows % 3)}, groups=rows // 2)
+    fs.write_index(tmp_path / "whole.h5", index)
+    for limit in range(64, (tmp_path / "whole.h5").stat().st_size, 200):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            with pytest.raises(fs.DiskSpaceError, match="does not fit on its disk"):
+                fs.write_index(tmp_path / "cut.h5", index)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["whole.h5"]
