@@ -28,16 +28,7 @@ from numpy.typing import NDArray
 from features_store import passport, seal
 from features_store.atomic import atomic_write, open_regular
 from features_store.errors import FULL_DISK, MACHINE_FAULTS, FormatError, StoreError, UnsafeFileError, first_line
-from features_store.schema import (
-    ALIGNMENT,
-    FORMAT,
-    FORMAT_VERSION,
-    BlockSpec,
-    Index,
-    checked_text,
-    images_digest,
-    meaning_digest,
-)
+from features_store.schema import ALIGNMENT, FORMAT, FORMAT_VERSION, BlockSpec, Index, checked_text
 
 _MAX_OBJECTS = 10_000
 _MAX_ATTRIBUTES = 10_000
@@ -274,8 +265,8 @@ def fill_index(file: h5py.File, index: Index, *, labels: bool = True) -> None:
                 "groups whole; make it again with `features-store splits`"
             )
     digests = {
-        "meaning_digest": meaning_digest(tasks, splits, index.groups) if labels else "",
-        "images_digest": images_digest(index.corpus, index.content) if labels else "",
+        "meaning_digest": seal.meaning_digest(tasks, splits, index.groups) if labels else "",
+        "images_digest": seal.images_digest(index.corpus, index.content) if labels else "",
     }
     _set_text(file, "format", FORMAT)
     _set_text(file, "format_version", FORMAT_VERSION if any(digests.values()) else "1.0")

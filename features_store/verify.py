@@ -17,6 +17,7 @@ function under the entry point group ``affectory.recompute``, by any name::
         ids: Sequence[str],              # n ids of the index
         corpus: Mapping[str, Any],       # of the store: name and options of the reader that made the index
         data: Path | Mapping[str, Path] | None,  # the images, or those of each member of a union; None = known
+        networks: Sequence[Path],        # only if the user names folders of networks that may have made the block
     ) -> Sequence[NDArray[np.floating] | str]
 
 It returns n items in the order of `ids`: an array of shape ``(n_views, n_features)``, view 0 first, of any float type;
@@ -45,7 +46,7 @@ from features_store.console import progress_bar
 from features_store.dump import dumps_of, read_dump
 from features_store.errors import FormatError, MismatchError, StoreError
 from features_store.passport import json_object
-from features_store.schema import Status, images_digest, meaning_digest
+from features_store.schema import Status
 from features_store.store import Block, Store
 
 LIST_FILE = "store.json"
@@ -58,9 +59,7 @@ _LIST_FORMAT = "affectory-store"
 _MAX_LIST_BYTES = 16 * 2**20
 
 Place = Path | Mapping[str, Path]
-Recompute = Callable[
-    [Mapping[str, Any], Sequence[str], Mapping[str, Any], "Place | None"], Sequence["NDArray[np.floating] | str"]
-]
+Recompute = Callable[..., Sequence["NDArray[np.floating] | str"]]
 
 
 @dataclass
@@ -106,7 +105,7 @@ class Report:
         return "\n".join(lines)
 
 
-def verify(store: Store, *, recompute: int = 0, data: Place | None = None) -> Report:
+def verify(store: Store, *, recompute: int = 0, data: Place | None = None, networks: Sequence[Path] = ()) -> Report:
     """Check every vector and status of a store, its labels, splits and groups, and its list of blocks.
 
     With `recompute`, that many random rows of each block are extracted again from the images in `data`.
@@ -132,7 +131,7 @@ def verify(store: Store, *, recompute: int = 0, data: Place | None = None) -> Re
         if set(dumps_of(folder)) <= set(store.paths):
             _check_list(store, folder, report)
     if recompute:
-        report.drifts = recompute_rows(store, recompute, data)
+        report.drifts = recompute_rows(store, recompute, data, networks=networks)
         report.checked.append(f"{len(report.drifts)} vectors against their pictures")
     else:
         report.not_checked.append("that the vectors are of these pictures (--recompute)")
@@ -226,11 +225,12 @@ def _check_meaning(store: Store, path: Path, report: Report) -> None:
         )
     elif dump.corpus and dump.corpus != store.corpus:
         report.notes.append(f"{path}: its corpus was read with other options, or other files lay beside its images")
-    has_meaning, meaning = bool(dump.labels or dump.splits), (dump.labels, dump.splits, dump.groups)
-    since_1_1 = dump.format_version != "1.0"
+    has_meaning, since_1_1 = bool(dump.labels or dump.splits), dump.format_version != "1.0"
+    meaning = seal.meaning_digest(dump.labels, dump.splits, dump.groups)
+    images = seal.images_digest(dump.corpus, dump.content)
     for what, there, stored, computed, lacking in (
-        ("labels, splits and groups", has_meaning, dump.meaning_digest, meaning_digest(*meaning), since_1_1),
-        ("corpus and picture digests", since_1_1, dump.images_digest, images_digest(dump.corpus, dump.content), False),
+        ("labels, splits and groups", has_meaning, dump.meaning_digest, meaning, since_1_1),
+        ("corpus and picture digests", since_1_1, dump.images_digest, images, False),
     ):
         if stored and stored != computed:
             report.contradictions.append(
@@ -317,7 +317,12 @@ def write_list(store: Store, folder: Path) -> Path:
 
 
 def recompute_rows(
-    store: Store, n: int, data: Place | None = None, *, rng: np.random.Generator | None = None
+    store: Store,
+    n: int,
+    data: Place | None = None,
+    *,
+    networks: Sequence[Path] = (),
+    rng: np.random.Generator | None = None,
 ) -> list[dict[str, Any]]:
     """Extract random rows of each block again, and compare."""
     function = _registered()
@@ -328,7 +333,8 @@ def recompute_rows(
             written = np.flatnonzero((block.status == Status.WRITTEN).all(axis=1))
             rows = np.sort(rng.choice(written, min(n, len(written)), replace=False))
             ids = [store.raw_ids[row].decode() for row in rows]
-            again = function(block.passport, ids, store.corpus, data) if ids else []
+            asked = block.passport, ids, store.corpus, data, *([networks] if networks else [])
+            again = function(*asked) if ids else []
             if len(again) != len(ids):
                 raise MismatchError(
                     f"{len(ids)} rows of block {name!r} were to be recomputed, and {len(again)} came back"

@@ -106,7 +106,7 @@ def _print_predictions(
 
 def _weight_files(pairs: list[str] | None) -> dict[str, Path]:
     found = {name: Path(file) for name, file in key_values("--weights", pairs or (), "resnet50=FILE").items()}
-    if missing := [f"{name}={file}" for name, file in found.items() if not file.is_file()]:
+    if missing := [f"{name}={file}" for name, file in found.items() if not file.exists()]:
         raise ConfigError(f"--weights {missing[0]} names no file; write ENCODER=FILE with a file that exists")
     return found
 
