@@ -195,7 +195,9 @@ def _rebuilt(
     weights = Weights()
     if re.fullmatch(r"random:[0-9]{1,9}", source):
         weights = Weights("random", seed=int(source.removeprefix("random:")))
-    elif name in files and not files[name].is_dir():
+    elif name in files and not full_name.startswith("fit:"):
+        if files[name].is_dir():
+            raise ModelError(f"--weights {name}={files[name]} is a folder, and {name!r} is no fitted network; give a file")
         weights = Weights("file", path=files[name])
     elif source == "file":
         raise ModelError(
