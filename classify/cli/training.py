@@ -149,7 +149,7 @@ def sweep(
     from classify.studies import sweep as sweeping
 
     cells = sweeping.read_sweep(config, out=out, allow_split_groups=allow_split_groups)
-    for folder in dict.fromkeys(cell.config.folder.parent.parent for cell in cells):
+    for folder in dict.fromkeys(cell.config.folder.parent.parent for cell in cells if not cell.problem):
         note(f"{config}: the runs go to {folder}")
     if not dry_run:
         with progress_bar("runs") as progress:

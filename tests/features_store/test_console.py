@@ -79,6 +79,24 @@ def test_warnings_are_notes_each_once(capsys) -> None:
     assert capsys.readouterr().err == "note: one feature is constant\n"
 
 
+def test_a_fault_of_the_machine_ends_with_1_behind_any_wording(capsys) -> None:
+    """Each layer words it anew; the first cause decides."""
+
+    def work() -> None:
+        try:
+            try:
+                raise OSError(errno.EIO, "Input/output error")
+            except OSError as error:
+                raise fs.StoreError("cannot write") from error
+        except fs.StoreError as error:
+            raise fs.MismatchError("1 of 2 runs failed") from error
+
+    with pytest.raises(SystemExit) as ended:
+        main(work)
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "error: 1 of 2 runs failed\n"
+
+
 def test_a_url_is_not_mangled_and_tells_no_password(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(fs.FormatError) as refused:
