@@ -305,7 +305,7 @@ def test_an_empty_class_name_and_groups_that_are_no_numbers() -> None:
     """An empty cell means no label, so no class is called so; groups are numbers."""
     with pytest.raises(fs.FormatError, match="empty class name"):
         fs.Task("mood", "single", ("", "b"))
-    with pytest.raises(fs.FormatError, match="number them"):
+    with pytest.raises(fs.FormatError, match="whole numbers"):
         fs.Index(np.array(["a", "b"]), groups=np.array(["g", "h"]))
 
 

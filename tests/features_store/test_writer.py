@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import h5py
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import features_store as fs
+from features_store.hdf5 import new_dump
 
 N, D = 40, 6
 
@@ -223,3 +225,25 @@ def test_the_layout_is_what_the_format_says(tmp_path, index) -> None:
         assert file.libver[1] in ("v110", "v112", "v114", "v200", "latest")
     blocks = (tmp_path / "b.h5").stat().st_blocks * 512
     assert blocks >= N * 1024 * 2, "the space of every row is reserved before the first one is written"
+
+
+def test_no_written_value_waits_for_the_close(tmp_path) -> None:
+    """HDF5 would keep small arrays back, and ignore a fault of the disk when it writes them at last."""
+    path, values = tmp_path / "s.h5", np.arange(5, dtype="<i8")
+    with new_dump(path) as file:
+        file["a"] = values
+        assert values.tobytes() in path.read_bytes()
+
+
+def test_a_fault_at_the_close_is_no_error_of_the_program(tmp_path) -> None:
+    """HDF5 tells in words what the system said; it ends as the system's own error, about this file."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    path = tmp_path / "s.h5"
+    try:
+        with pytest.raises(OSError, match=r"s\.h5") as told, new_dump(path) as file:  # noqa: PT012
+            file["a"] = np.arange(5)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert told.value.errno == errno.EFBIG
