@@ -12,7 +12,7 @@ which costs a quarter of a second and is therefore not done for every file.
 
 from __future__ import annotations
 
-import hashlib
+import io
 import json
 import math
 import os
@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 
 from features_store import passport, seal
 from features_store.atomic import atomic_write, open_regular
-from features_store.errors import MACHINE_FAULTS, FormatError, StoreError, UnsafeFileError, first_line
-from features_store.schema import ALIGNMENT, FORMAT, FORMAT_VERSION, BlockSpec, Index, checked_text, meaning_digest
+from features_store.errors import FULL_DISK, MACHINE_FAULTS, FormatError, StoreError, UnsafeFileError, first_line
+from features_store.schema import ALIGNMENT, FORMAT, FORMAT_VERSION, BlockSpec, Index, checked_text
 
 _MAX_OBJECTS = 10_000
 _MAX_ATTRIBUTES = 10_000
@@ -41,7 +41,6 @@ _MAX_CHUNK_BYTES = 32 * 2**20
 _FREE_CHUNKS = 10_000  # more than that in a file, and each must take some bytes of it
 _BYTES_OF_A_CHUNK = 16
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
-_SEALED = ("vectors", "status", "digests", "seal")
 _PLAIN = {h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING}
 _DAMAGE = (OSError, RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, MemoryError, SystemError)
 
@@ -66,7 +65,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
     except PermissionError as error:
         raise FormatError(f"{path} cannot be read: {error.strerror or 'permission denied'}") from error
     except _DAMAGE as error:
-        if isinstance(error, OSError) and error.errno in MACHINE_FAULTS:
+        if isinstance(error, OSError) and error.errno in (*FULL_DISK, *MACHINE_FAULTS):  # of what is written beside
             raise
         raise FormatError(
             f"{path} cannot be read as HDF5: it is damaged, cut short, or another kind of file ({first_line(error)})"
@@ -192,34 +191,6 @@ def text_of(item: h5py.HLObject, name: str) -> str:
     return checked_text(value, where)
 
 
-def record_digest(path: Path) -> str:
-    """Return the SHA-256 of what no digest inside a dump covers: corpus, contents, rows, names of values, attributes.
-
-    Left out are vectors and states, which have a seal, and labels, splits and groups, of whose digest only the presence
-    counts; of a block's passport its key is compared elsewhere.
-    """
-    sha = hashlib.sha256()
-
-    def add(name: str, item: h5py.HLObject) -> None:
-        kind, last = name.partition("/")[0], name.rpartition("/")[2]
-        if kind in ("labels", "splits") or name == "images/group":
-            return
-        values = {key: item.attrs[key] for key in sorted(item.attrs) if (kind, key) != ("blocks", "passport")}
-        if "meaning_digest" in values:
-            values["meaning_digest"] = ""
-        if isinstance(item, h5py.Dataset) and not (kind == "blocks" and last in _SEALED):
-            values[""] = item[()]
-        for key, value in values.items():
-            data = np.asarray(value.encode() if isinstance(value, str) else value)
-            sha.update(f"{name}\0{key}\0{data.dtype.str}\0{data.shape}\0".encode() + data.tobytes())
-
-    with opened(path) as file:
-        check_file(file, path)
-        add("", file)
-        file.visititems(add)
-    return sha.hexdigest()
-
-
 # ---- creating --------------------------------------------------------------------------------------------------------
 
 
@@ -242,6 +213,7 @@ def write_index(path: Path | str, index: Index, *, force: bool = False) -> None:
         fill_index(file, index)
 
 
+<<<<<<< HEAD
 @contextmanager
 def new_dump(path: Path) -> Iterator[h5py.File]:
     """Create an empty HDF5 file with the settings that FORMAT.md asks for."""
@@ -274,6 +246,48 @@ def _writable(path: Path, make: Callable[[h5py.h5p.PropFAID], h5py.h5f.FileID]) 
             raise
         number = int(found[1])
         raise OSError(number, os.strerror(number), str(path)) from error
+=======
+class _Recording(io.FileIO):
+    """A file that HDF5 writes to, which keeps the first fault: HDF5 itself loses some, and crashes at others."""
+
+    fault: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        left = memoryview(data).cast("B")
+        n_bytes = len(left)
+        try:
+            while left:
+                left = left[super().write(left) or 0 :]
+        except OSError as error:
+            self.fault = self.fault or error
+        return n_bytes
+
+    def truncate(self, size: int | None = None, /) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.fault = self.fault or error
+        return size or 0
+
+
+@contextmanager
+def new_dump(path: Path, mode: str = "x") -> Iterator[h5py.File]:
+    """Create an empty HDF5 file with the settings that FORMAT.md asks for; what cannot be written is an error."""
+    with _Recording(path, f"{mode}+" if mode == "x" else mode) as raw:
+        try:
+            with h5py.File(
+                raw,
+                mode,
+                libver=("earliest", "v110"),
+                alignment_threshold=ALIGNMENT,
+                alignment_interval=ALIGNMENT,
+                locking=False,
+            ) as file:
+                yield file
+        finally:
+            if raw.fault is not None:
+                raise OSError(raw.fault.errno, raw.fault.strerror, str(path)) from raw.fault
+>>>>>>> 85760235dd6a71a4e845a51623776bc33468ddcd
 
 
 def fill_index(file: h5py.File, index: Index, *, labels: bool = True) -> None:
@@ -286,12 +300,16 @@ def fill_index(file: h5py.File, index: Index, *, labels: bool = True) -> None:
                 f"split {split.name!r} divides the groups of {n_crossing:,} images, and splits that are made keep "
                 "groups whole; make it again with `features-store splits`"
             )
-    meaning = meaning_digest(tasks, splits, index.groups) if labels else ""
+    digests = {
+        "meaning_digest": seal.meaning_digest(tasks, splits, index.groups) if labels else "",
+        "images_digest": seal.images_digest(index.corpus, index.content) if labels else "",
+    }
     _set_text(file, "format", FORMAT)
-    _set_text(file, "format_version", FORMAT_VERSION if meaning else "1.0")
+    _set_text(file, "format_version", FORMAT_VERSION if any(digests.values()) else "1.0")
     _set_text(file, "index_digest", index.digest)
-    if meaning:
-        _set_text(file, "meaning_digest", meaning)
+    for name, digest in digests.items():
+        if digest:
+            _set_text(file, name, digest)
     if index.corpus:
         _set_text(file, "corpus", passport.canonical(index.corpus))
     _set_strings(file, "images/id", index.raw_ids)
@@ -333,7 +351,11 @@ def add_block(file: h5py.File, spec: BlockSpec, n_images: int) -> None:
 
 def replace_passport(path: Path, block: str, record: Mapping[str, Any]) -> None:
     """Give a block another passport; only for a file that nobody else has seen yet."""
+<<<<<<< HEAD
     with _writable(path, lambda access: h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDWR, access)) as file:
+=======
+    with new_dump(path, "r+") as file:
+>>>>>>> 85760235dd6a71a4e845a51623776bc33468ddcd
         _set_text(file[f"blocks/{block}"], "passport", passport.canonical(record))
 
 

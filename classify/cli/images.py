@@ -13,7 +13,7 @@ import typer
 from classify.cli import options
 from classify.console import progress_bar, say
 from classify.errors import ConfigError
-from features_store.console import key_values, new_file
+from features_store.console import key_values
 
 if TYPE_CHECKING:
     from classify.inference.model import Model, Prediction
@@ -106,7 +106,7 @@ def _print_predictions(
 
 def _weight_files(pairs: list[str] | None) -> dict[str, Path]:
     found = {name: Path(file) for name, file in key_values("--weights", pairs or (), "resnet50=FILE").items()}
-    if missing := [f"{name}={file}" for name, file in found.items() if not file.is_file()]:
+    if missing := [f"{name}={file}" for name, file in found.items() if not file.exists()]:
         raise ConfigError(f"--weights {missing[0]} names no file; write ENCODER=FILE with a file that exists")
     return found
 
@@ -114,12 +114,7 @@ def _weight_files(pairs: list[str] | None) -> dict[str, Path]:
 def bundle(
     run: options.RunFolder,
     *,
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out", "-o", metavar="FILE", help="The bundle to write.", rich_help_panel="Output", parser=new_file
-        ),
-    ],
+    out: Annotated[Path, options.written("The bundle to write.", "--out", "-o")],
     force: options.Force = False,
 ) -> None:
     """Pack a run into one file that `classify predict` opens on another machine."""
@@ -185,12 +180,7 @@ def submit(
         list[Path], typer.Argument(metavar="RUN...", help="A run for each task, in the order of the columns.")
     ],
     *,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", "-o", metavar="FILE", help="The CSV file to write.", rich_help_panel="Output", parser=new_file
-        ),
-    ] = None,
+    out: Annotated[Path | None, options.written("The CSV file to write.", "--out", "-o")] = None,
     check: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Check this file instead of writing one.", rich_help_panel="Output"),

@@ -14,6 +14,7 @@ from classify.config import RunConfig, load_config
 from classify.console import say
 from classify.heads import ALL_HEADS
 from classify.toml_text import parse_settings
+from features_store.console import new_file
 
 DATA, HEAD, TRAINING, OUTPUT, ENCODERS = "Data", "Head", "Training", "Output", "Encoders"
 UNFINISHED = 3  # exit code of a run whose time budget ended, and of too many failed images
@@ -30,6 +31,11 @@ class Part(str, Enum):
 def examples(*lines: str) -> str:
     """Return the end of a command's help."""
     return "\n\n".join(["**Examples**", *(f"- `classify {line}`" for line in lines)])
+
+
+def written(help: str, *names: str) -> Any:
+    """Declare a file that a command writes."""
+    return typer.Option(*names, metavar="FILE", help=help, rich_help_panel=OUTPUT, parser=new_file)
 
 
 def _heads(incomplete: str) -> list[tuple[str, str]]:

@@ -10,7 +10,6 @@ import typer
 
 from classify.cli import options
 from classify.console import note, progress_bar, say
-from features_store.console import new_file
 
 if TYPE_CHECKING:
     from classify.runs.folder import Run
@@ -34,7 +33,7 @@ def compare(
     if as_json:
         values = leaderboard.as_json(boards)
         for value, found in zip(values, tests, strict=True):
-            value.update({"pairs": [pair.as_json() for pair in found]} if paired else {})
+            value.update({"pairs": found} if paired else {})
         say(json.dumps(values, indent=2, ensure_ascii=False))
         return
     for i, (board, found) in enumerate(zip(boards, tests, strict=True)):
@@ -47,17 +46,7 @@ def report(
     runs: options.Runs,
     *,
     data: options.Pictures = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILE",
-            help="The page to write. [default: report.html]",
-            rich_help_panel="Output",
-            parser=new_file,
-        ),
-    ] = None,
+    out: Annotated[Path | None, options.written("The page to write. [default: report.html]", "--out", "-o")] = None,
     empty: Annotated[
         int,
         typer.Option(
@@ -99,15 +88,7 @@ def audit(
         float, typer.Option(help="Smallest cosine of near-duplicates.", rich_help_panel="Data")
     ] = 0.95,
     seed: options.Seed = 0,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="File. [default: runs/CORPUS/TASK/audit.json]",
-            rich_help_panel="Output",
-            parser=new_file,
-        ),
-    ] = None,
+    out: Annotated[Path | None, options.written("File. [default: runs/CORPUS/TASK/audit.json]")] = None,
     force: options.Force = False,
 ) -> None:
     """Look for near-duplicates across the parts of a split, and for labels that are probably wrong."""
@@ -192,15 +173,7 @@ def ablate(
     settings: options.Settings = None,
     folds: Annotated[int, typer.Option(help="Folds of the cross-validation.", rich_help_panel="Training")] = 5,
     seed: options.Seed = 0,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="File. [default: runs/CORPUS/TASK/ablation-HEAD.json]",
-            rich_help_panel="Output",
-            parser=new_file,
-        ),
-    ] = None,
+    out: Annotated[Path | None, options.written("File. [default: runs/CORPUS/TASK/ablation-HEAD.json]")] = None,
     force: options.Force = False,
     as_json: options.Json = False,
 ) -> None:

@@ -13,7 +13,7 @@ import typer
 from classify.cli import options
 from classify.console import note, progress_bar, say
 from classify.errors import ConfigError
-from features_store.console import key_values, new_file
+from features_store.console import key_values
 
 
 def run(
@@ -207,15 +207,7 @@ def reproduce(
     ] = None,
     allow_split_groups: options.AllowSplitGroups = False,
     quick: options.Quick = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Also write the table as JSON to this file.",
-            rich_help_panel="Output",
-            parser=new_file,
-        ),
-    ] = None,
+    out: Annotated[Path | None, options.written("Also write the table as JSON to this file.")] = None,
     force: options.Force = False,
     as_json: options.Json = False,
 ) -> None:

@@ -75,14 +75,13 @@ def _f1(task: Task, sums: Floats) -> Floats:
     return ratio(2 * hit, true + predicted)
 
 
-def _precisions(task: Task, sums: Floats) -> Floats:
-    hit, _, predicted = _counted(task, sums)
-    return ratio(hit, predicted)
+def _hits_over(column: int, nothing: float = 0.0) -> Formula:
+    """Divide the hits by what `_counted` has in a column."""
+    return lambda task, sums: ratio(_counted(task, sums)[0], _counted(task, sums)[column], nothing)
 
 
-def _recalls(task: Task, sums: Floats) -> Floats:
-    hit, true, _ = _counted(task, sums)
-    return ratio(hit, true)
+_recalls, _precisions = _hits_over(1), _hits_over(2)
+_recall_of_present_classes = _hits_over(1, np.nan)
 
 
 def _weighted(by_class: Formula) -> Formula:
@@ -103,11 +102,6 @@ def _micro_f1(task: Task, sums: Floats) -> Floats:
 def _accuracy(task: Task, sums: Floats) -> Floats:
     found: Floats = _counted(task, sums)[0].sum(axis=1) / sums[:, -1]
     return found
-
-
-def _recall_of_present_classes(task: Task, sums: Floats) -> Floats:
-    hit, true, _ = _counted(task, sums)
-    return ratio(hit, true, nothing=np.nan)
 
 
 def _mean_of(column: int) -> Formula:

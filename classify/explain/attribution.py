@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,13 +46,13 @@ class Target:
         return self.sign * kind_of(self.task).logits(np.asarray(scores)[:, self.column])
 
 
-def choose_target(task: Task, scores: Floats, centre: Floats, name: str | None = None) -> Target:
-    """Return the named class, else the most probable one; of a regression the first output.
+def choose_target(task: Task, scores: Floats, centre: Floats) -> Target:
+    """Return the most probable class; of a regression the first output.
 
     Shapes: scores, centre (n_classes,), of the image and of the mean training image.
     """
     has_classes = kind_of(task).has_classes
-    column = task.classes.index(name) if name else int(scores.argmax()) if has_classes else 0
+    column = int(scores.argmax()) if has_classes else 0
     return Target(task, column, -1.0 if not has_classes and scores[column] < centre[column] else 1.0)
 
 
@@ -108,16 +108,13 @@ def _mixed(logits: Logits, vector: Vector, centre: Vector, kept: Sequence[Sequen
 def feature_values(logits: Logits, vector: Vector, centre: Vector, columns: slice) -> Floats:
     """Return what the logit loses when each feature of a block alone is set to the mean, (n_block_features,)."""
     without = []
-    for some in _chunks(np.arange(columns.start, columns.stop), len(vector)):
+    size = max(1, _CHUNK_VALUES // len(vector))
+    for start in range(columns.start, columns.stop, size):
+        some = np.arange(start, min(start + size, columns.stop))
         rows = np.repeat(vector[None], len(some), axis=0)
         rows[np.arange(len(some)), some] = centre[some]
         without.append(logits(rows))
     return logits(vector[None])[0] - np.concatenate(without)
-
-
-def _chunks(places: NDArray[np.int64], width: int) -> Iterator[NDArray[np.int64]]:
-    size = max(1, _CHUNK_VALUES // width)
-    return (places[start : start + size] for start in range(0, len(places), size))
 
 
 def gradient(model: Model, vector: Vector, target: Target) -> Vector | None:

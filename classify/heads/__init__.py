@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 from dataclasses import dataclass
 from typing import Any
 
 from classify.data.kinds import KINDS
 from classify.errors import HeadError
-from classify.heads.options import refuse_one_label_options
+from classify.heads.options import options_of, refuse_one_label_options
 from features_store.errors import unknown_name
 
 
@@ -70,7 +69,8 @@ def head_class(name: str, kind: str) -> Any:
 
 def head_options(name: str, kind: str) -> dict[str, Any]:
     """Return a head's options with their defaults."""
-    return {field.name: field.default for field in dataclasses.fields(head_class(name, kind))}
+    head = head_class(name, kind)
+    return {option: getattr(head, option) for option in options_of(head)}
 
 
 def make_head(name: str, kind: str, *, random_state: Any = 0, **params: Any) -> Any:

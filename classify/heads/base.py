@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -24,7 +25,7 @@ _TINY = 1e-12
 class Head(BaseEstimator):
     """Base of all heads: the checks of X, the attributes that every fitted head has, and what a run asks of a head.
 
-    A head is one file with a classifier and a regressor, dataclasses of options (see `classify.heads.options`) with
+    A head is one file with a classifier and a regressor, each with options as fields (see `classify.heads.options`),
     ``fit(X, y, *, validation=None)`` and ``predict_proba`` or ``predict``, and one line in ``HEADS``. Whatever ``fit``
     learns stands in attributes that end in ``_``, named in ``_learned``: they are saved by their type.
 
@@ -56,6 +57,12 @@ class Head(BaseEstimator):
     blocks_in_: list[str]  # only where it was fitted on blocks of a store
     history_: list[dict[str, float]]
     n_parameters_: int
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Make the options that a class declares keyword arguments of its constructor."""
+        super().__init_subclass__(**kwargs)
+        if any(isinstance(value, dataclasses.Field) for value in vars(cls).values()):
+            dataclasses.dataclass(kw_only=True, repr=False, eq=False)(cls)
 
     def check_options(self) -> None:
         """Refuse an option that is not one of the values it takes."""
@@ -234,25 +241,14 @@ class ClassifierHead(ClassifierMixin, Head):
         return (self._rows(X[known], reset=False), codes[known]) if known.any() else None
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the most probable label of each row, or for multi-label 0/1 at one half.
-
-        Returns
-        -------
-        numpy.ndarray
-            (n_images,) labels, or (n_images, n_labels) int64.
-        """
+        """Return the most probable label of each row, or for multi-label int64 0/1 (n_images, n_labels) at one half."""
         probabilities = self.predict_proba(X)
         if self.multilabel_:
             return (probabilities >= 0.5).astype(np.int64)
         return self.classes_[np.argmax(probabilities, axis=1)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return probabilities, float64 (n_images, n_classes); rows sum to 1 unless multi-label.
-
-        Returns
-        -------
-        numpy.ndarray of float64
-        """
+        """Return probabilities, float64 (n_images, n_classes); rows sum to 1 unless multi-label."""
         raise NotImplementedError
 
     def _explained(self, X: np.ndarray, output: int) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,15 +22,12 @@ from classify.heads.one_vs_rest import class_weights, constant_log_odds, probabi
 from classify.heads.options import choice, flag, number, weights_of_classes, whole
 from classify.heads.product_sums import CHUNK_BYTES, WIDE, solve_ridge, sum_products
 
-__all__ = ["LinearClassifier", "LinearRegressor"]
-
 COSTS = tuple(10.0 ** np.arange(-4, 4.1, 0.5))
 ALPHAS = 10.0 ** np.linspace(-6, 5, 45)  # for rows of squared length 1
 N_FOLDS = 3
 _HELD_BYTES = 2**31
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class _LinearHead(Head):
     """Weights (n_outputs, n_features) over standardized features, and intercepts."""
 
@@ -92,7 +88,6 @@ class _LinearHead(Head):
         )
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class LinearClassifier(ClassifierHead, _LinearHead):
     """Logistic regression: softmax over the classes, or one binary regression for each label.
 
@@ -120,19 +115,7 @@ class LinearClassifier(ClassifierHead, _LinearHead):
     max_iter: int = whole(1000, "iterations of L-BFGS, at most", most=10**6)
 
     def fit(self, X: Any, y: Any, *, validation: object = None, groups: Any = None) -> LinearClassifier:
-        """Fit by full-batch L-BFGS; *validation* is ignored.
-
-        Parameters
-        ----------
-        y : array
-            single-label: (n_images,) labels; multi-label: (n_images, n_labels) of 0 and 1.
-        groups : array, shape (n_images,), default=None
-            Images of one group stay in one inner fold.
-
-        Returns
-        -------
-        self
-        """
+        """Fit by full-batch L-BFGS; images of one group stay in one inner fold, *validation* is ignored."""
         rows, codes = self._training_rows(X, y)
         self.n_iter_, self.search_ = 0, {}
         self.C_ = 1.0 if isinstance(self.C, str) else float(self.C)
@@ -243,7 +226,6 @@ class LinearClassifier(ClassifierHead, _LinearHead):
         return softmax(values, axis=1)
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class LinearRegressor(RegressorHead, _LinearHead):
     """Ridge regression, all outputs at once.
 
@@ -265,17 +247,7 @@ class LinearRegressor(RegressorHead, _LinearHead):
     )
 
     def fit(self, X: Any, y: Any, *, validation: object = None, groups: Any = None) -> LinearRegressor:
-        """Solve for the weights; *validation* is ignored.
-
-        Parameters
-        ----------
-        groups : array, shape (n_images,), default=None
-            Images of one group are left out together.
-
-        Returns
-        -------
-        self
-        """
+        """Solve for the weights; images of one group are left out together, *validation* is ignored."""
         rows, targets = self._training_rows(X, y)
         self.search_, self.alpha_ = {}, 1.0 if isinstance(self.alpha, str) else float(self.alpha)
         if self.standardize and self._streams(rows):

@@ -1,7 +1,7 @@
 """The options of the heads: each is declared once, with its default, its range and one line of help.
 
-A head is a dataclass of such fields, so that the signature which scikit-learn reads, the check before a fit and the
-list that ``classify heads HEAD`` prints all come from the same line::
+A head declares such fields (`classify.heads.base.Head` makes them keyword arguments), so that the signature which
+scikit-learn reads, the check before a fit and the list that ``classify heads HEAD`` prints come from the same line::
 
     C: float = number(1.0, "Inverse of the L2 penalty", above=0, most=1e9)
 """
@@ -34,7 +34,8 @@ class Option:
 
 def options_of(head: Any) -> dict[str, Option]:
     """Return the options of a head or of its class, by name."""
-    return {field.name: field.metadata["option"] for field in dataclasses.fields(head)}
+    fields = getattr(head, "__dataclass_fields__", {})
+    return {name: field.metadata["option"] for name, field in fields.items() if "option" in field.metadata}
 
 
 def check_options(head: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,8 +25,6 @@ from classify.heads.one_vs_rest import (
 )
 from classify.heads.options import choice, flag, number, random_seed, weights_of_classes, whole
 
-__all__ = ["MAX_STEPS", "SVMClassifier", "SVMRegressor"]
-
 MAX_STEPS = 10_000_000
 """Of one machine, as in LIBSVM itself: with a C far too high for the data the last digits would take days."""
 
@@ -37,7 +34,6 @@ WIDTHS = (1.0, 0.5, 2.0)  # gamma, over 1 / n_features
 SEARCHED = 2000  # rows by which C and gamma are chosen, at most
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class _KernelHead(Head):
     """The kernel and the support vectors; a fitted head is ``kernel(x, support) @ dual.T + intercept``."""
 
@@ -163,7 +159,6 @@ class _KernelHead(Head):
         return np.concatenate(found)
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class SVMClassifier(ClassifierHead, _KernelHead):
     """Support vector machines, one against the rest, with calibrated probabilities.
 
@@ -194,19 +189,7 @@ class SVMClassifier(ClassifierHead, _KernelHead):
     random_state: Any = random_seed("deals the rows to the calibration folds")
 
     def fit(self, X: Any, y: Any, *, validation: object = None, groups: Any = None) -> SVMClassifier:
-        """Fit and calibrate the machines; *validation* is ignored.
-
-        Parameters
-        ----------
-        y : array
-            single-label: (n_images,) labels; multi-label: (n_images, n_labels) of 0 and 1.
-        groups : array, shape (n_images,), default=None
-            Images of one group stay in one inner fold.
-
-        Returns
-        -------
-        self
-        """
+        """Fit and calibrate the machines; images of one group stay in one inner fold, *validation* is ignored."""
         rows, codes = self._training_rows(X, y)
         columns = indicator_columns(codes, len(self.classes_))  # (n, n_machines)
         weights = class_weights(codes, self.classes_, self.class_weight)
@@ -224,30 +207,17 @@ class SVMClassifier(ClassifierHead, _KernelHead):
         self, gram: np.ndarray, y: np.ndarray, weights: np.ndarray, random: np.random.RandomState
     ) -> tuple[np.ndarray, float, np.ndarray]:
         """Return dual coefficients (n,), intercept and sigmoid (2,) of one binary machine."""
-        dual, used = np.zeros(len(y)), np.flatnonzero(weights > 0)
-        if len(used) < len(y):  # a row without weight is as if it were not there
-            gram, y, weights = gram[np.ix_(used, used)], y[used], weights[used]
-        dual[used], intercept, sigmoid = self._fitted(gram, y, weights, random)
-        return dual, intercept, sigmoid
-
-    def _fitted(
-        self, gram: np.ndarray, y: np.ndarray, weights: np.ndarray, random: np.random.RandomState
-    ) -> tuple[np.ndarray, float, np.ndarray]:
-        """Do the same for rows that all weigh something."""
-        rarer = int(min(y.sum(), len(y) - y.sum()))
-        if rarer == 0:
-            return np.zeros(len(y)), 0.0, np.array([0.0, constant_log_odds(y)])
+        used = np.flatnonzero(weights > 0)  # a row without weight is as if it were not there
         dual, intercept = self._dual(gram, y, weights)
-        folds = min(self.calibration_folds, rarer)
+        folds = min(self.calibration_folds, int(y[used].sum()), int((1 - y[used]).sum()))
         if folds < 2:
-            return dual, intercept, np.array([0.0, constant_log_odds(y)])
-        held_out = np.empty(len(y))
-        fold_of = stratified_folds(y, folds, random)
+            return dual, intercept, np.array([0.0, constant_log_odds(y[used])])
+        held_out, fold_of = np.empty(len(used)), stratified_folds(y[used], folds, random)
         for fold in range(folds):
-            inside = np.flatnonzero(fold_of != fold)
+            inside, outside = used[fold_of != fold], used[fold_of == fold]
             a, b = self._dual(gram[np.ix_(inside, inside)], y[inside], weights[inside])
-            held_out[fold_of == fold] = gram[np.ix_(fold_of == fold, inside)] @ a + b
-        return dual, intercept, fit_sigmoid(held_out, y, weights)
+            held_out[fold_of == fold] = gram[np.ix_(outside, inside)] @ a + b
+        return dual, intercept, fit_sigmoid(held_out, y[used], weights[used])
 
     def _dual(self, gram: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:
         dual, used = np.zeros(len(y)), np.flatnonzero(weights > 0)
@@ -260,16 +230,13 @@ class SVMClassifier(ClassifierHead, _KernelHead):
         return dual, float(machine.intercept_[0])
 
     def _loss(self, values: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
-        fitted = [self._sigmoid(*column) for column in zip(values.T, targets.T, weights.T, strict=True)]
+        fitted = []
+        for column, y, weight in zip(values.T, targets.T, weights.T, strict=True):
+            both = y[weight > 0].min() < y[weight > 0].max()
+            fitted.append(fit_sigmoid(column, y, weight) if both else np.array([0.0, constant_log_odds(y)]))
         slope, offset = np.stack(fitted, axis=1)
         p = probabilities(values * slope + offset, multilabel=self.multilabel_)
         return log_loss(p, targets, multilabel=self.multilabel_, weights=weights)
-
-    @staticmethod
-    def _sigmoid(values: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Fit a sigmoid where both sides are there."""
-        both = y[weights > 0].min() < y[weights > 0].max()
-        return fit_sigmoid(values, y, weights) if both else np.array([0.0, constant_log_odds(y)])
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return calibrated probabilities, float64 (n_images, n_classes); rows sum to 1 unless multi-label."""
@@ -277,7 +244,6 @@ class SVMClassifier(ClassifierHead, _KernelHead):
         return probabilities(log_odds, multilabel=self.multilabel_)
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class SVMRegressor(RegressorHead, _KernelHead):
     """Support vector regression, one machine for each output, all on one precomputed Gram matrix.
 
@@ -287,17 +253,7 @@ class SVMRegressor(RegressorHead, _KernelHead):
     epsilon: float = number(0.1, "errors below it cost nothing, in deviations of the target", least=0, most=1e6)
 
     def fit(self, X: Any, y: Any, *, validation: object = None, groups: Any = None) -> SVMRegressor:
-        """Fit a machine for each output; *validation* is ignored.
-
-        Parameters
-        ----------
-        groups : array, shape (n_images,), default=None
-            Images of one group stay in one inner fold.
-
-        Returns
-        -------
-        self
-        """
+        """Fit a machine for each output; images of one group stay in one inner fold, *validation* is ignored."""
         rows, targets = self._training_rows(X, y)
         mean, deviation = targets.mean(axis=0), targets.std(axis=0)
         deviation = np.where(deviation > 0, deviation, 1.0)

@@ -50,12 +50,12 @@ def model_card_text(run: Run) -> str:
         "kind": kind_of(task).predicted_as,
         "classes": _joined(task.classes),
         "scale": scale,
-        "parameters": _number(report.n_parameters),
+        "parameters": "an uncounted number of" if report.n_parameters is None else f"{report.n_parameters:,}",
     }
-    rows = [
-        [metric_title(name), interval_text(found), *(_beside(of, part, name) for of in report.baselines.values())]
-        for name, found in report.metrics[part].items()
-    ]
+    rows = []
+    for name, found in report.metrics[part].items():
+        beside = (baseline.get(part, {}).get(name, UNDEFINED) for baseline in report.baselines.values())
+        rows.append([metric_title(name), *map(interval_text, (found, *beside))])
     lines = [
         _card("# Model card: {task} by {head}", **about),
         _card("Predicts the task {task} for an image: {kind} {classes}{scale}. Made {created}.", **about),
@@ -90,10 +90,6 @@ def _verdict(run: Run) -> list[str]:
     (board,) = leaderboards([run])
     words = standing_words(board.rows[0], board)
     return [_card("{words}", words=" ".join([f"{words[:1].upper()}{words[1:]}.", *missing_intervals(board)]))]
-
-
-def _beside(baseline: Mapping[str, Any], part: str, name: str) -> str:
-    return interval_text(baseline.get(part, {}).get(name, UNDEFINED))
 
 
 def _block_line(name: str, passport: Mapping[str, Any]) -> str:
@@ -149,10 +145,6 @@ def data_card_text(run: Run) -> str:
 
 def _count(found: Mapping[str, float]) -> str:
     return str(found["n"]) if "n" in found else f"{found['mean']:.3f} ± {found['std']:.3f}"
-
-
-def _number(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else "an uncounted number of"
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

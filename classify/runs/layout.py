@@ -39,16 +39,11 @@ class Layout:
         """The vectors that each part is scored by: canonical ones, unless validation images are distorted too."""
         found = {name: RowMatrix(self.store, self.blocks, part.rows) for name, part in self.data.parts.items()}
         if self.views == "everywhere" and "validation" in found:
-            found["validation"] = self._drawn(found["validation"].rows)
+            import torch
+
+            found["validation"] = viewed = ViewedRows(self.store, self.blocks, found["validation"].rows)
+            viewed.redraw(torch.Generator().manual_seed(0))  # of each image one view, drawn once
         return found
-
-    def _drawn(self, rows: np.ndarray) -> ViewedRows:
-        """Return rows of one view each, drawn once."""
-        import torch
-
-        viewed = ViewedRows(self.store, self.blocks, rows)
-        viewed.redraw(torch.Generator().manual_seed(0))
-        return viewed
 
     @property
     def n_views(self) -> int:

@@ -23,55 +23,27 @@ from features_store import Store, open_store
 from features_store import passport as passports
 from features_store.errors import AffectoryError, unknown_name
 
-__all__ = ["Row", "paper_numbers", "reproduce", "run_folders", "table"]
-
 _NOT_COMPARABLE = ("corpus", "only")  # what makes two numbers two things
 
 
 @dataclass(frozen=True)
 class Row:
-    """One experiment.
-
-    Parameters
-    ----------
-    paper : float or None
-        The printed number; None where the paper prints none.
-    ours : dict or None
-        ``value``, ``low`` and ``high``; None where it was not run.
-    difference : float or None
-        Ours less the paper's.
-    differs : tuple of Difference
-        In what the run differs from the paper's experiment.
-    standing : tuple of Statement
-        What the paper says of this experiment and is done otherwise in every run, or was assumed.
-    not_run : str
-        Why there is no run; empty where there is one.
-    run : str
-        Its folder.
-    crossing : str
-        The groups that the split puts into several parts, and the metric without them.
-    also : mapping of str to mapping
-        Further numbers of the paper by metric, with ours: ``paper`` (None where it prints none) and ``ours``.
-    note : str
-        What the paper leaves open or contradicts, and what was assumed.
-    to_do : tuple of Command
-        The commands that were still needed.
-    """
+    """One experiment."""
 
     preset: str
     metric: str
     part: str
-    paper: float | None
-    ours: dict[str, float | None] | None
-    difference: float | None
-    differs: tuple[Difference, ...]
-    not_run: str = ""
-    run: str = ""
-    crossing: str = ""
-    also: Mapping[str, Mapping[str, float | None]] | None = None
-    note: str = ""
-    standing: tuple[Statement, ...] = ()
-    to_do: tuple[Command, ...] = ()
+    paper: float | None  # the printed number; None where the paper prints none
+    ours: dict[str, float | None] | None  # ``value``, ``low`` and ``high``; None where it was not run
+    difference: float | None  # ours less the paper's
+    differs: tuple[Difference, ...]  # in what the run differs from the paper's experiment
+    not_run: str = ""  # why there is no run
+    run: str = ""  # its folder
+    crossing: str = ""  # the groups that the split puts into several parts, and the metric without them
+    also: Mapping[str, Mapping[str, float | None]] | None = None  # further numbers by metric: ``paper`` and ``ours``
+    note: str = ""  # what the paper leaves open or contradicts, and what was assumed
+    standing: tuple[Statement, ...] = ()  # what the paper says, and is done otherwise in every run, or was assumed
+    to_do: tuple[Command, ...] = ()  # the commands that were still needed
 
     @property
     def verdict(self) -> str:
@@ -86,7 +58,7 @@ class Row:
         return {
             **vars(self),
             "also": dict(self.also or {}),
-            "differs": [{**one.as_json(), "text": str(one)} for one in self.differs],
+            "differs": [{**vars(one), "text": str(one)} for one in self.differs],
             "standing": [{**vars(one), "of": list(one.of), "state": one.state} for one in self.standing],
             "to_do": [list(command) for command in self.to_do],
             "verdict": self.verdict,
@@ -112,8 +84,6 @@ def reproduce(
     A run that lies in its place is taken as it is if it was made of the same data and settings. Stores are the given
     ones and ``features/CORPUS``; where those lack something, *do* fits, extracts and tests on other corpora what is
     missing, from pictures in *data*, by commands that are printed first.
-
-    Raises ConfigError.
     """
     if system not in systems():
         raise ConfigError(unknown_name("system", system, systems()))
@@ -208,18 +178,13 @@ def _crossed(
         return None
     out = Path("runs", store.name, run.report.task, f"{run.folder.name}-from-{preset.corpus}")
     tested = read_run(out) if (out / REPORT).is_file() else None
-    if tested is not None and not _is_stale(tested, run, store):
+    is_newer = tested is not None and tested.report.created >= run.report.created
+    if tested is not None and is_newer and tested.report.index_digest == open_store(store).index_digest:
         return tested
     if not do:
         return None
     notify(f"$ classify evaluate {run.folder} {store} --out {out}")
     return cross_corpus_test(run.folder, str(store), out=str(out), force=tested is not None)
-
-
-def _is_stale(tested: Run, run: Run, store: Path) -> bool:
-    """Tell whether a test on another corpus is older than the run that it tests, or of another store."""
-    other = open_store(store).index_digest != tested.report.index_digest
-    return other or tested.report.created < run.report.created
 
 
 def run_folders(rows: Iterable[Row]) -> dict[str, list[Path]]:

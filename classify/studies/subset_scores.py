@@ -266,7 +266,9 @@ def _by_sums(images: Images, subsets: Sequence[Subset], config: RunConfig, advan
                     into[positions] = z[:, columns].astype(np.float64) @ coef.T + intercept
     if not images.kind.has_classes:
         return scores
-    return {subset: [_bounded(images.kind, values) for values in path] for subset, path in scores.items()}
+    # Least-squares values are brought into (0, 1): the largest stays the largest, and one half stays one half.
+    squeezed = {subset: [1 / (1 + np.exp(-4 * (values - 0.5))) for values in path] for subset, path in scores.items()}
+    return {subset: [images.kind.normalized(values) for values in path] for subset, path in squeezed.items()}
 
 
 def ridge_path(sums: ProductSums, alphas: Sequence[float]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -285,11 +287,6 @@ def ridge_path(sums: ProductSums, alphas: Sequence[float]) -> list[tuple[np.ndar
         coef = solve_ridge(zz, zy * factor[:, None], float(alpha) * len(zz)) * factor
         path.append((coef, sums.y / sums.n - coef @ mean))
     return path
-
-
-def _bounded(kind: TaskKind, values: np.ndarray) -> np.ndarray:
-    """Bring least-squares values into (0, 1); the largest stays the largest, and one half stays one half."""
-    return kind.normalized(1 / (1 + np.exp(-4 * (values - 0.5))))
 
 
 def _by_head(images: Images, subsets: Sequence[Subset], config: RunConfig, advance: Advance) -> Paths:

@@ -11,13 +11,14 @@ from sklearn.svm import SVC
 import classify
 from classify.__main__ import app
 from classify.config import RunConfig
-from classify.errors import ConfigError, HeadError, RunError, TaskError
+from classify.errors import ConfigError, HeadError, TaskError
 from classify.heads import make_head
 from classify.runs.layout import lay_out
 from classify.runs.train import fit_head
 from classify.studies.ablation import ablate
 from classify.studies.audit import audit
 from features_store import BlockSpec, BlockWriter, Index, Labels, Split, Task, write_index
+from features_store.errors import StoreError
 
 Y = np.arange(40) % 3
 
@@ -191,12 +192,12 @@ def test_a_place_that_cannot_be_written_is_found_before_the_work(make, tmp_path,
         "classify.pages.page.report_page",
     ):
         monkeypatch.setattr(module, no_work)
-    with pytest.raises(RunError, match="cannot write"):
+    with pytest.raises(StoreError, match="cannot write"):
         classify.run(store, "t", "linear", out=tmp_path / "file" / "run")
-    with pytest.raises(RunError, match="cannot write"):
+    with pytest.raises(StoreError, match="cannot write"):
         classify.report(run, tmp_path / "file" / "page.html")
-    with pytest.raises(RunError, match="cannot write"):
+    with pytest.raises(StoreError, match="cannot write"):
         app(["ablate", str(store), "--task", "t", "--out", str(tmp_path / "file" / "a.json")], standalone_mode=False)
-    with pytest.raises(RunError, match="cannot write"):
+    with pytest.raises(StoreError, match="cannot write"):
         classify.run(store, "t", "linear", out=tmp_path / "new" / ("x" * 300))
     assert not (tmp_path / "new").exists()

@@ -97,6 +97,7 @@ def test_an_error_of_the_program_keeps_its_traceback() -> None:
     ("text", "shown"),
     [
         ("s3://user:p@ss@bucket/a.tar is gone", "s3://***@bucket/a.tar is gone"),
+        ("https:/user:p@host/a is a path", "https:/***@host/a is a path"),
         ("'https://token@host:81/x'", "'https://***@host:81/x'"),
         ("https:/me:pw@host/x is not there", "https:/***@host/x is not there"),
         ("(https://h/a?X-Amz-Signature=ab12&page=2).", "(https://h/a?X-Amz-Signature=***&page=2)."),
