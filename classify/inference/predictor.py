@@ -197,7 +197,9 @@ def _rebuilt(
         weights = Weights("random", seed=int(source.removeprefix("random:")))
     elif name in files and not full_name.startswith("fit:"):
         if files[name].is_dir():
-            raise ModelError(f"--weights {name}={files[name]} is a folder, and {name!r} is no fitted network; give a file")
+            raise ModelError(
+                f"--weights {name}={files[name]} is a folder, and {name!r} is no fitted network; give a file"
+            )
         weights = Weights("file", path=files[name])
     elif source == "file":
         raise ModelError(
