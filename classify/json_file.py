@@ -26,6 +26,7 @@ from features_store.atomic import atomic_write
 from features_store.errors import AffectoryError, ExistsError, UnsafeFileError
 
 MAX_JSON = 64 * 2**20  # bytes; the report of a run on 1,000 classes has 30 MB
+_NUMBERS = re.compile(r"\[\n[\s\d.,eE+\-nul]*\]")  # no text holds a line end as it is
 _MAX_DEPTH = 32
 _MAX_VALUES = 6_000_000  # each may take 64 bytes of memory, and 3 of the file
 _MAX_DIGITS = 19  # of a whole number: 64 bits
@@ -67,6 +68,7 @@ def write_json(path: Path, values: Any, *, force: bool = False) -> None:
     """Write plain values, whole or not at all; a NaN among them is an error, and the folder is made."""
     check_new(path, force=force)
     text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = _NUMBERS.sub(lambda found: re.sub(r"\s+", " ", found[0]), text)
     with whole_file(path, force=force) as temporary:
         temporary.write_bytes(text.encode("utf-8", "backslashreplace"))  # as JSON writes what UTF-8 cannot
 

@@ -16,7 +16,7 @@ from extract.encoders.weights import Weights, seeded_weights, sha256_of_state, w
 from extract.errors import EncoderError, WeightsError
 from extract.inputs.transforms import Transform
 from features_store import StoreError
-from features_store.atomic import atomic_folder, read_regular
+from features_store.atomic import atomic_folder, read_regular, recover
 from features_store.errors import first_line, unknown_name
 from features_store.schema import KINDS, Task, check_name
 
@@ -43,10 +43,11 @@ _FIELDS: dict[str, type] = {
 
 
 def check_new(folder: Path) -> None:
-    """Refuse a place that is taken.
+    """Refuse a place that is taken, once what killed processes left there is swept.
 
     Raises WeightsError.
     """
+    recover(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise WeightsError(f"{folder} exists; choose another place with --out, or remove it")
 
