@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 from dataclasses import dataclass
 from typing import Any
@@ -70,7 +69,8 @@ def head_class(name: str, kind: str) -> Any:
 
 def head_options(name: str, kind: str) -> dict[str, Any]:
     """Return a head's options with their defaults."""
-    return {field.name: field.default for field in dataclasses.fields(head_class(name, kind))}
+    made = head_class(name, kind)
+    return {option: getattr(made, option) for option in made.options}
 
 
 def make_head(name: str, kind: str, *, random_state: Any = 0, **params: Any) -> Any:

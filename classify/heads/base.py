@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import Field, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from classify.data.kinds import KINDS
 from classify.data.rows import ArrayRows, RowMatrix, Rows
 from classify.data.standardizer import refuse_non_finite
 from classify.errors import HeadError
-from classify.heads.options import check_options, refuse_one_label_options
+from classify.heads.options import Option, check_options, refuse_one_label_options
 
 _STEP = 0.02  # of a feature's deviation, for a difference
 _DIFFERENCE_VALUES = 2**22  # of rows held at once
@@ -24,9 +25,10 @@ _TINY = 1e-12
 class Head(BaseEstimator):
     """Base of all heads: the checks of X, the attributes that every fitted head has, and what a run asks of a head.
 
-    A head is one file with a classifier and a regressor, dataclasses of options (see `classify.heads.options`) with
-    ``fit(X, y, *, validation=None)`` and ``predict_proba`` or ``predict``, and one line in ``HEADS``. Whatever ``fit``
-    learns stands in attributes that end in ``_``, named in ``_learned``: they are saved by their type.
+    A head is one file with a classifier and a regressor, whose options are class attributes (see
+    `classify.heads.options`), with ``fit(X, y, *, validation=None)`` and ``predict_proba`` or ``predict``, and one line
+    in ``HEADS``. Whatever ``fit`` learns stands in attributes that end in ``_``, named in ``_learned``: they are saved
+    by their type.
 
     Attributes
     ----------
@@ -50,12 +52,21 @@ class Head(BaseEstimator):
     _learned_by_base: ClassVar[tuple[str, ...]] = ()
     _learned: ClassVar[tuple[str, ...]] = ()
 
+    options: ClassVar[Mapping[str, Option]] = {}  # by name, those of the bases first
+
     best_length_: int | list[int] | None = None
     search_: dict[str, Any]  # of a head that chose by inner folds: how many candidates, and their loss there
     n_features_in_: int
     blocks_in_: list[str]  # only where it was fitted on blocks of a store
     history_: list[dict[str, float]]
     n_parameters_: int
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        declared = {name: one.metadata["option"] for name, one in vars(cls).items() if isinstance(one, Field)}
+        if declared:
+            cls.options = {**cls.options, **declared}
+            dataclass(kw_only=True, repr=False, eq=False)(cls)  # makes ``__init__``
 
     def check_options(self) -> None:
         """Refuse an option that is not one of the values it takes."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ import numpy as np
 from classify.heads.base import ClassifierHead, RegressorHead
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class DummyClassifier(ClassifierHead):
     """Give every image the training rows' shares of the classes; the most frequent class is predicted.
 
@@ -42,7 +40,6 @@ class DummyClassifier(ClassifierHead):
         return np.tile(self.shares_, (n_images, 1))
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class DummyRegressor(RegressorHead):
     """Give every image the mean of the training rows."""
 

@@ -9,7 +9,6 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import lightgbm
@@ -28,7 +27,6 @@ from classify.heads.trees import read_trees
 _ERRORS = 2  # the file descriptor of the error stream
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class _BoostedHead(Head):
     """Base of the boosted heads.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -42,7 +41,6 @@ def neighbour_means(
     return np.einsum("nk,nkq->nq", weight, targets[nearest]), 1 / (weight**2).sum(axis=1, keepdims=True)
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class _NearestHead(Head):
     """The training rows at length 1, their targets, and the choice of k and sharpness."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,7 +30,6 @@ N_FOLDS = 3
 _HELD_BYTES = 2**31
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class _LinearHead(Head):
     """Weights (n_outputs, n_features) over standardized features, and intercepts."""
 
@@ -92,7 +90,6 @@ class _LinearHead(Head):
         )
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class LinearClassifier(ClassifierHead, _LinearHead):
     """Logistic regression: softmax over the classes, or one binary regression for each label.
 
@@ -243,7 +240,6 @@ class LinearClassifier(ClassifierHead, _LinearHead):
         return softmax(values, axis=1)
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class LinearRegressor(RegressorHead, _LinearHead):
     """Ridge regression, all outputs at once.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -96,7 +95,6 @@ class _LinearMixture(_Mixture):
         return (experts * gates[..., :-1].exp()).sum(dim=2)
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class _MixtureHead(LayeredHead):
     n_experts: int = whole(2, "experts for each class, beside the dummy", most=1000)
     hidden: Sequence[int] | int = layers((200,), "units of the shared layers", least=1)
@@ -185,7 +183,6 @@ class _ClassMaps(nn.Module):
         return self.dense(self.dropout(self.maps(x).mean(dim=(2, 3))))
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class _ConvHead(NetworkHead):
     shape: Sequence[int] | None = map_shape(
         "channels, height and width of the maps that each row holds, flattened; none: every feature is a channel of "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -53,7 +52,6 @@ def hidden_layers(n_features: int, sizes: Sequence[int], dropout: float) -> list
     return layers
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class NetworkHead(Head):
     """Base of the heads trained by mini-batches; a subclass says how the module is built.
 
@@ -271,7 +269,6 @@ class NetworkHead(Head):
         raise NotImplementedError
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class LayeredHead(NetworkHead):
     """Base of the networks that begin with fully connected layers over the features."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,6 @@ def _refuse(n_found: int, wanted: str) -> None:
     )
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class PassThroughClassifier(ClassifierHead):
     """Give every image its features as probabilities, a column for each class of the task, in its order.
 
@@ -46,7 +44,6 @@ class PassThroughClassifier(ClassifierHead):
         return found if self.multilabel_ else found / np.maximum(found.sum(axis=1, keepdims=True), 1e-12)
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class PassThroughRegressor(RegressorHead):
     """Give every image its features as the values."""
 

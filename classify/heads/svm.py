@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -37,7 +36,6 @@ WIDTHS = (1.0, 0.5, 2.0)  # gamma, over 1 / n_features
 SEARCHED = 2000  # rows by which C and gamma are chosen, at most
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class _KernelHead(Head):
     """The kernel and the support vectors; a fitted head is ``kernel(x, support) @ dual.T + intercept``."""
 
@@ -163,7 +161,6 @@ class _KernelHead(Head):
         return np.concatenate(found)
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class SVMClassifier(ClassifierHead, _KernelHead):
     """Support vector machines, one against the rest, with calibrated probabilities.
 
@@ -277,7 +274,6 @@ class SVMClassifier(ClassifierHead, _KernelHead):
         return probabilities(log_odds, multilabel=self.multilabel_)
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class SVMRegressor(RegressorHead, _KernelHead):
     """Support vector regression, one machine for each output, all on one precomputed Gram matrix.
 

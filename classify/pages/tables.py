@@ -324,7 +324,6 @@ def head_list() -> str:
 def head_card(name: str) -> str:
     """Lay out one head: what it is, and its options with defaults as ``--set`` takes them, meaning and range."""
     from classify.heads import ALL_HEADS, head_class, head_options
-    from classify.heads.options import options_of
 
     kinds = ALL_HEADS[name].kinds if name in ALL_HEADS else ("single",)
     head_class(name, kinds[0])  # an unknown name is answered with the valid ones
@@ -332,7 +331,7 @@ def head_card(name: str) -> str:
     declared: dict[str, Option] = {}
     for kind in reversed(kinds):
         options = {**head_options(name, kind), **options}
-        declared = {**declared, **options_of(head_class(name, kind))}
+        declared = {**declared, **head_class(name, kind).options}
     lines = [f"{name}: {ALL_HEADS[name].description} ({', '.join(kinds)})"]
     for option, value in options.items():
         if option != "random_state":  # it is the seed of the run

@@ -1,6 +1,5 @@
 """The contract of the options: whatever value is given, the answer is a fit or one sentence."""
 
-import dataclasses
 import math
 import warnings
 
@@ -11,7 +10,6 @@ from hypothesis import strategies as st
 
 from classify.errors import HeadError
 from classify.heads import HEADS, head_class, make_head
-from classify.heads.options import options_of
 from classify.pages.tables import head_card
 
 KINDS = ("single", "multi", "regression")
@@ -44,7 +42,7 @@ values = st.one_of(
 
 def end_of(name, kind, options):
     """Fit and predict; return what is wrong with how that ended, empty if nothing is."""
-    quick = {key: value for key, value in QUICK.items() if key in options_of(head_class(name, kind))}
+    quick = {key: value for key, value in QUICK.items() if key in head_class(name, kind).options}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -57,7 +55,7 @@ def end_of(name, kind, options):
     return "" if np.isfinite(found).all() else "answers that are no numbers"
 
 
-ALL = [(name, kind, option) for name in HEADS for kind in KINDS for option in options_of(head_class(name, kind))]
+ALL = [(name, kind, option) for name in HEADS for kind in KINDS for option in head_class(name, kind).options]
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -65,8 +63,8 @@ ALL = [(name, kind, option) for name in HEADS for kind in KINDS for option in op
 def test_every_option_is_declared_and_refuses_what_it_cannot_mean(name, kind):
     """Each has help, a range in words, a default within it, and refuses what is in the range of no option."""
     made = head_class(name, kind)
-    assert [field.name for field in dataclasses.fields(made)] == list(options_of(made))
-    for option, declared in options_of(made).items():
+    assert sorted(made().get_params()) == sorted(made.options)
+    for option, declared in made.options.items():
         assert declared.help
         assert declared.takes
         assert declared.valid(getattr(made(), option))
@@ -87,13 +85,13 @@ def test_strange_values_end_in_a_fit_or_in_one_sentence(name, kind, option):
     assert wrong == {}
 
 
-@pytest.mark.parametrize("name", [name for name in HEADS if options_of(head_class(name, "single"))])
+@pytest.mark.parametrize("name", [name for name in HEADS if head_class(name, "single").options])
 @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_drawn_options_end_in_a_fit_or_in_one_sentence(name, data):
     """Two options at once, of values drawn at random."""
     kind = data.draw(st.sampled_from(KINDS))
-    names = st.sampled_from(list(options_of(head_class(name, kind))))
+    names = st.sampled_from(list(head_class(name, kind).options))
     options = data.draw(st.dictionaries(names, values, min_size=1, max_size=2))
     assert end_of(name, kind, options) == ""
 
@@ -115,7 +113,7 @@ def test_no_line_of_lightgbm_reaches_the_user(capfd):
 def test_the_card_of_a_head_is_printed_from_the_declarations():
     """Name, default, range and help of each option."""
     card = head_card("gbm")
-    for option, declared in options_of(head_class("gbm", "single")).items():
+    for option, declared in head_class("gbm", "single").options.items():
         if option != "random_state":
             assert f"{option}=" in card
             assert declared.takes in card
