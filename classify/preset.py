@@ -91,19 +91,13 @@ class Statement:
 
 @cache
 def presets() -> Mapping[str, Preset]:
-    """Return every preset by name, sorted by system and name.
-
-    Raises ConfigError.
-    """
+    """Return every preset by name, sorted by system and name."""
     found = [preset for name, text in _texts().items() for preset in read_experiments(text, name)]
     return {one.name: one for one in sorted(found, key=lambda one: (one.system, one.name))}
 
 
 def read_experiments(text: str, where: str) -> list[Preset]:
-    """Read the experiments of one system.
-
-    Raises ConfigError.
-    """
+    """Read the experiments of one system."""
     shared = tomllib.loads(text)
     experiments = shared.pop("experiment", [])
     shared.pop("statements", None)
@@ -128,10 +122,7 @@ def _preset(values: dict[str, Any], where: str) -> Preset:
 
 
 def find_preset(name: str) -> Preset:
-    """Look a preset up.
-
-    Raises ConfigError.
-    """
+    """Look a preset up."""
     if name not in presets():
         raise ConfigError(unknown_name("preset", name, presets()))
     return presets()[name]
@@ -147,10 +138,7 @@ def systems() -> dict[str, list[Preset]]:
 
 @cache
 def statements() -> Mapping[str, tuple[Statement, ...]]:
-    """Return what each publication says, by the name of its system.
-
-    Raises ConfigError.
-    """
+    """Return what each publication says, by the name of its system."""
     found = {}
     for name, text in _texts().items():
         values = tomllib.loads(text)

@@ -31,10 +31,9 @@ def predict(
     ],
     *,
     as_json: options.Json = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.", rich_help_panel="Output")] = False,
+    as_csv: Annotated[bool, options.in_output("--csv", help="Print CSV.")] = False,
     max_failed: Annotated[
-        str,
-        typer.Option(help="Images that may fail, 5% or a number; above it exit code 3.", rich_help_panel="Output"),
+        str, options.in_output(help="Images that may fail, 5% or a number; above it exit code 3.")
     ] = "5%",
     device: options.Device = "auto",
     weights: options.WeightFiles = None,
@@ -115,10 +114,7 @@ def bundle(
     run: options.RunFolder,
     *,
     out: Annotated[
-        Path,
-        typer.Option(
-            "--out", "-o", metavar="FILE", help="The bundle to write.", rich_help_panel="Output", parser=new_file
-        ),
+        Path, options.in_output("--out", "-o", metavar="FILE", help="The bundle to write.", parser=new_file)
     ],
     force: options.Force = False,
 ) -> None:
@@ -186,33 +182,23 @@ def submit(
     ],
     *,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", "-o", metavar="FILE", help="The CSV file to write.", rich_help_panel="Output", parser=new_file
-        ),
+        Path | None, options.in_output("--out", "-o", metavar="FILE", help="The CSV file to write.", parser=new_file)
     ] = None,
     check: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Check this file instead of writing one.", rich_help_panel="Output"),
+        Path | None, options.in_output(metavar="FILE", help="Check this file instead of writing one.")
     ] = None,
     template: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A CSV file whose ids give the order, like testset.csv.")
     ] = None,
-    part: Annotated[
-        options.Part, typer.Option(help="The part that is predicted.", rich_help_panel="Data")
-    ] = options.Part.test,
+    part: Annotated[options.Part, options.in_data(help="The part that is predicted.")] = options.Part.test,
     store: Annotated[
-        str | None,
-        typer.Option(
-            help="Answer for all images of this store instead, like a test set without labels.", rich_help_panel="Data"
-        ),
+        str | None, options.in_data(help="Answer for all images of this store instead, like a test set without labels.")
     ] = None,
     own_thresholds: Annotated[
         bool,
-        typer.Option(
+        options.in_data(
             "--thresholds/--at-half",
             help="Give a label from the threshold that the run chose on its validation part, not from 0.5.",
-            rich_help_panel="Data",
         ),
     ] = False,
     force: options.Force = False,

@@ -49,20 +49,12 @@ def report(
     data: options.Pictures = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILE",
-            help="The page to write. [default: report.html]",
-            rich_help_panel="Output",
-            parser=new_file,
+        options.in_output(
+            "--out", "-o", metavar="FILE", help="The page to write. [default: report.html]", parser=new_file
         ),
     ] = None,
     empty: Annotated[
-        int,
-        typer.Option(
-            min=0, max=1, help="Recall of a class without images in the table by class.", rich_help_panel="Output"
-        ),
+        int, options.in_output(min=0, max=1, help="Recall of a class without images in the table by class.")
     ] = 0,
     force: options.Force = False,
 ) -> None:
@@ -95,18 +87,11 @@ def audit(
     task: options.Task,
     blocks: options.Blocks = None,
     split: options.Split = None,
-    threshold: Annotated[
-        float, typer.Option(help="Smallest cosine of near-duplicates.", rich_help_panel="Data")
-    ] = 0.95,
+    threshold: Annotated[float, options.in_data(help="Smallest cosine of near-duplicates.")] = 0.95,
     seed: options.Seed = 0,
     out: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="File. [default: runs/CORPUS/TASK/audit.json]",
-            rich_help_panel="Output",
-            parser=new_file,
-        ),
+        options.in_output(metavar="FILE", help="File. [default: runs/CORPUS/TASK/audit.json]", parser=new_file),
     ] = None,
     force: options.Force = False,
 ) -> None:
@@ -128,10 +113,8 @@ def audit(
 def learning_curve(
     runs: options.Runs,
     *,
-    points: Annotated[int, typer.Option(help="Sizes of the training part.", rich_help_panel="Training")] = 6,
-    repeats: Annotated[
-        int, typer.Option(help="Random orders in which images are added.", rich_help_panel="Training")
-    ] = 3,
+    points: Annotated[int, options.in_training(help="Sizes of the training part.")] = 6,
+    repeats: Annotated[int, options.in_training(help="Random orders in which images are added.")] = 3,
     seed: options.Seed = 0,
     force: options.Force = False,
 ) -> None:
@@ -165,7 +148,7 @@ def _fitted_runs(places: list[Path], file: str, *, force: bool) -> list[Run]:
 def seeds(
     runs: options.Runs,
     *,
-    n: Annotated[int, typer.Option("--n", help="Seeds; that of the run is the first.", rich_help_panel="Training")] = 5,
+    n: Annotated[int, options.in_training("--n", help="Seeds; that of the run is the first.")] = 5,
     force: options.Force = False,
 ) -> None:
     """Fit the head of each run again with other seeds: how much of its score is chance? Writes RUN/seeds.json."""
@@ -186,20 +169,13 @@ def ablate(
     blocks: options.Blocks = None,
     split: options.Split = None,
     allow_split_groups: options.AllowSplitGroups = False,
-    head: Annotated[
-        str, typer.Option(help="svm, ridge (both share work between subsets), or any head.", rich_help_panel="Head")
-    ] = "svm",
+    head: Annotated[str, options.in_head(help="svm, ridge (both share work between subsets), or any head.")] = "svm",
     settings: options.Settings = None,
-    folds: Annotated[int, typer.Option(help="Folds of the cross-validation.", rich_help_panel="Training")] = 5,
+    folds: Annotated[int, options.in_training(help="Folds of the cross-validation.")] = 5,
     seed: options.Seed = 0,
     out: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="File. [default: runs/CORPUS/TASK/ablation-HEAD.json]",
-            rich_help_panel="Output",
-            parser=new_file,
-        ),
+        options.in_output(metavar="FILE", help="File. [default: runs/CORPUS/TASK/ablation-HEAD.json]", parser=new_file),
     ] = None,
     force: options.Force = False,
     as_json: options.Json = False,
@@ -247,14 +223,12 @@ def figure(
     ],
     *,
     kind: Annotated[str, typer.Option(metavar="curves|confusion|plane|histogram|explanations", help="What is drawn.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The SVG file.", rich_help_panel="Output")],
+    out: Annotated[Path, options.in_output("--out", "-o", metavar="FILE", help="The SVG file.")],
     task: Annotated[
-        str | None,
-        typer.Option(help="Of a histogram: a task with values. [default: the first]", rich_help_panel="Data"),
+        str | None, options.in_data(help="Of a histogram: a task with values. [default: the first]")
     ] = None,
     member: Annotated[
-        str | None,
-        typer.Option(help="Of a histogram: a corpus of a union, drawn against all of it.", rich_help_panel="Data"),
+        str | None, options.in_data(help="Of a histogram: a corpus of a union, drawn against all of it.")
     ] = None,
     force: options.Force = False,
 ) -> None:

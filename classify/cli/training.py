@@ -27,21 +27,16 @@ def run(
     head: options.OptionalHead = None,
     settings: options.Settings = None,
     preset: options.Preset = None,
-    config: Annotated[
-        Path | None, typer.Option(help="A TOML file with the same keys; options override it.", rich_help_panel="Head")
-    ] = None,
+    config: Annotated[Path | None, options.in_head(help="A TOML file with the same keys; options override it.")] = None,
     seed: options.OptionalSeed = None,
     quick: options.Quick = False,
     time_budget: Annotated[
-        str | None,
-        typer.Option(help="Stop training in time, like 9h, and keep its state.", rich_help_panel="Training"),
+        str | None, options.in_training(help="Stop training in time, like 9h, and keep its state.")
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option(
-            "--resume",
-            help="Resume from the checkpoint; the result is bit-identical to an uninterrupted run.",
-            rich_help_panel="Training",
+        options.in_training(
+            "--resume", help="Resume from the checkpoint; the result is bit-identical to an uninterrupted run."
         ),
     ] = False,
     out: options.Out = None,
@@ -74,16 +69,11 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of the run whose head is scored.", show_default=False)],
     store: Annotated[str, typer.Argument(help="A store of other images with the same blocks.", show_default=False)],
     *,
-    task: Annotated[
-        str | None, typer.Option(help="A task of that store. [default: the run's]", rich_help_panel="Data")
-    ] = None,
+    task: Annotated[str | None, options.in_data(help="A task of that store. [default: the run's]")] = None,
     class_map: Annotated[
         list[str] | None,
-        typer.Option(
-            "--map",
-            metavar="THEIRS=OURS",
-            help="The class of the head for a class of the store, or none; repeatable.",
-            rich_help_panel="Data",
+        options.in_data(
+            "--map", metavar="THEIRS=OURS", help="The class of the head for a class of the store, or none; repeatable."
         ),
     ] = None,
     out: options.Out = None,
@@ -108,7 +98,7 @@ def search(
     allow_split_groups: options.AllowSplitGroups = False,
     head: options.Head = "mlp",
     settings: options.Settings = None,
-    trials: Annotated[int, typer.Option(min=1, help="Trials of the whole search.", rich_help_panel="Training")] = 50,
+    trials: Annotated[int, options.in_training(min=1, help="Trials of the whole search.")] = 50,
     seed: options.OptionalSeed = None,
     out: options.Out = None,
     force: options.Force = False,
@@ -135,13 +125,8 @@ def sweep(
     config: Annotated[Path, typer.Argument(help="A TOML file with [[grid]] tables.", show_default=False)],
     *,
     allow_split_groups: options.AllowSplitGroups = False,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the runs. [default: runs/CORPUS/sweep]", rich_help_panel="Output")
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="List the runs, and which exist already.", rich_help_panel="Output"),
-    ] = False,
+    out: Annotated[Path | None, options.in_output(help="Folder of the runs. [default: runs/CORPUS/sweep]")] = None,
+    dry_run: Annotated[bool, options.in_output("--dry-run", help="List the runs, and which exist already.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Do every run of a grid that does not exist yet; repeat the command to resume an interrupted sweep."""
@@ -182,39 +167,23 @@ def reproduce(
     *,
     stores: Annotated[
         list[str] | None,
-        typer.Option(
-            "--store", help="A store of its corpus; repeatable. [default: features/CORPUS]", rich_help_panel="Data"
-        ),
+        options.in_data("--store", help="A store of its corpus; repeatable. [default: features/CORPUS]"),
     ] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="[CORPUS=]PATH",
-            help="Pictures of a corpus, as of `extract run`; repeatable.",
-            rich_help_panel="Data",
-        ),
+        options.in_data(metavar="[CORPUS=]PATH", help="Pictures of a corpus, as of `extract run`; repeatable."),
     ] = None,
     do: Annotated[
         bool, typer.Option("--run", help="Do what is missing: fit networks, extract, test on other corpora.")
     ] = False,
     only: Annotated[str | None, typer.Option(metavar="A,B,...", help="Only these experiments.")] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(metavar="auto|random:SEED", help="Of `extract run`.", rich_help_panel=options.ENCODERS),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(metavar="auto|cpu|cuda", help="Of `extract run`.", rich_help_panel=options.ENCODERS)
-    ] = None,
+    weights: Annotated[str | None, options.in_encoders(metavar="auto|random:SEED", help="Of `extract run`.")] = None,
+    device: Annotated[str | None, options.in_encoders(metavar="auto|cpu|cuda", help="Of `extract run`.")] = None,
     allow_split_groups: options.AllowSplitGroups = False,
     quick: options.Quick = False,
     out: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Also write the table as JSON to this file.",
-            rich_help_panel="Output",
-            parser=new_file,
-        ),
+        options.in_output(metavar="FILE", help="Also write the table as JSON to this file.", parser=new_file),
     ] = None,
     force: options.Force = False,
     as_json: options.Json = False,

@@ -152,9 +152,13 @@ def loss_chart(history: Sequence[Mapping[str, Any]], name: str = "loss") -> str:
 
 
 def curve_points(history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
-    """Return epoch and value of one curve, as many as can be told apart; empty where nothing is recorded."""
+    """Return epoch and value of one curve, as many as can be told apart, its lowest and highest among them."""
     points = [(row["epoch"], row[key]) for row in history if row.get(key) is not None]
-    return points[:: max(1, len(points) // _MOST_POINTS)]
+    step = len(points) // _MOST_POINTS
+    if step < 2:
+        return points
+    ends = [best(points, key=lambda point: point[1]) for best in (min, max)]
+    return [point for i, point in enumerate(points) if i % step == 0 or point in ends]
 
 
 def _legend(left: float, entries: Sequence[tuple[str, str]]) -> list[str]:

@@ -58,25 +58,13 @@ included."""
 
 @dataclass(frozen=True)
 class TaskPredictions:
-    """The predictions of one run for the images of a submission.
-
-    Parameters
-    ----------
-    scores : ndarray of shape (n_images, n_classes)
-        In the order of the submission.
-    thresholds : tuple of float or None
-        multi: the probability from which a class is given; None = one half.
-    truth : mapping of str to value
-        By id, the label, for the images that have one.
-    run : str
-        Its folder, for messages.
-    """
+    """The predictions of one run for the images of a submission."""
 
     task: Task
-    scores: Floats
-    thresholds: tuple[float, ...] | None
-    truth: Mapping[str, Any]
-    run: str
+    scores: Floats  # (n_images, n_classes), in the order of the submission
+    thresholds: tuple[float, ...] | None  # multi: the probability from which a class is given; None = one half
+    truth: Mapping[str, Any]  # by id, the label, for the images that have one
+    run: str  # its folder, for messages
 
     @property
     def titles(self) -> tuple[str, ...]:
@@ -120,8 +108,6 @@ def plan_submission(
     """Predict for all images of a part of the index, labelled or not, by each run; or for all of another *store*.
 
     Each label is given from a probability of one half, as in the run's report, or from the run's *own_thresholds*.
-
-    Raises SubmissionError, RunError.
     """
     names = [run.task.name for run in runs]
     if len(set(names)) != len(names):
@@ -239,10 +225,7 @@ def _predictions(
 
 
 def write_submission(plan: Submission, path: Path, *, force: bool = False) -> dict[str, dict[str, Any]]:
-    """Write the file whole, and only if its check passes; return the scores as `check_submission` does.
-
-    Raises ExistsError, SubmissionError.
-    """
+    """Write the file whole, and only if its check passes; return the scores as `check_submission` does."""
     columns = [one.cells() for one in plan.tasks]
     try:
         with atomic_write(path, force=force) as temporary:
@@ -259,10 +242,7 @@ def write_submission(plan: Submission, path: Path, *, force: bool = False) -> di
 
 
 def check_submission(path: Path, plan: Submission) -> dict[str, dict[str, Any]]:
-    """Read a file back and check it; return its score by task, with the number of labelled images.
-
-    Raises SubmissionError.
-    """
+    """Read a file back and check it; return its score by task, with the number of labelled images."""
     header, rows = _read_table(path)
     if header != plan.titles:
         raise SubmissionError(

@@ -36,8 +36,6 @@ def figure(kind: str, places: Sequence[Path], *, task: str | None = None, member
     """Draw one figure of several runs (of a histogram: of stores), able to stand alone.
 
     *task* is a task of the stores, *member* the corpus of a union that is drawn against all of it.
-
-    Raises RunError.
     """
     if kind not in KINDS:
         raise RunError(unknown_name("kind of figure", kind, KINDS))

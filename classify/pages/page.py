@@ -33,10 +33,7 @@ _CREDITS = {
 def write_report_page(
     runs: Sequence[Run], path: Path, *, data: Path | None = None, empty: int = 0, force: bool = False
 ) -> None:
-    """Write the page about *runs* to *path*, whole or not at all.
-
-    Raises ExistsError.
-    """
+    """Write the page about *runs* to *path*, whole or not at all."""
     check_new(path, force=force)
     if data is not None and not data.is_dir():
         raise RunError(f"{data} is not a folder; --data takes the one that holds the pictures of the corpus")
@@ -44,10 +41,7 @@ def write_report_page(
 
 
 def write_text(path: Path, text: str, *, force: bool) -> None:
-    """Write a page or a figure, whole or not at all.
-
-    Raises ExistsError, RunError.
-    """
+    """Write a page or a figure, whole or not at all."""
     try:
         with atomic_write(path, force=force) as temporary:
             temporary.write_text(text, encoding="utf-8", errors="replace")

@@ -63,8 +63,6 @@ def pairs(board: Leaderboard, *, n_resamples: int = 2000, seed: int = 0) -> list
 
     Images whose group mates were trained on, where the split puts groups into two parts, are left out, and so are
     baselines: a head's verdict compares it with them. All pairs are one family of tests, corrected together.
-
-    Raises RunError.
     """
     rows = board.heads
     if len(rows) < 2:

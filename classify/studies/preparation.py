@@ -25,30 +25,14 @@ _FIT = "fit:"
 
 @dataclass(frozen=True)
 class Preparation:
-    """How the experiments of a system are prepared.
+    """How the experiments of a system are prepared."""
 
-    Parameters
-    ----------
-    system : str
-        Its experiments on one corpus share a store, so one policy of views.
-    data : mapping of str to tuple of str
-        Values of ``--data``, by corpus.
-    is_quick : bool
-        A few images and epochs, in places of their own.
-    n_views : int
-        Of each image, where an experiment trains on distorted ones.
-    options : tuple of str
-        Further options of ``extract run``.
-    stores : mapping of str to str
-        Places of vectors by corpus, where they are not ``features/CORPUS``.
-    """
-
-    system: str
-    data: Mapping[str, Command] = field(default_factory=dict)
-    is_quick: bool = False
-    n_views: int = N_VIEWS
-    options: Command = ()
-    stores: Mapping[str, str] = field(default_factory=dict)
+    system: str  # its experiments on one corpus share a store, so one policy of views
+    data: Mapping[str, Command] = field(default_factory=dict)  # values of ``--data``, by corpus
+    is_quick: bool = False  # a few images and epochs, in places of their own
+    n_views: int = N_VIEWS  # of each image, where an experiment trains on distorted ones
+    options: Command = ()  # further options of ``extract run``
+    stores: Mapping[str, str] = field(default_factory=dict)  # places of vectors by corpus, else ``features/CORPUS``
 
     def store(self, corpus: str) -> Path:
         """Return the folder of a corpus' vectors."""
@@ -64,10 +48,7 @@ class Preparation:
         return "-quick" if self.is_quick else ""
 
     def missing(self, preset: Preset, blocks: Iterable[str] | None = None, corpus: str = "") -> list[Command]:
-        """Return the commands that are still needed, in order; *corpus* is another one than the experiment's own.
-
-        Raises ConfigError.
-        """
+        """Return the commands that are still needed, in order; *corpus* is another one than the experiment's own."""
         where = corpus or preset.corpus
         lacking = [name for name in blocks or preset.run["blocks"] if not self._whole(where, name)]
         if imported := [name for name in lacking if name in preset.paper.get("imported", ())]:
@@ -157,8 +138,6 @@ def place_data(system: str, given: Sequence[str]) -> dict[str, Command]:
     """Sort values of ``--data`` by corpus: ``CORPUS=PATH``, or ``PATH`` alone for the first of a system.
 
     What a system of one corpus is given under another name belongs to its members, as of ``extract run``.
-
-    Raises ConfigError.
     """
     corpora = corpora_of(system)
     found: dict[str, Command] = {}
@@ -173,10 +152,7 @@ def place_data(system: str, given: Sequence[str]) -> dict[str, Command]:
 
 
 def run_command(command: Command, notify: Callable[[str], None]) -> None:
-    """Print a command and run it as a child process; what it reports goes to the error stream.
-
-    Raises RunError.
-    """
+    """Print a command and run it as a child process; what it reports goes to the error stream."""
     notify(f"$ {shlex.join(command)}")
     module = command[0].replace("-", "_")
     done = subprocess.run([sys.executable, "-m", module, *command[1:]], stdout=subprocess.PIPE, text=True, check=False)

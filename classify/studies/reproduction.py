@@ -30,48 +30,22 @@ _NOT_COMPARABLE = ("corpus", "only")  # what makes two numbers two things
 
 @dataclass(frozen=True)
 class Row:
-    """One experiment.
-
-    Parameters
-    ----------
-    paper : float or None
-        The printed number; None where the paper prints none.
-    ours : dict or None
-        ``value``, ``low`` and ``high``; None where it was not run.
-    difference : float or None
-        Ours less the paper's.
-    differs : tuple of Difference
-        In what the run differs from the paper's experiment.
-    standing : tuple of Statement
-        What the paper says of this experiment and is done otherwise in every run, or was assumed.
-    not_run : str
-        Why there is no run; empty where there is one.
-    run : str
-        Its folder.
-    crossing : str
-        The groups that the split puts into several parts, and the metric without them.
-    also : mapping of str to mapping
-        Further numbers of the paper by metric, with ours: ``paper`` (None where it prints none) and ``ours``.
-    note : str
-        What the paper leaves open or contradicts, and what was assumed.
-    to_do : tuple of Command
-        The commands that were still needed.
-    """
+    """One experiment."""
 
     preset: str
     metric: str
     part: str
-    paper: float | None
-    ours: dict[str, float | None] | None
-    difference: float | None
-    differs: tuple[Difference, ...]
-    not_run: str = ""
-    run: str = ""
-    crossing: str = ""
-    also: Mapping[str, Mapping[str, float | None]] | None = None
-    note: str = ""
-    standing: tuple[Statement, ...] = ()
-    to_do: tuple[Command, ...] = ()
+    paper: float | None  # the printed number; None where the paper prints none
+    ours: dict[str, float | None] | None  # ``value``, ``low`` and ``high``; None where it was not run
+    difference: float | None  # ours less the paper's
+    differs: tuple[Difference, ...]  # in what the run differs from the paper's experiment
+    not_run: str = ""  # why there is no run; empty where there is one
+    run: str = ""  # its folder
+    crossing: str = ""  # the groups that the split puts into several parts, and the metric without them
+    also: Mapping[str, Mapping[str, float | None]] | None = None  # further metrics: ``paper``'s number, and ``ours``
+    note: str = ""  # what the paper leaves open or contradicts, and what was assumed
+    standing: tuple[Statement, ...] = ()  # what is done otherwise in every run than the paper says, or was assumed
+    to_do: tuple[Command, ...] = ()  # the commands that were still needed
 
     @property
     def verdict(self) -> str:
@@ -112,8 +86,6 @@ def reproduce(
     A run that lies in its place is taken as it is if it was made of the same data and settings. Stores are the given
     ones and ``features/CORPUS``; where those lack something, *do* fits, extracts and tests on other corpora what is
     missing, from pictures in *data*, by commands that are printed first.
-
-    Raises ConfigError.
     """
     if system not in systems():
         raise ConfigError(unknown_name("system", system, systems()))

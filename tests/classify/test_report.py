@@ -179,7 +179,7 @@ def test_curve_plot_marks_the_lowest_validation_loss():
     """Long histories stay light, and the epoch named is the best one."""
     history = [{"epoch": i, "loss": 1 / i, "validation_loss": abs(i - 700)} for i in range(1, 3001)]
     drawn = charts.loss_chart(history)
-    assert "lowest at epoch 7" in drawn
+    assert "lowest at epoch 700<" in drawn
     assert len(drawn) < 40_000
 
 
