@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -107,17 +107,13 @@ def _mixed(logits: Logits, vector: Vector, centre: Vector, kept: Sequence[Sequen
 
 def feature_values(logits: Logits, vector: Vector, centre: Vector, columns: slice) -> Floats:
     """Return what the logit loses when each feature of a block alone is set to the mean, (n_block_features,)."""
-    without = []
-    for some in _chunks(np.arange(columns.start, columns.stop), len(vector)):
+    without, size = [], max(1, _CHUNK_VALUES // len(vector))
+    for start in range(columns.start, columns.stop, size):
+        some = np.arange(start, min(start + size, columns.stop))
         rows = np.repeat(vector[None], len(some), axis=0)
         rows[np.arange(len(some)), some] = centre[some]
         without.append(logits(rows))
     return logits(vector[None])[0] - np.concatenate(without)
-
-
-def _chunks(places: NDArray[np.int64], width: int) -> Iterator[NDArray[np.int64]]:
-    size = max(1, _CHUNK_VALUES // width)
-    return (places[start : start + size] for start in range(0, len(places), size))
 
 
 def gradient(model: Model, vector: Vector, target: Target) -> Vector | None:

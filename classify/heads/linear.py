@@ -143,7 +143,7 @@ class LinearClassifier(ClassifierHead, _LinearHead):
         if not self.multilabel_:
             self._keep(*self._solve(design, codes, weights[:, 0]))
             return self
-        fits = [self._column(design, codes[:, k], weights[:, k]) for k in range(codes.shape[1])]
+        fits = [self._solve(design, codes[:, k], weights[:, k]) for k in range(codes.shape[1])]
         self._keep(np.concatenate([coef for coef, _ in fits]), np.concatenate([b for _, b in fits]))
         return self
 
@@ -221,12 +221,9 @@ class LinearClassifier(ClassifierHead, _LinearHead):
         width = math.sqrt(self.n_features_in_) if self.standardize else 1.0
         return 1e-4 / (width * math.sqrt(max(self.C_, 1.0)))
 
-    def _column(self, design: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if y.min() == y.max():
-            return np.zeros((1, design.shape[1])), np.array([constant_log_odds(y)])
-        return self._solve(design, y, weights)
-
     def _solve(self, design: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if y.min() == y.max():  # a label that never varies gets its share
+            return np.zeros((1, design.shape[1])), np.array([constant_log_odds(y)])
         options = {"C": self.C_, "max_iter": self.max_iter, "tol": self._tolerance()}
         model = LogisticRegression(**options).fit(design, y, sample_weight=weights)
         self.n_iter_ = max(self.n_iter_, int(model.n_iter_.max()))

@@ -257,16 +257,13 @@ class SVMClassifier(ClassifierHead, _KernelHead):
         return dual, float(machine.intercept_[0])
 
     def _loss(self, values: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
-        fitted = [self._sigmoid(*column) for column in zip(values.T, targets.T, weights.T, strict=True)]
+        fitted = []
+        for column, y, weight in zip(values.T, targets.T, weights.T, strict=True):
+            both = y[weight > 0].min() < y[weight > 0].max()
+            fitted.append(fit_sigmoid(column, y, weight) if both else np.array([0.0, constant_log_odds(y)]))
         slope, offset = np.stack(fitted, axis=1)
         p = probabilities(values * slope + offset, multilabel=self.multilabel_)
         return log_loss(p, targets, multilabel=self.multilabel_, weights=weights)
-
-    @staticmethod
-    def _sigmoid(values: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Fit a sigmoid where both sides are there."""
-        both = y[weights > 0].min() < y[weights > 0].max()
-        return fit_sigmoid(values, y, weights) if both else np.array([0.0, constant_log_odds(y)])
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return calibrated probabilities, float64 (n_images, n_classes); rows sum to 1 unless multi-label."""

@@ -15,7 +15,12 @@ from classify.data.kinds import kind_of
 from classify.evaluation.wording import interval_text, metric_title
 from classify.pages.leaderboard import leaderboards, missing_intervals, standing_words
 from classify.runs.folder import Run
-from classify.runs.report_json import UNDEFINED, Report, passport_weights
+from classify.runs.report_json import UNDEFINED, passport_weights
+
+_LIMITS = (
+    "It was evaluated on images of its own corpus only; on others it may do worse.",
+    "It predicts the labels that annotators gave on average; it does not know what a person feels.",
+)
 
 
 class _Markdown(str):
@@ -50,11 +55,12 @@ def model_card_text(run: Run) -> str:
         "kind": kind_of(task).predicted_as,
         "classes": _joined(task.classes),
         "scale": scale,
-        "parameters": _number(report.n_parameters),
+        "parameters": "an uncounted number of" if report.n_parameters is None else f"{report.n_parameters:,}",
     }
+    columns = [report.metrics, *report.baselines.values()]
     rows = [
-        [metric_title(name), interval_text(found), *(_beside(of, part, name) for of in report.baselines.values())]
-        for name, found in report.metrics[part].items()
+        [metric_title(name), *(interval_text(of.get(part, {}).get(name, UNDEFINED)) for of in columns)]
+        for name in report.metrics[part]
     ]
     lines = [
         _card("# Model card: {task} by {head}", **about),
@@ -81,7 +87,7 @@ def model_card_text(run: Run) -> str:
         pairs = zip(task.classes, run.postprocessing.thresholds, strict=True)
         given = _joined([f"{name} {at:.3f}" for name, at in pairs])
         lines.append(f"A class is given from this (uncalibrated) probability on, chosen on validation images: {given}.")
-    lines += ["## Limits", *[f"- {text}" for text in _limits(report)]]
+    lines += ["## Limits", *[_card("- {text}", text=text) for text in (*_LIMITS, *report.warnings)]]
     return "\n\n".join(lines).replace("\n\n- ", "\n- ") + "\n"
 
 
@@ -90,10 +96,6 @@ def _verdict(run: Run) -> list[str]:
     (board,) = leaderboards([run])
     words = standing_words(board.rows[0], board)
     return [_card("{words}", words=" ".join([f"{words[:1].upper()}{words[1:]}.", *missing_intervals(board)]))]
-
-
-def _beside(baseline: Mapping[str, Any], part: str, name: str) -> str:
-    return interval_text(baseline.get(part, {}).get(name, UNDEFINED))
 
 
 def _block_line(name: str, passport: Mapping[str, Any]) -> str:
@@ -110,14 +112,6 @@ def _calibration(run: Run) -> str:
         return _card("Its probabilities are not calibrated: {reason}.", reason=run.postprocessing.reason)
     how = f"a temperature of {found.temperature:.3f}" if found.temperature else "isotonic regression"
     return f"Its probabilities are calibrated by {how}, fitted on {found.n_images} validation images."
-
-
-def _limits(report: Report) -> list[str]:
-    limits = [
-        "It was evaluated on images of its own corpus only; on others it may do worse.",
-        "It predicts the labels that annotators gave on average; it does not know what a person feels.",
-    ]
-    return [_card("{text}", text=text) for text in (*limits, *report.warnings)]
 
 
 def data_card_text(run: Run) -> str:
@@ -149,10 +143,6 @@ def data_card_text(run: Run) -> str:
 
 def _count(found: Mapping[str, float]) -> str:
     return str(found["n"]) if "n" in found else f"{found['mean']:.3f} ± {found['std']:.3f}"
-
-
-def _number(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else "an uncounted number of"
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

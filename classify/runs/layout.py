@@ -39,16 +39,11 @@ class Layout:
         """The vectors that each part is scored by: canonical ones, unless validation images are distorted too."""
         found = {name: RowMatrix(self.store, self.blocks, part.rows) for name, part in self.data.parts.items()}
         if self.views == "everywhere" and "validation" in found:
-            found["validation"] = self._drawn(found["validation"].rows)
+            import torch
+
+            found["validation"] = viewed = ViewedRows(self.store, self.blocks, found["validation"].rows)
+            viewed.redraw(torch.Generator().manual_seed(0))  # a view for each row, once
         return found
-
-    def _drawn(self, rows: np.ndarray) -> ViewedRows:
-        """Return rows of one view each, drawn once."""
-        import torch
-
-        viewed = ViewedRows(self.store, self.blocks, rows)
-        viewed.redraw(torch.Generator().manual_seed(0))
-        return viewed
 
     @property
     def n_views(self) -> int:
@@ -57,9 +52,7 @@ class Layout:
 
     def to_train_on(self, rows: np.ndarray) -> RowMatrix:
         """Return rows for training: where images have several views, each pass sees another one."""
-        if self.n_views > 1:
-            return ViewedRows(self.store, self.blocks, rows)
-        return RowMatrix(self.store, self.blocks, rows)
+        return (ViewedRows if self.n_views > 1 else RowMatrix)(self.store, self.blocks, rows)
 
 
 def lay_out(config: RunConfig, store: Store | None = None) -> Layout:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classify.data.kinds import TaskKind, kind_of
+from classify.data.kinds.base import finite
 from classify.errors import RunError
 from classify.json_file import clean_text, read_regular
 from features_store.schema import PART_NAMES, Task
@@ -90,7 +91,7 @@ def _parts(kind: TaskKind, header: list[str], rows: list[list[str]]) -> dict[str
         by_part.setdefault(row[1], []).append(row)
     found = {}
     for name, part in by_part.items():
-        score = _numbers([row[2 + n_truths : 2 + n_truths + n_scores] for row in part])
+        score = finite([row[2 + n_truths : 2 + n_truths + n_scores] for row in part])
         if kind.has_classes and not (score.min() >= -_ROUNDING and score.max() <= 1 + _ROUNDING):
             raise ValueError(f"its probabilities run from {score.min()} to {score.max()}")
         place = 2 + n_truths + n_scores
@@ -99,13 +100,6 @@ def _parts(kind: TaskKind, header: list[str], rows: list[list[str]]) -> dict[str
             kind.read_truth([row[2 : 2 + n_truths] for row in part]),
             kind.shaped(score),
             np.array([int(row[place]) for row in part], dtype=np.int64) if grouped else None,
-            _numbers([row[place + grouped :] for row in part]) if calibrated else None,
+            finite([row[place + grouped :] for row in part]) if calibrated else None,
         )
     return found
-
-
-def _numbers(cells: list[list[str]]) -> NDArray[np.float64]:
-    values = np.array(cells, dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError("it holds a number that is not finite")
-    return values

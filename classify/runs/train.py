@@ -18,7 +18,7 @@ from classify.data.rows import RowMatrix
 from classify.data.tasks import TaskRows, joined
 from classify.errors import ConfigError
 from classify.evaluation.baselines import chance, fitted_part, id_only_scores, majority_scores
-from classify.evaluation.bootstrap import Interval, Spread, intervals
+from classify.evaluation.bootstrap import Spread, intervals
 from classify.evaluation.novelty import fit_novelty
 from classify.evaluation.postprocessing import fit_postprocessing, postprocessed_report
 from classify.evaluation.verdict import clean_scores, judge_head
@@ -78,7 +78,10 @@ def run(
         spreads["head"] = _spreads(data, scores, **resampling)
         crossing = clean_scores(data, spreads, **resampling)
         verdicts = judge_head(data, spreads, **resampling)
-        of_spreads = {name: _intervals(spreads[name]) for name in ("head", "majority", "id-only")}
+        of_spreads = {
+            name: {part: intervals(spread, part=part) for part, spread in spreads[name].items()}
+            for name in ("head", "majority", "id-only")
+        }
         guesses = {
             name: chance(task, fitted_part(data, name, refit=config.refit).y, part.y, seed=config.seed)
             for name, part in parts.items()
@@ -135,10 +138,6 @@ def _dropped(data: TaskRows) -> list[str]:
 def _spreads(data: TaskRows, scores: Scores, **resampling: int) -> dict[str, Spread]:
     parts = {name: data.parts[name] for name in scores}
     return {name: Spread.of(data.task, part.y, scores[name], part.groups, **resampling) for name, part in parts.items()}
-
-
-def _intervals(spreads: Mapping[str, Spread]) -> dict[str, dict[str, Interval]]:
-    return {part: intervals(spread, part=part) for part, spread in spreads.items()}
 
 
 def head_scores(head: Any, task: Task, matrix: RowMatrix) -> NDArray[np.float64]:

@@ -73,7 +73,9 @@ class Preparation:
         """Return the command that extracts blocks."""
         where = corpus or preset.corpus
         names = dict.fromkeys(self._encoder(preset, block) for block in blocks)
-        words = ["extract", "run", where, *self._data(where), *(_options(preset) if where == preset.corpus else ())]
+        words = ["extract", "run", where, *self._data(where)]
+        for name, value in preset.paper.get("options", {}).items() if where == preset.corpus else ():
+            words += ["--option", f"{name}={value}"]
         words += ["--encoders", ",".join(names)]
         policy = self.policy(where)
         if policy:
@@ -120,11 +122,6 @@ class Preparation:
             return False
         found = open_store(path).blocks.get(block)
         return found is not None and (self.is_quick or Status.PENDING not in found.status)
-
-
-def _options(preset: Preset) -> Command:
-    options = preset.paper.get("options", {}).items()
-    return tuple(word for name, value in options for word in ("--option", f"{name}={value}"))
 
 
 def corpora_of(system: str) -> list[str]:

@@ -180,18 +180,13 @@ def _crossed(
         return None
     out = Path("runs", store.name, run.report.task, f"{run.folder.name}-from-{preset.corpus}")
     tested = read_run(out) if (out / REPORT).is_file() else None
-    if tested is not None and not _is_stale(tested, run, store):
+    is_newer = tested is not None and tested.report.created >= run.report.created
+    if tested is not None and is_newer and open_store(store).index_digest == tested.report.index_digest:
         return tested
     if not do:
         return None
     notify(f"$ classify evaluate {run.folder} {store} --out {out}")
     return cross_corpus_test(run.folder, str(store), out=str(out), force=tested is not None)
-
-
-def _is_stale(tested: Run, run: Run, store: Path) -> bool:
-    """Tell whether a test on another corpus is older than the run that it tests, or of another store."""
-    other = open_store(store).index_digest != tested.report.index_digest
-    return other or tested.report.created < run.report.created
 
 
 def run_folders(rows: Iterable[Row]) -> dict[str, list[Path]]:
@@ -305,7 +300,7 @@ def _crossing(run: Run, part: str, metric: str) -> str:
     if clean is None:
         return f"{counts}; no {part} image has a mate in training"
     value = clean["metrics"].get(metric, UNDEFINED)["value"]
-    shown = "undefined" if value is None else f"{value:.3f}"
+    shown = "undefined" if value is None else _number(value)
     return f"{counts}; {metric} without {clean['n_left_out']} that cross: {shown}"
 
 
