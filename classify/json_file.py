@@ -14,7 +14,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,7 +23,7 @@ from typing import Any, NoReturn
 from classify.errors import RunError
 from features_store import atomic, disk
 from features_store.atomic import atomic_write
-from features_store.errors import AffectoryError, ExistsError, StoreError, UnsafeFileError
+from features_store.errors import AffectoryError, ExistsError, UnsafeFileError
 
 MAX_JSON = 64 * 2**20  # bytes; the report of a run on 1,000 classes has 30 MB
 _MAX_DEPTH = 32
@@ -46,25 +47,28 @@ def try_place(path: Path, what: str = "") -> None:
 
     Folders that this takes are removed again.
     """
+    disk.try_place(path, what)
+    atomic.recover(path)
+
+
+@contextmanager
+def whole_file(path: Path, what: str = "", *, force: bool = False) -> Iterator[Path]:
+    """Give a temporary file that becomes *path*, whole or not at all; *what* it is stands in the error."""
     try:
-        disk.try_place(path, what)
-        atomic.recover(path)
-    except StoreError as error:
-        raise RunError(str(error)) from error
+        with atomic_write(path, force=force) as temporary:
+            yield temporary
+    except AffectoryError:
+        raise
+    except OSError as error:
+        raise RunError(f"cannot write {what}{path}: {error.strerror or error}") from error
 
 
 def write_json(path: Path, values: Any, *, force: bool = False) -> None:
     """Write plain values, whole or not at all; a NaN among them is an error, and the folder is made."""
     check_new(path, force=force)
     text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path, force=force) as temporary:
-            temporary.write_bytes(text.encode("utf-8", "backslashreplace"))  # as JSON writes what UTF-8 cannot
-    except AffectoryError:
-        raise
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+    with whole_file(path, force=force) as temporary:
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))  # as JSON writes what UTF-8 cannot
 
 
 def read_regular(path: Path, limit: int = MAX_JSON) -> bytes:

@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
@@ -24,14 +23,8 @@ from statistics import mode
 from typing import Any
 
 from classify.errors import ConfigError
+from classify.toml_text import tomllib
 from features_store.errors import unknown_name
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # the same parser under its older name
-    import tomli as tomllib
-
-__all__ = ["Preset", "Statement", "citation", "find_preset", "presets", "read_experiments", "statements", "systems"]
 
 _ABOUT = ("name", "system", "title", "corpus", "widths", "paper")
 

@@ -69,7 +69,9 @@ def run(
         int | None, in_encoders(help="Squash images to squares of so many pixels. Default: each network's own input.")
     ] = None,
     weights: Annotated[str, in_encoders(metavar="auto|random:SEED|FILE", help="FILE: of the one encoder.")] = "auto",
-    store: Annotated[Path | None, in_output(help="Folder of the dumps. Default: features/CORPUS.")] = None,
+    store: Annotated[
+        Path | None, in_output(help="Folder of the dumps. Default: features/CORPUS.", parser=console.local_path)
+    ] = None,
     as_json: AsJson = False,
     rows: Annotated[str | None, in_scale_out(metavar="A:B", help="A shard, for `features-store merge`.")] = None,
     **settings: Any,

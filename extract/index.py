@@ -29,6 +29,7 @@ from features_store import (
 )
 from features_store.align import rows_that_differ
 from features_store.atomic import recover
+from features_store.disk import refuse_special
 from features_store.schema import INDEX_FILE
 
 JOURNAL = "content.sha256.part"
@@ -41,6 +42,7 @@ def check_or_write_index(store: Path, dataset: Dataset) -> None:
     """Write ``index.h5`` if the store has none; else check that it lists the same images and means the same."""
     path, index = store / INDEX_FILE, dataset.index
     if not path.exists():
+        refuse_special(store)
         try:
             store.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
@@ -152,6 +154,36 @@ def has_digests(store: Path) -> bool:
     return content is not None and bool(content.any())
 
 
+def _compared(data: bytes, known: NDArray[np.uint8], image_id: str) -> NDArray[np.uint8]:
+    """Return the SHA-256 of a file, which must be the one that is known; zeros = none is."""
+    digest = hashlib.sha256(data).digest()
+    if known.any() and known.tobytes() != digest:
+        raise MismatchError(
+            f"image {image_id!r} was another picture when its digest was recorded "
+            f"(SHA-256 {known.tobytes().hex()[:12]}, now {digest.hex()[:12]}); put the old file back, or "
+            "extract into another --store"
+        )
+    return np.frombuffer(digest, dtype=np.uint8)
+
+
+class ComparedFiles:
+    """Image files of which each is compared with the SHA-256 that is known, in whichever process it is read."""
+
+    def __init__(self, dataset: Dataset, known: NDArray[np.uint8]) -> None:
+        self._files, self._ids, self._known = dataset.files, dataset.index.ids, known
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def read(self, row: int) -> bytes:
+        data = self._files.read(row)
+        _compared(data, self._known[row], str(self._ids[row]))
+        return data
+
+    def modified(self, row: int) -> float:
+        return self._files.modified(row)
+
+
 class ContentDigests:
     """A source of images that records the SHA-256 of every file it reads.
 
@@ -184,17 +216,14 @@ class ContentDigests:
     def __len__(self) -> int:
         return len(self._source)
 
+    def elsewhere(self) -> ComparedFiles:
+        """Return the same files for other processes, which compare what is known and record nothing."""
+        return ComparedFiles(self._dataset, np.array(self._digests))
+
     def read(self, row: int) -> bytes:
         self._tried[row] = True
         data = self._source.read(row)
-        digest, known = hashlib.sha256(data).digest(), self._digests[row].tobytes()
-        if any(known) and known != digest:
-            raise MismatchError(
-                f"image {str(self._dataset.index.ids[row])!r} was another picture when its digest was recorded "
-                f"(SHA-256 {known.hex()[:12]}, now {digest.hex()[:12]}); put the old file back, or "
-                "extract into another --store"
-            )
-        self._digests[row] = np.frombuffer(digest, dtype=np.uint8)
+        self._digests[row] = _compared(data, self._digests[row], str(self._dataset.index.ids[row]))
         return data
 
     def modified(self, row: int) -> float:

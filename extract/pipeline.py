@@ -133,7 +133,9 @@ def run(
         dataset = replace(dataset, files=SkipUnreadable(dataset.files))
     # Digests that are known are compared though new ones are not wanted: a block may not be of other pictures.
     digests = ContentDigests(dataset, store) if settings.content or has_digests(store) else None
-    images = dataset if digests is None or settings.engine == "ray" else replace(dataset, files=digests)
+    images = dataset
+    if digests is not None:
+        images = replace(dataset, files=digests.elsewhere() if settings.engine == "ray" else digests)
     with ExitStack() as stack:
         engine = stack.enter_context(engine or make_engine(settings))
         sinks = open_blocks(store, dataset.index, encoders, engine, settings, timings, stack)

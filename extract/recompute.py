@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from extract.corpora import Dataset, find_corpus
 from extract.encoders import Encoder, Tap, Weights, build_encoders, find_encoders
+from extract.encoders.fitted import locate_network
 from extract.encoders.weights import parse_weights
 from extract.engines import Device, choose_device
 from extract.engines.forward import Forward
@@ -134,12 +135,16 @@ def load_encoder(name: str, *, weights: str = "auto", device: str = "auto", prec
 
 
 def recompute(
-    passport: Mapping[str, Any], ids: Sequence[str], corpus: Mapping[str, Any], data: Path | Mapping[str, Path] | None
+    passport: Mapping[str, Any],
+    ids: Sequence[str],
+    corpus: Mapping[str, Any],
+    data: Path | Mapping[str, Path] | None,
+    networks: Sequence[Path] = (),
 ) -> list[NDArray[np.floating[Any]] | str]:
     """Make the vectors of some images again, on the fastest device that there is."""
     dataset = _read_dataset(corpus, data)
     rows = {image_id: row for row, image_id in enumerate(dataset.index.ids.tolist())}
-    network, views, device = _network(passport), _views(passport), choose_device()
+    network, views, device = _network(passport, networks), _views(passport), choose_device()
     decoder = "pillow" if passport.get("decoder") == "pillow" else "torchvision"
     encode = ImageEncoder(network, device, precision=nearest_precision(passport, device.kind), decoder=decoder)
     found: list[NDArray[np.floating[Any]] | str] = []
@@ -185,7 +190,7 @@ def _views(passport: Mapping[str, Any]) -> Views:
     return views
 
 
-def _network(passport: Mapping[str, Any]) -> Encoder:
+def _network(passport: Mapping[str, Any], networks: Sequence[Path]) -> Encoder:
     """Build what a passport describes, and see that it is that."""
     for key in ("encoder", "tap", "weights", "transform", "resizer"):
         if key not in passport:
@@ -195,7 +200,8 @@ def _network(passport: Mapping[str, Any]) -> Encoder:
     layer = passport.get("layer") or {}
     tap = Tap(str(passport["tap"]), module=str(layer.get("module", "")), pooling=str(layer.get("pooling", "")))
     source = str(passport["weights"].get("source", "auto"))
-    network = _built(str(passport["encoder"]), tap, source, str(passport["resizer"]))
+    name = locate_network(str(passport["encoder"]), passport["weights"], networks)
+    network = _built(name, tap, source, str(passport["resizer"]))
     made = {
         "weights": dict(network.weights),
         "transform": plain(network.transform),

@@ -91,6 +91,10 @@ def verify(
     data: Annotated[
         list[str] | None, again(metavar="FOLDER", help="The images; of a union NAME=FOLDER for each member.")
     ] = None,
+    network: Annotated[
+        list[Path] | None,
+        again(metavar="FOLDER", help="A network of `extract fit` that made a block; repeatable.", parser=local_path),
+    ] = None,
     write_list: Annotated[
         bool, output("--write-list", help="Then write the list of blocks, store.json, if nothing is wrong.")
     ] = False,
@@ -104,10 +108,13 @@ def verify(
     from features_store import verify as checking
 
     files, place = find_dumps(store), _place(data or [])
+    opened = None
     try:
         opened = open_store(files)
-        report = checking.verify(opened, recompute=recompute, data=place)
-    except FormatError as error:  # the files are there, so what is wrong with them is damage
+        report = checking.verify(opened, recompute=recompute, data=place, networks=network or [])
+    except (FormatError, MismatchError) as error:  # the files are there, so what is wrong with them is damage
+        if opened is not None and isinstance(error, MismatchError):  # of what was asked for
+            raise
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
     facts = dataclasses.asdict(report)

@@ -267,6 +267,9 @@ def _temporary_folder(place: Path) -> tuple[Path, int]:
             held = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         except FileNotFoundError:
             continue  # another process removed it before it was held
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise OSError(error.errno, error.strerror, str(place)) from error
         being_swept = False
         try:
             os.write(held, who)

@@ -54,7 +54,7 @@ _USERS_MISTAKES = {
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP),
     *(errno.EACCES, errno.EPERM, errno.EROFS),
 }
-_LOGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s?#]*@")
+_LOGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:/{1,2})[^/\s?#]*@")  # a URL that became a path has lost a slash
 _SECRET = re.compile(
     r"([?&;#][^=&;#\s]*(?:sig|token|secret|pass|pwd|key|credential|auth|access|session|policy)[^=&;#\s]*=)[^&;#\s\"'<>)\],]+",
     re.IGNORECASE,
@@ -247,9 +247,8 @@ def _warning_printer() -> Callable[..., None]:
 def _worded(error: Exception) -> tuple[str, int]:
     """Word an error and choose its exit code; no words for an error of the program itself."""
     if isinstance(error, AffectoryError):
-        cause = error.__cause__
-        fault = isinstance(cause, OSError) and cause.errno in (*FULL_DISK, *MACHINE_FAULTS)  # no mistake of the user
-        return str(error), 1 if fault and error.exit_code == 2 else error.exit_code
+        fault = error.exit_code == 2 and any(map(_is_fault, _causes(error)))
+        return str(error), 1 if fault else error.exit_code
     if isinstance(error, ModuleNotFoundError):
         return missing_package(error), 2
     if isinstance(error, MemoryError):
@@ -263,6 +262,20 @@ def _worded(error: Exception) -> tuple[str, int]:
         words = "the disk is full; free some space, or choose another place" if full else "it is damaged, or cut short"
         return f"a safetensors file cannot be read or written: {words} ({first_line(error)})", 1
     return "", 0
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Give what an error was raised from, down to the first."""
+    while (cause := error.__cause__) is not None:
+        yield cause
+        error = cause
+
+
+def _is_fault(error: BaseException) -> bool:
+    """Tell an error of the machine or the data from a mistake of the user."""
+    if isinstance(error, OSError) and error.errno in (*FULL_DISK, *MACHINE_FAULTS):
+        return True
+    return isinstance(error, AffectoryError) and error.exit_code == 1
 
 
 def _worded_system_error(error: OSError) -> tuple[str, int]:
@@ -301,7 +314,7 @@ class _Redacting(io.TextIOWrapper):
     """A standard stream that lets no secret and no mark of direction pass, and that no character can stop."""
 
     def write(self, text: str, /) -> int:
-        shown = redacted(text) if "://" in text else text
+        shown = redacted(text) if ":/" in text else text
         super().write(_STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", shown) if not shown.isascii() else shown)
         return len(text)
 

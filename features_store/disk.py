@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import shutil
 import stat
 import sys
@@ -51,8 +52,16 @@ _HERE = -100  # AT_FDCWD
 _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
+def as_url(path: Path) -> str:
+    """Return the URL that a path was typed as, which has lost a slash as a path; "" for a path."""
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+:)/", str(path))
+    return f"{scheme[0]}/{str(path)[scheme.end() :]}" if scheme and not Path(scheme[1]).is_dir() else ""
+
+
 def refuse_special(path: Path) -> None:
-    """Refuse a place that no file may take, not even with --force: a device, a pipe or a socket, also behind a link."""
+    """Refuse a place that no file may take, not even with --force: a device, a pipe, a socket, also behind a link."""
+    if url := as_url(path):
+        raise StoreError(f"{url} is a URL, and only local places are written; give a path")
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):  # nothing is there
@@ -65,6 +74,8 @@ def refuse_special(path: Path) -> None:
 def try_place(path: Path, what: str = "") -> None:
     """Refuse a place that cannot be written, by writing there: folders that this takes are removed again."""
     refuse_special(path)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+        raise StoreError(f"cannot write {what}{path}: it is a URL, and only local paths are written")
     made: list[Path] = []
     try:
         for folder in reversed(path.absolute().parents):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from features_store import chunked
 from features_store.atomic import typed_path
+from features_store.disk import as_url
 from features_store.errors import FormatError, MismatchError, UnsafeFileError
 from features_store.hdf5 import check_file, opened, text_of
 from features_store.label_kinds import LABEL_KINDS
@@ -96,8 +97,7 @@ def find_dumps(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, given):
         if not os.path.exists(path):  # also of a name that is too long
-            if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)", str(path)):  # a path has lost one of the slashes
-                url = f"{scheme[0]}/{str(path)[scheme.end() :]}"
+            if url := as_url(path):
                 raise FormatError(f"{url} is a URL, and only local paths are read; fetch it first")
             raise FormatError(f"{path} is not there; give the path of a dump, or of a folder of dumps")
         files = dumps_of(path) if path.is_dir() else [typed_path(path)]
@@ -212,6 +212,8 @@ class _Reading:
             parent_digest=parent_digest,
             parent_rows=parent_rows,
             meaning_digest=self.text(self.file, "meaning_digest"),
+            images_digest=self.text(self.file, "images_digest"),
+            format_version=text_of(self.file, "format_version"),
         )
 
     def version(self) -> None:

@@ -14,9 +14,6 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MACHINE_FAULTS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Errors that mean nothing about the file: the same read may succeed later."""
 
-MACHINE_FAULTS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Errors that say nothing about the file: the same read may succeed later."""
-
 
 class AffectoryError(Exception):
     """Something that the user can mend; the command line prints it as one sentence and exits with `exit_code`."""

@@ -12,10 +12,12 @@ which costs a quarter of a second and is therefore not done for every file.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,8 @@ from numpy.typing import NDArray
 
 from features_store import passport, seal
 from features_store.atomic import atomic_write, open_regular
-from features_store.errors import MACHINE_FAULTS, FormatError, StoreError, UnsafeFileError, first_line
-from features_store.schema import ALIGNMENT, FORMAT, FORMAT_VERSION, BlockSpec, Index, checked_text, meaning_digest
+from features_store.errors import FULL_DISK, MACHINE_FAULTS, FormatError, StoreError, UnsafeFileError, first_line
+from features_store.schema import ALIGNMENT, FORMAT, FORMAT_VERSION, BlockSpec, Index, checked_text
 
 _MAX_OBJECTS = 10_000
 _MAX_ATTRIBUTES = 10_000
@@ -63,7 +65,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
     except PermissionError as error:
         raise FormatError(f"{path} cannot be read: {error.strerror or 'permission denied'}") from error
     except _DAMAGE as error:
-        if isinstance(error, OSError) and error.errno in MACHINE_FAULTS:
+        if isinstance(error, OSError) and error.errno in (*FULL_DISK, *MACHINE_FAULTS):  # of what is written beside
             raise
         raise FormatError(
             f"{path} cannot be read as HDF5: it is damaged, cut short, or another kind of file ({first_line(error)})"
@@ -211,16 +213,81 @@ def write_index(path: Path | str, index: Index, *, force: bool = False) -> None:
         fill_index(file, index)
 
 
-def new_dump(path: Path) -> h5py.File:
+<<<<<<< HEAD
+@contextmanager
+def new_dump(path: Path) -> Iterator[h5py.File]:
     """Create an empty HDF5 file with the settings that FORMAT.md asks for."""
-    return h5py.File(
-        path,
-        "x",
-        libver=("earliest", "v110"),
-        alignment_threshold=ALIGNMENT,
-        alignment_interval=ALIGNMENT,
-        locking=False,
-    )
+    plain = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    plain.set_obj_track_times(False)  # the same command makes the same bytes
+    name = os.fsencode(path)
+    with _writable(path, lambda access: h5py.h5f.create(name, h5py.h5f.ACC_EXCL, plain, access)) as file:
+        yield file
+
+
+@contextmanager
+def _writable(path: Path, make: Callable[[h5py.h5p.PropFAID], h5py.h5f.FileID]) -> Iterator[h5py.File]:
+    """Open a file for writing so that no failed write is lost, and close it.
+
+    HDF5 keeps small arrays back until their dataset is closed, and h5py ignores what fails then: a fault of the disk
+    would leave other values than were written, without an error.
+    """
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    access.set_libver_bounds(h5py.h5f.LIBVER_EARLIEST, h5py.h5f.LIBVER_V110)
+    access.set_alignment(ALIGNMENT, ALIGNMENT)
+    access.set_file_locking(False, ignore_when_disabled=False)
+    access.set_sieve_buf_size(0)  # nothing is kept back
+    try:
+        with h5py.File(make(access)) as file:
+            yield file
+    except (RuntimeError, OSError) as error:
+        found = re.search(r"errno = (\d+)", str(error))
+        if isinstance(error, StoreError) or not found:
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number), str(path)) from error
+=======
+class _Recording(io.FileIO):
+    """A file that HDF5 writes to, which keeps the first fault: HDF5 itself loses some, and crashes at others."""
+
+    fault: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        left = memoryview(data).cast("B")
+        n_bytes = len(left)
+        try:
+            while left:
+                left = left[super().write(left) or 0 :]
+        except OSError as error:
+            self.fault = self.fault or error
+        return n_bytes
+
+    def truncate(self, size: int | None = None, /) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.fault = self.fault or error
+        return size or 0
+
+
+@contextmanager
+def new_dump(path: Path, mode: str = "x") -> Iterator[h5py.File]:
+    """Create an empty HDF5 file with the settings that FORMAT.md asks for; what cannot be written is an error."""
+    with _Recording(path, f"{mode}+" if mode == "x" else mode) as raw:
+        try:
+            with h5py.File(
+                raw,
+                mode,
+                libver=("earliest", "v110"),
+                alignment_threshold=ALIGNMENT,
+                alignment_interval=ALIGNMENT,
+                locking=False,
+            ) as file:
+                yield file
+        finally:
+            if raw.fault is not None:
+                raise OSError(raw.fault.errno, raw.fault.strerror, str(path)) from raw.fault
+>>>>>>> 85760235dd6a71a4e845a51623776bc33468ddcd
 
 
 def fill_index(file: h5py.File, index: Index, *, labels: bool = True) -> None:
@@ -233,12 +300,16 @@ def fill_index(file: h5py.File, index: Index, *, labels: bool = True) -> None:
                 f"split {split.name!r} divides the groups of {n_crossing:,} images, and splits that are made keep "
                 "groups whole; make it again with `features-store splits`"
             )
-    meaning = meaning_digest(tasks, splits, index.groups) if labels else ""
+    digests = {
+        "meaning_digest": seal.meaning_digest(tasks, splits, index.groups) if labels else "",
+        "images_digest": seal.images_digest(index.corpus, index.content) if labels else "",
+    }
     _set_text(file, "format", FORMAT)
-    _set_text(file, "format_version", FORMAT_VERSION if meaning else "1.0")
+    _set_text(file, "format_version", FORMAT_VERSION if any(digests.values()) else "1.0")
     _set_text(file, "index_digest", index.digest)
-    if meaning:
-        _set_text(file, "meaning_digest", meaning)
+    for name, digest in digests.items():
+        if digest:
+            _set_text(file, name, digest)
     if index.corpus:
         _set_text(file, "corpus", passport.canonical(index.corpus))
     _set_strings(file, "images/id", index.raw_ids)
@@ -280,7 +351,11 @@ def add_block(file: h5py.File, spec: BlockSpec, n_images: int) -> None:
 
 def replace_passport(path: Path, block: str, record: Mapping[str, Any]) -> None:
     """Give a block another passport; only for a file that nobody else has seen yet."""
-    with h5py.File(path, "r+", libver=("earliest", "v110"), locking=False) as file:
+<<<<<<< HEAD
+    with _writable(path, lambda access: h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDWR, access)) as file:
+=======
+    with new_dump(path, "r+") as file:
+>>>>>>> 85760235dd6a71a4e845a51623776bc33468ddcd
         _set_text(file[f"blocks/{block}"], "passport", passport.canonical(record))
 
 

@@ -164,7 +164,7 @@ def _same_blocks(stores: Sequence[Store]) -> None:
 def _united(sources: Sequence[BlockRows]) -> NewBlock:
     first = sources[0].block
     for source in sources[1:]:
-        _same_making(first, source.block)
+        _refuse_other_making(first, source.block)
     spec = replace(first.spec, passport=passport.merged([source.block.passport for source in sources]))
     status = sources[0].status()
     choice = np.zeros(status.shape, dtype=np.int16)
@@ -175,7 +175,7 @@ def _united(sources: Sequence[BlockRows]) -> NewBlock:
     return NewBlock(spec, sources, status, choice)
 
 
-def _same_making(one: Block, other: Block) -> None:
+def _refuse_other_making(one: Block, other: Block) -> None:
     fields: list[tuple[str, Any, Any]] = [
         ("shape of a vector", one.item_shape, other.item_shape),
         ("views", one.shape[1], other.shape[1]),

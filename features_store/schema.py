@@ -112,6 +112,14 @@ class Task:
         if not names or twice:
             found = f"{twice[0]!r} twice (in Unicode form NFC)" if twice else "none"
             raise FormatError(f"task {self.name!r} needs at least one class name, each once; got {found}")
+        if not all(name.strip() for name in names):
+<<<<<<< HEAD
+            raise FormatError(f"task {self.name!r} has an empty class name; empty means no label: give it a name")
+=======
+            raise FormatError(
+                f"task {self.name!r} has an empty class name; an empty cell means no label: give it a name"
+            )
+>>>>>>> 85760235dd6a71a4e845a51623776bc33468ddcd
         for text in (*names, self.source):
             checked_text(text, f"task {self.name!r}")
         if len(names) > MAX_CLASSES:
@@ -298,6 +306,14 @@ class Index:
         for what, values, tail in columns:
             if values is not None and values.shape != (len(raw), *tail):
                 raise FormatError(f"{what} have shape {values.shape}; the index has {len(raw)} images")
+        if self.groups is not None and self.groups.dtype.kind not in "iu":
+<<<<<<< HEAD
+            raise FormatError(f"groups have type {self.groups.dtype}; give whole numbers, -1 for an image alone")
+=======
+            raise FormatError(
+                f"groups have type {self.groups.dtype}; number them: whole numbers, -1 for an image alone"
+            )
+>>>>>>> 85760235dd6a71a4e845a51623776bc33468ddcd
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -421,28 +437,3 @@ def _check_id(row: int, raw: bytes) -> None:
         rule = "has an empty, '.' or '..' component"
     if rule:
         raise FormatError(f"image id {text[:60]!r} in row {row} {rule}")
-
-
-# ---- digest of labels, splits and groups, section 4 -----------------------------------------------------------------
-
-
-def meaning_digest(labels: Mapping[str, Labels], splits: Mapping[str, Split], groups: NDArray[np.int64] | None) -> str:
-    """Return the SHA-256 over labels, splits and groups, in hexadecimal; "" if there are none."""
-    if not labels and not splits and groups is None:
-        return ""
-    sha = hashlib.sha256()
-
-    def add(header: Mapping[str, Any], values: NDArray[Any], dtype: str) -> None:
-        text = json.dumps(dict(header), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        sha.update(text.encode() + b"\0")
-        sha.update(np.ascontiguousarray(values, dtype=dtype).tobytes())
-
-    for name, column in sorted(labels.items()):
-        task = column.task
-        header = {"task": name, "kind": task.kind, "classes": list(task.classes), "range": task.range}
-        add({**header, "source": task.source or "unknown"}, column.values, task.form.dtype)
-    for name, split in sorted(splits.items()):
-        add({"split": name, "kind": split.kind, "source": split.source}, split.values, "|i1")
-    if groups is not None:
-        add({"groups": len(groups)}, groups, "<i8")
-    return sha.hexdigest()

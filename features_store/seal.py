@@ -1,16 +1,17 @@
-"""The seal of a block and the digests of its rows, from vectors and status (FORMAT.md section 6)."""
+"""The seal of a block, the digests of its rows, and those of what is beside them (FORMAT.md sections 4 and 6)."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features_store.schema import FAILURES, Status
+from features_store.schema import FAILURES, Labels, Split, Status
 
 SEAL_BYTES = 40
 DIGEST_BYTES = 8
@@ -82,3 +83,38 @@ def digest_rows(vectors: NDArray[Any], status: NDArray[np.uint8]) -> NDArray[np.
 def is_open(seal: bytes) -> bool:
     """Tell whether the stored seal says that the block may still change."""
     return not any(seal)
+
+
+# ---- digests of what is beside the vectors, section 4 ---------------------------------------------------------------
+
+
+def meaning_digest(labels: Mapping[str, Labels], splits: Mapping[str, Split], groups: NDArray[np.int64] | None) -> str:
+    """Return the SHA-256 over labels, splits and groups, in hexadecimal; "" if there are none."""
+    if not labels and not splits and groups is None:
+        return ""
+    parts: list[bytes] = []
+
+    def add(header: Mapping[str, Any], values: NDArray[Any], dtype: str) -> None:
+        parts.extend((_canonical(header), b"\0", np.ascontiguousarray(values, dtype=dtype).tobytes()))
+
+    for name, column in sorted(labels.items()):
+        task = column.task
+        header = {"task": name, "kind": task.kind, "classes": list(task.classes), "range": task.range}
+        add({**header, "source": task.source or "unknown"}, column.values, task.form.dtype)
+    for name, split in sorted(splits.items()):
+        add({"split": name, "kind": split.kind, "source": split.source}, split.values, "|i1")
+    if groups is not None:
+        add({"groups": len(groups)}, groups, "<i8")
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def images_digest(corpus: Mapping[str, Any], content: NDArray[np.uint8] | None) -> str:
+    """Return the SHA-256 over corpus and digests of the image files, in hexadecimal; "" if there are none."""
+    if not corpus and content is None:
+        return ""
+    rows = b"" if content is None else np.ascontiguousarray(content, dtype=np.uint8).tobytes()
+    return hashlib.sha256(_canonical(corpus) + b"\0" + rows).hexdigest()
+
+
+def _canonical(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(dict(record), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

@@ -170,8 +170,9 @@ class Store:
         Name and options of the reader that made the index.
     parent_digest, parent_rows
         The index that this one was cut from, and the row of each image there, see `Index`.
-    meaning_digest : str
-        Of one dump, the stored digest of its labels, splits and groups; "" if there is none, and of several dumps.
+    meaning_digest, images_digest, format_version : str
+        Of one dump: the stored digests of its labels, splits and groups, and of its corpus and image files, "" if there
+        is none; of several dumps "".
     """
 
     paths: tuple[Path, ...]
@@ -186,6 +187,8 @@ class Store:
     parent_digest: str = ""
     parent_rows: NDArray[np.int64] | None = None
     meaning_digest: str = ""
+    images_digest: str = ""
+    format_version: str = ""
 
     @property
     def n_images(self) -> int:

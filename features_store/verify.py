@@ -2,8 +2,9 @@
 
 The structure of every file is checked when the store is opened. Here each vector is read once: its status must be
 known, its values finite, its digest and the seal of its block the ones that were stored. Labels, splits and groups are
-compared with their digest. ``store.json`` in the folder of a store names its blocks with their seals, so that a block
-that was removed or exchanged is noticed; it is written when the user asks for it, and is no part of any seal.
+compared with their digest, and so are the corpus and the digests of the image files. ``store.json`` in the folder of a
+store names its blocks with their seals, so that a block that was removed or exchanged is noticed; it is written when
+the user asks for it, and is no part of any seal.
 
 Some rows can be extracted again and compared. This package knows no network. A distribution that does registers one
 function under the entry point group ``affectory.recompute``, by any name::
@@ -16,6 +17,7 @@ function under the entry point group ``affectory.recompute``, by any name::
         ids: Sequence[str],              # n ids of the index
         corpus: Mapping[str, Any],       # of the store: name and options of the reader that made the index
         data: Path | Mapping[str, Path] | None,  # the images, or those of each member of a union; None = known
+        networks: Sequence[Path],        # only if the user names folders of networks that may have made the block
     ) -> Sequence[NDArray[np.floating] | str]
 
 It returns n items in the order of `ids`: an array of shape ``(n_views, n_features)``, view 0 first, of any float type;
@@ -25,6 +27,7 @@ device, and raises an `AffectoryError` if it cannot make that block at all (othe
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,7 +46,7 @@ from features_store.console import progress_bar
 from features_store.dump import dumps_of, read_dump
 from features_store.errors import FormatError, MismatchError, StoreError
 from features_store.passport import json_object
-from features_store.schema import Status, meaning_digest
+from features_store.schema import Status
 from features_store.store import Block, Store
 
 LIST_FILE = "store.json"
@@ -56,9 +59,7 @@ _LIST_FORMAT = "affectory-store"
 _MAX_LIST_BYTES = 16 * 2**20
 
 Place = Path | Mapping[str, Path]
-Recompute = Callable[
-    [Mapping[str, Any], Sequence[str], Mapping[str, Any], "Place | None"], Sequence["NDArray[np.floating] | str"]
-]
+Recompute = Callable[..., Sequence["NDArray[np.floating] | str"]]
 
 
 @dataclass
@@ -104,7 +105,7 @@ class Report:
         return "\n".join(lines)
 
 
-def verify(store: Store, *, recompute: int = 0, data: Place | None = None) -> Report:
+def verify(store: Store, *, recompute: int = 0, data: Place | None = None, networks: Sequence[Path] = ()) -> Report:
     """Check every vector and status of a store, its labels, splits and groups, and its list of blocks.
 
     With `recompute`, that many random rows of each block are extracted again from the images in `data`.
@@ -124,13 +125,13 @@ def verify(store: Store, *, recompute: int = 0, data: Place | None = None) -> Re
         )
     report.checked.append("ids against their digest")
     for path in store.paths:
-        _check_meaning(path, report)
+        _check_meaning(store, path, report)
     _check_splits(store, report)
     for folder in sorted({path.parent for path in store.paths}):
         if set(dumps_of(folder)) <= set(store.paths):
             _check_list(store, folder, report)
     if recompute:
-        report.drifts = recompute_rows(store, recompute, data)
+        report.drifts = recompute_rows(store, recompute, data, networks=networks)
         report.checked.append(f"{len(report.drifts)} vectors against their pictures")
     else:
         report.not_checked.append("that the vectors are of these pictures (--recompute)")
@@ -215,19 +216,37 @@ def _check_block(
 # ---- labels, splits, groups, list of blocks --------------------------------------------------------------------------
 
 
-def _check_meaning(path: Path, report: Report) -> None:
+def _check_meaning(store: Store, path: Path, report: Report) -> None:
+    """Compare what a dump holds beside its vectors with its digests, and its corpus with that of the store."""
     dump = read_dump(path)
-    if not dump.labels and not dump.splits:
-        return
-    what = f"labels, splits and groups of {path.name}"
-    if not dump.meaning_digest:
-        report.not_checked.append(f"{what}: it keeps no digest of them (`features-store relabel` writes one)")
-    elif dump.meaning_digest != meaning_digest(dump.labels, dump.splits, dump.groups):
+    if dump.corpus and dump.corpus.get("name") != store.corpus.get("name"):
         report.contradictions.append(
-            f"{path}: labels, splits or groups do not agree with their digest; they were changed after they were made"
+            f"{path} was made from the corpus {dump.corpus.get('name')!r}, the store from {store.corpus.get('name')!r}"
         )
-    else:
-        report.checked.append(f"{what} against their digest")
+    elif dump.corpus and dump.corpus != store.corpus:
+        report.notes.append(f"{path}: its corpus was read with other options, or other files lay beside its images")
+    has_meaning, since_1_1 = bool(dump.labels or dump.splits), dump.format_version != "1.0"
+    meaning = seal.meaning_digest(dump.labels, dump.splits, dump.groups)
+    images = seal.images_digest(dump.corpus, dump.content)
+    for what, there, stored, computed, lacking in (
+        ("labels, splits and groups", has_meaning, dump.meaning_digest, meaning, since_1_1),
+        ("corpus and picture digests", since_1_1, dump.images_digest, images, False),
+    ):
+        if stored and stored != computed:
+            report.contradictions.append(
+                f"{path}: {what.replace(' and ', ' or ')} do not agree with their digest; they were changed after they "
+                "were made"
+            )
+        elif stored:
+            report.checked.append(f"{what} of {path.name} against their digest")
+        elif there and computed and lacking:
+            report.contradictions.append(
+                f"{path}: the digest of its {what} is gone, and every dump of format {dump.format_version} has one"
+            )
+        elif there and computed:
+            report.not_checked.append(
+                f"{what} of {path.name}: it keeps no digest of them (`features-store relabel` writes one)"
+            )
 
 
 def _check_splits(store: Store, report: Report) -> None:
@@ -266,10 +285,16 @@ def _check_list(store: Store, folder: Path, report: Report) -> None:
             report.contradictions.append(f"{folder}: block {name[:120]!r} is in {LIST_FILE}, and its file is gone")
         elif known.get("passport") != block.digest or known.get("seal") not in (None, block.stored_seal.hex()):
             report.contradictions.append(f"{folder}: block {name!r} is another one than {LIST_FILE} names")
+        elif known.get("names", _names_digest(block)) != _names_digest(block):
+            report.contradictions.append(f"{folder}: the names of the values of block {name!r} were changed")
     new = sorted(here.keys() - blocks.keys())
     if new:
         report.notes.append(f"{folder}: {', '.join(new)} came after {LIST_FILE} was written (--write-list renews it)")
     report.checked.append(f"that the {len(blocks)} block(s) of {path} are there")
+
+
+def _names_digest(block: Block) -> str | None:
+    return None if block.names is None else hashlib.sha256("\0".join(block.names).encode()).hexdigest()
 
 
 def write_list(store: Store, folder: Path) -> Path:
@@ -279,7 +304,8 @@ def write_list(store: Store, folder: Path) -> Path:
     blocks = {}
     for name, block in sorted(store.blocks.items()):
         stored = block.stored_seal.hex() if block.sealed else None
-        blocks[name] = {"file": block.path.name, "passport": block.digest, "seal": stored}
+        file = {"file": block.path.name, "passport": block.digest, "seal": stored}
+        blocks[name] = {**file, "names": _names_digest(block)}
     values = {"format": _LIST_FORMAT, "version": 1, "index_digest": store.index_digest, "blocks": blocks}
     path = folder / LIST_FILE
     with atomic_write(path, force=True) as temporary:
@@ -291,7 +317,12 @@ def write_list(store: Store, folder: Path) -> Path:
 
 
 def recompute_rows(
-    store: Store, n: int, data: Place | None = None, *, rng: np.random.Generator | None = None
+    store: Store,
+    n: int,
+    data: Place | None = None,
+    *,
+    networks: Sequence[Path] = (),
+    rng: np.random.Generator | None = None,
 ) -> list[dict[str, Any]]:
     """Extract random rows of each block again, and compare."""
     function = _registered()
@@ -302,7 +333,8 @@ def recompute_rows(
             written = np.flatnonzero((block.status == Status.WRITTEN).all(axis=1))
             rows = np.sort(rng.choice(written, min(n, len(written)), replace=False))
             ids = [store.raw_ids[row].decode() for row in rows]
-            again = function(block.passport, ids, store.corpus, data) if ids else []
+            asked = block.passport, ids, store.corpus, data, *([networks] if networks else [])
+            again = function(*asked) if ids else []
             if len(again) != len(ids):
                 raise MismatchError(
                     f"{len(ids)} rows of block {name!r} were to be recomputed, and {len(again)} came back"

@@ -225,13 +225,13 @@ class BlockWriter:
         shape = (*self._status.shape, self.spec.n_features)
         with open_regular(self.path) as file:
             vectors = np.memmap(file, self._dtype, "r", offset=self._offsets["vectors"], shape=shape)
-        forty = seal.compute(vectors, self._status, progress=progress)
+        sealed = seal.compute(vectors, self._status, progress=progress)
         with disk_errors(self.path):
             _sync(self._fd)
-            self._pwrite(forty, self._offsets["seal"])
+            self._pwrite(sealed, self._offsets["seal"])
             _sync(self._fd)
         self._sealed = True
-        return forty
+        return sealed
 
     def close(self) -> None:
         """Flush, and give the block back; a second call does nothing."""

@@ -102,6 +102,18 @@ def test_files_are_small_and_named_by_nouns() -> None:
     assert [path for path in modules() if path.stem in FORBIDDEN_NAMES] == []
 
 
+def test_cuda_is_named_in_one_file() -> None:
+    """Its interface is that of a device; other code has the word only as a value of an option, or in texts."""
+    found = {}
+    for path in (path for path in modules() if path.is_relative_to(ROOT / "extract") and path.name != "cuda.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        named = [node.lineno for node in nodes if isinstance(node, ast.Attribute) and node.attr == "cuda"]
+        named += [node.lineno for node in nodes if isinstance(node, ast.Constant) and node.value == "cuda"]
+        if named:
+            found[path.relative_to(ROOT).as_posix()] = named
+    assert found == {}
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_packages_are_listed(package: str) -> None:
     """Packages are named one by one in pyproject.toml; a new folder must be added there."""

@@ -13,7 +13,7 @@ import typer
 from classify.cli import options
 from classify.console import progress_bar, say
 from classify.errors import ConfigError
-from features_store.console import key_values, new_file
+from features_store.console import key_values
 
 if TYPE_CHECKING:
     from classify.inference.model import Model, Prediction
@@ -31,9 +31,10 @@ def predict(
     ],
     *,
     as_json: options.Json = False,
-    as_csv: Annotated[bool, options.in_output("--csv", help="Print CSV.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.", rich_help_panel="Output")] = False,
     max_failed: Annotated[
-        str, options.in_output(help="Images that may fail, 5% or a number; above it exit code 3.")
+        str,
+        typer.Option(help="Images that may fail, 5% or a number; above it exit code 3.", rich_help_panel="Output"),
     ] = "5%",
     device: options.Device = "auto",
     weights: options.WeightFiles = None,
@@ -105,7 +106,7 @@ def _print_predictions(
 
 def _weight_files(pairs: list[str] | None) -> dict[str, Path]:
     found = {name: Path(file) for name, file in key_values("--weights", pairs or (), "resnet50=FILE").items()}
-    if missing := [f"{name}={file}" for name, file in found.items() if not file.is_file()]:
+    if missing := [f"{name}={file}" for name, file in found.items() if not file.exists()]:
         raise ConfigError(f"--weights {missing[0]} names no file; write ENCODER=FILE with a file that exists")
     return found
 
@@ -113,9 +114,7 @@ def _weight_files(pairs: list[str] | None) -> dict[str, Path]:
 def bundle(
     run: options.RunFolder,
     *,
-    out: Annotated[
-        Path, options.in_output("--out", "-o", metavar="FILE", help="The bundle to write.", parser=new_file)
-    ],
+    out: Annotated[Path, options.written("The bundle to write.", "--out", "-o")],
     force: options.Force = False,
 ) -> None:
     """Pack a run into one file that `classify predict` opens on another machine."""
@@ -181,24 +180,29 @@ def submit(
         list[Path], typer.Argument(metavar="RUN...", help="A run for each task, in the order of the columns.")
     ],
     *,
-    out: Annotated[
-        Path | None, options.in_output("--out", "-o", metavar="FILE", help="The CSV file to write.", parser=new_file)
-    ] = None,
+    out: Annotated[Path | None, options.written("The CSV file to write.", "--out", "-o")] = None,
     check: Annotated[
-        Path | None, options.in_output(metavar="FILE", help="Check this file instead of writing one.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Check this file instead of writing one.", rich_help_panel="Output"),
     ] = None,
     template: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A CSV file whose ids give the order, like testset.csv.")
     ] = None,
-    part: Annotated[options.Part, options.in_data(help="The part that is predicted.")] = options.Part.test,
+    part: Annotated[
+        options.Part, typer.Option(help="The part that is predicted.", rich_help_panel="Data")
+    ] = options.Part.test,
     store: Annotated[
-        str | None, options.in_data(help="Answer for all images of this store instead, like a test set without labels.")
+        str | None,
+        typer.Option(
+            help="Answer for all images of this store instead, like a test set without labels.", rich_help_panel="Data"
+        ),
     ] = None,
     own_thresholds: Annotated[
         bool,
-        options.in_data(
+        typer.Option(
             "--thresholds/--at-half",
             help="Give a label from the threshold that the run chose on its validation part, not from 0.5.",
+            rich_help_panel="Data",
         ),
     ] = False,
     force: options.Force = False,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,11 +14,9 @@ from classify.config import RunConfig, load_config
 from classify.console import say
 from classify.heads import ALL_HEADS
 from classify.toml_text import parse_settings
+from features_store.console import new_file
 
-# Options by the panel of ``--help`` in which they stand.
-in_data, in_head, in_training, in_output, in_encoders = (
-    partial(typer.Option, rich_help_panel=name) for name in ("Data", "Head", "Training", "Output", "Encoders")
-)
+DATA, HEAD, TRAINING, OUTPUT, ENCODERS = "Data", "Head", "Training", "Output", "Encoders"
 UNFINISHED = 3  # exit code of a run whose time budget ended, and of too many failed images
 
 
@@ -34,6 +31,11 @@ class Part(str, Enum):
 def examples(*lines: str) -> str:
     """Return the end of a command's help."""
     return "\n\n".join(["**Examples**", *(f"- `classify {line}`" for line in lines)])
+
+
+def written(help: str, *names: str) -> Any:
+    """Declare a file that a command writes."""
+    return typer.Option(*names, metavar="FILE", help=help, rich_help_panel=OUTPUT, parser=new_file)
 
 
 def _heads(incomplete: str) -> list[tuple[str, str]]:
@@ -61,58 +63,86 @@ System = Annotated[
     typer.Argument(help="A publication; `classify presets` lists them.", show_default=False, autocompletion=_systems),
 ]
 
-Task = Annotated[str, in_data(help="A task of the store.", show_default=False)]
-OptionalTask = Annotated[str | None, in_data(help="A task of the store.")]
+Task = Annotated[str, typer.Option(help="A task of the store.", show_default=False, rich_help_panel=DATA)]
+OptionalTask = Annotated[str | None, typer.Option(help="A task of the store.", rich_help_panel=DATA)]
 Blocks = Annotated[
     str | None,
-    in_data(
-        metavar="A,B,...", help="Comma-separated blocks, concatenated in this order. [default: all blocks of vectors]"
+    typer.Option(
+        metavar="A,B,...",
+        help="Comma-separated blocks, concatenated in this order. [default: all blocks of vectors]",
+        rich_help_panel=DATA,
     ),
 ]
-Split = Annotated[str | None, in_data(help="A split of the store. [default: default]")]
+Split = Annotated[str | None, typer.Option(help="A split of the store. [default: default]", rich_help_panel=DATA)]
 Views = Annotated[
     str | None,
-    in_data(
+    typer.Option(
         "--views",
         help="What training draws from where images have several views; everywhere: validation too. [default: all]",
         metavar="all|canonical|everywhere",
+        rich_help_panel=DATA,
     ),
 ]
 AllowSplitGroups = Annotated[
     bool,
-    in_data(
+    typer.Option(
         "--allow-split-groups",
         help="Accept a split that puts images of one group into two parts although it was not published so.",
+        rich_help_panel=DATA,
     ),
 ]
-Pictures = Annotated[Path | None, in_data(help="Folder of the pictures. [default: data/CORPUS]")]
+Pictures = Annotated[
+    Path | None, typer.Option(help="Folder of the pictures. [default: data/CORPUS]", rich_help_panel=DATA)
+]
 
 HEAD_HELP = f"One of {', '.join(ALL_HEADS)}; `classify heads` describes them."
-Head = Annotated[str, in_head(help=HEAD_HELP, autocompletion=_heads)]
-OptionalHead = Annotated[str | None, in_head(help=HEAD_HELP, autocompletion=_heads)]
+Head = Annotated[str, typer.Option(help=HEAD_HELP, rich_help_panel=HEAD, autocompletion=_heads)]
+OptionalHead = Annotated[str | None, typer.Option(help=HEAD_HELP, rich_help_panel=HEAD, autocompletion=_heads)]
 Settings = Annotated[
     list[str] | None,
-    in_head(
-        "--set", metavar="KEY=VALUE", help="An option of the head, as `classify heads HEAD` lists them; repeatable."
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="An option of the head, as `classify heads HEAD` lists them; repeatable.",
+        rich_help_panel=HEAD,
     ),
 ]
 Preset = Annotated[
-    str | None, in_head(help="A published experiment; `classify presets` lists them.", autocompletion=_presets)
+    str | None,
+    typer.Option(
+        help="A published experiment; `classify presets` lists them.", rich_help_panel=HEAD, autocompletion=_presets
+    ),
 ]
-Seed = Annotated[int, in_training(help="Seed of everything random.")]
-OptionalSeed = Annotated[int | None, in_training(help="Seed of everything random. [default: 0]")]
-Quick = Annotated[bool, in_training("--quick", help="Few images and epochs: a trial that everything works, no result.")]
-Out = Annotated[str | None, in_output(help="Folder to write.")]
-Force = Annotated[bool, in_output("--force", help="Replace what is there.")]
-Json = Annotated[bool, in_output("--json", help="Print JSON for programs.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.", rich_help_panel=TRAINING)]
+OptionalSeed = Annotated[
+    int | None, typer.Option(help="Seed of everything random. [default: 0]", rich_help_panel=TRAINING)
+]
+Quick = Annotated[
+    bool,
+    typer.Option(
+        "--quick", help="Few images and epochs: a trial that everything works, no result.", rich_help_panel=TRAINING
+    ),
+]
+Out = Annotated[str | None, typer.Option(help="Folder to write.", rich_help_panel=OUTPUT)]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.", rich_help_panel=OUTPUT)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.", rich_help_panel=OUTPUT)]
 
-Device = Annotated[str, in_encoders(metavar="auto|cpu|cuda", help="Where networks run.")]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where networks run.", rich_help_panel=ENCODERS)]
 WeightFiles = Annotated[
     list[str] | None,
-    in_encoders(metavar="ENCODER=FILE", help="The checkpoint of an encoder that was extracted with one; repeatable."),
+    typer.Option(
+        metavar="ENCODER=FILE",
+        help="The checkpoint of an encoder that was extracted with one; repeatable.",
+        rich_help_panel=ENCODERS,
+    ),
 ]
 Download = Annotated[
-    bool, in_encoders("--allow-download", help="Fetch missing weights from the hub that the passport names.")
+    bool,
+    typer.Option(
+        "--allow-download",
+        help="Fetch missing weights from the hub that the passport names.",
+        rich_help_panel=ENCODERS,
+    ),
 ]
 
 

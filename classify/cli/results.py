@@ -10,7 +10,6 @@ import typer
 
 from classify.cli import options
 from classify.console import note, progress_bar, say
-from features_store.console import new_file
 
 if TYPE_CHECKING:
     from classify.runs.folder import Run
@@ -34,7 +33,7 @@ def compare(
     if as_json:
         values = leaderboard.as_json(boards)
         for value, found in zip(values, tests, strict=True):
-            value.update({"pairs": [pair.as_json() for pair in found]} if paired else {})
+            value.update({"pairs": found} if paired else {})
         say(json.dumps(values, indent=2, ensure_ascii=False))
         return
     for i, (board, found) in enumerate(zip(boards, tests, strict=True)):
@@ -47,14 +46,12 @@ def report(
     runs: options.Runs,
     *,
     data: options.Pictures = None,
-    out: Annotated[
-        Path | None,
-        options.in_output(
-            "--out", "-o", metavar="FILE", help="The page to write. [default: report.html]", parser=new_file
-        ),
-    ] = None,
+    out: Annotated[Path | None, options.written("The page to write. [default: report.html]", "--out", "-o")] = None,
     empty: Annotated[
-        int, options.in_output(min=0, max=1, help="Recall of a class without images in the table by class.")
+        int,
+        typer.Option(
+            min=0, max=1, help="Recall of a class without images in the table by class.", rich_help_panel="Output"
+        ),
     ] = 0,
     force: options.Force = False,
 ) -> None:
@@ -87,12 +84,11 @@ def audit(
     task: options.Task,
     blocks: options.Blocks = None,
     split: options.Split = None,
-    threshold: Annotated[float, options.in_data(help="Smallest cosine of near-duplicates.")] = 0.95,
+    threshold: Annotated[
+        float, typer.Option(help="Smallest cosine of near-duplicates.", rich_help_panel="Data")
+    ] = 0.95,
     seed: options.Seed = 0,
-    out: Annotated[
-        Path | None,
-        options.in_output(metavar="FILE", help="File. [default: runs/CORPUS/TASK/audit.json]", parser=new_file),
-    ] = None,
+    out: Annotated[Path | None, options.written("File. [default: runs/CORPUS/TASK/audit.json]")] = None,
     force: options.Force = False,
 ) -> None:
     """Look for near-duplicates across the parts of a split, and for labels that are probably wrong."""
@@ -113,8 +109,10 @@ def audit(
 def learning_curve(
     runs: options.Runs,
     *,
-    points: Annotated[int, options.in_training(help="Sizes of the training part.")] = 6,
-    repeats: Annotated[int, options.in_training(help="Random orders in which images are added.")] = 3,
+    points: Annotated[int, typer.Option(help="Sizes of the training part.", rich_help_panel="Training")] = 6,
+    repeats: Annotated[
+        int, typer.Option(help="Random orders in which images are added.", rich_help_panel="Training")
+    ] = 3,
     seed: options.Seed = 0,
     force: options.Force = False,
 ) -> None:
@@ -148,7 +146,7 @@ def _fitted_runs(places: list[Path], file: str, *, force: bool) -> list[Run]:
 def seeds(
     runs: options.Runs,
     *,
-    n: Annotated[int, options.in_training("--n", help="Seeds; that of the run is the first.")] = 5,
+    n: Annotated[int, typer.Option("--n", help="Seeds; that of the run is the first.", rich_help_panel="Training")] = 5,
     force: options.Force = False,
 ) -> None:
     """Fit the head of each run again with other seeds: how much of its score is chance? Writes RUN/seeds.json."""
@@ -169,14 +167,13 @@ def ablate(
     blocks: options.Blocks = None,
     split: options.Split = None,
     allow_split_groups: options.AllowSplitGroups = False,
-    head: Annotated[str, options.in_head(help="svm, ridge (both share work between subsets), or any head.")] = "svm",
+    head: Annotated[
+        str, typer.Option(help="svm, ridge (both share work between subsets), or any head.", rich_help_panel="Head")
+    ] = "svm",
     settings: options.Settings = None,
-    folds: Annotated[int, options.in_training(help="Folds of the cross-validation.")] = 5,
+    folds: Annotated[int, typer.Option(help="Folds of the cross-validation.", rich_help_panel="Training")] = 5,
     seed: options.Seed = 0,
-    out: Annotated[
-        Path | None,
-        options.in_output(metavar="FILE", help="File. [default: runs/CORPUS/TASK/ablation-HEAD.json]", parser=new_file),
-    ] = None,
+    out: Annotated[Path | None, options.written("File. [default: runs/CORPUS/TASK/ablation-HEAD.json]")] = None,
     force: options.Force = False,
     as_json: options.Json = False,
 ) -> None:
@@ -223,12 +220,14 @@ def figure(
     ],
     *,
     kind: Annotated[str, typer.Option(metavar="curves|confusion|plane|histogram|explanations", help="What is drawn.")],
-    out: Annotated[Path, options.in_output("--out", "-o", metavar="FILE", help="The SVG file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The SVG file.", rich_help_panel="Output")],
     task: Annotated[
-        str | None, options.in_data(help="Of a histogram: a task with values. [default: the first]")
+        str | None,
+        typer.Option(help="Of a histogram: a task with values. [default: the first]", rich_help_panel="Data"),
     ] = None,
     member: Annotated[
-        str | None, options.in_data(help="Of a histogram: a corpus of a union, drawn against all of it.")
+        str | None,
+        typer.Option(help="Of a histogram: a corpus of a union, drawn against all of it.", rich_help_panel="Data"),
     ] = None,
     force: options.Force = False,
 ) -> None:

@@ -13,7 +13,7 @@ import typer
 from classify.cli import options
 from classify.console import note, progress_bar, say
 from classify.errors import ConfigError
-from features_store.console import key_values, new_file
+from features_store.console import key_values
 
 
 def run(
@@ -27,16 +27,21 @@ def run(
     head: options.OptionalHead = None,
     settings: options.Settings = None,
     preset: options.Preset = None,
-    config: Annotated[Path | None, options.in_head(help="A TOML file with the same keys; options override it.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A TOML file with the same keys; options override it.", rich_help_panel="Head")
+    ] = None,
     seed: options.OptionalSeed = None,
     quick: options.Quick = False,
     time_budget: Annotated[
-        str | None, options.in_training(help="Stop training in time, like 9h, and keep its state.")
+        str | None,
+        typer.Option(help="Stop training in time, like 9h, and keep its state.", rich_help_panel="Training"),
     ] = None,
     resume: Annotated[
         bool,
-        options.in_training(
-            "--resume", help="Resume from the checkpoint; the result is bit-identical to an uninterrupted run."
+        typer.Option(
+            "--resume",
+            help="Resume from the checkpoint; the result is bit-identical to an uninterrupted run.",
+            rich_help_panel="Training",
         ),
     ] = False,
     out: options.Out = None,
@@ -69,11 +74,16 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of the run whose head is scored.", show_default=False)],
     store: Annotated[str, typer.Argument(help="A store of other images with the same blocks.", show_default=False)],
     *,
-    task: Annotated[str | None, options.in_data(help="A task of that store. [default: the run's]")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="A task of that store. [default: the run's]", rich_help_panel="Data")
+    ] = None,
     class_map: Annotated[
         list[str] | None,
-        options.in_data(
-            "--map", metavar="THEIRS=OURS", help="The class of the head for a class of the store, or none; repeatable."
+        typer.Option(
+            "--map",
+            metavar="THEIRS=OURS",
+            help="The class of the head for a class of the store, or none; repeatable.",
+            rich_help_panel="Data",
         ),
     ] = None,
     out: options.Out = None,
@@ -98,7 +108,7 @@ def search(
     allow_split_groups: options.AllowSplitGroups = False,
     head: options.Head = "mlp",
     settings: options.Settings = None,
-    trials: Annotated[int, options.in_training(min=1, help="Trials of the whole search.")] = 50,
+    trials: Annotated[int, typer.Option(min=1, help="Trials of the whole search.", rich_help_panel="Training")] = 50,
     seed: options.OptionalSeed = None,
     out: options.Out = None,
     force: options.Force = False,
@@ -125,8 +135,13 @@ def sweep(
     config: Annotated[Path, typer.Argument(help="A TOML file with [[grid]] tables.", show_default=False)],
     *,
     allow_split_groups: options.AllowSplitGroups = False,
-    out: Annotated[Path | None, options.in_output(help="Folder of the runs. [default: runs/CORPUS/sweep]")] = None,
-    dry_run: Annotated[bool, options.in_output("--dry-run", help="List the runs, and which exist already.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the runs. [default: runs/CORPUS/sweep]", rich_help_panel="Output")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="List the runs, and which exist already.", rich_help_panel="Output"),
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Do every run of a grid that does not exist yet; repeat the command to resume an interrupted sweep."""
@@ -134,7 +149,7 @@ def sweep(
     from classify.studies import sweep as sweeping
 
     cells = sweeping.read_sweep(config, out=out, allow_split_groups=allow_split_groups)
-    for folder in dict.fromkeys(cell.config.folder.parent.parent for cell in cells):
+    for folder in dict.fromkeys(cell.config.folder.parent.parent for cell in cells if not cell.problem):
         note(f"{config}: the runs go to {folder}")
     if not dry_run:
         with progress_bar("runs") as progress:
@@ -167,24 +182,32 @@ def reproduce(
     *,
     stores: Annotated[
         list[str] | None,
-        options.in_data("--store", help="A store of its corpus; repeatable. [default: features/CORPUS]"),
+        typer.Option(
+            "--store", help="A store of its corpus; repeatable. [default: features/CORPUS]", rich_help_panel="Data"
+        ),
     ] = None,
     data: Annotated[
         list[str] | None,
-        options.in_data(metavar="[CORPUS=]PATH", help="Pictures of a corpus, as of `extract run`; repeatable."),
+        typer.Option(
+            metavar="[CORPUS=]PATH",
+            help="Pictures of a corpus, as of `extract run`; repeatable.",
+            rich_help_panel="Data",
+        ),
     ] = None,
     do: Annotated[
         bool, typer.Option("--run", help="Do what is missing: fit networks, extract, test on other corpora.")
     ] = False,
     only: Annotated[str | None, typer.Option(metavar="A,B,...", help="Only these experiments.")] = None,
-    weights: Annotated[str | None, options.in_encoders(metavar="auto|random:SEED", help="Of `extract run`.")] = None,
-    device: Annotated[str | None, options.in_encoders(metavar="auto|cpu|cuda", help="Of `extract run`.")] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="auto|random:SEED", help="Of `extract run`.", rich_help_panel=options.ENCODERS),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="auto|cpu|cuda", help="Of `extract run`.", rich_help_panel=options.ENCODERS)
+    ] = None,
     allow_split_groups: options.AllowSplitGroups = False,
     quick: options.Quick = False,
-    out: Annotated[
-        Path | None,
-        options.in_output(metavar="FILE", help="Also write the table as JSON to this file.", parser=new_file),
-    ] = None,
+    out: Annotated[Path | None, options.written("Also write the table as JSON to this file.")] = None,
     force: options.Force = False,
     as_json: options.Json = False,
 ) -> None:

@@ -151,13 +151,19 @@ def _worded(counts: Mapping[str, int]) -> str:
 
 
 def _gaps(task: Task, parts: Mapping[str, Part]) -> tuple[str, ...]:
-    """Say which classes have no image in a part."""
+    """Say which classes have no image in a part, and which labels or outputs never vary in training."""
     warnings = []
     for part in parts.values():
         for name, count in kind_of(task).class_counts(part.y).items():
             if not count:
                 effect = "it cannot be learned" if part.name == "train" else "its row stays, empty"
                 warnings.append(f"No image of the {part.name} part has the class {name!r}: {effect}.")
+    if "train" in parts and not kind_of(task).exclusive:
+        train = parts["train"].y.reshape(len(parts["train"]), -1)
+        fixed = (train == train[0]).all(axis=0) & (train[0] != 0 if kind_of(task).has_classes else True)
+        for name in np.array(task.classes)[fixed].tolist():
+            shared = f"has the class {name!r}" if kind_of(task).has_classes else f"has the same {name!r}"
+            warnings.append(f"Every image of the train part {shared}: it cannot be learned.")
     return tuple(warnings)
 
 
@@ -191,15 +197,12 @@ def sampled(data: TaskRows, limit: int | None, *, seed: int) -> TaskRows:
     """Return at most *limit* images of each part, drawn by *seed*; the first of each class is always among them."""
     if limit is None:
         return data
-    exclusive = kind_of(data.task).exclusive
-    parts = {name: _sampled_part(part, limit, seed, exclusive=exclusive) for name, part in data.parts.items()}
+    parts = {}
+    for name, part in data.parts.items():
+        order = np.random.default_rng(seed).permutation(len(part))
+        if kind_of(data.task).exclusive:
+            _, first = np.unique(part.y[order], return_index=True)
+            order = np.concatenate([order[first], np.delete(order, first)])
+        parts[name] = part.some(np.sort(order[:limit]))
     text = f"At most {limit} images of each part were used: this shows that the run works, and is no result."
     return replace(data, parts=parts, warnings=(*data.warnings, text))
-
-
-def _sampled_part(part: Part, limit: int, seed: int, *, exclusive: bool) -> Part:
-    order = np.random.default_rng(seed).permutation(len(part))
-    if exclusive:
-        _, first = np.unique(part.y[order], return_index=True)
-        order = np.concatenate([order[first], np.delete(order, first)])
-    return part.some(np.sort(order[:limit]))

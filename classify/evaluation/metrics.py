@@ -75,14 +75,13 @@ def _f1(task: Task, sums: Floats) -> Floats:
     return ratio(2 * hit, true + predicted)
 
 
-def _precisions(task: Task, sums: Floats) -> Floats:
-    hit, _, predicted = _counted(task, sums)
-    return ratio(hit, predicted)
+def _hits_over(column: int, nothing: float = 0.0) -> Formula:
+    """Divide the hits by what `_counted` has in a column."""
+    return lambda task, sums: ratio(_counted(task, sums)[0], _counted(task, sums)[column], nothing)
 
 
-def _recalls(task: Task, sums: Floats) -> Floats:
-    hit, true, _ = _counted(task, sums)
-    return ratio(hit, true)
+_recalls, _precisions = _hits_over(1), _hits_over(2)
+_recall_of_present_classes = _hits_over(1, np.nan)
 
 
 def _weighted(by_class: Formula) -> Formula:
@@ -103,11 +102,6 @@ def _micro_f1(task: Task, sums: Floats) -> Floats:
 def _accuracy(task: Task, sums: Floats) -> Floats:
     found: Floats = _counted(task, sums)[0].sum(axis=1) / sums[:, -1]
     return found
-
-
-def _recall(task: Task, sums: Floats) -> Floats:
-    hit, true, _ = _counted(task, sums)
-    return ratio(hit, true, nothing=np.nan)
 
 
 def _mean_of(column: int) -> Formula:
@@ -171,7 +165,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("micro_f1", "micro F1", _S, COUNTS, _micro_f1, **_RIGHT),
     Metric("micro_f1", "micro F1", _M, COUNTS, _micro_f1, shown=_M),
     Metric("accuracy", "accuracy", _S, COUNTS, _accuracy, shown=_S, **_RIGHT),
-    Metric("balanced_accuracy", "balanced accuracy", _S, COUNTS, _recall, shown=_S, **_BY_CLASS),
+    Metric("balanced_accuracy", "balanced accuracy", _S, COUNTS, _recall_of_present_classes, shown=_S, **_BY_CLASS),
     Metric("macro_precision", "macro precision", _CLASSES, COUNTS, _precisions, unsimulated=True, averaged=True),
     Metric("macro_recall", "macro recall", _CLASSES, COUNTS, _recalls, unsimulated=True, averaged=True),
     Metric("weighted_precision", "weighted precision", _CLASSES, COUNTS, _weighted(_precisions), unsimulated=True),

@@ -46,13 +46,13 @@ class Target:
         return self.sign * kind_of(self.task).logits(np.asarray(scores)[:, self.column])
 
 
-def choose_target(task: Task, scores: Floats, centre: Floats, name: str | None = None) -> Target:
-    """Return the named class, else the most probable one; of a regression the first output.
+def choose_target(task: Task, scores: Floats, centre: Floats) -> Target:
+    """Return the most probable class; of a regression the first output.
 
     Shapes: scores, centre (n_classes,), of the image and of the mean training image.
     """
     has_classes = kind_of(task).has_classes
-    column = task.classes.index(name) if name else int(scores.argmax()) if has_classes else 0
+    column = int(scores.argmax()) if has_classes else 0
     return Target(task, column, -1.0 if not has_classes and scores[column] < centre[column] else 1.0)
 
 
@@ -107,7 +107,8 @@ def _mixed(logits: Logits, vector: Vector, centre: Vector, kept: Sequence[Sequen
 
 def feature_values(logits: Logits, vector: Vector, centre: Vector, columns: slice) -> Floats:
     """Return what the logit loses when each feature of a block alone is set to the mean, (n_block_features,)."""
-    without, size = [], max(1, _CHUNK_VALUES // len(vector))
+    without = []
+    size = max(1, _CHUNK_VALUES // len(vector))
     for start in range(columns.start, columns.stop, size):
         some = np.arange(start, min(start + size, columns.stop))
         rows = np.repeat(vector[None], len(some), axis=0)

@@ -159,18 +159,18 @@ class Explainer:
         """Return the vectors of decoded pictures, each by network: (n, n_features)."""
         return self.encoders.vectors([self.encoders.prepare(pixels) for pixels in pictures])
 
-    def target(self, picture: Picture, name: str | None = None) -> Target:
-        """Return the target for an image: the named class, else the predicted one."""
+    def target(self, picture: Picture) -> Target:
+        """Return the target for an image: the predicted class."""
         scores = self.model.scores(np.stack([picture.vector, self.mean]))
-        return choose_target(self.model.task, scores[0], scores[1], name)
+        return choose_target(self.model.task, scores[0], scores[1])
 
     def logits(self, vectors: NDArray[np.float32], target: Target) -> Floats:
         """Return the logits (or values) of the target: (n, n_features) to (n,)."""
         return target.logits(self.model.scores(vectors))
 
-    def explain(self, picture: Picture, name: str | None = None) -> Explanation:
+    def explain(self, picture: Picture) -> Explanation:
         """Explain the decision for one image."""
-        target = self.target(picture, name)
+        target = self.target(picture)
         values = self.block_values(picture, target)
         maps = self.maps(picture, target, values)
         logit, mean_logit = self.logits(np.stack([picture.vector, self.mean]), target).tolist()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +16,8 @@ _SIDE = 512  # pixels of the longer side of an overlay
 _COLOURS = np.array([[255, 237, 160], [253, 141, 60], [189, 0, 38]], dtype=np.float64)  # little to much saliency
 
 
-class Region(NamedTuple):
-    """A rectangle in a picture, in shares of its height and width, from 0 to 1."""
-
-    top: float
-    left: float
-    bottom: float
-    right: float
-
-
-WHOLE = Region(0.0, 0.0, 1.0, 1.0)
+Region = tuple[float, float, float, float]  # top, left, bottom, right of a rectangle, in shares of height and width
+WHOLE: Region = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -48,7 +40,7 @@ def region_of(transform: Mapping[str, Any], height: int, width: int) -> Region:
     else:
         high, wide = resize
     tall, broad = min(crop[0] / high, 1.0), min(crop[1] / wide, 1.0)
-    return Region((1 - tall) / 2, (1 - broad) / 2, (1 + tall) / 2, (1 + broad) / 2)
+    return (1 - tall) / 2, (1 - broad) / 2, (1 + tall) / 2, (1 + broad) / 2
 
 
 def grad_cam(network: Any, layer: Any, pixels: Pixels, slopes: Mapping[str, NDArray[np.float32]]) -> SaliencyMap:
@@ -119,11 +111,11 @@ def combined(maps: Sequence[SaliencyMap], weights: Sequence[float]) -> Floats:
     """
     field, centres = np.zeros((FIELD, FIELD)), (np.arange(FIELD) + 0.5) / FIELD
     for one, weight in zip(maps, weights, strict=True):
-        region, positive = one.region, np.maximum(one.cells, 0)
+        (top, left, bottom, right), positive = one.region, np.maximum(one.cells, 0)
         if not positive.any():
             continue
-        high, wide = region.bottom - region.top, region.right - region.left
-        rows, columns = (centres - region.top) / high, (centres - region.left) / wide
+        high, wide = bottom - top, right - left
+        rows, columns = (centres - top) / high, (centres - left) / wide
         inside = ((rows >= 0) & (rows <= 1))[:, None] & ((columns >= 0) & (columns <= 1))[None, :]
         smooth = _between(_between(positive / positive.sum(), rows).T, columns).T
         field += weight * np.where(inside, smooth * positive.size / (high * wide), 0.0)

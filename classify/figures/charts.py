@@ -26,21 +26,6 @@ from classify.figures.svg import (
 )
 from features_store.schema import Task
 
-__all__ = [
-    "ABLATION_TITLE",
-    "MAX_GRID",
-    "ablation_chart",
-    "confusion_chart",
-    "curve_points",
-    "interval_chart",
-    "learning_chart",
-    "loss_chart",
-    "plane_chart",
-    "reliability_chart",
-    "run_figures",
-    "scatter_chart",
-]
-
 MAX_GRID, MAX_CONFUSIONS = 50, 30  # classes of a confusion matrix; of more, bars that are drawn instead
 MAX_POINTS, MAX_ARROWS = 2000, 250  # images in a scatter and in a plane; more make a page slow and a picture black
 MAX_SUBSETS = 24  # of an ablation
@@ -138,27 +123,24 @@ def loss_chart(history: Sequence[Mapping[str, Any]], name: str = "loss") -> str:
     """Draw training and validation loss (or accuracy) by epoch, and mark the epoch of the best validation value."""
     names = {name: ("accent", "training"), f"validation_{name}": ("second", "validation")}
     lines = {key: curve for key in names if (curve := curve_points(history, key))}
-    values = [value for points in lines.values() for _, value in points] or [0.0, 1.0]
+    values = [row[key] for key in lines for row in history if row.get(key) is not None] or [0.0, 1.0]
     epochs = [epoch for points in lines.values() for epoch, _ in points] or [0, 1]
     frame = Frame(66, 34, 420, 216, (min(epochs), max(epochs)), padded(values, 0.06))
     parts = [*frame.y_axis(name), *frame.x_axis("epoch"), *_legend(66, [names[key] for key in lines])]
     parts += [path([frame.place(*point) for point in lines[key]], names[key][0], width=2) for key in lines]
-    if points := lines.get(f"validation_{name}"):
+    key = f"validation_{name}"
+    if scored := [row for row in history if row.get(key) is not None]:  # of all epochs, also those that are not drawn
         best, word = (min, "lowest") if name == "loss" else (max, "highest")
-        epoch, value = best(points, key=lambda point: point[1])
-        parts.append(dot(*frame.place(epoch, value), 4.5, "second"))
-        parts.append(label(320, 18, f"● {word} at epoch {epoch}", fill="second"))
+        row = best(scored, key=lambda row: row[key])
+        parts.append(dot(*frame.place(row["epoch"], row[key]), 4.5, "second"))
+        parts.append(label(320, 18, f"● {word} at epoch {row['epoch']}", fill="second"))
     return svg(500, 296, f"{name.capitalize()} by epoch", parts)
 
 
 def curve_points(history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
-    """Return epoch and value of one curve, as many as can be told apart, its lowest and highest among them."""
+    """Return epoch and value of one curve, as many as can be told apart; empty where nothing is recorded."""
     points = [(row["epoch"], row[key]) for row in history if row.get(key) is not None]
-    step = len(points) // _MOST_POINTS
-    if step < 2:
-        return points
-    ends = [best(points, key=lambda point: point[1]) for best in (min, max)]
-    return [point for i, point in enumerate(points) if i % step == 0 or point in ends]
+    return points[:: max(1, len(points) // _MOST_POINTS)]
 
 
 def _legend(left: float, entries: Sequence[tuple[str, str]]) -> list[str]:

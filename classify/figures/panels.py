@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from classify.figures.charts import curve_points
 from classify.figures.svg import PALETTE, Frame, label, padded, path, shorten, svg
 
-__all__ = ["curves_figure", "histogram_figure", "pictures_figure", "side_by_side"]
-
 Histories = Mapping[str, Sequence[Mapping[str, Any]]]
 _CURVES = ("loss", "accuracy")
 _WIDTH, _HEIGHT, _BINS = 420, 230, 32
@@ -91,7 +89,7 @@ def pictures_figure(rows: Mapping[str, Sequence[Sequence[tuple[str, str]]]], col
     *rows* hold by class lists of (data URI, caption), one a run; an empty URI leaves its place empty.
     """
     side, step = 176.0, 204.0
-    left = 14 + 7.0 * max(map(len, map(_short, rows)), default=0) + 12
+    left = 14 + 7.0 * max((min(len(name), 18) for name in rows), default=0) + 12
     parts = [
         label(left + i * (side + 12) + side / 2, 20, shorten(name, 26), anchor="middle", fill="ink", font_weight=600)
         for i, name in enumerate(columns)
@@ -100,7 +98,9 @@ def pictures_figure(rows: Mapping[str, Sequence[Sequence[tuple[str, str]]]], col
     for name, members in rows.items():
         for at, member in enumerate(members):
             if not at:
-                parts.append(label(left - 12, y + side / 2, _short(name), anchor="end", fill="ink", font_weight=600))
+                parts.append(
+                    label(left - 12, y + side / 2, shorten(name, 18), anchor="end", fill="ink", font_weight=600)
+                )
             for i, (uri, caption) in enumerate(member):
                 x = left + i * (side + 12)
                 middle = x + side / 2
@@ -112,10 +112,6 @@ def pictures_figure(rows: Mapping[str, Sequence[Sequence[tuple[str, str]]]], col
                     parts.append(label(middle, y + side / 2, "not explained", anchor="middle"))
             y += step
     return svg(left + len(columns) * (side + 12) + 4, y + 6, "Explanations by class", parts)
-
-
-def _short(name: str) -> str:
-    return shorten(name, 18)
 
 
 def side_by_side(

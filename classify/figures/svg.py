@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-__all__ = ["PALETTE", "Frame", "dot", "interval_bar", "label", "nice_ticks", "number", "padded", "path", "shorten"]
-__all__ += ["standalone", "svg"]
-
 _STYLE = (
     ":root{--paper:#fff;--ink:#1a1d21;--muted:#5c6570;--line:#d9dee4;--accent:#1f5fae;--second:#c2571a;--shade:#1f5fae}"
     "@media(prefers-color-scheme:dark){:root{--paper:#14171b;--ink:#e8eaed;--muted:#9aa4b0;--line:#343b44;"

@@ -8,7 +8,7 @@ from typing import Any
 
 from classify.data.kinds import KINDS
 from classify.errors import HeadError
-from classify.heads.options import refuse_one_label_options
+from classify.heads.options import options_of, refuse_one_label_options
 from features_store.errors import unknown_name
 
 
@@ -69,8 +69,8 @@ def head_class(name: str, kind: str) -> Any:
 
 def head_options(name: str, kind: str) -> dict[str, Any]:
     """Return a head's options with their defaults."""
-    made = head_class(name, kind)
-    return {option: getattr(made, option) for option in made.options}
+    head = head_class(name, kind)
+    return {option: getattr(head, option) for option in options_of(head)}
 
 
 def make_head(name: str, kind: str, *, random_state: Any = 0, **params: Any) -> Any:

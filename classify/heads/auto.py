@@ -53,7 +53,6 @@ class _Trial:
     loss: float
 
 
-@dataclass(kw_only=True, repr=False, eq=False)
 class _AutoHead(Head):
     """The search, and the average of its members."""
 

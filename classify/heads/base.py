@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import Field, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from classify.data.kinds import KINDS
 from classify.data.rows import ArrayRows, RowMatrix, Rows
 from classify.data.standardizer import refuse_non_finite
 from classify.errors import HeadError
-from classify.heads.options import Option, check_options, refuse_one_label_options
+from classify.heads.options import check_options, refuse_one_label_options
 
 _STEP = 0.02  # of a feature's deviation, for a difference
 _DIFFERENCE_VALUES = 2**22  # of rows held at once
@@ -25,10 +25,9 @@ _TINY = 1e-12
 class Head(BaseEstimator):
     """Base of all heads: the checks of X, the attributes that every fitted head has, and what a run asks of a head.
 
-    A head is one file with a classifier and a regressor, whose options are class attributes (see
-    `classify.heads.options`), with ``fit(X, y, *, validation=None)`` and ``predict_proba`` or ``predict``, and one line
-    in ``HEADS``. Whatever ``fit`` learns stands in attributes that end in ``_``, named in ``_learned``: they are saved
-    by their type.
+    A head is one file with a classifier and a regressor, each with options as fields (see `classify.heads.options`),
+    ``fit(X, y, *, validation=None)`` and ``predict_proba`` or ``predict``, and one line in ``HEADS``. Whatever ``fit``
+    learns stands in attributes that end in ``_``, named in ``_learned``: they are saved by their type.
 
     Attributes
     ----------
@@ -52,8 +51,6 @@ class Head(BaseEstimator):
     _learned_by_base: ClassVar[tuple[str, ...]] = ()
     _learned: ClassVar[tuple[str, ...]] = ()
 
-    options: ClassVar[Mapping[str, Option]] = {}  # by name, those of the bases first
-
     best_length_: int | list[int] | None = None
     search_: dict[str, Any]  # of a head that chose by inner folds: how many candidates, and their loss there
     n_features_in_: int
@@ -62,11 +59,10 @@ class Head(BaseEstimator):
     n_parameters_: int
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Make the options that a class declares keyword arguments of its constructor."""
         super().__init_subclass__(**kwargs)
-        declared = {name: one.metadata["option"] for name, one in vars(cls).items() if isinstance(one, Field)}
-        if declared:
-            cls.options = {**cls.options, **declared}
-            dataclass(kw_only=True, repr=False, eq=False)(cls)  # makes ``__init__``
+        if any(isinstance(value, dataclasses.Field) for value in vars(cls).values()):
+            dataclasses.dataclass(kw_only=True, repr=False, eq=False)(cls)
 
     def check_options(self) -> None:
         """Refuse an option that is not one of the values it takes."""
@@ -245,25 +241,14 @@ class ClassifierHead(ClassifierMixin, Head):
         return (self._rows(X[known], reset=False), codes[known]) if known.any() else None
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the most probable label of each row, or for multi-label 0/1 at one half.
-
-        Returns
-        -------
-        numpy.ndarray
-            (n_images,) labels, or (n_images, n_labels) int64.
-        """
+        """Return the most probable label of each row, or for multi-label int64 0/1 (n_images, n_labels) at one half."""
         probabilities = self.predict_proba(X)
         if self.multilabel_:
             return (probabilities >= 0.5).astype(np.int64)
         return self.classes_[np.argmax(probabilities, axis=1)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return probabilities, float64 (n_images, n_classes); rows sum to 1 unless multi-label.
-
-        Returns
-        -------
-        numpy.ndarray of float64
-        """
+        """Return probabilities, float64 (n_images, n_classes); rows sum to 1 unless multi-label."""
         raise NotImplementedError
 
     def _explained(self, X: np.ndarray, output: int) -> np.ndarray:

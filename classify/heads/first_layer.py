@@ -83,11 +83,12 @@ class ProjectedLinear(nn.Module):
 
     def rows(self, rows: Rows, standardizer: Standardizer) -> Rows:
         """Return unseen rows as this layer takes them: float32 (n, rank [+ out_features])."""
-        return ArrayRows(np.concatenate([self._input(standardizer(x)) for _, x in finite_batches(rows)]))
-
-    def _input(self, x: np.ndarray) -> np.ndarray:
-        inside = self.projection.project(x).astype(np.float32)
-        return inside if self.rest is None else np.concatenate([inside, x @ self.rest.T], axis=1)
+        found = []
+        for _, x in finite_batches(rows):
+            z = standardizer(x)
+            outside = [] if self.rest is None else [z @ self.rest.T]
+            found.append(np.concatenate([self.projection.project(z).astype(np.float32), *outside], axis=1))
+        return ArrayRows(np.concatenate(found))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return ``(batch, out_features)``."""

@@ -187,13 +187,9 @@ def _whole(rows: Rows) -> np.ndarray:
 
 
 def _threads(n_jobs: int | None) -> int:
-    """Return how many threads are started: never more than there are cores."""
-    return max(1, min(n_jobs or _usable_cores(), _usable_cores()))
-
-
-def _usable_cores() -> int:
-    """Return how many cores this process may run on; never 0, which LightGBM takes for "find out"."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many threads are started: no more than cores, and never 0, which LightGBM takes for "find out"."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(n_jobs or cores, cores))
 
 
 class GBMClassifier(ClassifierHead, _BoostedHead):
@@ -207,45 +203,24 @@ class GBMClassifier(ClassifierHead, _BoostedHead):
     _learned = ("constants_", "boosters_")
 
     def fit(self, X: Any, y: Any, *, validation: tuple[Any, Any] | None = None) -> GBMClassifier:
-        """Fit the boosters.
-
-        Parameters
-        ----------
-        y : array
-            single-label: (n_images,) labels; multi-label: (n_images, n_labels) of 0 and 1.
-        validation : (X, y), default=None
-            Rows for early stopping; never trained on.
-
-        Returns
-        -------
-        self
-        """
+        """Fit the boosters; rows of *validation* stop them early, and are never trained on."""
         rows, codes = self._training_rows(X, y)
         held_out = None if validation is None else self._held_out(*validation)
-        if self.multilabel_:
-            self._fit_labels(rows, codes, held_out)
-            return self
-        n = len(self.classes_)
-        objective = {"objective": "binary"} if n == 2 else {"objective": "multiclass", "num_class": n}
-        self.constants_ = np.zeros(1)
-        columns = None if held_out is None else (held_out[0], held_out[1][:, None])
-        self._finish(
-            self._boost(rows, codes[:, None], columns, objective, self._rounds(1)), validated=columns is not None
-        )
-        return self
-
-    def _fit_labels(self, rows: Rows, codes: np.ndarray, held_out: tuple[Rows, np.ndarray] | None) -> None:
-        self.constants_ = np.array([constant_log_odds(column) for column in codes.T])
-        varied = np.flatnonzero(codes.min(axis=0) != codes.max(axis=0))
-        boosters: list[Any] = [None] * codes.shape[1]
-        rounds = self._rounds(codes.shape[1])
+        n, columns = len(self.classes_), codes.reshape(len(codes), -1)
+        objective: dict[str, Any] = {"objective": "multiclass", "num_class": n}
+        if n == 2 or self.multilabel_:
+            objective = {"objective": "binary"}
+        self.constants_ = np.array([constant_log_odds(y) for y in columns.T]) if self.multilabel_ else np.zeros(1)
+        varied = np.flatnonzero(columns.min(axis=0) != columns.max(axis=0))
+        boosters: list[Any] = [None] * columns.shape[1]
+        rounds = self._rounds(len(boosters))
         if len(varied):
-            columns = None if held_out is None else (held_out[0], held_out[1][:, varied])
-            binary = {"objective": "binary"}
-            fitted = self._boost(rows, codes[:, varied], columns, binary, [rounds[k] for k in varied])
+            scored = held_out and (held_out[0], held_out[1].reshape(len(held_out[1]), -1)[:, varied])
+            fitted = self._boost(rows, columns[:, varied], scored, objective, [rounds[k] for k in varied])
             for k, booster in zip(varied, fitted, strict=True):
                 boosters[k] = booster
         self._finish(boosters, validated=held_out is not None)
+        return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return probabilities, float64 (n_images, n_classes); rows sum to 1 unless multi-label."""
@@ -264,17 +239,7 @@ class GBMRegressor(RegressorHead, _BoostedHead):
     """
 
     def fit(self, X: Any, y: Any, *, validation: tuple[Any, Any] | None = None) -> GBMRegressor:
-        """Fit the boosters.
-
-        Parameters
-        ----------
-        validation : (X, y), default=None
-            Rows for early stopping; never trained on.
-
-        Returns
-        -------
-        self
-        """
+        """Fit the boosters; rows of *validation* stop them early, and are never trained on."""
         rows, targets = self._training_rows(X, y)
         held_out = None if validation is None else self._held_out(*validation)
         rounds = self._rounds(targets.shape[1])

@@ -18,8 +18,6 @@ from classify.heads.base import ClassifierHead, Head, RegressorHead
 from classify.heads.one_vs_rest import indicator_columns, log_loss
 from classify.heads.options import flag, number, random_seed, whole
 
-__all__ = ["KNNClassifier", "KNNRegressor", "neighbour_means"]
-
 NEIGHBOURS = (15, 1, 3, 5, 7, 10, 20, 30, 50, 80)
 SHARPNESS = (0.0, 4.0, 8.0, 16.0)
 
@@ -126,17 +124,7 @@ class KNNClassifier(ClassifierHead, _NearestHead):
     """
 
     def fit(self, X: Any, y: Any, *, validation: object = None, groups: Any = None) -> KNNClassifier:
-        """Keep the rows; *validation* is ignored.
-
-        Parameters
-        ----------
-        groups : array, shape (n_images,), default=None
-            Images of one group stay in one inner fold.
-
-        Returns
-        -------
-        self
-        """
+        """Keep the rows; images of one group stay in one inner fold, *validation* is ignored."""
         rows, codes = self._training_rows(X, y)
         columns = indicator_columns(codes, len(self.classes_)).astype(np.float64)
         self._remember(rows, columns, self._strata(codes), groups)
@@ -164,17 +152,7 @@ class KNNRegressor(RegressorHead, _NearestHead):
     """
 
     def fit(self, X: Any, y: Any, *, validation: object = None, groups: Any = None) -> KNNRegressor:
-        """Keep the rows; *validation* is ignored.
-
-        Parameters
-        ----------
-        groups : array, shape (n_images,), default=None
-            Images of one group stay in one inner fold.
-
-        Returns
-        -------
-        self
-        """
+        """Keep the rows; images of one group stay in one inner fold, *validation* is ignored."""
         rows, targets = self._training_rows(X, y)
         self._remember(rows, targets, self._strata(targets), groups)
         return self

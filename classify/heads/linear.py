@@ -22,8 +22,6 @@ from classify.heads.one_vs_rest import class_weights, constant_log_odds, probabi
 from classify.heads.options import choice, flag, number, weights_of_classes, whole
 from classify.heads.product_sums import CHUNK_BYTES, WIDE, solve_ridge, sum_products
 
-__all__ = ["LinearClassifier", "LinearRegressor"]
-
 COSTS = tuple(10.0 ** np.arange(-4, 4.1, 0.5))
 ALPHAS = 10.0 ** np.linspace(-6, 5, 45)  # for rows of squared length 1
 N_FOLDS = 3
@@ -117,19 +115,7 @@ class LinearClassifier(ClassifierHead, _LinearHead):
     max_iter: int = whole(1000, "iterations of L-BFGS, at most", most=10**6)
 
     def fit(self, X: Any, y: Any, *, validation: object = None, groups: Any = None) -> LinearClassifier:
-        """Fit by full-batch L-BFGS; *validation* is ignored.
-
-        Parameters
-        ----------
-        y : array
-            single-label: (n_images,) labels; multi-label: (n_images, n_labels) of 0 and 1.
-        groups : array, shape (n_images,), default=None
-            Images of one group stay in one inner fold.
-
-        Returns
-        -------
-        self
-        """
+        """Fit by full-batch L-BFGS; images of one group stay in one inner fold, *validation* is ignored."""
         rows, codes = self._training_rows(X, y)
         self.n_iter_, self.search_ = 0, {}
         self.C_ = 1.0 if isinstance(self.C, str) else float(self.C)
@@ -143,7 +129,7 @@ class LinearClassifier(ClassifierHead, _LinearHead):
         if not self.multilabel_:
             self._keep(*self._solve(design, codes, weights[:, 0]))
             return self
-        fits = [self._solve(design, codes[:, k], weights[:, k]) for k in range(codes.shape[1])]
+        fits = [self._column(design, codes[:, k], weights[:, k]) for k in range(codes.shape[1])]
         self._keep(np.concatenate([coef for coef, _ in fits]), np.concatenate([b for _, b in fits]))
         return self
 
@@ -221,9 +207,12 @@ class LinearClassifier(ClassifierHead, _LinearHead):
         width = math.sqrt(self.n_features_in_) if self.standardize else 1.0
         return 1e-4 / (width * math.sqrt(max(self.C_, 1.0)))
 
-    def _solve(self, design: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if y.min() == y.max():  # a label that never varies gets its share
+    def _column(self, design: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if y.min() == y.max():
             return np.zeros((1, design.shape[1])), np.array([constant_log_odds(y)])
+        return self._solve(design, y, weights)
+
+    def _solve(self, design: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         options = {"C": self.C_, "max_iter": self.max_iter, "tol": self._tolerance()}
         model = LogisticRegression(**options).fit(design, y, sample_weight=weights)
         self.n_iter_ = max(self.n_iter_, int(model.n_iter_.max()))
@@ -258,17 +247,7 @@ class LinearRegressor(RegressorHead, _LinearHead):
     )
 
     def fit(self, X: Any, y: Any, *, validation: object = None, groups: Any = None) -> LinearRegressor:
-        """Solve for the weights; *validation* is ignored.
-
-        Parameters
-        ----------
-        groups : array, shape (n_images,), default=None
-            Images of one group are left out together.
-
-        Returns
-        -------
-        self
-        """
+        """Solve for the weights; images of one group are left out together, *validation* is ignored."""
         rows, targets = self._training_rows(X, y)
         self.search_, self.alpha_ = {}, 1.0 if isinstance(self.alpha, str) else float(self.alpha)
         if self.standardize and self._streams(rows):

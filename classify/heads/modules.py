@@ -235,12 +235,9 @@ class _ConvHead(NetworkHead):
 
     @torch.inference_mode()
     def activation_maps(self, X: Any) -> np.ndarray:
-        """Return the class activation maps (Zhou et al. 2016): where in an image each output comes from.
+        """Return the class activation maps (Zhou et al. 2016), float32 (n_images, n_outputs, height, width).
 
-        Returns
-        -------
-        numpy.ndarray of float32, shape (n_images, n_outputs, height, width)
-            Each output before its softmax or sigmoid is the mean of its map, plus its bias.
+        Each output before its softmax or sigmoid is the mean of its map, plus its bias.
         """
         rows = self._rows(X, reset=False)
         module: Any = self.module_.eval()

@@ -134,26 +134,10 @@ class NetworkHead(Head):
         validation: tuple[Any, Any] | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> Self:
-        """Train on X and y.
+        """Train; rows of *validation* stop it early, and are never trained on.
 
-        Parameters
-        ----------
-        y : array
-            single-label: (n_images,) labels; multi-label: (n_images, n_labels) of 0 and 1; regression: values.
-        validation : (X, y), default=None
-            Rows for early stopping and for the history; never trained on. Rows of a class that has no
-            training row are left out of the validation loss.
-        checkpoint : Checkpoint, default=None
-            Where training is saved, resumed from, and stopped in time.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        HeadError
-            When X or y cannot be used, an option is out of range, or training diverges.
+        Validation rows of a class that has no training row are left out of the loss. A *checkpoint* is where training
+        is saved, resumed from, and stopped in time.
         """
         # Dropout and initial weights draw from torch's global generator: lend it out, seeded, and put it back.
         with torch.random.fork_rng(devices=[]):
@@ -368,12 +352,7 @@ class NetworkRegressor(RegressorHead, NetworkHead):
         return torch.from_numpy(((y - self.target_mean_) / self.target_scale_).astype(np.float32))
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return values in the units of y, float64 (n_images,) or (n_images, n_outputs).
-
-        Returns
-        -------
-        numpy.ndarray of float64
-        """
+        """Return values in the units of y, float64 (n_images,) or (n_images, n_outputs)."""
         outputs = self._outputs(X).double().numpy()
         return self._shaped(outputs * self.target_scale_ + self.target_mean_)
 

@@ -1,7 +1,7 @@
 """The options of the heads: each is declared once, with its default, its range and one line of help.
 
-A head is a class with such attributes, so that the signature which scikit-learn reads, the check before a fit and the
-list that ``classify heads HEAD`` prints all come from the same line::
+A head declares such fields (`classify.heads.base.Head` makes them keyword arguments), so that the signature which
+scikit-learn reads, the check before a fit and the list that ``classify heads HEAD`` prints come from the same line::
 
     C: float = number(1.0, "Inverse of the L2 penalty", above=0, most=1e9)
 """
@@ -32,9 +32,15 @@ class Option:
     valid: Callable[[Any], bool]
 
 
+def options_of(head: Any) -> dict[str, Option]:
+    """Return the options of a head or of its class, by name."""
+    fields = getattr(head, "__dataclass_fields__", {})
+    return {name: field.metadata["option"] for name, field in fields.items() if "option" in field.metadata}
+
+
 def check_options(head: Any) -> None:
     """Refuse the first option of a head that is not one of the values it takes."""
-    for name, option in head.options.items():
+    for name, option in options_of(head).items():
         value = getattr(head, name)
         if not option.valid(value):
             shown = repr(value) if len(repr(value)) <= 200 else repr(value)[:200] + "..."

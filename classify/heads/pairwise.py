@@ -13,8 +13,6 @@ from classify.data.span import inner_products
 from classify.heads.knn import neighbour_means
 from classify.heads.svm import MAX_STEPS
 
-__all__ = ["Candidate", "Products", "fit_member", "kernel", "member_scores"]
-
 Candidate = dict[str, Any]  # family, map and weight of each block, and numbers of the family: all of it is JSON
 Fitted = tuple[np.ndarray, np.ndarray]  # coefficients of the training rows, intercepts
 Blocks = Sequence[np.ndarray]  # (n, n_features) each

@@ -9,8 +9,6 @@ import numpy as np
 from classify.errors import HeadError
 from classify.heads.base import ClassifierHead, RegressorHead
 
-__all__ = ["PassThroughClassifier", "PassThroughRegressor"]
-
 
 def _refuse(n_found: int, wanted: str) -> None:
     raise HeadError(

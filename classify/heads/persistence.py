@@ -166,7 +166,9 @@ def _restored(record: dict[str, Any], arrays: dict[str, np.ndarray], texts: dict
         if name == "boosters_":
             head.boosters_ = head.read_boosters(attributes[name], texts, foreign=foreign)
         elif name in attributes:
-            setattr(head, name, _attribute(attributes[name]))
+            value = attributes[name]
+            is_array = isinstance(value, dict) and "dtype" in value
+            setattr(head, name, np.array(value["values"], dtype=value["dtype"]) if is_array else value)
         elif name in arrays:
             setattr(head, name, arrays.pop(name))
         else:
@@ -176,11 +178,6 @@ def _restored(record: dict[str, Any], arrays: dict[str, np.ndarray], texts: dict
     if odd:
         raise HeadError(f"it has {ascii(odd[0])[:60]}, which a {record['head']} head has not")
     return head
-
-
-def _attribute(value: Any) -> Any:
-    """Return an attribute from its form in JSON."""
-    return np.array(value["values"], dtype=value["dtype"]) if isinstance(value, dict) and "dtype" in value else value
 
 
 def _check_arrays(arrays: Mapping[str, np.ndarray]) -> None:

@@ -13,8 +13,6 @@ from classify.data.rows import Rows, batches
 from classify.data.standardizer import Standardizer
 from classify.errors import HeadError
 
-__all__ = ["CHUNK_BYTES", "WIDE", "ProductSums", "solve_ridge", "sum_products"]
-
 WIDE = 4096  # up to so many features every product is float64
 CHUNK_BYTES = 64 * 2**20  # of float32 rows multiplied at once
 

@@ -25,8 +25,6 @@ from classify.heads.one_vs_rest import (
 )
 from classify.heads.options import choice, flag, number, random_seed, weights_of_classes, whole
 
-__all__ = ["MAX_STEPS", "SVMClassifier", "SVMRegressor"]
-
 MAX_STEPS = 10_000_000
 """Of one machine, as in LIBSVM itself: with a C far too high for the data the last digits would take days."""
 
@@ -191,19 +189,7 @@ class SVMClassifier(ClassifierHead, _KernelHead):
     random_state: Any = random_seed("deals the rows to the calibration folds")
 
     def fit(self, X: Any, y: Any, *, validation: object = None, groups: Any = None) -> SVMClassifier:
-        """Fit and calibrate the machines; *validation* is ignored.
-
-        Parameters
-        ----------
-        y : array
-            single-label: (n_images,) labels; multi-label: (n_images, n_labels) of 0 and 1.
-        groups : array, shape (n_images,), default=None
-            Images of one group stay in one inner fold.
-
-        Returns
-        -------
-        self
-        """
+        """Fit and calibrate the machines; images of one group stay in one inner fold, *validation* is ignored."""
         rows, codes = self._training_rows(X, y)
         columns = indicator_columns(codes, len(self.classes_))  # (n, n_machines)
         weights = class_weights(codes, self.classes_, self.class_weight)
@@ -221,30 +207,17 @@ class SVMClassifier(ClassifierHead, _KernelHead):
         self, gram: np.ndarray, y: np.ndarray, weights: np.ndarray, random: np.random.RandomState
     ) -> tuple[np.ndarray, float, np.ndarray]:
         """Return dual coefficients (n,), intercept and sigmoid (2,) of one binary machine."""
-        dual, used = np.zeros(len(y)), np.flatnonzero(weights > 0)
-        if len(used) < len(y):  # a row without weight is as if it were not there
-            gram, y, weights = gram[np.ix_(used, used)], y[used], weights[used]
-        dual[used], intercept, sigmoid = self._fitted(gram, y, weights, random)
-        return dual, intercept, sigmoid
-
-    def _fitted(
-        self, gram: np.ndarray, y: np.ndarray, weights: np.ndarray, random: np.random.RandomState
-    ) -> tuple[np.ndarray, float, np.ndarray]:
-        """Do the same for rows that all weigh something."""
-        rarer = int(min(y.sum(), len(y) - y.sum()))
-        if rarer == 0:
-            return np.zeros(len(y)), 0.0, np.array([0.0, constant_log_odds(y)])
+        used = np.flatnonzero(weights > 0)  # a row without weight is as if it were not there
         dual, intercept = self._dual(gram, y, weights)
-        folds = min(self.calibration_folds, rarer)
+        folds = min(self.calibration_folds, int(y[used].sum()), int((1 - y[used]).sum()))
         if folds < 2:
-            return dual, intercept, np.array([0.0, constant_log_odds(y)])
-        held_out = np.empty(len(y))
-        fold_of = stratified_folds(y, folds, random)
+            return dual, intercept, np.array([0.0, constant_log_odds(y[used])])
+        held_out, fold_of = np.empty(len(used)), stratified_folds(y[used], folds, random)
         for fold in range(folds):
-            inside = np.flatnonzero(fold_of != fold)
+            inside, outside = used[fold_of != fold], used[fold_of == fold]
             a, b = self._dual(gram[np.ix_(inside, inside)], y[inside], weights[inside])
-            held_out[fold_of == fold] = gram[np.ix_(fold_of == fold, inside)] @ a + b
-        return dual, intercept, fit_sigmoid(held_out, y, weights)
+            held_out[fold_of == fold] = gram[np.ix_(outside, inside)] @ a + b
+        return dual, intercept, fit_sigmoid(held_out, y[used], weights[used])
 
     def _dual(self, gram: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:
         dual, used = np.zeros(len(y)), np.flatnonzero(weights > 0)
@@ -280,17 +253,7 @@ class SVMRegressor(RegressorHead, _KernelHead):
     epsilon: float = number(0.1, "errors below it cost nothing, in deviations of the target", least=0, most=1e6)
 
     def fit(self, X: Any, y: Any, *, validation: object = None, groups: Any = None) -> SVMRegressor:
-        """Fit a machine for each output; *validation* is ignored.
-
-        Parameters
-        ----------
-        groups : array, shape (n_images,), default=None
-            Images of one group stay in one inner fold.
-
-        Returns
-        -------
-        self
-        """
+        """Fit a machine for each output; images of one group stay in one inner fold, *validation* is ignored."""
         rows, targets = self._training_rows(X, y)
         mean, deviation = targets.mean(axis=0), targets.std(axis=0)
         deviation = np.where(deviation > 0, deviation, 1.0)

@@ -46,10 +46,11 @@ from classify.json_file import (
     table,
     text,
     whole,
+    whole_file,
 )
 from classify.runs.folder import Run, read_run
 from classify.runs.report_json import MAX_CLASSES
-from features_store.atomic import atomic_write, open_regular, typed_path
+from features_store.atomic import open_regular, typed_path
 from features_store.errors import AffectoryError
 from features_store.schema import Task
 
@@ -70,18 +71,13 @@ def write_bundle(run: Run, path: Path, *, force: bool = False) -> list[str]:
     record = {name: {"sha256": _digest(data), "bytes": len(data)} for name, data in files.items()}
     manifest = {"format": FORMAT, "format_version": VERSION, "files": record}
     files = {MANIFEST: _json(manifest), **files}
-    try:
-        with atomic_write(path, force=force) as temporary:
-            with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-                for name, data in files.items():
-                    entry = zipfile.ZipInfo(name, _EPOCH)
-                    entry.external_attr = (stat.S_IFREG | 0o644) << 16
-                    archive.writestr(entry, data)
-            read_bundle(temporary)
-    except AffectoryError:
-        raise
-    except OSError as error:
-        raise BundleError(f"cannot write the bundle {path}: {error.strerror or error}") from error
+    with whole_file(path, "the bundle ", force=force) as temporary:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+            for name, data in files.items():
+                entry = zipfile.ZipInfo(name, _EPOCH)
+                entry.external_attr = (stat.S_IFREG | 0o644) << 16
+                archive.writestr(entry, data)
+        read_bundle(temporary)
     return list(files)
 
 

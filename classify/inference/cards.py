@@ -15,12 +15,7 @@ from classify.data.kinds import kind_of
 from classify.evaluation.wording import interval_text, metric_title
 from classify.pages.leaderboard import leaderboards, missing_intervals, standing_words
 from classify.runs.folder import Run
-from classify.runs.report_json import UNDEFINED, passport_weights
-
-_LIMITS = (
-    "It was evaluated on images of its own corpus only; on others it may do worse.",
-    "It predicts the labels that annotators gave on average; it does not know what a person feels.",
-)
+from classify.runs.report_json import UNDEFINED, Report, passport_weights
 
 
 class _Markdown(str):
@@ -57,11 +52,10 @@ def model_card_text(run: Run) -> str:
         "scale": scale,
         "parameters": "an uncounted number of" if report.n_parameters is None else f"{report.n_parameters:,}",
     }
-    columns = [report.metrics, *report.baselines.values()]
-    rows = [
-        [metric_title(name), *(interval_text(of.get(part, {}).get(name, UNDEFINED)) for of in columns)]
-        for name in report.metrics[part]
-    ]
+    rows = []
+    for name, found in report.metrics[part].items():
+        beside = (baseline.get(part, {}).get(name, UNDEFINED) for baseline in report.baselines.values())
+        rows.append([metric_title(name), *map(interval_text, (found, *beside))])
     lines = [
         _card("# Model card: {task} by {head}", **about),
         _card("Predicts the task {task} for an image: {kind} {classes}{scale}. Made {created}.", **about),
@@ -87,7 +81,7 @@ def model_card_text(run: Run) -> str:
         pairs = zip(task.classes, run.postprocessing.thresholds, strict=True)
         given = _joined([f"{name} {at:.3f}" for name, at in pairs])
         lines.append(f"A class is given from this (uncalibrated) probability on, chosen on validation images: {given}.")
-    lines += ["## Limits", *[_card("- {text}", text=text) for text in (*_LIMITS, *report.warnings)]]
+    lines += ["## Limits", *[f"- {text}" for text in _limits(report)]]
     return "\n\n".join(lines).replace("\n\n- ", "\n- ") + "\n"
 
 
@@ -112,6 +106,14 @@ def _calibration(run: Run) -> str:
         return _card("Its probabilities are not calibrated: {reason}.", reason=run.postprocessing.reason)
     how = f"a temperature of {found.temperature:.3f}" if found.temperature else "isotonic regression"
     return f"Its probabilities are calibrated by {how}, fitted on {found.n_images} validation images."
+
+
+def _limits(report: Report) -> list[str]:
+    limits = [
+        "It was evaluated on images of its own corpus only; on others it may do worse.",
+        "It predicts the labels that annotators gave on average; it does not know what a person feels.",
+    ]
+    return [_card("{text}", text=text) for text in (*limits, *report.warnings)]
 
 
 def data_card_text(run: Run) -> str:

@@ -22,7 +22,7 @@ from classify.evaluation.novelty import NOT_RECORDED, Novelty, read_novelty
 from classify.evaluation.postprocessing import Postprocessing
 from classify.heads.persistence import load_model
 from classify.runs.folder import Run
-from classify.runs.report_json import passport_weights
+from classify.runs.report_json import random_sources
 from features_store.errors import first_line
 from features_store.schema import Task
 
@@ -119,7 +119,9 @@ class Model:
         """Return a prediction as one line for people: the classes, the largest first, and the calibrated values."""
         if prediction.scores is None:
             return on_one_line(f"{prediction.image}: no prediction ({prediction.reason})")
-        classes, scores, novelty = self.task.classes, prediction.scores.tolist(), _novelty_text(prediction)
+        classes, scores = self.task.classes, prediction.scores.tolist()
+        novelty = "" if prediction.novelty is None else f"; novelty {prediction.novelty:.3g}"
+        novelty += f"; {prediction.novelty_note}" if prediction.novelty_note else ""
         if not self.kind.has_classes:
             clipped = prediction.out_of_range
             values = [
@@ -155,18 +157,11 @@ def _csv_line(cells: list[Any]) -> str:
     return text.getvalue()
 
 
-def _novelty_text(prediction: Prediction) -> str:
-    value = "" if prediction.novelty is None else f"; novelty {prediction.novelty:.3g}"
-    return f"{value}; {prediction.novelty_note}" if prediction.novelty_note else value
-
-
 def random_weights(passports: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return a warning for each block of an untrained network."""
-    sources = {name: str(passport_weights(passport).get("source", "")) for name, passport in passports.items()}
     return [
         f"block {name!r} comes from a network with random weights ({source}): its predictions mean nothing"
-        for name, source in sources.items()
-        if source.startswith("random")
+        for name, source in random_sources(passports).items()
     ]
 
 

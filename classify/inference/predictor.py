@@ -75,7 +75,7 @@ class Encoders:
         chosen, self._decoder_of = choose_device(device), []
         for block, passport in passports.items():
             _check_passport(block, passport)
-            name = _encoder_name(block, passport)
+            name = _encoder_name(block, passport, weights or {})
             key = json.dumps([name, *(passport.get(field) for field in ("weights", "resizer", "autocast"))])
             if key not in built:
                 built[key] = len(self.networks)
@@ -170,12 +170,14 @@ def _check_encoder(block: str, passport: Mapping[str, Any], network: Encoder) ->
         )
 
 
-def _encoder_name(block: str, passport: Mapping[str, Any]) -> str:
+def _encoder_name(block: str, passport: Mapping[str, Any], files: Mapping[str, Path]) -> str:
     from extract.encoders import find_encoders
+    from extract.encoders.fitted import locate_network
     from extract.errors import EncoderError
 
     name, tap, layer = passport["encoder"], passport["tap"], passport.get("layer")
     try:
+        name = locate_network(name, passport_weights(passport), [path for path in files.values() if path.is_dir()])
         known = {one.name for one in find_encoders([name])[0].taps}
     except EncoderError as error:
         raise ModelError(f"block {block!r} cannot be made for new images: {error}") from error
@@ -193,7 +195,11 @@ def _rebuilt(
     weights = Weights()
     if re.fullmatch(r"random:[0-9]{1,9}", source):
         weights = Weights("random", seed=int(source.removeprefix("random:")))
-    elif name in files:
+    elif name in files and not full_name.startswith("fit:"):
+        if files[name].is_dir():
+            raise ModelError(
+                f"--weights {name}={files[name]} is a folder, and {name!r} is no fitted network; give a file"
+            )
         weights = Weights("file", path=files[name])
     elif source == "file":
         raise ModelError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,17 +22,14 @@ from classify.data.kinds import kind_of
 from classify.errors import RunError, SubmissionError
 from classify.evaluation.metrics import metrics, primary_metric
 from classify.inference.model import run_model
-from classify.json_file import read_regular
+from classify.json_file import read_regular, whole_file
 from classify.runs.folder import Run
-from classify.runs.identity import check_same_data
-from classify.runs.layout import Layout, lay_out
+from classify.runs.identity import lay_out_again
+from classify.runs.layout import Layout
 from features_store import Store, open_store
 from features_store import passport as passports
-from features_store.atomic import atomic_write, typed_path
-from features_store.errors import AffectoryError
+from features_store.atomic import typed_path
 from features_store.schema import PART_NAMES, Task
-
-__all__ = ["SUBTASKS", "Submission", "TaskPredictions", "check_submission", "plan_submission", "write_submission"]
 
 Floats = NDArray[np.float64]
 SUBTASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -156,9 +153,7 @@ def _laid_out(run: Run) -> Layout:
         raise SubmissionError(
             f"{run.folder} tests a head on another corpus; submit from a run that was fitted on the corpus itself"
         )
-    layout = lay_out(replace(config, allow_split_groups=True))  # the run was scored on it already
-    check_same_data(run, config, layout)
-    return layout
+    return lay_out_again(run)[1]
 
 
 def _part_ids(layout: Layout, run: Run, part: str) -> list[str]:
@@ -227,18 +222,13 @@ def _predictions(
 def write_submission(plan: Submission, path: Path, *, force: bool = False) -> dict[str, dict[str, Any]]:
     """Write the file whole, and only if its check passes; return the scores as `check_submission` does."""
     columns = [one.cells() for one in plan.tasks]
-    try:
-        with atomic_write(path, force=force) as temporary:
-            with temporary.open("w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(plan.titles)
-                for image, *rows in zip(plan.ids, *columns, strict=True):
-                    writer.writerow([image, *(cell for row in rows for cell in row)])
-            return check_submission(temporary, plan)
-    except AffectoryError:
-        raise
-    except OSError as error:
-        raise SubmissionError(f"cannot write {path}: {error.strerror or error}") from error
+    with whole_file(path, force=force) as temporary:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(plan.titles)
+            for image, *rows in zip(plan.ids, *columns, strict=True):
+                writer.writerow([image, *(cell for row in rows for cell in row)])
+        return check_submission(temporary, plan)
 
 
 def check_submission(path: Path, plan: Submission) -> dict[str, dict[str, Any]]:

@@ -25,8 +25,6 @@ from classify.runs.report_json import EPOCH
 from features_store import open_store
 from features_store.errors import unknown_name
 
-__all__ = ["KINDS", "figure"]
-
 _NETWORK = "network.json"  # of a network that `extract fit` trained, with its history
 _WITH_HISTORY = record({"history": items(EPOCH)})
 _EACH_CLASS = 2  # pictures of each class that explanations show
@@ -71,11 +69,9 @@ def _curves(places: Sequence[Path]) -> str:
 def _network_history(folder: Path) -> list[dict[str, Any]]:
     values = parse_json(read_regular(folder / _NETWORK), folder / _NETWORK)
     try:
-        found: dict[str, Any] = _WITH_HISTORY(values, _NETWORK)
+        return list(_WITH_HISTORY(values, _NETWORK)["history"])
     except SchemaError as error:
         raise RunError(f"{folder} holds no history of epochs: {error}; was it written by `extract fit`?") from error
-    rows: list[dict[str, Any]] = found["history"]
-    return rows
 
 
 def _confusion(places: Sequence[Path]) -> str:

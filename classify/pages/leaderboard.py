@@ -13,18 +13,6 @@ from classify.evaluation.verdict import Verdict
 from classify.evaluation.wording import metric_title
 from classify.runs.folder import Run
 
-__all__ = [
-    "STANDINGS",
-    "Leaderboard",
-    "Row",
-    "as_json",
-    "choice_words",
-    "clean_title",
-    "leaderboards",
-    "missing_intervals",
-    "standing_words",
-]
-
 Interval = Mapping[str, Any]
 Standing = Literal["better", "mixed", "unclear", "worse", "undefined", "baseline"]
 
@@ -40,12 +28,12 @@ STANDINGS: dict[Standing, str] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One run on a leaderboard: a name that no other run there has, and its standing by the metrics shown."""
+    """One run on a leaderboard: a name that no other run there has, and its standing by the metrics *shown*."""
 
     run: Run
     name: str
     part: str
-    standing: Standing
+    shown: tuple[str, ...]
     warnings: tuple[str, ...]
 
     @property
@@ -56,7 +44,18 @@ class Row:
     @property
     def verdicts(self) -> dict[str, Verdict]:
         """What is shown of the head, by metric."""
-        return _verdicts(self.run, self.part)
+        judged = self.run.report.verdicts.get(self.part, {}).get("head", {})
+        return {name: judged.get(name, {}).get("verdict", "undefined") for name in self.metrics}
+
+    @property
+    def standing(self) -> Standing:
+        """What the verdicts on the metrics shown amount to."""
+        if self.run.report.head == "dummy":
+            return "baseline"
+        defined = {self.verdicts[name] for name in self.shown} - {"undefined"}
+        if "better" in defined:
+            return "better" if defined == {"better"} else "mixed"
+        return "worse" if defined == {"worse"} else "unclear" if defined else "undefined"
 
     @property
     def reason(self) -> str:
@@ -119,7 +118,7 @@ def _leaderboard(runs: Sequence[Run]) -> Leaderboard:
     part, shown = report.judged_part, shown_metrics(report.kind, report.classes)
     sign = -1 if greater_is_better(shown[0]) else 1
     rows = [
-        Row(run, name, part, _standing(run, part, shown), (*run.report.warnings, *_unlike(run, name, runs[0])))
+        Row(run, name, part, shown, (*run.report.warnings, *_unlike(run, name, runs[0])))
         for run, name in zip(runs, distinct_names(runs), strict=True)
     ]
     rows.sort(key=lambda row: (sign * (row.metrics[shown[0]]["value"] or 0.0), row.name))
@@ -136,21 +135,6 @@ def _leaderboard(runs: Sequence[Run]) -> Leaderboard:
         baseline=report.baselines["majority"][part],
         others={n: found[part] for n, found in report.baselines.items() if n != "majority" and part in found},
     )
-
-
-def _verdicts(run: Run, part: str) -> dict[str, Verdict]:
-    judged = run.report.verdicts.get(part, {}).get("head", {})
-    return {name: judged.get(name, {}).get("verdict", "undefined") for name in run.report.metrics[part]}
-
-
-def _standing(run: Run, part: str, shown: Sequence[str]) -> Standing:
-    if run.report.head == "dummy":
-        return "baseline"
-    verdicts = _verdicts(run, part)
-    defined = {verdicts[name] for name in shown} - {"undefined"}
-    if "better" in defined:
-        return "better" if defined == {"better"} else "mixed"
-    return "worse" if defined == {"worse"} else "unclear" if defined else "undefined"
 
 
 def distinct_names(runs: Sequence[Run]) -> list[str]:

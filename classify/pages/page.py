@@ -9,20 +9,17 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from classify.errors import RunError
 from classify.evaluation.wording import interval_text, interval_words, metric_title, p_text
-from classify.json_file import check_new
+from classify.json_file import check_new, whole_file
 from classify.pages.leaderboard import leaderboards
 from classify.pages.pictures import Pictures
 from classify.pages.task_section import task_section
 from classify.runs.folder import Run
-from features_store.atomic import atomic_write
-from features_store.errors import AffectoryError
-
-__all__ = ["report_page", "write_report_page", "write_text"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _CREDITS = {
@@ -42,13 +39,8 @@ def write_report_page(
 
 def write_text(path: Path, text: str, *, force: bool) -> None:
     """Write a page or a figure, whole or not at all."""
-    try:
-        with atomic_write(path, force=force) as temporary:
-            temporary.write_text(text, encoding="utf-8", errors="replace")
-    except AffectoryError:
-        raise
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+    with whole_file(path, force=force) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="replace")
 
 
 def report_page(runs: Sequence[Run], *, data: Path | None = None, empty: int = 0) -> str:
@@ -100,13 +92,9 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["interval"] = interval_text
-    environment.filters["metric"] = metric_title
-    environment.filters["reason"] = interval_words
-    environment.filters["plain"] = lambda value: _number(value, ".3f")
-    environment.filters["p"] = p_text
-    environment.filters["short"] = lambda value: _number(value, ".2f")
-    environment.filters["signed"] = lambda value: _number(value, "+.3f")
+    environment.filters |= {"interval": interval_text, "metric": metric_title, "reason": interval_words, "p": p_text}
+    for name, form in {"plain": ".3f", "short": ".2f", "signed": "+.3f"}.items():
+        environment.filters[name] = partial(_number, form=form)
     return environment
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -12,57 +12,22 @@ from numpy.typing import NDArray
 from classify.data.crossing import find_crossing
 from classify.data.kinds import kind_of
 from classify.errors import RunError
-from classify.evaluation.bootstrap import Interval, Spread
-from classify.evaluation.comparison import McNemar, holm, less, mcnemar
+from classify.evaluation.bootstrap import Spread
+from classify.evaluation.comparison import holm, less, mcnemar
 from classify.evaluation.metrics import greater_is_better
 from classify.pages.leaderboard import Leaderboard
 from classify.runs.folder import Run
 
-__all__ = ["LEVEL", "PairOfRuns", "pairs"]
-
 LEVEL = 0.05
 
 
-@dataclass(frozen=True)
-class PairOfRuns:
-    """Two runs on the same images; *first* ranks higher, *difference* is first less second.
-
-    *p_holm* is corrected for all pairs of the leaderboard, *mcnemar* is not; it is None for a regression, and where
-    images come in groups.
-    """
-
-    first: str
-    second: str
-    metric: str
-    difference: Interval
-    p_holm: float
-    mcnemar: McNemar | None
-
-    @property
-    def better(self) -> str | None:
-        """Name of the run that is better after correction; None where no difference is shown."""
-        if np.isnan(self.p_holm) or self.p_holm > LEVEL:
-            return None
-        return self.first if (self.difference.value > 0) == greater_is_better(self.metric) else self.second
-
-    def as_json(self) -> dict[str, Any]:
-        """Return plain values, None for NaN."""
-        return {
-            "first": self.first,
-            "second": self.second,
-            "metric": self.metric,
-            "difference": self.difference.as_json(),
-            "p_holm": None if np.isnan(self.p_holm) else self.p_holm,
-            "better": self.better,
-            "mcnemar": self.mcnemar and self.mcnemar._asdict(),
-        }
-
-
-def pairs(board: Leaderboard, *, n_resamples: int = 2000, seed: int = 0) -> list[PairOfRuns]:
+def pairs(board: Leaderboard, *, n_resamples: int = 2000) -> list[dict[str, Any]]:
     """Compare the runs of a leaderboard pairwise, by the metric that ranks them.
 
     Images whose group mates were trained on, where the split puts groups into two parts, are left out, and so are
-    baselines: a head's verdict compares it with them. All pairs are one family of tests, corrected together.
+    baselines: a head's verdict compares it with them. All pairs are one family of tests, corrected together. Of each
+    the ``first`` ranks higher, ``difference`` is first less second, ``better`` the one that is better after correction;
+    ``mcnemar``, which is not corrected, is None for a regression and where images come in groups.
     """
     rows = board.heads
     if len(rows) < 2:
@@ -77,22 +42,27 @@ def pairs(board: Leaderboard, *, n_resamples: int = 2000, seed: int = 0) -> list
         return []
     parts = [replace(part, y_true=part.y_true[clean], y_score=part.y_score[clean]) for part in parts]
     y_true, groups = parts[0].y_true, None if parts[0].groups is None else parts[0].groups[clean]
-    spreads = [Spread.of(task, p.y_true, p.y_score, groups, n_resamples=n_resamples, seed=seed) for p in parts]
+    spreads = [Spread.of(task, p.y_true, p.y_score, groups, n_resamples=n_resamples, seed=0) for p in parts]
     counted = kind_of(task).has_classes and not spreads[0].grouped
     both = list(combinations(range(len(rows)), 2))
     differences = [less(spreads[i], spreads[j], metric) for i, j in both]
     corrected = holm([np.nan if one.p is None else one.p for one in differences])
-    return [
-        PairOfRuns(
-            rows[i].name,
-            rows[j].name,
-            metric,
-            difference,
-            p,
-            mcnemar(task, y_true, (parts[i].y_score, parts[j].y_score)) if counted else None,
+    found = []
+    for (i, j), difference, p in zip(both, differences, corrected, strict=True):
+        better = i if (difference.value > 0) == greater_is_better(metric) else j
+        counts = mcnemar(task, y_true, (parts[i].y_score, parts[j].y_score)) if counted else None
+        found.append(
+            {
+                "first": rows[i].name,
+                "second": rows[j].name,
+                "metric": metric,
+                "difference": difference.as_json(),
+                "p_holm": None if np.isnan(p) else p,
+                "better": rows[better].name if p <= LEVEL else None,
+                "mcnemar": counts and counts._asdict(),
+            }
         )
-        for (i, j), difference, p in zip(both, differences, corrected, strict=True)
-    ]
+    return found
 
 
 def _clean(run: Run, part: str) -> NDArray[np.bool_]:

@@ -19,17 +19,6 @@ from classify.runs.folder import Run
 from classify.runs.predictions import PartPredictions
 from features_store.schema import Task
 
-__all__ = [
-    "EXPLANATIONS",
-    "MAX_BYTES",
-    "Pictures",
-    "Thumbnail",
-    "doubtful_labels",
-    "duplicate_pairs",
-    "explained_images",
-    "surest_errors",
-]
-
 MAX_BYTES = 3_300_000  # of all pictures of a page, which is to stay under 5 MB
 SIDE, OVERLAY_SIDE = 144, 264  # pixels of the longer side, shown at two thirds of it
 EXPLANATIONS = "explanations"  # folder within that of a run

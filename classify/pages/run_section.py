@@ -25,8 +25,6 @@ from classify.runs.report_json import UNDEFINED, Report
 from classify.studies.learning_curve import CURVE
 from classify.studies.reproduction import paper_numbers
 
-__all__ = ["run_details", "run_notes"]
-
 IN_SAMPLE = "Calibration, thresholds and stopping saw these images; the right-hand column is no evidence."
 Figures = list[tuple[str, str]]
 

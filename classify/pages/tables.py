@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from classify.console import columns, paragraph
 from classify.evaluation.metrics import greater_is_better
 from classify.evaluation.wording import distinct_metrics, interval_text, interval_words, metric_title, p_text
+from classify.heads import ALL_HEADS, head_class, head_options
+from classify.heads.options import Option, options_of
 from classify.pages.leaderboard import (
     STANDINGS,
     Leaderboard,
@@ -20,27 +22,11 @@ from classify.pages.leaderboard import (
 )
 from classify.pages.run_section import run_notes
 from classify.runs.folder import Run, read_run
+from classify.runs.record import plain
 from classify.runs.report_json import UNDEFINED, shown_metrics
 
 if TYPE_CHECKING:
-    from classify.heads.options import Option
-    from classify.pages.pairs import PairOfRuns
     from classify.studies.sweep import GridPoint
-
-__all__ = [
-    "ablation_text",
-    "audit_text",
-    "curve_text",
-    "head_card",
-    "head_list",
-    "head_records",
-    "leaderboard_text",
-    "pairs_text",
-    "run_text",
-    "sweep_records",
-    "sweep_text",
-    "tried_words",
-]
 
 
 def leaderboard_text(board: Leaderboard) -> str:
@@ -70,26 +56,26 @@ def _cells(metrics: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     return [interval_text(metrics.get(name, UNDEFINED)) for name in names]
 
 
-def pairs_text(board: Leaderboard, found: Sequence[PairOfRuns]) -> str:
+def pairs_text(board: Leaderboard, found: Sequence[Mapping[str, Any]]) -> str:
     """Lay out the pairs of a leaderboard."""
     if not found:
         return "  paired: there are no two heads to compare, or no image to compare them on; baselines are left out"
     rows = [["pair", f"difference in {metric_title(board.shown[0])}", "p (Holm)", "McNemar", "p", "better"]]
     for pair in found:
-        test = pair.mcnemar
+        test = pair["mcnemar"]
         rows.append(
             [
-                f"{pair.first} – {pair.second}",
-                _signed(pair.difference.as_json()),
-                p_text(pair.p_holm),
-                f"{test.only_first} : {test.only_second}" if test else "–",
-                p_text(test.p if test else None),
-                pair.better or "not shown",
+                f"{pair['first']} – {pair['second']}",
+                _signed(pair["difference"]),
+                p_text(pair["p_holm"]),
+                f"{test['only_first']} : {test['only_second']}" if test else "–",
+                p_text(test["p"] if test else None),
+                pair["better"] or "not shown",
             ]
         )
     crossing = next((row.crossing for row in board.rows if row.crossing), None)
     note = f"Student's t of the difference (jackknife), Holm over all {len(found)} pairs, baselines left out"
-    if any(pair.mcnemar for pair in found):
+    if any(pair["mcnemar"] for pair in found):
         note += "; McNemar counts the images that only one of the two gets right, its p is not corrected"
     lines = [f"  differences {clean_title(crossing)}"] if crossing else []
     return paragraph([*columns(rows), *lines, f"  {note}"])
@@ -205,12 +191,12 @@ def _score(record: dict[str, Any]) -> str:
     return f"{score} ({clean_title(clean)}: {interval_text(clean['metrics'][record['metric']])})" if clean else score
 
 
-def ablation_text(found: Mapping[str, Any], *, rows: int | None = None) -> str:
+def ablation_text(found: Mapping[str, Any]) -> str:
     """Lay out an ablation: one line for each subset, the best first, then what each block adds."""
     names = [n for n in shown_metrics(found["kind"], found["classes"]) if n in found["baseline"]]
     path, metric, blocks = found["path"], metric_title(found["metric"]), list(found["blocks"])
     table = [["blocks", *([path["option"]] if path else []), *map(metric_title, names)]]
-    for subset in found["subsets"][:rows]:
+    for subset in found["subsets"]:
         value = [f"{subset['chosen'][path['option']]:g}"] if path else []
         table.append([" + ".join(subset["blocks"]), *value, *_cells(subset["metrics"], names)])
     table.append(["majority", *([""] if path else []), *_cells(found["baseline"], names)])
@@ -299,9 +285,6 @@ def seeds_text(run: Run, found: Mapping[str, Any]) -> str:
 
 def head_records() -> list[dict[str, Any]]:
     """Return the table of heads as plain values, with the default of every option by kind of task."""
-    from classify.heads import ALL_HEADS, head_options
-    from classify.runs.record import plain
-
     return [
         {
             "name": head.name,
@@ -315,23 +298,19 @@ def head_records() -> list[dict[str, Any]]:
 
 def head_list() -> str:
     """Lay out the table of heads, a line for each; no head is imported for it."""
-    from classify.heads import ALL_HEADS
-
     lines = [f"{head.name:<8} {head.description} ({', '.join(head.kinds)})" for head in ALL_HEADS.values()]
     return "\n".join([*lines, "", "`classify heads HEAD` lists the options of one."])
 
 
 def head_card(name: str) -> str:
     """Lay out one head: what it is, and its options with defaults as ``--set`` takes them, meaning and range."""
-    from classify.heads import ALL_HEADS, head_class, head_options
-
     kinds = ALL_HEADS[name].kinds if name in ALL_HEADS else ("single",)
     head_class(name, kinds[0])  # an unknown name is answered with the valid ones
     options: dict[str, Any] = {}
     declared: dict[str, Option] = {}
     for kind in reversed(kinds):
         options = {**head_options(name, kind), **options}
-        declared = {**declared, **head_class(name, kind).options}
+        declared = {**declared, **options_of(head_class(name, kind))}
     lines = [f"{name}: {ALL_HEADS[name].description} ({', '.join(kinds)})"]
     for option, value in options.items():
         if option != "random_state":  # it is the seed of the run

@@ -33,8 +33,6 @@ from classify.runs.folder import Run
 from classify.runs.report_json import UNDEFINED, Report
 from classify.studies.audit import AUDIT
 
-__all__ = ["task_section"]
-
 _KINDS = {"single": "one class an image", "multi": "any number of classes an image", "regression": "values"}
 MAX_CLASSES = 50  # that are named in a title
 N_RESAMPLES = 500  # of scores without near-duplicates

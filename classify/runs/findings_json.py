@@ -128,10 +128,9 @@ def _read(path: Path, check: Check, what: str) -> dict[str, Any] | None:
     if values is None:
         return None
     try:
-        found: dict[str, Any] = check(values, what)
+        return dict(check(values, what))
     except SchemaError as error:
         raise RunError(f"{path} cannot be used: {error}; make it again, or take it away") from error
-    return found
 
 
 def read_audit(path: Path) -> dict[str, Any] | None:
@@ -142,14 +141,9 @@ def read_audit(path: Path) -> dict[str, Any] | None:
 def read_ablation(path: Path) -> dict[str, Any] | None:
     """Read what `classify ablate` wrote; None where there is no such file."""
     found = _read(path, _ABLATION, "the ablation")
-    return found if found is None else check_ablation(found)
-
-
-def check_ablation(found: dict[str, Any]) -> dict[str, Any]:
-    """Complete an ablation so that each subset has the metric that ranks it."""
-    for subset in found["subsets"]:
-        subset["metrics"].setdefault(found["metric"], dict(UNDEFINED))
-    found["baseline"].setdefault(found["metric"], dict(UNDEFINED))
+    if found is not None:
+        for metrics in (*(subset["metrics"] for subset in found["subsets"]), found["baseline"]):
+            metrics.setdefault(found["metric"], dict(UNDEFINED))
     return found
 
 

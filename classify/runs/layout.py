@@ -42,7 +42,7 @@ class Layout:
             import torch
 
             found["validation"] = viewed = ViewedRows(self.store, self.blocks, found["validation"].rows)
-            viewed.redraw(torch.Generator().manual_seed(0))  # a view for each row, once
+            viewed.redraw(torch.Generator().manual_seed(0))  # of each image one view, drawn once
         return found
 
     @property
@@ -52,7 +52,9 @@ class Layout:
 
     def to_train_on(self, rows: np.ndarray) -> RowMatrix:
         """Return rows for training: where images have several views, each pass sees another one."""
-        return (ViewedRows if self.n_views > 1 else RowMatrix)(self.store, self.blocks, rows)
+        if self.n_views > 1:
+            return ViewedRows(self.store, self.blocks, rows)
+        return RowMatrix(self.store, self.blocks, rows)
 
 
 def lay_out(config: RunConfig, store: Store | None = None) -> Layout:

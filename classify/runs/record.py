@@ -18,8 +18,8 @@ from classify.evaluation.bootstrap import LEVEL
 from classify.evaluation.metrics import confusion, per_class, primary_metric
 from classify.heads.persistence import library_versions
 from classify.runs.identity import run_identity
-from classify.runs.report_json import FORMAT_VERSION, Report, passport_weights
-from features_store.schema import PART_NAMES, Task
+from classify.runs.report_json import FORMAT_VERSION, Report, random_sources
+from features_store.schema import PART_NAMES
 
 if TYPE_CHECKING:
     from classify.runs.layout import Layout
@@ -43,9 +43,18 @@ def run_report(
     """Return the report of a fitted head and its scores by part; *results* are fields of `Report`."""
     store, blocks, data = layout.store, layout.blocks, layout.data
     task, parts, kind = data.task, data.parts, kind_of(data.task)
-    refit, novelty = results.get("refit"), results.get("novelty")
-    stamp = [data.crossing.words()] if data.crossing else []
-    texts = [*stamp, *data.warnings, *_random_weights(store, blocks), *_refit_words(refit), *_novelty_words(novelty)]
+    refit, novelty, middle = results.get("refit"), results.get("novelty"), sum(task.range or (0.0,)) / 2
+    passports = {name: store.blocks[name].passport for name in blocks}
+    texts = [*([data.crossing.words()] if data.crossing else []), *data.warnings]
+    texts += [
+        f"Block {name!r} was made with random weights ({source}): its vectors come from an untrained network, and "
+        "numbers that rest on it are no result."
+        for name, source in random_sources(passports).items()
+    ]
+    if refit is not None:
+        text = f"The head was fitted again on the {refit['n']} images of training and validation together: only the"
+        texts.append(f"{text} test part is scored by it; the other parts, and calibration, are of the head before.")
+    texts += _novelty_words(novelty)
     values = {
         "format_version": FORMAT_VERSION,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -67,7 +76,8 @@ def run_report(
         **{f"n_{name}": len(parts[name]) if name in parts else 0 for name in PART_NAMES},
         "seed": config.seed,
         "primary_metric": primary_metric(task),
-        "midpoint": {} if kind.has_classes else {name: _midpoint_share(task, part.y) for name, part in parts.items()},
+        # The share of labels on the middle of the scale, which SAGR counts as wrong for any head not just there.
+        "midpoint": {} if kind.has_classes else {n: np.mean(p.y == middle) for n, p in parts.items()},
         "intervals": {
             "method": "Student's t on the metric's scale with the deviation of bootstrap resamples; Wilson for shares",
             "level": LEVEL,
@@ -85,7 +95,7 @@ def run_report(
         "index_digest": store.index_digest,
         "part_digests": {name: part.digest for name, part in parts.items()},
         "identity": run_identity(config, layout),
-        "passports": {name: store.blocks[name].passport for name in blocks},
+        "passports": passports,
         "versions": {"python": platform.python_version(), **library_versions(_LIBRARIES)},
     }
     return Report(**{name: plain(value) for name, value in (values | results).items()})
@@ -103,12 +113,6 @@ def _reader(store: Store) -> dict[str, Any]:
     return found
 
 
-def _midpoint_share(task: Task, y: NDArray[Any]) -> float:
-    """Return the share of labels on the middle of the scale, which SAGR counts as wrong for any head not just there."""
-    low, high = task.range or (-1.0, 1.0)
-    return float((np.asarray(y, dtype=np.float64) == (low + high) / 2).mean())
-
-
 def by_kind(texts: Sequence[str]) -> list[str]:
     """Print each kind of warning once: of those that differ in names and numbers only, the first and how many more."""
     kinds: dict[str, list[str]] = {}
@@ -119,23 +123,6 @@ def by_kind(texts: Sequence[str]) -> list[str]:
         for alike in kinds.values()
         for line in (alike if len(alike) <= MAX_ALIKE else [f"{alike[0]} ({len(alike) - 1} more of this kind)"])
     ]
-
-
-def _random_weights(store: Store, blocks: Sequence[str]) -> list[str]:
-    sources = {name: str(passport_weights(store.blocks[name].passport).get("source", "")) for name in blocks}
-    return [
-        f"Block {name!r} was made with random weights ({source}): its vectors come from an untrained "
-        "network, and numbers that rest on it are no result."
-        for name, source in sources.items()
-        if source.startswith("random")
-    ]
-
-
-def _refit_words(refit: Mapping[str, Any] | None) -> list[str]:
-    if refit is None:
-        return []
-    text = f"The head was fitted again on the {refit['n']} images of training and validation together: only the"
-    return [f"{text} test part is scored by it; the other parts, and calibration, are of the head before."]
 
 
 def _novelty_words(novelty: Mapping[str, Any] | None) -> list[str]:

@@ -322,3 +322,9 @@ def passport_weights(passport: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the record of the weights in a passport; empty where there is none, or none of this form."""
     weights = passport.get("weights")
     return weights if isinstance(weights, Mapping) else {}
+
+
+def random_sources(passports: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return by block of an untrained network how its weights were drawn."""
+    sources = {name: str(passport_weights(passport).get("source", "")) for name, passport in passports.items()}
+    return {name: source for name, source in sources.items() if source.startswith("random")}

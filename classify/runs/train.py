@@ -59,8 +59,8 @@ def run(
     if interruption is not None:
         interruption.identify(config=dump_config(config), images={name: p.digest for name, p in parts.items()})
         interruption.identify(**{name: layout.store.blocks[name].digest for name in layout.blocks})
-    stamp = [data.crossing.words()] if data.crossing else []
-    for line in by_kind([*_dropped(data), *stamp, *data.warnings]):
+    known = [f"{part}: {n} left out ({reason})" for part, by in data.dropped.items() for reason, n in by.items()]
+    for line in by_kind([*known, *([data.crossing.words()] if data.crossing else []), *data.warnings]):
         notify(line)
     resampling: dict[str, Any] = {"n_resamples": config.resamples, "seed": config.seed}
     with _timed(timings, "baselines"):  # first: what the data alone can make fail is not found after the long work
@@ -74,13 +74,16 @@ def run(
         heads, refit, caught = fit_head(head, layout, refit=config.refit, interruption=interruption)
     with _timed(timings, "score"):
         scores = {name: head_scores(heads[name], task, x) for name, x in layout.matrices.items()}
+        every = np.concatenate(list(scores.values()))
+        if np.ptp(every, axis=0).max() <= 1e-9 * np.abs(every).max() and config.head != "dummy" and not caught:
+            caught.append("Every image gets the same prediction: the head learned nothing from these features.")
     with _timed(timings, "intervals"):
         spreads["head"] = _spreads(data, scores, **resampling)
         crossing = clean_scores(data, spreads, **resampling)
         verdicts = judge_head(data, spreads, **resampling)
         of_spreads = {
-            name: {part: intervals(spread, part=part) for part, spread in spreads[name].items()}
-            for name in ("head", "majority", "id-only")
+            name: {part: intervals(spread, part=part) for part, spread in by_part.items()}
+            for name, by_part in spreads.items()
         }
         guesses = {
             name: chance(task, fitted_part(data, name, refit=config.refit).y, part.y, seed=config.seed)
@@ -125,14 +128,6 @@ def _timed(timings: dict[str, float], name: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     timings[name] = round(time.perf_counter() - start, 3)
-
-
-def _dropped(data: TaskRows) -> list[str]:
-    return [
-        f"{part}: {count} left out ({reason})"
-        for part, counts in data.dropped.items()
-        for reason, count in counts.items()
-    ]
 
 
 def _spreads(data: TaskRows, scores: Scores, **resampling: int) -> dict[str, Spread]:

@@ -27,7 +27,7 @@ from classify.evaluation.label_errors import (
     probable_errors,
 )
 from classify.evaluation.metrics import metrics, primary_metric
-from classify.evaluation.near_duplicates import THRESHOLD, Pair, find_duplicates, safe_threshold
+from classify.evaluation.near_duplicates import THRESHOLD, find_duplicates, safe_threshold
 from features_store import open_store
 
 if TYPE_CHECKING:
@@ -85,22 +85,21 @@ def _duplicates(store: Store, blocks: Sequence[str], data: TaskRows, threshold: 
                 "threshold": round(least, 4),
                 "n_same_bytes": sum(pair.same_bytes for pair in found),
                 "ids": [str(store.ids[pair.row]) for pair in found],
-                "pairs": [_pair(store, pair) for pair in found[:MAX_LISTED]],
+                "pairs": [
+                    {
+                        "id": str(store.ids[pair.row]),
+                        "other": str(store.ids[pair.other]),
+                        "cosine": round(pair.cosine, 4),
+                        "same_bytes": pair.same_bytes,
+                    }
+                    for pair in found[:MAX_LISTED]
+                ],
             }
     return {
         "method": "cosine, mean over the blocks, each centred on its mean over the searched part",
         "threshold": threshold,
         "same_bytes_known": store.content is not None and bool(store.content.any()),
         "across": across,
-    }
-
-
-def _pair(store: Store, pair: Pair) -> dict[str, Any]:
-    return {
-        "id": str(store.ids[pair.row]),
-        "other": str(store.ids[pair.other]),
-        "cosine": round(pair.cosine, 4),
-        "same_bytes": pair.same_bytes,
     }
 
 

@@ -95,15 +95,10 @@ def growing_subsets(
     order = random.permutation(int(units.max()) + 1)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
-    rank[_one_of_each(task, y, units, rank)] = -1
+    members = [np.flatnonzero(has) for has in kind_of(task).indicators(y).T]
+    rank[[int(min(units[rows], key=lambda unit: rank[unit])) for rows in members if len(rows)]] = -1
     placed = np.lexsort((np.arange(n_images), rank[units]))
     ends = np.flatnonzero(np.append(np.diff(units[placed]) != 0, True)) + 1
     sizes = np.geomspace(max(SMALLEST, n_images // 32), n_images, n_points)
     cuts = np.unique([ends[np.argmin(np.abs(ends - size))] for size in sizes])
     return [np.sort(placed[:cut]) for cut in cuts]
-
-
-def _one_of_each(task: Task, y: NDArray[Any], units: NDArray[np.int64], rank: NDArray[np.int64]) -> list[int]:
-    """Return the first group in the random order that holds each class."""
-    members = [np.flatnonzero(has) for has in kind_of(task).indicators(y).T]
-    return [int(min(units[m], key=lambda unit: rank[unit])) for m in members if len(m)]

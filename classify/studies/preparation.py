@@ -16,8 +16,6 @@ from features_store import open_store
 from features_store.errors import unknown_name
 from features_store.schema import Status
 
-__all__ = ["Command", "Preparation", "corpora_of", "place_data", "run_command"]
-
 Command = tuple[str, ...]
 N_VIEWS, QUICK_IMAGES, QUICK_VIEWS = 8, 240, 2
 _FIT = "fit:"
@@ -30,9 +28,8 @@ class Preparation:
     system: str  # its experiments on one corpus share a store, so one policy of views
     data: Mapping[str, Command] = field(default_factory=dict)  # values of ``--data``, by corpus
     is_quick: bool = False  # a few images and epochs, in places of their own
-    n_views: int = N_VIEWS  # of each image, where an experiment trains on distorted ones
     options: Command = ()  # further options of ``extract run``
-    stores: Mapping[str, str] = field(default_factory=dict)  # places of vectors by corpus, else ``features/CORPUS``
+    stores: Mapping[str, str] = field(default_factory=dict)  # places by corpus, where not ``features/CORPUS``
 
     def store(self, corpus: str) -> Path:
         """Return the folder of a corpus' vectors."""
@@ -73,13 +70,11 @@ class Preparation:
         """Return the command that extracts blocks."""
         where = corpus or preset.corpus
         names = dict.fromkeys(self._encoder(preset, block) for block in blocks)
-        words = ["extract", "run", where, *self._data(where)]
-        for name, value in preset.paper.get("options", {}).items() if where == preset.corpus else ():
-            words += ["--option", f"{name}={value}"]
+        words = ["extract", "run", where, *self._data(where), *(_options(preset) if where == preset.corpus else ())]
         words += ["--encoders", ",".join(names)]
         policy = self.policy(where)
         if policy:
-            words += ["--policy", policy, "--views", str(QUICK_VIEWS if self.is_quick else self.n_views)]
+            words += ["--policy", policy, "--views", str(QUICK_VIEWS if self.is_quick else N_VIEWS)]
         words += ["--limit", str(QUICK_IMAGES), "--spread"] if self.is_quick else []
         return (*words, *self.options, "--store", str(self.store(where)))
 
@@ -122,6 +117,11 @@ class Preparation:
             return False
         found = open_store(path).blocks.get(block)
         return found is not None and (self.is_quick or Status.PENDING not in found.status)
+
+
+def _options(preset: Preset) -> Command:
+    options = preset.paper.get("options", {}).items()
+    return tuple(word for name, value in options for word in ("--option", f"{name}={value}"))
 
 
 def corpora_of(system: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from classify.config import load_config
@@ -13,8 +13,6 @@ from classify.runs.folder import Run
 from classify.runs.report_json import passport_weights
 from classify.studies.preparation import Preparation
 from features_store import Store
-
-__all__ = ["Difference", "differences"]
 
 
 @dataclass(frozen=True)
@@ -26,10 +24,6 @@ class Difference:
     theirs: str
     change: str = ""
     whose: str = "the paper's"
-
-    def as_json(self) -> dict[str, str]:
-        """Return plain values."""
-        return asdict(self)
 
     def __str__(self) -> str:
         return f"{self.what}: {self.ours}, {self.whose}: {self.theirs}" if self.theirs else f"{self.what}: {self.ours}"

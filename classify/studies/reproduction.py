@@ -23,8 +23,6 @@ from features_store import Store, open_store
 from features_store import passport as passports
 from features_store.errors import AffectoryError, unknown_name
 
-__all__ = ["Row", "paper_numbers", "reproduce", "run_folders", "table"]
-
 _NOT_COMPARABLE = ("corpus", "only")  # what makes two numbers two things
 
 
@@ -39,12 +37,12 @@ class Row:
     ours: dict[str, float | None] | None  # ``value``, ``low`` and ``high``; None where it was not run
     difference: float | None  # ours less the paper's
     differs: tuple[Difference, ...]  # in what the run differs from the paper's experiment
-    not_run: str = ""  # why there is no run; empty where there is one
+    not_run: str = ""  # why there is no run
     run: str = ""  # its folder
     crossing: str = ""  # the groups that the split puts into several parts, and the metric without them
-    also: Mapping[str, Mapping[str, float | None]] | None = None  # further metrics: ``paper``'s number, and ``ours``
+    also: Mapping[str, Mapping[str, float | None]] | None = None  # further numbers by metric: ``paper`` and ``ours``
     note: str = ""  # what the paper leaves open or contradicts, and what was assumed
-    standing: tuple[Statement, ...] = ()  # what is done otherwise in every run than the paper says, or was assumed
+    standing: tuple[Statement, ...] = ()  # what the paper says, and is done otherwise in every run, or was assumed
     to_do: tuple[Command, ...] = ()  # the commands that were still needed
 
     @property
@@ -60,7 +58,7 @@ class Row:
         return {
             **vars(self),
             "also": dict(self.also or {}),
-            "differs": [{**one.as_json(), "text": str(one)} for one in self.differs],
+            "differs": [{**vars(one), "text": str(one)} for one in self.differs],
             "standing": [{**vars(one), "of": list(one.of), "state": one.state} for one in self.standing],
             "to_do": [list(command) for command in self.to_do],
             "verdict": self.verdict,
@@ -181,7 +179,7 @@ def _crossed(
     out = Path("runs", store.name, run.report.task, f"{run.folder.name}-from-{preset.corpus}")
     tested = read_run(out) if (out / REPORT).is_file() else None
     is_newer = tested is not None and tested.report.created >= run.report.created
-    if tested is not None and is_newer and open_store(store).index_digest == tested.report.index_digest:
+    if tested is not None and is_newer and tested.report.index_digest == open_store(store).index_digest:
         return tested
     if not do:
         return None
@@ -300,7 +298,7 @@ def _crossing(run: Run, part: str, metric: str) -> str:
     if clean is None:
         return f"{counts}; no {part} image has a mate in training"
     value = clean["metrics"].get(metric, UNDEFINED)["value"]
-    shown = "undefined" if value is None else _number(value)
+    shown = "undefined" if value is None else f"{value:.3f}"
     return f"{counts}; {metric} without {clean['n_left_out']} that cross: {shown}"
 
 

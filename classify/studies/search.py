@@ -84,8 +84,16 @@ def search(
     identity = digest_of(run_identity(config, layout))
     metric = primary_metric(layout.data.task)
     with closing(Journal(folder / JOURNAL, identity, notify)) as journal:
-        study = _study(config, journal, distributions, greater=greater_is_better(metric))
-        _try(study, trials, _objective(config, layout, space), distributions, journal, progress=progress)
+        study = _study(journal, distributions, greater=greater_is_better(metric))
+        _try(
+            study,
+            trials,
+            _objective(config, layout, space),
+            distributions,
+            journal,
+            seed=config.seed,
+            progress=progress,
+        )
     best = journal.trials[study.best_trial.number]
     tried = [
         {**{key: one[key] for key in ("number", "value", "state")}, "options": _options(one["params"], space)}
@@ -209,14 +217,12 @@ class Journal:
         return found
 
 
-def _study(config: RunConfig, journal: Journal, distributions: Mapping[str, Any], *, greater: bool) -> optuna.Study:
+def _study(journal: Journal, distributions: Mapping[str, Any], *, greater: bool) -> optuna.Study:
     """Return a study that knows the trials of the journal."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # Another seed each time, or a resumed search would begin with the trials that it has done.
-    sampler = optuna.samplers.TPESampler(seed=config.seed + len(journal.trials))
-    study = optuna.create_study(direction="maximize" if greater else "minimize", sampler=sampler)
+    study = optuna.create_study(direction="maximize" if greater else "minimize")
     for one in journal.trials:
         state, drawn = optuna.trial.TrialState[one["state"]], {"params": one["params"], "distributions": distributions}
         try:
@@ -236,9 +242,11 @@ def _try(
     distributions: Mapping[str, Any],
     journal: Journal,
     *,
+    seed: int,
     progress: bool,
 ) -> None:
     """Try until *trials* trials have a score, with at most twice as many as are missing."""
+    from optuna.samplers import TPESampler
     from optuna.trial import TrialState
 
     missing = max(trials - journal.n_scored, 0)
@@ -246,6 +254,7 @@ def _try(
         for _ in range(2 * missing):
             if journal.n_scored >= trials:
                 break
+            study.sampler = TPESampler(seed=seed + len(journal.trials))  # a resumed search draws as one that was not
             trial = study.ask(dict(distributions))
             try:
                 value = score(trial.params)

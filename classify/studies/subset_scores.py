@@ -131,11 +131,7 @@ def _by_kernel(images: Images, subsets: Sequence[Subset], config: RunConfig, adv
     widths = {name: images.store.block(name).n_features for subset in subsets for name in subset}
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # libsvm works without the interpreter's lock
         for train, held in images.cuts:
-            products = {}
-            for name in widths:
-                rows = RowMatrix(images.store, [name], images.rows)
-                z = Standardizer.fit(rows[train]).whole(rows)
-                products[name] = z @ z.T  # numpy computes one half of it and mirrors it
+            products = {name: _gram(RowMatrix(images.store, [name], images.rows), train) for name in widths}
 
             def fit(
                 subset: Subset,
@@ -154,6 +150,12 @@ def _by_kernel(images: Images, subsets: Sequence[Subset], config: RunConfig, adv
 
             list(threads.map(fit, subsets))
     return scores
+
+
+def _gram(rows: RowMatrix, fit: np.ndarray) -> np.ndarray:
+    """Return the products of rows with each other, standardized on some of them, float32."""
+    z = Standardizer.fit(rows[fit]).whole(rows)
+    return z @ z.T  # numpy computes one half of it and mirrors it
 
 
 def subset_kernel(products: Sequence[np.ndarray], kernel: str, gamma: float) -> np.ndarray:
@@ -264,9 +266,9 @@ def _by_sums(images: Images, subsets: Sequence[Subset], config: RunConfig, advan
                     into[positions] = z[:, columns].astype(np.float64) @ coef.T + intercept
     if not images.kind.has_classes:
         return scores
-    # Into (0, 1): the largest stays the largest, and one half stays one half.
-    squeezed = lambda values: images.kind.normalized(1 / (1 + np.exp(-4 * (values - 0.5))))  # noqa: E731
-    return {subset: [squeezed(values) for values in path] for subset, path in scores.items()}
+    # Least-squares values are brought into (0, 1): the largest stays the largest, and one half stays one half.
+    squeezed = {subset: [1 / (1 + np.exp(-4 * (values - 0.5))) for values in path] for subset, path in scores.items()}
+    return {subset: [images.kind.normalized(values) for values in path] for subset, path in squeezed.items()}
 
 
 def ridge_path(sums: ProductSums, alphas: Sequence[float]) -> list[tuple[np.ndarray, np.ndarray]]:

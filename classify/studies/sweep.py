@@ -63,7 +63,7 @@ def sweep(
         recover(place)  # the run that a killed sweep made last
     failed = [point for point in points if point.problem]
     missing = [point for point in points if not (point.done or point.problem)]
-    n_there = len(points) - len(missing) - len(failed)
+    n_there, errors = len(points) - len(missing) - len(failed), []
     n_runs = Counter(point.config.task for point in points)
     if n_there:
         notify(f"{n_there} of {len(points)} runs are there already")
@@ -77,11 +77,14 @@ def sweep(
         except AffectoryError as error:
             if not point.done:  # another process may have done it meanwhile
                 failed.append(point)
+                errors.append(error)
                 notify(f"failed: {point}: {error}")
     progress(len(points), len(points))
     if failed:
         others = "the others are done" if len(failed) < len(points) else "none is done"
-        raise RunError(f"{len(failed)} of {len(points)} runs failed, the first: {failed[0]}; {others}")
+        raise RunError(f"{len(failed)} of {len(points)} runs failed, the first: {failed[0]}; {others}") from (
+            errors[0] if errors else None
+        )
 
 
 def read_sweep(path: Path, *, out: Path | None = None, allow_split_groups: bool = False) -> list[GridPoint]:

@@ -117,10 +117,18 @@ def class_codes(words: Sequence[str], place: object) -> tuple[tuple[str, ...], N
 
 
 def case_note(classes: Sequence[str]) -> str:
-    """Return the note on classes that differ only in case, or ""."""
-    folded = Counter(one.casefold() for one in classes)
-    pairs = [one for one in classes if folded[one.casefold()] > 1]
-    return f"classes that differ only in case are kept apart: {', '.join(pairs[:10])}" if pairs else ""
+    """Return the note on classes that look alike, differing only in case or in characters without a shape, or ""."""
+    folded = [_without_format(one, "").casefold() for one in classes]
+    counts = Counter(folded)
+    alike = [_without_format(one, None) for one, seen in zip(classes, folded, strict=True) if counts[seen] > 1]
+    listed = ", ".join(alike[:10])
+    return f"classes that differ only in case or in invisible characters are kept apart: {listed}" if alike else ""
+
+
+def _without_format(name: str, put: str | None) -> str:
+    """Replace what has no shape in a name, as a zero-width space has none; None: by its code."""
+    invisible = {one: f"\\u{ord(one):04x}" if put is None else put for one in name if unicodedata.category(one) == "Cf"}
+    return "".join(invisible.get(one, one) for one in name)
 
 
 def find_class_folders(tree: Tree, classes: Sequence[str]) -> tuple[str, list[str], NDArray[np.int16]]:
@@ -286,6 +294,9 @@ def _multi(table: Table, task: str, columns: Sequence[str], _ends: Ends, none: S
     """Read columns of 0 and 1, or one column of names separated by ; or |; one of nothing but 0 and 1 is one label."""
     cells = [_cells(table, column, none) for column in columns]
     if len(columns) == 1 and not all(cell.lower() in (*_TRUE, *_FALSE) for cell in cells[0] if cell):
+        row = next((at for at, cell in enumerate(cells[0]) if "," in cell), None)
+        if row is not None and not any(re.search(r"[;|]", cell) for cell in cells[0]):
+            _refuse(table, row, columns[0], "names separated by ; or |", cells[0][row])
         words = [[one.strip() for one in re.split(r"[;|]", cell) if one.strip()] for cell in cells[0]]
         classes = tuple(sorted({one for names in words for one in names}))
         values = [[name in names for name in classes] if names else [255] * len(classes) for names in words]

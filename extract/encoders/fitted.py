@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["read_spec", "save_checkpoint"]
 
 PREFIX = "fit:"
+_NETWORKS = Path("networks")  # where `extract fit` puts them
 _FORMAT, _VERSION = "affectory-network", 1
 _RECORD, _WEIGHTS, _HISTORY = "network.json", "weights.safetensors", "history.csv"
 _MAX_RECORD = 64 << 20  # bytes
@@ -90,6 +91,25 @@ def read_spec(folder: Path) -> EncoderSpec:
         builder="fit",
         needs_hub=False,
         folder=folder,
+    )
+
+
+def locate_network(name: str, weights: Mapping[str, Any], folders: Iterable[Path] = ()) -> str:
+    """Return the name under which the encoder of a passport is found, given its name and record of weights.
+
+    That of a network that was trained is the folder with the same SHA-256, among *folders* and those in ``networks``.
+
+    Raises WeightsError.
+    """
+    if not str(weights.get("source", "")).startswith(PREFIX):
+        return name
+    for folder in (*folders, *sorted(path.parent for path in _NETWORKS.glob(f"*/{_RECORD}"))):
+        if _read_record(folder)["sha256"] == weights.get("sha256"):
+            return f"{PREFIX}{folder}"
+    raise WeightsError(
+        f"the network {name!r} was trained by `extract fit`, and none of {_NETWORKS}/ here has its weights (SHA-256 "
+        f"{str(weights.get('sha256'))[:12]}); name its folder: verify takes --network FOLDER, the others --weights "
+        f"{name}=FOLDER"
     )
 
 

@@ -97,7 +97,8 @@ def choose_device(name: str = "auto") -> Device:
 
 def unused_gpu() -> str | None:
     """Return why a GPU that is visible here cannot be used, and what to do; None = none is, or it can be used."""
-    gpu = DEVICES["cuda"]
-    shown = gpu.visible()
-    problem = shown and gpu.problem()
-    return f"{shown} is visible here and cannot be used ({problem}): {gpu.remedy()}" if problem else None
+    for gpu in DEVICES.values():
+        shown = gpu.visible()
+        if shown and (problem := gpu.problem()):
+            return f"{shown} is visible here and cannot be used ({problem}): {gpu.remedy()}"
+    return None

@@ -127,6 +127,12 @@ class Cuda(Device):
 
         return left, wait
 
+    def random_state(self) -> torch.Tensor:
+        return torch.cuda.get_rng_state(self.index)
+
+    def set_random_state(self, state: torch.Tensor) -> None:
+        torch.cuda.set_rng_state(state, self.index)
+
     def memory_used(self) -> int:
         return torch.cuda.max_memory_reserved(self.index)
 

@@ -123,6 +123,15 @@ class Device(ABC):
     def start(self, function: Function, batch: NDArray[Any]) -> tuple[Left, Landed]:
         """Start `function` over a batch of pixels."""
 
+    def random_state(self) -> torch.Tensor | None:
+        """Return the state of the device's own generator; None = it draws from torch's."""
+        return None
+
+    def set_random_state(self, state: torch.Tensor) -> None:
+        """Take over a `random_state`."""
+        del state
+        raise DeviceError(f"{self.name()} has no generator of its own")
+
     def memory_used(self) -> int | None:
         """Return the largest number of bytes that were taken on the device; None = it has no memory of its own."""
         return None

@@ -27,7 +27,7 @@ from extract.engines.local import READERS, LocalEngine, describe_passes
 from extract.errors import ActorsError, DeviceError, EngineError, MachineError
 from extract.progress import Timings
 from extract.settings import RunSettings, silent
-from features_store import Status
+from features_store import MismatchError, Status
 
 BATCHES_A_CALL = 4  # within a call, reading and decoding go on while the network runs
 _PATIENCE = 300  # seconds for the first actor of a cluster, which may have to start a machine
@@ -193,7 +193,7 @@ def _results(ray: Any, vectors: Any, timings: Timings) -> Iterator[Mapping[str, 
             with timings.part("wait for actors"):
                 found = next(batches, None)
         except ray.exceptions.RayError as error:
-            if isinstance(getattr(error, "cause", None), MachineError):
+            if isinstance(getattr(error, "cause", None), (MachineError, MismatchError)):
                 raise error.cause from error
             cause = str(getattr(error, "cause", None) or error).strip().splitlines()[-1][:300]
             raise ActorsError(
@@ -257,6 +257,7 @@ def session() -> Iterator[Any]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # the run has its own
     context.print_on_execution_start = False
+    context.raise_original_map_exception = True  # not one of Ray's around it
     try:
         yield ray
     finally:

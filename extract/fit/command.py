@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from extract.errors import EncoderError
 from extract.options import CORPUS, OUTPUT, AsJson, Data, Option, corpus_place, panel
 from features_store.console import key_values
+
+if TYPE_CHECKING:
+    from extract.fit.data import Examples
+    from extract.inputs.transforms import Transform
 
 __all__ = ["EXAMPLES", "fit", "parse_options"]
 
@@ -101,15 +105,15 @@ def fit(  # noqa: PLR0913 - each is an option of the command line
     """Train a network on the images of a corpus; its checkpoint is an encoder: --encoders fit:FOLDER."""
     from extract.corpora import find_corpus
     from extract.encoders.fitted import check_new
-    from extract.encoders.networks import find_architecture, probe
+    from extract.encoders.networks import find_architecture
     from extract.engines import choose_device
-    from extract.engines.device import device_errors
     from extract.fit.checkpoint import budget_seconds, check_state
     from extract.fit.data import labels_and_parts, read_examples
     from extract.fit.losses import make_loss
     from extract.fit.recipe import recipe_for
     from extract.fit.training import fit as train
-    from features_store.schema import check_name, meaning_digest
+    from features_store.schema import check_name
+    from features_store.seal import meaning_digest
 
     architecture, found = find_architecture(network), find_corpus(corpus)
     asked = {"augment": augment, **_trainable(trainable), **({"size": size} if size is not None else {})}
@@ -129,36 +133,33 @@ def fit(  # noqa: PLR0913 - each is an option of the command line
         typer.echo(f"note: {note}", err=True)
     index = reading.index
     labels, parts = labels_and_parts(reading, task=task, split=split)
-    transform, n_outputs, initial = architecture.transform(given), len(labels.task.classes), weights or pretrained
-    # All that can be wrong is found before images are read
-    make_loss(labels.task, labels.values[labels.known], recipe, "cpu")
-    tried = architecture.build(n_outputs, options, size=transform.crop[0], initial=initial)
-    probe(tried, n_outputs, transform.crop[0], network)
-    del tried
-    examples = read_examples(reading, transform, task=task, split=split)
-    if examples.n_refused:
-        typer.echo(f"note: {examples.n_refused} images could not be decoded and are left out", err=True)
-    digests = {
-        "index_digest": index.digest,
-        "meaning_digest": meaning_digest({task: labels}, {split: parts}, index.groups),
-    }
-    with device_errors(chosen.name()):
-        record = train(
-            examples,
-            architecture,
-            folder,
-            recipe=recipe,
-            options=options,
-            given=given,
-            initial=initial,
-            name=name,
-            fitted_on={"corpus": corpus, "task": task, "split": split, **digests},
-            device=chosen.address,
-            autocast=autocast,
-            resume=resume,
-            seconds=seconds,
-            progress=sys.stderr.isatty(),
-        )
+    make_loss(labels.task, labels.values[labels.known], recipe, "cpu")  # what is wrong is found before images are read
+
+    def read(transform: Transform) -> Examples:
+        examples = read_examples(reading, transform, task=task, split=split)
+        if examples.n_refused:
+            typer.echo(f"note: {examples.n_refused} images could not be decoded and are left out", err=True)
+        return examples
+
+    meaning = meaning_digest({task: labels}, {split: parts}, index.groups)
+    digests = {"index_digest": index.digest, "meaning_digest": meaning}
+    record = train(
+        labels.task,
+        read,
+        architecture,
+        folder,
+        recipe=recipe,
+        options=options,
+        given=given,
+        initial=weights or pretrained,
+        name=name,
+        fitted_on={"corpus": corpus, "task": task, "split": split, **digests},
+        device=chosen,
+        autocast=autocast,
+        resume=resume,
+        seconds=seconds,
+        progress=sys.stderr.isatty(),
+    )
     if as_json:
         typer.echo(json.dumps({"folder": str(folder), **record}))
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from extract.encoders.fitted import check_new, save_checkpoint
 from extract.encoders.networks import Architecture, Initial, probe
 from extract.encoders.weights import seeded, sha256_of_state
+from extract.engines import Cpu, Device
+from extract.engines.device import device_errors
 from extract.errors import EncoderError
 from extract.fit.checkpoint import Checkpoint
 from extract.fit.data import Examples
@@ -23,6 +25,7 @@ from extract.fit.losses import make_loss
 from extract.fit.recipe import NONE, Recipe
 from extract.inputs.transforms import Transform
 from extract.inputs.views import POLICIES
+from features_store import Task
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +34,8 @@ __all__ = ["Training", "fit"]
 
 
 def fit(  # noqa: PLR0913 - each is an option of the command line
-    examples: Examples,
+    task: Task,
+    read: Callable[[Transform], Examples],
     architecture: Architecture,
     out: Path,
     *,
@@ -41,13 +45,13 @@ def fit(  # noqa: PLR0913 - each is an option of the command line
     initial: Initial = False,
     name: str = "",
     fitted_on: Mapping[str, Any] | None = None,
-    device: str = "cpu",
+    device: Device | None = None,
     autocast: str | None = None,
     resume: bool = False,
     seconds: float = math.inf,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Train a network and write its checkpoint.
+    """Train a network and write its checkpoint; it is built and tried before *read* decodes the images.
 
     *options* are those of the network, *given* of its input (see `Architecture.transform`). Where there are validation
     images, the weights kept are those of the epoch with the lowest validation loss, unless the recipe keeps the last.
@@ -59,11 +63,12 @@ def fit(  # noqa: PLR0913 - each is an option of the command line
     import torch
 
     check_new(out)
-    task, options, given = examples.task, dict(options or {}), dict(given or {})
+    options, given, device = dict(options or {}), dict(given or {}), device or Cpu()
     transform = architecture.transform(given)
     with seeded(recipe.seed):
         module: Any = architecture.build(len(task.classes), options, size=transform.crop[0], initial=initial)
         probe(module, len(task.classes), transform.crop[0], architecture.name)
+        examples = read(transform)
         bias = getattr(module.get_classifier(), "bias", None)
         if task.kind == "regression" and options.get("init") != "keras" and bias is not None:
             bias.data.copy_(torch.from_numpy(examples.targets["train"].mean(axis=0)))
@@ -82,8 +87,9 @@ def fit(  # noqa: PLR0913 - each is an option of the command line
             "recipe": {**whole, **({"autocast": autocast} if autocast else {})},
         }
         checkpoint = Checkpoint(out, record, resume=resume, seconds=seconds)
-        training = Training(module.to(device), examples, transform, recipe, device, autocast)
-        training.run(checkpoint, progress=progress)
+        with device_errors(device.name()):
+            training = Training(module.to(device.address), examples, transform, recipe, device, autocast)
+            training.run(checkpoint, progress=progress)
     record["fitted_on"]["epochs"] = training.best_epoch
     record["history"] = training.history
     saved = save_checkpoint(out, record, module)
@@ -100,14 +106,14 @@ class Training:
         examples: Examples,
         transform: Transform,
         recipe: Recipe,
-        device: str,
+        device: Device,
         autocast: str | None,
     ) -> None:
         import torch
 
         self.module, self.examples, self.recipe, self.transform = module, examples, recipe, transform
         self.device, self.autocast = device, autocast
-        self.loss = make_loss(examples.task, examples.targets["train"], recipe, device)
+        self.loss = make_loss(examples.task, examples.targets["train"], recipe, device.address)
         self.optimizer = recipe.build_optimizer(module)
         # Batch normalisations that are frozen keep their statistics; the parameters tell
         self.frozen = [
@@ -117,7 +123,7 @@ class Training:
             and not any(p.requires_grad for p in one.parameters())
             and any(True for _ in one.parameters())
         ]
-        self.scaler = torch.amp.GradScaler(torch.device(device).type, enabled=autocast == "float16")
+        self.scaler = torch.amp.GradScaler(device.kind, enabled=autocast == "float16")
         self.generator = torch.Generator().manual_seed(recipe.seed)
         self.history: list[dict[str, float]] = []
         self.step, self.best_loss, self.best_epoch = 0, math.inf, 0
@@ -168,8 +174,8 @@ class Training:
                 f"optimizer.{index}.{name}": torch.as_tensor(one) for name, one in values.items() if one is not None
             }
         arrays |= {"random.torch": torch.get_rng_state(), "random.order": self.generator.get_state()}
-        if torch.device(self.device).type == "cuda":
-            arrays["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        if (own := self.device.random_state()) is not None:
+            arrays["random.device"] = own
         record = {"history": self.history, "step": self.step, "best_epoch": self.best_epoch}
         return arrays, {**record, "scaler": self.scaler.state_dict()}
 
@@ -186,7 +192,7 @@ class Training:
             index, _, key = name.partition(".")
             moments.setdefault(int(index), {})[key] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
-        self.best_weights = {name: one.to(self.device) for name, one in below("best.").items()}
+        self.best_weights = {name: one.to(self.device.address) for name, one in below("best.").items()}
         for parameter, kept in self.optimizer.state.items():
             if any(one.ndim and one.shape != parameter.shape for one in kept.values()):
                 raise ValueError("a moment of the optimizer has another shape than its weight")
@@ -201,8 +207,8 @@ class Training:
         self.scaler.load_state_dict(record["scaler"])
         torch.set_rng_state(arrays["random.torch"])
         self.generator.set_state(arrays["random.order"])
-        if "random.cuda" in arrays:
-            torch.cuda.set_rng_state(arrays["random.cuda"], self.device)
+        if "random.device" in arrays and self.device.random_state() is not None:
+            self.device.set_random_state(arrays["random.device"])
 
     def _keep_best(self, record: Mapping[str, float]) -> None:
         losses = [record[name] for name in ("loss", "validation_loss") if name in record]
@@ -227,7 +233,7 @@ class Training:
         total, n_right = torch.zeros((), dtype=torch.float64), 0
         with torch.set_grad_enabled(epoch is not None):
             for rows in _batches(order, self.recipe.batch_size):
-                targets = torch.from_numpy(self.examples.targets[part][rows]).to(self.device)
+                targets = torch.from_numpy(self.examples.targets[part][rows]).to(self.device.address)
                 images = self._images(part, rows, training=epoch is not None)
                 with self._mixed():
                     outputs = self.module(images)
@@ -244,13 +250,13 @@ class Training:
         import torch
 
         dtype = getattr(torch, self.autocast or "float32")
-        return torch.autocast(torch.device(self.device).type, dtype, enabled=self.autocast is not None)
+        return torch.autocast(self.device.kind, dtype, enabled=self.autocast is not None)
 
     def _images(self, part: str, rows: NDArray[Any], *, training: bool) -> torch.Tensor:
         """Return what the network is given of some images: (n, 3, size, size) float32."""
         import torch
 
-        pixels = torch.from_numpy(self.examples.pixels[part][rows]).to(self.device)
+        pixels = torch.from_numpy(self.examples.pixels[part][rows]).to(self.device.address)
         moved = training or self.recipe.augment_validation
         pixels = windows(pixels, self.transform.crop[0], at_random=moved)
         if self.recipe.augment != NONE and moved:

@@ -31,12 +31,26 @@ from features_store.errors import first_line, unknown_name
 
 _JPEG_SUFFIXES = (".jfi", ".jfif", ".jif", ".jpe", ".jpeg", ".jpg", ".pjp", ".pjpeg")
 _JPEG2000 = (".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx")
-_OTHERS = (".avif", ".avifs", ".bmp", ".dib", ".gif", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
-SUFFIXES = frozenset((*_JPEG_SUFFIXES, *_JPEG2000, *_OTHERS))
+_OTHER_SUFFIXES = (
+    ".avif",
+    ".avifs",
+    ".bmp",
+    ".dib",
+    ".gif",
+    ".pbm",
+    ".pgm",
+    ".png",
+    ".pnm",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
+SUFFIXES = frozenset((*_JPEG_SUFFIXES, *_JPEG2000, *_OTHER_SUFFIXES))
 HEIF = frozenset((".heic", ".heif", ".hif"))
 NEVER = frozenset((".ai", ".emf", ".eps", ".fit", ".fits", ".pdf", ".ps", ".psb", ".psd", ".svg", ".wmf"))
 # Files that lie beside pictures in every corpus: nobody wants half a million of them opened to see their first bytes.
-_DATA = frozenset(
+_DATA_SUFFIXES = frozenset(
     f".{one}"
     for one in (
         *("ann", "csv", "db", "doc", "docx", "h5", "hdf5", "htm", "html", "ini", "ipynb", "json", "jsonl", "log"),
@@ -59,7 +73,7 @@ def why_not(name: str, start: Callable[[], bytes]) -> str:
         return f"{suffix} (HEIF is read where its plug-in is installed: pip install pillow-heif)"
     if suffix in NEVER:
         return f"{suffix} (a format that is never read)"
-    if suffix not in _DATA and start().startswith(JPEG_START):
+    if suffix not in _DATA_SUFFIXES and start().startswith(JPEG_START):
         return ""
     return f"{suffix} (no picture)" if 1 < len(suffix) <= 12 else "no suffix (no picture)"
 
@@ -211,12 +225,12 @@ class Decoder:
         structure = Structure(data) if data.startswith(_JPEG) else None
         try:
             try:
-                pixels, orientation, remark = self._stored(data, structure)
+                pixels, orientation, remark = self._decode_unrotated(data, structure)
             except _OF_METADATA:
                 bare = without_metadata(data)
                 if bare == data:
                     raise
-                pixels, orientation, remark = self._stored(bare, structure and Structure(bare))
+                pixels, orientation, remark = self._decode_unrotated(bare, structure and Structure(bare))
                 remark = remark or BROKEN_METADATA
         except (RefusedImageError, MemoryError):
             raise
@@ -230,7 +244,7 @@ class Decoder:
             raise RefusedImageError(Status.TRUNCATED, "the end of the file is missing")
         return Decoded(np.ascontiguousarray(_upright(pixels, orientation)), remark)
 
-    def _stored(self, data: bytes, structure: Structure | None) -> tuple[NDArray[np.uint8], int, str]:
+    def _decode_unrotated(self, data: bytes, structure: Structure | None) -> tuple[NDArray[np.uint8], int, str]:
         """Return the pixels as they are stored, the orientation that the metadata give, and a remark on these."""
         from PIL import Image
 

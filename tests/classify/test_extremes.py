@@ -11,13 +11,14 @@ from sklearn.svm import SVC
 import classify
 from classify.__main__ import app
 from classify.config import RunConfig
-from classify.errors import ConfigError, HeadError, RunError, TaskError
+from classify.errors import ConfigError, HeadError, TaskError
 from classify.heads import make_head
 from classify.runs.layout import lay_out
 from classify.runs.train import fit_head
 from classify.studies.ablation import ablate
 from classify.studies.audit import audit
 from features_store import BlockSpec, BlockWriter, Index, Labels, Split, Task, write_index
+from features_store.errors import StoreError
 
 Y = np.arange(40) % 3
 
@@ -176,6 +177,30 @@ def test_gbm_refits_each_label_for_its_own_rounds_and_says_when_it_learned_nothi
         make_head("gbm", "single").fit(x[:18], np.arange(18) % 3)
 
 
+@pytest.mark.parametrize("head", ["linear", "knn"])
+def test_a_head_that_learned_nothing_says_so(make, tmp_path, head):
+    """Features that never vary teach nothing, whatever the head."""
+    told = done(make(x=np.full((40, 3), 7.0)), tmp_path, head).report["warnings"]
+    assert any("Every image gets the same prediction" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("kind", "y", "classes", "words"),
+    [
+        (
+            "multi",
+            np.ones((40, 2), "u1"),
+            "ab",
+            "Every image of the train part has the class 'a': it cannot be learned.",
+        ),
+        ("regression", np.full((40, 1), 7.0, "f4"), "v", "Every image of the train part has the same 'v'"),
+    ],
+)
+def test_what_never_varies_in_training_is_told(make, tmp_path, kind, y, classes, words):
+    """As for a class that no image has."""
+    assert any(line.startswith(words) for line in done(make(y, kind, classes), tmp_path).report["warnings"])
+
+
 def test_a_place_that_cannot_be_written_is_found_before_the_work(make, tmp_path, monkeypatch):
     """For a run, a file and a page; folders that trying made are gone again."""
 
@@ -191,12 +216,12 @@ def test_a_place_that_cannot_be_written_is_found_before_the_work(make, tmp_path,
         "classify.pages.page.report_page",
     ):
         monkeypatch.setattr(module, no_work)
-    with pytest.raises(RunError, match="cannot write"):
+    with pytest.raises(StoreError, match="cannot write"):
         classify.run(store, "t", "linear", out=tmp_path / "file" / "run")
-    with pytest.raises(RunError, match="cannot write"):
+    with pytest.raises(StoreError, match="cannot write"):
         classify.report(run, tmp_path / "file" / "page.html")
-    with pytest.raises(RunError, match="cannot write"):
+    with pytest.raises(StoreError, match="cannot write"):
         app(["ablate", str(store), "--task", "t", "--out", str(tmp_path / "file" / "a.json")], standalone_mode=False)
-    with pytest.raises(RunError, match="cannot write"):
+    with pytest.raises(StoreError, match="cannot write"):
         classify.run(store, "t", "linear", out=tmp_path / "new" / ("x" * 300))
     assert not (tmp_path / "new").exists()

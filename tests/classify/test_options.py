@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from classify.errors import HeadError
 from classify.heads import HEADS, head_class, make_head
+from classify.heads.options import options_of
 from classify.pages.tables import head_card
 
 KINDS = ("single", "multi", "regression")
@@ -42,7 +43,7 @@ values = st.one_of(
 
 def end_of(name, kind, options):
     """Fit and predict; return what is wrong with how that ended, empty if nothing is."""
-    quick = {key: value for key, value in QUICK.items() if key in head_class(name, kind).options}
+    quick = {key: value for key, value in QUICK.items() if key in options_of(head_class(name, kind))}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -55,7 +56,7 @@ def end_of(name, kind, options):
     return "" if np.isfinite(found).all() else "answers that are no numbers"
 
 
-ALL = [(name, kind, option) for name in HEADS for kind in KINDS for option in head_class(name, kind).options]
+ALL = [(name, kind, option) for name in HEADS for kind in KINDS for option in options_of(head_class(name, kind))]
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -63,8 +64,8 @@ ALL = [(name, kind, option) for name in HEADS for kind in KINDS for option in he
 def test_every_option_is_declared_and_refuses_what_it_cannot_mean(name, kind):
     """Each has help, a range in words, a default within it, and refuses what is in the range of no option."""
     made = head_class(name, kind)
-    assert sorted(made().get_params()) == sorted(made.options)
-    for option, declared in made.options.items():
+    assert sorted(made().get_params()) == sorted(options_of(made))
+    for option, declared in options_of(made).items():
         assert declared.help
         assert declared.takes
         assert declared.valid(getattr(made(), option))
@@ -85,13 +86,13 @@ def test_strange_values_end_in_a_fit_or_in_one_sentence(name, kind, option):
     assert wrong == {}
 
 
-@pytest.mark.parametrize("name", [name for name in HEADS if head_class(name, "single").options])
+@pytest.mark.parametrize("name", [name for name in HEADS if options_of(head_class(name, "single"))])
 @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_drawn_options_end_in_a_fit_or_in_one_sentence(name, data):
     """Two options at once, of values drawn at random."""
     kind = data.draw(st.sampled_from(KINDS))
-    names = st.sampled_from(list(head_class(name, kind).options))
+    names = st.sampled_from(list(options_of(head_class(name, kind))))
     options = data.draw(st.dictionaries(names, values, min_size=1, max_size=2))
     assert end_of(name, kind, options) == ""
 
@@ -113,7 +114,7 @@ def test_no_line_of_lightgbm_reaches_the_user(capfd):
 def test_the_card_of_a_head_is_printed_from_the_declarations():
     """Name, default, range and help of each option."""
     card = head_card("gbm")
-    for option, declared in head_class("gbm", "single").options.items():
+    for option, declared in options_of(head_class("gbm", "single")).items():
         if option != "random_state":
             assert f"{option}=" in card
             assert declared.takes in card

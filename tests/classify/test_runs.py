@@ -17,7 +17,7 @@ from classify.runs.folder import find_runs, new_folder, read_run
 from classify.runs.predictions import PartPredictions, read_predictions, write_predictions
 from classify.studies.seeds import seeds_of
 from features_store import Task
-from features_store.errors import AffectoryError
+from features_store.errors import AffectoryError, StoreError
 
 TASKS = [
     Task("t", "single", ("a", 'b, "c"', "d\ne")),
@@ -98,7 +98,7 @@ def test_something_else_is_never_replaced(tmp_path):
 def test_place_that_cannot_be_written_is_an_error(tmp_path):
     """A parent that is a file is one sentence, not a traceback."""
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="cannot write the run"), new_folder(tmp_path / "file" / "run"):
+    with pytest.raises(StoreError, match="cannot write the run"), new_folder(tmp_path / "file" / "run"):
         pass
 
 

@@ -104,6 +104,16 @@ def test_an_interrupted_search_goes_on(store, tmp_path, monkeypatch):
         search(other, trials=5)
 
 
+def test_a_resumed_search_draws_as_one_that_was_not_interrupted(done, store, tmp_path, monkeypatch):
+    """Two trials, then two more, are the four of one search."""
+    config = config_of(store, tmp_path / "svm-search")
+    with monkeypatch.context() as patch:
+        patch.setattr(searching, "run_experiment", lambda *args, **kwargs: None)
+        search(config, trials=2)
+    search(config, trials=4)
+    assert (tmp_path / "svm-search" / "trials.json").read_bytes() == (done[0] / "trials.json").read_bytes()
+
+
 def test_networks_are_searched_with_layers_as_lists(store, tmp_path):
     """Layers are text in the journal and sizes in the run; a trial that diverges does not end the search."""
     settings = {"epochs": 1, "learning_rate": 0.01, "batch_size": 64}

@@ -23,6 +23,7 @@ from extract.fit.losses import make_loss
 from extract.fit.recipe import Recipe, layers, recipe_for
 from extract.fit.training import fit
 from extract.inputs.views import POLICIES, Policy
+from extract.recompute import recompute
 from features_store import Task, open_store
 from features_store.errors import AffectoryError
 
@@ -69,7 +70,8 @@ def train(examples: Examples, name: str, out, options: dict | None = None, how: 
     architecture = find_architecture(name)
     changed, _, given = recipe_for(architecture, {"size": 32, **recipe})
     return fit(
-        examples,
+        examples.task,
+        lambda _: examples,
         architecture,
         out,
         recipe=changed,
@@ -305,7 +307,7 @@ def bar_folder(tmp_path):
     return tmp_path / "images"
 
 
-def test_fit_then_extract(bar_folder, command_line, tmp_path):
+def test_fit_then_extract(bar_folder, command_line, tmp_path, monkeypatch):
     """`extract fit`, then `extract run --encoders fit:FOLDER`: blocks whose passport names the network."""
     asked = ["fit", "fractalnet", "--corpus", "folder", "--data", bar_folder, "--task", "label", "--json"]
     asked += ["--set", "widths=[4, 4]", "--set", "columns=2", "--set", "epochs=1", "--name", "bars"]
@@ -342,6 +344,17 @@ def test_fit_then_extract(bar_folder, command_line, tmp_path):
     assert weights["recipe"] == record["recipe"]
     assert str(tmp_path) not in json.dumps(store.blocks["bars.pool"].passport)
     assert store.blocks["bars.outputs"].names == ("lying", "standing")
+    block, rows = store.blocks["bars.pool"], np.flatnonzero(store.usable(["bars.pool"]))[:2]
+    ids = [str(store.ids[row]) for row in rows]
+    asked = block.passport, ids, store.corpus, bar_folder
+    with pytest.raises(WeightsError, match=r"none of networks/ here has its weights.*--network FOLDER"):
+        recompute(*asked)
+    (tmp_path / "networks").mkdir()
+    shutil.copytree(tmp_path / "net", tmp_path / "networks" / "any")
+    monkeypatch.chdir(tmp_path)
+    there = block.vectors[rows, 0]
+    for again in (recompute(*asked), recompute(*asked, [tmp_path / "net"])):
+        np.testing.assert_allclose(np.concatenate(again), there, rtol=2e-3, atol=2e-3)
 
 
 def test_the_test_part_is_never_read(bar_folder):

@@ -129,9 +129,14 @@ CASES: dict[str, list[tuple[str, bytes, np.ndarray | None]]] = {
     ],
     "white is zero": [
         *((f"tiff {bits}", grey_tiff(bits, 0), 255 - scaled(min(bits, 8))) for bits in (1, 2, 4, 8, 16)),
-        ("tiff 12", grey_tiff(12, 0), REFUSED),  # Pillow has no reader for it; refused is not wrong
+    ],
+    "white is zero, rare": [
+        ("tiff 12", grey_tiff(12, 0), REFUSED),
+        ("tiff 16, big-endian", grey_tiff(16, 0, order=">"), REFUSED),
+        ("tiff 32", grey_tiff(32, 0), REFUSED),
     ],
     "u32": [
+        ("big-endian", grey_tiff(32, order=">"), REFUSED),
         ("small", tiff(GREY.astype("<u4").tobytes(), t258=(3, [32]), t262=(3, [1])), REFUSED),
         ("whole range", grey_tiff(32), REFUSED),
     ],

@@ -24,7 +24,7 @@ from extract.engines.ray import ask_cluster
 from extract.errors import CorpusError, DeviceError, EngineError, UnreadableError
 from extract.inputs.views import Views
 from extract.settings import RunSettings
-from features_store import Index, Status, open_store
+from features_store import Index, MismatchError, Status, open_store
 from features_store.merge import merge
 from features_store.writer import read_failures
 
@@ -254,6 +254,25 @@ def test_a_fault_of_the_disk_in_an_actor_stops_the_run(images, tmp_path):
     assert not open_store(tmp_path / "store").blocks["lowlevel.features"].sealed
     summary = pipeline.run(reading, networks, tmp_path / "store", replace(settings, skip_unreadable=True))
     assert summary.blocks["lowlevel.features"] == {"written": 28, "missing": 1, "truncated": 1}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("_ray_is_here")
+def test_a_picture_that_was_replaced_stops_actors_before_a_row_is_written(images, tmp_path):
+    """Its digest is known from an earlier run of another encoder."""
+    root = tmp_path / "images"
+    shutil.copytree(images, root)
+    reading = find_corpus("folder").read(root)
+    first, second = build_encoders(find_encoders(["lowlevel", "timm:test_resnet"]), Weights("random", 0))
+    pipeline.run(reading, [first], tmp_path / "store", replace(SETTINGS, content=True))
+    row = 3
+    path = root / str(reading.index.ids[row])
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(MismatchError, match="was another picture"):
+        pipeline.run(reading, [second], tmp_path / "store", replace(SETTINGS, **RAY, limit=row + 1))
+    (block,) = (one for one in open_store(tmp_path / "store").blocks.values() if "resnet" in one.name)
+    assert not block.status[row].any()
 
 
 def actors_of(parent: int) -> list[int]:

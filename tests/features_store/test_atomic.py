@@ -422,6 +422,17 @@ def test_what_is_no_file_is_not_replaced_by_one(tmp_path, victim, make) -> None:
     assert os.path.samestat(before, place.lstat())
 
 
+def test_a_url_is_no_place_to_write(tmp_path, monkeypatch) -> None:
+    """It would become a folder ``https:`` here."""
+    monkeypatch.chdir(tmp_path)
+    place = Path("https://me:pw@host.example/x")
+    with pytest.raises(StoreError, match=r"https://me:pw@host\.example/x is a URL"):
+        try_place(place)
+    with pytest.raises(StoreError, match="is a URL"), atomic_write(place):
+        pytest.fail("it is a URL")
+    assert not list(tmp_path.iterdir())
+
+
 def _to_null(folder: Path) -> Path:
     (folder / "x").symlink_to("/dev/null")
     return folder / "x"

@@ -79,6 +79,24 @@ def test_warnings_are_notes_each_once(capsys) -> None:
     assert capsys.readouterr().err == "note: one feature is constant\n"
 
 
+def test_a_fault_of_the_machine_ends_with_1_behind_any_wording(capsys) -> None:
+    """Each layer words it anew; the first cause decides."""
+
+    def work() -> None:
+        try:
+            try:
+                raise OSError(errno.EIO, "Input/output error")
+            except OSError as error:
+                raise fs.StoreError("cannot write") from error
+        except fs.StoreError as error:
+            raise fs.MismatchError("1 of 2 runs failed") from error
+
+    with pytest.raises(SystemExit) as ended:
+        main(work)
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "error: 1 of 2 runs failed\n"
+
+
 def test_a_url_is_not_mangled_and_tells_no_password(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(fs.FormatError) as refused:
@@ -97,7 +115,9 @@ def test_an_error_of_the_program_keeps_its_traceback() -> None:
     ("text", "shown"),
     [
         ("s3://user:p@ss@bucket/a.tar is gone", "s3://***@bucket/a.tar is gone"),
+        ("https:/user:p@host/a is a path", "https:/***@host/a is a path"),
         ("'https://token@host:81/x'", "'https://***@host:81/x'"),
+        ("https:/me:pw@host/x is not there", "https:/***@host/x is not there"),
         ("(https://h/a?X-Amz-Signature=ab12&page=2).", "(https://h/a?X-Amz-Signature=***&page=2)."),
         ("https://h/a?se=1&sig=a%2Fb&sp=r", "https://h/a?se=1&sig=***&sp=r"),
         ("https://h/a?id=1xY&export=download", "https://h/a?id=1xY&export=download"),

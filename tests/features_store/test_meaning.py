@@ -61,6 +61,48 @@ def test_verify_finds_a_changed_meaning(tmp_path, make_store, run_command, chang
     assert "labels, splits or groups do not agree with their digest" in wrong
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("corpus", "corpus or picture digests do not agree"),
+        ("content", "corpus or picture digests do not agree"),
+        ("meaning_digest", "the digest of its labels, splits and groups is gone"),
+        ("corpus of a block", "was made from the corpus 'other'"),
+        ("names of a block", "the names of the values of block 'named' were changed"),
+        ("class names in a block's dump", "task 'mood' is in"),
+    ],
+)
+def test_verify_finds_what_was_changed_beside_the_vectors(tmp_path, run_command, change, words) -> None:
+    """What the index says of its images, its digest, and each copy that a block's file has."""
+    folder, rng = tmp_path / "s", np.random.default_rng(0)
+    labels = {"mood": fs.Labels(fs.Task("mood", "single", ("bad", "good")), np.array([0, 1]))}
+    content = rng.integers(0, 256, (2, 32), dtype=np.uint8)
+    index = fs.Index(np.array(["a", "b"]), labels, {}, None, content, {"name": "toy"})
+    folder.mkdir()
+    fs.write_index(folder / "index.h5", index)
+    with fs.BlockWriter(folder / "named.h5", index, fs.BlockSpec("named", (2,), {}, names=("up", "on"))) as writer:
+        writer.write([0, 1], np.ones((2, 2)))
+        writer.seal()
+    code, said, _ = run_command("verify", folder, "--write-list")
+    assert (code, "corpus and picture digests of index.h5 against their digest" in said) == (0, True)
+    with h5py.File(folder / ("named.h5" if "block" in change else "index.h5"), "r+") as file:
+        if change == "corpus":
+            file.attrs["corpus"] = '{"name":"tux"}'
+        elif change == "content":
+            file["images/content"][1] = 0
+        elif change == "meaning_digest":
+            del file.attrs["meaning_digest"]
+        elif change == "corpus of a block":
+            file.attrs["corpus"] = '{"name":"other"}'
+        elif change == "names of a block":
+            file["blocks/named/names"][0] = b"in"
+        else:
+            file["labels/mood"] = np.array([0, 1], dtype="<i2")
+            file["labels/mood"].attrs.update({"kind": "single", "classes": '["good", "bad"]'})
+    code, _, wrong = run_command("verify", folder)
+    assert (code, words in wrong) == (1, True), wrong
+
+
 def test_changed_groups_are_found(tmp_path, make_store) -> None:
     """In the index of a store whose blocks keep no groups."""
     make_store(tmp_path / "s", blocks=())
@@ -254,6 +296,14 @@ def test_class_names_in_two_forms() -> None:
     assert fs.Task("t", "single", ("tea", decomposed)) == fs.Task("t", "single", ("tea", composed))
     with pytest.raises(fs.FormatError, match="in Unicode form NFC"):
         fs.Task("t", "single", (composed, "tea", decomposed))
+
+
+def test_an_empty_class_name_and_groups_that_are_no_numbers() -> None:
+    """An empty cell means no label, so no class is called so; groups are numbers."""
+    with pytest.raises(fs.FormatError, match="empty class name"):
+        fs.Task("mood", "single", ("", "b"))
+    with pytest.raises(fs.FormatError, match="whole numbers"):
+        fs.Index(np.array(["a", "b"]), groups=np.array(["g", "h"]))
 
 
 def test_more_classes_than_codes(tmp_path) -> None:

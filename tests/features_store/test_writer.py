@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
+import errno
+=======
+import sys
+>>>>>>> 85760235dd6a71a4e845a51623776bc33468ddcd
 from pathlib import Path
 
 import h5py
@@ -9,6 +14,7 @@ import numpy as np
 import pytest
 
 import features_store as fs
+from features_store.hdf5 import new_dump
 
 N, D = 40, 6
 
@@ -223,3 +229,45 @@ def test_the_layout_is_what_the_format_says(tmp_path, index) -> None:
         assert file.libver[1] in ("v110", "v112", "v114", "v200", "latest")
     blocks = (tmp_path / "b.h5").stat().st_blocks * 512
     assert blocks >= N * 1024 * 2, "the space of every row is reserved before the first one is written"
+
+
+<<<<<<< HEAD
+def test_no_written_value_waits_for_the_close(tmp_path) -> None:
+    """HDF5 would keep small arrays back, and ignore a fault of the disk when it writes them at last."""
+    path, values = tmp_path / "s.h5", np.arange(5, dtype="<i8")
+    with new_dump(path) as file:
+        file["a"] = values
+        assert values.tobytes() in path.read_bytes()
+
+
+def test_a_fault_at_the_close_is_no_error_of_the_program(tmp_path) -> None:
+    """HDF5 tells in words what the system said; it ends as the system's own error, about this file."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    path = tmp_path / "s.h5"
+    try:
+        with pytest.raises(OSError, match=r"s\.h5") as told, new_dump(path) as file:  # noqa: PT012
+            file["a"] = np.arange(5)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert told.value.errno == errno.EFBIG
+=======
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits of resources")
+def test_a_file_that_cannot_grow_is_an_error_wherever_it_ends(tmp_path) -> None:
+    """HDF5 loses some faults and crashes at others; none may leave a dump that lacks something."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    rows = np.arange(400)
+    index = fs.Index(np.array([f"{i}.jpg" for i in rows]), splits={"s": fs.Split("s", rows % 3)}, groups=rows // 2)
+    fs.write_index(tmp_path / "whole.h5", index)
+    for limit in range(64, (tmp_path / "whole.h5").stat().st_size, 200):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            with pytest.raises(fs.DiskSpaceError, match="does not fit on its disk"):
+                fs.write_index(tmp_path / "cut.h5", index)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["whole.h5"]
+>>>>>>> 85760235dd6a71a4e845a51623776bc33468ddcd

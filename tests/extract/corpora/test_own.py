@@ -136,6 +136,16 @@ def test_names_in_one_cell_folds_suffix_and_another_delimiter(tmp_path):
     assert reading.files.read(0) == b"pictures/1.jpg"
 
 
+def test_names_that_look_alike_are_told_and_commas_in_a_cell_refused(tmp_path):
+    table(tmp_path, 'image,mood,tags\n1.jpg,joy,"a,b"\n2.jpg,joy\u200b,c\n3.jpg,Awe,a\n')
+    reading = find_corpus("csv").read(tmp_path, {"single": "mood"})
+    assert (
+        "classes that differ only in case or in invisible characters are kept apart: joy, joy\\u200b" in reading.notes
+    )
+    with pytest.raises(CorpusError, match=r"line 2: expected names separated by ; or \| in column 'tags'; found 'a,b'"):
+        find_corpus("csv").read(tmp_path, {"multi": "tags"})
+
+
 def test_old_line_ends_and_latin_1(tmp_path):
     (tmp_path / "labels.csv").write_bytes("image,label\ré.jpg,x\rf.jpg,y\r".encode("latin-1"))
     index = find_corpus("csv").read(tmp_path, {"single": "label", "encoding": "latin-1"}).index
