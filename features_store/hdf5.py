@@ -16,8 +16,7 @@ import io
 import json
 import math
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -213,40 +212,6 @@ def write_index(path: Path | str, index: Index, *, force: bool = False) -> None:
         fill_index(file, index)
 
 
-<<<<<<< HEAD
-@contextmanager
-def new_dump(path: Path) -> Iterator[h5py.File]:
-    """Create an empty HDF5 file with the settings that FORMAT.md asks for."""
-    plain = h5py.h5p.create(h5py.h5p.FILE_CREATE)
-    plain.set_obj_track_times(False)  # the same command makes the same bytes
-    name = os.fsencode(path)
-    with _writable(path, lambda access: h5py.h5f.create(name, h5py.h5f.ACC_EXCL, plain, access)) as file:
-        yield file
-
-
-@contextmanager
-def _writable(path: Path, make: Callable[[h5py.h5p.PropFAID], h5py.h5f.FileID]) -> Iterator[h5py.File]:
-    """Open a file for writing so that no failed write is lost, and close it.
-
-    HDF5 keeps small arrays back until their dataset is closed, and h5py ignores what fails then: a fault of the disk
-    would leave other values than were written, without an error.
-    """
-    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
-    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
-    access.set_libver_bounds(h5py.h5f.LIBVER_EARLIEST, h5py.h5f.LIBVER_V110)
-    access.set_alignment(ALIGNMENT, ALIGNMENT)
-    access.set_file_locking(False, ignore_when_disabled=False)
-    access.set_sieve_buf_size(0)  # nothing is kept back
-    try:
-        with h5py.File(make(access)) as file:
-            yield file
-    except (RuntimeError, OSError) as error:
-        found = re.search(r"errno = (\d+)", str(error))
-        if isinstance(error, StoreError) or not found:
-            raise
-        number = int(found[1])
-        raise OSError(number, os.strerror(number), str(path)) from error
-=======
 class _Recording(io.FileIO):
     """A file that HDF5 writes to, which keeps the first fault: HDF5 itself loses some, and crashes at others."""
 
@@ -287,7 +252,6 @@ def new_dump(path: Path, mode: str = "x") -> Iterator[h5py.File]:
         finally:
             if raw.fault is not None:
                 raise OSError(raw.fault.errno, raw.fault.strerror, str(path)) from raw.fault
->>>>>>> 85760235dd6a71a4e845a51623776bc33468ddcd
 
 
 def fill_index(file: h5py.File, index: Index, *, labels: bool = True) -> None:
@@ -351,11 +315,7 @@ def add_block(file: h5py.File, spec: BlockSpec, n_images: int) -> None:
 
 def replace_passport(path: Path, block: str, record: Mapping[str, Any]) -> None:
     """Give a block another passport; only for a file that nobody else has seen yet."""
-<<<<<<< HEAD
-    with _writable(path, lambda access: h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDWR, access)) as file:
-=======
     with new_dump(path, "r+") as file:
->>>>>>> 85760235dd6a71a4e845a51623776bc33468ddcd
         _set_text(file[f"blocks/{block}"], "passport", passport.canonical(record))
 
 

@@ -113,13 +113,9 @@ class Task:
             found = f"{twice[0]!r} twice (in Unicode form NFC)" if twice else "none"
             raise FormatError(f"task {self.name!r} needs at least one class name, each once; got {found}")
         if not all(name.strip() for name in names):
-<<<<<<< HEAD
-            raise FormatError(f"task {self.name!r} has an empty class name; empty means no label: give it a name")
-=======
             raise FormatError(
                 f"task {self.name!r} has an empty class name; an empty cell means no label: give it a name"
             )
->>>>>>> 85760235dd6a71a4e845a51623776bc33468ddcd
         for text in (*names, self.source):
             checked_text(text, f"task {self.name!r}")
         if len(names) > MAX_CLASSES:
@@ -307,13 +303,9 @@ class Index:
             if values is not None and values.shape != (len(raw), *tail):
                 raise FormatError(f"{what} have shape {values.shape}; the index has {len(raw)} images")
         if self.groups is not None and self.groups.dtype.kind not in "iu":
-<<<<<<< HEAD
-            raise FormatError(f"groups have type {self.groups.dtype}; give whole numbers, -1 for an image alone")
-=======
             raise FormatError(
                 f"groups have type {self.groups.dtype}; number them: whole numbers, -1 for an image alone"
             )
->>>>>>> 85760235dd6a71a4e845a51623776bc33468ddcd
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-import errno
-=======
 import sys
->>>>>>> 85760235dd6a71a4e845a51623776bc33468ddcd
 from pathlib import Path
 
 import h5py
@@ -14,7 +10,6 @@ import numpy as np
 import pytest
 
 import features_store as fs
-from features_store.hdf5 import new_dump
 
 N, D = 40, 6
 
@@ -231,28 +226,6 @@ def test_the_layout_is_what_the_format_says(tmp_path, index) -> None:
     assert blocks >= N * 1024 * 2, "the space of every row is reserved before the first one is written"
 
 
-<<<<<<< HEAD
-def test_no_written_value_waits_for_the_close(tmp_path) -> None:
-    """HDF5 would keep small arrays back, and ignore a fault of the disk when it writes them at last."""
-    path, values = tmp_path / "s.h5", np.arange(5, dtype="<i8")
-    with new_dump(path) as file:
-        file["a"] = values
-        assert values.tobytes() in path.read_bytes()
-
-
-def test_a_fault_at_the_close_is_no_error_of_the_program(tmp_path) -> None:
-    """HDF5 tells in words what the system said; it ends as the system's own error, about this file."""
-    resource = pytest.importorskip("resource")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    path = tmp_path / "s.h5"
-    try:
-        with pytest.raises(OSError, match=r"s\.h5") as told, new_dump(path) as file:  # noqa: PT012
-            file["a"] = np.arange(5)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert told.value.errno == errno.EFBIG
-=======
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits of resources")
 def test_a_file_that_cannot_grow_is_an_error_wherever_it_ends(tmp_path) -> None:
     """HDF5 loses some faults and crashes at others; none may leave a dump that lacks something."""
@@ -270,4 +243,3 @@ def test_a_file_that_cannot_grow_is_an_error_wherever_it_ends(tmp_path) -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in tmp_path.iterdir()] == ["whole.h5"]
->>>>>>> 85760235dd6a71a4e845a51623776bc33468ddcd
