@@ -135,7 +135,10 @@ def load_config(
         if "out" not in given:
             check_out(values.get("out"), path)
         if "store" in values:
-            values["store"] = _store_beside(values["store"], path)
+            store = values["store"]  # as it lies from the working folder, or from the folder of the file (``../``)
+            beside = Path(os.path.normpath(path.parent.absolute() / store))
+            if (store.startswith("..") or not user_path(store).exists()) and beside.exists():
+                values["store"] = str(beside)
     given = _checked(given, where)
     if preset := given.get("preset", values.get("preset")):
         values = _over(_checked(find_preset(preset).run, f"preset {preset}"), values)
@@ -162,13 +165,6 @@ def _check_place(key: str, place: str) -> None:
     if "\0" in place or _NOT_UTF8.search(place):
         why = "has a zero byte, as no name can" if "\0" in place else "is not UTF-8, so no report can name it"
         raise ConfigError(f"{key} is {place!r}, which {why}; rename it, or make a link to it and give that")
-
-
-def _store_beside(store: str, path: Path) -> str:
-    """Return where a store lies: from the working folder, or from the folder of the file that names it (``../``)."""
-    beside = Path(os.path.normpath(path.parent.absolute() / store))
-    from_run = store.startswith("..") or not user_path(store).exists()
-    return str(beside) if from_run and beside.exists() else store
 
 
 def shared_store(store: str, folder: Path) -> str:

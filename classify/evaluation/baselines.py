@@ -87,7 +87,9 @@ def id_only_scores(data: TaskRows, *, refit: bool = False, class_weight: Any = N
     parts, every = data.parts, joined(data.parts.values())
     codes = np.repeat(np.arange(len(parts)), [len(part) for part in parts.values()])
     order = np.argsort(every.rows)
-    ordered = _id_features(data.task, every.ids[order], codes[order])
+    classes = data.task.classes if kind_of(data.task).has_classes else ()
+    families, _ = traces_of_ids(every.ids[order], classes=classes, parts=codes[order])
+    ordered = np.concatenate([*families.values()], axis=1)  # (n_images, n)
     features = np.empty_like(ordered)
     features[order] = ordered
     places = {name: np.flatnonzero(codes == code) for code, name in enumerate(parts)}
@@ -105,13 +107,6 @@ def id_only_scores(data: TaskRows, *, refit: bool = False, class_weight: Any = N
         scores = tree_scores(data.task, x, fitted.y, features[places[name]], depth=depth, **options)
         found[name] = kind_of(data.task).shaped(scores)
     return found
-
-
-def _id_features(task: Task, ids: NDArray[np.str_], parts: NDArray[np.int64]) -> Floats:
-    """Turn ids, (n_images,), into numbers: (n_images, n)."""
-    classes = task.classes if kind_of(task).has_classes else ()
-    families, _ = traces_of_ids(ids, classes=classes, parts=parts)
-    return np.concatenate([*families.values()], axis=1)
 
 
 def _best_depth(task: Task, x: Floats, part: Part, options: Mapping[str, Any]) -> int:

@@ -89,14 +89,15 @@ class Explanation:
         ``value_by_block``) from the mean image to the image, ``concepts``, ``novelty`` and ``novelty_note``.
         """
         prediction, kind = self.prediction, kind_of(run.task)
-        image = matching_id(run, prediction.image)
+        image = matching_id(run, prediction.image)  # of one part
+        truths = (kind.truth_text(t) for part in run.predictions.values() for t in part.y_true[part.ids == image])
         scores = prediction.scores if prediction.calibrated is None else prediction.calibrated
         named = {} if scores is None else dict(zip(run.task.classes, scores.tolist(), strict=True))
         values = [f"{name} {value:.2f}" for name, value in named.items()]
         return {
             "file": file,
             "id": image or Path(prediction.image).name,
-            "truth": None if image is None else _truth(run, image),
+            "truth": next(truths, None),
             "predicted": (list(prediction.predicted) or ["none"]) if kind.has_classes else values,
             kind.scores_word: named,
             "explained": self.target.name,
@@ -296,11 +297,6 @@ def matching_id(run: Run, path: str) -> str | None:
     ends = ["/".join(parts[at:]) for at in range(len(parts))]
     bare = [str(PurePosixPath(end).with_suffix("")) for end in ends]
     return next((end for end in (*ends, *bare) if end in known), None)
-
-
-def _truth(run: Run, image: str) -> list[str] | None:
-    truths = (part.y_true[at] for part in run.predictions.values() for at in np.flatnonzero(part.ids == image))
-    return next((kind_of(run.task).truth_text(truth) for truth in truths), None)
 
 
 def scored_images(run: Run, data: Path | None) -> dict[str, str]:

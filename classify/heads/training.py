@@ -243,7 +243,11 @@ class Checkpoint:
     def attached(self, training: Training) -> Callable[[], bool]:
         """Fill *training* with the saved state, if there is one to resume; return the stop rule for its loop."""
         if self.resume and os.path.lexists(self.folder / _RECORD):
-            self._restore(training)
+            record, arrays = self._read()
+            try:
+                self._fill(training, record, arrays)
+            except Exception as error:  # whatever arrays that do not fit provoke in torch
+                raise self._damaged(error) from error
         self._epoch_began = self.clock()
         return lambda: self._after_epoch(training)
 
@@ -298,13 +302,6 @@ class Checkpoint:
             raise
         except OSError as error:
             raise RunError(f"cannot keep the state of training in {self.folder}: {error.strerror or error}") from error
-
-    def _restore(self, training: Training) -> None:
-        record, arrays = self._read()
-        try:
-            self._fill(training, record, arrays)
-        except Exception as error:  # whatever arrays that do not fit provoke in torch
-            raise self._damaged(error) from error
 
     def _damaged(self, error: Exception) -> RunError:
         return RunError(

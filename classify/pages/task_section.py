@@ -14,6 +14,7 @@ from classify.evaluation.comparison import holm
 from classify.evaluation.metrics import greater_is_better, primary_metric
 from classify.evaluation.wording import distinct_metrics, interval_text, metric_title
 from classify.figures.charts import MAX_SUBSETS, ablation_chart, interval_chart
+from classify.figures.svg import padded
 from classify.pages.leaderboard import (
     STANDINGS,
     Leaderboard,
@@ -44,14 +45,15 @@ def task_section(
     runs = [row.run for row in board.rows]
     report, metric, span, audit = runs[0].report, board.shown[0], _span(board), _audit(runs)
     shared = [text for text in board.rows[0].warnings if all(text in row.warnings for row in board.rows)]
-    baseline = board.baseline[metric]
+    baseline, n_more = board.baseline[metric], len(report.classes) - MAX_CLASSES
     return {
         "board": board,
         "anchor": anchor,
         "label": f"{board.task} ({board.n_images} images)" if repeated else board.task,
         "repeated": repeated,
         "unit": "Class" if kind_of(runs[0].task).has_classes else "Output",
-        "kind": f"{_KINDS[board.kind]}, {_listed(report.classes)}",
+        "kind": f"{_KINDS[board.kind]}, {', '.join(report.classes[:MAX_CLASSES])}"
+        + (f" and {n_more} more" if n_more > 0 else ""),
         "source": "" if report.source == "unknown" else report.source,
         "lower": [name for name in board.shown if not greater_is_better(name)],
         "warnings": shared,
@@ -108,18 +110,11 @@ def _ablations(runs: Sequence[Run]) -> list[Mapping[str, Any]]:
     return [one for one in found if one and one["task"] == runs[0].report.task]
 
 
-def _listed(classes: Sequence[str]) -> str:
-    more = f" and {len(classes) - MAX_CLASSES} more" if len(classes) > MAX_CLASSES else ""
-    return ", ".join(classes[:MAX_CLASSES]) + more
-
-
 def _span(board: Leaderboard) -> tuple[float, float]:
     """Return the common scale of a leaderboard's bars: all its intervals and baselines, with some room."""
     found = [*(row.metrics for row in board.rows), board.baseline, *board.others.values()]
     values = [one.get(board.shown[0], UNDEFINED).get(key) for one in found for key in UNDEFINED]
-    ends = [value for value in values if value is not None] or [0.0, 1.0]
-    room = 0.05 * (max(ends) - min(ends)) or 0.05
-    return min(ends) - room, max(ends) + room
+    return padded([value for value in values if value is not None] or [0.0, 1.0], 0.05)
 
 
 def _summary(board: Leaderboard) -> str:
