@@ -121,9 +121,10 @@ class Fuzz:
     @staticmethod
     def _shown(folder: Path) -> None:
         runs = find_runs([folder])
-        texts = [report_page(runs), *(leaderboard_text(board) for board in leaderboards(runs))]
-        texts += [text for one in runs for text in (run_text(one), model_card_text(one), data_card_text(one))]
-        assert not any("\x1b" in text or "<script>alert(1)" in text for text in texts)
+        pages = [report_page(runs), *(card(one) for one in runs for card in (model_card_text, data_card_text))]
+        lines = [*map(leaderboard_text, leaderboards(runs)), *map(run_text, runs)]
+        assert not any("<script>alert(1)" in text for text in pages)
+        assert not any("\x1b" in text for text in (*pages, *lines))
 
     def _head(self, random: np.random.Generator, number: int) -> None:
         files = dict(self.bundles[number % len(self.bundles)])
