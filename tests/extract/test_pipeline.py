@@ -247,6 +247,7 @@ def stop_in_the_middle(arguments: list[str], store: Path, how: signal.Signals) -
     return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 def test_killed_twice_and_gone_on_with_gives_the_same_bytes_as_never_killed(many, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
