@@ -23,7 +23,7 @@ from classify.config import KEYS, RunConfig, load_config
 from classify.console import columns, html_table, paragraph
 from classify.data.folds import cuts, deal_strata
 from classify.data.kinds import kind_of
-from classify.data.seen import refuse_trained
+from classify.data.seen import find_trained, refuse_trained
 from classify.data.tasks import joined
 from classify.errors import ConfigError
 from classify.evaluation.baselines import constant_scores
@@ -211,7 +211,7 @@ def cross_validate(
     unfitted_head(config, layout)  # options are checked before anything is fitted
     data, target = layout.data, layout.data.task
     part, kind = joined(data.parts[name] for name in ("train", "validation") if name in data.parts), kind_of(target)
-    refuse_trained(layout.store, layout.blocks, {"cross-validated": part.rows})
+    refuse_trained(layout.store, find_trained(layout.store, layout.blocks), {"cross-validated": part.rows})
     y, groups = part.y, part.groups
     fold_of = deal_strata(kind.strata(y), groups=groups, n_folds=folds, seed=config.seed)
     matrix, scores = RowMatrix(layout.store, layout.blocks, part.rows), kind.blank(len(y))

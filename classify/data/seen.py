@@ -99,9 +99,11 @@ def _trained_on(store: Store, passport: Mapping[str, Any]) -> NDArray[np.bool_] 
     return train if labels is None else train & labels.known
 
 
-def refuse_trained(store: Store, blocks: Sequence[str], scored: Mapping[str, NDArray[np.int64]]) -> None:
-    """Refuse to score images, by what they are called, that the network of a block was trained on."""
-    for name, images in find_trained(store, blocks).items():
+def refuse_trained(
+    store: Store, trained: Mapping[str, NDArray[np.bool_]], scored: Mapping[str, NDArray[np.int64]]
+) -> None:
+    """Refuse to score images, by what they are called, that a network was trained on, as `find_trained` has them."""
+    for name, images in trained.items():
         for part, rows in scored.items():
             if n := int(images[rows].sum()):
                 split = store.block(name).passport["weights"]["fitted_on"]["split"]

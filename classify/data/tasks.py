@@ -124,11 +124,12 @@ def task_rows(
             groups = None if store.groups is None else np.asarray(store.groups)[rows]
             parts[name] = Part(name, rows, y, np.asarray(store.ids)[rows], groups)
     unused = int((places < 0).sum())
-    warnings, source = (*_gaps(labels.task, parts), *_trained(store, blocks, parts)), chosen.source
+    trained, source = find_trained(store, blocks), chosen.source
+    warnings = (*_gaps(labels.task, parts), *_flattered(trained, parts))
     laid_out = TaskRows(labels.task, parts, dropped, unused=unused, warnings=warnings, split=split, split_source=source)
     _check(laid_out, split)
     refuse_crossing(laid_out.crossing, allow=allow_split_groups)
-    refuse_trained(store, blocks, {name: part.rows for name, part in parts.items() if name != "train"})
+    refuse_trained(store, trained, {name: part.rows for name, part in parts.items() if name != "train"})
     return laid_out
 
 
@@ -167,15 +168,11 @@ def _gaps(task: Task, parts: Mapping[str, Part]) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def _trained(store: Store, blocks: Sequence[str], parts: Mapping[str, Part]) -> list[str]:
+def _flattered(trained: Mapping[str, NDArray[np.bool_]], parts: Mapping[str, Part]) -> tuple[str, ...]:
     """Say which networks know the training images already."""
-    if "train" not in parts:
-        return []
-    names = [name for name, images in find_trained(store, blocks).items() if images[parts["train"].rows].any()]
-    if not names:
-        return []
+    names = [name for name, images in trained.items() if "train" in parts and images[parts["train"].rows].any()]
     text = f"Networks were trained on these training images ({', '.join(names)}): their vectors tell more of them than "
-    return [text + "of other images, so whatever a head chooses by inner folds leans on these blocks."]
+    return (text + "of other images, so whatever a head chooses by inner folds leans on these blocks.",) * bool(names)
 
 
 def _check(laid_out: TaskRows, split: str) -> None:

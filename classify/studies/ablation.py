@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from classify.config import RunConfig, user_path
 from classify.data.folds import deal_strata
 from classify.data.kinds import kind_of
-from classify.data.seen import refuse_trained
+from classify.data.seen import find_trained, refuse_trained
 from classify.data.tasks import choose_blocks, joined, task_rows
 from classify.errors import ConfigError
 from classify.evaluation.baselines import constant_scores
@@ -52,7 +52,7 @@ def ablate(
     allow = config.allow_split_groups
     data = task_rows(store, config.task, split=config.split, blocks=blocks, allow_split_groups=allow)
     part = joined(data.parts[name] for name in ("train", "validation") if name in data.parts)
-    refuse_trained(store, blocks, {"cross-validated": part.rows})
+    refuse_trained(store, find_trained(store, blocks), {"cross-validated": part.rows})
     y, groups = part.y, part.groups
     fold_of = deal_strata(kind_of(data.task).strata(y), groups=groups, n_folds=folds, seed=config.seed)
     images, subsets = Images(store, data.task, part.rows, y, fold_of, groups), subsets_of(blocks)

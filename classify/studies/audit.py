@@ -14,7 +14,7 @@ import numpy as np
 from classify.config import user_path
 from classify.data.kinds import kind_of
 from classify.data.rows import RowMatrix
-from classify.data.seen import refuse_trained
+from classify.data.seen import find_trained, refuse_trained
 from classify.data.tasks import TaskRows, choose_blocks, joined, task_rows
 from classify.errors import ConfigError
 from classify.evaluation.label_errors import (
@@ -107,7 +107,7 @@ def _label_errors(
     store: Store, blocks: Sequence[str], data: TaskRows, seed: int, notify: Callable[[str], None]
 ) -> dict[str, Any]:
     task, has_classes, judged = data.task, kind_of(data.task).has_classes, joined(data.parts.values())
-    refuse_trained(store, blocks, {"judged": judged.rows})
+    refuse_trained(store, find_trained(store, blocks), {"judged": judged.rows})
     names = np.repeat(list(data.parts), [len(part) for part in data.parts.values()])
     if len(judged) > MAX_JUDGED:
         notify(f"labels: {MAX_JUDGED} of {len(judged)} images are judged, drawn at random")
