@@ -92,10 +92,11 @@ def meaning_digest(labels: Mapping[str, Labels], splits: Mapping[str, Split], gr
     """Return the SHA-256 over labels, splits and groups, in hexadecimal; "" if there are none."""
     if not labels and not splits and groups is None:
         return ""
-    parts: list[bytes] = []
+    sha = hashlib.sha256()
 
     def add(header: Mapping[str, Any], values: NDArray[Any], dtype: str) -> None:
-        parts.extend((_canonical(header), b"\0", np.ascontiguousarray(values, dtype=dtype).tobytes()))
+        sha.update(_canonical(header) + b"\0")
+        sha.update(np.ascontiguousarray(values, dtype=dtype).tobytes())
 
     for name, column in sorted(labels.items()):
         task = column.task
@@ -105,7 +106,7 @@ def meaning_digest(labels: Mapping[str, Labels], splits: Mapping[str, Split], gr
         add({"split": name, "kind": split.kind, "source": split.source}, split.values, "|i1")
     if groups is not None:
         add({"groups": len(groups)}, groups, "<i8")
-    return hashlib.sha256(b"".join(parts)).hexdigest()
+    return sha.hexdigest()
 
 
 def images_digest(corpus: Mapping[str, Any], content: NDArray[np.uint8] | None) -> str:
@@ -117,4 +118,5 @@ def images_digest(corpus: Mapping[str, Any], content: NDArray[np.uint8] | None) 
 
 
 def _canonical(record: Mapping[str, Any]) -> bytes:
+    """Return canonical text as passports have it, without their limit: the names of classes may take 64 KiB alone."""
     return json.dumps(dict(record), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

@@ -31,22 +31,8 @@ from features_store.errors import first_line, unknown_name
 
 _JPEG_SUFFIXES = (".jfi", ".jfif", ".jif", ".jpe", ".jpeg", ".jpg", ".pjp", ".pjpeg")
 _JPEG2000 = (".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx")
-_OTHER_SUFFIXES = (
-    ".avif",
-    ".avifs",
-    ".bmp",
-    ".dib",
-    ".gif",
-    ".pbm",
-    ".pgm",
-    ".png",
-    ".pnm",
-    ".ppm",
-    ".tif",
-    ".tiff",
-    ".webp",
-)
-SUFFIXES = frozenset((*_JPEG_SUFFIXES, *_JPEG2000, *_OTHER_SUFFIXES))
+_OTHER = (".avif", ".avifs", ".bmp", ".dib", ".gif", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = frozenset((*_JPEG_SUFFIXES, *_JPEG2000, *_OTHER))
 HEIF = frozenset((".heic", ".heif", ".hif"))
 NEVER = frozenset((".ai", ".emf", ".eps", ".fit", ".fits", ".pdf", ".ps", ".psb", ".psd", ".svg", ".wmf"))
 # Files that lie beside pictures in every corpus: nobody wants half a million of them opened to see their first bytes.
