@@ -34,7 +34,8 @@ class Preset:
     """One experiment of a publication: the keys of a run, the shape of each block's vectors, the paper's result.
 
     *paper* holds ``citation``, ``metric``, ``part``, ``value``, and what the value rests on: ``images`` by part and
-    ``weights`` by block; ``also`` holds further numbers of the same experiment, ``note`` words.
+    ``weights`` by block; ``also`` holds further numbers of the same experiment, ``note`` words,
+    ``explained`` how many images of each class the paper explains.
     """
 
     name: str

@@ -239,15 +239,18 @@ def _draw(system: str, rows: Any) -> None:
     from classify.figures.svg import PALETTE
     from classify.pages.figure import figure
     from classify.pages.page import write_text
+    from classify.runs.findings_json import EXPLANATIONS
     from classify.studies.reproduction import run_folders
 
     for task, folders in run_folders(rows).items():
-        for kind in ("curves", "confusion", "plane"):
+        explained = [folder for folder in folders if (folder / EXPLANATIONS).is_dir()]
+        for kind in ("curves", "confusion", "plane", "explanations"):
             path = folders[0].parent / f"{system}-{task}-{kind}.svg"
-            if path.exists():
+            of = explained if kind == "explanations" else folders
+            if path.exists() or not of:
                 continue
             try:
-                text = figure(kind, folders[: len(PALETTE)])
+                text = figure(kind, of[: len(PALETTE)])
             except RunError:  # no run of a network, or no such task
                 continue
             write_text(path, text, force=False)

@@ -79,11 +79,15 @@ def bootstrap(
 
 def intervals(spread: Spread, *, part: str = "test") -> dict[str, Interval]:
     """Give each metric of a head its interval, or the reason why it has none."""
-    return {
+    found = {
         name: _interval(spread, name, metric, part)
         for name, metric in metrics_of(spread.task).items()
         if name in spread.values
     }
+    if len(spread.task.classes) == 1:  # every average over one class is the same number, so it has one interval
+        averages = {name: name.replace("weighted_", "macro_").replace("micro_", "macro_") for name in found}
+        found = {name: found.get(averages[name], interval) for name, interval in found.items()}
+    return found
 
 
 def too_few(n_units: int, *, grouped: bool, part: str) -> str:

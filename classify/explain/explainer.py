@@ -40,8 +40,8 @@ from classify.explain.saliency import WHOLE, SaliencyMap, combined, covered, gra
 from classify.inference.model import Prediction, run_model
 from classify.inference.predictor import Predictor
 from classify.json_file import write_json
-from classify.pages.pictures import EXPLANATIONS, Pictures
-from classify.runs.findings_json import read_explanations
+from classify.pages.pictures import Pictures
+from classify.runs.findings_json import EXPLANATIONS, read_explanations
 from classify.runs.folder import Run
 from features_store.atomic import atomic_folder, recover
 from features_store.errors import ExistsError

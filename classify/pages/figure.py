@@ -18,8 +18,8 @@ from classify.figures.panels import curves_figure, histogram_figure, pictures_fi
 from classify.figures.svg import PALETTE, standalone
 from classify.json_file import SchemaError, items, parse_json, read_regular, record
 from classify.pages.leaderboard import distinct_names
-from classify.pages.pictures import EXPLANATIONS, OVERLAY_SIDE, Pictures
-from classify.runs.findings_json import read_explanations
+from classify.pages.pictures import OVERLAY_SIDE, Pictures
+from classify.runs.findings_json import EXPLANATIONS, read_explanations
 from classify.runs.folder import Run, find_runs
 from classify.runs.report_json import EPOCH
 from features_store import open_store

@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 
 from classify.data.kinds import kind_of
 from classify.json_file import read_regular
-from classify.runs.findings_json import read_explanations
+from classify.runs.findings_json import EXPLANATIONS, read_explanations
 from classify.runs.folder import Run
 from classify.runs.predictions import PartPredictions
 from features_store.schema import Task
 
 MAX_BYTES = 3_300_000  # of all pictures of a page, which is to stay under 5 MB
 SIDE, OVERLAY_SIDE = 144, 264  # pixels of the longer side, shown at two thirds of it
-EXPLANATIONS = "explanations"  # folder within that of a run
 MAX_ERRORS, MAX_DOUBTED, MAX_PAIRS, MAX_BARS, MAX_OVERLAYS = 12, 18, 8, 5, 12
 _PLACES = ("", "images")  # below the corpus' folder, where ids may begin
 _MAX_PIXELS = 120_000_000

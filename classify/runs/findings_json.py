@@ -120,6 +120,7 @@ def _deletion(value: Any, where: str) -> Any:
     return found
 
 
+EXPLANATIONS = "explanations"  # folder within that of a run
 _EXPLANATIONS = record({}, {"images": (items(_EXPLAINED), []), "deletion": (optional(_deletion), None)})
 
 

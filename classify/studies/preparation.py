@@ -63,7 +63,7 @@ class Preparation:
     def fit_command(self, preset: Preset, block: str) -> Command:
         """Return the command that fits the network behind a block: the preset's line, with places."""
         words = [*shlex.split(preset.paper["fit"]), *self._data(preset.corpus)]
-        words += ["--set", "epochs=1"] if self.is_quick else []
+        words += ["--set", "epochs=1", "--limit", str(QUICK_IMAGES)] if self.is_quick else []
         return (*words, "--out", str(self.network(preset, block)))
 
     def extract_command(self, preset: Preset, blocks: Iterable[str], corpus: str = "") -> Command:
@@ -77,6 +77,14 @@ class Preparation:
             words += ["--policy", policy, "--views", str(QUICK_VIEWS if self.is_quick else N_VIEWS)]
         words += ["--limit", str(QUICK_IMAGES), "--spread"] if self.is_quick else []
         return (*words, *self.options, "--store", str(self.store(where)))
+
+    def explain_command(self, preset: Preset, run: Path) -> Command:
+        """Return the command that explains a run as the paper does; nothing where it does not, or without a folder."""
+        n = preset.paper.get("explained")
+        folder = next((place for place in self.data.get(preset.corpus, ()) if user_path(place).is_dir()), None)
+        if n is None or folder is None:
+            return ()
+        return ("classify", "explain", str(run), "--each-class", str(n), "--data", folder)
 
     def import_command(self, corpus: str, block: str) -> Command:
         """Return the form of the command that brings in vectors of others."""

@@ -88,6 +88,12 @@ def _block_differences(name: str, preset: Preset, store: Store, trained_on: str,
     if fitted:
         digest = _field(passport, "weights.fitted_on.index_digest")
         found += _compared(f"images that {name} was fitted on", digest, store.index_digest, change, "the store's")
+        found += _compared(
+            f"images of each part that {name} was fitted on",
+            _field(passport, "weights.fitted_on.limit"),
+            "absent",
+            change,
+        )
     source, published = passport_weights(passport).get("source", "unknown"), paper.get("weights", {}).get(name)
     if published is not None and source != published and not {"weights.sha256", "weights.source"} & stated.keys():
         found.append(Difference(f"weights of {name}", source, f"{published}; the paper's weights are not identified"))

@@ -11,6 +11,7 @@ from typing import Any
 from classify.config import RunConfig, load_config, user_path
 from classify.errors import ConfigError, RunError
 from classify.preset import Preset, Statement, statements, systems
+from classify.runs.findings_json import EXPLANATIONS
 from classify.runs.folder import Run, read_run
 from classify.runs.identity import differing_aspects, run_identity
 from classify.runs.layout import Layout, lay_out, quick
@@ -130,9 +131,21 @@ def _reproduced(
         config = load_config(None, given)
         done = _run(quick(config) if plan.is_quick else config, force=force, notify=notify)
         crossed = _crossed_scores(preset, done, plan, do=do, notify=notify)
+        if do:
+            _explain(preset, done, plan, notify)
         return _row(preset, done, store, crossed)
     except AffectoryError as error:
         return _not_run(preset, str(error), to_do)
+
+
+def _explain(preset: Preset, run: Run, plan: Preparation, notify: Callable[[str], None]) -> None:
+    """Explain a run where the paper does, and where that is not done yet; a failure is told, and costs no number."""
+    command = plan.explain_command(preset, run.folder)
+    if command and not (run.folder / EXPLANATIONS).exists():
+        try:
+            run_command(command, notify)
+        except RunError as error:
+            notify(str(error))
 
 
 def _fitting_store(preset: Preset, opened: Mapping[str, Store]) -> tuple[str | None, str]:

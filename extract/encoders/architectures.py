@@ -22,10 +22,11 @@ def parameters(module: nn.Module) -> tuple[int, int]:
     return trained + running, trained
 
 
-def initialise_as_keras(module: nn.Module) -> nn.Module:
+def initialise_as_keras(module: nn.Module, *, scaled: bool = True) -> nn.Module:
     """Draw new weights as Keras does by default, and take over the constants of its batch normalisation.
 
     Glorot uniform, biases of zero, a momentum of .99 (torch counts the other way round: .01), an epsilon of 1e-3.
+    Not *scaled*: its normalisations shift without a scale.
     """
     for layer in module.modules():
         if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear)):
@@ -34,6 +35,8 @@ def initialise_as_keras(module: nn.Module) -> nn.Module:
                 nn.init.zeros_(layer.bias)
         elif isinstance(layer, nn.BatchNorm2d):
             layer.eps, layer.momentum = 1e-3, 0.01
+            if not scaled:
+                layer.register_parameter("weight", None)
     return module
 
 

@@ -46,6 +46,7 @@ _NUMBERS: dict[str, tuple[float, float]] = {  # by option: a file of a stranger 
     "depth": (8, 1202),
     "width": (1, 256),
 }
+_UNSCALED = ("inception_v3",)  # whose normalisations have no scale in Keras
 _WORDS: dict[str, tuple[Any, ...]] = {"init": ("own", "keras"), "top": (True, False)}
 _MAX_VALUES = 16
 _BARE = re.compile(r"[A-Za-z0-9_]{1,80}(\.[A-Za-z0-9_]{1,80})?")
@@ -117,7 +118,7 @@ class Architecture:
         if keras:
             from extract.encoders.architectures import initialise_as_keras
 
-            initialise_as_keras(module)
+            initialise_as_keras(module, scaled=self.name not in _UNSCALED)
         return module
 
     def _check_option(self, name: str, value: object) -> None:

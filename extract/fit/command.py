@@ -63,6 +63,7 @@ def fit(  # noqa: PLR0913 - each is an option of the command line
     data: Data = None,
     option: Option = None,
     split: Annotated[str, _in_corpus(help="A split of the corpus; its test part is never read.")] = "default",
+    limit: Annotated[int | None, _in_corpus(min=1, help="Only N images of each part, from all over it.")] = None,
     size: Annotated[int | None, _in_network(help="Edge of its input, pixels. Default: the network's own.")] = None,
     pretrained: Annotated[
         bool, _in_network("--pretrained", help="Start at the published weights, from a model hub.")
@@ -136,13 +137,14 @@ def fit(  # noqa: PLR0913 - each is an option of the command line
     make_loss(labels.task, labels.values[labels.known], recipe, "cpu")  # what is wrong is found before images are read
 
     def read(transform: Transform) -> Examples:
-        examples = read_examples(reading, transform, task=task, split=split)
+        examples = read_examples(reading, transform, task=task, split=split, limit=limit)
         if examples.n_refused:
             typer.echo(f"note: {examples.n_refused} images could not be decoded and are left out", err=True)
         return examples
 
     meaning = meaning_digest({task: labels}, {split: parts}, index.groups)
     digests = {"index_digest": index.digest, "meaning_digest": meaning}
+    limited = {} if limit is None else {"limit": limit}
     record = train(
         labels.task,
         read,
@@ -153,7 +155,7 @@ def fit(  # noqa: PLR0913 - each is an option of the command line
         given=given,
         initial=weights or pretrained,
         name=name,
-        fitted_on={"corpus": corpus, "task": task, "split": split, **digests},
+        fitted_on={"corpus": corpus, "task": task, "split": split, **digests, **limited},
         device=chosen,
         autocast=autocast,
         resume=resume,

@@ -67,9 +67,17 @@ def labels_and_parts(dataset: Dataset, *, task: str, split: str) -> tuple[Any, S
 
 
 def read_examples(
-    dataset: Dataset, transform: Transform, *, task: str, split: str, memory: int | None = None
+    dataset: Dataset,
+    transform: Transform,
+    *,
+    task: str,
+    split: str,
+    limit: int | None = None,
+    memory: int | None = None,
 ) -> Examples:
     """Decode the labelled images of the training and validation parts; the test part is never read.
+
+    With a *limit* at most so many images of each part are taken, from all over it.
 
     Where the transform crops, the images are kept as they are before. More bytes of pixels than *memory* (None = half
     of this machine's) are not kept: then images are decoded once here, to see which can be, and again in each epoch.
@@ -90,6 +98,11 @@ def read_examples(
     rows_of = {
         part: np.flatnonzero((parts.values == code) & labels.known) for code, part in enumerate(("train", "validation"))
     }
+    if limit is not None:
+        rows_of = {
+            part: rows[np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int)]
+            for part, rows in rows_of.items()
+        }
     n_bytes = sum(map(len, rows_of.values())) * int(np.prod(transform.input_shape))
     kept = n_bytes <= (_half_of_memory() if memory is None else memory)
     pixels: dict[str, Pixels] = {}
@@ -107,9 +120,7 @@ def read_examples(
         if good.any():
             dtype = np.int64 if labels.task.kind == "single" else np.float32
             targets[part] = labels.values[rows[good]].astype(dtype)
-            pixels[part] = (
-                (found if good.all() else found[good]) if kept else _Decoded(rows[good], one, transform.input_shape)
-            )
+            pixels[part] = (found if good.all() else found[good]) if kept else _Decoded(rows[good], one)
     if "train" not in pixels:
         raise CorpusError(f"split {split!r} has no training image with a label of task {task!r} that could be decoded")
     return Examples(labels.task, pixels, targets, n_refused)
@@ -118,19 +129,21 @@ def read_examples(
 class _Decoded:
     """Images that are decoded when they are asked for."""
 
-    def __init__(
-        self, rows: NDArray[np.int64], one: Callable[[int], NDArray[np.uint8] | None], shape: tuple[int, ...]
-    ) -> None:
-        self._rows, self._one, self._shape = rows, one, shape
+    def __init__(self, rows: NDArray[np.int64], one: Callable[[int], NDArray[np.uint8] | None]) -> None:
+        self._rows, self._one = rows, one
         self._pool = ThreadPoolExecutor(os.cpu_count())
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, rows: NDArray[Any], /) -> NDArray[np.uint8]:
-        images = self._pool.map(self._one, self._rows[rows].tolist())
-        grey = np.zeros(self._shape, dtype=np.uint8)  # of one that has disappeared since it was first read
-        return np.stack([grey if image is None else image for image in images])
+        images = [image for image in self._pool.map(self._one, self._rows[rows].tolist()) if image is not None]
+        if len(images) < len(rows):
+            raise CorpusError(
+                f"{len(rows) - len(images)} images that could be decoded at the start cannot be any more; bring them "
+                "back, and go on with --resume"
+            )
+        return np.stack(images)
 
 
 def _half_of_memory() -> int:

@@ -14,7 +14,7 @@ from extract.errors import EncoderError
 if TYPE_CHECKING:
     import torch
 
-INTERPOLATIONS = ("bicubic", "bilinear", "lanczos")
+INTERPOLATIONS = ("bicubic", "bilinear", "lanczos", "opencv")
 CHANNELS = ("RGB", "BGR")
 
 
@@ -28,8 +28,8 @@ class Transform:
         Length of the shorter edge, the ratio kept; or height and width. Pixels.
     crop : (int, int)
         Height and width of the centre crop, not larger than `resize`. Pixels.
-    interpolation : {"bicubic", "bilinear", "lanczos"}
-        Always antialiased.
+    interpolation : {"bicubic", "bilinear", "lanczos", "opencv"}
+        Antialiased, except for the last: bilinear between the nearest pixels, as OpenCV resizes by default.
     mean, std : tuple of 3 floats
         Of the channels in [0, 1].
     resizer : {"torchvision", "pillow"}
@@ -81,7 +81,7 @@ class Transform:
         end = (top + self.crop[0], left + self.crop[1])
         small = rgb
         if (height, width) != rgb.shape[:2]:
-            resize = RESIZERS["pillow" if self.interpolation == "lanczos" else self.resizer]
+            resize = RESIZERS[_ONLY.get(self.interpolation, self.resizer)]
             small = resize(rgb, (height, width), end, self.interpolation)
         cropped = small[top : end[0], left : end[1]]
         return (cropped if cropped.flags.writeable else cropped.copy()).transpose(2, 0, 1)
@@ -156,5 +156,18 @@ def _resize_pillow(
     return np.asarray(Image.fromarray(rgb).resize((size[1], size[0]), method))
 
 
-RESIZERS = {"torchvision": _resize_torch, "pillow": _resize_pillow}
-"""By name, what resizes: torch's uint8 kernels with antialiasing, or Pillow."""
+def _resize_opencv(
+    rgb: NDArray[np.uint8], size: tuple[int, int], end: tuple[int, int], interpolation: str
+) -> NDArray[np.uint8]:
+    """Resize as OpenCV does by default: two pixels each way, and nothing of those between them."""
+    import torch
+
+    del end, interpolation  # there is one way
+    image = torch.from_numpy(rgb.transpose(2, 0, 1)[None].astype(np.float32))
+    resized = torch.nn.functional.interpolate(image, size, mode="bilinear", align_corners=False)[0]
+    return np.asarray(resized.add_(0.5).to(torch.uint8).permute(1, 2, 0).numpy())
+
+
+RESIZERS = {"torchvision": _resize_torch, "pillow": _resize_pillow, "opencv": _resize_opencv}
+"""By name, what resizes: torch's uint8 kernels with antialiasing, Pillow, or what has no antialiasing."""
+_ONLY = {"lanczos": "pillow", "opencv": "opencv"}  # interpolations of one resizer

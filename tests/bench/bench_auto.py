@@ -1,12 +1,15 @@
 """Heads that choose for themselves against what one would write with scikit-learn or LightGBM: scores and CPU seconds.
 
 Outer folds are shared, every choice is made inside them, and all see the same vectors. Planted data are made here;
-``AFFECTORY_BENCH_STORES=STORE:TASK,...`` adds tasks of real stores, each output of a regression by itself.
+``AFFECTORY_BENCH_STORES=STORE:TASK,...`` adds tasks of real stores, each output of a regression by itself. There
+``AFFECTORY_BENCH_AUTOGLUON=PYTHON``, an interpreter with AutoGluon, adds it on the first two folds, five minutes each.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,7 +26,12 @@ from features_store import BlockSpec, BlockWriter, Index, Store, open_store, wri
 from tests.bench.results import record
 
 N, WIDTH, N_BLOCKS = 700, 60, 6
+WIDE, WIDE_BLOCKS = (
+    2432,
+    (2048, 2048, 2048, 2048, 2048, 1128),
+)  # the columns of four networks and their low-level features
 FOLDS = int(os.environ.get("AFFECTORY_BENCH_FOLDS", "5"))
+AUTOGLUON, AUTOGLUON_FOLDS, AUTOGLUON_SECONDS = os.environ.get("AFFECTORY_BENCH_AUTOGLUON", ""), 2, 300
 OURS = ("auto", "svm", "linear", "knn")
 COSTS, GAMMAS, ALPHAS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0), (0.25, 0.5, 1.0, 2.0), 10.0 ** np.linspace(-6, 5, 45)
 
@@ -37,6 +45,44 @@ class Case(NamedTuple):
     rows: np.ndarray
     y: np.ndarray
     kind: str
+    real: bool = False
+    n_folds: int = FOLDS  # so many of five are fitted
+    rivals: tuple[str, ...] = ()  # which of the others to run; none named: all
+
+
+def store_of(folder: Path, blocks: dict[str, np.ndarray]) -> Store:
+    """Make a store of these blocks where none is, and open it."""
+    if not (folder / "index.h5").exists():
+        n = len(next(iter(blocks.values())))
+        index = Index(np.array([f"{i:04}.jpg" for i in range(n)]))
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, vectors in blocks.items():
+            spec = BlockSpec(name, vectors.shape[1:], {"encoder": "noise"}, "float32")
+            with BlockWriter(folder / f"{name}.h5", index, spec) as writer:
+                writer.write(np.arange(n), vectors)
+        write_index(folder / "index.h5", index)
+    return open_store(folder)
+
+
+def wide(folder: Path) -> Case:
+    """Return a task as wide as a store of real networks: 64 directions of two blocks of six tell it."""
+    random = np.random.default_rng(6)
+    blocks = {f"b{k}": random.normal(size=(WIDE, d)).astype(np.float32) for k, d in enumerate(WIDE_BLOCKS)}
+    for vectors in blocks.values():  # most of the variance in few directions, as networks have it
+        vectors[:] += 3 * random.normal(size=(WIDE, 64)) @ random.normal(size=(64, vectors.shape[1])) / 8
+    signal = blocks["b1"] @ random.normal(size=WIDE_BLOCKS[1]) + blocks["b4"] @ random.normal(size=WIDE_BLOCKS[4])
+    y = signal / signal.std() + 0.7 * random.normal(size=WIDE)
+    # a grid over SVR takes hours at this width
+    return Case(
+        "2,432 images x 11,368 features",
+        store_of(folder, blocks),
+        list(blocks),
+        np.arange(WIDE),
+        y,
+        "regression",
+        n_folds=1,
+        rivals=("RidgeCV", "LightGBM"),
+    )
 
 
 def planted(folder: Path) -> Iterator[Case]:
@@ -44,15 +90,7 @@ def planted(folder: Path) -> Iterator[Case]:
     random = np.random.default_rng(5)
     x = random.normal(size=(N_BLOCKS, N, WIDTH)).astype(np.float32)
     names = [f"b{k}" for k in range(N_BLOCKS)]
-    if not (folder / "index.h5").exists():
-        index = Index(np.array([f"{i:04}.jpg" for i in range(N)]))
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, vectors in zip(names, x, strict=True):
-            spec = BlockSpec(name, (WIDTH,), {"encoder": "noise"}, "float32")
-            with BlockWriter(folder / f"{name}.h5", index, spec) as writer:
-                writer.write(np.arange(N), vectors)
-        write_index(folder / "index.h5", index)
-    store, noise = open_store(folder), random.normal(size=N)
+    store, noise = store_of(folder / "planted", dict(zip(names, x, strict=True))), random.normal(size=N)
     signal = x[2, :, :8].sum(axis=1) / np.sqrt(8)
     rows, classes = np.arange(N), np.digitize(signal + 0.5 * noise, [-0.5, 0.5])
     yield Case("one block of signal among five of noise", store, names, rows, signal + 0.5 * noise, "regression")
@@ -61,6 +99,7 @@ def planted(folder: Path) -> Iterator[Case]:
     product = (x[2, :, 0] + x[2, :, 1]) * (x[4, :, 0] + x[4, :, 1]) / 2 + 0.3 * noise
     yield Case("signal in a product of blocks", store, [names[2], names[4]], rows, product, "regression")
     yield Case("noise", store, names, rows, noise, "regression")
+    yield wide(folder / "wide")
 
 
 def real() -> Iterator[Case]:
@@ -74,9 +113,9 @@ def real() -> Iterator[Case]:
         y, title = labels.values[rows], f"{Path(place).name}, {name}"
         if labels.task.kind == "regression":
             for k, output in enumerate(labels.task.classes):
-                yield Case(f"{title}, {output}", store, blocks, rows, y[:, k].astype(float), "regression")
+                yield Case(f"{title}, {output}", store, blocks, rows, y[:, k].astype(float), "regression", real=True)
         elif labels.task.kind == "single":
-            yield Case(title, store, blocks, rows, y.astype(np.int64), "single")
+            yield Case(title, store, blocks, rows, y.astype(np.int64), "single", real=True)
 
 
 def head(name: str, kind: str) -> Callable[[Any, np.ndarray, Any], np.ndarray]:
@@ -126,43 +165,64 @@ def others(kind: str) -> dict[str, Callable[[Any, np.ndarray, Any], np.ndarray]]
     }
 
 
+def autogluon(x: RowMatrix, y: np.ndarray, new: RowMatrix) -> np.ndarray:
+    """Fit AutoGluon in an environment of its own and return its answers: (n_new, n_classes or 1)."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(f"{folder}/rows.npz", x=np.asarray(x), y=y, new=np.asarray(new))
+        script = Path(__file__).with_name("autogluon_answers.py")
+        subprocess.run([AUTOGLUON, str(script), folder, str(AUTOGLUON_SECONDS)], check=True)
+        found: np.ndarray = np.load(f"{folder}/answers.npy")
+    return found
+
+
+def cpu_seconds() -> float:
+    """Return the CPU time of this process and of those that it has waited for."""
+    return sum(os.times()[:4])
+
+
 def compare(case: Case) -> None:
     """Print and record scores, seconds, and how far each is from the first, with a paired 95% interval."""
-    folds = cuts(deal_strata(KINDS[case.kind].strata(case.y), n_folds=FOLDS))
+    folds = cuts(deal_strata(KINDS[case.kind].strata(case.y), n_folds=max(FOLDS, case.n_folds)))[: case.n_folds]
+    classes, codes = np.unique(case.y, return_inverse=True)
     losses: dict[str, np.ndarray] = {}
-    print(f"\n{case.name}: {len(case.rows)} images, {len(case.blocks)} blocks, {FOLDS} folds", flush=True)
-    for name, answer in {**{name: head(name, case.kind) for name in OURS}, **others(case.kind)}.items():
-        found, start = (
-            np.zeros((len(case.y), len(np.unique(case.y)) if case.kind == "single" else 1)),
-            time.process_time(),
-        )
-        for train, held in folds:
+    print(f"\n{case.name}: {len(case.rows)} images, {len(case.blocks)} blocks, {len(folds)} folds", flush=True)
+    rivals = {name: one for name, one in others(case.kind).items() if name in case.rivals or not case.rivals}
+    if AUTOGLUON and case.real:
+        rivals["AutoGluon"] = autogluon
+    for name, answer in {**{name: head(name, case.kind) for name in OURS}, **rivals}.items():
+        mine = folds[:AUTOGLUON_FOLDS] if name == "AutoGluon" else folds
+        found = np.full((len(case.y), len(classes) if case.kind == "single" else 1), np.nan)
+        cpu, wall = cpu_seconds(), time.perf_counter()
+        for train, held in mine:
             x, new = (RowMatrix(case.store, case.blocks, case.rows[part]) for part in (train, held))
             found[held] = answer(x, case.y[train], new).reshape(len(held), -1)
-        seconds = (time.process_time() - start) / FOLDS
+        cpu, wall = (cpu_seconds() - cpu) / len(mine), (time.perf_counter() - wall) / len(mine)
         if case.kind == "single":
-            losses[name] = -np.log(
-                np.clip(found[np.arange(len(found)), np.searchsorted(np.unique(case.y), case.y)], 1e-9, 1)
-            )
-            score, unit = float(losses[name].mean()), "log loss"
+            losses[name] = -np.log(np.clip(found[np.arange(len(found)), codes], 1e-9, 1))
+            score, unit = float(np.nanmean(losses[name])), "log loss"
         else:
             losses[name] = (found[:, 0] - case.y) ** 2 / case.y.var()
-            score, unit = float(np.corrcoef(found[:, 0], case.y)[0, 1]), "r"
+            told = np.isfinite(found[:, 0])
+            score, unit = float(np.corrcoef(found[told, 0], case.y[told])[0, 1]), "r"
         worse = losses[name] - losses["auto"]
-        half = 1.96 * worse.std() / np.sqrt(len(worse))
+        worse = worse[np.isfinite(worse)]
+        mean, half = float(worse.mean()), float(1.96 * worse.std() / np.sqrt(len(worse)))
         print(
-            f"  {name:<24} {unit} {score:6.3f}   {seconds:6.1f} CPU s a fold   loss over auto's "
-            f"{worse.mean():+.3f} ± {half:.3f}",
+            f"  {name:<24} {unit} {score:6.3f}   {cpu:6.1f} CPU s, {wall:6.1f} s a fold   loss over auto's "
+            f"{mean:+.3f} ± {half:.3f}, {len(mine)} folds",
             flush=True,
         )
-        record("auto", case.name, **{name: (score, unit), f"{name}, time": (seconds, "CPU s a fold")})
+        measures = {name: (score, unit), f"{name}, time": (cpu, "CPU s a fold")}
+        if name != "auto":
+            measures |= {f"{name}, loss over auto's": (mean, f"± {half:.3f}, {len(mine)} folds")}
+        record("auto", case.name, **measures)
 
 
 def main() -> None:
     """Make the planted store, and compare."""
     warnings.filterwarnings("ignore")
     folder = Path(os.environ.get("AFFECTORY_BENCH_FOLDER", "."))
-    for case in (*planted(folder / "planted"), *real()):
+    for case in (*planted(folder), *real()):
         compare(case)
 
 

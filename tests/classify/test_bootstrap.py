@@ -29,6 +29,16 @@ def data(task, n=60, seed=0):
     return truth, truth + random.normal(size=(n, 2))
 
 
+def test_one_label_has_one_interval():
+    """Weighted, macro and micro F1 of a single label are one number, with the same ends."""
+    random = np.random.default_rng(0)
+    y = (random.random((80, 1)) < 0.4).astype(np.uint8)
+    found = bootstrap(Task("evokes", "multi", ("joy",)), y, 0.4 * y + 0.6 * random.random((80, 1)))
+    assert found["macro_f1"].low < found["macro_f1"].value < found["macro_f1"].high
+    assert found["macro_f1"] == found["weighted_f1"] == found["micro_f1"]
+    assert found["macro_recall"] == found["weighted_recall"]
+
+
 def averages(y, said, **labels):
     """Return precision and recall, averaged over classes in both ways."""
     found = {}

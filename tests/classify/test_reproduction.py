@@ -185,6 +185,11 @@ def test_commands_are_those_of_a_system(tmp_path, monkeypatch) -> None:
     assert "strong" in fit
     assert "strong" not in plan.missing(find_preset("emosepar"))[0]
     assert extract[-4:] == ("--encoders", f"fit:{fit[-1]}", "--store", "features/jndataset")
+    plan = preparation.Preparation("b-t4sa-tfm", {"b-t4sa-tfm": ("labels.csv", ".")})
+    preset = find_preset("resnet50-adam")
+    assert " ".join(plan.explain_command(preset, Path("r"))) == "classify explain r --each-class 2 --data ."
+    assert plan.explain_command(find_preset("resnet50-sgd"), Path("r")) == ()
+    assert preparation.Preparation("b-t4sa-tfm").explain_command(preset, Path("r")) == ()  # without pictures
     plan = preparation.Preparation("mediaeval21")
     (command,) = plan.missing(find_preset("mediaeval21-subtask1"))  # its store serves the other subtasks, too
     assert " ".join(command) == (

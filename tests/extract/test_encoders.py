@@ -23,7 +23,7 @@ from extract.encoders import (
 from extract.encoders import weights as weights_module
 from extract.encoders.weights import parse_weights, sha256_of_state
 from extract.engines import Cpu, choose_device
-from extract.engines.forward import Forward
+from extract.engines.forward import Forward, cast_once
 from extract.errors import DeviceError, EncoderError, HubError, WeightsError
 from features_store.schema import check_name
 
@@ -189,6 +189,51 @@ def test_posteriors_and_concepts_are_computed_in_float32():
     cosines = torch.nn.functional.normalize(found["embedding"].float(), dim=-1) @ directions.T
     assert found["embedding"].dtype == torch.bfloat16
     assert torch.allclose(found["concepts"], cosines, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["timm:test_resnet", "timm:test_vit", "timm:test_efficientnet"])
+def test_weights_that_are_cast_once_give_the_same_bytes(name):
+    """As those that autocast casts anew in every batch, in half the memory."""
+    encoder = replace(find_encoders([name])[0], taps=(Tap("pool"), Tap("posteriors")))
+    (network,) = build_encoders([encoder], Weights("random", 0))
+    before, n_bytes = under_bfloat16(network), weight_bytes(network)
+    cast_once(network.module, torch.bfloat16)
+    after = under_bfloat16(network)
+    assert all(torch.equal(before[tap], after[tap]) for tap in ("pool", "posteriors"))
+    last = sum(p.numel() * p.element_size() for p in network.module.get_classifier().parameters())
+    assert weight_bytes(network) - last < 0.6 * (n_bytes - last)
+
+
+def test_attention_that_is_cast_once_gives_the_same_bytes():
+    """It is left alone, as is a layer with a forward of its own."""
+
+    class Standardised(torch.nn.Linear):
+        def forward(self, x):
+            return torch.nn.functional.linear(x, self.weight - self.weight.mean(), self.bias)
+
+    class Both(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = torch.nn.Linear(8, 8)
+            self.attention, self.last = torch.nn.MultiheadAttention(8, 2, batch_first=True), Standardised(8, 3)
+
+        def forward(self, x):
+            x = self.first(x)
+            return self.last(self.attention(x, x, x, need_weights=False)[0])
+
+    with weights_module.seeded(0):
+        module, x = Both().eval(), torch.randn(2, 5, 8)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        before = module(x)
+        cast_once(module, torch.bfloat16)
+        after = module(x)
+    assert torch.equal(before, after)
+    assert module.first.weight.dtype == torch.bfloat16
+    assert module.attention.out_proj.weight.dtype == module.last.weight.dtype == torch.float32
+
+
+def weight_bytes(network):
+    return sum(p.numel() * p.element_size() for p in network.module.parameters())
 
 
 def plain(network):

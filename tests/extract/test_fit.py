@@ -273,6 +273,22 @@ def test_images_beyond_memory_are_decoded_again(bar_folder):
         assert len(again.pixels[part]) == len(pixels)
         assert np.array_equal(again.pixels[part][rows], pixels[rows])
         assert np.array_equal(kept.targets[part], again.targets[part])
+    shutil.rmtree(bar_folder)
+    with pytest.raises(CorpusError, match="2 images that could be decoded at the start cannot be any more"):
+        again.pixels["train"][np.arange(2)]
+
+
+def test_a_limit_takes_images_from_all_over_each_part(bar_folder):
+    """Evenly spaced, of training and validation alike; a part that is smaller is whole."""
+    reading, transform = find_corpus("folder").read(bar_folder), find_architecture("resnet32").transform({})
+    every, few, all_again = (
+        read_examples(reading, transform, task="label", split="default", limit=n) for n in (None, 2, 1000)
+    )
+    for part, pixels in every.pixels.items():
+        assert np.array_equal(all_again.pixels[part], pixels)
+        assert len(few.pixels[part]) <= 2
+        assert np.array_equal(few.pixels[part][0], pixels[0]) or every.n_refused
+    assert len(few.pixels["train"]) + few.n_refused >= 2
 
 
 def test_windows_are_cut_as_the_transform_cuts_them():

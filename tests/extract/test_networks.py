@@ -42,6 +42,14 @@ def test_parameters_are_as_published(name, options, n_outputs, last, numbers, tr
     assert numbers is None or found[0] - last == numbers
 
 
+def test_inception_of_keras_has_no_scales():
+    """21,802,784 numbers below the last layer, as Keras counts them; it computes, and learns."""
+    network = find_architecture("inception_v3").build(2, {"init": "keras"}, size=96)
+    assert parameters(network) == (21_802_784 + 2 * 2048 + 2, 21_768_352 + 2 * 2048 + 2)
+    network.train()(torch.randn(2, 3, 96, 96)).sum().backward()
+    assert all(p.grad is not None for p in network.parameters())
+
+
 def test_emosepar_is_printed_layer_by_layer():
     """The counts of the thesis; nothing is padded: 150, 148, 73, 71, 69, 34, 32, 30, 14, 12, 10."""
     network = Emosepar(2).eval()

@@ -151,3 +151,22 @@ def test_blue_green_red_from_0_to_255():
     assert torch.allclose(transform.normalise(pixels), pixels.flip(1).float(), atol=1e-4)
     assert transform.record()["channels"] == "BGR"
     assert "channels" not in find_architecture("emosepar").transform({}).record()
+
+
+@pytest.mark.parametrize("shape", [(300, 401), (97, 40), (150, 150)])
+def test_resizing_as_opencv_does_mixes_two_pixels_each_way(shape):
+    """By hand: the middle of each new pixel lies between two old ones; what lies farther off is not seen."""
+    rgb = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    found = Transform((150, 150), (150, 150), "opencv", (0.5,) * 3, (0.5,) * 3).apply(rgb)
+
+    def mixed(values, n):
+        """Resize the first axis."""
+        at = np.clip((np.arange(150) + 0.5) * n / 150 - 0.5, 0, None)
+        low = np.minimum(at.astype(int), n - 1)
+        share = (at - low).reshape(-1, 1, 1)
+        return values[low] * (1 - share) + values[np.minimum(low + 1, n - 1)] * share
+
+    across = mixed(rgb.astype(float).transpose(1, 0, 2), shape[1]).transpose(1, 0, 2)
+    expected = mixed(across, shape[0]).transpose(2, 0, 1)
+    assert np.abs(found - expected).max() <= 0.501
+    assert np.array_equal(found, rgb.transpose(2, 0, 1)) == (shape == (150, 150))
