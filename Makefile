@@ -13,7 +13,7 @@ STORE   ?= features/$(DATASET)
 PROFILE ?=
 DEVICE  ?=
 TASK    ?= polarity
-HEAD    ?= mlp
+HEAD    ?= auto
 
 DEMO_TASKS := polarity evokes valence
 DEMO_HEADS := mlp moe svm gbm auto
@@ -24,7 +24,7 @@ DEMO_HEADS := mlp moe svm gbm auto
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 	@echo
-	@echo '  variables: DATASET=emoji DATA= STORE=features/$$DATASET PROFILE= DEVICE= TASK=polarity HEAD=mlp PIP_ARGS='
+	@echo '  variables: DATASET=emoji DATA= STORE=features/$$DATASET PROFILE= DEVICE= TASK=polarity HEAD=auto PIP_ARGS='
 
 install: $(STAMP) ## make the environment .venv and install everything into it
 
@@ -37,7 +37,7 @@ $(STAMP): pyproject.toml
 extract: $(STAMP) ## stage 1: images -> vectors       (DATASET=b-t4sa DATA=/data/b-t4sa PROFILE=fusion)
 	$(BIN)/extract run $(DATASET) --store $(STORE) $(if $(DATA),--data $(DATA)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(DEVICE),--device $(DEVICE))
 
-classify: $(STAMP) ## stage 2: vectors -> one head      (DATASET=emoji TASK=polarity HEAD=mlp)
+classify: $(STAMP) ## stage 2: vectors -> one head      (DATASET=emoji TASK=polarity HEAD=auto)
 	$(BIN)/classify run $(STORE) --task $(TASK) --head $(HEAD)
 
 report: $(STAMP) ## one page over all runs of DATASET

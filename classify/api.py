@@ -60,7 +60,7 @@ def run(
     Parameters
     ----------
     task, head : str
-        A preset knows them.
+        A preset knows them; without one the head is ``auto``.
     blocks : sequence of str
         Empty: those of the preset, or every block of vectors.
     force : bool

@@ -37,7 +37,7 @@ class RunConfig:
 
     store: str = _key(str, "a path")  # a dump, or a folder of dumps over one index
     task: str = _key(str, "a name")
-    head: str = _key(str, "a name")
+    head: str = _key(str, "a name", "auto")
     # To concatenate, in this order; empty: every block whose vectors have one dimension, by name.
     blocks: tuple[str, ...] = _key((list, tuple), "a list of names", ())
     split: str = _key(str, "a name", "default")
@@ -143,10 +143,10 @@ def load_config(
     if preset := given.get("preset", values.get("preset")):
         values = _over(_checked(find_preset(preset).run, f"preset {preset}"), values)
     merged = _over(values, given)
-    missing = [name for name in ("store", "task", "head") if not merged.get(name)]
+    missing = [name for name in ("store", "task") if not merged.get(name)]
     if missing:
         lacking = f"{path} does not give" if path else "the run lacks"
-        raise ConfigError(f"{lacking} {', '.join(missing)}; a run needs a store, a task and a head")
+        raise ConfigError(f"{lacking} {', '.join(missing)}; a run needs a store and a task")
     try:
         return RunConfig(**merged)
     except ConfigError as error:

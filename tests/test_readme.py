@@ -82,7 +82,7 @@ def test_one_page_on_ones_own_images(photos: Path, monkeypatch: pytest.MonkeyPat
     assert (photos / "report.html").stat().st_size > 10_000
     assert (photos / "python.html").stat().st_size > 10_000
     assert (photos / "calm.zip").is_file()
-    assert (photos / "runs/photos/label/mlp/report.json").is_file()
+    assert (photos / "runs/photos/label/auto/report.json").is_file()
 
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if not line.startswith("make ")])

@@ -97,7 +97,9 @@ Pictures = Annotated[
 
 HEAD_HELP = f"One of {', '.join(ALL_HEADS)}; `classify heads` describes them."
 Head = Annotated[str, typer.Option(help=HEAD_HELP, rich_help_panel=HEAD, autocompletion=_heads)]
-OptionalHead = Annotated[str | None, typer.Option(help=HEAD_HELP, rich_help_panel=HEAD, autocompletion=_heads)]
+OptionalHead = Annotated[
+    str | None, typer.Option(help=f"{HEAD_HELP} [default: auto]", rich_help_panel=HEAD, autocompletion=_heads)
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(

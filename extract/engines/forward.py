@@ -56,8 +56,12 @@ class Forward:
         self._autocast = device.autocast(precision)
         self._taps = [tap.name for tap in network.spec.taps]
         self._function = None if network.module is None else self._on_device(device.place(network.module))
-        if self._autocast and self._function and device.proven:  # the others need float32 weights, see check_parity
-            cast_once(network.module, getattr(torch, self._autocast))
+        if network.module is not None:
+            cast = getattr(network.module, "cast", None)
+            if cast not in (None, self._autocast):
+                raise DeviceError(f"{network.spec.name} was cast to {cast} for another pass; build it anew")
+            if self._autocast and device.proven:  # the others need weights of float32, see `check_parity`
+                cast_once(network.module, self._autocast)
         self._slots: list[NDArray[Any]] = []
         self._left: list[Left] = []  # by slot
         self._n_started = 0
@@ -148,15 +152,13 @@ class Forward:
         return in_modes
 
 
-def cast_once(network: torch.nn.Module | None, dtype: torch.dtype) -> None:
+def cast_once(network: Any, precision: str) -> None:
     """Give convolutions and dense layers the weights that autocast would make of theirs anew in every batch.
 
     The vectors stay the same to the bit, and the weights take half the memory. Left as they are: layers with a forward
     of their own, which may do something else with their weights; torch's attention, which has a fast way for weights
     of float32; and the classifier, which computes in float32.
     """
-    if network is None:
-        return
     classifier: Any = getattr(network, "get_classifier", torch.nn.Identity)()
     kept = list(classifier if isinstance(classifier, tuple) else [classifier])
     kept += [layer for layer in network.modules() if isinstance(layer, torch.nn.MultiheadAttention)]
@@ -165,7 +167,8 @@ def cast_once(network: torch.nn.Module | None, dtype: torch.dtype) -> None:
     for layer in network.modules():
         if layer not in left and type(layer).forward in plain:
             for parameter in layer.parameters(recurse=False):
-                parameter.data = parameter.data.to(dtype)
+                parameter.data = parameter.data.to(getattr(torch, precision))
+    network.cast = precision
 
 
 def compile_if_faster(

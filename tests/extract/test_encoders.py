@@ -197,11 +197,13 @@ def test_weights_that_are_cast_once_give_the_same_bytes(name):
     encoder = replace(find_encoders([name])[0], taps=(Tap("pool"), Tap("posteriors")))
     (network,) = build_encoders([encoder], Weights("random", 0))
     before, n_bytes = under_bfloat16(network), weight_bytes(network)
-    cast_once(network.module, torch.bfloat16)
+    cast_once(network.module, "bfloat16")
     after = under_bfloat16(network)
     assert all(torch.equal(before[tap], after[tap]) for tap in ("pool", "posteriors"))
     last = sum(p.numel() * p.element_size() for p in network.module.get_classifier().parameters())
     assert weight_bytes(network) - last < 0.6 * (n_bytes - last)
+    with pytest.raises(DeviceError, match="was cast to bfloat16 for another pass"):
+        Forward(network, Cpu())
 
 
 def test_attention_that_is_cast_once_gives_the_same_bytes():
@@ -225,7 +227,7 @@ def test_attention_that_is_cast_once_gives_the_same_bytes():
         module, x = Both().eval(), torch.randn(2, 5, 8)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         before = module(x)
-        cast_once(module, torch.bfloat16)
+        cast_once(module, "bfloat16")
         after = module(x)
     assert torch.equal(before, after)
     assert module.first.weight.dtype == torch.bfloat16

@@ -346,7 +346,8 @@ def test_the_buffer_of_a_network_is_in_the_layout_that_it_reads(networks):
 
 def test_bfloat16_is_asked_for_recorded_and_near(class_folder, tmp_path, networks):
     reading = find_corpus("folder").read(class_folder)
-    pipeline.run(reading, networks, tmp_path / "half", replace(SETTINGS, precision="bfloat16"))
+    cast = build_encoders(find_encoders([SMALL, "lowlevel"]), Weights("random", 0))
+    pipeline.run(reading, cast, tmp_path / "half", replace(SETTINGS, precision="bfloat16"))
     pipeline.run(reading, networks, tmp_path / "full", SETTINGS)
     half, full = (open_store(tmp_path / name).blocks[BLOCK] for name in ("half", "full"))
     assert (half.passport["autocast"], full.passport["autocast"]) == ("bfloat16", None)
