@@ -86,8 +86,8 @@ def test_wrong_files_are_refused_by_name(tmp_path, line, said):
 
 
 def test_missing_parts_are_named(tmp_path):
-    """Without a task and a head there is no run; without a file there is nothing to read."""
-    with pytest.raises(ConfigError, match="lacks task, head"):
+    """Without a store and a task there is no run; without a file there is nothing to read."""
+    with pytest.raises(ConfigError, match="lacks task;"):
         load_config(overrides={"store": "s"})
     with pytest.raises(ConfigError, match=r"cannot read the config file .*none\.toml"):
         load_config(tmp_path / "none.toml")
