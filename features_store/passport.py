@@ -105,9 +105,9 @@ def merged(passports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         found = [one[name] for one in passports if name in one]
         if found:
             together[name] = union(found)
-    digests = {one.get("index_digest") for one in passports}
-    if len(digests) == 1 and None not in digests:
-        together["index_digest"] = digests.pop()
+    digest_of_first = passports[0].get("index_digest")
+    if isinstance(digest_of_first, str) and all(one.get("index_digest") == digest_of_first for one in passports):
+        together["index_digest"] = digest_of_first
     return together
 
 

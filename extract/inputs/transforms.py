@@ -53,6 +53,8 @@ class Transform:
             raise EncoderError(
                 f"interpolation {self.interpolation!r} is not supported; valid: {', '.join(INTERPOLATIONS)}"
             )
+        if self.resizer not in RESIZERS:
+            raise EncoderError(f"resizer {self.resizer[:40]!r} is not supported; valid: {', '.join(RESIZERS)}")
         edges = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
         if self.crop[0] > edges[0] or self.crop[1] > edges[1]:
             raise EncoderError(f"a crop of {self.crop} pixels does not fit into an image resized to {self.resize}")

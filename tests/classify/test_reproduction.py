@@ -224,7 +224,8 @@ def test_one_command_from_pictures_to_the_table(tmp_path, monkeypatch) -> None:
     assert "0.240" in first.out
     assert "not comparable:" in first.out
     assert "weights.recipe.epochs of resnet32.outputs: 1, the preset's: 160" in first.out
-    assert "was fitted on" not in first.out
+    assert "images that resnet32.outputs was fitted on" not in first.out
+    assert "images of each part that resnet32.outputs was fitted on: 240" in first.out
     assert Path("runs/fi-quick/emotion/fi-poster-emotion-confusion.svg").is_file()
     second = run_program(*words, "--device", "cpu")
     assert second.code == 0, second.err
