@@ -159,9 +159,9 @@ def _read_begun(encoder: EncoderSpec, store: Path) -> tuple[bool, str, int | Non
         return None
     environments = [one for block in blocks for one in alternatives(block.passport.get("environment"))]
     records = [one for one in environments if isinstance(one, dict)]
-    sizes = {record.get("batch_size") for record in records}
+    sizes = [record.get("batch_size") for record in records]
     devices = {str(record.get("device")) for record in records}
-    size = sizes.pop() if len(sizes) == 1 else None
+    size = sizes[0] if sizes and sizes == sizes[:1] * len(sizes) else None
     return (
         any(record.get("compiled") is True for record in records),
         devices.pop() if len(devices) == 1 else "",

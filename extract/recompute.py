@@ -184,18 +184,32 @@ def _views(passport: Mapping[str, Any]) -> Views:
     record = passport.get("views")
     if record is None:
         return CANONICAL
-    views = Views(int(record["n"]), str(record["policy"]))
+    n, policy = (record.get(key) for key in ("n", "policy")) if isinstance(record, Mapping) else (None, None)
+    if not isinstance(n, int) or not isinstance(policy, str):
+        raise MismatchError(f"the block's passport has the views {record!r:.80}: it was not made by `extract`")
+    views = Views(n, policy)
     if plain(views.record()) != plain(record):
         raise MismatchError(f"the block was made with the views {record}; this version makes {views.record()}")
     return views
 
 
+_FORM: Mapping[str, Any] = {
+    "encoder": str,
+    "tap": str,
+    "weights": Mapping,
+    "transform": Mapping,
+    "resizer": str,
+    "layer": (Mapping, type(None)),
+}
+
+
 def _network(passport: Mapping[str, Any], networks: Sequence[Path]) -> Encoder:
     """Build what a passport describes, and see that it is that."""
-    for key in ("encoder", "tap", "weights", "transform", "resizer"):
-        if key not in passport:
+    for key, form in _FORM.items():
+        if not isinstance(passport.get(key), form):
             raise MismatchError(
-                f"the block's passport has no {key!r}: it was not made by `extract`, and cannot be recomputed"
+                f"the block's passport has no {key!r} of the right form: it was not made by `extract`, and cannot be "
+                "recomputed"
             )
     layer = passport.get("layer") or {}
     tap = Tap(str(passport["tap"]), module=str(layer.get("module", "")), pooling=str(layer.get("pooling", "")))

@@ -49,6 +49,12 @@ def digest(passport: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical(key(passport)).encode()).hexdigest()
 
 
+def weights(passport: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the record of the weights; empty where there is none, or none of this form."""
+    found = passport.get("weights")
+    return found if isinstance(found, Mapping) else {}
+
+
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Name each field of the keys that differs, with both values."""
     left, right = dict(_flat(key(one), "")), dict(_flat(key(other), ""))

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classify.errors import TaskError
+from features_store.passport import weights as passport_weights
 
 if TYPE_CHECKING:
     from features_store import Store
@@ -86,8 +87,7 @@ def find_trained(store: Store, blocks: Sequence[str]) -> dict[str, NDArray[np.bo
 
 
 def _trained_on(store: Store, passport: Mapping[str, Any]) -> NDArray[np.bool_] | None:
-    weights = passport.get("weights")
-    fitted = weights.get("fitted_on") if isinstance(weights, Mapping) else None
+    fitted = passport_weights(passport).get("fitted_on")
     if not isinstance(fitted, Mapping):
         return None
     same_images = fitted.get("index_digest") == store.index_digest

@@ -15,7 +15,8 @@ from classify.data.kinds import kind_of
 from classify.evaluation.wording import interval_text, metric_title
 from classify.pages.leaderboard import leaderboards, missing_intervals, standing_words
 from classify.runs.folder import Run
-from classify.runs.report_json import UNDEFINED, Report, passport_weights
+from classify.runs.report_json import UNDEFINED, Report
+from features_store.passport import weights as passport_weights
 
 
 class _Markdown(str):

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from classify.errors import ModelError
 from classify.inference.model import Model, Prediction
 from classify.json_file import SchemaError, anything, choice, optional, record, table, text
-from classify.runs.report_json import passport_weights
 from features_store import passport as passports_of_blocks
 from features_store.schema import VECTOR_DTYPES
 
@@ -150,7 +149,7 @@ def _check_passport(block: str, passport: Mapping[str, Any]) -> None:
 
 def _check_encoder(block: str, passport: Mapping[str, Any], network: Encoder) -> None:
     """Refuse an encoder that would give other vectors than those that the head was trained on."""
-    tap, weights = str(passport["tap"]), passport_weights(passport)
+    tap, weights = str(passport["tap"]), passports_of_blocks.weights(passport)
     here = {
         "library": network.spec.library,
         "architecture": network.spec.architecture,
@@ -177,7 +176,9 @@ def _encoder_name(block: str, passport: Mapping[str, Any], files: Mapping[str, P
 
     name, tap, layer = passport["encoder"], passport["tap"], passport.get("layer")
     try:
-        name = locate_network(name, passport_weights(passport), [path for path in files.values() if path.is_dir()])
+        name = locate_network(
+            name, passports_of_blocks.weights(passport), [path for path in files.values() if path.is_dir()]
+        )
         known = {one.name for one in find_encoders([name])[0].taps}
     except EncoderError as error:
         raise ModelError(f"block {block!r} cannot be made for new images: {error}") from error
@@ -190,7 +191,7 @@ def _rebuilt(
     from extract.encoders import Weights, build_encoders, find_encoders
     from extract.errors import HubError
 
-    recorded, name = passport_weights(passport), str(passport["encoder"])
+    recorded, name = passports_of_blocks.weights(passport), str(passport["encoder"])
     source = str(recorded.get("source", ""))
     weights = Weights()
     if re.fullmatch(r"random:[0-9]{1,9}", source):

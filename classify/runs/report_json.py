@@ -33,6 +33,7 @@ from classify.json_file import (
     wrong,
 )
 from features_store.errors import FormatError
+from features_store.passport import weights as passport_weights
 from features_store.schema import PART_NAMES, SPLIT_SOURCES, Kind, Task
 
 REPORT = "report.json"
@@ -316,12 +317,6 @@ def _check_sizes(report: Report, task: Task) -> None:
             if name not in counts or any(counts[name][key] is None for key in wanted):
                 wrong(f"the report.counts.{part}", sorted(counts)[:5], f"{', '.join(wanted)} of each class")
             counts[name] = {key: value for key, value in counts[name].items() if value is not None}
-
-
-def passport_weights(passport: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the record of the weights in a passport; empty where there is none, or none of this form."""
-    weights = passport.get("weights")
-    return weights if isinstance(weights, Mapping) else {}
 
 
 def random_sources(passports: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -10,9 +10,9 @@ from typing import Any
 from classify.config import load_config
 from classify.preset import Preset
 from classify.runs.folder import Run
-from classify.runs.report_json import passport_weights
 from classify.studies.preparation import Preparation
 from features_store import Store
+from features_store.passport import weights as passport_weights
 
 
 @dataclass(frozen=True)
