@@ -14,6 +14,7 @@ from classify.errors import ConfigError
 from classify.preset import find_preset
 from classify.toml_text import plain_value, read_toml, toml_key, toml_value
 from features_store.errors import unknown_name
+from features_store.schema import repeated_name
 
 ON_FAILED, CALIBRATIONS = ("drop", "error"), ("temperature", "isotonic", "none")
 VIEWS = ("all", "canonical", "everywhere")
@@ -86,9 +87,8 @@ class RunConfig:
             raise ConfigError(f"limit is {self.limit}; give at least 3 images a part")
         if not 0 <= self.seed <= LARGEST_SEED:
             raise ConfigError(f"seed is {self.seed}; give a whole number from 0 to {LARGEST_SEED}")
-        repeated = sorted({name for name in self.blocks if self.blocks.count(name) > 1})
-        if repeated:
-            raise ConfigError(f"blocks names {repeated[0]!r} more than once; name each block once")
+        if (repeated := repeated_name(self.blocks)) is not None:
+            raise ConfigError(f"blocks names {repeated!r} more than once; name each block once")
 
     @property
     def corpus(self) -> str:
@@ -104,6 +104,10 @@ class RunConfig:
             return user_path(self.out)
         quick = "-quick" if self.limit else ""  # so that a full run does not find its place taken
         return Path("runs", *map(_file_name, (self.corpus, self.task, (self.preset or self.head) + quick)))
+
+    def beside(self, name: str) -> Path:
+        """Return a place beside the run's folder, of a name that may hold the name of any head."""
+        return self.folder.with_name(_file_name(name))
 
 
 _FIELDS = {field.metadata["key"] or field.name: field for field in dataclasses.fields(RunConfig)}
@@ -134,11 +138,13 @@ def load_config(
     if path:
         if "out" not in given:
             check_out(values.get("out"), path)
-        if "store" in values:
-            store = values["store"]  # as it lies from the working folder, or from the folder of the file (``../``)
-            beside = Path(os.path.normpath(path.parent.absolute() / store))
-            if (store.startswith("..") or not user_path(store).exists()) and beside.exists():
-                values["store"] = str(beside)
+        for name in {"store", "tested"} & values.keys():
+            place = values[name]  # as it lies from the working folder, or from the folder of the file (``../``)
+            if not isinstance(place, str) or "\0" in place:
+                continue  # refused below
+            beside = Path(os.path.normpath(path.parent.absolute() / place))
+            if (place.startswith("..") or not user_path(place).exists()) and beside.exists():
+                values[name] = str(beside)
     given = _checked(given, where)
     if preset := given.get("preset", values.get("preset")):
         values = _over(_checked(find_preset(preset).run, f"preset {preset}"), values)
@@ -167,13 +173,13 @@ def _check_place(key: str, place: str) -> None:
         raise ConfigError(f"{key} is {place!r}, which {why}; rename it, or make a link to it and give that")
 
 
-def shared_store(store: str, folder: Path) -> str:
-    """Return a store's place as a shared run may name it: relative to the run, or by its name alone.
+def shared_place(given: str, folder: Path) -> str:
+    """Return a place, of a store or a run, as a shared run may name it: relative to the run, or by its name alone.
 
     A path from the working folder stays as it was typed. What would name the user's home is left out.
     """
-    place = user_path(store)
-    relative = os.path.relpath(place, folder) if place.is_absolute() else store
+    place = user_path(given)
+    relative = os.path.relpath(place, folder) if place.is_absolute() else given
     private = set(user_path("~").parts) if place.is_absolute() or ".." in place.parts else set()
     return place.name if private & set(Path(relative).parts[:-1]) else relative
 

@@ -10,7 +10,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -29,12 +28,13 @@ from extract.errors import DeviceError, DeviceFault, ExtractError, TooManyFailed
 from extract.progress import Summary
 from extract.settings import RunSettings
 from features_store import open_store
+from features_store.console import child_program
 from features_store.dump import dumps_of
 from features_store.merge import merge
 from features_store.schema import INDEX_FILE, Status
 from features_store.writer import allowed_failures, failures_file, read_failures, write_failures
 
-COMMAND = [sys.executable, "-m", "extract", "shard"]
+COMMAND = child_program("extract", "shard")
 """Reads keyword arguments of `extract.extract` from its standard input, and prints the summary as JSON."""
 
 

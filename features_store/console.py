@@ -150,6 +150,18 @@ def version_option(*, shown: bool) -> None:
         raise typer.Exit
 
 
+def child_program(name: str, *arguments: str) -> list[str]:
+    """Return the command that runs a program as a child process, which imports what this process would.
+
+    ``python -m`` would look into the working folder first, and that folder may be anybody's.
+    """
+    module = name.replace("-", "_")
+    start = (
+        f"import sys; sys.path[:] = {sys.path!r}; sys.argv[0] = {name!r}; from {module}.__main__ import main; main()"
+    )
+    return [sys.executable, "-c", start, *arguments]
+
+
 def seconds_of(text: str) -> float:
     """Return a time such as ``9h``, ``90m``, ``45s`` or ``1.5h`` in seconds; NaN if the text is none."""
     try:

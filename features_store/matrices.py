@@ -26,7 +26,7 @@ from features_store.atomic import open_regular, typed_path, zip_source
 from features_store.errors import AffectoryError, FormatError, MismatchError, UnsafeFileError, first_line, unknown_name
 from features_store.hdf5 import check_storage, opened
 from features_store.passport import json_object
-from features_store.schema import FORMAT, Status
+from features_store.schema import FORMAT, Status, repeated_name
 
 MAX_RATIO = 1000  # bytes of an array over bytes of its file; honest compression stays far below
 _TEXT_BYTES = 16 * 2**20
@@ -115,8 +115,7 @@ def _npy(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
 def _npz(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Iterator[Matrix]:
     with path.open("rb") as file, zipfile.ZipFile(zip_source(file)) as archive:
         members = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-        if len({*members}) < len(members):
-            twice = next(name for name in members if members.count(name) > 1)
+        if (twice := repeated_name(members)) is not None:
             raise FormatError(f"{path} holds two arrays of the name {twice!r}; one would be taken for the other")
 
         def array(name: str) -> NDArray[Any]:
@@ -211,9 +210,8 @@ def _numbered_rows(rows: Any, path: Path, *, titled: bool) -> Iterator[tuple[int
 
 
 def _columns(header: Sequence[str], key: str | None, ids_key: str | None, path: Path) -> tuple[int, list[int]]:
-    twice = sorted({name for name in header if header.count(name) > 1}) if len(set(header)) < len(header) else []
-    if twice:
-        raise FormatError(f"{path} has several columns of the name {twice[0]!r}; each needs a name of its own")
+    if (twice := repeated_name(header)) is not None:
+        raise FormatError(f"{path} has several columns of the name {twice[:80]!r}; each needs a name of its own")
     if ids_key is not None and ids_key not in header:
         raise FormatError(f"{path}: " + unknown_name("column", ids_key, header[:20]))
     id_column = header.index(ids_key) if ids_key is not None else 0

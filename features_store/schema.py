@@ -8,7 +8,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, Literal
@@ -390,6 +390,16 @@ def encode_ids(ids: Sequence[str] | NDArray[np.str_]) -> tuple[NDArray[np.bytes_
 # asks for one. An index may have half a million ids, so the common case is decided for all at once.
 _PLAIN = bytes(c for c in range(0x20, 0x7F) if c not in b"\\:") + b"\0"
 _SUSPECT = (b"\0\0", b"\0/", b"//", b"/\0", b"\0./", b"/./", b"/.\0", b"\0.\0", b"\0../", b"/../", b"/..\0", b"\0..\0")
+
+
+def repeated_name(names: Iterable[str]) -> str | None:
+    """Return the first name that stands among others for the second time; of a million in one pass."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def check_ids(ids: Sequence[bytes]) -> str:

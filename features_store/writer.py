@@ -401,13 +401,13 @@ def failures_file(dump: Path) -> Path:
 def read_failures(dump: Path) -> dict[tuple[str, str], str]:
     """Return reasons by id and status, in words; nothing where there is no file that could be read."""
     try:
-        text = read_regular(failures_file(dump), _MAX_FAILURES_BYTES).decode("utf-8", "replace")
-        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        data = io.BytesIO(read_regular(failures_file(dump), _MAX_FAILURES_BYTES))
+        rows = csv.reader(io.TextIOWrapper(data, encoding="utf-8", errors="replace", newline=""), strict=True)
+        if tuple(next(rows, ())) != _COLUMNS:
+            return {}
+        return {(row[0], row[1]): plain_words(row[2]) for row in rows if len(row) == len(_COLUMNS)}
     except (OSError, StoreError, csv.Error):
         return {}
-    if not rows or tuple(rows[0]) != _COLUMNS:
-        return {}
-    return {(row[0], row[1]): plain_words(row[2]) for row in rows[1:] if len(row) == len(_COLUMNS)}
 
 
 def write_failures(dump: Path, failures: Iterable[tuple[str, str, str]]) -> None:

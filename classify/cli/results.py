@@ -191,7 +191,7 @@ def ablate(
 
     given: dict[str, Any] = {"store": store, "task": task, "head": head, "blocks": blocks, "split": split, "seed": seed}
     config = options.run_config(**given, set=settings, allow_split_groups=allow_split_groups)
-    path = out or config.folder.with_name(f"ablation-{head}.json")
+    path = out or config.beside(f"ablation-{head}.json")
     chart = path.with_suffix(".svg")
     if path.exists() and not chart.exists() and not force and (left := read_ablation(path)):
         write_text(chart, standalone(ablation_chart(left)), force=False)

@@ -125,7 +125,7 @@ def search(
     }  # fmt: skip
     config = options.run_config(**given, set=settings, allow_split_groups=allow_split_groups)
     if not out:
-        config = replace(config, out=str(config.folder.with_name(f"{head}-search")))
+        config = replace(config, out=str(config.beside(f"{head}-search")))
     with options.unfinished_exits():
         done = run_search(config, trials=trials, force=force, notify=note, progress=sys.stderr.isatty())
     say(run_text(done))

@@ -50,9 +50,9 @@ from classify.json_file import (
 )
 from classify.runs.folder import Run, read_run
 from classify.runs.report_json import MAX_CLASSES
-from features_store.atomic import open_regular, typed_path
+from features_store.atomic import open_regular, typed_path, zip_source
 from features_store.errors import AffectoryError
-from features_store.schema import Task
+from features_store.schema import Task, repeated_name
 
 FORMAT, VERSION = "affectory-bundle", 1
 MANIFEST = "manifest.json"
@@ -132,7 +132,7 @@ def read_bundle(path: Path) -> Model:
     """
     try:
         # The path that a user types may be a link. Only the members are read: a file of holes fills no memory.
-        with open_regular(typed_path(path), MAX_BYTES) as file, zipfile.ZipFile(file) as archive:
+        with open_regular(typed_path(path), MAX_BYTES) as file, zipfile.ZipFile(zip_source(file)) as archive:
             files = _checked(archive, os.fstat(file.fileno()).st_size)
         return _model(files)
     except AffectoryError as error:
@@ -155,8 +155,8 @@ def _checked(archive: zipfile.ZipFile, size: int) -> dict[str, bytes]:
     names = [entry.filename for entry in entries]
     if sum(entry.file_size for entry in entries) > size:
         raise BundleError(f"its files have more bytes together than the {size} of the archive, so some overlap")
-    if len(names) != len(set(names)):
-        raise BundleError(f"{next(name for name in names if names.count(name) > 1)!r} stands in it twice")
+    if (twice := repeated_name(names)) is not None:
+        raise BundleError(f"{twice!r} stands in it twice")
     if MANIFEST not in names:
         raise BundleError(f"it has no {MANIFEST}; `classify bundle` makes one of a run")
     manifest = _object(archive.read(MANIFEST), MANIFEST)

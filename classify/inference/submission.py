@@ -8,7 +8,7 @@ this kind once cost a team a fifth of its F1 (MediaEval 2021, subtask 1: 0.595 s
 from __future__ import annotations
 
 import csv
-import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -22,10 +22,11 @@ from classify.data.kinds import kind_of
 from classify.errors import RunError, SubmissionError
 from classify.evaluation.metrics import metrics, primary_metric
 from classify.inference.model import run_model
-from classify.json_file import read_regular, whole_file
+from classify.json_file import MAX_JSON, whole_file
 from classify.runs.folder import Run
 from classify.runs.identity import lay_out_again
 from classify.runs.layout import Layout
+from classify.runs.predictions import read_rows
 from features_store import Store, open_store
 from features_store import passport as passports
 from features_store.atomic import typed_path
@@ -262,21 +263,16 @@ def check_submission(path: Path, plan: Submission) -> dict[str, dict[str, Any]]:
 def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     """Read a CSV file: its titles, and its rows, each with as many cells."""
     try:
-        text = read_regular(typed_path(path)).decode("utf-8-sig")
-        header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+        header, *rows = read_rows(typed_path(path), MAX_JSON)
     except (OSError, ValueError, RunError, csv.Error) as error:
         raise SubmissionError(f"can't read {path} as a table: {error}") from error
-    for number, row in enumerate(rows, start=2):
-        if len(row) != len(header):
-            raise SubmissionError(f"{path}, line {number}, has {len(row)} cells; its header has {len(header)}")
     return header, rows
 
 
 def _check_ids(path: Path, ids: Sequence[str], expected: Sequence[str]) -> None:
     """Refuse ids that do not name each expected image once."""
-    twice = {image for image in ids if ids.count(image) > 1} if len(set(ids)) != len(ids) else set()
     problems = {
-        "names an image twice": sorted(twice),
+        "names an image twice": sorted(image for image, n in Counter(ids).items() if n > 1),
         "lacks an image": sorted(set(expected) - set(ids)),
         "names an image that isn't one of the part": sorted(set(ids) - set(expected)),
     }

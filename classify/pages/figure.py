@@ -52,9 +52,14 @@ def _named(places: Sequence[Path]) -> dict[str, Run]:
 def _curves(places: Sequence[Path]) -> str:
     """Curves of runs, and of networks that `extract fit` trained."""
     networks = [place for place in places if (place / _NETWORK).is_file()]
-    histories: dict[str, Sequence[Mapping[str, Any]]] = {place.name: _network_history(place) for place in networks}
+    names = Counter(place.resolve().name for place in networks)
+    histories: dict[str, Sequence[Mapping[str, Any]]] = {
+        (place.resolve().name if names[place.resolve().name] == 1 else str(place)): _network_history(place)
+        for place in networks
+    }
     others = [place for place in places if place not in networks]
-    histories |= {name: run.report.history for name, run in _named(others).items()} if others else {}
+    for name, run in _named(others).items() if others else ():
+        histories[name if name not in histories else f"{name} ({run.report.head})"] = run.report.history
     drawn = {name: rows for name, rows in histories.items() if len(rows) > 1}
     if not drawn:
         raise RunError(

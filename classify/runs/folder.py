@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from classify.config import RunConfig, dump_config, load_config, shared_store
+from classify.config import RunConfig, dump_config, load_config, shared_place
 from classify.console import html_table
 from classify.data.tasks import Part
 from classify.errors import ConfigError, ModelError, RunError
@@ -157,7 +157,10 @@ def write_run(
         y_true=judged.y_true,
         y_score=judged.y_score,
     )
-    shared = dataclasses.replace(config, store=shared_store(config.store, config.folder.absolute()))
+    places = {name: getattr(config, name) for name in ("store", "tested")}
+    shared = dataclasses.replace(
+        config, **{name: place and shared_place(place, config.folder.absolute()) for name, place in places.items()}
+    )
     texts = {
         CONFIG: dump_config(shared),
         REPORT: _json(dict(report)),

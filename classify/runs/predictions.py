@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from classify.data.kinds import TaskKind, kind_of
 from classify.data.kinds.base import finite
 from classify.errors import RunError
 from classify.json_file import clean_text, read_regular
-from features_store.schema import PART_NAMES, Task
+from features_store.schema import MAX_ID_BYTES, PART_NAMES, Task
 
 MAX_BYTES = 2 * 2**30
 _ROUNDING = 1e-6  # by which a probability may lie beside 0 to 1
@@ -61,33 +61,41 @@ def _header(kind: TaskKind, *, grouped: bool, calibrated: bool) -> list[str]:
     return ["id", "part", *kind.truth_columns, *kind.score_columns, *extras]
 
 
+def read_rows(path: Path, limit: int, *, clean: Callable[[str], str] = str) -> Iterator[list[str]]:
+    """Yield the rows of a table, first its titles; one of another length ends it, before a million are read."""
+    data = read_regular(path, limit)
+    if b"\0" in data:  # a file of holes takes no space, and would become four times as large in memory
+        raise ValueError("it holds zero bytes, so it is no table")
+    lines = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline="")
+    reader = csv.reader(map(clean, lines), strict=True)
+    yield (header := next(reader, []))
+    for row in reader:
+        if len(row) != len(header):
+            raise ValueError(f"line {reader.line_num} has {len(row)} cells; its header has {len(header)} titles")
+        yield row
+
+
 def read_predictions(path: Path, task: Task) -> dict[str, PartPredictions]:
     """Read what `write_predictions` wrote."""
     try:
-        data = read_regular(path, MAX_BYTES)
-        if b"\0" in data:  # a file of holes takes no space, and would become four times as large in memory
-            raise ValueError("it holds zero bytes, so it is no table")
-        text = clean_text(data.decode("utf-8"))
-        header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-        return _parts(kind_of(task), header, rows)
+        return _parts(kind_of(task), read_rows(path, MAX_BYTES, clean=clean_text))
     except FileNotFoundError as error:
         raise RunError(f"cannot read the predictions {path}: there is no such file") from error
     except (ValueError, OverflowError, csv.Error) as error:
         raise RunError(f"cannot read the predictions {path}: {str(error)[:200]}") from error
 
 
-def _parts(kind: TaskKind, header: list[str], rows: list[list[str]]) -> dict[str, PartPredictions]:
+def _parts(kind: TaskKind, rows: Iterator[list[str]]) -> dict[str, PartPredictions]:
+    header = next(rows)
     n_truths, n_scores = len(kind.truth_columns), len(kind.score_columns)
     extras = header[2 + n_truths + n_scores :]
     grouped, calibrated = "group" in extras[:1], any(name.startswith("calibrated/") for name in extras)
     if header != _header(kind, grouped=grouped, calibrated=calibrated):
         raise ValueError(f"its columns are not those of predictions of task {kind.task.name!r}")
     by_part: dict[str, list[list[str]]] = {}
-    for line, row in enumerate(rows, start=2):
-        if len(row) != len(header) or row[1] not in PART_NAMES:
-            raise ValueError(
-                f"line {line} has {len(row)} cells and the part {row[1:2]}; the header has {len(header)} titles"
-            )
+    for row in rows:
+        if row[1] not in PART_NAMES or len(row[0]) > MAX_ID_BYTES:
+            raise ValueError(f"it holds the id {row[0][:80]!r} and the part {row[1][:80]!r}, which no run has")
         by_part.setdefault(row[1], []).append(row)
     found = {}
     for name, part in by_part.items():

@@ -133,7 +133,7 @@ def _config(
     if out:
         return config
     corpus = re.sub(r"[^A-Za-z0-9_.-]+", "-", run.report.corpus).strip(".-") or "another"
-    return replace(config, out=str(config.folder.with_name(f"{fitted.preset or fitted.head}-from-{corpus}")))
+    return replace(config, out=str(config.beside(f"{fitted.preset or fitted.head}-from-{corpus}")))
 
 
 def _check_making(run: Run, store: Store, blocks: tuple[str, ...]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from classify.config import user_path
 from classify.errors import ConfigError, RunError
 from classify.preset import Preset, systems
 from features_store import open_store
+from features_store.console import child_program
 from features_store.errors import unknown_name
 from features_store.schema import Status
 
@@ -159,8 +159,7 @@ def place_data(system: str, given: Sequence[str]) -> dict[str, Command]:
 def run_command(command: Command, notify: Callable[[str], None]) -> None:
     """Print a command and run it as a child process; what it reports goes to the error stream."""
     notify(f"$ {shlex.join(command)}")
-    module = command[0].replace("-", "_")
-    done = subprocess.run([sys.executable, "-m", module, *command[1:]], stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(child_program(*command), stdout=subprocess.PIPE, text=True, check=False)
     for line in done.stdout.splitlines():
         notify(line)
     if done.returncode:

@@ -6,6 +6,7 @@ that was interrupted is resumed from it.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -197,7 +198,7 @@ class Journal:
     def _read(self, notify: Callable[[str], None]) -> list[dict[str, Any]]:
         """Read all lines; a last one that a kill left unfinished is cut off."""
         try:
-            lines = read_regular(self.path).splitlines(keepends=True)
+            lines = io.BytesIO(data := read_regular(self.path))
         except FileNotFoundError:
             return []
         found: list[dict[str, Any]] = []
@@ -207,13 +208,13 @@ class Journal:
                 whole_line = line if line.endswith(b"\n") else b""
                 found.append((_TRIAL if at else _HEADER)(parse_json(whole_line, where), where))
             except RunError as error:
-                if at < len(lines) - 1:
+                if lines.tell() < len(data):
                     raise RunError(
                         f"{self.path} cannot be read from line {at + 1} on ({error}); choose another place with --out, "
                         "or remove it"
                     ) from error
                 notify(f"the last line of {self.path} is cut off; its trial is done anew")
-                os.truncate(self.path, sum(map(len, lines[:at])))
+                os.truncate(self.path, len(data) - len(line))
         return found
 
 

@@ -28,6 +28,7 @@ from extract.inputs.images import SUFFIXES
 from extract.inputs.trees import Tree, open_tree
 from features_store import Split
 from features_store.label_kinds import LABEL_KINDS
+from features_store.schema import repeated_name
 
 LAYOUTS = ("auto", "parts", "classes")
 _SHOWN = 5  # names in a message
@@ -169,8 +170,7 @@ def read_csv(name: str, data: Any, options: Mapping[str, Any]) -> Dataset:
     none = frozenset(plain_cell(word) for word in options["none"].split("|") if word.strip())
     labels = [one for kind in LABEL_KINDS for one in labels_of_columns(table, kind, options[kind], none=none)]
     tasks = [one.task.name for one in labels]
-    if len({*tasks}) < len(tasks):
-        again = next(task for task in tasks if tasks.count(task) > 1)
+    if (again := repeated_name(tasks)) is not None:
         raise CorpusError(f"two tasks are named {again!r}; give them different names with TASK=COLUMN")
     groups = _group_numbers(table, options["group"]) if options["group"] else None
     if options["split"]:

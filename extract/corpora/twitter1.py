@@ -18,6 +18,7 @@ from extract.corpora.texts import find_one, misfit, no_file, read_labelled_list
 from extract.errors import CorpusError
 from extract.inputs.trees import Tree, open_tree
 from features_store import Split
+from features_store.schema import repeated_name
 
 SUBSETS = ("three", "four", "five")
 N_FOLDS = 5
@@ -61,8 +62,7 @@ def _read_subsets(tree: Tree) -> dict[str, dict[str, int]]:
         if paths:
             names, values = read_labelled_list(tree, paths[0], _CODES, expected=_LINE)
             files = [name.rpartition("/")[2] for name in names]
-            if len(set(files)) < len(files):
-                again = next(file for file in files if files.count(file) > 1)
+            if (again := repeated_name(files)) is not None:
                 raise misfit(tree.place / paths[0], 0, expected="each image once, whatever its folder", found=again)
             lists[subset] = dict(zip(files, values.tolist(), strict=True))
     if not lists:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from classify.config import RunConfig, dump_config, load_config, shared_store
+from classify.config import RunConfig, dump_config, load_config, shared_place
 from classify.errors import ConfigError
 from classify.runs.layout import lay_out
 from classify.toml_text import parse_settings, toml_value
@@ -127,7 +127,7 @@ def test_a_home_that_nobody_has(tmp_path, monkeypatch):
         lay_out(config)
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
-    assert shared_store(str(tmp_path / "s"), tmp_path / "runs" / "r") == "../../s"
+    assert shared_place(str(tmp_path / "s"), tmp_path / "runs" / "r") == "../../s"
 
 
 def test_a_link_that_leads_round(tmp_path):
@@ -135,3 +135,13 @@ def test_a_link_that_leads_round(tmp_path):
     (tmp_path / "run.toml").symlink_to("run.toml")
     with pytest.raises(ConfigError, match=r"run\.toml"):
         load_config(tmp_path / "run.toml")
+
+
+def test_places_of_a_file_of_another_type_and_heads_of_odd_names(tmp_path):
+    """A sentence for each; a place beside a run stays beside it."""
+    for line in ("store = 3", "tested = []", 'store = "a\\u0000b"'):
+        (tmp_path / "run.toml").write_text(f'{line}\ntask = "t"\nhead = "svm"\n')
+        with pytest.raises(ConfigError, match=r"run\.toml"):
+            load_config(tmp_path / "run.toml", {} if line[0] == "s" else {"store": "s"})
+    config = RunConfig("s", "t", "../../x")
+    assert config.beside("../../x-search") == config.folder.parent / "..%2F..%2Fx-search"

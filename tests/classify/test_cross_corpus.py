@@ -52,6 +52,7 @@ def write(folder, index, name, sha256, vectors):
 def test_the_head_is_scored_as_it_is_and_keeps_its_empty_class(polarity_run, other, tmp_path):
     """Metrics are scikit-learn's on the head's own answers; neutral stays in the table with support 0."""
     done = cross_corpus_test(polarity_run.folder, str(other), resamples=40, out=str(tmp_path / "t"))
+    assert str(polarity_run.folder) not in (done.folder / "config.toml").read_text()  # it may be shared
     store = open_store(other)
     rows = np.arange(3, N)
     said = load_head(polarity_run.folder / "model").predict(store.matrix(["alpha.pool"], rows))

@@ -52,6 +52,16 @@ def test_curves_of_several_runs(classify, networks) -> None:
     assert all(0 <= row["accuracy"] <= 1 and 0 <= row["validation_accuracy"] <= 1 for row in history)
 
 
+def test_curves_of_networks_of_one_name(classify, tmp_path) -> None:
+    """Both are drawn, by their places."""
+    for parent in ("a", "b"):
+        (tmp_path / parent / "net").mkdir(parents=True)
+        rows = [{"epoch": i, "loss": 2 / i} for i in (1, 2)]
+        (tmp_path / parent / "net" / "network.json").write_text(json.dumps({"history": rows}))
+    places = [tmp_path / "a" / "net", tmp_path / "b" / "net"]
+    assert {str(place) for place in places} <= set(texts(drawn(classify, "curves", *places)))
+
+
 def test_curves_of_a_fitted_network(classify, networks, tmp_path) -> None:
     """The history that `extract fit` writes is drawn beside runs."""
     rows = [{"epoch": i, "loss": 2 / i, "validation_loss": 3 / i} for i in (1, 2, 3)]

@@ -223,3 +223,13 @@ def test_predictions_of_holes_are_refused_before_they_fill_the_memory(tmp_path):
         read_predictions(tmp_path / "p.csv", TASKS[0])
     assert tracemalloc.get_traced_memory()[1] < 2**26 * 1.5
     tracemalloc.stop()
+
+
+def test_a_table_of_line_ends_is_refused_at_its_second_line(tmp_path):
+    """It would become sixty times as large in memory."""
+    (tmp_path / "p.csv").write_bytes(b"id,part,truth\n" + b"\n" * 2**20)
+    tracemalloc.start()
+    with pytest.raises(RunError, match=r"line 2 has 0 cells|its columns"):
+        read_predictions(tmp_path / "p.csv", TASKS[0])
+    assert tracemalloc.get_traced_memory()[1] < 2**20 * 4
+    tracemalloc.stop()

@@ -164,7 +164,7 @@ def _swapped(rows: Rows, a: int = 2, b: int = 4) -> Rows:
         (lambda h, r: [h, r[1], r[0], *r[2:]], "its order is another"),
         (lambda h, r: [h, [r[0][0], "Positive", *r[0][2:]], *r[1:]], "says 'Positive'"),
         (lambda h, r: [h, [*r[0][:2], "1.0", *r[0][3:]], *r[1:]], "says '1.0'"),
-        (lambda h, r: [h, r[0][:-1], *r[1:]], "line 2, has 18 cells"),
+        (lambda h, r: [h, r[0][:-1], *r[1:]], "line 2 has 18 cells"),
         (lambda h, r: r, "titles"),
         (lambda h, r: [h, *r[:-1], [r[-1][0], {"negative": "positive"}.get(r[-1][1], "negative"), *r[-1][2:]]], "says"),
     ],

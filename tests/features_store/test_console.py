@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import features_store as fs
-from features_store.console import main, redacted
+from features_store.console import child_program, main, redacted
 
 INFO = [sys.executable, "-m", "features_store", "info"]
 
@@ -212,3 +212,14 @@ def test_a_place_that_cannot_be_written(store, tmp_path, run_command) -> None:
         assert code == 2
         assert said.count("\n") == 1
         assert ".part" not in said
+
+
+def test_a_child_program_imports_nothing_of_the_working_folder(tmp_path):
+    """The folder may be a stranger's: a package of our name in it is not run."""
+    (tmp_path / "features_store").mkdir()
+    for name in ("features_store/__init__.py", "features_store/__main__.py", "json.py"):
+        (tmp_path / name).write_text("open('taken', 'w')")
+    command = child_program("features-store", "--version")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout[:9]) == (0, "affectory"), done.stderr
+    assert not (tmp_path / "taken").exists()

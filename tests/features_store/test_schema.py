@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import features_store as fs
+from features_store.schema import repeated_name
 
 
 @pytest.mark.parametrize(
@@ -76,3 +77,10 @@ def test_every_rule_fires(make, message) -> None:
     """Each message says what is wrong and what is valid."""
     with pytest.raises(fs.FormatError, match=message):
         make()
+
+
+def test_a_name_that_is_repeated_among_many_is_found_in_one_pass():
+    """Counting each name in the list of all would take an hour."""
+    names = [str(i) for i in range(300_000)]
+    assert repeated_name(names) is None
+    assert repeated_name([*names, names[-1], names[0]]) == names[-1]
