@@ -50,8 +50,12 @@ def check_or_write_index(store: Path, dataset: Dataset) -> None:
                 f"--store {store} cannot be made: it, or something above it, is a file or a link to nothing; "
                 "give the name of a folder"
             ) from error
-        write_index(path, index)
-        return
+        try:
+            write_index(path, index)
+            return
+        except ExistsError:  # another process began at the same time, and was faster
+            if not path.is_file():
+                raise
     recover(path)  # what a killed run left beside the files that it had just made
     there = open_store(path)
     if there.index_digest != index.digest:

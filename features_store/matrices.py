@@ -162,7 +162,8 @@ def _csv(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.reader(_lines(file, path), strict=True)
         header = next(rows, [])
-        titled = len(header) > 1 and not all(_is_number(cell) for cell in header[1:])
+        named = header[:1] == [""] or ids_key in header  # as pandas titles its index, and numbers its columns
+        titled = len(header) > 1 and (named or not all(_is_number(cell) for cell in header[1:]))
         id_column, columns = _columns(header if titled else [str(n) for n in range(len(header))], key, ids_key, path)
         if not titled:
             file.seek(0)
@@ -183,7 +184,7 @@ def _csv(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
     if not ids:
         raise FormatError(f"{path} holds no rows")
     array = np.memmap(scratch / "numbers", np.float32, "r", shape=(len(ids), len(columns)))
-    names = tuple(header[column].rpartition(":")[2] for column in columns) if titled else None
+    names = _names([header[column] for column in columns], key) if titled else None
     plain = names == tuple(str(n) for n in range(len(columns)))
     status = np.where(empty, Status.MISSING, Status.WRITTEN).astype(np.uint8)
     yield _of_array(array, ids=ids, names=None if plain else names, status=status)
@@ -223,6 +224,13 @@ def _columns(header: Sequence[str], key: str | None, ids_key: str | None, path: 
     if not columns:
         raise FormatError(f"{path} has no columns of numbers{f' that begin with {key}:' if key else ''} beside its ids")
     return id_column, columns
+
+
+def _names(titles: Sequence[str], key: str | None) -> tuple[str, ...]:
+    """Return titles without the name of their block, ``BLOCK:NAME``, where all are of one block."""
+    blocks = {title.partition(":")[:2] for title in titles}
+    before = f"{key}:" if key else "".join(blocks.pop()) if len(blocks) == 1 and ":" in titles[0] else ""
+    return tuple(title.removeprefix(before) for title in titles)
 
 
 def _is_number(cell: str) -> bool:

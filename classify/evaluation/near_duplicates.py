@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from features_store import Store
 
 THRESHOLD = 0.95
+NEVER = 2.0  # as a threshold: no cosine is so high
+_LENGTHS = (1e-15, 1e18)  # of vectors whose squares float32 can hold
 _PIECE_BYTES = 64 * 2**20  # of each of the two sides of one matrix product
 
 Floats = NDArray[np.float32]
@@ -39,9 +41,10 @@ def safe_threshold(widths: Sequence[int], n_pairs: int) -> float:
     """
     from scipy.special import betaincinv
 
-    columns = len(widths) ** 2 / sum(1 / width for width in widths)
+    # The mean of a few narrow blocks reaches 1 more often than its variance tells: one column has two directions.
+    columns = min(len(widths) ** 2 / sum(1 / width for width in widths), sum(widths) - len(widths) + 1)
     if columns <= 1:
-        return 1.0
+        return NEVER
     # P(cosine > c) of independent directions is I(1 - c^2; (d - 1) / 2, 1 / 2) / 2.
     share = min(2 * 0.05 / max(n_pairs, 1), 1.0)
     return float(np.sqrt(1 - betaincinv((columns - 1) / 2, 0.5, share)))
@@ -109,7 +112,13 @@ def _pieces(
         column = 0
         for width in widths:
             part = vectors[:, column : column + width]
-            length = np.sqrt(np.einsum("ij,ij->i", part, part)) * np.sqrt(len(blocks))
-            part /= np.where(length > 0, length, 1)[:, None]
+            with np.errstate(over="ignore", under="ignore"):
+                length = np.sqrt(np.einsum("ij,ij->i", part, part))
+            extreme = ~((length >= _LENGTHS[0]) & (length <= _LENGTHS[1]))
+            if extreme.any():
+                wide = part[extreme].astype(np.float64)
+                norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+                part[extreme], length[extreme] = wide / np.where(norms > 0, norms, 1)[:, None], 1.0
+            part /= (length * np.sqrt(len(blocks)))[:, None]
             column += width
         yield start, vectors

@@ -240,8 +240,9 @@ def audit_text(found: Mapping[str, Any]) -> str:
         part, _, other = where.partition(" in ")
         first = across["pairs"][0] if across["pairs"] else None
         example = f", first {first['id']} and {first['other']} ({first['cosine']:.3f})" if first else ""
-        narrow = across.get("threshold", 0) > found["duplicates"]["threshold"]
-        from_ = f" (cosine from {across['threshold']:.4g}: the blocks have few columns)" if narrow else ""
+        least = across.get("threshold", 0)
+        from_ = f"cosine from {least:.4g}" if least <= 1 else "no cosine counts"
+        from_ = f" ({from_}: the blocks have few columns)" if least > found["duplicates"]["threshold"] else ""
         lines.append(f"{across['n_images']} {part} images have a near-duplicate in {other}{from_}{example}")
     doubted = found["label_errors"]
     if doubted.get("judge_knows") is False:

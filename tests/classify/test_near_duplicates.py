@@ -5,8 +5,8 @@ import pytest
 
 from classify.data.seen import first_equal
 from classify.evaluation import near_duplicates as duplicates
-from classify.evaluation.near_duplicates import find_duplicates
-from features_store import open_store
+from classify.evaluation.near_duplicates import find_duplicates, safe_threshold
+from features_store import BlockSpec, BlockWriter, Index, open_store
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +58,25 @@ def test_constant_vectors_are_no_duplicates(make_store):
     """Vectors that are all the mean have no direction, hence no cosine."""
     store = open_store(make_store({"a.pool": np.ones((20, 4), np.float32)}))
     assert find_duplicates(store, ["a.pool"], np.arange(10, 20), np.arange(10)) == []
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e25])
+def test_copies_are_found_at_any_scale(tmp_path, scale):
+    """The squares of these values leave float32; directions do not depend on them."""
+    X = np.random.default_rng(0).normal(size=(40, 64))
+    X[30:35] = X[:5]
+    index = Index(np.array([f"{i}.png" for i in range(40)]))
+    with BlockWriter(tmp_path / "a.h5", index, BlockSpec("a.pool", (64,), {"encoder": "a"}, "float32")) as writer:
+        writer.write(np.arange(40), (X * scale).astype(np.float32))
+    store = open_store(tmp_path / "a.h5")
+    found = find_duplicates(store, ["a.pool"], np.arange(30, 40), np.arange(30))
+    assert [(pair.row, pair.other) for pair in found] == [(30 + k, k) for k in range(5)]
+
+
+@pytest.mark.parametrize("widths", [(1,), (1, 1), (1, 1, 1), (2, 2), (3, 1), (2, 2, 2)])
+def test_chance_makes_no_duplicates_of_narrow_blocks(make_store, widths):
+    """In one column all directions are two; independent vectors of narrow blocks are no copies of each other."""
+    random = np.random.default_rng(0)
+    blocks = {f"b{i}.pool": random.normal(size=(300, n)).astype(np.float32) for i, n in enumerate(widths)}
+    store, least = open_store(make_store(blocks)), safe_threshold(widths, 150 * 150)
+    assert len(find_duplicates(store, list(blocks), np.arange(150), np.arange(150, 300), threshold=least)) <= 1

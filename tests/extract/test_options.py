@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import extract.index
 from extract import pipeline
 from extract.corpora import find_corpus
 from extract.encoders import Weights, build_encoders, find_encoders
@@ -243,6 +244,22 @@ def test_a_store_whose_meaning_changed_is_refused(class_folder, tmp_path, change
         with pytest.raises(MismatchError, match=words) as told:
             check_or_write_index(tmp_path, other)
         assert "move index.h5 away" in str(told.value)
+
+
+def test_of_two_that_begin_at_once_the_slower_one_goes_on(class_folder, tmp_path, monkeypatch):
+    """Between its look for an index and its own, another process made one: it is compared, as any that is there."""
+    dataset, real = find_corpus("folder").read(class_folder), extract.index.write_index
+
+    def late(path, index):
+        real(path, theirs)
+        real(path, index)
+
+    monkeypatch.setattr(extract.index, "write_index", late)
+    theirs = dataset.index
+    check_or_write_index(tmp_path / "same", dataset)
+    theirs = dataset.index.take(np.arange(3))
+    with pytest.raises(MismatchError, match="3 there, "):
+        check_or_write_index(tmp_path / "other", dataset)
 
 
 # ---- compiling ------------------------------------------------------------------------------------------------------

@@ -535,7 +535,7 @@ def test_what_is_exported_comes_back(tmp_path, ending, dtype) -> None:
     """Export then import: nothing differs with .npz; with .csv all vectors are the same, to the last bit."""
     rng = np.random.default_rng(5)
     index = fs.Index(np.array([f"ö {i},x.jpg" for i in range(40)]))
-    spec = fs.BlockSpec("deep.map", (2, 1, 3), {"encoder": "toy"}, dtype, names=tuple("uvwxyz"))
+    spec = fs.BlockSpec("deep.map", (2, 1, 3), {"encoder": "toy"}, dtype, names=(*"uvwxy", "z:1"))
     with fs.BlockWriter(tmp_path / "a.h5", index, spec) as writer:
         writer.write(np.arange(2, 40), rng.normal(size=(38, 6)) * np.logspace(-7, 4, 38)[:, None])
         writer.fail([0], fs.Status.MISSING)
@@ -551,7 +551,25 @@ def test_what_is_exported_comes_back(tmp_path, ending, dtype) -> None:
         assert diff(store, back) == {}
     np.testing.assert_array_equal(back.blocks["deep.map"].status, store.blocks["deep.map"].status)
     np.testing.assert_array_equal(back.matrix(["deep.map"], range(2, 40)), store.matrix(["deep.map"], range(2, 40)))
-    assert back.blocks["deep.map"].names == tuple("uvwxyz")
+    assert back.blocks["deep.map"].names == (*"uvwxy", "z:1")
+
+
+@pytest.mark.parametrize(
+    ("titles", "ids_key", "names"),
+    [
+        (",0,1", None, None),
+        ("id,0,1", "id", None),
+        ("id,a:x,b:x", None, ("a:x", "b:x")),
+        (",2019,2020", None, ("2019", "2020")),
+    ],
+)
+def test_titles_of_a_table_are_kept_as_they_are(tmp_path, store, titles, ids_key, names) -> None:
+    """Of pandas, whose titles may be numbers; names of different columns stay different."""
+    (tmp_path / "m.csv").write_text(f"{titles}\nset/001.jpg,5,6\nset/000.jpg,7,8\n")
+    done = import_matrix(store, tmp_path / "m.csv", tmp_path / "b.h5", name="b", ids_key=ids_key)
+    block = fs.open_store(tmp_path / "b.h5").blocks["b"]
+    assert (done["n_rows"], done["unknown"], block.names) == (2, 0, names)
+    assert block.vectors[:2, 0].tolist() == [[7, 8], [5, 6]]
 
 
 def test_csv_speaks_in_words(tmp_path, make_store) -> None:
