@@ -157,9 +157,9 @@ def write_run(
         y_true=judged.y_true,
         y_score=judged.y_score,
     )
-    places = {name: getattr(config, name) for name in ("store", "tested")}
+    here, tested = config.folder.absolute(), config.tested
     shared = dataclasses.replace(
-        config, **{name: place and shared_place(place, config.folder.absolute()) for name, place in places.items()}
+        config, store=shared_place(config.store, here), tested=tested and shared_place(tested, here)
     )
     texts = {
         CONFIG: dump_config(shared),
