@@ -52,10 +52,10 @@ def _named(places: Sequence[Path]) -> dict[str, Run]:
 def _curves(places: Sequence[Path]) -> str:
     """Curves of runs, and of networks that `extract fit` trained."""
     networks = [place for place in places if (place / _NETWORK).is_file()]
-    names = Counter(place.resolve().name for place in networks)
+    paths = list(dict.fromkeys(place.resolve().parts for place in networks))
+    depth = next((d for d in range(1, 99) if len({path[-d:] for path in paths}) == len(paths)), 99)
     histories: dict[str, Sequence[Mapping[str, Any]]] = {
-        (place.resolve().name if names[place.resolve().name] == 1 else str(place)): _network_history(place)
-        for place in networks
+        "/".join(place.resolve().parts[-depth:]): _network_history(place) for place in networks
     }
     others = [place for place in places if place not in networks]
     for name, run in _named(others).items() if others else ():

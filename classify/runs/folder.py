@@ -157,10 +157,9 @@ def write_run(
         y_true=judged.y_true,
         y_score=judged.y_score,
     )
-    here, tested = config.folder.absolute(), config.tested
-    shared = dataclasses.replace(
-        config, store=shared_place(config.store, here), tested=tested and shared_place(tested, here)
-    )
+    place = config.folder.absolute()
+    tested = config.tested and shared_place(config.tested, place)
+    shared = dataclasses.replace(config, store=shared_place(config.store, place), tested=tested)
     texts = {
         CONFIG: dump_config(shared),
         REPORT: _json(dict(report)),
