@@ -93,7 +93,7 @@ bench-gpu: $(STAMP) ## what only a GPU can tell, in ten minutes (DEVICE=cpu: a d
 
 fuzz: $(STAMP) ## damaged and hostile dumps, runs and bundles, a minute each
 	$(BIN)/python tests/features_store/fuzz.py --seconds 60
-	$(BIN)/python tests/classify/fuzz_runs.py --seconds 60
+	PYTHONPATH=. $(BIN)/python tests/classify/fuzz_runs.py --seconds 60
 
 clean: ## remove caches; .venv, features, runs and data stay
 	rm -rf build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

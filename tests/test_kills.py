@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,4 +14,6 @@ import pytest
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
 def test_no_kill_loses_or_leaves_anything() -> None:
     script = Path(__file__).with_name("kills.py")
-    subprocess.run([sys.executable, str(script), "--kills", "4"], check=True, timeout=3600, cwd=script.parents[1])
+    environment = {**os.environ, "PYTHONPATH": str(script.parents[1])}
+    command = [sys.executable, str(script), "--kills", "4"]
+    subprocess.run(command, check=True, timeout=3600, cwd=script.parents[1], env=environment)

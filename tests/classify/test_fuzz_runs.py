@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,4 +21,5 @@ def test_a_short_walk(store, runs_folder, tmp_path) -> None:
 @pytest.mark.slow
 def test_a_long_walk() -> None:
     script = Path(__file__).with_name("fuzz_runs.py")
-    subprocess.run([sys.executable, str(script), "--seconds", "120"], check=True, timeout=600)
+    environment = {**os.environ, "PYTHONPATH": str(script.parents[2])}
+    subprocess.run([sys.executable, str(script), "--seconds", "120"], check=True, timeout=600, env=environment)
