@@ -184,7 +184,7 @@ def _views(passport: Mapping[str, Any]) -> Views:
     record = passport.get("views")
     if record is None:
         return CANONICAL
-    n, policy = (record.get(key) for key in ("n", "policy")) if isinstance(record, Mapping) else (None, None)
+    n, policy = record.get("n"), record.get("policy")
     if not isinstance(n, int) or not isinstance(policy, str):
         raise MismatchError(f"the block's passport has the views {record!r:.80}: it was not made by `extract`")
     views = Views(n, policy)
@@ -200,6 +200,7 @@ _FORM: Mapping[str, Any] = {
     "transform": Mapping,
     "resizer": str,
     "layer": (Mapping, type(None)),
+    "views": (Mapping, type(None)),
 }
 
 

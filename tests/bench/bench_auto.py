@@ -26,10 +26,7 @@ from features_store import BlockSpec, BlockWriter, Index, Store, open_store, wri
 from tests.bench.results import record
 
 N, WIDTH, N_BLOCKS = 700, 60, 6
-WIDE, WIDE_BLOCKS = (
-    2432,
-    (2048, 2048, 2048, 2048, 2048, 1128),
-)  # the columns of four networks and their low-level features
+WIDE, WIDE_BLOCKS = 2432, (2048, 2048, 2048, 2048, 2048, 1128)  # columns as the profile `fusion` has them in all
 FOLDS = int(os.environ.get("AFFECTORY_BENCH_FOLDS", "5"))
 AUTOGLUON, AUTOGLUON_FOLDS, AUTOGLUON_SECONDS = os.environ.get("AFFECTORY_BENCH_AUTOGLUON", ""), 2, 300
 OURS = ("auto", "svm", "linear", "knn")
@@ -182,7 +179,7 @@ def cpu_seconds() -> float:
 
 def compare(case: Case) -> None:
     """Print and record scores, seconds, and how far each is from the first, with a paired 95% interval."""
-    folds = cuts(deal_strata(KINDS[case.kind].strata(case.y), n_folds=max(FOLDS, case.n_folds)))[: case.n_folds]
+    folds = cuts(deal_strata(KINDS[case.kind].strata(case.y), n_folds=FOLDS))[: case.n_folds]
     classes, codes = np.unique(case.y, return_inverse=True)
     losses: dict[str, np.ndarray] = {}
     print(f"\n{case.name}: {len(case.rows)} images, {len(case.blocks)} blocks, {len(folds)} folds", flush=True)
