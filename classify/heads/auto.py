@@ -2,7 +2,7 @@
 
 Every choice (feature map and weight of each block, kernel width, strength, members of the average) is made by
 out-of-fold predictions within the training rows. The members are chosen greedily with replacement (Caruana et al.
-2004).
+2004). The average is drawn to the mean label by as much as rows that did not choose it show.
 """
 
 from __future__ import annotations
@@ -95,19 +95,21 @@ class _AutoHead(Head):
         mapped = {name: self._mapped(vectors, name) for name in self.maps_}
         products = Products.of(mapped, mapped)
         trials = self._tried(products, targets, folds)
-        chosen = self._choose(trials, targets)
-        self.shares_ = np.array([count / chosen.total() for count in chosen.values()])
-        members = [trials[i] for i in chosen]
+        chosen, mean = self._choose(trials, targets), self._mean(targets)
+        trust, loss = self._trust(trials, mean, targets, folds)
+        pairs = [(trust * count / chosen.total(), trials[i]) for i, count in chosen.items()] + [(1 - trust, mean)]
+        shares, members = zip(*(pair for pair in pairs if pair[0] > 0), strict=True)
+        self.shares_ = np.array(shares)
         self.members_ = [one.candidate for one in members]
         self.finish_ = np.stack([one.finish for one in members])
         fitted = [self._fitted(one, products, targets) for one in self.members_]
         self.dual_, self.intercept_ = (np.stack(parts) for parts in zip(*fitted, strict=True))
         self._keep(vectors, targets)
-        average = sum(share * one.predictions for share, one in zip(self.shares_, members, strict=True))
         self.search_ = {
             "n_tried": len(trials),
-            "inner_loss": self._loss(average, targets),
+            "inner_loss": loss,
             "inner_loss_of_best": min(one.loss for one in trials),
+            "mean": round(1 - trust, 2),
             "blocks": self._weighed(),
         }
         self.history_, self.n_parameters_ = [], int(self.vectors_.size + self.dual_.size)
@@ -179,21 +181,43 @@ class _AutoHead(Head):
         predictions = self._finish(raw, finish)
         return _Trial(candidate, predictions, finish, self._loss(predictions, targets))
 
-    def _choose(self, trials: Sequence[_Trial], targets: np.ndarray) -> Counter[int]:
+    def _choose(self, trials: Sequence[_Trial], targets: np.ndarray, rows: Any = slice(None)) -> Counter[int]:
         """Add the prediction that helps the average most, to the end; count how often each was taken at the best."""
         total: Any = 0.0
         taken, found = list[int](), list[float]()
         for n in range(self.members):
-            losses = [self._loss((total + one.predictions) / (n + 1), targets) for one in trials]
+            losses = [self._loss((total + one.predictions[rows]) / (n + 1), targets[rows]) for one in trials]
             taken.append(int(np.argmin(losses)))
             found.append(losses[taken[-1]])
-            total = total + trials[taken[-1]].predictions
+            total = total + trials[taken[-1]].predictions[rows]
         return Counter(taken[: int(np.argmin(found)) + 1])
+
+    def _trust(self, trials: Sequence[_Trial], mean: _Trial, targets: np.ndarray, folds: Folds) -> tuple[float, float]:
+        """Return the share of the average beside the mean label that is best for rows which did not choose it.
+
+        The best of many candidates looks good by chance, in noise too: the rows of each fold see the average of those
+        that all other rows choose. Returns the loss at this share, too.
+        """
+        apart = np.empty(mean.predictions.shape)
+        for others, rows in folds:
+            chosen = self._choose(trials, targets, others)
+            apart[rows] = sum(count * trials[i].predictions[rows] for i, count in chosen.items()) / chosen.total()
+        shares = np.linspace(0, 1, 21).tolist()
+        losses = [self._loss(share * apart + (1 - share) * mean.predictions, targets) for share in shares]
+        return min(zip(shares, losses, strict=True), key=lambda pair: pair[1])
+
+    def _mean(self, targets: np.ndarray) -> _Trial:
+        """Return what looks at no image, and predicts the mean label."""
+        n_blocks, zeros = len(self.widths_), np.zeros(targets.shape)
+        finish = self._calibrate(zeros, targets)
+        predictions = self._finish(zeros, finish)
+        candidate = {"family": "mean", "maps": [self.maps_[0]] * n_blocks, "weights": [0.0] * n_blocks}
+        return _Trial(candidate, predictions, finish, self._loss(predictions, targets))
 
     @staticmethod
     def _fitted(one: Candidate, products: Products, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Fit a member on all rows; neighbours need no fit."""
-        if one["family"] == "knn":
+        if one["family"] in ("knn", "mean"):
             return np.zeros(targets.T.shape), np.zeros(targets.shape[1])
         return fit_member(one, kernel(one, products), targets, {}, 0)
 
@@ -213,7 +237,7 @@ class _AutoHead(Head):
         """Return by block what it weighs in the average, and the feature maps that it is seen under."""
         names = getattr(self, "blocks_in_", None) or ["all"]
         weights = np.array([one["weights"] for one in self.members_])
-        found = self.shares_ @ (weights / weights.sum(axis=1, keepdims=True))
+        found = self.shares_ @ (weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-9))
         return {
             name: {
                 "weight": round(float(found[k]), 4),
@@ -301,8 +325,8 @@ class AutoClassifier(ClassifierHead, _AutoHead):
     Attributes
     ----------
     search_ : dict
-        How many candidates were tried, the inner loss of the average and of the best candidate, and of each block its
-        weight and its feature maps.
+        How many candidates were tried, the loss of the average on inner folds that did not choose it, that of the
+        best candidate, the share of the mean label, and of each block its weight and its feature maps.
     members_ : list of dict
         The candidates that are averaged, with their ``shares_``.
     """
@@ -350,8 +374,8 @@ class AutoRegressor(RegressorHead, _AutoHead):
     Attributes
     ----------
     search_ : dict
-        How many candidates were tried, the inner loss of the average and of the best candidate, and of each block its
-        weight and its feature maps.
+        How many candidates were tried, the loss of the average on inner folds that did not choose it, that of the
+        best candidate, the share of the mean label, and of each block its weight and its feature maps.
     members_ : list of dict
         The candidates that are averaged, with their ``shares_``.
     """

@@ -45,6 +45,10 @@ class Products:
             if weight
         ]
 
+    def nothing(self, one: Candidate) -> np.ndarray:
+        """Return zeros, for what looks at no image."""
+        return np.zeros(self.inner[one["maps"][0]][0].shape)
+
     def linear(self, one: Candidate) -> np.ndarray:
         """Return the kernel of the concatenated, weighted blocks, over their weighted number of features."""
         return _sum([(weight, inner) for weight, inner, _, _ in self._used(one)]) / np.dot(one["weights"], self.widths)
@@ -70,7 +74,8 @@ def _sum(parts: Sequence[tuple[float, np.ndarray]]) -> np.ndarray:
 
 def kernel(one: Candidate, products: Products) -> np.ndarray:
     """Return what a candidate sees of each pair of rows: (n, m)."""
-    return {"svm": products.rbf, "ridge": products.linear, "knn": products.cosine}[one["family"]](one)
+    kernels = {"svm": products.rbf, "ridge": products.linear, "knn": products.cosine, "mean": products.nothing}
+    return kernels[one["family"]](one)
 
 
 def fit_member(one: Candidate, inner: np.ndarray, targets: np.ndarray, spectra: dict[Any, Any], key: Any) -> Fitted:

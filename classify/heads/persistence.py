@@ -212,7 +212,7 @@ _OPTIONAL = ("blocks_in_", "feature_names_in_", "best_length_", "C_", "alpha_", 
 strength, which heads saved before did not keep."""
 _MAP = choice("l2", "sqrt", "standardize")
 _MEMBER = record(
-    {"family": choice("svm", "ridge", "knn"), "maps": items(_MAP, 1), "weights": items(number(0, 1e6), 1)},
+    {"family": choice("svm", "ridge", "knn", "mean"), "maps": items(_MAP, 1), "weights": items(number(0, 1e6), 1)},
     {
         "k": (optional(whole(1)), None),
         **dict.fromkeys(("gamma", "C", "alpha", "sharpness"), (optional(number()), None)),
@@ -234,7 +234,7 @@ _ATTRIBUTES: dict[str, Check] = {
     "boosters_": items(flag, 1, 32_767),
     "widths_": items(whole(1), 1),
     "maps_": items(_MAP, 1),
-    "members_": items(_MEMBER, 1, 64),
+    "members_": items(_MEMBER, 1, 65),
     "search_": table(anything),
 }
 """Attributes that stand in ``head.json``, with what each takes."""

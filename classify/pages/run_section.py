@@ -227,6 +227,7 @@ def _search_notes(report: Report) -> list[str]:
         f"{name} {one['weight']:.0%}" + (f" ({', '.join(one['maps'])})" if one["maps"] else "")
         for name, one in found.get("blocks", {}).items()
     )
+    weighed += f", the mean label {found['mean']:.0%}" if weighed and found.get("mean") else ""
     return [f"{text}.", *([f"What each block weighs: {weighed}."] if weighed else [])]
 
 

@@ -145,6 +145,7 @@ _SEARCH = record(
     {"n_tried": whole(1), "inner_loss": optional(number())},
     {
         "inner_loss_of_best": (optional(number()), None),
+        "mean": (optional(SHARE), None),
         "blocks": (table(_WEIGHED), {}),
         **dict.fromkeys(("C", "alpha", "gamma", "k", "sharpness"), (optional(number()), None)),
     },
