@@ -200,7 +200,7 @@ def _apart(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.bool_
     for column in (left, right, left * n + right):
         _, numbers, counts = np.unique(column, return_inverse=True, return_counts=True)
         sizes.append(counts[numbers])
-    return (sizes[0] != sizes[2]) | (sizes[1] != sizes[2])
+    return np.asarray((sizes[0] != sizes[2]) | (sizes[1] != sizes[2]))
 
 
 def _connected(columns: Sequence[NDArray[np.int64]], n_images: int) -> NDArray[np.int64]:

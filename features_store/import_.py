@@ -147,7 +147,7 @@ def _count_rounded(values: NDArray[Any], stored: str) -> int:
         return 0
     largest = first_rounded(stored)
     large = values[(values > largest) | (values < -largest)].astype(np.longdouble)
-    if values.dtype.kind == "f":  # above 2^53 every double is whole
+    if np.issubdtype(values.dtype, np.floating):  # above 2^53 every double is whole
         large = large[(np.abs(large) <= 2**53) & (large == np.floor(large))]
     with np.errstate(over="ignore"):
         there = large.astype(stored)
@@ -156,7 +156,7 @@ def _count_rounded(values: NDArray[Any], stored: str) -> int:
 
 def first_rounded(stored: str) -> int:
     """Return the whole number above which a floating type lacks some."""
-    return 2 ** int(np.finfo(stored).nmant + 1)
+    return 1 << int(np.finfo(stored).nmant + 1)
 
 
 # ---- dumps that another program repacked ----------------------------------------------------------------------------

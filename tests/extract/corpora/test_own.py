@@ -137,6 +137,13 @@ def test_names_in_one_cell_folds_suffix_and_another_delimiter(tmp_path):
     assert reading.files.read(0) == b"pictures/1.jpg"
 
 
+def test_one_folder_around_the_classes_is_told(tmp_path):
+    touch(tmp_path, "data/a/1.jpg", "data/b/2.jpg")
+    notes = find_corpus("folder").read(tmp_path, {}).notes
+    assert f"every image has the class 'data'; if its folders are the classes (a, b), give {tmp_path / 'data'}" in notes
+    assert not any("every image" in note for note in find_corpus("folder").read(tmp_path / "data", {}).notes)
+
+
 def test_classes_that_a_spreadsheet_makes_two_of_one():
     """An odd blank, wide letters, a whole number with decimals; numbers that differ are no such pair."""
     for other in ("a\u00a0b", "A b", "a  b", "\uff41 b"):
