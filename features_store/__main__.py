@@ -193,6 +193,8 @@ def merge(
     if done["mode"] == "join":
         lines += [f"  {n:,} images of {path} are not in it" for path, n in done["lost"].items() if n]
     lines += [f"  {n:,} vectors of {name} are still pending" for name, n in done["blocks"].items() if n]
+    if done["regrouped"]:
+        lines.append(f"  {done['regrouped']:,} images have more companions: images that any input groups stay together")
     _tell(done, lines, as_json=as_json)
 
 
@@ -380,6 +382,8 @@ def import_(
 
 
 def _import_lines(done: Mapping[str, Any], out: Path, matrix: Path) -> list[str]:
+    from features_store.import_ import first_rounded
+
     counts, shape = dict(done["counts"]), " x ".join(map(str, done["shape"]))
     written, n_images = counts.pop("written"), sum(done["counts"].values())
     lines = [
@@ -393,6 +397,11 @@ def _import_lines(done: Mapping[str, Any], out: Path, matrix: Path) -> list[str]
     lines += [f"  {n:,} images have {words.get(state, 'no vector')}: marked {state}" for state, n in counts.items()]
     if done["unknown"]:
         lines.append(f"  {done['unknown']:,} rows have an id that is not in the store, and were left out")
+    if done["rounded"]:
+        largest = first_rounded(done["dtype"])
+        lines.append(
+            f"  {done['rounded']:,} whole numbers beyond {largest:,} were rounded to those that {done['dtype']} has"
+        )
     return lines
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -164,6 +165,42 @@ def _groups(placed: Sequence[Placed], n_images: int, *, one_numbering: bool) -> 
         overlaid[here] = column[here]
         filled |= here
     return overlaid if agree else _connected([column for column, _ in columns], n_images)
+
+
+def other_companions(index: Index, placed: Sequence[Placed]) -> NDArray[np.bool_]:
+    """Tell which images, (n_images,) bool, are grouped with others than in one of the stores that have groups."""
+    changed = np.zeros(len(index), dtype=np.bool_)
+    for one in placed:
+        if one.store.groups is not None and index.groups is not None:
+            here = np.flatnonzero(one.rows >= 0)
+            changed[here] |= _apart(index.groups[here], one.store.groups[one.rows[here]])
+    return changed
+
+
+def refuse_other_groups(stores: Sequence[Store]) -> None:
+    """Refuse stores of one index that group images in different ways; numbers of groups do not matter."""
+    having = [(store, store.groups) for store in stores if store.groups is not None]
+    for (one, groups), (other, theirs) in itertools.combinations(having, 2):
+        both = np.flatnonzero((groups >= 0) & (theirs >= 0))
+        apart = both[_apart(groups[both], theirs[both])]
+        if len(apart):
+            raise MismatchError(
+                f"{one.paths[0]} and {other.paths[0]} contradict each other about the group of {len(apart)} images, "
+                f"the first is {one.raw_ids[apart[0]].decode()!r}; leave one out"
+            )
+
+
+def _apart(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell which images have other companions in one column of groups than in another; -1 = none."""
+    n = len(one)
+    left, right = (
+        np.unique(np.where(column >= 0, column, -1 - np.arange(n)), return_inverse=True)[1] for column in (one, other)
+    )
+    sizes = []
+    for column in (left, right, left * n + right):
+        _, numbers, counts = np.unique(column, return_inverse=True, return_counts=True)
+        sizes.append(counts[numbers])
+    return np.asarray((sizes[0] != sizes[2]) | (sizes[1] != sizes[2]))
 
 
 def _connected(columns: Sequence[NDArray[np.int64]], n_images: int) -> NDArray[np.int64]:

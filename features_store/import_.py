@@ -50,7 +50,8 @@ def import_matrix(
 
     Rows are found by id, which the file holds (`ids_key`) or `ids` gives. Images without a row become
     `Status.MISSING`; rows that are not finite, or too large for the type, become `Status.NON_FINITE`. Returns the
-    facts: rows of the matrix, how many of them are of unknown images, and the images in each state (`counts`).
+    facts: rows of the matrix, how many of them are of unknown images, how many whole numbers were rounded, and the
+    images in each state (`counts`).
     """
     target = Path(path)
     there = store.blocks[name].path if name in store.blocks else target
@@ -72,7 +73,7 @@ def import_matrix(
         index = Index(store.ids, groups=store.groups, content=store.content, corpus=store.corpus)
         create_block(temporary, index, spec)
         with BlockWriter(temporary, index, spec) as writer:
-            _fill(writer, source, rows)
+            rounded = _fill(writer, source, rows)
             writer.flush()
             if Status.WRITTEN not in writer.counts():
                 raise MismatchError(
@@ -83,7 +84,8 @@ def import_matrix(
             writer.seal()
             counts = writer.counts()
     facts = {"path": str(target), "block": name, "shape": list(spec.shape), "dtype": stored, "n_rows": len(rows)}
-    return {**facts, "unknown": int((rows < 0).sum()), "counts": {state.reason: n for state, n in counts.items()}}
+    known = {"unknown": int((rows < 0).sum()), "rounded": rounded}
+    return {**facts, **known, "counts": {state.reason: n for state, n in counts.items()}}
 
 
 def _rows(store: Store, matrix: Path, source: Matrix, ids: Sequence[str] | None) -> NDArray[np.int64]:
@@ -114,7 +116,9 @@ def _passport(matrix: Path, key: str | None, known: Mapping[str, Any] | None) ->
     return {"encoder": "imported", "weights": {"source": "unknown"}, **(known or {}), "imported": imported}
 
 
-def _fill(writer: BlockWriter, matrix: Matrix, rows: NDArray[np.int64]) -> None:
+def _fill(writer: BlockWriter, matrix: Matrix, rows: NDArray[np.int64]) -> int:
+    """Write the rows of known images; return how many whole numbers became others."""
+    rounded = 0
     n_bytes = int(np.prod(matrix.shape[1:])) * max(4, matrix.dtype.itemsize)
     step = max(1, PIECE_BYTES // n_bytes)
     with progress_bar(len(rows), f"importing {writer.spec.name}", unit="row") as advance:
@@ -129,10 +133,30 @@ def _fill(writer: BlockWriter, matrix: Matrix, rows: NDArray[np.int64]) -> None:
             written = status == Status.WRITTEN
             if written.any():
                 writer.write(piece[order][written], values[written])
+                rounded += _count_rounded(values[written], writer.spec.dtype)
             for failure in FAILURES:
                 if (status == failure).any():
                     writer.fail(piece[order][status == failure], failure)
             advance(len(piece))
+    return rounded
+
+
+def _count_rounded(values: NDArray[Any], stored: str) -> int:
+    """Count the whole numbers that a floating type cannot hold: codes, dates and counters would become others."""
+    if np.can_cast(values.dtype, stored):
+        return 0
+    largest = first_rounded(stored)
+    large = values[(values > largest) | (values < -largest)].astype(np.longdouble)
+    if np.issubdtype(values.dtype, np.floating):  # above 2^53 every double is whole
+        large = large[(np.abs(large) <= 2**53) & (large == np.floor(large))]
+    with np.errstate(over="ignore"):
+        there = large.astype(stored)
+    return int((np.isfinite(there) & (there != large)).sum())
+
+
+def first_rounded(stored: str) -> int:
+    """Return the whole number above which a floating type lacks some."""
+    return 1 << int(np.finfo(stored).nmant + 1)
 
 
 # ---- dumps that another program repacked ----------------------------------------------------------------------------

@@ -183,7 +183,7 @@ def _csv(path: Path, key: str | None, ids_key: str | None, scratch: Path) -> Ite
                     raise FormatError(f"{path} line {line} holds something that is no number: {shown}") from error
     if not ids:
         raise FormatError(f"{path} holds no rows")
-    array = np.memmap(scratch / "numbers", np.float32, "r", shape=(len(ids), len(columns)))
+    array = np.memmap(scratch / "numbers", np.float64, "r", shape=(len(ids), len(columns)))
     names = _names([header[column] for column in columns], key) if titled else None
     plain = names == tuple(str(n) for n in range(len(columns)))
     status = np.where(empty, Status.MISSING, Status.WRITTEN).astype(np.uint8)
@@ -245,7 +245,7 @@ def _numbers(cells: Sequence[str]) -> bytes:
     strange = next((cell for cell in cells if "_" in cell or not cell.isascii()), None)
     if strange is not None:  # Python reads 1_000, and the digits of other scripts
         raise ValueError(repr(strange))
-    return np.array([cell or "nan" for cell in cells]).astype(np.float32).tobytes()
+    return np.array([cell or "nan" for cell in cells]).astype(np.float64).tobytes()
 
 
 # ---- hdf5, MATLAB ----------------------------------------------------------------------------------------------------

@@ -15,7 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features_store import passport, seal
-from features_store.align import PIECE_BYTES, BlockRows, Placed, combined_index, gathered, locate
+from features_store.align import (
+    PIECE_BYTES,
+    BlockRows,
+    Placed,
+    combined_index,
+    gathered,
+    locate,
+    other_companions,
+    refuse_other_groups,
+)
 from features_store.atomic import atomic_write
 from features_store.console import progress_bar
 from features_store.disk import reserve
@@ -47,14 +56,17 @@ def merge(
     the index they were cut from, or, if there is none, in the order of their ids. With `join`, only the images that all
     have are kept. Without `labels` the dump is one of a folder whose ``index.h5`` has labels and splits.
 
-    Returns the facts: the mode, how many images each input has that the result has not (`lost`), and how many vectors
-    of each block are still pending (`blocks`).
+    Returns the facts: the mode, how many images each input has that the result has not (`lost`), how many images have
+    other companions in their groups than an input gives them (`regrouped`), and how many vectors of each block are
+    still pending (`blocks`).
     """
     stores = [open_store(one) for one in paths]
     if not stores:
         raise MismatchError("merge needs at least one store")
     one_index = len({store.index_digest for store in stores}) == 1
     mode: Mode = "blocks" if one_index else "join" if join else "rows"
+    if one_index:
+        refuse_other_groups(stores)
     families = _families(stores)
     one_parent = len({_parent(store)[0] for store in families}) == 1
     raw_ids, parent_rows = _images(families, mode, one_parent=one_parent)
@@ -76,6 +88,7 @@ def merge(
         "path": str(path),
         "mode": mode,
         "n_images": len(raw_ids),
+        "regrouped": int(other_companions(index, placed).sum()),
         "lost": {str(p): one.store.n_images - int((one.rows >= 0).sum()) for p, one in zip(paths, placed, strict=True)},
         "blocks": {block.spec.name: int((block.status == Status.PENDING).sum()) for block in blocks},
     }

@@ -23,6 +23,7 @@ from classify.errors import ModelError
 from classify.inference.model import Model, Prediction
 from classify.json_file import SchemaError, anything, choice, optional, record, table, text
 from features_store import passport as passports_of_blocks
+from features_store.errors import unknown_name
 from features_store.schema import VECTOR_DTYPES
 
 if TYPE_CHECKING:
@@ -66,6 +67,10 @@ class Encoders:
         from extract.inputs.images import make_decoder
         from extract.recompute import nearest_precision
 
+        known = sorted({str(passport.get("encoder")) for passport in passports.values()})
+        for name, file in (weights or {}).items():
+            if name not in known and not file.is_dir():  # the folder of a fitted network is told by what it holds
+                raise ModelError(f"--weights {name}={file}: {unknown_name('encoder of this model', name, known)}")
         self.networks: list[Encoder] = []
         self.forwards: list[Forward] = []
         self.outputs: list[BlockOutput] = []

@@ -164,6 +164,11 @@ def _unlike(run: Run, name: str, first: Run) -> list[str]:
                 f"{name} was trained on other {' and '.join(parts)} images or labels than {first.folder.as_posix()} "
                 f"({counts[0]} / {counts[1]} images)."
             )
+    groups, before = (one.report.identity.get("groups") for one in (run, first))
+    if isinstance(groups, Mapping) and isinstance(before, Mapping):
+        regrouped = [part for part in before if part in groups and groups[part] != before[part]]
+        if regrouped:
+            found.append(f"{name} has other groups of {', '.join(regrouped)} images than {first.folder.as_posix()}.")
     vectors, others = (one.report.identity["vectors"] for one in (run, first))
     unlike = [block for block in vectors if block in others and vectors[block] != others[block]]
     if unlike:

@@ -8,7 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,18 +117,21 @@ def class_codes(words: Sequence[str], place: object) -> tuple[tuple[str, ...], N
 
 
 def case_note(classes: Sequence[str]) -> str:
-    """Return the note on classes that look alike, differing only in case or in characters without a shape, or ""."""
-    folded = [_without_format(one, "").casefold() for one in classes]
+    """Return the note on classes that look alike: but for case, blanks, width, shapeless characters, or 1 and 1.0."""
+    folded = [re.sub(r"(\d)\.0+$", r"\1", " ".join(_shown(one, "", form="NFKC").casefold().split())) for one in classes]
     counts = Counter(folded)
-    alike = [_without_format(one, None) for one, seen in zip(classes, folded, strict=True) if counts[seen] > 1]
+    alike = [_shown(one, None) for one, seen in zip(classes, folded, strict=True) if counts[seen] > 1]
     listed = ", ".join(alike[:10])
-    return f"classes that differ only in case or in invisible characters are kept apart: {listed}" if alike else ""
+    return f"classes that look alike are kept apart: {listed}" if alike else ""
 
 
-def _without_format(name: str, put: str | None) -> str:
-    """Replace what has no shape in a name, as a zero-width space has none; None: by its code."""
-    invisible = {one: f"\\u{ord(one):04x}" if put is None else put for one in name if unicodedata.category(one) == "Cf"}
-    return "".join(invisible.get(one, one) for one in name)
+def _shown(name: str, put: str | None, *, form: Literal["NFC", "NFKC"] = "NFC") -> str:
+    """Replace what has no shape in a name, as a zero-width space has none; None: that and odd blanks by their code."""
+    kinds = ("Cf",) if put is not None else ("Cf", "Zs")
+    odd = {one for one in name if not one.isascii() and unicodedata.category(one) in kinds}
+    return unicodedata.normalize(
+        form, "".join((put if put is not None else f"\\u{ord(one):04x}") if one in odd else one for one in name)
+    )
 
 
 def find_class_folders(tree: Tree, classes: Sequence[str]) -> tuple[str, list[str], NDArray[np.int16]]:

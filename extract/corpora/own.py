@@ -76,6 +76,12 @@ def read_folder(name: str, data: Path, options: Mapping[str, Any]) -> Dataset:
         f"no readable picture lies in the class folders {', '.join(lost[:_SHOWN])}" if lost else "",
         f"{census.n_escaped} file names are not UTF-8; in ids their bytes are written %XX" if census.n_escaped else "",
     ]
+    below = sorted({path[1] for path in folders if len(path) > 1}) if len(classes) == 1 and not parted else []
+    if len(below) > 1:
+        inner, listed = place / classes[0], ", ".join(below[:_SHOWN])
+        notes.append(
+            f"every image has the class {classes[0]!r}; if its folders are the classes ({listed}), give {inner}"
+        )
     left_out = {**census.left_out, **({"beside train/, val/, test/": len(strays)} if strays else {})}
     labels = [single(options["task"], classes, values, "names of the folders")] if classes else []
     array = np.array(ids)

@@ -164,7 +164,6 @@ def silence_logging() -> Iterator[None]:
 @contextmanager
 def hub_errors(spec: EncoderSpec) -> Iterator[None]:
     """Turn every failure to reach a model hub into one error that says what to do."""
-    import torch
     from huggingface_hub import constants
 
     offline = constants.HF_HUB_OFFLINE
@@ -179,10 +178,9 @@ def hub_errors(spec: EncoderSpec) -> Iterator[None]:
         libraries = ("httpx", "httpcore", "huggingface_hub", "requests", "urllib", "urllib3")
         if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in libraries:
             raise
-        caches = f"{constants.HF_HUB_CACHE} and {Path(torch.hub.get_dir()) / 'checkpoints'}"
         reason = first_line(error).partition(". ")[0].rstrip(".")
         raise HubError(
-            f"the weights of {spec.name!r} ({spec.library} {spec.architecture}) are not in the caches {caches}, and "
+            f"the weights of {spec.name!r} ({spec.library} {spec.architecture}) are not in the caches {_caches()}, and "
             f"their hub cannot be reached ({reason[:160]}); give a checkpoint with --weights FILE, fill the cache on "
             "a machine with a network"
         ) from error
@@ -201,21 +199,26 @@ def _reachable(endpoint: str) -> bool:
     return True
 
 
-def _local_fault(error: BaseException) -> AffectoryError | None:
-    """Return the error of this machine's own disk that lies behind a failed download, if it is that."""
+def _caches() -> str:
+    import torch
     from huggingface_hub import constants
 
+    return f"{constants.HF_HUB_CACHE} and {Path(torch.hub.get_dir()) / 'checkpoints'}"
+
+
+def _local_fault(error: BaseException) -> AffectoryError | None:
+    """Return the error of this machine's own disk that lies behind a failed download, if it is that."""
     cause: BaseException | None = error
     while cause is not None:
         number = cause.errno if isinstance(cause, OSError) else None
-        place = getattr(cause, "filename", None) or f"the cache {constants.HF_HUB_CACHE}"
+        place = getattr(cause, "filename", None) or f"one of the caches {_caches()}"
         if number in FULL_DISK or "No space left on device" in str(cause):
             return DiskSpaceError(
-                f"weights do not fit on the disk of {place}; free some space, or set HF_HOME elsewhere"
+                f"weights do not fit on the disk of {place}; free some space, or set HF_HOME and TORCH_HOME elsewhere"
             )
         if number in _FORBIDDEN and getattr(cause, "filename", None):  # a socket has none
             return WeightsError(
-                f"weights cannot be read or kept in {place}: {first_line(cause)}; set HF_HOME elsewhere"
+                f"weights cannot be read or kept in {place}: {first_line(cause)}; set HF_HOME and TORCH_HOME elsewhere"
             )
         cause = cause.__cause__ or cause.__context__
     return None

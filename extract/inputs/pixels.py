@@ -25,6 +25,7 @@ _DEFLATE, _JPEG = (8, 32946), 7
 # Bilevel facsimiles and the first JPEG of TIFF: their decoders put white or grey for what is missing, and do not tell.
 _UNCHECKED = (2, 3, 4, 6)
 _BITS, _PHOTOMETRIC, _COLORMAP, _EXTRA, _FORMAT, _LOWEST, _HIGHEST = 258, 262, 320, 338, 339, 340, 341
+_PLANES, _FILL_ORDER = 284, 266
 _UNSIGNED, _SIGNED = 1, 2
 _WHITE_IS_ZERO = 0
 _NO_SCALE = "their scale is not declared; convert them to 8 or 16 bits without a sign"
@@ -80,7 +81,7 @@ def _from_tiff(image: Any) -> Any:
 
 
 def _check_coded(image: Any, data: bytes) -> None:
-    """Check strips and tiles whose decoder does not: the checksum of deflate, the data of JPEG.
+    """Check strips and tiles whose decoder does not: the checksum of deflate, the data of JPEG, planes.
 
     Raises RefusedImageError.
     """
@@ -90,6 +91,10 @@ def _check_coded(image: Any, data: bytes) -> None:
     coding = tags.get(_COMPRESSION, 1)
     if coding in _UNCHECKED:
         reason = f"TIFF compression {coding}: nothing tells whether its data are whole; save the picture in another one"
+        raise RefusedImageError(Status.UNDECODABLE, reason)
+    plain = set(_numbers(tags, _BITS, 1)) == {8} and tags.get(_PHOTOMETRIC) != _WHITE_IS_ZERO
+    if tags.get(_PLANES) == 2 and coding == 1 and not (plain and tags.get(_FILL_ORDER, 1) == 1):
+        reason = "a plane for each channel, not of 8 bits from black: Pillow reads it as that; save it without planes"
         raise RefusedImageError(Status.UNDECODABLE, reason)
     for piece in _pieces(tags, data) if coding in (*_DEFLATE, _JPEG) else ():
         if coding in _DEFLATE:

@@ -109,6 +109,11 @@ def test_leaderboards_go_by_what_was_measured(tmp_path):
     assert len(pairs(board, n_resamples=20)) == 3
     told = [text for row in board.rows for text in row.warnings if "trained on other train images or labels" in text]
     assert [text.split(" ")[0] for text in told] == ["2/linear"]
+    grouped = classify.run(make(tmp_path / "g", groups=GROUPS), "t", "linear", out=tmp_path / "g1", resamples=20)
+    (board,) = leaderboards([found[0], grouped])
+    assert any(
+        "g1 (linear) has other groups of train, test images than" in text for row in board.rows for text in row.warnings
+    )
     renamed = make(tmp_path / "s4", classes=("a", "b", "d"))
     classify.run(renamed, "t", "linear", out=tmp_path / "runs" / "4", resamples=20)
     assert len(leaderboards(find_runs([tmp_path / "runs"]))) == 2

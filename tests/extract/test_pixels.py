@@ -66,6 +66,14 @@ def colour_tiff(samples: np.ndarray, photometric: int = 2, extra: int | None = N
     return tiff(samples.tobytes(), t258=(3, [bits] * n), t262=(3, [photometric]), t277=(3, [n]), **tags)
 
 
+def plane_tiff(samples: np.ndarray) -> bytes:
+    """A plane for each of three channels, in a strip of its own."""
+    size, n = samples[..., 0].nbytes, samples.shape[-1]
+    tags = {"t273": (4, [8 + size * k for k in range(n)]), "t279": (4, [size] * n), "t284": (3, [2])}
+    kind = {"t258": (3, [8 * samples.itemsize] * n), "t262": (3, [2]), "t277": (3, [n])}
+    return tiff(np.moveaxis(samples, -1, 0).tobytes(), **kind, **tags)
+
+
 def png(samples: bytes, bits: int, kind: int, *, chunks: bytes = b"") -> bytes:
     rows = [samples[at : at + len(samples) // 2] for at in (0, len(samples) // 2)]
     data = zlib.compress(b"".join(b"\0" + row for row in rows))
@@ -171,6 +179,12 @@ CASES: dict[str, list[tuple[str, bytes, np.ndarray | None]]] = {
         ("tiff", colour_tiff(np.concatenate([COLOUR, HALF], -1), extra=2), over_white(COLOUR, 128 / 255)),
         ("premultiplied", colour_tiff(np.concatenate([COLOUR // 2, HALF], -1), extra=1), COLOUR // 2 + 127.0),
         ("grey tiff", colour_tiff(np.concatenate([GREY[..., None], HALF], -1), 1, 2), over_white(THREE, 128 / 255)),
+    ],
+    "planes": [
+        ("8 bits", plane_tiff(COLOUR), COLOUR),
+        ("16 bits", plane_tiff(COLOUR.astype("<u2") << 8), REFUSED),
+        ("white is zero", grey_tiff(8, 0, t284=(3, [2])), REFUSED),
+        ("1 bit", grey_tiff(1, 0, t284=(3, [2])), REFUSED),
     ],
     "extra": [
         ("colour", colour_tiff(np.concatenate([COLOUR, HALF], -1), extra=0), COLOUR),

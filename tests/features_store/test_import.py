@@ -624,3 +624,21 @@ def test_a_matrix_of_holes_does_not_fill_the_memory(tmp_path, make_store, run_co
     tracemalloc.stop()
     assert code == 2
     assert "characters" in said or "directory claims" in said
+
+
+@pytest.mark.parametrize("ending", ["npy", "csv"])
+def test_whole_numbers_that_become_others_are_counted(tmp_path, store, run_command, ending) -> None:
+    """A code beyond 2^24 has no float32 of its own; the numbers below have, and so has every second one above."""
+    values = [[2**24, 1.5, 0], [2**24 + 1, 2**24 + 2, -(2**24) - 1], [-5, 0.1, 2**62], [3, 3, 3], [1, 1, 1e39]]
+    (tmp_path / "ids.txt").write_text("\n".join(IDS))
+    if ending == "npy":
+        np.save(tmp_path / "m.npy", np.array(values))
+    else:
+        rows = (f"{one},{','.join(map(repr, row))}" for one, row in zip(IDS, values, strict=True))
+        (tmp_path / "m.csv").write_text("\n".join(rows))
+    ids = ["--ids", tmp_path / "ids.txt"] if ending == "npy" else []
+    code, said, _ = run_command(
+        "import", tmp_path / "s", tmp_path / f"m.{ending}", *ids, "-n", "m", "-o", tmp_path / "s" / "m.h5"
+    )
+    assert code == 0
+    assert "2 whole numbers beyond 16,777,216 were rounded" in said

@@ -326,3 +326,26 @@ def test_codes_are_not_narrowed(kind, values) -> None:
     """A code that does not fit its type is refused, not wrapped into another class."""
     with pytest.raises(fs.FormatError, match="whole numbers"):
         fs.Labels(fs.Task("t", kind, ("x", "y")), np.array(values))
+
+
+def test_groups_of_stores_that_are_merged(tmp_path, run_command) -> None:
+    """Other numbers of equal groups mean nothing; groups that one lacks are united, with a note; others are refused."""
+    ids = np.array(["a.jpg", "b.jpg", "c.jpg", "d.jpg"])
+    for name, groups in {
+        "one": [1, 1, 2, 2],
+        "same": [8, 8, 0, 0],
+        "more": [1, 1, -1, -1],
+        "other": [1, 2, 2, 2],
+    }.items():
+        fs.write_index(tmp_path / f"{name}.h5", fs.Index(ids, groups=np.array(groups)))
+    for other, code, words in [
+        ("same", 0, ""),
+        ("more", 0, "2 images have more companions"),
+        ("other", 2, "group of 4"),
+    ]:
+        found, said, wrong = run_command(
+            "merge", tmp_path / "one.h5", tmp_path / f"{other}.h5", "-o", tmp_path / other / "m.h5"
+        )
+        assert found == code
+        assert words in said + wrong
+        assert words or "companions" not in said

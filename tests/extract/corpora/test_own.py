@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from extract.corpora import find_corpus
+from extract.corpora.labels import case_note
 from extract.corpora.splits import draw_parts
 from extract.errors import CorpusError
 
@@ -136,12 +137,26 @@ def test_names_in_one_cell_folds_suffix_and_another_delimiter(tmp_path):
     assert reading.files.read(0) == b"pictures/1.jpg"
 
 
+def test_one_folder_around_the_classes_is_told(tmp_path):
+    touch(tmp_path, "data/a/1.jpg", "data/b/2.jpg")
+    notes = find_corpus("folder").read(tmp_path, {}).notes
+    assert f"every image has the class 'data'; if its folders are the classes (a, b), give {tmp_path / 'data'}" in notes
+    assert not any("every image" in note for note in find_corpus("folder").read(tmp_path / "data", {}).notes)
+
+
+def test_classes_that_a_spreadsheet_makes_two_of_one():
+    """An odd blank, wide letters, a whole number with decimals; numbers that differ are no such pair."""
+    for other in ("a\u00a0b", "A b", "a  b", "\uff41 b"):
+        assert case_note(("a b", other)).startswith("classes that look alike are kept apart: ")
+    assert case_note(("1", "1.0")).endswith(": 1, 1.0")
+    assert case_note(("a b", "a\u00a0b")).endswith(": a b, a\\u00a0b")
+    assert not case_note(("1", "10", "1.5", "1.50", "a.0"))
+
+
 def test_names_that_look_alike_are_told_and_commas_in_a_cell_refused(tmp_path):
     table(tmp_path, 'image,mood,tags\n1.jpg,joy,"a,b"\n2.jpg,joy\u200b,c\n3.jpg,Awe,a\n')
     reading = find_corpus("csv").read(tmp_path, {"single": "mood"})
-    assert (
-        "classes that differ only in case or in invisible characters are kept apart: joy, joy\\u200b" in reading.notes
-    )
+    assert "classes that look alike are kept apart: joy, joy\\u200b" in reading.notes
     with pytest.raises(CorpusError, match=r"line 2: expected names separated by ; or \| in column 'tags'; found 'a,b'"):
         find_corpus("csv").read(tmp_path, {"multi": "tags"})
 
