@@ -23,6 +23,7 @@ from classify.errors import ModelError
 from classify.inference.model import Model, Prediction
 from classify.json_file import SchemaError, anything, choice, optional, record, table, text
 from features_store import passport as passports_of_blocks
+from features_store.errors import unknown_name
 from features_store.schema import VECTOR_DTYPES
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class Encoders:
         chosen, self._decoder_of = choose_device(device), []
         for block, passport in passports.items():
             _check_passport(block, passport)
+        _check_weight_files(passports, weights or {})
+        for block, passport in passports.items():
             name = _encoder_name(block, passport, weights or {})
             key = json.dumps([name, *(passport.get(field) for field in ("weights", "resizer", "autocast"))])
             if key not in built:
@@ -147,6 +150,22 @@ def _check_passport(block: str, passport: Mapping[str, Any]) -> None:
         ) from error
 
 
+def _check_weight_files(passports: Mapping[str, Mapping[str, Any]], files: Mapping[str, Path]) -> None:
+    """Refuse a checkpoint for a network that is not there, or that reads none."""
+    from extract.encoders import ENCODERS
+
+    valid = {
+        str(one["encoder"]): one
+        for one in passports.values()
+        if not str(passports_of_blocks.weights(one).get("source", "")).startswith("random:")
+        and (one["encoder"] not in ENCODERS or ENCODERS[str(one["encoder"])].needs_weights)
+    }
+    for name in files:
+        if name not in valid:
+            words = unknown_name("network", name, valid) if valid else "no network of these blocks reads a file"
+            raise ModelError(f"--weights {name}={files[name]} is not used: {words}")
+
+
 def _check_encoder(block: str, passport: Mapping[str, Any], network: Encoder) -> None:
     """Refuse an encoder that would give other vectors than those that the head was trained on."""
     tap, weights = str(passport["tap"]), passports_of_blocks.weights(passport)
@@ -196,11 +215,13 @@ def _rebuilt(
     weights = Weights()
     if re.fullmatch(r"random:[0-9]{1,9}", source):
         weights = Weights("random", seed=int(source.removeprefix("random:")))
+    elif name in files and files[name].is_dir() != full_name.startswith("fit:"):
+        raise ModelError(
+            f"--weights {name}={files[name]} is a folder, and {name!r} is no fitted network; give a file"
+            if files[name].is_dir()
+            else f"--weights {name}={files[name]} is a file, and {name!r} is a fitted network; give its folder"
+        )
     elif name in files and not full_name.startswith("fit:"):
-        if files[name].is_dir():
-            raise ModelError(
-                f"--weights {name}={files[name]} is a folder, and {name!r} is no fitted network; give a file"
-            )
         weights = Weights("file", path=files[name])
     elif source == "file":
         raise ModelError(

@@ -382,20 +382,34 @@ def test_what_others_are_making_is_left_alone(tmp_path) -> None:
     assert sorted(os.listdir(tmp_path)) == [".mine.part", "x"]
 
 
+@pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("force", [False, True])
-def test_a_folder_that_cannot_be_made_durable(tmp_path, monkeypatch, force) -> None:
-    """Where the disk fails at the last step there is an error, and the name is as it was: free, or the old file's."""
-    real = os.fsync
+def test_a_folder_that_cannot_be_made_durable(tmp_path, monkeypatch, force, full) -> None:
+    """Where the disk fails at the last step there is an error, and the name is as it was: free, or the old file's.
+
+    Also where the disk then has no room for the old name.
+    """
+    real, rename = os.fsync, os.rename
 
     def broken(fd: int) -> None:
         if stat.S_ISDIR(os.fstat(fd).st_mode):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         real(fd)
 
+    def no_room(old: Path, new: Path) -> None:
+        if old == tmp_path / "x":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        rename(old, new)
+
     if force:
         (tmp_path / "x").write_text("old")
     monkeypatch.setattr(os, "fsync", broken)
-    with pytest.raises(OSError, match="Input/output error"), atomic_write(tmp_path / "x", force=force) as temporary:
+    if full:
+        monkeypatch.setattr(os, "rename", no_room)
+    with (
+        pytest.raises(OSError, match=r"Input/output error.*/x'"),
+        atomic_write(tmp_path / "x", force=force) as temporary,
+    ):
         temporary.write_text("new")
     monkeypatch.undo()
     assert [(tmp_path / name).read_text() for name in os.listdir(tmp_path)] == (["old"] if force else [])
