@@ -5,13 +5,11 @@ One of the two modules that go back to pixels, and so import `extract`, when the
 
 from __future__ import annotations
 
-import errno
 import json
 import re
-import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -208,6 +206,7 @@ def _rebuilt(
     block: str, full_name: str, passport: Mapping[str, Any], files: Mapping[str, Path], *, allow_download: bool
 ) -> Encoder:
     from extract.encoders import Weights, build_encoders, find_encoders
+    from extract.encoders.weights import local_weights
     from extract.errors import HubError
 
     recorded, name = passports_of_blocks.weights(passport), str(passport["encoder"])
@@ -230,7 +229,7 @@ def _rebuilt(
         )
     (spec,) = find_encoders([full_name])
     try:
-        with nullcontext() if allow_download else _no_network():
+        with nullcontext() if allow_download else local_weights():
             (network,) = build_encoders([spec], weights, str(passport.get("resizer", "torchvision")))
     except HubError as error:
         if allow_download:
@@ -240,21 +239,6 @@ def _rebuilt(
             f"them from the model hub of {spec.library}, --weights {name}=FILE takes a file"
         ) from error
     return network
-
-
-@contextmanager
-def _no_network() -> Iterator[None]:
-    """Refuse every connection: weights in the caches are found, and nothing is fetched."""
-
-    def refuse(self: socket.socket, address: object) -> None:
-        raise OSError(errno.ENETUNREACH, "downloads are not allowed")
-
-    before = socket.socket.connect
-    socket.socket.connect = refuse  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
-        socket.socket.connect = before  # type: ignore[method-assign]
 
 
 class Predictor:

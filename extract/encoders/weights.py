@@ -190,7 +190,24 @@ def hub_errors(spec: EncoderSpec) -> Iterator[None]:
         constants.HF_HUB_OFFLINE = offline
 
 
+def _refuse(self: socket.socket, address: object) -> None:
+    raise OSError(errno.ENETUNREACH, "downloads are not allowed")
+
+
+@contextmanager
+def local_weights() -> Iterator[None]:
+    """Refuse every connection: weights in the caches are found, and nothing is fetched."""
+    before = socket.socket.connect
+    socket.socket.connect = _refuse  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        socket.socket.connect = before  # type: ignore[method-assign]
+
+
 def _reachable(endpoint: str) -> bool:
+    if socket.socket.connect is _refuse:
+        return False
     url = urllib.request.urlparse(endpoint)  # type: ignore[attr-defined]
     if urllib.request.getproxies().get(url.scheme):
         return True  # only the proxy knows

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -84,6 +86,22 @@ def test_what_cannot_be_made_again_says_why(store, class_folder, change, error, 
     passport = {**store.blocks[BLOCK].passport, **change}
     with pytest.raises(error, match=words):
         recompute(passport, ["cats/0.jpg"], store.corpus, class_folder)
+
+
+def test_a_passport_fetches_nothing_unasked(store, class_folder, monkeypatch, tmp_path):
+    """It may be a stranger's, and it chooses the weights."""
+    from huggingface_hub import constants
+
+    reached = []
+    monkeypatch.setattr(socket.socket, "connect", lambda _self, address: reached.append(address) or 1 / 0)
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    passport = {**store.blocks[BLOCK].passport, "encoder": "resnet50", "weights": {"source": "timm:resnet50"}}
+    with pytest.raises(WeightsError, match="'resnet50' are not on this machine; --allow-download"):
+        recompute(passport, ["cats/0.jpg"], store.corpus, class_folder)
+    assert not reached
 
 
 def test_a_block_of_somebody_elses_is_refused(store, class_folder):
