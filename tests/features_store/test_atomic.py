@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -434,6 +435,21 @@ def test_what_is_no_file_is_not_replaced_by_one(tmp_path, victim, make) -> None:
     with pytest.raises(StoreError, match="choose another place"):
         try_place(place)
     assert os.path.samestat(before, place.lstat())
+
+
+def test_places_are_tried_at_the_same_time(tmp_path) -> None:
+    """Whoever tries a place neither makes nor removes the folders that another process needs."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: try_place(tmp_path / "a" / "b" / str(i)), range(400)))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("what", ["a file", "a dangling link"])
+def test_a_place_below_what_is_no_folder(tmp_path, what) -> None:
+    (tmp_path / "x").write_text("") if what == "a file" else (tmp_path / "x").symlink_to("nowhere")
+    with pytest.raises(StoreError, match="x is no folder; choose another place"):
+        try_place(tmp_path / "x" / "y" / "z")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
 def test_a_url_is_no_place_to_write(tmp_path, monkeypatch) -> None:
