@@ -54,12 +54,12 @@ class Weights:
 
 def parse_weights(text: str) -> Weights:
     """Read the value of ``--weights``."""
-    valid = "valid: auto, random:SEED (a whole number from 0), or the path of a checkpoint file"
+    valid = "valid: auto, random:SEED (a whole number from 0, of at most nine digits), or the path of a checkpoint file"
     if text == "auto":
         return Weights()
     if text.startswith("random:"):
         seed = text.removeprefix("random:")
-        if not (seed.isascii() and seed.isdigit()):
+        if not (seed.isascii() and seed.isdigit() and len(seed) <= 9):
             raise WeightsError(f"--weights {text!r} has no seed; {valid}")
         return Weights(kind="random", seed=int(seed))
     path = Path(text)
