@@ -114,6 +114,19 @@ def test_cuda_is_named_in_one_file() -> None:
     assert found == {}
 
 
+def test_progress_bars_are_for_terminals() -> None:
+    """Each says where it is shown: tqdm on its own draws into pipes and files, too."""
+    calls = [
+        (path.name, node)
+        for path in modules()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "tqdm"
+    ]
+    always = [name for name, call in calls if not {key.arg for key in call.keywords} & {"disable", None}]
+    assert calls
+    assert always == []
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_packages_are_listed(package: str) -> None:
     """Packages are named one by one in pyproject.toml; a new folder must be added there."""

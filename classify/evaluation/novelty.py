@@ -6,6 +6,8 @@ threshold above and one below: a grey picture may lie nearer to the mean than an
 from held-out folds of the training rows, groups whole: the 99th percentile of each distance and the 1st, and all of
 them moved outwards by one factor until 1% of the held-out rows lie beyond any. So one image in a hundred that is like
 the training images is flagged, whatever the number of blocks; ``python -m tests.bench coverage`` prints the share.
+A copy of a training image is not unlike it: where folds see other directions than all rows do, as with two images a
+class, a threshold lies no further inwards than the 99th (1st) percentile of the training rows themselves.
 """
 
 from __future__ import annotations
@@ -200,7 +202,8 @@ def fit_novelty(
         held.append(distances)
     if not found:
         return Novelty(widths, (), unmeasured, len(y), reason="; ".join(f"{k!r}: {v}" for k, v in unmeasured.items()))
-    thresholds, floors, expected = _thresholds(held, [widths[block.name] for block in found])
+    own = [block.distances(blocks[block.name].take(rows)) for block in found]
+    thresholds, floors, expected = _thresholds(held, own, [widths[block.name] for block in found])
     measured = tuple(
         replace(one, thresholds=above, floors=below)
         for one, above, below in zip(found, thresholds, floors, strict=True)
@@ -271,7 +274,9 @@ def _least(widths: Sequence[int]) -> Floats:
     return np.array([(_LEAST, _LEAST * math.sqrt(width)) for width in widths])
 
 
-def _thresholds(held: Sequence[Floats], widths: Sequence[int]) -> tuple[list[Pair], list[Pair], float]:
+def _thresholds(
+    held: Sequence[Floats], own: Sequence[Floats], widths: Sequence[int]
+) -> tuple[list[Pair], list[Pair], float]:
     """Return thresholds and floors of each block, and the share of such rows that lie beyond one of them.
 
     Of n held-out rows the k-th smallest is taken, k = 0.99 (n + 1) rounded up, and the k-th largest: a further row lies
@@ -295,6 +300,8 @@ def _thresholds(held: Sequence[Floats], widths: Sequence[int]) -> tuple[list[Pai
         above, below = ordered[k - 1], ordered[n - k]
         factor = np.sort(np.maximum(distances / above, below / distances).max(axis=(1, 2)))[k - 1]
         above, below = above * factor, below / factor
+    near, far = np.quantile(np.stack(own, axis=1), (1 - _QUANTILE, _QUANTILE), axis=0)
+    above, below = np.maximum(above, far), np.minimum(below, near)
     below[below <= 1.01 * least] = 0.0  # nothing lies nearer than rounding
     above, below = above.clip(max=_LARGEST), below.clip(max=_LARGEST)
     return [tuple(one) for one in above.tolist()], [tuple(one) for one in below.tolist()], round(share, 6)

@@ -32,6 +32,7 @@ MAX_STEPS = 10_000_000
 COSTS = (1.0, 0.3, 3.0, 10.0)
 WIDTHS = (1.0, 0.5, 2.0)  # gamma, over 1 / n_features
 SEARCHED = 2000  # rows by which C and gamma are chosen, at most
+JUDGED = 50  # machines by which they are chosen, at most: those of the classes with the most rows
 
 
 class _KernelHead(Head):
@@ -49,7 +50,7 @@ class _KernelHead(Head):
     C: float | str = number(
         "auto",
         "cost of a training row on the wrong side, or of an error beyond epsilon; auto: chosen by inner folds of the "
-        "training rows, of 2,000 of them at most",
+        "training rows, of 2,000 of them and 50 classes at most",
         least=1e-9,
         most=1e9,
         words=("auto",),
@@ -104,6 +105,9 @@ class _KernelHead(Head):
         self, pairs: np.ndarray, targets: np.ndarray, weights: np.ndarray, strata: np.ndarray, groups: Any
     ) -> None:
         """Set C, and gamma where it is free too, by machines that are fitted on inner folds."""
+        if targets.shape[1] > JUDGED:
+            judged = np.sort(np.argsort(-targets.sum(axis=0), kind="stable")[:JUDGED])
+            targets, weights = targets[:, judged], weights[:, judged]
         n_parts = min(-(-len(pairs) // SEARCHED), count_units(strata, groups))
         if n_parts > 1:
             part = np.flatnonzero(deal_strata(strata, groups=groups, n_folds=n_parts) == 0)
@@ -132,7 +136,7 @@ class _KernelHead(Head):
         raise NotImplementedError
 
     def _loss(self, values: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
-        """Judge held-out values (n, n_machines)."""
+        """Judge held-out values (n, n_machines), of all machines or of some."""
         raise NotImplementedError
 
     def _keep(self, vectors: np.ndarray, dual: np.ndarray, intercept: np.ndarray) -> None:
@@ -235,8 +239,9 @@ class SVMClassifier(ClassifierHead, _KernelHead):
             both = y[weight > 0].min() < y[weight > 0].max()
             fitted.append(fit_sigmoid(column, y, weight) if both else np.array([0.0, constant_log_odds(y)]))
         slope, offset = np.stack(fitted, axis=1)
-        p = probabilities(values * slope + offset, multilabel=self.multilabel_)
-        return log_loss(p, targets, multilabel=self.multilabel_, weights=weights)
+        apart = self.multilabel_ or targets.shape[1] == JUDGED < len(self.classes_)  # some classes sum to no 1
+        p = probabilities(values * slope + offset, multilabel=apart)
+        return log_loss(p, targets, multilabel=apart, weights=weights)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return calibrated probabilities, float64 (n_images, n_classes); rows sum to 1 unless multi-label."""

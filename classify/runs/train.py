@@ -176,6 +176,8 @@ def _fit(
         options["checkpoint"] = interruption.checkpoint(stage, head)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
+        # scikit-learn guesses from many classes that y is a regression; the task says what it is.
+        warnings.filterwarnings("ignore", "The number of unique classes is greater")
         head.fit_in_groups(x, y, groups, **options)
     if interruption is not None and options["checkpoint"].unfinished:
         raise interruption.unfinished()

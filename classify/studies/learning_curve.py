@@ -45,7 +45,7 @@ def fit_learning_curve(run: Run, *, n_points: int = 6, n_repeats: int = 3, seed:
     metric = primary_metric(data.task)
     warnings: dict[str, None] = {}
     found: dict[int, list[Interval]] = {}
-    with tqdm(total=n_points * n_repeats, desc="learning curve", leave=False) as bar:
+    with tqdm(total=n_points * n_repeats, desc="learning curve", leave=False, disable=None, delay=2) as bar:
         for repeat in range(n_repeats):
             for chosen in growing_subsets(data.task, train.y, n_points, groups=train.groups, seed=seed + repeat):
                 if len(chosen) == len(train) and repeat:

@@ -57,6 +57,15 @@ def test_one_new_row_in_a_hundred_is_flagged(n, n_features, n_blocks, low, high)
     assert low <= np.mean(shares) <= high
 
 
+@pytest.mark.parametrize(("n_classes", "n_each"), [(28, 2), (6, 40)])
+def test_copies_of_training_rows_are_not_unlike(n_classes: int, n_each: int) -> None:
+    """Where each class lies in a direction of its own, which the fold without it does not see."""
+    rows = np.eye(n_classes, dtype=np.float32).repeat(n_each, axis=0)
+    told = fitted(rows).share(ArrayRows(rows))
+    assert told is not None
+    assert told["flagged"] == 0
+
+
 @pytest.mark.parametrize(("n", "n_features"), [(400, 16), (120, 500)])
 def test_another_world_is_flagged(n, n_features) -> None:
     """Unrelated vectors, of the same mean and deviation in every column, in one block: it is named."""

@@ -91,6 +91,19 @@ def test_c_and_gamma_are_the_best_of_an_explicit_grid(kind):
     assert (given.C_, given.gamma_, given.search_) == (2.0, 1 / 20, {})
 
 
+def test_of_many_classes_some_choose_c_and_gamma(monkeypatch):
+    """All are fitted in the end; a thousand would take an hour to choose by."""
+    random, y, fits, fit = np.random.default_rng(2), np.repeat(np.arange(12), 6), [], SVC.fit
+    x = random.normal(size=(12, 8))[y] * 3 + random.normal(size=(72, 8)) * 0.1
+    monkeypatch.setattr("classify.heads.svm.JUDGED", 5)
+    monkeypatch.setattr(SVC, "fit", lambda self, *a, **k: (fits.append(1), fit(self, *a, **k))[1])
+    head = make_head("svm", "single", calibration_folds=2).fit(x, y)
+    assert len(fits) == 12 * 5 * 5 + 12 * 3
+    p = head.predict_proba(x)
+    assert p.sum(axis=1) == pytest.approx(1)
+    assert (head.classes_[p.argmax(axis=1)] == y).mean() > 0.95
+
+
 def codes(kind):
     """Return labels as heads see them."""
     return np.unique(TARGETS[kind], return_inverse=True)[1] if kind == "single" else TARGETS[kind]
