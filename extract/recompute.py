@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.corpora import Dataset, find_corpus
+from extract.corpora.dataset import portable_path
 from extract.encoders import Encoder, Tap, Weights, build_encoders, find_encoders
 from extract.encoders.fitted import locate_network
 from extract.encoders.weights import local_weights, parse_weights
@@ -184,6 +185,8 @@ def _read_dataset(corpus: Mapping[str, Any], data: Path | Mapping[str, Path] | N
     defaults = {key: plain({key: option.default})[key] for key, option in found.options.items()}
     given = dict(options) if isinstance(options, Mapping) else {}
     texts = {key: str(value) for key, value in given.items() if key not in defaults or value != defaults[key]}
+    for key in texts.keys() & found.options.keys():
+        texts[key] = portable_path(texts[key]) if found.options[key].path else texts[key]
     return found.read(data, texts)
 
 

@@ -12,7 +12,7 @@ import extract
 from extract import pipeline
 from extract.corpora import find_corpus
 from extract.encoders import Weights, build_encoders, find_encoders
-from extract.errors import RefusedImageError, WeightsError
+from extract.errors import CorpusError, RefusedImageError, WeightsError
 from extract.recompute import recompute
 from extract.settings import RunSettings
 from features_store import MismatchError, open_store
@@ -102,6 +102,14 @@ def test_a_passport_fetches_nothing_unasked(store, class_folder, monkeypatch, tm
     with pytest.raises(WeightsError, match="'resnet50' are not on this machine; --allow-download"):
         recompute(passport, ["cats/0.jpg"], store.corpus, class_folder)
     assert not reached
+
+
+def test_a_store_names_no_file_outside_of_its_pictures(store, class_folder, tmp_path):
+    (tmp_path / "diary").write_text("private")
+    corpus = {"name": "csv", "options": {"file": str(tmp_path / "diary")}}
+    with pytest.raises(CorpusError, match=r"there is no table .*/diary") as caught:
+        recompute(store.blocks[BLOCK].passport, ["cats/0.jpg"], corpus, class_folder)
+    assert "private" not in str(caught.value)
 
 
 def test_a_block_of_somebody_elses_is_refused(store, class_folder):
