@@ -44,10 +44,7 @@ def check_new(path: Path, *, force: bool) -> None:
 
 
 def try_place(path: Path, what: str = "") -> None:
-    """Refuse a place that cannot be written, by writing there, and sweep what killed processes left there.
-
-    Folders that this takes are removed again.
-    """
+    """Refuse a place that cannot be written, by writing there, and sweep what killed processes left there."""
     disk.try_place(path, what)
     atomic.recover(path)
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.corpora import Dataset, find_corpus
+from extract.corpora.dataset import portable_path
 from extract.encoders import Encoder, Tap, Weights, build_encoders, find_encoders
 from extract.encoders.fitted import locate_network
-from extract.encoders.weights import parse_weights
+from extract.encoders.weights import local_weights, parse_weights
 from extract.engines import Device, choose_device
 from extract.engines.forward import Forward
-from extract.errors import EncoderError, RefusedImageError, WeightsError
+from extract.errors import EncoderError, HubError, RefusedImageError, WeightsError
 from extract.inputs.files import Files
 from extract.inputs.images import make_decoder
 from extract.inputs.pixels import to_rgb
@@ -140,11 +142,17 @@ def recompute(
     corpus: Mapping[str, Any],
     data: Path | Mapping[str, Path] | None,
     networks: Sequence[Path] = (),
+    *,
+    allow_download: bool = False,
 ) -> list[NDArray[np.floating[Any]] | str]:
-    """Make the vectors of some images again, on the fastest device that there is."""
+    """Make the vectors of some images again, on the fastest device that there is.
+
+    The passport chooses the weights, and may be a stranger's: they are fetched only with *allow_download*.
+    """
     dataset = _read_dataset(corpus, data)
     rows = {image_id: row for row, image_id in enumerate(dataset.index.ids.tolist())}
-    network, views, device = _network(passport, networks), _views(passport), choose_device()
+    views, device = _views(passport), choose_device()
+    network = _network(passport, networks, allow_download=allow_download)
     decoder = "pillow" if passport.get("decoder") == "pillow" else "torchvision"
     encode = ImageEncoder(network, device, precision=nearest_precision(passport, device.kind), decoder=decoder)
     found: list[NDArray[np.floating[Any]] | str] = []
@@ -177,6 +185,8 @@ def _read_dataset(corpus: Mapping[str, Any], data: Path | Mapping[str, Path] | N
     defaults = {key: plain({key: option.default})[key] for key, option in found.options.items()}
     given = dict(options) if isinstance(options, Mapping) else {}
     texts = {key: str(value) for key, value in given.items() if key not in defaults or value != defaults[key]}
+    for key in texts.keys() & found.options.keys():
+        texts[key] = portable_path(texts[key]) if found.options[key].path else texts[key]
     return found.read(data, texts)
 
 
@@ -204,7 +214,7 @@ _FORM: Mapping[str, Any] = {
 }
 
 
-def _network(passport: Mapping[str, Any], networks: Sequence[Path]) -> Encoder:
+def _network(passport: Mapping[str, Any], networks: Sequence[Path], *, allow_download: bool) -> Encoder:
     """Build what a passport describes, and see that it is that."""
     for key, form in _FORM.items():
         if not isinstance(passport.get(key), form):
@@ -216,7 +226,16 @@ def _network(passport: Mapping[str, Any], networks: Sequence[Path]) -> Encoder:
     tap = Tap(str(passport["tap"]), module=str(layer.get("module", "")), pooling=str(layer.get("pooling", "")))
     source = str(passport["weights"].get("source", "auto"))
     name = locate_network(str(passport["encoder"]), passport["weights"], networks)
-    network = _built(name, tap, source, str(passport["resizer"]))
+    try:
+        with nullcontext() if allow_download else local_weights():
+            network = _built(name, tap, source, str(passport["resizer"]))
+    except HubError as error:
+        if allow_download:
+            raise
+        raise WeightsError(
+            f"the weights of {name!r} are not on this machine; --allow-download fetches them from the hub that the "
+            "passport names"
+        ) from error
     made = {
         "weights": dict(network.weights),
         "transform": plain(network.transform),

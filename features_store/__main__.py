@@ -95,6 +95,9 @@ def verify(
         list[Path] | None,
         again(metavar="FOLDER", help="A network of `extract fit` that made a block; repeatable.", parser=local_path),
     ] = None,
+    allow_download: Annotated[
+        bool, again("--allow-download", help="Fetch missing weights from the hub that the passport names.")
+    ] = False,
     write_list: Annotated[
         bool, output("--write-list", help="Then write the list of blocks, store.json, if nothing is wrong.")
     ] = False,
@@ -111,7 +114,8 @@ def verify(
     opened = None
     try:
         opened = open_store(files)
-        report = checking.verify(opened, recompute=recompute, data=place, networks=network or [])
+        asked: dict[str, Any] = {"recompute": recompute, "data": place, "networks": network or []}
+        report = checking.verify(opened, **asked, allow_download=allow_download)
     except (FormatError, MismatchError) as error:  # the files are there, so what is wrong with them is damage
         if opened is not None and isinstance(error, MismatchError):  # of what was asked for
             raise

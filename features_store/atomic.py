@@ -272,8 +272,8 @@ def _temporary_folder(place: Path) -> tuple[Path, int]:
             raise OSError(error.errno, error.strerror, str(place)) from error
         being_swept = False
         try:
-            os.write(held, who)
             lock(held)
+            os.write(held, who)
         except OSError as error:  # where a file system knows no locks, what is left there goes by its age
             being_swept = error.errno in HELD
         if not being_swept and (folder / _LOCK).exists():
@@ -377,11 +377,21 @@ def _publish(new: Path, place: Path, *, force: bool) -> None:
         raise
     try:
         sync(place.parent)
-    except OSError:
-        if exchanged:
-            exchange(new, place)
-        elif not replaced:
-            os.rename(place, new)
+    except OSError as error:
+        error.filename = str(place)
+        with suppress(OSError):
+            if exchanged:
+                exchange(new, place)
+            elif not replaced:
+                _take_back(place, new)
+        raise
+
+
+def _take_back(place: Path, new: Path) -> None:
+    try:
+        os.rename(place, new)
+    except OSError:  # a full disk may have no room for the name either; removing needs none
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
         raise
 
 

@@ -11,7 +11,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -72,18 +72,20 @@ def refuse_special(path: Path) -> None:
 
 
 def try_place(path: Path, what: str = "") -> None:
-    """Refuse a place that cannot be written, by writing there: folders that this takes are removed again."""
+    """Refuse a place that cannot be written, by writing there; nothing is left of that."""
     refuse_special(path)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
         raise StoreError(f"cannot write {what}{path}: it is a URL, and only local paths are written")
-    made: list[Path] = []
+    place, missing = path.absolute(), list[str]()
     try:
-        for folder in reversed(path.absolute().parents):
-            if not folder.is_dir():
-                folder.mkdir()
-                made.append(folder)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}."[:200], suffix=".part", dir=path.absolute().parent):
-            pass
+        while not place.parent.is_dir():
+            place = place.parent
+            missing.insert(0, place.name)
+        if os.path.lexists(place) and missing:
+            raise NotADirectoryError(errno.ENOTDIR, f"{place} is no folder")
+        # Folders that lack are tried within a temporary one: another process may just be making the same.
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}."[:200], suffix=".part", dir=place.parent) as temporary:
+            Path(temporary, *missing).mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             with tempfile.TemporaryFile(dir=path):
                 pass
@@ -91,10 +93,6 @@ def try_place(path: Path, what: str = "") -> None:
         raise StoreError(
             f"cannot write {what}{path}: {getattr(error, 'strerror', None) or error}; choose another place"
         ) from error
-    finally:
-        for folder in reversed(made):
-            with suppress(OSError):
-                folder.rmdir()
 
 
 @contextmanager

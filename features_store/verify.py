@@ -18,6 +18,7 @@ function under the entry point group ``affectory.recompute``, by any name::
         corpus: Mapping[str, Any],       # of the store: name and options of the reader that made the index
         data: Path | Mapping[str, Path] | None,  # the images, or those of each member of a union; None = known
         networks: Sequence[Path],        # only if the user names folders of networks that may have made the block
+        allow_download: bool,            # only if the user allows that weights are fetched, by keyword
     ) -> Sequence[NDArray[np.floating] | str]
 
 It returns n items in the order of `ids`: an array of shape ``(n_views, n_features)``, view 0 first, of any float type;
@@ -105,7 +106,14 @@ class Report:
         return "\n".join(lines)
 
 
-def verify(store: Store, *, recompute: int = 0, data: Place | None = None, networks: Sequence[Path] = ()) -> Report:
+def verify(
+    store: Store,
+    *,
+    recompute: int = 0,
+    data: Place | None = None,
+    networks: Sequence[Path] = (),
+    allow_download: bool = False,
+) -> Report:
     """Check every vector and status of a store, its labels, splits and groups, and its list of blocks.
 
     With `recompute`, that many random rows of each block are extracted again from the images in `data`.
@@ -131,7 +139,7 @@ def verify(store: Store, *, recompute: int = 0, data: Place | None = None, netwo
         if set(dumps_of(folder)) <= set(store.paths):
             _check_list(store, folder, report)
     if recompute:
-        report.drifts = recompute_rows(store, recompute, data, networks=networks)
+        report.drifts = recompute_rows(store, recompute, data, networks=networks, allow_download=allow_download)
         report.checked.append(f"{len(report.drifts)} vectors against their pictures")
     else:
         report.not_checked.append("that the vectors are of these pictures (--recompute)")
@@ -322,6 +330,7 @@ def recompute_rows(
     data: Place | None = None,
     *,
     networks: Sequence[Path] = (),
+    allow_download: bool = False,
     rng: np.random.Generator | None = None,
 ) -> list[dict[str, Any]]:
     """Extract random rows of each block again, and compare."""
@@ -334,7 +343,8 @@ def recompute_rows(
             rows = np.sort(rng.choice(written, min(n, len(written)), replace=False))
             ids = [store.raw_ids[row].decode() for row in rows]
             asked = block.passport, ids, store.corpus, data, *([networks] if networks else [])
-            again = function(*asked) if ids else []
+            allowed = {"allow_download": True} if allow_download else {}
+            again = function(*asked, **allowed) if ids else []
             if len(again) != len(ids):
                 raise MismatchError(
                     f"{len(ids)} rows of block {name!r} were to be recomputed, and {len(again)} came back"

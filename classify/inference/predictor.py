@@ -5,13 +5,11 @@ One of the two modules that go back to pixels, and so import `extract`, when the
 
 from __future__ import annotations
 
-import errno
 import json
 import re
-import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,6 +77,8 @@ class Encoders:
         chosen, self._decoder_of = choose_device(device), []
         for block, passport in passports.items():
             _check_passport(block, passport)
+        _check_weight_files(passports, weights or {})
+        for block, passport in passports.items():
             name = _encoder_name(block, passport, weights or {})
             key = json.dumps([name, *(passport.get(field) for field in ("weights", "resizer", "autocast"))])
             if key not in built:
@@ -152,6 +152,22 @@ def _check_passport(block: str, passport: Mapping[str, Any]) -> None:
         ) from error
 
 
+def _check_weight_files(passports: Mapping[str, Mapping[str, Any]], files: Mapping[str, Path]) -> None:
+    """Refuse a checkpoint for a network that is not there, or that reads none."""
+    from extract.encoders import ENCODERS
+
+    valid = {
+        str(one["encoder"]): one
+        for one in passports.values()
+        if not str(passports_of_blocks.weights(one).get("source", "")).startswith("random:")
+        and (one["encoder"] not in ENCODERS or ENCODERS[str(one["encoder"])].needs_weights)
+    }
+    for name in files:
+        if name not in valid:
+            words = unknown_name("network", name, valid) if valid else "no network of these blocks reads a file"
+            raise ModelError(f"--weights {name}={files[name]} is not used: {words}")
+
+
 def _check_encoder(block: str, passport: Mapping[str, Any], network: Encoder) -> None:
     """Refuse an encoder that would give other vectors than those that the head was trained on."""
     tap, weights = str(passport["tap"]), passports_of_blocks.weights(passport)
@@ -194,6 +210,7 @@ def _rebuilt(
     block: str, full_name: str, passport: Mapping[str, Any], files: Mapping[str, Path], *, allow_download: bool
 ) -> Encoder:
     from extract.encoders import Weights, build_encoders, find_encoders
+    from extract.encoders.weights import local_weights
     from extract.errors import HubError
 
     recorded, name = passports_of_blocks.weights(passport), str(passport["encoder"])
@@ -201,11 +218,13 @@ def _rebuilt(
     weights = Weights()
     if re.fullmatch(r"random:[0-9]{1,9}", source):
         weights = Weights("random", seed=int(source.removeprefix("random:")))
+    elif name in files and files[name].is_dir() != full_name.startswith("fit:"):
+        raise ModelError(
+            f"--weights {name}={files[name]} is a folder, and {name!r} is no fitted network; give a file"
+            if files[name].is_dir()
+            else f"--weights {name}={files[name]} is a file, and {name!r} is a fitted network; give its folder"
+        )
     elif name in files and not full_name.startswith("fit:"):
-        if files[name].is_dir():
-            raise ModelError(
-                f"--weights {name}={files[name]} is a folder, and {name!r} is no fitted network; give a file"
-            )
         weights = Weights("file", path=files[name])
     elif source == "file":
         raise ModelError(
@@ -214,7 +233,7 @@ def _rebuilt(
         )
     (spec,) = find_encoders([full_name])
     try:
-        with nullcontext() if allow_download else _no_network():
+        with nullcontext() if allow_download else local_weights():
             (network,) = build_encoders([spec], weights, str(passport.get("resizer", "torchvision")))
     except HubError as error:
         if allow_download:
@@ -224,21 +243,6 @@ def _rebuilt(
             f"them from the model hub of {spec.library}, --weights {name}=FILE takes a file"
         ) from error
     return network
-
-
-@contextmanager
-def _no_network() -> Iterator[None]:
-    """Refuse every connection: weights in the caches are found, and nothing is fetched."""
-
-    def refuse(self: socket.socket, address: object) -> None:
-        raise OSError(errno.ENETUNREACH, "downloads are not allowed")
-
-    before = socket.socket.connect
-    socket.socket.connect = refuse  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
-        socket.socket.connect = before  # type: ignore[method-assign]
 
 
 class Predictor:

@@ -37,6 +37,7 @@ from classify.evaluation.wording import interval_text, metric_title
 from classify.figures.charts import run_figures
 from classify.heads.persistence import save_head
 from classify.json_file import try_place
+from classify.runs.findings_json import EXPLANATIONS
 from classify.runs.predictions import PartPredictions, read_predictions, write_predictions
 from classify.runs.report_json import REPORT, Report, read_report, report_task
 from features_store.atomic import atomic_folder
@@ -44,6 +45,7 @@ from features_store.errors import ExistsError
 from features_store.schema import Task
 
 CONFIG, PREDICTIONS = "config.toml", "predictions.csv"
+_OWN = {CONFIG, REPORT, PREDICTIONS, POSTPROCESSING, "model", "plots", EXPLANATIONS, "curve.json", "seeds.json"}
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,8 @@ def check_free(folder: Path, *, force: bool) -> None:
         raise RunError(
             f"{folder} holds a run already; replace it with --force (force=True), or choose another place with --out"
         )
+    if added := [name for name in sorted(os.listdir(folder)) if name not in _OWN and not name.startswith(".")]:
+        raise RunError(f"{folder / added[0]} is no part of the run, and would go with it; move it to another place")
 
 
 @contextmanager

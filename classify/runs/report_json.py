@@ -258,7 +258,8 @@ def read_report(folder: Path) -> Report:
     try:
         values = parse_json(read_regular(path), path)
     except FileNotFoundError as error:
-        raise RunError(f"{folder} is not a run: it has no {REPORT}") from error
+        words = f"is not a run: it has no {REPORT}" if folder.exists() else "is not there; give the folder of a run"
+        raise RunError(f"{folder} {words}") from error
     if not isinstance(values, dict):
         raise RunError(f"{path} holds no JSON object; was it written by `classify run`?")
     version = values.get("format_version", 1)

@@ -29,6 +29,7 @@ from classify.evaluation.label_errors import (
 from classify.evaluation.metrics import metrics, primary_metric
 from classify.evaluation.near_duplicates import THRESHOLD, find_duplicates, safe_threshold
 from features_store import open_store
+from features_store.errors import check_seed
 
 if TYPE_CHECKING:
     from features_store import Store
@@ -53,6 +54,7 @@ def audit(
 
     Without *blocks* every block of vectors counts. Two images are near-duplicates from a cosine of *threshold* on.
     """
+    check_seed(seed)
     if not 0 < threshold <= 1:
         raise ConfigError(f"threshold is {threshold}; it takes a cosine above 0 and at most 1, like {THRESHOLD}")
     opened = open_store(user_path(store))

@@ -19,23 +19,26 @@ from classify.runs.folder import Run
 from classify.runs.identity import lay_out_again
 from classify.runs.layout import unfitted_head
 from classify.runs.train import fit_head, head_scores
+from features_store.errors import check_seed
 from features_store.schema import Task
 
 CURVE = "curve.json"
 SMALLEST = 20  # training images of the first point, at least
+MOST = 1000  # sizes, and orders
 _RESAMPLES = 300
 
 
 def check_sizes(n_points: int, n_repeats: int) -> None:
-    """Refuse fewer than two sizes of the training part, and fewer than one order in which images are added."""
+    """Refuse too few or too many sizes of the training part, or orders in which images are added."""
     for name, value, least in (("n_points", n_points, 2), ("n_repeats", n_repeats, 1)):
-        if value < least:
-            raise ConfigError(f"{name} is {value}; a learning curve takes at least {least}")
+        if not least <= value <= MOST:
+            raise ConfigError(f"{name} is {value}; a learning curve takes at least {least}, and at most {MOST}")
 
 
 def fit_learning_curve(run: Run, *, n_points: int = 6, n_repeats: int = 3, seed: int = 0) -> dict[str, Any]:
     """Fit the head of a run again on growing parts of its training images, added in *n_repeats* orders."""
     check_sizes(n_points, n_repeats)
+    check_seed(seed)
     config, layout = lay_out_again(run)
     data = layout.data
     part, train = data.parts["test" if "test" in data.parts else "validation"], data.parts["train"]
@@ -49,7 +52,7 @@ def fit_learning_curve(run: Run, *, n_points: int = 6, n_repeats: int = 3, seed:
                     break  # all images in another order are the same images
                 parts = {**data.parts, "train": train.some(chosen)}
                 fewer = replace(layout, data=replace(data, parts=parts))
-                head = unfitted_head(replace(config, seed=config.seed + seed + repeat), fewer)
+                head = unfitted_head(replace(config, seed=(config.seed + seed + repeat) % 2**32), fewer)
                 heads, _, caught = fit_head(head, fewer, refit=config.refit)
                 warnings.update(dict.fromkeys(f"with {len(chosen)} training images: {text}" for text in caught))
                 scores = head_scores(heads[part.name], data.task, layout.matrices[part.name])

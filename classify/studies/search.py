@@ -255,7 +255,8 @@ def _try(
         for _ in range(2 * missing):
             if journal.n_scored >= trials:
                 break
-            study.sampler = TPESampler(seed=seed + len(journal.trials))  # a resumed search draws as one that was not
+            # A resumed search draws as one that was not.
+            study.sampler = TPESampler(seed=(seed + len(journal.trials)) % 2**32)
             trial = study.ask(dict(distributions))
             try:
                 value = score(trial.params)

@@ -23,6 +23,7 @@ from classify.runs.layout import Layout, unfitted_head
 from classify.runs.train import fit_head, head_scores
 
 SEEDS = "seeds.json"
+MAX_SEEDS = 1000
 MAX_VALUES = 2**28  # of the vectors that are moved: 1 GiB
 MOVED = 1e-6  # of each value
 
@@ -46,8 +47,8 @@ class _Moved(Layout):
 
 def seeds_of(run: Run, n_seeds: int = 5) -> dict[str, Any]:
     """Fit the head of a run with *n_seeds* seeds, its own the first, and once on vectors moved by 1e-6."""
-    if n_seeds < 2:
-        raise RunError(f"a spread over seeds takes at least 2 seeds; got {n_seeds}")
+    if not 2 <= n_seeds <= MAX_SEEDS:
+        raise RunError(f"a spread over seeds takes at least 2 seeds; got {n_seeds} (at most {MAX_SEEDS})")
     config, layout = lay_out_again(run)
     report, task = run.report, layout.data.task
     name = report.judged_part
@@ -57,7 +58,8 @@ def seeds_of(run: Run, n_seeds: int = 5) -> dict[str, Any]:
         heads, _, _ = fit_head(unfitted_head(replace(config, seed=seed), on), on, refit=config.refit)
         return metrics(task, part.y, head_scores(heads[name], task, on.matrices[name]))
 
-    every = [fitted(config.seed + i, layout) for i in range(n_seeds)]
+    seeds = [(config.seed + i) % 2**32 for i in range(n_seeds)]
+    every = [fitted(seed, layout) for seed in seeds]
     moved = None
     n_images = sum(map(len, layout.data.parts.values()))
     if layout.n_views == 1 and layout.store.n_features(layout.blocks) * n_images <= MAX_VALUES:
@@ -65,7 +67,7 @@ def seeds_of(run: Run, n_seeds: int = 5) -> dict[str, Any]:
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "part": name,
-        "seeds": [config.seed + i for i in range(n_seeds)],
+        "seeds": seeds,
         "moved_by": None if moved is None else MOVED,
         "metrics": {
             metric: _compared(

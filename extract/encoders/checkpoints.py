@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from extract.encoders.readout import without_numbers
 from extract.encoders.spec import Encoder
 from extract.errors import WeightsError
+from features_store.atomic import open_regular
 from features_store.errors import first_line
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ _COUNTERS = ("num_batches_tracked", "relative_position_index", "attn_mask", "pos
 CLASSIFIERS = ("fc", "head", "head.fc", "head_dist", "classifier", "last_linear", "logits", "heads.head")
 """Modules that are the last layer in one library or another."""
 _N_NAMED = 4
+_MAX_BYTES = 32 * 2**30
 
 
 @dataclass
@@ -53,12 +55,13 @@ def read_state(what: str, path: Path) -> dict[str, torch.Tensor]:
     import torch
 
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+        with open_regular(path, _MAX_BYTES, links=True) as file:  # a pipe would keep the libraries waiting
+            if path.suffix == ".safetensors":
+                from safetensors.torch import load_file
 
-            found: Any = load_file(path)
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+                found: Any = load_file(path)
+            else:
+                found = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a file can be wrong in as many ways as there are files
         raise WeightsError(
             f"{what}: it cannot be read ({first_line(error)}); valid: a state dict, as .pth or .safetensors"

@@ -54,12 +54,12 @@ class Weights:
 
 def parse_weights(text: str) -> Weights:
     """Read the value of ``--weights``."""
-    valid = "valid: auto, random:SEED (a whole number from 0), or the path of a checkpoint file"
+    valid = "valid: auto, random:SEED (a whole number from 0, of at most nine digits), or the path of a checkpoint file"
     if text == "auto":
         return Weights()
     if text.startswith("random:"):
         seed = text.removeprefix("random:")
-        if not (seed.isascii() and seed.isdigit()):
+        if not (seed.isascii() and seed.isdigit() and len(seed) <= 9):
             raise WeightsError(f"--weights {text!r} has no seed; {valid}")
         return Weights(kind="random", seed=int(seed))
     path = Path(text)
@@ -188,7 +188,24 @@ def hub_errors(spec: EncoderSpec) -> Iterator[None]:
         constants.HF_HUB_OFFLINE = offline
 
 
+def _refuse(self: socket.socket, address: object) -> None:
+    raise OSError(errno.ENETUNREACH, "downloads are not allowed")
+
+
+@contextmanager
+def local_weights() -> Iterator[None]:
+    """Refuse every connection: weights in the caches are found, and nothing is fetched."""
+    before = socket.socket.connect
+    socket.socket.connect = _refuse  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        socket.socket.connect = before  # type: ignore[method-assign]
+
+
 def _reachable(endpoint: str) -> bool:
+    if socket.socket.connect is _refuse:
+        return False
     url = urllib.request.urlparse(endpoint)  # type: ignore[attr-defined]
     if urllib.request.getproxies().get(url.scheme):
         return True  # only the proxy knows

@@ -15,7 +15,7 @@ from classify.pages.tables import audit_text, pairs_text
 from classify.runs.folder import find_runs, read_run
 from classify.runs.train import run
 from classify.studies.audit import audit
-from features_store import Labels, Split, Task, UnknownNameError
+from features_store import Labels, MismatchError, Split, Task, UnknownNameError
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +73,8 @@ def test_wrong_settings_are_refused(dirty):
     """A cosine beyond 1 and an unknown task are errors of ours."""
     with pytest.raises(ConfigError, match="threshold is 2"):
         audit(str(dirty), "kind", threshold=2)
+    with pytest.raises(MismatchError, match="a seed is a whole number"):
+        audit(str(dirty), "kind", seed=-1)
     with pytest.raises(UnknownNameError):
         audit(str(dirty), "knid")
 

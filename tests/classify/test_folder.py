@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from classify.errors import HeadError
+from classify.errors import HeadError, RunError
 from classify.heads.persistence import load_head, save_head
 from classify.runs.folder import check_free, new_folder
 from features_store.atomic import atomic_folder
@@ -69,6 +69,17 @@ def test_killed_at_many_instants(tmp_path, platform) -> None:
             (place / "model").rmdir()
     assert instants > 5
     assert ended
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "inner/report.json"])
+def test_what_the_user_put_into_a_run_is_not_replaced_with_it(tmp_path, name) -> None:
+    for part in ("report.json", "seeds.json", "plots/curve.svg", ".DS_Store", name):
+        (tmp_path / "run" / part).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / part).write_text("{}")
+    words = f"{name.partition('/')[0]} is no part of the run"
+    with pytest.raises(RunError, match=words), new_folder(tmp_path / "run", force=True):
+        pytest.fail("it would be lost")
+    assert (tmp_path / "run" / name).exists()
 
 
 def test_what_a_living_process_writes_stays(tmp_path) -> None:

@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 
-from classify.errors import ConfigError, RunError, TaskError
+from classify.errors import RunError, TaskError
 from classify.runs.folder import Run, read_run
 from classify.runs.report_json import Report
 from classify.studies.learning_curve import fit_learning_curve, growing_subsets
-from features_store import Task
+from features_store import AffectoryError, Task
 
 SINGLE = Task("t", "single", ("a", "b", "c"))
 
@@ -61,8 +61,13 @@ def test_a_changed_store_is_refused(runs_folder):
     other = Run(run.folder, Report.of({**run.report, "part_digests": {"test": "other"}}))
     with pytest.raises(RunError, match="holds other images or labels"):
         fit_learning_curve(other)
-    with pytest.raises(ConfigError, match="at least 2"):
-        fit_learning_curve(run, n_points=1)
+    for wrong, words in (
+        ({"n_points": 1}, "at least 2"),
+        ({"n_points": 10**9}, "at most 1000"),
+        ({"seed": -1}, "a seed is a whole number"),
+    ):
+        with pytest.raises(AffectoryError, match=words):
+            fit_learning_curve(run, **wrong)
 
 
 def test_report_is_plain_json(runs_folder):

@@ -105,6 +105,25 @@ def test_a_checkpoint_file_has_to_be_named(pictured_runs) -> None:
         Predictor(model, weights={"efficientnet_lite": Path(__file__)})
 
 
+@pytest.mark.parametrize(
+    ("name", "source", "words"),
+    [
+        ("resnet50", "", "unknown network 'resnet50'; valid: efficientnet_lite0"),
+        ("efficientnet_lit0", "", r"did you mean 'efficientnet_lite0'\?"),
+        ("lowlevel", "", "valid: efficientnet_lite0"),
+        ("efficientnet_lite0", "random:3", "no network of these blocks reads a file"),
+    ],
+)
+def test_a_checkpoint_that_nothing_reads_is_refused(pictured_runs, tmp_path, name, source, words) -> None:
+    """Otherwise the prediction would be that of other weights, without a word."""
+    model = run_model(pictured_runs["mlp"])
+    passports = json.loads(json.dumps(model.passports))
+    if source:
+        passports["efficientnet_lite0.pool"]["weights"]["source"] = source
+    with pytest.raises(ModelError, match=words):
+        Predictor(replace(model, passports=passports), weights={name: tmp_path})
+
+
 def test_random_weights_are_warned_of() -> None:
     assert random_weights({"a": {"weights": {"source": "random:3"}}, "b": {"weights": {}}, "c": {}}) == [
         "block 'a' comes from a network with random weights (random:3): its predictions mean nothing"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +23,7 @@ from extract.encoders import (
     from_timm,
 )
 from extract.encoders import weights as weights_module
+from extract.encoders.checkpoints import read_state
 from extract.encoders.weights import parse_weights, sha256_of_state
 from extract.engines import Cpu, choose_device
 from extract.engines.forward import Forward, cast_once
@@ -324,7 +327,24 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("text", ["random:", "random:-1", "random:x", "nowhere.pth"])
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_weights_that_are_no_file_keep_nobody_waiting(tmp_path, name, make):
+    make(tmp_path / name)
+    refused = []
+
+    def read():
+        with pytest.raises(WeightsError, match="not a regular file"):
+            read_state("a network", tmp_path / name)
+        refused.append(name)
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert refused
+
+
+@pytest.mark.parametrize("text", ["random:", "random:-1", "random:x", f"random:{10**30}", "nowhere.pth"])
 def test_weights_that_mean_nothing(text):
     with pytest.raises(WeightsError, match=r"valid: auto, random:SEED"):
         parse_weights(text)

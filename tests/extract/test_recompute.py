@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,7 +12,7 @@ import extract
 from extract import pipeline
 from extract.corpora import find_corpus
 from extract.encoders import Weights, build_encoders, find_encoders
-from extract.errors import RefusedImageError, WeightsError
+from extract.errors import CorpusError, RefusedImageError, WeightsError
 from extract.recompute import recompute
 from extract.settings import RunSettings
 from features_store import MismatchError, open_store
@@ -84,6 +86,30 @@ def test_what_cannot_be_made_again_says_why(store, class_folder, change, error, 
     passport = {**store.blocks[BLOCK].passport, **change}
     with pytest.raises(error, match=words):
         recompute(passport, ["cats/0.jpg"], store.corpus, class_folder)
+
+
+def test_a_passport_fetches_nothing_unasked(store, class_folder, monkeypatch, tmp_path):
+    """It may be a stranger's, and it chooses the weights."""
+    from huggingface_hub import constants
+
+    reached = []
+    monkeypatch.setattr(socket.socket, "connect", lambda _self, address: reached.append(address) or 1 / 0)
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    passport = {**store.blocks[BLOCK].passport, "encoder": "resnet50", "weights": {"source": "timm:resnet50"}}
+    with pytest.raises(WeightsError, match="'resnet50' are not on this machine; --allow-download"):
+        recompute(passport, ["cats/0.jpg"], store.corpus, class_folder)
+    assert not reached
+
+
+def test_a_store_names_no_file_outside_of_its_pictures(store, class_folder, tmp_path):
+    (tmp_path / "diary").write_text("private")
+    corpus = {"name": "csv", "options": {"file": str(tmp_path / "diary")}}
+    with pytest.raises(CorpusError, match=r"there is no table .*/diary") as caught:
+        recompute(store.blocks[BLOCK].passport, ["cats/0.jpg"], corpus, class_folder)
+    assert "private" not in str(caught.value)
 
 
 def test_a_block_of_somebody_elses_is_refused(store, class_folder):

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -382,20 +383,34 @@ def test_what_others_are_making_is_left_alone(tmp_path) -> None:
     assert sorted(os.listdir(tmp_path)) == [".mine.part", "x"]
 
 
+@pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("force", [False, True])
-def test_a_folder_that_cannot_be_made_durable(tmp_path, monkeypatch, force) -> None:
-    """Where the disk fails at the last step there is an error, and the name is as it was: free, or the old file's."""
-    real = os.fsync
+def test_a_folder_that_cannot_be_made_durable(tmp_path, monkeypatch, force, full) -> None:
+    """Where the disk fails at the last step there is an error, and the name is as it was: free, or the old file's.
+
+    Also where the disk then has no room for the old name.
+    """
+    real, rename = os.fsync, os.rename
 
     def broken(fd: int) -> None:
         if stat.S_ISDIR(os.fstat(fd).st_mode):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         real(fd)
 
+    def no_room(old: Path, new: Path) -> None:
+        if old == tmp_path / "x":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        rename(old, new)
+
     if force:
         (tmp_path / "x").write_text("old")
     monkeypatch.setattr(os, "fsync", broken)
-    with pytest.raises(OSError, match="Input/output error"), atomic_write(tmp_path / "x", force=force) as temporary:
+    if full:
+        monkeypatch.setattr(os, "rename", no_room)
+    with (
+        pytest.raises(OSError, match=r"Input/output error.*/x'"),
+        atomic_write(tmp_path / "x", force=force) as temporary,
+    ):
         temporary.write_text("new")
     monkeypatch.undo()
     assert [(tmp_path / name).read_text() for name in os.listdir(tmp_path)] == (["old"] if force else [])
@@ -420,6 +435,21 @@ def test_what_is_no_file_is_not_replaced_by_one(tmp_path, victim, make) -> None:
     with pytest.raises(StoreError, match="choose another place"):
         try_place(place)
     assert os.path.samestat(before, place.lstat())
+
+
+def test_places_are_tried_at_the_same_time(tmp_path) -> None:
+    """Whoever tries a place neither makes nor removes the folders that another process needs."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: try_place(tmp_path / "a" / "b" / str(i)), range(400)))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("what", ["a file", "a dangling link"])
+def test_a_place_below_what_is_no_folder(tmp_path, what) -> None:
+    (tmp_path / "x").write_text("") if what == "a file" else (tmp_path / "x").symlink_to("nowhere")
+    with pytest.raises(StoreError, match="x is no folder; choose another place"):
+        try_place(tmp_path / "x" / "y" / "z")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
 def test_a_url_is_no_place_to_write(tmp_path, monkeypatch) -> None:
