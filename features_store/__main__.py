@@ -402,10 +402,8 @@ def _import_lines(done: Mapping[str, Any], out: Path, matrix: Path) -> list[str]
     if done["unknown"]:
         lines.append(f"  {done['unknown']:,} rows have an id that is not in the store, and were left out")
     if done["rounded"]:
-        largest = first_rounded(done["dtype"])
-        lines.append(
-            f"  {done['rounded']:,} whole numbers beyond {largest:,} were rounded to those that {done['dtype']} has"
-        )
+        what = f"whole numbers beyond {first_rounded(done['dtype']):,} were rounded to those that {done['dtype']} has"
+        lines.append(f"  {done['rounded']:,} {what}")
     return lines
 
 

@@ -11,7 +11,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,8 @@ def try_place(path: Path, what: str = "") -> None:
         while not place.parent.is_dir():
             place = place.parent
             missing.insert(0, place.name)
+        with suppress(FileNotFoundError):
+            os.lstat(place.parent / path.name)  # a name that is too long is no name
         if os.path.lexists(place) and missing:
             raise NotADirectoryError(errno.ENOTDIR, f"{place} is no folder")
         # Folders that lack are tried within a temporary one: another process may just be making the same.

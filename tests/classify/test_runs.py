@@ -60,7 +60,7 @@ def test_error_leaves_nothing(tmp_path):
 def test_run_is_replaced_only_when_asked(tmp_path):
     """The error names both ways out; with force the new run stands there, and only it."""
     leave_run(tmp_path / "run")
-    (tmp_path / "run" / "leftover.txt").touch()
+    (tmp_path / "run" / "predictions.csv").touch()
     with pytest.raises(RunError, match=r"--force.*--out"), new_folder(tmp_path / "run"):
         pass
     with new_folder(tmp_path / "run", force=True) as folder:
