@@ -165,7 +165,8 @@ def benchmarks_page() -> str:
     rows = read_results()
     for name in dict.fromkeys(row["bench"] for row in rows):
         mine = [row for row in rows if row["bench"] == name]
-        facts = f"{mine[0]['machine']}; version {mine[0]['version']}, {mine[0]['date']}"
+        told = dict.fromkeys(f"{row['machine']}; version {row['version']}, {row['date']}" for row in mine)
+        facts = ". Other rows: ".join(told)
         lines += ["", f"## `{mine[0]['command']}`", "", f"{_sentence(BENCHES[name][1])} Measured on: {facts}.", ""]
         lines += ["| | | figure |", "|---|---|---|"]
         lines += [f"| {row['case']} | {row['measure']} | {row['value']} {row['unit']} |" for row in mine]
