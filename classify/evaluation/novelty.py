@@ -4,10 +4,11 @@ A block is standardized and seen in the first min(64, n/5) principal directions 
 measured: the Mahalanobis distance within these directions, and the length of the residual beside them. Both have a
 threshold above and one below: a grey picture may lie nearer to the mean than any training image does. Thresholds come
 from held-out folds of the training rows, groups whole: the 99th percentile of each distance and the 1st, and all of
-them moved outwards by one factor until 1% of the held-out rows lie beyond any. So one image in a hundred that is like
-the training images is flagged, whatever the number of blocks; ``python -m tests.bench coverage`` prints the share.
-A copy of a training image is not unlike it: where folds see other directions than all rows do, as with two images a
-class, a threshold lies no further inwards than the 99th (1st) percentile of the training rows themselves.
+them moved outwards by one factor until 1% of the held-out rows lie beyond any. A copy of a training image is not unlike
+it: no threshold lies further inwards than the 99th (1st) percentile of the training rows themselves, whose own
+directions fit them better than new ones, above all in blocks of more columns than rows. So one image in a hundred that
+is like the training images is flagged, or fewer, whatever the number of blocks; ``python -m tests.bench coverage``
+prints it.
 """
 
 from __future__ import annotations
