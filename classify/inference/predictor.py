@@ -65,10 +65,6 @@ class Encoders:
         from extract.inputs.images import make_decoder
         from extract.recompute import nearest_precision
 
-        known = sorted({str(passport.get("encoder")) for passport in passports.values()})
-        for name, file in (weights or {}).items():
-            if name not in known and not file.is_dir():  # the folder of a fitted network is told by what it holds
-                raise ModelError(f"--weights {name}={file}: {unknown_name('encoder of this model', name, known)}")
         self.networks: list[Encoder] = []
         self.forwards: list[Forward] = []
         self.outputs: list[BlockOutput] = []

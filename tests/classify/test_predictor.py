@@ -8,7 +8,6 @@ import json
 import shutil
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,8 +100,6 @@ def test_a_checkpoint_file_has_to_be_named(pictured_runs) -> None:
     passports["efficientnet_lite0.pool"]["weights"]["source"] = "file"
     with pytest.raises(ModelError, match="--weights efficientnet_lite0=FILE"):
         Predictor(replace(model, passports=passports))
-    with pytest.raises(ModelError, match="unknown encoder of this model 'efficientnet_lite'"):
-        Predictor(model, weights={"efficientnet_lite": Path(__file__)})
 
 
 @pytest.mark.parametrize(
