@@ -184,7 +184,7 @@ def fit_novelty(
     n_folds = min(units, 10 if len(y) < _MIN_ORDERED else 5)
     folds = cuts(deal_strata(kind_of(task).strata(y), groups=groups, n_folds=n_folds, seed=seed))
     sizes, unmeasured = _sizes(widths, len(y) // 5), {}
-    found, held = [], []
+    found, held, own = [], [], []
     for name, width in widths.items():
         if name not in sizes:
             unmeasured[name] = f"{width} columns are too many to keep"
@@ -201,9 +201,9 @@ def fit_novelty(
             distances[held_out] = (beside or block).distances(x[held_out])
         found.append(block)
         held.append(distances)
+        own.append(block.distances(x))
     if not found:
         return Novelty(widths, (), unmeasured, len(y), reason="; ".join(f"{k!r}: {v}" for k, v in unmeasured.items()))
-    own = [block.distances(blocks[block.name].take(rows)) for block in found]
     thresholds, floors, expected = _thresholds(held, own, [widths[block.name] for block in found])
     measured = tuple(
         replace(one, thresholds=above, floors=below)

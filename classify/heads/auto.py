@@ -96,7 +96,7 @@ class _AutoHead(Head):
         products = Products.of(mapped, mapped)
         trials = self._tried(products, targets, folds)
         chosen, mean = self._choose(trials, targets), self._mean(targets)
-        trust, loss = self._trust(trials, mean, targets, folds)
+        trust = self._trust(trials, mean, targets, folds)
         pairs = [(trust * count / chosen.total(), trials[i]) for i, count in chosen.items()] + [(1 - trust, mean)]
         shares, members = zip(*(pair for pair in pairs if pair[0] > 0), strict=True)
         self.shares_ = np.array(shares)
@@ -105,9 +105,10 @@ class _AutoHead(Head):
         fitted = [self._fitted(one, products, targets) for one in self.members_]
         self.dual_, self.intercept_ = (np.stack(parts) for parts in zip(*fitted, strict=True))
         self._keep(vectors, targets)
+        average = sum(share * one.predictions for share, one in zip(shares, members, strict=True))
         self.search_ = {
             "n_tried": len(trials),
-            "inner_loss": loss,
+            "inner_loss": self._loss(average, targets),
             "inner_loss_of_best": min(one.loss for one in trials),
             "mean": round(1 - trust, 2),
             "blocks": self._weighed(),
@@ -192,19 +193,18 @@ class _AutoHead(Head):
             total = total + trials[taken[-1]].predictions[rows]
         return Counter(taken[: int(np.argmin(found)) + 1])
 
-    def _trust(self, trials: Sequence[_Trial], mean: _Trial, targets: np.ndarray, folds: Folds) -> tuple[float, float]:
+    def _trust(self, trials: Sequence[_Trial], mean: _Trial, targets: np.ndarray, folds: Folds) -> float:
         """Return the share of the average beside the mean label that is best for rows which did not choose it.
 
         The best of many candidates looks good by chance, in noise too: the rows of each fold see the average of those
-        that all other rows choose. Returns the loss at this share, too.
+        that all other rows choose.
         """
         apart = np.empty(mean.predictions.shape)
         for others, rows in folds:
             chosen = self._choose(trials, targets, others)
             apart[rows] = sum(count * trials[i].predictions[rows] for i, count in chosen.items()) / chosen.total()
         shares = np.linspace(0, 1, 21).tolist()
-        losses = [self._loss(share * apart + (1 - share) * mean.predictions, targets) for share in shares]
-        return min(zip(shares, losses, strict=True), key=lambda pair: pair[1])
+        return min(shares, key=lambda share: self._loss(share * apart + (1 - share) * mean.predictions, targets))
 
     def _mean(self, targets: np.ndarray) -> _Trial:
         """Return what looks at no image, and predicts the mean label."""
@@ -325,8 +325,8 @@ class AutoClassifier(ClassifierHead, _AutoHead):
     Attributes
     ----------
     search_ : dict
-        How many candidates were tried, the loss of the average on inner folds that did not choose it, that of the
-        best candidate, the share of the mean label, and of each block its weight and its feature maps.
+        How many candidates were tried, the inner loss of the average and of the best candidate, the share of the mean
+        label, and of each block its weight and its feature maps.
     members_ : list of dict
         The candidates that are averaged, with their ``shares_``.
     """
@@ -374,8 +374,8 @@ class AutoRegressor(RegressorHead, _AutoHead):
     Attributes
     ----------
     search_ : dict
-        How many candidates were tried, the loss of the average on inner folds that did not choose it, that of the
-        best candidate, the share of the mean label, and of each block its weight and its feature maps.
+        How many candidates were tried, the inner loss of the average and of the best candidate, the share of the mean
+        label, and of each block its weight and its feature maps.
     members_ : list of dict
         The candidates that are averaged, with their ``shares_``.
     """

@@ -239,7 +239,7 @@ class SVMClassifier(ClassifierHead, _KernelHead):
             both = y[weight > 0].min() < y[weight > 0].max()
             fitted.append(fit_sigmoid(column, y, weight) if both else np.array([0.0, constant_log_odds(y)]))
         slope, offset = np.stack(fitted, axis=1)
-        apart = self.multilabel_ or targets.shape[1] == JUDGED < len(self.classes_)  # some classes sum to no 1
+        apart = self.multilabel_ or targets.shape[1] not in (1, len(self.classes_))  # some classes sum to no 1
         p = probabilities(values * slope + offset, multilabel=apart)
         return log_loss(p, targets, multilabel=apart, weights=weights)
 

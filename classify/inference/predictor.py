@@ -153,7 +153,7 @@ def _check_weight_files(passports: Mapping[str, Mapping[str, Any]], files: Mappi
     from extract.encoders import ENCODERS
 
     valid = {
-        str(one["encoder"]): one
+        str(one["encoder"])
         for one in passports.values()
         if not str(passports_of_blocks.weights(one).get("source", "")).startswith("random:")
         and (one["encoder"] not in ENCODERS or ENCODERS[str(one["encoder"])].needs_weights)

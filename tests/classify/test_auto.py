@@ -91,7 +91,7 @@ def test_it_is_saved_and_repeated(store, tmp_path, kind):
     save_head(one, tmp_path / "head")
     np.testing.assert_allclose(ask(load_head(tmp_path / "head")), ask(one), atol=1e-12)
     assert one.search_["n_tried"] == 30
-    assert one.search_["inner_loss"] < 1.05 * one.search_["inner_loss_of_best"]
+    assert one.search_["inner_loss"] <= one.search_["inner_loss_of_best"]
     assert one.search_["mean"] < 0.1
 
 
