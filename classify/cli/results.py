@@ -119,7 +119,8 @@ def learning_curve(
     """Fit the head of each run on fewer training images: would more labels help? Writes RUN/curve.json."""
     from classify.json_file import write_json
     from classify.pages.tables import curve_text
-    from classify.studies.learning_curve import CURVE, check_sizes, fit_learning_curve
+    from classify.runs.findings_json import CURVE
+    from classify.studies.learning_curve import check_sizes, fit_learning_curve
 
     check_sizes(points, repeats)
     for run in _fitted_runs(runs, CURVE, force=force):
@@ -152,7 +153,8 @@ def seeds(
     """Fit the head of each run again with other seeds: how much of its score is chance? Writes RUN/seeds.json."""
     from classify.json_file import write_json
     from classify.pages.tables import seeds_text
-    from classify.studies.seeds import SEEDS, seeds_of
+    from classify.runs.findings_json import SEEDS
+    from classify.studies.seeds import seeds_of
 
     for run in _fitted_runs(runs, SEEDS, force=force):
         spread = seeds_of(run, n)

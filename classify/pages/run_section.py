@@ -19,10 +19,9 @@ from classify.figures.charts import (
 )
 from classify.pages.pictures import Pictures, explained_images, surest_errors
 from classify.preset import presets
-from classify.runs.findings_json import read_curve
+from classify.runs.findings_json import CURVE, read_curve
 from classify.runs.folder import Run
 from classify.runs.report_json import UNDEFINED, Report
-from classify.studies.learning_curve import CURVE
 from classify.studies.reproduction import paper_numbers
 
 IN_SAMPLE = "Calibration, thresholds and stopping saw these images; the right-hand column is no evidence."

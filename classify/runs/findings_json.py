@@ -121,6 +121,7 @@ def _deletion(value: Any, where: str) -> Any:
 
 
 EXPLANATIONS = "explanations"  # folder within that of a run
+CURVE, SEEDS = "curve.json", "seeds.json"
 _EXPLANATIONS = record({}, {"images": (items(_EXPLAINED), []), "deletion": (optional(_deletion), None)})
 
 

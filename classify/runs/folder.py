@@ -37,7 +37,7 @@ from classify.evaluation.wording import interval_text, metric_title
 from classify.figures.charts import run_figures
 from classify.heads.persistence import save_head
 from classify.json_file import try_place
-from classify.runs.findings_json import EXPLANATIONS
+from classify.runs.findings_json import CURVE, EXPLANATIONS, SEEDS
 from classify.runs.predictions import PartPredictions, read_predictions, write_predictions
 from classify.runs.report_json import REPORT, Report, read_report, report_task
 from features_store.atomic import atomic_folder
@@ -45,7 +45,7 @@ from features_store.errors import ExistsError
 from features_store.schema import Task
 
 CONFIG, PREDICTIONS = "config.toml", "predictions.csv"
-_OWN = {CONFIG, REPORT, PREDICTIONS, POSTPROCESSING, "model", "plots", EXPLANATIONS, "curve.json", "seeds.json"}
+_OWN = {CONFIG, REPORT, PREDICTIONS, POSTPROCESSING, "model", "plots", EXPLANATIONS, CURVE, SEEDS}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from classify.runs.train import fit_head, head_scores
 from features_store.errors import check_seed
 from features_store.schema import Task
 
-CURVE = "curve.json"
 SMALLEST = 20  # training images of the first point, at least
 MOST = 1000  # sizes, and orders
 _RESAMPLES = 300

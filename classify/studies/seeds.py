@@ -22,7 +22,6 @@ from classify.runs.identity import lay_out_again
 from classify.runs.layout import Layout, unfitted_head
 from classify.runs.train import fit_head, head_scores
 
-SEEDS = "seeds.json"
 MAX_SEEDS = 1000
 MAX_VALUES = 2**28  # of the vectors that are moved: 1 GiB
 MOVED = 1e-6  # of each value
