@@ -165,19 +165,17 @@ class LinearClassifier(ClassifierHead, _LinearHead):
         Each fold's regression goes on from the one at the C before.
         """
         columns = codes.reshape(len(codes), -1)
-        strata = self._strata(codes)
-        problems = [
-            (LogisticRegression(max_iter=100, warm_start=True), columns[:, k], weights[:, k], train, held)
-            for train, held in inner_cuts(strata, groups, N_FOLDS, 0)
-            for k in range(columns.shape[1])
-            if columns[train, k].min() < columns[train, k].max()
-        ]
+        problems = []
+        for train, held in inner_cuts(self._strata(codes), groups, N_FOLDS, 0):
+            for k, y in enumerate(columns.T):
+                known = held[np.isin(y[held], y[train])]  # where a group is a class of its own, there are none
+                if len(known) and y[train].min() < y[train].max():
+                    problems.append((LogisticRegression(max_iter=100, warm_start=True), y, weights[:, k], train, known))
 
         def loss(at: int) -> float:
             total, tolerance = 0.0, 10 * self._tolerance()
-            for model, y, weight, train, held in problems:
+            for model, y, weight, train, known in problems:
                 model.set_params(C=COSTS[at], tol=tolerance).fit(design[train], y[train], sample_weight=weight[train])
-                known = held[np.isin(y[held], model.classes_)]
                 p = model.predict_proba(design[known])[np.arange(len(known)), np.searchsorted(model.classes_, y[known])]
                 total -= float(weight[known] @ np.log(np.clip(p, 1e-9, None)))
             return total / float(weights.sum())

@@ -42,8 +42,9 @@ def test_ridge_is_the_best_of_a_sweep_that_leaves_out_each_unit(width, project, 
 @pytest.mark.parametrize("kind", ["single", "multi"])
 def test_logistic_regression_is_the_best_of_an_explicit_sweep(kind, signal):
     """By the log loss of the same folds; with nothing to learn the penalty is strong."""
-    x = RANDOM.normal(size=(90, 10)).astype(np.float32)
-    hidden = signal * x[:, :2] / 2 + RANDOM.normal(size=(90, 2))
+    random = np.random.default_rng(7)
+    x = random.normal(size=(90, 10)).astype(np.float32)
+    hidden = signal * x[:, :2] / 2 + random.normal(size=(90, 2))
     y = np.digitize(hidden[:, 0], [-1, 1]) if kind == "single" else (hidden > 0).astype(int)
     head = make_head("linear", kind).fit(x, y)
     assert (head.C_ < 0.2) == (signal == 0)
@@ -62,3 +63,11 @@ def test_given_strengths_are_taken():
     assert make_head("linear", "single", C=0.5).fit(x, y).C_ == 0.5
     head = make_head("linear", "regression", alpha=2.0).fit(x, y)
     assert (head.alpha_, head.search_) == (2.0, {})
+
+
+def test_groups_that_are_classes_leave_nothing_to_choose_by():
+    """No inner fold has a class of the others; the fit is that of the first C."""
+    random, y = np.random.default_rng(0), np.arange(60) % 3
+    x = random.normal(size=(60, 4)).astype(np.float32)
+    head, plain = make_head("linear", "single").fit(x, y, groups=y), make_head("linear", "single", C=1.0).fit(x, y)
+    np.testing.assert_array_equal(head.predict_proba(x), plain.predict_proba(x))
